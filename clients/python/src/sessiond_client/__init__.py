@@ -1,0 +1,115 @@
+"""A typed client of sessiond, a session authority: `AsyncClient` for asyncio, `Client` for threads, one surface.
+
+    with Client("127.0.0.1:7443", application="shop") as authority:
+        created = authority.create(data={"cart": b"[]"})
+        answer = authority.validate(created.token)
+
+A bad token is a verdict in an answer. Exceptions (`SessiondError`) are for calls that were not answered as asked; treat
+each as a denial. Tokens are `Token`s, which show themselves only when asked to.
+"""
+
+from sessiond_client.aio import AsyncClient, AsyncEvents
+from sessiond_client.answers import (
+    Authority,
+    Created,
+    Data,
+    DataUpdated,
+    Found,
+    Page,
+    Question,
+    Refreshed,
+    Revoked,
+    RevokedAll,
+    Rolled,
+    Validation,
+)
+from sessiond_client.enums import CauseKind, EventType, NextStep, SessionState, SignalType, Verdict
+from sessiond_client.errors import (
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    NotServed,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    SessiondError,
+    Unauthenticated,
+    Unavailable,
+    Violation,
+)
+from sessiond_client.subscription import EventQuery
+from sessiond_client.sync import Client, Events
+from sessiond_client.tokens import Token
+from sessiond_client.values import (
+    Application,
+    Authentication,
+    Cause,
+    Checkpoint,
+    ClientContext,
+    Ending,
+    Event,
+    Policy,
+    Session,
+    Signal,
+)
+
+__all__ = [
+    # The two clients
+    "AsyncClient",
+    "Client",
+    "AsyncEvents",
+    "Events",
+    "EventQuery",
+    # Things
+    "Token",
+    "Application",
+    "Authentication",
+    "Cause",
+    "Checkpoint",
+    "ClientContext",
+    "Ending",
+    "Event",
+    "Policy",
+    "Question",
+    "Session",
+    "Signal",
+    # Answers
+    "Authority",
+    "Created",
+    "Data",
+    "DataUpdated",
+    "Found",
+    "Page",
+    "Refreshed",
+    "Revoked",
+    "RevokedAll",
+    "Rolled",
+    "Validation",
+    # Words
+    "CauseKind",
+    "EventType",
+    "NextStep",
+    "SessionState",
+    "SignalType",
+    "Verdict",
+    # Errors
+    "SessiondError",
+    "Cancelled",
+    "Conflict",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "InternalError",
+    "InvalidArgument",
+    "NotFound",
+    "NotServed",
+    "OutOfRange",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "Unauthenticated",
+    "Unavailable",
+    "Violation",
+]

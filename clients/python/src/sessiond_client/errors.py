@@ -1,0 +1,164 @@
+"""One exception tree for everything that can go wrong with a call, and the way into it from a gRPC status.
+
+No exception holds a token: messages are the authority's own text, which never names one, and the request is not kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+__all__ = [
+    "Cancelled",
+    "Conflict",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "InternalError",
+    "InvalidArgument",
+    "NotFound",
+    "NotServed",
+    "OutOfRange",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "SessiondError",
+    "Unauthenticated",
+    "Unavailable",
+    "Violation",
+    "from_rpc",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field of a request that the authority refuses."""
+
+    field: str
+    """The field's path as the contract names it, such as `authentication.level`."""
+    description: str
+    """What is wrong with it, and what would be right."""
+
+
+class SessiondError(Exception):
+    """A call that was not answered as asked. Treat it as a denial.
+
+    After an error nothing has changed, except after `Unavailable`, `DeadlineExceeded` and `Cancelled`, where nobody
+    can know. `status` is the gRPC status by name.
+    """
+
+    def __init__(self, message: str = "", *, status: str = "UNKNOWN") -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def message(self) -> str:
+        """What the authority, or the transport, said."""
+        return str(self)
+
+
+class InvalidArgument(SessiondError):
+    """The request is broken; `violations` names its fields. Do not repeat it."""
+
+    def __init__(
+        self, message: str = "", *, status: str = "INVALID_ARGUMENT", violations: tuple[Violation, ...] = ()
+    ) -> None:
+        super().__init__(message, status=status)
+        self.violations = violations
+
+
+class NotFound(SessiondError):
+    """There is no such session in the application."""
+
+
+class Conflict(SessiondError):
+    """`expected_version` is not the current one (ABORTED): read again and decide again."""
+
+
+class FailedPrecondition(SessiondError):
+    """The session is not in a state that allows this, such as a login over another subject's session."""
+
+
+class OutOfRange(SessiondError):
+    """A cursor from before the horizon or ahead of the log, or a `min_revision` that the log has not reached."""
+
+
+class Unavailable(SessiondError):
+    """The authority is out of reach or shutting down."""
+
+
+class DeadlineExceeded(SessiondError):
+    """No answer within the timeout."""
+
+
+class Cancelled(SessiondError):
+    """The call was cancelled, and not by its caller."""
+
+
+class ResourceExhausted(SessiondError):
+    """A bound was reached: of the authority, or of a message's size."""
+
+
+class NotServed(SessiondError):
+    """The authority does not serve this call (UNIMPLEMENTED)."""
+
+
+class Unauthenticated(SessiondError):
+    """The authority does not know the caller."""
+
+
+class PermissionDenied(SessiondError):
+    """The authority knows the caller and refuses it."""
+
+
+class InternalError(SessiondError):
+    """The authority, or the transport, failed in a way that is not told."""
+
+
+_BY_STATUS: dict[str, type[SessiondError]] = {
+    "INVALID_ARGUMENT": InvalidArgument,
+    "NOT_FOUND": NotFound,
+    "ABORTED": Conflict,
+    "FAILED_PRECONDITION": FailedPrecondition,
+    "OUT_OF_RANGE": OutOfRange,
+    "UNAVAILABLE": Unavailable,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "CANCELLED": Cancelled,
+    "RESOURCE_EXHAUSTED": ResourceExhausted,
+    "UNIMPLEMENTED": NotServed,
+    "UNAUTHENTICATED": Unauthenticated,
+    "PERMISSION_DENIED": PermissionDenied,
+    "INTERNAL": InternalError,
+    "UNKNOWN": InternalError,
+    "DATA_LOSS": InternalError,
+}
+
+
+def from_rpc(error: grpc.RpcError) -> SessiondError:
+    """The exception for a gRPC failure, of either client. Never raises: a status that is broken loses its details."""
+    status: Any = error  # both libraries raise errors that are calls too, and say so nowhere in their types
+    name = str(status.code().name)
+    message = str(status.details() or name)
+    kind = _BY_STATUS.get(name, SessiondError)
+    if issubclass(kind, InvalidArgument):
+        return kind(message, status=name, violations=_violations(status))
+    return kind(message, status=name)
+
+
+def _violations(status: Any) -> tuple[Violation, ...]:
+    """The fields named by a google.rpc.BadRequest in the details of a status, where there is one."""
+    try:
+        rich = rpc_status.from_call(status)
+    except Exception:  # noqa: BLE001 - details come from the wire; whatever is wrong with them, the status stands
+        return ()
+    found = error_details_pb2.BadRequest()
+    for detail in rich.details if rich is not None else ():
+        if detail.Is(found.DESCRIPTOR):
+            try:
+                detail.Unpack(found)
+            except Exception:  # noqa: BLE001 - as above
+                return ()
+            break
+    return tuple(Violation(item.field, item.description) for item in found.field_violations)
