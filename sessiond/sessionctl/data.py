@@ -1,0 +1,85 @@
+"""Commands about session data."""
+
+from __future__ import annotations
+
+import click
+from sessiond_client import Verdict
+
+from sessiond.sessionctl.failures import Group
+from sessiond.sessionctl.output import as_json, printable, show
+from sessiond.sessionctl.secret_input import checked_session_id
+from sessiond.sessionctl.sessions import pairs
+from sessiond.sessionctl.settings import global_options, settings
+
+__all__ = ["data"]
+
+_expected_version = click.option(
+    "--expected-version", type=click.IntRange(min=0), default=None, help="Write only if this is the current version."
+)
+
+
+@click.group(cls=Group)
+def data() -> None:
+    """Read and write a session's data."""
+
+
+@data.command("get")
+@click.argument("session_id", callback=checked_session_id)
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--raw", is_flag=True, help="Write the value of the one KEY, byte for byte.")
+@global_options
+def get(session_id: str, keys: tuple[str, ...], raw: bool) -> None:
+    """Show a session's data, all of it or only the named keys."""
+    if raw and len(keys) != 1:
+        raise click.UsageError("--raw writes the value of exactly one KEY")
+    asked = settings()
+    with asked.client() as client:
+        answer = client.get_data(session_id=session_id, keys=keys)
+    _require_live(answer.verdict)
+    missing = [key for key in keys if key not in answer.data]
+    if missing:
+        raise click.ClickException(f"key: the session has no `{printable(missing[0])}`; without a KEY all are shown")
+    if raw:
+        click.echo(answer.data[keys[0]], nl=False)
+    elif asked.json:
+        as_json(answer)
+    else:
+        show((f"version {answer.version}", "dim"))
+        for key, value in sorted(answer.data.items()):
+            show((printable(key), "bold"), f" = {printable(value.decode('utf-8', 'backslashreplace'))}")
+
+
+@data.command("set")
+@click.argument("session_id", callback=checked_session_id)
+@click.argument("values", nargs=-1, required=True, callback=pairs, metavar="KEY=VALUE...")
+@_expected_version
+@global_options
+def set_(session_id: str, values: dict[str, bytes], expected_version: int | None) -> None:
+    """Set keys of a session's data, all or none of them."""
+    _update(session_id, values, (), expected_version)
+
+
+@data.command("delete")
+@click.argument("session_id", callback=checked_session_id)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@_expected_version
+@global_options
+def delete(session_id: str, keys: tuple[str, ...], expected_version: int | None) -> None:
+    """Delete keys of a session's data, all or none of them."""
+    _update(session_id, {}, keys, expected_version)
+
+
+def _update(session_id: str, values: dict[str, bytes], keys: tuple[str, ...], expected_version: int | None) -> None:
+    asked = settings()
+    with asked.client() as client:
+        answer = client.update_data(session_id=session_id, set=values, delete=keys, expected_version=expected_version)
+    _require_live(answer.verdict)
+    if asked.json:
+        as_json(answer)
+    else:
+        show(("written", "green"), f": version {answer.version}")
+
+
+def _require_live(verdict: Verdict) -> None:
+    if verdict is not Verdict.VALID:
+        raise click.ClickException(f"SESSION_ID: the session is {verdict}: only a live one has data")

@@ -1,0 +1,174 @@
+"""What commands write: JSON for machines, aligned and coloured lines for people.
+
+Everything that came from elsewhere passes `printable` on its way to a terminal: a subject, a reason or a user agent may
+hold escape sequences that somebody hopes an operator's terminal will obey.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+from sessiond_client import Authentication, Event, EventType, Session, SessionState, Token
+
+__all__ = [
+    "as_json",
+    "event_line",
+    "plain",
+    "printable",
+    "session_facts",
+    "session_line",
+    "show",
+    "show_facts",
+    "span",
+    "when",
+]
+
+_STATE_STYLES = {SessionState.ACTIVE: "green", SessionState.EXPIRED: "yellow", SessionState.REVOKED: "red"}
+_EVENT_STYLES = {
+    EventType.SESSION_CREATED: "green",
+    EventType.SESSION_AUTHENTICATED: "bold green",
+    EventType.SESSION_RENEWED: "cyan",
+    EventType.SESSION_ROLLED: "cyan",
+    EventType.SESSION_REFRESHED: "cyan",
+    EventType.SESSION_EXPIRED: "yellow",
+    EventType.SESSION_REVOKED: "yellow",
+    EventType.HIJACK_SUSPECTED: "bold red",
+    EventType.GUESSING_SUSPECTED: "bold red",
+    EventType.SOURCE_LOCKED: "red",
+}
+
+
+# For machines
+
+
+def plain(value: Any) -> Any:
+    """A value of the client in JSON's terms. A token is not shown: who means to print one says so."""
+    match value:
+        case Token():
+            return None
+        case datetime():
+            return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return base64.b64encode(value).decode("ascii")
+        case str():
+            return str(value)
+        case Mapping():
+            return {key: plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        case _:
+            return value
+
+
+def as_json(value: Any, **more: Any) -> None:
+    """Write one JSON object as one line."""
+    document = plain(value) | {key: plain(item) for key, item in more.items()}
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+# For people
+
+
+def printable(text: str) -> str:
+    """Text without a character that a terminal would act on; such a one is shown as its escape."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def when(moment: datetime | None) -> str:
+    """A moment in the reader's own time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "never"
+
+
+def span(length: timedelta | None) -> str:
+    """A length of time in its largest whole unit."""
+    if length is None:
+        return "none"
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if length.total_seconds() >= seconds and length.total_seconds() % seconds == 0:
+            return f"{length.total_seconds() / seconds:g} {unit}"
+    return f"{length.total_seconds():g} s"
+
+
+def show(*parts: str | tuple[str, str]) -> None:
+    """Write a line; a part may be a pair of text and style. Colours go to terminals only, and not with NO_COLOR."""
+    # soft_wrap: a line stays a line, for `grep` and for a narrow terminal alike.
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(Text.assemble(*parts))
+
+
+def show_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Write names and values, one pair a line."""
+    for name, value in facts:
+        show((f"{name:<15}", "dim"), printable(value))
+
+
+def session_facts(session: Session) -> list[tuple[str, str]]:
+    """All there is to see of a session."""
+    facts = [
+        ("session", session.session_id),
+        ("application", session.application),
+        ("subject", session.subject or "(anonymous)"),
+        ("state", str(session.state)),
+        ("generation", str(session.generation)),
+        ("opened", when(session.create_time)),
+        ("last active", when(session.last_active_time)),
+        ("expires idle", when(session.idle_expire_time)),
+        ("expires at last", when(session.absolute_expire_time)),
+        ("authenticated", _authentication(session.authentication)),
+        ("ip address", session.client.ip_address or "(not told)"),
+        ("user agent", session.client.user_agent or "(not told)"),
+        ("data version", str(session.data_version)),
+    ]
+    if session.ending is not None:
+        cause = session.ending.cause
+        facts.append(
+            ("ended", f"{when(session.ending.end_time)} {cause.kind} by {cause.actor} {cause.reason}".rstrip())
+        )
+    return facts
+
+
+def session_line(session: Session) -> None:
+    """Write a session as one line."""
+    show(
+        f"{session.session_id}  ",
+        (f"{session.state:<8}", _STATE_STYLES.get(session.state, "")),
+        f"  opened {when(session.create_time)}  active {when(session.last_active_time)}  ",
+        f"{printable(session.client.ip_address) or '-':<15}  ",
+        printable(session.subject) or "(anonymous)",
+    )
+
+
+def event_line(event: Event) -> None:
+    """Write an event as one line."""
+    reason = f" {event.cause.reason}" if event.cause.reason else ""
+    parts: list[str | tuple[str, str]] = [
+        (f"{when(event.event_time)}  #{event.revision:<6} ", "dim"),
+        (f"{event.type:<25} ", _EVENT_STYLES.get(event.type, "")),
+        f"{printable(event.application)}  {printable(event.subject) or '(anonymous)'}  {event.session_id or '-'}  ",
+        (printable(f"{event.cause.kind} by {event.cause.actor}{reason}"), "dim"),
+    ]
+    parts.extend(
+        (printable(f"  {item.type}: expected {item.expected or '?'}, seen {item.seen or '?'}"), "red")
+        for item in event.signals
+    )
+    show(*parts)
+
+
+def _authentication(authentication: Authentication | None) -> str:
+    if authentication is None:
+        return "no"
+    methods = ", ".join(authentication.methods) or "methods not told"
+    return f"{when(authentication.authenticate_time)} level {authentication.level} ({methods})"

@@ -1,0 +1,28 @@
+"""The command line's root."""
+
+from __future__ import annotations
+
+import click
+
+from sessiond.sessionctl import history, sessions
+from sessiond.sessionctl.data import data
+from sessiond.sessionctl.failures import Group
+from sessiond.sessionctl.settings import global_options
+
+__all__ = ["main"]
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sessiond")
+@global_options
+def main() -> None:
+    """Look into a session authority, and end sessions.
+
+    The global options may stand before or after a command. A token is read from standard input or a hidden prompt,
+    never from an argument or the environment. Exit codes: 0 done; 1 refused or out of reach; 2 wrong usage; 3 not
+    valid (`validate`); 130 interrupted.
+    """
+
+
+for command in (*sessions.COMMANDS, data, *history.COMMANDS):
+    main.add_command(command)

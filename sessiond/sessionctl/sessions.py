@@ -1,0 +1,232 @@
+"""Commands about sessions: create, validate, show, list, revoke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, TypeVar
+
+import click
+from sessiond_client import Authentication, Client, ClientContext, SessionState, Verdict
+
+from sessiond.sessionctl.failures import Command
+from sessiond.sessionctl.output import as_json, session_facts, session_line, show, show_facts
+from sessiond.sessionctl.secret_input import checked_session_id, read_token
+from sessiond.sessionctl.settings import Settings, global_options, settings
+
+__all__ = ["COMMANDS", "pairs"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NOT_VALID = 3
+_HAS_ENDED = (Verdict.VALID, Verdict.REVOKED, Verdict.EXPIRED_IDLE, Verdict.EXPIRED_ABSOLUTE)
+
+
+def _client_options(command: F) -> F:
+    """Options for what was seen of a client."""
+    for name, text in (
+        ("--device-id", "The application's identifier of the client's device."),
+        ("--user-agent", "The client's User-Agent header."),
+        ("--ip", "The client's IP address."),
+    ):
+        command = click.option(name, default="", help=text)(command)
+    return command
+
+
+def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, bytes]:
+    """`key=value` arguments as session data; values are UTF-8 text."""
+    found = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter("session data is given as KEY=VALUE", context, parameter)
+        found[key] = text.encode()
+    return found
+
+
+@click.command(cls=Command)
+@click.option("--subject", default="", help="The subject; without it the session is anonymous.")
+@click.option("--level", type=click.IntRange(0, 3), default=0, help="Assurance level, 1 to 3; 0: not ranked.")
+@click.option("--method", "methods", multiple=True, help="An authentication method (pwd, otp, ...); may be repeated.")
+@click.option("--data", callback=pairs, multiple=True, metavar="KEY=VALUE", help="Session data; may be repeated.")
+@_client_options
+@click.option("--show-token", is_flag=True, help="Show the token, too.")
+@click.option("--token-only", is_flag=True, help="Write the token and nothing else, for piping.")
+@global_options
+def create(
+    subject: str,
+    level: int,
+    methods: tuple[str, ...],
+    data: dict[str, bytes],
+    ip: str,
+    user_agent: str,
+    device_id: str,
+    show_token: bool,
+    token_only: bool,
+) -> None:
+    """Open a session.
+
+    Its token is a secret. People see it only with --show-token or --token-only; with --json it is the field `token`.
+    It cannot be shown later.
+    """
+    if (level or methods) and not subject:
+        raise click.UsageError("--level and --method say how a subject was authenticated: name it with --subject")
+    asked = settings()
+    with asked.client() as client:
+        created = client.create(
+            subject=subject,
+            authentication=Authentication(level=level, methods=methods) if subject else None,
+            client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
+            data=data,
+        )
+    if token_only:
+        click.echo(created.token.reveal())
+    elif asked.json:
+        as_json(created, token=created.token.reveal())
+    else:
+        show_facts(session_facts(created.session))
+        shown = created.token.reveal() if show_token else "not shown (--show-token, --token-only and --json give it)"
+        show_facts([("token", shown)])
+
+
+@click.command(cls=Command)
+@_client_options
+@click.option("--active", is_flag=True, help="Count as activity of the client. Without it, this is only a look.")
+@global_options
+@click.pass_context
+def validate(context: click.Context, ip: str, user_agent: str, device_id: str, active: bool) -> None:
+    """Say what a token is worth. Exit code 0 for VALID, 3 for any other verdict.
+
+    The token is read from standard input, or from a hidden prompt. A renewed token is never shown: it belongs to the
+    client, and it is the same whenever it is asked for.
+    """
+    token = read_token()
+    asked = settings()
+    with asked.client() as client:
+        answer = client.validate(
+            token,
+            client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
+            passive=not active,
+        )
+    if asked.json:
+        document = {"verdict": answer.verdict, "next_step": answer.next_step, "session": answer.session}
+        as_json(document, signals=answer.signals)
+    else:
+        show((str(answer.verdict), "bold green" if answer.valid else "bold red"), f"  next step: {answer.next_step}")
+        show_facts((str(item.type), f"expected {item.expected}, seen {item.seen}") for item in answer.signals)
+        show_facts(session_facts(answer.session) if answer.session is not None else ())
+    if not answer.valid:
+        context.exit(_NOT_VALID)
+
+
+@click.command("show", cls=Command)
+@click.argument("session_id", callback=checked_session_id)
+@global_options
+def show_session(session_id: str) -> None:
+    """Show one session, ended ones included while their history is kept."""
+    asked = settings()
+    with asked.client() as client:
+        found = client.get(session_id=session_id)
+    if found.session is not None and not asked.json:
+        show_facts(session_facts(found.session))
+    else:
+        as_json(found)
+
+
+@click.command("list", cls=Command)
+@click.option("--subject", default=None, help="Of this subject; an empty one means the anonymous sessions.")
+@click.option(
+    "--state",
+    type=click.Choice(["active", "expired", "revoked"], case_sensitive=False),
+    default="active",
+    show_default=True,
+    help="In this state.",
+)
+@click.option("--network", default="", metavar="CIDR", help="Opened or last authenticated from within this network.")
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="At most this many.")
+@global_options
+def list_sessions(subject: str | None, state: str, network: str, limit: int | None) -> None:
+    """List sessions, newest first."""
+    asked = settings()
+    with asked.client() as client:
+        found = client.list(
+            subject=subject, state=SessionState(state.upper()), ip_network=network, page_size=min(limit or 500, 500)
+        )
+        for session in islice(found, limit):
+            if asked.json:
+                as_json(session)
+            else:
+                session_line(session)
+
+
+@click.command(cls=Command)
+@click.argument("session_id", callback=checked_session_id, required=False)
+@click.option("--token", "by_token", is_flag=True, help="The session of a token, read from standard input or a prompt.")
+@click.option("--subject", default=None, help="All sessions of this subject.")
+@click.option(
+    "--except",
+    "kept",
+    callback=checked_session_id,
+    metavar="SESSION_ID",
+    default=None,
+    help="With --subject: but keep this session.",
+)
+@click.option("--all", "everything", is_flag=True, help="All sessions of the application.")
+@click.option("--yes", is_flag=True, help="With --all: do not ask.")
+@click.option("--reason", default="", help="Why, for the event: `logout`, `stolen device`, ...")
+@global_options
+@click.pass_context
+def revoke(
+    context: click.Context,
+    session_id: str | None,
+    by_token: bool,
+    subject: str | None,
+    kept: str | None,
+    everything: bool,
+    yes: bool,
+    reason: str,
+) -> None:
+    """End one session, all of a subject, or all of an application, at once and for good."""
+    if [session_id is not None, by_token, subject is not None, everything].count(True) != 1:
+        raise click.UsageError("say what to end by exactly one of SESSION_ID, --token, --subject and --all")
+    if kept and subject is None:
+        raise click.UsageError("--except goes with --subject")
+    asked = settings()
+    if everything and not yes:
+        _confirm(asked)
+    token = read_token() if by_token else None
+    with asked.client() as client:
+        if subject is not None or everything:
+            _revoke_many(
+                client, asked, subject=subject, except_session_id=kept or "", everything=everything, reason=reason
+            )
+            return
+        answer = client.revoke(session_id=session_id, token=token, reason=reason)
+    if asked.json:
+        as_json(answer)
+    elif answer.revoked:
+        show(("revoked", "green"))
+    else:
+        show(("nothing to end", "yellow"), f": the session was {answer.verdict}")
+    if answer.verdict not in _HAS_ENDED:
+        context.exit(1)  # the session behind the token, if there is one, lives on
+
+
+def _revoke_many(
+    client: Client, asked: Settings, *, subject: str | None, except_session_id: str, everything: bool, reason: str
+) -> None:
+    answer = client.revoke_all(
+        subject=subject, except_session_id=except_session_id, whole_application=everything, reason=reason
+    )
+    if asked.json:
+        as_json(answer)
+    else:
+        show(("revoked", "green"), f": {answer.revoked_count}")
+
+
+def _confirm(asked: Settings) -> None:
+    question = f"End all sessions of application `{asked.application or 'default'}` at {asked.target}?"
+    click.confirm(question, abort=True, err=True)
+
+
+COMMANDS = (create, validate, show_session, list_sessions, revoke)
