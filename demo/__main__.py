@@ -1,0 +1,37 @@
+"""`python -m demo`: exit code 0 when every step of the story came out as told, 1 when one did not."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from sessiond_client import Client, SessiondError
+
+from demo.stage import Authority, Tail, Teller
+from demo.story import APPLICATION, Story
+
+
+def main() -> int:
+    """Tell the story; clean up whatever comes."""
+    teller = Teller()
+    with ExitStack() as stack:
+        authority = stack.enter_context(Authority(APPLICATION))
+        try:
+            authority.wait_until_serving()
+            teller.heading(
+                f"A throwaway authority serves at {authority.target}; `sessionctl watch` follows its events."
+            )
+            tail = stack.enter_context(Tail(authority.target, teller))
+            tail.wait_until_following()
+            client = stack.enter_context(Client(authority.target, application=APPLICATION))
+            Story(client, tail, teller).tell(authority)
+        except (AssertionError, SessiondError, TimeoutError) as error:
+            teller.failure(f"the story broke off: {error}")
+            teller.aside(authority.log_tail())
+            return 1
+    teller.heading("Every step was checked, and nothing is left behind.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
