@@ -8,6 +8,7 @@ import click
 from sessiond_client import (
     Conflict,
     DeadlineExceeded,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
     NotServed,
@@ -34,14 +35,11 @@ def explain(error: SessiondError, asked: Settings) -> str:
         case DeadlineExceeded():
             text = f"{asked.target} did not answer within {asked.timeout:g} s: --timeout allows it more"
         case NotFound():
-            text = (
-                f"{error.message}: application `{asked.application or 'default'}` has no such session;"
-                " --application names another"
-            )
-        case Conflict():
-            text = f"--expected-version: {error.message}: read the data again, and decide again"
+            text = f"{error.message}; --application names another than `{asked.application or 'default'}`"
         case OutOfRange():
-            text = f"{error.message}: begin anew with --earliest, or without --after"
+            text = f"{error.message}; begin anew with --earliest, or without --after"
+        case Conflict() | FailedPrecondition():
+            text = error.message  # the authority's own text names the field and the remedy
         case NotServed():
             text = f"{asked.target} does not serve this call: it may be another version, or no sessiond"
         case _:

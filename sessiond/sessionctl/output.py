@@ -112,7 +112,7 @@ def show(*parts: str | tuple[str, str]) -> None:
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Write names and values, one pair a line."""
     for name, value in facts:
-        show((f"{name:<15}", "dim"), printable(value))
+        show((f"{name:<17}", "dim"), printable(value))
 
 
 def session_facts(session: Session) -> list[tuple[str, str]]:

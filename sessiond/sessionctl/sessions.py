@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, TypeVar
@@ -207,7 +208,7 @@ def revoke(
     elif answer.revoked:
         show(("revoked", "green"))
     else:
-        show(("nothing to end", "yellow"), f": the session was {answer.verdict}")
+        show(("nothing to end", "yellow"), f": the {'token' if by_token else 'session'} was {answer.verdict}")
     if answer.verdict not in _HAS_ENDED:
         context.exit(1)  # the session behind the token, if there is one, lives on
 
@@ -225,6 +226,8 @@ def _revoke_many(
 
 
 def _confirm(asked: Settings) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("--all asks first, and here is no terminal to ask: add --yes")
     question = f"End all sessions of application `{asked.application or 'default'}` at {asked.target}?"
     click.confirm(question, abort=True, err=True)
 
