@@ -1,0 +1,131 @@
+"""The composition root: the only place that constructs concrete parts, and the order they start and stop in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+
+import structlog
+
+from sessiond import __version__
+from sessiond.authority import Authority
+from sessiond.cache import SessionCache
+from sessiond.clock import Clock, SystemClock
+from sessiond.config import Config
+from sessiond.domain.errors import Unavailable
+from sessiond.domain.values import Entropy
+from sessiond.feed import Feed
+from sessiond.journal import Journal
+from sessiond.rpc.server import RpcServer, is_local
+from sessiond.rpc.service import SessionAuthority
+from sessiond.store import Commit, StoreFailed
+from sessiond.stores.sqlite import SqliteStore
+from sessiond.sweeper import Sweeper
+from sessiond.tokens import load_key_ring
+
+__all__ = ["App", "RemotePlaintext"]
+
+_STOP_GRACE = 5.0
+_log = structlog.get_logger(__name__)
+
+
+class RemotePlaintext(Exception):
+    """The address can be reached from other machines, and nothing would protect the tokens on the way."""
+
+
+class App:
+    """One authority, running: its parts, wired. Made by `start`, ended by `stop`.
+
+    `failure` is set when the store has failed: the process must then stop.
+    """
+
+    address: str
+    authority: Authority
+    sweeper: Sweeper
+
+    def __init__(self, config: Config, clock: Clock, entropy: Entropy) -> None:
+        self._config = config
+        self._clock = clock
+        self._entropy = entropy
+        self.failure: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy = os.urandom) -> App:
+        """Start serving.
+
+        Raises `RemotePlaintext`, `StoreRefused`, `BadKeyFile` or `CannotListen`; nothing is left running then.
+        """
+        if not (config.allow_remote_plaintext or is_local(config.listen)):
+            raise RemotePlaintext(
+                f"{config.listen} can be reached from other machines, and tokens would travel in the clear: listen on "
+                "127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
+            )
+        app = cls(config, clock or SystemClock(), entropy)
+        await app._start()
+        return app
+
+    async def _start(self) -> None:
+        config = self._config
+        # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
+        self._store = await SqliteStore.open(config.data / "sessiond.db")
+        try:
+            keys = load_key_ring(config.data / "sessiond.key", self._entropy)
+            self._feed = Feed(await self._store.head(), self._store.events)
+            self._cache = SessionCache(self._store.session, config.cache_sessions)
+            self._journal = Journal(
+                self._store, self._clock, self._cache.with_activity, self._publish, self._on_store_failure
+            )
+            self.authority = Authority(
+                self._store,
+                self._journal,
+                self._feed,
+                self._cache,
+                keys,
+                config.policies,
+                self._clock,
+                self._entropy,
+            )
+            self.sweeper = Sweeper(
+                self._store, self._journal, self._cache, config.policies, self._clock, config.event_retention
+            )
+            service = SessionAuthority(self.authority, __version__, config.subscriber_write_timeout / 1000)
+            self._server = RpcServer(service)
+            self.address = await self._server.start(config.listen)
+        except BaseException:
+            if hasattr(self, "_journal"):
+                await self._journal.close()
+            await self._store.close()
+            raise
+        self._sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
+        _log.info(
+            "serving",
+            address=self.address,
+            data=str(config.data),
+            applications=sorted(config.policies),
+            revision=self._feed.revision,
+            version=__version__,
+        )
+
+    async def stop(self) -> None:
+        """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
+        await self._server.announce_stop()
+        self._feed.close()
+        await self._server.stop(_STOP_GRACE)
+        self._sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._sweeping
+        with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
+            await self.sweeper.save_activity(all_of_it=True)
+        await self._journal.close()
+        await self._store.close()
+        _log.info("stopped", revision=self._feed.revision)
+
+    def _publish(self, commit: Commit) -> None:
+        self._cache.apply(commit)
+        self._feed.publish(commit.events, commit.horizon)
+
+    def _on_store_failure(self, failure: StoreFailed) -> None:
+        _log.error("store failed", error=str(failure), effect="stopping; everything acknowledged is safe")
+        if not self.failure.done():
+            self.failure.set_result(failure)

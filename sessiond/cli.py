@@ -1,0 +1,83 @@
+"""`sessiond`: the server's command line."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from sessiond import __version__
+from sessiond.app import App, RemotePlaintext
+from sessiond.config import BadConfig, Config, load_config
+from sessiond.logs import set_up_logs
+from sessiond.rpc.server import CannotListen
+from sessiond.store import StoreRefused
+from sessiond.tokens import BadKeyFile
+
+__all__ = ["main"]
+
+_DEFAULT_FILE = Path("sessiond.toml")
+
+
+@click.group(context_settings={"auto_envvar_prefix": "SESSIOND", "help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sessiond")
+def main() -> None:
+    """A session authority: opens, validates, renews, rolls, expires and revokes web sessions over gRPC."""
+
+
+@main.command()
+@click.option("--config", "file", type=click.Path(path_type=Path), help="The configuration; default: ./sessiond.toml.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the database and the key file.")
+@click.option("--listen", help="host:port (port 0: any), or unix:PATH.")
+@click.option("--allow-remote-plaintext", is_flag=True, help="Listen beyond this machine, with tokens in the clear.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How logs are written.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
+def serve(
+    file: Path | None,
+    data: Path | None,
+    listen: str | None,
+    allow_remote_plaintext: bool,
+    log_format: str | None,
+    log_level: str | None,
+) -> None:
+    """Serve. Options win over the configuration file; without one there is one application, `default`."""
+    if file is None and _DEFAULT_FILE.exists():
+        file = _DEFAULT_FILE
+    try:
+        config = load_config(file)
+    except BadConfig as error:
+        raise click.ClickException(str(error)) from error
+    config = replace(
+        config,
+        data=data or config.data,
+        listen=listen or config.listen,
+        allow_remote_plaintext=allow_remote_plaintext or config.allow_remote_plaintext,
+        log_format=log_format or config.log_format,
+        log_level=log_level or config.log_level,
+    )
+    set_up_logs(config.log_format, config.log_level)
+    try:
+        sys.exit(asyncio.run(_serve(config)))
+    except (BadKeyFile, CannotListen, RemotePlaintext, StoreRefused) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(config: Config) -> int:
+    """Serve until told to stop (exit code 0) or until the store fails (1)."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    app = await App.start(config)
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((stop, app.failure), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    await app.stop()
+    if not app.failure.done():
+        return 0
+    click.echo(f"Error: {app.failure.result()}. Nothing acknowledged is lost; mend the disk and start again.", err=True)
+    return 1

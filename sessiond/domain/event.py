@@ -1,0 +1,64 @@
+"""Events: the durable, immutable facts of the lifecycle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sessiond.domain.signals import Signal
+from sessiond.domain.values import Authentication, Cause, ClientContext, Instant, Revision, SessionId
+
+__all__ = ["Event", "EventFilter", "EventType"]
+
+
+class EventType(StrEnum):
+    """The kinds of lifecycle events."""
+
+    SESSION_CREATED = "session_created"
+    SESSION_AUTHENTICATED = "session_authenticated"
+    SESSION_RENEWED = "session_renewed"
+    SESSION_ROLLED = "session_rolled"
+    SESSION_REFRESHED = "session_refreshed"
+    SESSION_DATA_CHANGED = "session_data_changed"
+    SESSION_EXPIRED = "session_expired"
+    SESSION_REVOKED = "session_revoked"
+    HIJACK_SUSPECTED = "hijack_suspected"
+    GUESSING_SUSPECTED = "guessing_suspected"
+    SOURCE_LOCKED = "source_locked"
+    SOURCE_UNLOCKED = "source_unlocked"
+    CONCURRENCY_LIMIT_REACHED = "concurrency_limit_reached"
+    POLICY_CHANGED = "policy_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact: what happened to whom, when, by whom and why. Never holds a token or session data."""
+
+    revision: Revision
+    type: EventType
+    at: Instant
+    application: str
+    subject: str
+    session_id: SessionId | None
+    cause: Cause
+    client: ClientContext
+    generation: int = 0
+    authentication: Authentication | None = None
+    signals: tuple[Signal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events. An empty set is no condition; all conditions must hold."""
+
+    applications: frozenset[str] = frozenset()
+    subjects: frozenset[str] = frozenset()
+    types: frozenset[EventType] = frozenset()
+
+    def matches(self, event: Event) -> bool:
+        """Whether the event fits."""
+        return (
+            (not self.applications or event.application in self.applications)
+            and (not self.subjects or event.subject in self.subjects)
+            and (not self.types or event.type in self.types)
+        )

@@ -1,0 +1,109 @@
+"""The judging of tokens: the heart of the authority, a table in code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hmac import compare_digest
+
+from sessiond.domain.policy import Policy
+from sessiond.domain.session import Session, SessionState, passed_deadline
+from sessiond.domain.signals import Signal, token_replay
+from sessiond.domain.values import CauseKind, Instant, SessionId
+
+__all__ = ["FORGED", "MALFORMED", "UNKNOWN", "Judgement", "Presented", "Verdict", "ended_verdict", "judge"]
+
+
+class Verdict(StrEnum):
+    """The answer to a validation."""
+
+    VALID = "valid"
+    MALFORMED = "malformed"
+    FORGED = "forged"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+    EXPIRED_IDLE = "expired_idle"
+    EXPIRED_ABSOLUTE = "expired_absolute"
+    REPLAYED = "replayed"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What an opened token says: the session, the generation, and SHA-256 of the secret."""
+
+    session_id: SessionId
+    generation: int
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one presented token is worth, and what follows from it.
+
+    activates  the token is the successor's first use: its generation must become the current one
+    hand_out   the generation of the token that the client must have from now on; None: the one it has
+    signals    reasons for suspicion
+    """
+
+    verdict: Verdict
+    activates: bool = False
+    hand_out: int | None = None
+    signals: tuple[Signal, ...] = ()
+
+
+MALFORMED = Judgement(Verdict.MALFORMED)
+FORGED = Judgement(Verdict.FORGED)
+UNKNOWN = Judgement(Verdict.UNKNOWN)
+_VALID = Judgement(Verdict.VALID)
+_ACTIVATED = Judgement(Verdict.VALID, activates=True)
+_SUPERSEDED = Judgement(Verdict.SUPERSEDED)
+_BY_CAUSE = {
+    CauseKind.IDLE_TIMEOUT: Verdict.EXPIRED_IDLE,
+    CauseKind.ABSOLUTE_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
+    CauseKind.LOGIN_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
+}
+
+
+def ended_verdict(session: Session) -> Verdict:
+    """VALID for a live session, else how it ended. For callers that name a session by its id."""
+    if session.ending is None:
+        return Verdict.VALID
+    if session.ending.state is SessionState.REVOKED:
+        return Verdict.REVOKED
+    return _BY_CAUSE[session.ending.cause.kind]
+
+
+def judge(session: Session, presented: Presented, policy: Policy, now: Instant) -> Judgement:
+    """Decide what one presented token is worth.
+
+    The rows of the table "Judging a token" in docs/design.md, in its order; the first that fits decides.
+    The digest is compared on every path and in constant time, so that an answer's timing tells nothing.
+    """
+    proven = compare_digest(presented.digest, session.digest)
+    if session.ending is not None:
+        return Judgement(ended_verdict(session))
+    if (deadline := passed_deadline(session, now)) is not None:
+        return Judgement(_BY_CAUSE[deadline.kind])
+    if not proven:
+        return _judge_other_secret(session, presented, policy, now)
+    match presented.generation - session.generation:
+        case 0:
+            due = policy.renewal_timeout is not None and now >= session.generation_began + policy.renewal_timeout
+            return Judgement(Verdict.VALID, hand_out=session.generation + 1) if due else _VALID
+        case 1:
+            return _ACTIVATED
+        case -1 if now < session.generation_began + policy.renewal_overlap:
+            # Heals a lost Set-Cookie: the very token that was lost goes out again.
+            return Judgement(Verdict.VALID, hand_out=session.generation)
+        case _:
+            replay = token_replay(session.generation, presented.generation, other_secret=False)
+            return Judgement(Verdict.REPLAYED, signals=(replay,))
+
+
+def _judge_other_secret(session: Session, presented: Presented, policy: Policy, now: Instant) -> Judgement:
+    rolled_away = session.rolled_digest is not None and compare_digest(presented.digest, session.rolled_digest)
+    if rolled_away and session.rolled_at is not None and now < session.rolled_at + policy.roll_tolerance:
+        return _SUPERSEDED
+    replay = token_replay(session.generation, presented.generation, other_secret=True)
+    return Judgement(Verdict.REPLAYED, signals=(replay,))

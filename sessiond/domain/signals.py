@@ -1,0 +1,41 @@
+"""Signals: single reasons for suspicion, with their evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Signal", "SignalType", "token_replay"]
+
+
+class SignalType(StrEnum):
+    """The kinds of suspicion."""
+
+    TOKEN_REPLAY = "token_replay"  # noqa: S105 - a kind of signal, not a secret
+    USER_AGENT_CHANGE = "user_agent_change"
+    IP_CHANGE = "ip_change"
+    NETWORK_CHANGE = "network_change"
+    COUNTRY_CHANGE = "country_change"
+    CERTIFICATE_MISMATCH = "certificate_mismatch"
+    DEVICE_MISMATCH = "device_mismatch"
+    CONCURRENT_USE = "concurrent_use"
+    COMPANION_MISMATCH = "companion_mismatch"
+    REPORTED = "reported"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One reason for suspicion: what the record let expect and what was seen. Never a token, never session data."""
+
+    type: SignalType
+    expected: str
+    seen: str
+
+
+def token_replay(current: int, presented: int, *, other_secret: bool) -> Signal:
+    """An old token came back: the evidence is the two generations, and whether a roll lies between them."""
+    return Signal(
+        SignalType.TOKEN_REPLAY,
+        expected=f"generation {current}",
+        seen=f"generation {presented}" + (", rolled away" if other_secret else ""),
+    )

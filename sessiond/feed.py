@@ -1,0 +1,137 @@
+"""The feed: the log for subscribers, catch-up first, then its live tail.
+
+A subscriber is a position in the log and nothing else: no queue of its own. It reads what it has not seen from the
+tail kept in memory or, when it is further behind, from the store in pages. So a slow one costs the writer nothing
+and holds no memory here, however long it sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sessiond.domain.errors import CursorOutOfRange
+from sessiond.domain.event import Event, EventFilter
+from sessiond.domain.values import Revision
+from sessiond.store import Head
+
+__all__ = ["Checkpoint", "Feed"]
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Progress without an event: everything up to here that the filter lets through has been delivered."""
+
+    revision: Revision
+
+
+class Feed:
+    """The log of one process, from `head` on kept current by `publish`.
+
+    `read` gives at most so many events of the log after a revision, in order.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        read: Callable[[Revision, int], Awaitable[Sequence[Event]]],
+        tail_length: int = 4096,
+    ) -> None:
+        self._read = read
+        self._revision = head.revision
+        self._horizon = head.horizon
+        self._tail: deque[Event] = deque(maxlen=tail_length)
+        self._news = asyncio.Event()
+        self._closed = False
+
+    @property
+    def revision(self) -> Revision:
+        """The newest revision that was published."""
+        return self._revision
+
+    @property
+    def horizon(self) -> Revision:
+        """The oldest revision that can be resumed from."""
+        return self._horizon
+
+    def publish(self, events: Sequence[Event], horizon: Revision) -> None:
+        """Make committed events known. They must follow the last ones without a gap."""
+        self._horizon = horizon
+        if not events:
+            return
+        if events[0].revision != self._revision + 1:
+            raise AssertionError(f"the feed is at {self._revision}, the next event has {events[0].revision}")
+        self._tail.extend(events)
+        self._revision = events[-1].revision
+        self._wake()
+
+    def close(self) -> None:
+        """End every subscription, after a last checkpoint."""
+        self._closed = True
+        self._wake()
+
+    def check(self, position: Revision) -> None:
+        """Raise `CursorOutOfRange` where the log cannot be resumed from there."""
+        if not self._horizon <= position <= self._revision:
+            raise CursorOutOfRange(position, self._horizon, self._revision)
+
+    async def subscribe(
+        self, after: Revision, wanted: EventFilter, checkpoint_interval: float
+    ) -> AsyncIterator[Event | Checkpoint]:
+        """Every event after that revision that `wanted` lets through, in order, once; and checkpoints.
+
+        A checkpoint comes first, then whenever nothing was delivered for `checkpoint_interval` seconds, and last when
+        the feed is closed. None is ever ahead of an event not delivered: both come from the one position.
+        Raises `CursorOutOfRange` at the start, or later where the horizon overtakes a slow subscriber.
+        """
+        self.check(after)
+        loop = asyncio.get_running_loop()
+        position = after
+        yield Checkpoint(position)
+        spoken_at = loop.time()
+        while True:
+            for event in await self._page(position):
+                if wanted.matches(event):
+                    yield event
+                    spoken_at = loop.time()
+                position = event.revision
+            # Under a narrow filter a busy log may pass for long with nothing to deliver: that is a quiet stream too.
+            if loop.time() - spoken_at >= checkpoint_interval:
+                yield Checkpoint(position)
+                spoken_at = loop.time()
+            if position < self._revision:
+                continue
+            if self._closed:
+                yield Checkpoint(position)
+                return
+            await self._wait(position, spoken_at + checkpoint_interval - loop.time())
+
+    async def _page(self, position: Revision) -> Sequence[Event]:
+        if position >= self._revision:
+            return ()
+        if self._tail and position + 1 >= self._tail[0].revision:
+            start = position + 1 - self._tail[0].revision
+            return list(islice(self._tail, start, start + _PAGE))
+        self.check(position)
+        page = await self._read(position, _PAGE)
+        # Pruning may have come between the check and the read: a page that does not follow on would be a gap.
+        self.check(position)
+        return page
+
+    async def _wait(self, position: Revision, timeout: float) -> None:
+        if position < self._revision or self._closed:
+            return
+        try:
+            await asyncio.wait_for(self._news.wait(), timeout)
+        except TimeoutError:
+            return
+
+    def _wake(self) -> None:
+        # Each waiter holds the event it waits on; the next ones get a fresh one.
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,271 @@
+"""The journal: every change of every call, committed in groups by one writer.
+
+Calls hand in units of work. The writer takes what has gathered, opens one transaction, reads what the units need,
+lets each decide in turn, writes everything at once, commits, makes it known, and only then answers. Units decide one
+after another against the same state, so no two can race; one that refuses fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from sessiond.clock import Clock
+from sessiond.domain.errors import Unavailable
+from sessiond.domain.event import Event, EventType
+from sessiond.domain.session import Session
+from sessiond.domain.signals import Signal
+from sessiond.domain.values import Cause, ClientContext, Instant, Millis, Revision, SessionId
+from sessiond.store import Changes, Commit, Store, StoreFailed
+
+__all__ = ["Done", "Journal", "Needs", "Unit", "Work"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_NOBODY = ClientContext()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a unit must have read before it decides."""
+
+    sessions: Sequence[SessionId] = ()
+    data: Sequence[SessionId] = ()
+
+
+class Unit(Protocol[T_co]):
+    """One change, decided in one go.
+
+    `apply` must not wait, read a clock or draw randomness: it decides from `work` and writes to it. What it raises is
+    handed to its caller, and then nothing of the unit is kept. It must see only what `needs` named, or `work` holds.
+    """
+
+    def needs(self) -> Needs:
+        """What to read first."""
+
+    def apply(self, work: Work) -> T_co:
+        """Decide and write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """A unit's result, committed, and the newest revision of the log that has it."""
+
+    result: T
+    revision: Revision
+
+
+class Work:
+    """What the units of one transaction see and write. `now` is the same for all of them."""
+
+    def __init__(
+        self,
+        now: Instant,
+        head: Revision,
+        sessions: Mapping[SessionId, Session],
+        data: Mapping[SessionId, Mapping[str, bytes]],
+    ) -> None:
+        self.now = now
+        self.changes = Changes()
+        self._head = head
+        self._read_sessions = sessions
+        self._read_data = data
+        self._draft = Changes()
+
+    @property
+    def revision(self) -> Revision:
+        """The newest revision, the unit's own events included."""
+        return Revision(self._head + len(self.changes.events) + len(self._draft.events))
+
+    def session(self, session_id: SessionId) -> Session | None:
+        """A session as this and the earlier units leave it."""
+        for layer in (self._draft.sessions, self.changes.sessions, self._read_sessions):
+            if (session := layer.get(session_id)) is not None:
+                return session
+        return None
+
+    def data(self, session_id: SessionId) -> dict[str, bytes]:
+        """A session's data as this and the earlier units leave it."""
+        data = dict(self._read_data.get(session_id, {}))
+        for layer in (self.changes, self._draft):
+            for key, value in layer.data.get(session_id, {}).items():
+                if value is None:
+                    data.pop(key, None)
+                else:
+                    data[key] = value
+        return data
+
+    def put(self, session: Session) -> None:
+        """Write a session as it is to be."""
+        self._draft.sessions[session.id] = session
+
+    def put_ended(self, session: Session, retention: Millis) -> None:
+        """Write a session that ends here; its history is kept for `retention`."""
+        self._draft.sessions[session.id] = session
+        self._draft.retention[session.id] = retention
+
+    def put_activity(self, session_id: SessionId, at: Instant, idle_deadline: Instant | None) -> None:
+        """Write activity, without having read the session. An ended session will stay ended."""
+        self._draft.activity[session_id] = (at, idle_deadline)
+
+    def put_data(self, session_id: SessionId, changed: Mapping[str, bytes | None]) -> None:
+        """Set keys to bytes, delete keys at None."""
+        self._draft.data.setdefault(session_id, {}).update(changed)
+
+    def prune(self, ids: Sequence[SessionId]) -> None:
+        """Drop the history of ended sessions."""
+        self._draft.pruned.extend(ids)
+
+    def move_horizon(self, horizon: Revision) -> None:
+        """Drop the log up to and including this revision."""
+        self._draft.horizon = horizon
+
+    def record(
+        self,
+        type: EventType,
+        session: Session,
+        cause: Cause,
+        client: ClientContext = _NOBODY,
+        signals: tuple[Signal, ...] = (),
+    ) -> None:
+        """Add an event about a session, as it is after the change, to the log."""
+        tells_authentication = type in (EventType.SESSION_CREATED, EventType.SESSION_AUTHENTICATED)
+        self._draft.events.append(
+            Event(
+                revision=Revision(self.revision + 1),
+                type=type,
+                at=self.now,
+                application=session.application,
+                subject=session.subject,
+                session_id=session.id,
+                cause=cause,
+                client=client,
+                generation=session.generation,
+                authentication=session.authentication if tells_authentication else None,
+                signals=signals,
+            )
+        )
+
+    def run(self, unit: Unit[T]) -> Done[T]:
+        """Let one unit decide. What it raises comes through, and then nothing of it is kept."""
+        self._draft = Changes()
+        try:
+            result = unit.apply(self)
+            self.changes.merge(self._draft)
+        finally:
+            self._draft = Changes()
+        return Done(result, self.revision)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    unit: Unit[Any]
+    answer: asyncio.Future[Done[Any]]
+    outcome: Done[Any] | BaseException | None = field(default=None)
+
+
+class Journal:
+    """The one writer of a process.
+
+    `publish` is called with each commit, before anybody is answered. `on_fatal` is called once if the store fails:
+    from then on every unit is refused with `Unavailable`. `recall` adds to a session as the store has it the activity
+    that only memory knows of: without it a unit would call sessions idle that are not.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        recall: Callable[[Session], Session],
+        publish: Callable[[Commit], None],
+        on_fatal: Callable[[StoreFailed], None],
+        max_group: int = 128,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._recall = recall
+        self._publish = publish
+        self._on_fatal = on_fatal
+        self._max_group = max_group
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._failed: StoreFailed | None = None
+        self._writer = asyncio.create_task(self._run(), name="journal")
+
+    async def submit(self, unit: Unit[T]) -> Done[T]:
+        """Have a unit carried out. Returns after its commit.
+
+        Raises what the unit raises, and `Unavailable` where the store failed or the journal is closed; after the
+        former nothing of it was kept, after the latter nobody can know. A caller that is cancelled while it waits
+        does not take its unit back.
+        """
+        if self._failed is not None or self._closing:
+            raise Unavailable("the authority is stopping")
+        waiting = _Waiting(unit, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._wake.set()
+        return await waiting.answer
+
+    async def close(self) -> None:
+        """Carry out what is waiting, then stop."""
+        self._closing = True
+        self._wake.set()
+        await self._writer
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._queue):
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                group = [self._queue.popleft() for _ in range(min(self._max_group, len(self._queue)))]
+                try:
+                    commit = await self._commit(group)
+                except StoreFailed as failure:
+                    self._fail(failure, group)
+                    return
+                self._publish(commit)
+                for waiting in group:
+                    _answer(waiting)
+
+    async def _commit(self, group: Sequence[_Waiting]) -> Commit:
+        needs = [waiting.unit.needs() for waiting in group]
+        session_ids = list({session_id for need in needs for session_id in need.sessions})
+        data_ids = list({session_id for need in needs for session_id in need.data})
+        async with self._store.transaction() as transaction:
+            sessions = await transaction.sessions(session_ids) if session_ids else {}
+            data = await transaction.data(data_ids) if data_ids else {}
+            sessions = {session_id: self._recall(session) for session_id, session in sessions.items()}
+            work = Work(self._clock.now(), transaction.head.revision, sessions, data)
+            for waiting in group:
+                try:
+                    waiting.outcome = work.run(waiting.unit)
+                except Exception as refusal:  # noqa: BLE001 - a unit fails alone, whatever it is
+                    waiting.outcome = refusal
+            await transaction.write(work.changes)
+        horizon = work.changes.horizon or transaction.head.horizon
+        changes = work.changes
+        return Commit(changes.sessions, changes.activity, changes.pruned, changes.events, work.revision, horizon)
+
+    def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
+        self._failed = failure
+        for waiting in [*group, *self._queue]:
+            # Refusals too: an answer from a transaction that did not commit would be a guess.
+            waiting.outcome = Unavailable("the store failed; whether the change was made is unknown")
+            _answer(waiting)
+        self._queue.clear()
+        self._on_fatal(failure)
+
+
+def _answer(waiting: _Waiting) -> None:
+    if waiting.answer.done():
+        return  # the caller was cancelled and has stopped listening
+    if isinstance(waiting.outcome, Done):
+        waiting.answer.set_result(waiting.outcome)
+    else:
+        failure = waiting.outcome
+        waiting.answer.set_exception(failure if failure is not None else AssertionError("a unit without outcome"))

@@ -1,0 +1,1 @@
+"""The wire: messages in, domain values through the authority, messages out."""

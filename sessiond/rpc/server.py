@@ -1,0 +1,98 @@
+"""The server: the service on gRPC, with health checking and reflection, and with bounds on everything."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+from sessiond.rpc import edge
+from sessiond.rpc.service import SessionAuthority
+
+__all__ = ["SERVICE", "CannotListen", "RpcServer", "is_local"]
+
+_DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
+SERVICE = _DESCRIPTOR.full_name
+
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # else a second server on the port binds silently too
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.http2.max_ping_strikes", 3),
+]
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on; the text says why."""
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach the address: a Unix socket or a loopback address."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class RpcServer:
+    """A gRPC server for one service, not started yet."""
+
+    def __init__(self, service: SessionAuthority) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.HealthServicer()
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(service)),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, address: str) -> str:
+        """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
+        await self._server.start()
+        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def announce_stop(self) -> None:
+        """Tell health checks that this server is going, while it still answers."""
+        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give open ones `grace` seconds, then end them."""
+        await self._server.stop(grace)
+
+    async def _tell(self, status: Any) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+
+def _handlers(service: SessionAuthority) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in _DESCRIPTOR.methods:
+        handler = getattr(service, method.name, None)
+        request_type = getattr(pb, method.input_type.name)
+        if handler is None:
+            handlers[method.name] = edge.not_served(method.name, client_streams=method.client_streaming)
+        elif method.server_streaming:
+            handlers[method.name] = edge.stream(method.name, request_type, handler)
+        else:
+            handlers[method.name] = edge.unary(method.name, request_type, handler)
+    return handlers

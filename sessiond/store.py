@@ -1,0 +1,187 @@
+"""The stores' contract. Docstrings are what every store must keep; `tests/contracts` holds each of them to it.
+
+A store knows rows, everything above it knows domain values: only those travel through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from sessiond.domain.event import Event
+from sessiond.domain.session import Session, SessionState
+from sessiond.domain.values import Instant, Millis, Revision, SessionId
+
+__all__ = [
+    "Changes",
+    "Commit",
+    "Head",
+    "SessionQuery",
+    "Store",
+    "StoreFailed",
+    "StoreRefused",
+    "Transaction",
+]
+
+
+class StoreRefused(Exception):
+    """The store cannot be opened as it is: the text says why and what to do. Nothing was changed."""
+
+
+class StoreFailed(Exception):
+    """The store broke (I/O error, disk full). What was acknowledged is safe; what was not is unknown. Fatal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log stands: its newest revision (0 when empty), and the oldest revision that can be resumed from."""
+
+    revision: Revision
+    horizon: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """Which sessions of one application, newest first.
+
+    state          ACTIVE: not ended and not past a deadline at `now`; EXPIRED: ended by a deadline, or past one;
+                   REVOKED: ended otherwise
+    ip_range       first and last address of a network, as 32 hex digits each (IPv4 mapped into IPv6)
+    before         only sessions whose id is less: where the page before ended
+    activity_lag   how far recorded activity may lag: a session is left out as expired only past deadline and lag
+    """
+
+    application: str
+    now: Instant
+    state: SessionState = SessionState.ACTIVE
+    subject: str | None = None
+    ip_range: tuple[str, str] | None = None
+    created_from: Instant | None = None
+    created_until: Instant | None = None
+    before: SessionId | None = None
+    activity_lag: Millis = Millis(0)
+    limit: int = 100
+
+    def page(self, before: SessionId | None, limit: int) -> SessionQuery:
+        """The same question for another page."""
+        return replace(self, before=before, limit=limit)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one transaction writes. Filled by units of work, carried out by `Transaction.write`.
+
+    sessions   rows as they are to be, new ones included
+    activity   per session the last activity and the idle deadline that follows from it
+    data       per session what to set (bytes) and what to delete (None)
+    retention  per ended session how long its history is kept
+    events     numbered, following the head without a gap
+    pruned     ended sessions whose history is dropped
+    horizon    events up to and including this revision are dropped; None: none
+    """
+
+    sessions: dict[SessionId, Session] = field(default_factory=dict)
+    activity: dict[SessionId, tuple[Instant, Instant | None]] = field(default_factory=dict)
+    data: dict[SessionId, dict[str, bytes | None]] = field(default_factory=dict)
+    retention: dict[SessionId, Millis] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    pruned: list[SessionId] = field(default_factory=list)
+    horizon: Revision | None = None
+
+    def merge(self, other: Changes) -> None:
+        """Add what a later unit of the same transaction changes."""
+        self.sessions.update(other.sessions)
+        self.activity.update(other.activity)
+        for session_id, changed in other.data.items():
+            self.data.setdefault(session_id, {}).update(changed)
+        self.retention.update(other.retention)
+        self.events.extend(other.events)
+        self.pruned.extend(other.pruned)
+        if other.horizon is not None:
+            self.horizon = other.horizon
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one committed transaction changed: for caches and feeds."""
+
+    sessions: Mapping[SessionId, Session]
+    activity: Mapping[SessionId, tuple[Instant, Instant | None]]
+    pruned: Sequence[SessionId]
+    events: Sequence[Event]
+    revision: Revision
+    horizon: Revision
+
+
+class Transaction(Protocol):
+    """One write transaction. It holds the log's head from its beginning to its end: no other writer is between.
+
+    Every method raises `StoreFailed` where the store breaks.
+    """
+
+    head: Head
+    """The log's head when the transaction began."""
+
+    async def sessions(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Session]:
+        """The named sessions, as they are now; one that is not there is left out."""
+
+    async def data(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Mapping[str, bytes]]:
+        """The data of the named sessions, as it is now; one without data is left out."""
+
+    async def write(self, changes: Changes) -> None:
+        """Write all of `changes`, to be committed together.
+
+        Must number nothing itself: events come numbered, and the head row moves to the last of them.
+        Must not revive: a row that is there and has ended stays as it is, whatever `sessions` or `activity` say.
+        Must not move last activity backwards by `activity`.
+        Must drop the data of a session that ends.
+        """
+
+
+class Store(Protocol):
+    """Where sessions and the log live.
+
+    Reads must see every transaction whose `transaction()` block has been left, and no part of one that has not.
+    Every method raises `StoreFailed` where the store breaks.
+    """
+
+    authority_id: bytes
+    """16 bytes, a UUID made with the database: what cursors are bound to."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """One write transaction: committed durably when the block is left, rolled back when it raises."""
+
+    async def head(self) -> Head:
+        """Where the log stands."""
+
+    async def session(self, session_id: SessionId) -> Session | None:
+        """One session, ended ones included until they are pruned."""
+
+    async def sessions(self, query: SessionQuery) -> list[Session]:
+        """At most `query.limit` sessions that match, newest first."""
+
+    async def data(self, session_id: SessionId) -> dict[str, bytes]:
+        """A session's data; empty where there is none."""
+
+    async def due(self, now: Instant, limit: int) -> list[SessionId]:
+        """Live sessions with a recorded deadline at or before `now`, the longest overdue first."""
+
+    async def prunable(self, now: Instant, limit: int) -> list[SessionId]:
+        """Ended sessions whose retention is over at `now`, the longest overdue first."""
+
+    async def horizon_for(self, before: Instant, limit: int) -> Revision | None:
+        """The horizon after dropping the log's oldest events from before that time, at most `limit` of them.
+
+        None where there is nothing to drop. An event from before that time that follows a later one stays.
+        """
+
+    async def events(self, after: Revision, limit: int) -> list[Event]:
+        """At most `limit` events that follow `after`, in order. The caller checks the horizon."""
+
+    async def activity(self, application: str, subject: str, before: Revision | None, limit: int) -> list[Event]:
+        """At most `limit` of a subject's events with a revision less than `before`, newest first."""
+
+    async def close(self) -> None:
+        """Release everything. Nothing may be called afterwards."""

@@ -1,0 +1,1 @@
+"""The engines, beside each other, over shared statements and one shared conversion of rows."""

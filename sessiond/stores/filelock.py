@@ -1,0 +1,49 @@
+"""One process a database file: a lock beside the file that knows who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from sessiond.store import StoreRefused
+
+__all__ = ["FileLock"]
+
+
+class FileLock:
+    """An advisory lock on `<file>.lock`, in which the holder writes its process id.
+
+    The kernel lets go of it when the process ends, however it ends, so a stale file is no obstacle. SQLite's own
+    exclusive lock stands behind it; this one is there to name the holder.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._path = database.with_name(database.name + ".lock")
+        self._handle: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises `StoreRefused` that names the holder, or says why the file cannot be made."""
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreRefused(f"cannot write in the data folder {self._path.parent}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(handle)
+            raise StoreRefused(
+                f"{self._database} is held by process {holder}: an embedded database belongs to one sessiond. "
+                f"Stop that process, or serve from another folder"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode("ascii"))
+        self._handle = handle
+
+    def release(self) -> None:
+        """Let go."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None

@@ -1,0 +1,116 @@
+-- The statements of every engine: standard SQL that SQLite and Postgres both keep, with :named parameters.
+-- A statement begins with its name and a sentence. {braces} are filled by the store with text of its own.
+
+-- read_head
+-- Where the log stands, and whose log it is.
+SELECT authority_id, revision, horizon FROM log_head WHERE log = 1;
+
+-- move_head
+-- Record the newest revision; the row was taken at the beginning of the transaction.
+UPDATE log_head SET revision = :revision WHERE log = 1;
+
+-- move_horizon
+-- Record that events up to here are gone.
+UPDATE log_head SET horizon = :horizon WHERE log = 1 AND horizon < :horizon;
+
+-- put_session
+-- Write a session as it is to be. Never revives: a row that has ended is left alone.
+INSERT INTO sessions (
+    session_id, application, subject, created_at, last_active, idle_deadline, absolute_deadline, due_at,
+    generation, generation_began, digest, rolled_digest, rolled_at, auth_level, auth_methods, auth_at,
+    ip_address, ip_key, user_agent, certificate, device_id, data_version, data_bytes,
+    ended_at, end_kind, end_actor, end_reason, purge_at
+) VALUES (
+    :session_id, :application, :subject, :created_at, :last_active, :idle_deadline, :absolute_deadline, :due_at,
+    :generation, :generation_began, :digest, :rolled_digest, :rolled_at, :auth_level, :auth_methods, :auth_at,
+    :ip_address, :ip_key, :user_agent, :certificate, :device_id, :data_version, :data_bytes,
+    :ended_at, :end_kind, :end_actor, :end_reason, :purge_at
+)
+ON CONFLICT (session_id) DO UPDATE SET
+    subject = excluded.subject, last_active = excluded.last_active, idle_deadline = excluded.idle_deadline,
+    absolute_deadline = excluded.absolute_deadline, due_at = excluded.due_at, generation = excluded.generation,
+    generation_began = excluded.generation_began, digest = excluded.digest, rolled_digest = excluded.rolled_digest,
+    rolled_at = excluded.rolled_at, auth_level = excluded.auth_level, auth_methods = excluded.auth_methods,
+    auth_at = excluded.auth_at, ip_address = excluded.ip_address, ip_key = excluded.ip_key,
+    user_agent = excluded.user_agent, certificate = excluded.certificate, device_id = excluded.device_id,
+    data_version = excluded.data_version, data_bytes = excluded.data_bytes, ended_at = excluded.ended_at,
+    end_kind = excluded.end_kind, end_actor = excluded.end_actor, end_reason = excluded.end_reason,
+    purge_at = excluded.purge_at
+WHERE sessions.ended_at IS NULL;
+
+-- touch_session
+-- Record activity. Never revives: an ended session is left alone, and activity never moves backwards.
+UPDATE sessions
+SET last_active = :at,
+    idle_deadline = :idle_deadline,
+    due_at = CASE
+        WHEN :idle_deadline IS NULL THEN absolute_deadline
+        WHEN absolute_deadline IS NOT NULL AND absolute_deadline < :idle_deadline THEN absolute_deadline
+        ELSE :idle_deadline
+    END
+WHERE session_id = :session_id AND ended_at IS NULL AND last_active < :at;
+
+-- get_sessions
+-- The named sessions.
+SELECT * FROM sessions WHERE session_id IN ({ids});
+
+-- list_sessions
+-- One page of an application's sessions, newest first: a UUIDv7 sorts by the time it was made.
+SELECT * FROM sessions WHERE application = :application AND {conditions} ORDER BY session_id DESC LIMIT :limit;
+
+-- due_sessions
+-- Live sessions whose recorded deadline has been reached, the longest overdue first.
+SELECT session_id FROM sessions WHERE ended_at IS NULL AND due_at <= :now ORDER BY due_at LIMIT :limit;
+
+-- prunable_sessions
+-- Ended sessions whose retention is over, the longest overdue first.
+SELECT session_id FROM sessions WHERE ended_at IS NOT NULL AND purge_at <= :now ORDER BY purge_at LIMIT :limit;
+
+-- prune_session
+-- Drop the history of one ended session.
+DELETE FROM sessions WHERE session_id = :session_id AND ended_at IS NOT NULL;
+
+-- get_data
+-- The data of the named sessions.
+SELECT session_id, key, value FROM session_data WHERE session_id IN ({ids});
+
+-- set_data
+-- Set one key.
+INSERT INTO session_data (session_id, key, value) VALUES (:session_id, :key, :value)
+ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value;
+
+-- delete_data
+-- Delete one key.
+DELETE FROM session_data WHERE session_id = :session_id AND key = :key;
+
+-- drop_data
+-- Delete all keys of a session that has ended.
+DELETE FROM session_data WHERE session_id = :session_id;
+
+-- append_event
+-- Add one numbered event to the log.
+INSERT INTO events (
+    revision, type, at, application, subject, session_id, cause_kind, cause_actor, cause_reason,
+    ip_address, user_agent, certificate, device_id, generation, detail
+) VALUES (
+    :revision, :type, :at, :application, :subject, :session_id, :cause_kind, :cause_actor, :cause_reason,
+    :ip_address, :user_agent, :certificate, :device_id, :generation, :detail
+);
+
+-- read_events
+-- The log after a revision, in order.
+SELECT * FROM events WHERE revision > :after ORDER BY revision LIMIT :limit;
+
+-- read_activity
+-- A subject's events, newest first.
+SELECT * FROM events
+WHERE application = :application AND subject = :subject AND revision < :before
+ORDER BY revision DESC LIMIT :limit;
+
+-- oldest_events
+-- The oldest events of the log and their times, to choose a horizon from.
+SELECT revision, at FROM events ORDER BY revision LIMIT :limit;
+
+-- drop_events
+-- Drop the log up to the horizon.
+DELETE FROM events WHERE revision <= :horizon;

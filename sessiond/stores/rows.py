@@ -1,0 +1,163 @@
+"""Rows to domain values and back: the one place that knows both. Shared by every engine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from functools import lru_cache
+from typing import Any, Protocol
+
+from sessiond.domain.event import Event, EventType
+from sessiond.domain.session import Ending, Session
+from sessiond.domain.signals import Signal, SignalType
+from sessiond.domain.values import (
+    Authentication,
+    Cause,
+    CauseKind,
+    ClientContext,
+    Instant,
+    Millis,
+    Revision,
+    SessionId,
+)
+
+__all__ = ["event_from_row", "event_row", "session_from_row", "session_row"]
+
+
+class Row(Protocol):
+    """A row as any driver gives it."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
+
+
+@lru_cache(maxsize=10_000)
+def _ip_key(address: str) -> str:
+    """32 hex digits that sort as addresses do, IPv4 mapped into IPv6; empty for no address."""
+    if not address:
+        return ""
+    parsed = ipaddress.ip_address(address)
+    return f"{int(parsed) + (0xFFFF << 32) if parsed.version == 4 else int(parsed):032x}"
+
+
+def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
+    """The row of a session; `retention` must be given for an ended one."""
+    ending, authentication, client = session.ending, session.authentication, session.client
+    return {
+        "session_id": bytes(session.id),
+        "application": session.application,
+        "subject": session.subject,
+        "created_at": session.created,
+        "last_active": session.last_active,
+        "idle_deadline": session.idle_deadline,
+        "absolute_deadline": session.absolute_deadline,
+        "due_at": session.due_at,
+        "generation": session.generation,
+        "generation_began": session.generation_began,
+        "digest": session.digest,
+        "rolled_digest": session.rolled_digest,
+        "rolled_at": session.rolled_at,
+        "auth_level": None if authentication is None else authentication.level,
+        "auth_methods": None if authentication is None else " ".join(authentication.methods),
+        "auth_at": None if authentication is None else authentication.at,
+        "ip_address": client.ip_address,
+        "ip_key": _ip_key(client.ip_address),
+        "user_agent": client.user_agent,
+        "certificate": client.certificate_thumbprint,
+        "device_id": client.device_id,
+        "data_version": session.data_version,
+        "data_bytes": session.data_bytes,
+        "ended_at": None if ending is None else ending.at,
+        "end_kind": None if ending is None else ending.cause.kind.value,
+        "end_actor": None if ending is None else ending.cause.actor,
+        "end_reason": None if ending is None else ending.cause.reason,
+        "purge_at": None if ending is None or retention is None else ending.at + retention,
+    }
+
+
+def session_from_row(row: Row) -> Session:
+    """The session of a row."""
+    authentication = ending = None
+    if row["auth_level"] is not None:
+        authentication = Authentication(row["auth_level"], tuple(row["auth_methods"].split()), Instant(row["auth_at"]))
+    if row["ended_at"] is not None:
+        cause = Cause(CauseKind(row["end_kind"]), row["end_actor"], row["end_reason"])
+        ending = Ending(Instant(row["ended_at"]), cause)
+    return Session(
+        id=SessionId(row["session_id"]),
+        application=row["application"],
+        subject=row["subject"],
+        created=Instant(row["created_at"]),
+        last_active=Instant(row["last_active"]),
+        idle_deadline=row["idle_deadline"],
+        absolute_deadline=row["absolute_deadline"],
+        generation=row["generation"],
+        generation_began=Instant(row["generation_began"]),
+        digest=row["digest"],
+        rolled_digest=row["rolled_digest"],
+        rolled_at=row["rolled_at"],
+        authentication=authentication,
+        client=_client_from_row(row),
+        data_version=row["data_version"],
+        data_bytes=row["data_bytes"],
+        ending=ending,
+    )
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """The row of an event."""
+    return {
+        "revision": event.revision,
+        "type": event.type.value,
+        "at": event.at,
+        "application": event.application,
+        "subject": event.subject,
+        "session_id": None if event.session_id is None else bytes(event.session_id),
+        "cause_kind": event.cause.kind.value,
+        "cause_actor": event.cause.actor,
+        "cause_reason": event.cause.reason,
+        "ip_address": event.client.ip_address,
+        "user_agent": event.client.user_agent,
+        "certificate": event.client.certificate_thumbprint,
+        "device_id": event.client.device_id,
+        "generation": event.generation,
+        "detail": _detail(event),
+    }
+
+
+def event_from_row(row: Row) -> Event:
+    """The event of a row."""
+    detail = json.loads(row["detail"]) if row["detail"] is not None else {}
+    authentication = None
+    if (stored := detail.get("authentication")) is not None:
+        authentication = Authentication(stored["level"], tuple(stored["methods"]), Instant(stored["at"]))
+    return Event(
+        revision=Revision(row["revision"]),
+        type=EventType(row["type"]),
+        at=Instant(row["at"]),
+        application=row["application"],
+        subject=row["subject"],
+        session_id=None if row["session_id"] is None else SessionId(row["session_id"]),
+        cause=Cause(CauseKind(row["cause_kind"]), row["cause_actor"], row["cause_reason"]),
+        client=_client_from_row(row),
+        generation=row["generation"],
+        authentication=authentication,
+        signals=tuple(Signal(SignalType(kind), expected, seen) for kind, expected, seen in detail.get("signals", ())),
+    )
+
+
+def _client_from_row(row: Row) -> ClientContext:
+    return ClientContext(row["ip_address"], row["user_agent"], row["certificate"], row["device_id"])
+
+
+def _detail(event: Event) -> str | None:
+    detail: dict[str, Any] = {}
+    if (authentication := event.authentication) is not None:
+        detail["authentication"] = {
+            "level": authentication.level,
+            "methods": authentication.methods,
+            "at": authentication.at,
+        }
+    if event.signals:
+        detail["signals"] = [(signal.type.value, signal.expected, signal.seen) for signal in event.signals]
+    return json.dumps(detail, separators=(",", ":")) if detail else None

@@ -1,0 +1,44 @@
+"""Named statements: loaded once from `queries.sql`, bound by name on every engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["Statement", "load_statements"]
+
+_HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\n-- .+?\n(?P<sql>.+?;)\n", re.MULTILINE | re.DOTALL)
+_PARAMETER = re.compile(r":([a-z_]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement: its text with `?` placeholders, and the names of its parameters in their order.
+
+    `template` is the text as `queries.sql` has it.
+    """
+
+    template: str
+    sql: str
+    names: tuple[str, ...]
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The parameters as the engine takes them. Raises KeyError where one is missing."""
+        return tuple([values[name] for name in self.names])
+
+    def fill(self, **texts: str) -> Statement:
+        """The statement with its {braces} filled. The texts are the store's own, never a caller's."""
+        return _parse(self.template.format(**texts))
+
+
+def _parse(template: str) -> Statement:
+    return Statement(template, _PARAMETER.sub("?", template), tuple(_PARAMETER.findall(template)))
+
+
+def load_statements() -> Mapping[str, Statement]:
+    """All statements by name."""
+    text = files("sessiond.stores").joinpath("queries.sql").read_text(encoding="utf-8")
+    return {match["name"]: _parse(match["sql"].rstrip(";")) for match in _HEADER.finditer(text)}

@@ -1,0 +1,214 @@
+"""Tokens: sealing and opening the secret bearer values that clients present.
+
+Plaintext: session id (16 bytes), generation (4 bytes, big-endian), secret (16 bytes from a CSPRNG: 128 bits, OWASP
+asks for 64, ASVS 7.2.3 for 128). Sealed with AES-SIV (RFC 5297), the purpose as associated data, in base64url
+without padding: 70 characters in which nothing can be read. AES-SIV is deterministic, so that the successor of a
+token is the same string however often and wherever it is computed.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+from sessiond.domain.judge import Presented
+from sessiond.domain.values import Entropy, SessionId
+
+__all__ = [
+    "KEY_BYTES",
+    "TOKEN_LENGTH",
+    "BadKeyFile",
+    "KeyRing",
+    "OpenedToken",
+    "Token",
+    "TokenForged",
+    "TokenMalformed",
+    "digest",
+    "load_key_ring",
+    "new_secret",
+]
+
+KEY_BYTES = 64  # AES-256-SIV: two AES-256 keys
+TOKEN_LENGTH = 70
+_SECRET_BYTES = 16
+_SEALED_BYTES = 52
+_MAX_GENERATION = 2**32 - 1
+_PURPOSE = [b"sessiond/session/v1"]
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+class TokenMalformed(Exception):
+    """Not of a token's form. Carries nothing of what was presented."""
+
+
+class TokenForged(Exception):
+    """Of a token's form, but it opens under no key: never issued. Carries nothing of what was presented."""
+
+
+class BadKeyFile(Exception):
+    """The key file cannot be used; the text says why and what to do, and holds no key."""
+
+
+class Token:
+    """The secret bearer value that a client presents.
+
+    The one type that tokens live in: it prints as nothing, cannot be pickled, and gives its text to `reveal` alone.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret text. Only the edge that hands it to the client may call this."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "<Token>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "<Token>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a token is not to be pickled")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedToken:
+    """A token's content. `presented` is what may be judged; the secret is only there to seal the successor."""
+
+    presented: Presented
+    _secret: bytes = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an opened token is not to be pickled")
+
+
+def digest(secret: bytes) -> bytes:
+    """What the store keeps of a secret: its SHA-256. The secret has 128 random bits, so no salt or stretching."""
+    return sha256(secret).digest()
+
+
+def new_secret(entropy: Entropy) -> bytes:
+    """128 fresh random bits."""
+    return entropy(_SECRET_BYTES)
+
+
+class KeyRing:
+    """The authority's sealing keys: the first seals, all open; at most three (design section 3)."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not 1 <= len(keys) <= 3:
+            raise ValueError("a key ring has one to three keys")
+        if any(len(key) != KEY_BYTES for key in keys):
+            raise ValueError(f"a key has {KEY_BYTES} bytes")
+        self._ciphers = [AESSIV(key) for key in keys]
+
+    def __repr__(self) -> str:
+        return f"<KeyRing of {len(self._ciphers)}>"
+
+    def seal(self, session_id: SessionId, generation: int, secret: bytes) -> Token:
+        """The token of that session, generation and secret. The same input gives the same token, always."""
+        if generation > _MAX_GENERATION:
+            raise OverflowError("a session's generations are used up")
+        plain = session_id + generation.to_bytes(4, "big") + secret
+        return Token(urlsafe_b64encode(self._ciphers[0].encrypt(plain, _PURPOSE)).rstrip(b"=").decode())
+
+    def successor(self, opened: OpenedToken, generation: int) -> Token:
+        """The token of the same session and secret at another generation."""
+        return self.seal(opened.presented.session_id, generation, opened._secret)
+
+    def open(self, text: str) -> OpenedToken:
+        """What a presented token says. Costs microseconds and no store.
+
+        Raises `TokenMalformed` where `text` is not base64url of the right length, in its one canonical spelling, and
+        `TokenForged` where it opens under no key.
+        """
+        if len(text) != TOKEN_LENGTH or not text.isascii():
+            raise TokenMalformed
+        raw = text.encode("ascii")
+        if b"+" in raw or b"/" in raw:
+            raise TokenMalformed
+        try:
+            sealed = binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"==", strict_mode=True)
+        except binascii.Error:
+            raise TokenMalformed from None
+        # The last character has four bits to spare: only the spelling that we issue is a token.
+        if len(sealed) != _SEALED_BYTES or raw[-1] not in b"AQgw":
+            raise TokenMalformed
+        for cipher in self._ciphers:
+            try:
+                plain = cipher.decrypt(sealed, _PURPOSE)
+            except InvalidTag:
+                continue
+            secret = plain[20:]
+            presented = Presented(SessionId(plain[:16]), int.from_bytes(plain[16:20], "big"), digest(secret))
+            return OpenedToken(presented, secret)
+        raise TokenForged
+
+
+def load_key_ring(path: Path, entropy: Entropy) -> KeyRing:
+    """The key ring in a file: one to three lines of 128 hexadecimal digits, the sealing key first.
+
+    A file that is not there is made, with one fresh key and mode 0600. One that others may read is refused.
+    Raises `BadKeyFile`.
+    """
+    try:
+        _make_key_file(path, entropy)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise BadKeyFile(f"cannot make the key file {path}: {error.strerror}") from error
+    try:
+        if path.stat().st_mode & 0o077:
+            raise BadKeyFile(f"the key file {path} can be read by others: chmod 600 {path}")
+        keys = [bytes.fromhex(line) for line in path.read_text(encoding="ascii").split()]
+        return KeyRing(keys)
+    except OSError as error:
+        raise BadKeyFile(f"cannot read the key file {path}: {error.strerror}") from error
+    except ValueError:
+        # The cause would show what the file holds.
+        raise BadKeyFile(f"the key file {path} must hold one to three lines of {2 * KEY_BYTES} hex digits") from None
+
+
+def _make_key_file(path: Path, entropy: Entropy) -> None:
+    if path.exists():
+        raise FileExistsError(path)
+    # Written aside and linked into place: a crash leaves no half-written key, a race no second one.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(entropy(KEY_BYTES).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+        _sync_folder(path.parent)
+    finally:
+        draft.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

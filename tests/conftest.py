@@ -1,0 +1,32 @@
+"""Fixtures that every test may use: a real authority, in this process, with a clock that the test sets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sessiond.app import App
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
+from tests.support.clock import ManualClock
+from tests.support.server import config_for, serving, stub_for
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
+    """An authority with one application `default`, preset `owasp-low`."""
+    async with serving(config_for(tmp_path), clock) as app:
+        yield app
+
+
+@pytest.fixture
+async def stub(app: App) -> AsyncIterator[SessionAuthorityStub]:
+    """The generated stub, connected to `app`."""
+    async with stub_for(app.address) as stub:
+        yield stub

@@ -1,0 +1,94 @@
+"""A real authority for tests: in this process with a clock to set, or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+
+from sessiond.app import App
+from sessiond.clock import Clock
+from sessiond.config import Config, load_config
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
+
+
+def config_for(folder: Path, text: str = "", **changes: Any) -> Config:
+    """A configuration on any free port, from the text of a `sessiond.toml`."""
+    file = None
+    if text:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "sessiond.toml"
+        file.write_text(text, encoding="utf-8")
+    return replace(load_config(file), data=folder / "data", listen="127.0.0.1:0", **changes)
+
+
+@asynccontextmanager
+async def serving(config: Config, clock: Clock | None = None) -> AsyncIterator[App]:
+    """An authority in this process."""
+    app = await App.start(config, clock)
+    try:
+        yield app
+    finally:
+        await app.stop()
+
+
+@asynccontextmanager
+async def stub_for(address: str) -> AsyncIterator[SessionAuthorityStub]:
+    """The generated stub on a channel of its own."""
+    # Without local subchannel pooling two channels to a restarted server share their back-off.
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield SessionAuthorityStub(channel)  # type: ignore[no-untyped-call]
+
+
+class ServerProcess:
+    """`sessiond serve` as a process of its own."""
+
+    def __init__(
+        self, folder: Path, *arguments: str, prefix: tuple[str, ...] = (), listen: str = "127.0.0.1:0"
+    ) -> None:
+        self.log_path = folder / "server.log"
+        self._log: IO[bytes] = self.log_path.open("ab")
+        self._read_from = self._log.tell()
+        command = [*prefix, sys.executable, "-m", "sessiond", "serve", "--data", str(folder / "data")]
+        command += ["--listen", listen, "--log-format", "json", *arguments]
+        self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True)
+
+    async def address(self) -> str:
+        """Wait until it serves; where. Raises AssertionError with its log if it ends instead."""
+        while True:
+            for line in self.log().splitlines():
+                if line.startswith("{") and json.loads(line).get("event") == "serving":
+                    return str(json.loads(line)["address"])
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}: {self.log()}")
+            await asyncio.sleep(0.02)
+
+    def log(self) -> str:
+        """What it has written, whole lines."""
+        text = self.log_path.read_bytes()[self._read_from :].decode()
+        return text[: text.rfind("\n") + 1]
+
+    def kill(self) -> None:
+        """kill -9, the whole group."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._log.close()
+
+    async def terminate(self) -> int:
+        """Ask it to stop; its exit code."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        code = await asyncio.to_thread(self.process.wait)
+        self._log.close()
+        return code
