@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 from sessiond.authority import Answer, Named
 from sessiond.domain.errors import InvalidField
@@ -22,6 +21,7 @@ from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, SessionId
 from sessiond.store import SessionQuery
 from sessiond.tokens import Token
+from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "VERDICT",

@@ -7,7 +7,6 @@ import uuid
 from typing import Any, TypeAlias
 
 import grpc
-from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 from sessiond.authority import Authority, Changed
 from sessiond.domain.errors import InvalidField, Unavailable
@@ -16,6 +15,7 @@ from sessiond.domain.values import ClientContext, Revision, SessionId
 from sessiond.rpc import convert
 from sessiond.rpc.cursor import decode_cursor, decode_page, encode_cursor, encode_page
 from sessiond.units import Call
+from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["SessionAuthority"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
+
+from sessiond.sessionctl.settings import Settings, settings
 from sessiond_client import (
     Conflict,
     DeadlineExceeded,
@@ -16,8 +18,6 @@ from sessiond_client import (
     SessiondError,
     Unavailable,
 )
-
-from sessiond.sessionctl.settings import Settings, settings
 
 __all__ = ["Command", "Group", "explain"]
 

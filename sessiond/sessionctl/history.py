@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 
 import click
-from sessiond_client import Application, Checkpoint, Client, Event, EventQuery, Events, EventType
 
 from sessiond.sessionctl.failures import Command
 from sessiond.sessionctl.output import as_json, event_line, show, show_facts, span
 from sessiond.sessionctl.settings import Settings, global_options, settings
+from sessiond_client import Application, Checkpoint, Client, Event, EventQuery, Events, EventType
 
 __all__ = ["COMMANDS"]
 

@@ -16,6 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.text import Text
+
 from sessiond_client import Authentication, Event, EventType, Session, SessionState, Token
 
 __all__ = [

@@ -6,6 +6,7 @@ import sys
 from uuid import UUID
 
 import click
+
 from sessiond_client import Token
 
 __all__ = ["checked_session_id", "read_token"]

@@ -8,12 +8,12 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import click
-from sessiond_client import Authentication, Client, ClientContext, SessionState, Verdict
 
 from sessiond.sessionctl.failures import Command
 from sessiond.sessionctl.output import as_json, session_facts, session_line, show, show_facts
 from sessiond.sessionctl.secret_input import checked_session_id, read_token
 from sessiond.sessionctl.settings import Settings, global_options, settings
+from sessiond_client import Authentication, Client, ClientContext, SessionState, Verdict
 
 __all__ = ["COMMANDS", "pairs"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+
 from sessiond_client import Client
 
 __all__ = ["Settings", "global_options", "settings"]

@@ -79,7 +79,7 @@ class ServerProcess:
         return text[: text.rfind("\n") + 1]
 
     def kill(self) -> None:
-        """kill -9, the whole group."""
+        """End it by SIGKILL, the whole group."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
