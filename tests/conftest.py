@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from sessiond.app import App
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 from tests.support.clock import ManualClock
-from tests.support.server import config_for, serving, stub_for
+from tests.support.server import AsyncStub, config_for, serving, stub_for
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
 
 
 @pytest.fixture
-async def stub(app: App) -> AsyncIterator[SessionAuthorityStub]:
+async def stub(app: App) -> AsyncIterator[AsyncStub]:
     """The generated stub, connected to `app`."""
     async with stub_for(app.address) as stub:
         yield stub

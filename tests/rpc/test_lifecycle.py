@@ -6,17 +6,17 @@ import grpc
 import pytest
 
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 from tests.support.clock import ManualClock
+from tests.support.server import AsyncStub
 
 MINUTE = 60_000
 
 
-async def validate(stub: SessionAuthorityStub, token: str) -> pb.ValidateSessionResponse:
+async def validate(stub: AsyncStub, token: str) -> pb.ValidateSessionResponse:
     return await stub.ValidateSession(pb.ValidateSessionRequest(token=token))
 
 
-async def test_a_new_session_is_valid(stub: SessionAuthorityStub) -> None:
+async def test_a_new_session_is_valid(stub: AsyncStub) -> None:
     """A token that was just given out is VALID, and the answer shows its session."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     answer = await validate(stub, created.token)
@@ -26,7 +26,7 @@ async def test_a_new_session_is_valid(stub: SessionAuthorityStub) -> None:
     assert answer.session.subject == "ada"
 
 
-async def test_login_rolls_and_keeps_data(stub: SessionAuthorityStub) -> None:
+async def test_login_rolls_and_keeps_data(stub: AsyncStub) -> None:
     """Login gives another token, denies the old one, and keeps the guest's data."""
     guest = await stub.CreateSession(pb.CreateSessionRequest(data={"cart": b"3 apples"}))
     login = await stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=guest.token, subject="ada"))
@@ -38,7 +38,7 @@ async def test_login_rolls_and_keeps_data(stub: SessionAuthorityStub) -> None:
     assert dict(data.data) == {"cart": b"3 apples"}
 
 
-async def test_renewal_survives_a_lost_cookie(stub: SessionAuthorityStub, clock: ManualClock) -> None:
+async def test_renewal_survives_a_lost_cookie(stub: AsyncStub, clock: ManualClock) -> None:
     """The successor is the same however often it is asked for, and the old token still counts in the overlap."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     for _ in range(2):
@@ -59,7 +59,7 @@ async def test_renewal_survives_a_lost_cookie(stub: SessionAuthorityStub, clock:
     assert [signal.type for signal in replayed.signals] == [pb.SIGNAL_TYPE_TOKEN_REPLAY]
 
 
-async def test_a_revoked_session_never_validates_again(stub: SessionAuthorityStub) -> None:
+async def test_a_revoked_session_never_validates_again(stub: AsyncStub) -> None:
     """Logout is immediate and final, and repeating it is no error."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     reference = pb.SessionReference(token=created.token)
@@ -69,7 +69,7 @@ async def test_a_revoked_session_never_validates_again(stub: SessionAuthorityStu
     assert (await validate(stub, created.token)).verdict == pb.VERDICT_REVOKED
 
 
-async def test_logout_everywhere_but_here(stub: SessionAuthorityStub) -> None:
+async def test_logout_everywhere_but_here(stub: AsyncStub) -> None:
     """RevokeSessions ends the subject's other sessions and no one else's."""
     mine, other, foreign = [
         await stub.CreateSession(pb.CreateSessionRequest(subject=subject)) for subject in ("ada", "ada", "bob")
@@ -84,7 +84,7 @@ async def test_logout_everywhere_but_here(stub: SessionAuthorityStub) -> None:
     assert verdicts == [pb.VERDICT_VALID, pb.VERDICT_REVOKED, pb.VERDICT_VALID]
 
 
-async def test_the_stream_tells_the_story(stub: SessionAuthorityStub) -> None:
+async def test_the_stream_tells_the_story(stub: AsyncStub) -> None:
     """Every change is on the stream, in order, with its revision."""
     created = await stub.CreateSession(pb.CreateSessionRequest())
     login = await stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=created.token, subject="ada"))
@@ -109,7 +109,7 @@ async def test_the_stream_tells_the_story(stub: SessionAuthorityStub) -> None:
     ]
 
 
-async def test_a_call_of_a_later_version_is_unimplemented(stub: SessionAuthorityStub) -> None:
+async def test_a_call_of_a_later_version_is_unimplemented(stub: AsyncStub) -> None:
     """A call of the contract that is not served says so by its status."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await stub.ReportSignal(pb.ReportSignalRequest())

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import grpc
 
@@ -20,6 +20,13 @@ from sessiond.app import App
 from sessiond.clock import Clock
 from sessiond.config import Config, load_config
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
+
+if TYPE_CHECKING:  # the generated type of the stub on an asynchronous channel is there for type checkers only
+    from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityAsyncStub as AsyncStub
+else:
+    AsyncStub = SessionAuthorityStub
+
+__all__ = ["AsyncStub", "ServerProcess", "config_for", "serving", "stub_for"]
 
 
 def config_for(folder: Path, text: str = "", **changes: Any) -> Config:
@@ -43,11 +50,11 @@ async def serving(config: Config, clock: Clock | None = None) -> AsyncIterator[A
 
 
 @asynccontextmanager
-async def stub_for(address: str) -> AsyncIterator[SessionAuthorityStub]:
+async def stub_for(address: str) -> AsyncIterator[AsyncStub]:
     """The generated stub on a channel of its own."""
     # Without local subchannel pooling two channels to a restarted server share their back-off.
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield SessionAuthorityStub(channel)  # type: ignore[no-untyped-call]
+        yield SessionAuthorityStub(channel)
 
 
 class ServerProcess:
