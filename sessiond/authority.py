@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sessiond import units
@@ -230,13 +230,16 @@ class Authority:
     async def data(self, call: Call, named: Named) -> tuple[Verdict, Mapping[str, bytes], int]:
         """A live session's data and its version.
 
-        The version is read before the data: at worst a conditional write that follows is refused though it need
-        not be, never accepted though it should not.
+        Data and version belong together: if the session changed while the data was read, it is read again.
         """
         verdict, session = await self.get(call, named)
-        if verdict is not Verdict.VALID or session is None:
-            return verdict, {}, 0
-        return verdict, await self._store.data(session.id), session.data_version
+        while session is not None and verdict is Verdict.VALID:
+            data = await self._store.data(session.id)
+            version = session.data_version
+            verdict, session = await self.get(call, named)
+            if session is not None and session.data_version == version and verdict is Verdict.VALID:
+                return verdict, data, version
+        return verdict, {}, 0
 
     async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:
         """One page, newest first, and where the next one begins (None at the end)."""
@@ -268,7 +271,7 @@ class Authority:
 
     def subscribe(
         self, after: Revision, wanted: EventFilter, checkpoint_interval: float
-    ) -> AsyncIterator[Event | Checkpoint]:
+    ) -> AsyncGenerator[Event | Checkpoint, None]:
         """The event stream. Raises `CursorOutOfRange`, as `Feed.subscribe` does."""
         return self._feed.subscribe(after, wanted, checkpoint_interval)
 

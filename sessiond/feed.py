@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -82,7 +82,7 @@ class Feed:
 
     async def subscribe(
         self, after: Revision, wanted: EventFilter, checkpoint_interval: float
-    ) -> AsyncIterator[Event | Checkpoint]:
+    ) -> AsyncGenerator[Event | Checkpoint, None]:
         """Every event after that revision that `wanted` lets through, in order, once; and checkpoints.
 
         A checkpoint comes first, then whenever nothing was delivered for `checkpoint_interval` seconds, and last when

@@ -228,6 +228,11 @@ class Journal:
                 except StoreFailed as failure:
                     self._fail(failure, group)
                     return
+                except Exception as fault:  # noqa: BLE001 - a fault of ours: rolled back, and the writer must live on
+                    for waiting in group:
+                        waiting.outcome = fault
+                        _answer(waiting)
+                    continue
                 self._publish(commit)
                 for waiting in group:
                     _answer(waiting)

@@ -55,6 +55,9 @@ class Sweeper:
                 pruned = await self.prune()
             except (StoreFailed, Unavailable):
                 return
+            except Exception:  # noqa: BLE001 - one bad round must not be the last
+                _log.exception("sweep failed")
+                continue
             if expired or pruned:
                 _log.info("swept", expired=expired, pruned=pruned)
 

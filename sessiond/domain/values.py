@@ -53,11 +53,6 @@ class SessionId(bytes):
         return cls(now.to_bytes(6, "big") + random)
 
     @classmethod
-    def floor(cls, at: Instant) -> Self:
-        """The least id that a session opened at `at` could have: a bound for keyset pages."""
-        return cls(at.to_bytes(6, "big") + bytes(10))
-
-    @classmethod
     def parse(cls, text: str) -> Self:
         """The id from its canonical text. Raises ValueError where `text` is not exactly that."""
         parsed = uuid.UUID(text)

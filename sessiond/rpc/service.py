@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -202,19 +203,21 @@ class SessionAuthority:
         interval = convert.checkpoint_interval(request)
         wanted = convert.event_filter(request.filter)
         identity = self._authority.describe().authority_id
-        async for item in self._authority.subscribe(self._position(request, identity), wanted, interval):
-            response = pb.SubscribeResponse(cursor=encode_cursor(identity, item.revision))
-            if isinstance(item, Event):
-                response.event.CopyFrom(convert.event_message(item))
-            else:
-                response.checkpoint.revision = item.revision
-            try:
-                await asyncio.wait_for(context.write(response), self._write_timeout)
-            except TimeoutError:
-                await context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    "the subscriber has not read for too long; resume from the last cursor it dealt with",
-                )
+        items = self._authority.subscribe(self._position(request, identity), wanted, interval)
+        async with aclosing(items):
+            async for item in items:
+                response = pb.SubscribeResponse(cursor=encode_cursor(identity, item.revision))
+                if isinstance(item, Event):
+                    response.event.CopyFrom(convert.event_message(item))
+                else:
+                    response.checkpoint.revision = item.revision
+                try:
+                    await asyncio.wait_for(context.write(response), self._write_timeout)
+                except TimeoutError:
+                    await context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        "the subscriber has not read for too long; resume from the last cursor it dealt with",
+                    )
         raise Unavailable("the authority is shutting down; resume from the last cursor")
 
     def _position(self, request: pb.SubscribeRequest, identity: bytes) -> Revision:

@@ -7,6 +7,7 @@ the condition of the WAL-reset fault of SQLite before 3.51.3 (two connections on
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -70,7 +71,12 @@ class SqliteStore:
         lock = FileLock(path)
         lock.acquire()
         try:
-            # Deferred start: aiosqlite's own thread makes the connection.
+            # Ours alone from the start: SQLite gives its log files the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            lock.release()
+            raise StoreRefused(f"cannot open {path} for writing: {error.strerror}") from error
+        try:
             db = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
         except sqlite3.Error as error:
             lock.release()
