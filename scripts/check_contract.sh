@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 buf lint
 buf format --diff --exit-code >/dev/null || { echo "protos are not formatted: run buf format -w" >&2; exit 1; }
 
-# The last contract that was promised to users is kept as an image beside the protos; `make promise` renews it at a release.
+# The last contract that was promised to users is kept as an image beside the protos.
 buf breaking --against protos/released.binpb
 
 fresh=$(mktemp -d)
