@@ -1,0 +1,1 @@
+"""`make bench`: what sessiond costs beside a bare gRPC echo, both measured in turns in one run."""

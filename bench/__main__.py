@@ -1,0 +1,149 @@
+"""`python -m bench`: measure, write `build/bench.json`, print a table. Exit code 1 where a bar is missed."""
+
+from __future__ import annotations
+
+import json
+import pstats
+import shutil
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import grpc
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.facts import machine
+from bench.figures import FIGURES, Result, Settings
+from bench.load import CLIENTS, STREAMS, LoadFailed, h2load_version
+from bench.processes import ServerEnded
+
+_BUILD = Path("build")
+_NAMES = [figure.name for figure in FIGURES]
+
+
+class _Teller:
+    """Tells on the console how it goes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._bar.start()
+
+    def step(self, text: str) -> None:
+        """Something begins."""
+        self._console.print(text, style="dim")
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Something long goes on."""
+        if text not in self._tasks:
+            self._tasks[text] = self._bar.add_task(text, total=total)
+        self._bar.update(self._tasks[text], completed=done)
+
+    def close(self) -> None:
+        """No more is told."""
+        self._bar.stop()
+
+
+@click.command()
+@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of runs for each figure; default 5.")
+@click.option("--quick", is_flag=True, help="A rough look: 2 pairs, short runs, 50,000 sessions for a million.")
+@click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Only this figure; may be repeated.")
+@click.option("--profile", is_flag=True, help="Run ValidateSession under cProfile, print where the time goes, stop.")
+def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool) -> None:
+    """Measure sessiond beside a bare gRPC echo."""
+    console = Console()
+    h2load = h2load_version()
+    if h2load is None:
+        console.print(
+            "The benchmarks need h2load, which is not on this machine. It is in Debian's and Ubuntu's package "
+            "nghttp2-client:\n\n    apt-get install nghttp2-client\n",
+            style="red",
+        )
+        sys.exit(2)
+    settings = Settings(pairs or 5, _BUILD / "bench-run", _BUILD / "bench-data")
+    if quick:
+        settings = replace(settings, pairs=pairs or 2, validations=4_000, creations=4_000, many=50_000)
+    if profile:
+        settings = replace(settings, pairs=pairs or 1, profile=True)
+        only = ("validate_vs_echo",)
+    shutil.rmtree(settings.folder, ignore_errors=True)
+    settings.folder.mkdir(parents=True)
+    facts = machine(settings.folder, h2load)
+    teller = _Teller(console)
+    results: list[Result] = []
+    try:
+        for figure in FIGURES:
+            if not only or figure.name in only:
+                results.append(figure.run(settings, teller))
+    except (LoadFailed, ServerEnded, grpc.RpcError) as error:
+        console.print(f"The measurement failed and nothing is written: {error}", style="red", markup=False)
+        sys.exit(2)
+    finally:
+        teller.close()
+    if profile:
+        _print_profile(settings.folder / "validate.prof")
+        return
+    whole = not quick and not only
+    file = _BUILD / ("bench.json" if whole else "bench-part.json")
+    report = {
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "met": all(result.met for result in results),
+        "machine": facts,
+        "load": {"h2load_processes": 8, "connections_each": CLIENTS, "calls_in_flight_each": STREAMS},
+        "figures": {result.name: result.as_json() for result in results},
+    }
+    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    _print_table(console, results)
+    console.print(f"Every run is in {file}." + (" A rough look proves nothing: run `make bench`." if quick else ""))
+    shutil.rmtree(settings.folder, ignore_errors=True)
+    if not report["met"]:
+        console.print("A bar is missed.", style="red")
+        sys.exit(1)
+
+
+def _print_table(console: Console, results: list[Result]) -> None:
+    table = Table(title="Throughput beside the yardstick, medians of the pairs", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("figure", no_wrap=True)
+    for column in ("ratio", "of the pairs", "bar", "calls/s", "CPU us/call"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("met")
+    for result in results:
+        ratios = [pair["ratio"] for pair in result.pairs]
+        table.add_row(
+            result.name,
+            f"{result.ratio:.3f}",
+            f"{min(ratios):.2f}-{max(ratios):.2f}",
+            f"{result.bar:.2f}",
+            f"{result.median('subject', 'throughput'):,.0f} : {result.median('baseline', 'throughput'):,.0f}",
+            f"{result.median('subject', 'server_cpu_us'):.0f} : {result.median('baseline', 'server_cpu_us'):.0f}",
+            "[green]yes[/]" if result.met else "[red]no[/]",
+        )
+    console.print(table)
+    for result in results:
+        weight = result.details.get("resident_bytes_per_cached_session")
+        if weight is not None:
+            console.print(f"A cached session takes {weight:,.0f} bytes of resident memory.")
+
+
+def _print_profile(file: Path) -> None:
+    stats = pstats.Stats(str(file))
+    stats.strip_dirs()
+    stats.sort_stats("tottime").print_stats(35)
+    stats.sort_stats("cumulative").print_stats(45)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The yardstick: a bare `grpc.aio` echo, a process of its own. `python -m bench.echo RESPONSE_BYTES`.
+
+As little as a real asyncio handler can be: one message with one bytes field comes in through protobuf, one goes out
+through protobuf. No interceptor, no log, no check. The loop is asyncio's own, as sessiond's is, and the options are
+gRPC's defaults but for `so_reuseport`: sessiond's others are limits and keep-alive times, which cost a call nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+import grpc
+from google.protobuf.wrappers_pb2 import BytesValue
+
+__all__ = ["PATH", "sized"]
+
+_SERVICE, _METHOD = "bench.Echo", "Echo"
+PATH = f"/{_SERVICE}/{_METHOD}"
+
+
+def sized(wanted: int) -> BytesValue:
+    """A message of that serialized size; one byte less where protobuf's length prefix skips the size."""
+    message = BytesValue(value=bytes(wanted))
+    while message.ByteSize() > wanted:
+        message.value = message.value[:-1]
+    return message
+
+
+async def serve(response_bytes: int) -> None:
+    """Serve on any free port until told to stop; says where in one line of JSON."""
+    wanted = len(sized(response_bytes).value)
+    padding = bytes(wanted)
+
+    async def echo(request: BytesValue, _: grpc.aio.ServicerContext[Any, Any]) -> BytesValue:
+        return BytesValue(value=(request.value + padding)[:wanted])
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    handler: grpc.RpcMethodHandler[BytesValue, BytesValue] = grpc.unary_unary_rpc_method_handler(
+        echo, request_deserializer=BytesValue.FromString, response_serializer=BytesValue.SerializeToString
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    print(json.dumps({"event": "serving", "address": f"127.0.0.1:{port}"}), flush=True)
+    await stopping.wait()
+    await server.stop(1.0)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))

@@ -1,0 +1,150 @@
+"""The load: several h2load processes at once, each with its own body, and what they tell afterwards."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import Message
+
+from bench.processes import Server
+
+__all__ = ["CLIENTS", "STREAMS", "Load", "LoadFailed", "Run", "drive", "framed", "h2load_version"]
+
+CLIENTS = 1
+"""Connections of each h2load process (-c)."""
+
+STREAMS = 8
+"""Calls in flight on each connection (-m)."""
+
+_HEADERS = ("content-type: application/grpc", "te: trailers")
+_REQUESTS = re.compile(r"requests: (\d+) total, \d+ started, (\d+) done, (\d+) succeeded")
+_STATUS = re.compile(r"status codes: (\d+) 2xx")
+_FINISHED = re.compile(r"finished in ([\d.]+)(us|ms|s)\b")
+_DATA = re.compile(r"\((\d+)\) data")
+_LATENCY = re.compile(r"time for request: +\S+ +([\d.]+)(us|ms|s) +([\d.]+)(us|ms|s)")
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+class LoadFailed(Exception):
+    """The load was not carried out as it should have been; the run is worth nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent where: one body for each h2load process, `requests` in all of them together."""
+
+    server: Server
+    path: str
+    bodies: Sequence[bytes]
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as it was measured.
+
+    seconds          of the slowest h2load process, by its own clock: from its first connection to its last answer
+    throughput       calls a second: all calls over `seconds`
+    body_bytes       of all answers, gRPC's five-byte prefixes included: an answer with an error has none
+    latency_mean_ms, latency_max_ms   as h2load saw them
+    server_cpu_us    processor time of the server's process for each call, all its threads
+    server_cores     processor time of the server's process over `seconds`
+    """
+
+    server: str
+    requests: int
+    seconds: float
+    throughput: float
+    body_bytes: int
+    latency_mean_ms: float
+    latency_max_ms: float
+    server_cpu_us: float
+    server_cores: float
+
+
+def h2load_version() -> str | None:
+    """What h2load says it is; None where there is none."""
+    program = shutil.which("h2load")
+    if program is None:
+        return None
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def framed(message: Message) -> bytes:
+    """A message as gRPC sends it: not compressed (0), its length in four bytes, itself."""
+    raw = message.SerializeToString()
+    return b"\0" + len(raw).to_bytes(4, "big") + raw
+
+
+def drive(load: Load) -> Run:
+    """Send all of it and wait for the last answer. Raises `LoadFailed` where not every answer is a 2xx."""
+    share = load.requests // len(load.bodies)
+    with tempfile.TemporaryDirectory(prefix="sessiond-bench-") as folder:
+        commands = []
+        for number, body in enumerate(load.bodies):
+            file = Path(folder) / f"body-{number}"
+            file.write_bytes(body)
+            commands.append(_command(load, file, share))
+        cpu_before = load.server.cpu_seconds()
+        processes = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for command in commands
+        ]
+        try:
+            outputs = [process.communicate()[0] for process in processes]
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        cpu = load.server.cpu_seconds() - cpu_before
+    reports = [_report(output, share) for output in outputs]
+    requests = share * len(reports)
+    seconds = max(report.seconds for report in reports)
+    return Run(
+        server=load.server.name,
+        requests=requests,
+        seconds=seconds,
+        throughput=requests / seconds,
+        body_bytes=sum(report.body_bytes for report in reports),
+        latency_mean_ms=sum(report.latency_mean for report in reports) / len(reports) * 1000,
+        latency_max_ms=max(report.latency_max for report in reports) * 1000,
+        server_cpu_us=cpu / requests * 1e6,
+        server_cores=cpu / seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    seconds: float
+    body_bytes: int
+    latency_mean: float
+    latency_max: float
+
+
+def _command(load: Load, body: Path, requests: int) -> list[str]:
+    command = ["h2load", f"-n{requests}", f"-c{CLIENTS}", f"-m{STREAMS}", f"-d{body}"]
+    for header in _HEADERS:
+        command += ["-H", header]
+    return [*command, f"http://{load.server.address}{load.path}"]
+
+
+def _report(output: str, requests: int) -> _Report:
+    counted, status = _REQUESTS.search(output), _STATUS.search(output)
+    finished, data, latency = _FINISHED.search(output), _DATA.search(output), _LATENCY.search(output)
+    if not (counted and status and finished and data and latency):
+        raise LoadFailed(f"h2load did not report as expected:\n{output}")
+    if not all(int(number) == requests for number in (*counted.groups(), status[1])):
+        raise LoadFailed(f"not each of {requests} calls was answered 2xx: {counted[0]}; {status[0]}")
+    return _Report(
+        seconds=float(finished[1]) * _SECONDS[finished[2]],
+        body_bytes=int(data[1]),
+        latency_mean=float(latency[3]) * _SECONDS[latency[4]],
+        latency_max=float(latency[1]) * _SECONDS[latency[2]],
+    )

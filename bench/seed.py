@@ -1,0 +1,192 @@
+"""Filling a store with live sessions, through its own transactions, and knowing their tokens.
+
+Session ids and secrets follow from a seed and the session's number, so that the token of any of a million sessions
+can be computed when it is needed, and no list of tokens has to be kept. This is for benchmarks alone: a real secret
+follows from nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sessiond.clock import SystemClock
+from sessiond.config import Config, load_config
+from sessiond.domain.event import Event, EventType
+from sessiond.domain.policy import Policy
+from sessiond.domain.session import Session, open_session
+from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
+from sessiond.store import Changes
+from sessiond.stores.sqlite import SqliteStore, migrations
+from sessiond.tokens import KeyRing, digest, load_key_ring
+
+__all__ = ["APPLICATION", "LONG_LIVED", "Seeded", "client_of", "ready", "seed"]
+
+APPLICATION = "default"
+LONG_LIVED = """\
+# Sessions that are still good when a store that was filled once is measured again, days later.
+[server]
+event_retention = "3650d"
+
+[applications.default]
+preset = "owasp-low"
+idle_timeout = "3650d"
+absolute_timeout = "3650d"
+renewal_timeout = "3650d"
+"""
+_GROUP = 2_000
+_BROWSERS = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 "
+    "Mobile/15E148 Safari/604.1",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 "
+    "Safari/605.1.15",
+)
+
+
+def client_of(number: int) -> ClientContext:
+    """What a caller would tell of the client of that session: an address of its own, one of four browsers."""
+    return ClientContext(
+        ip_address=f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
+        user_agent=_BROWSERS[number % len(_BROWSERS)],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What a filled store was filled with; one that differs in anything is filled anew."""
+
+    count: int
+    config: str
+    schema: str
+    secrets: str
+    first_created: int
+
+
+class Seeded:
+    """A data folder full of sessions."""
+
+    def __init__(self, folder: Path, manifest: _Manifest) -> None:
+        self.data = folder / "data"
+        self.config = folder / "sessiond.toml" if manifest.config else None
+        self.count = manifest.count
+        self._manifest = manifest
+        self._keys: KeyRing = load_key_ring(self.data / "sessiond.key", os.urandom)
+
+    def session_id(self, number: int) -> SessionId:
+        """The id of a session."""
+        return _identity(self._manifest, number)[0]
+
+    def token(self, number: int) -> str:
+        """The token of a session."""
+        session_id, secret = _identity(self._manifest, number)
+        return self._keys.seal(session_id, 0, secret).reveal()
+
+
+def ready(folder: Path, count: int, config: str) -> Seeded | None:
+    """A folder that was filled before with just this, under the schema of today; None where there is none."""
+    try:
+        manifest = _Manifest(**json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    if (manifest.count, manifest.config, manifest.schema) != (count, config, _schema()):
+        return None
+    return Seeded(folder, manifest)
+
+
+async def seed(
+    folder: Path, count: int, config: str, told: Callable[[int], None] = lambda done: None, *, age_ms: int = 0
+) -> Seeded:
+    """Fill a fresh store: `count` live sessions, each with the event of its opening, in groups of 2,000.
+
+    What was in the folder before is dropped. `told` hears how many are in. The youngest is `age_ms` old.
+    """
+    policy = _prepare(folder, config).policies[APPLICATION]
+    # One session each hundredth of a millisecond.
+    first = SystemClock().now() - age_ms - count // 100
+    manifest = _Manifest(count, config, _schema(), os.urandom(16).hex(), first)
+    store = await SqliteStore.open(folder / "data" / "sessiond.db")
+    try:
+        for start in range(0, count, _GROUP):
+            numbers = range(start, min(start + _GROUP, count))
+            async with store.transaction() as transaction:
+                await transaction.write(_changes(manifest, numbers, transaction.head.revision, policy))
+            told(numbers.stop)
+    finally:
+        await store.close()
+    return _finish(folder, manifest)
+
+
+def _prepare(folder: Path, config: str) -> Config:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if not config:
+        return load_config(None)
+    file = folder / "sessiond.toml"
+    file.write_text(config, encoding="utf-8")
+    return load_config(file)
+
+
+def _finish(folder: Path, manifest: _Manifest) -> Seeded:
+    seeded = Seeded(folder, manifest)
+    # The manifest last: a folder without one is half full.
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
+    return seeded
+
+
+def _changes(manifest: _Manifest, numbers: range, head: Revision, policy: Policy) -> Changes:
+    changes = Changes()
+    for number in numbers:
+        session = _session(manifest, number, policy)
+        changes.sessions[session.id] = session
+        changes.events.append(
+            Event(
+                revision=Revision(head + len(changes.events) + 1),
+                type=EventType.SESSION_CREATED,
+                at=session.created,
+                application=session.application,
+                subject=session.subject,
+                session_id=session.id,
+                cause=Cause(CauseKind.REQUEST, "caller"),
+                client=session.client,
+                generation=session.generation,
+                authentication=session.authentication,
+                signals=(),
+            )
+        )
+    return changes
+
+
+def _session(manifest: _Manifest, number: int, policy: Policy) -> Session:
+    session_id, secret = _identity(manifest, number)
+    created = _created(manifest, number)
+    authentication = Authentication(1, ("pwd",), created)
+    return open_session(
+        session_id,
+        APPLICATION,
+        f"user-{number:07d}",
+        digest(secret),
+        authentication,
+        client_of(number),
+        policy,
+        created,
+    )
+
+
+def _created(manifest: _Manifest, number: int) -> Instant:
+    return Instant(manifest.first_created + number // 100)
+
+
+def _identity(manifest: _Manifest, number: int) -> tuple[SessionId, bytes]:
+    drawn = hashlib.sha256(f"{manifest.secrets}/{number}".encode()).digest()
+    return SessionId.make(_created(manifest, number), lambda size: drawn[:size]), drawn[16:]
+
+
+def _schema() -> str:
+    return hashlib.sha256("\n".join(migrations()).encode()).hexdigest()
