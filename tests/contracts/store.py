@@ -1,0 +1,629 @@
+"""What any store must show: one case for each promise of the docstrings in `sessiond.store`.
+
+A store's own test file inherits `StoreContract`, says how the store is opened, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from sessiond.domain.event import Event
+from sessiond.domain.session import Session, SessionState
+from sessiond.domain.values import CauseKind, ClientContext, Instant, Millis, Revision, SessionId
+from sessiond.store import Changes, Head, SessionQuery, Store
+from tests.contracts import samples
+from tests.support.clock import START
+
+Opener = Callable[[], Awaitable[Store]]
+NOW = START
+DAY = Millis(86_400_000)
+
+EXPIRIES = (CauseKind.IDLE_TIMEOUT, CauseKind.ABSOLUTE_TIMEOUT, CauseKind.LOGIN_TIMEOUT)
+# The examples of one test share a store, and each subclass runs the same test: neither disturbs a round trip.
+_PROPERTY = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+
+
+class _Abandoned(Exception):
+    """Raised inside a transaction, to have it rolled back."""
+
+
+async def write(store: Store, **changes: Any) -> None:
+    """Commit one transaction with these changes."""
+    async with store.transaction() as transaction:
+        await transaction.write(Changes(**changes))
+
+
+async def abandon(store: Store, **changes: Any) -> None:
+    """Write these changes in a transaction whose block raises."""
+    try:
+        async with store.transaction() as transaction:
+            await transaction.write(Changes(**changes))
+            raise _Abandoned
+    except _Abandoned:
+        return
+
+
+async def put(store: Store, *sessions: Session, retention: int = DAY) -> None:
+    """Commit these sessions; ended ones with that retention."""
+    ended = {session.id: Millis(retention) for session in sessions if session.ending is not None}
+    await write(store, sessions={session.id: session for session in sessions}, retention=ended)
+
+
+async def touch(store: Store, session: SessionId, at: int, idle_deadline: int | None = None) -> None:
+    """Commit activity."""
+    await write(store, activity={session: (at, idle_deadline)})
+
+
+async def append(store: Store, *events: Event) -> None:
+    """Commit these events."""
+    await write(store, events=list(events))
+
+
+def ids(sessions: Sequence[Session]) -> list[SessionId]:
+    """The ids, in order."""
+    return [session.id for session in sessions]
+
+
+class StoreContract:
+    """What any store must show. A store's own test file is a fixture and nothing else."""
+
+    @pytest.fixture
+    def open_store(self) -> Opener:
+        """Opens the store, the same data each time. To be overridden."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, open_store: Opener) -> AsyncIterator[Store]:
+        store = await open_store()
+        yield store
+        await store.close()
+
+    # Identity and durability
+
+    async def test_a_new_log_is_empty(self, store: Store) -> None:
+        """A new store's log is at revision 0 and can be resumed from there."""
+        assert await store.head() == Head(Revision(0), Revision(0))
+        assert await store.events(Revision(0), 10) == []
+
+    async def test_identity_is_stable(self, open_store: Opener) -> None:
+        """The identity is made with the database: 16 bytes, the same each time it is opened."""
+        first = await open_store()
+        await first.close()
+        second = await open_store()
+        await second.close()
+        assert len(first.authority_id) == 16
+        assert first.authority_id == second.authority_id
+        assert any(first.authority_id)
+
+    async def test_everything_survives_reopening(self, open_store: Opener) -> None:
+        """Sessions, data, events, activity, head and horizon are the same after close and reopen."""
+        live = samples.session(idle_deadline=NOW + 10)
+        ended = samples.session(ending=samples.ending(NOW))
+        events = [samples.event(number) for number in (1, 2, 3)]
+        store = await open_store()
+        await put(store, live, ended)
+        await write(store, data={live.id: {"cart": b"3 apples"}}, events=events)
+        await touch(store, live.id, NOW + 5, NOW + 15)
+        await write(store, horizon=Revision(1))
+        await store.close()
+        store = await open_store()
+        try:
+            assert await store.head() == Head(Revision(3), Revision(1))
+            assert await store.session(live.id) == replace(
+                live, last_active=Instant(NOW + 5), idle_deadline=Instant(NOW + 15)
+            )
+            assert await store.session(ended.id) == ended
+            assert await store.data(live.id) == {"cart": b"3 apples"}
+            assert await store.events(Revision(0), 10) == events[1:]
+            assert await store.due(Instant(NOW + 15), 10) == [live.id]
+            assert await store.prunable(Instant(NOW + DAY), 10) == [ended.id]
+        finally:
+            await store.close()
+
+    # Round trips
+
+    @_PROPERTY
+    @given(session=samples.any_live_session)
+    async def test_every_field_of_a_session_comes_back(self, store: Store, session: Session) -> None:
+        """A live session is read as it was written, whatever is in its fields."""
+        await put(store, session)
+        assert await store.session(session.id) == session
+
+    @_PROPERTY
+    @given(first=samples.any_live_session, later=samples.any_live_session)
+    async def test_every_field_of_a_changed_session_comes_back(
+        self, store: Store, first: Session, later: Session
+    ) -> None:
+        """A second write of a live session replaces every field that can change."""
+        changed = replace(later, id=first.id, application=first.application, created=first.created)
+        await put(store, first)
+        await put(store, changed)
+        assert await store.session(first.id) == changed
+
+    @_PROPERTY
+    @given(session=samples.any_live_session, end=samples.any_ending)
+    async def test_every_field_of_an_ending_comes_back(self, store: Store, session: Session, end: Any) -> None:
+        """An ended session is read with its whole ending."""
+        await put(store, session)
+        await put(store, replace(session, ending=end))
+        assert await store.session(session.id) == replace(session, ending=end)
+
+    @_PROPERTY
+    @given(event=samples.any_event)
+    async def test_every_field_of_an_event_comes_back(self, store: Store, event: Event) -> None:
+        """An event is read as it was written, whatever is in its fields."""
+        head = (await store.head()).revision
+        numbered = replace(event, revision=Revision(head + 1))
+        await append(store, numbered)
+        assert await store.events(head, 10) == [numbered]
+
+    # Transactions
+
+    async def test_nothing_of_a_rolled_back_block_stays(self, store: Store) -> None:
+        """A block that raises leaves no session, no data, no event, no activity and no horizon."""
+        before, other = samples.session(), samples.session()
+        await put(store, before)
+        await append(store, samples.event(1))
+        await abandon(
+            store,
+            sessions={other.id: other},
+            data={before.id: {"k": b"v"}},
+            events=[samples.event(2)],
+            activity={before.id: (Instant(NOW + 1), None)},
+            horizon=Revision(1),
+        )
+        assert await store.head() == Head(Revision(1), Revision(0))
+        assert await store.session(other.id) is None
+        assert await store.session(before.id) == before
+        assert await store.data(before.id) == {}
+        assert len(await store.events(Revision(0), 10)) == 1
+
+    async def test_a_rolled_back_block_consumes_no_revision(self, store: Store) -> None:
+        """The transaction after one that was rolled back begins at the same head, and may use the same revision."""
+        await abandon(store, events=[samples.event(1, subject="lost")])
+        async with store.transaction() as transaction:
+            assert transaction.head == Head(Revision(0), Revision(0))
+            await transaction.write(Changes(events=[samples.event(1, subject="kept")]))
+        assert [event.subject for event in await store.events(Revision(0), 10)] == ["kept"]
+
+    async def test_reads_never_see_an_open_transaction(self, store: Store) -> None:
+        """A read that begins while a transaction is open waits for it or sees the state before it."""
+        session, bystander = samples.session(idle_deadline=NOW), samples.session()
+        await put(store, bystander)
+        reads: list[tuple[asyncio.Task[Any], Any]]
+        async with store.transaction() as transaction:
+            await transaction.write(
+                Changes(
+                    sessions={session.id: session},
+                    data={bystander.id: {"k": b"v"}},
+                    events=[samples.event(1, subject="ada")],
+                )
+            )
+            reads = [
+                (asyncio.create_task(store.session(session.id)), None),
+                (asyncio.create_task(store.data(bystander.id)), {}),
+                (asyncio.create_task(store.events(Revision(0), 10)), []),
+                (asyncio.create_task(store.due(NOW, 10)), []),
+                (asyncio.create_task(store.head()), Head(Revision(0), Revision(0))),
+                (asyncio.create_task(store.activity("default", "ada", None, 10)), []),
+            ]
+            for _ in range(10):  # work of the same engine, so that a read that does not wait has its chance
+                await transaction.sessions([bystander.id])
+            seen = [(read.result(), before) for read, before in reads if read.done()]
+        for value, before in seen:
+            assert value == before
+        await asyncio.gather(*(read for read, _ in reads))
+        assert await store.session(session.id) == session
+
+    async def test_reads_see_every_left_transaction(self, store: Store) -> None:
+        """What a block wrote is visible to every read that begins after the block was left."""
+        session = samples.session(idle_deadline=NOW)
+        await write(store, sessions={session.id: session}, data={session.id: {"k": b"v"}}, events=[samples.event(1)])
+        assert await store.session(session.id) == session
+        assert await store.data(session.id) == {"k": b"v"}
+        assert (await store.head()).revision == 1
+        assert await store.due(NOW, 10) == [session.id]
+        assert ids(await store.sessions(SessionQuery("default", Instant(NOW - 1)))) == [session.id]
+
+    async def test_transactions_follow_one_another(self, store: Store) -> None:
+        """A transaction holds the head to its end: another one begins only then, at the head it left."""
+        order: list[str] = []
+
+        async def second() -> Revision:
+            async with store.transaction() as transaction:
+                order.append("second begins")
+                return transaction.head.revision
+
+        bystander = samples.session()
+        async with store.transaction() as transaction:
+            waiting = asyncio.create_task(second())
+            for _ in range(10):
+                await transaction.sessions([bystander.id])
+            await transaction.write(Changes(events=[samples.event(1)]))
+            order.append("first ends")
+        assert await waiting == 1
+        assert order == ["first ends", "second begins"]
+
+    async def test_the_head_moves_to_the_last_event(self, store: Store) -> None:
+        """The head is the last event's revision; a transaction without events leaves it."""
+        await append(store, samples.event(1), samples.event(2))
+        assert (await store.head()).revision == 2
+        await put(store, samples.session())
+        assert (await store.head()).revision == 2
+
+    async def test_a_transaction_reads_what_is_there(self, store: Store) -> None:
+        """A transaction's reads give what is committed and leave out what is not there."""
+        with_data, without = samples.session(), samples.session()
+        await put(store, with_data, without)
+        await write(store, data={with_data.id: {"a": b"1", "b": b""}})
+        async with store.transaction() as transaction:
+            wanted = [with_data.id, without.id, samples.session_id()]
+            assert dict(await transaction.sessions(wanted)) == {with_data.id: with_data, without.id: without}
+            assert dict(await transaction.data(wanted)) == {with_data.id: {"a": b"1", "b": b""}}
+
+    async def test_a_transaction_reads_many(self, store: Store) -> None:
+        """A transaction reads more sessions at once than one statement takes parameters."""
+        many = [samples.session() for _ in range(1201)]
+        await put(store, *many)
+        async with store.transaction() as transaction:
+            assert len(await transaction.sessions(ids(many))) == len(many)
+
+    # Endings
+
+    async def test_first_ending_stands(self, store: Store) -> None:
+        """A revoked session stays revoked, and is kept as long, when its expiry is written later."""
+        session = samples.session(idle_deadline=NOW + 10)
+        revoked = replace(session, ending=samples.ending(NOW + 5))
+        await put(store, session)
+        await put(store, revoked)
+        await put(store, replace(session, ending=samples.ending(NOW + 10, CauseKind.IDLE_TIMEOUT)), retention=1)
+        assert await store.session(session.id) == revoked
+        assert await store.prunable(Instant(NOW + 11), 10) == []
+
+    async def test_a_put_never_revives(self, store: Store) -> None:
+        """A late save of a live state leaves an ended session as it ended."""
+        session = samples.session()
+        ended = replace(session, ending=samples.ending(NOW))
+        await put(store, session)
+        await put(store, ended)
+        await put(store, replace(session, subject="mallory", generation=7, last_active=Instant(NOW + 9)))
+        assert await store.session(session.id) == ended
+
+    async def test_a_touch_never_revives(self, store: Store) -> None:
+        """Late activity leaves an ended session as it ended."""
+        ended = samples.session(idle_deadline=NOW, ending=samples.ending(NOW, CauseKind.IDLE_TIMEOUT))
+        await put(store, ended)
+        await touch(store, ended.id, NOW + 1, NOW + 100)
+        assert await store.session(ended.id) == ended
+        assert await store.due(Instant(NOW + 1000), 10) == []
+
+    async def test_a_touch_of_nothing_makes_nothing(self, store: Store) -> None:
+        """Activity of a session that is not there makes none."""
+        unknown = samples.session_id()
+        await touch(store, unknown, NOW, NOW + 1)
+        assert await store.session(unknown) is None
+
+    async def test_an_ended_session_loses_its_data(self, store: Store) -> None:
+        """The ending drops the session's data, even data of the same transaction, and nobody else's."""
+        session, other = samples.session(), samples.session()
+        await put(store, session, other)
+        await write(store, data={session.id: {"a": b"1"}, other.id: {"a": b"2"}})
+        ended = replace(session, ending=samples.ending(NOW))
+        await write(store, sessions={ended.id: ended}, retention={ended.id: DAY}, data={ended.id: {"b": b"late"}})
+        assert await store.data(session.id) == {}
+        assert await store.data(other.id) == {"a": b"2"}
+
+    # Activity of sessions
+
+    async def test_a_touch_moves_activity_and_deadline(self, store: Store) -> None:
+        """Activity moves the last activity and the idle deadline, and with it when the session is due."""
+        session = samples.session(idle_deadline=NOW + 10)
+        await put(store, session)
+        await touch(store, session.id, NOW + 5, NOW + 15)
+        assert await store.session(session.id) == replace(
+            session, last_active=Instant(NOW + 5), idle_deadline=Instant(NOW + 15)
+        )
+        assert await store.due(Instant(NOW + 14), 10) == []
+        assert await store.due(Instant(NOW + 15), 10) == [session.id]
+
+    @pytest.mark.parametrize("at", [NOW, NOW - 1])
+    async def test_a_touch_never_moves_backwards(self, store: Store, at: int) -> None:
+        """Activity that is not later than the recorded one changes nothing."""
+        session = samples.session(idle_deadline=NOW + 10)
+        await put(store, session)
+        await touch(store, session.id, at, NOW + 99)
+        assert await store.session(session.id) == session
+
+    async def test_a_touch_keeps_the_absolute_deadline(self, store: Store) -> None:
+        """A touched session is due at its absolute deadline where that comes first, or stands alone."""
+        both = samples.session(idle_deadline=NOW + 10, absolute_deadline=NOW + 20)
+        only = samples.session(absolute_deadline=NOW + 30)
+        await put(store, both, only)
+        await touch(store, both.id, NOW + 15, NOW + 25)
+        await touch(store, only.id, NOW + 15, None)
+        assert await store.due(Instant(NOW + 19), 10) == []
+        assert await store.due(Instant(NOW + 20), 10) == [both.id]
+        assert await store.due(Instant(NOW + 30), 10) == [both.id, only.id]
+
+    # What is due
+
+    @pytest.mark.parametrize("field", ["idle_deadline", "absolute_deadline"])
+    async def test_due_at_the_deadline_itself(self, store: Store, field: str) -> None:
+        """A session is due at its deadline, not one millisecond before."""
+        session = samples.session(**{field: NOW})
+        await put(store, session)
+        assert await store.due(Instant(NOW - 1), 10) == []
+        assert await store.due(NOW, 10) == [session.id]
+
+    async def test_due_at_the_earlier_deadline(self, store: Store) -> None:
+        """Of two deadlines the earlier decides."""
+        idle_first = samples.session(idle_deadline=NOW, absolute_deadline=NOW + 50)
+        absolute_first = samples.session(idle_deadline=NOW + 50, absolute_deadline=NOW)
+        await put(store, idle_first, absolute_first)
+        assert await store.due(Instant(NOW - 1), 10) == []
+        assert set(await store.due(NOW, 10)) == {idle_first.id, absolute_first.id}
+
+    async def test_due_in_order_and_bounded(self, store: Store) -> None:
+        """The longest overdue come first, no more than asked for."""
+        late, later, latest = (samples.session(idle_deadline=NOW - overdue) for overdue in (10, 20, 30))
+        await put(store, late, later, latest)
+        assert await store.due(NOW, 10) == [latest.id, later.id, late.id]
+        assert await store.due(NOW, 2) == [latest.id, later.id]
+
+    async def test_what_has_ended_or_never_ends_is_not_due(self, store: Store) -> None:
+        """Neither an ended session nor one without deadlines is ever due."""
+        await put(store, samples.session(), samples.session(idle_deadline=NOW, ending=samples.ending(NOW - 5)))
+        assert await store.due(Instant(NOW + DAY), 10) == []
+
+    # What is prunable
+
+    async def test_prunable_when_the_retention_is_over(self, store: Store) -> None:
+        """History is prunable at the ending plus the retention, not one millisecond before."""
+        ended = samples.session(ending=samples.ending(NOW))
+        await put(store, ended, retention=100)
+        assert await store.prunable(Instant(NOW + 99), 10) == []
+        assert await store.prunable(Instant(NOW + 100), 10) == [ended.id]
+
+    async def test_prunable_in_order_and_bounded(self, store: Store) -> None:
+        """The longest overdue come first, no more than asked for; live sessions never."""
+        late, later, latest = (samples.session(ending=samples.ending(NOW - age)) for age in (10, 20, 30))
+        await put(store, late, later, latest, samples.session(idle_deadline=NOW - 99), retention=1)
+        assert await store.prunable(NOW, 10) == [latest.id, later.id, late.id]
+        assert await store.prunable(NOW, 2) == [latest.id, later.id]
+
+    async def test_pruning_drops_history_of_the_ended_only(self, store: Store) -> None:
+        """Pruning drops an ended session and leaves a live one, whatever it is told."""
+        ended, live = samples.session(ending=samples.ending(NOW)), samples.session()
+        await put(store, ended, live)
+        await write(store, pruned=[ended.id, live.id])
+        assert await store.session(ended.id) is None
+        assert await store.session(live.id) == live
+        assert await store.prunable(Instant(NOW + DAY), 10) == []
+
+    # The log
+
+    async def test_events_in_order_and_paged(self, store: Store) -> None:
+        """Events come in order, directly after the revision asked for, a page at a time."""
+        events = [samples.event(number) for number in range(1, 8)]
+        await append(store, *events[:4])
+        await append(store, *events[4:])
+        read: list[Event] = []
+        while page := await store.events(read[-1].revision if read else Revision(0), 3):
+            assert len(page) <= 3
+            read += page
+        assert read == events
+
+    async def test_events_after_the_head_are_none(self, store: Store) -> None:
+        """After the newest event there is nothing."""
+        await append(store, samples.event(1))
+        assert await store.events(Revision(1), 10) == []
+        assert await store.events(Revision(99), 10) == []
+
+    async def test_activity_newest_first_and_paged(self, store: Store) -> None:
+        """A subject's events come newest first, strictly before the revision asked for, a page at a time."""
+        events = [samples.event(number) for number in range(1, 6)]
+        await append(store, *events)
+        first = await store.activity("default", "ada", None, 2)
+        second = await store.activity("default", "ada", first[-1].revision, 2)
+        third = await store.activity("default", "ada", second[-1].revision, 2)
+        assert [*first, *second, *third] == events[::-1]
+
+    async def test_activity_is_one_subjects_in_one_application(self, store: Store) -> None:
+        """Events of another subject or another application are not a subject's activity."""
+        mine = samples.event(1)
+        await append(store, mine, samples.event(2, subject="bob"), samples.event(3, application="shop"))
+        assert await store.activity("default", "ada", None, 10) == [mine]
+
+    async def test_horizon_is_before_the_time_itself(self, store: Store) -> None:
+        """Events from before the time may go; one at the time itself stays."""
+        await append(store, samples.event(1, NOW), samples.event(2, NOW + 1), samples.event(3, NOW + 2))
+        assert await store.horizon_for(NOW, 10) is None
+        assert await store.horizon_for(Instant(NOW + 1), 10) == 1
+        assert await store.horizon_for(Instant(NOW + 2), 10) == 2
+        assert await store.horizon_for(Instant(NOW + 3), 10) == 3
+
+    async def test_horizon_is_bounded(self, store: Store) -> None:
+        """A horizon drops at most as many events as asked for."""
+        await append(store, *(samples.event(number) for number in range(1, 6)))
+        assert await store.horizon_for(Instant(NOW + 1), 2) == 2
+
+    async def test_horizon_stops_at_a_later_event(self, store: Store) -> None:
+        """An old event that follows a newer one stays: the log has no holes."""
+        await append(store, samples.event(1, NOW), samples.event(2, NOW + 50), samples.event(3, NOW))
+        assert await store.horizon_for(Instant(NOW + 10), 10) == 1
+
+    async def test_moving_the_horizon_drops_events(self, store: Store) -> None:
+        """Events up to and including the horizon are dropped; the head's revision stays."""
+        events = [samples.event(number) for number in (1, 2, 3)]
+        await append(store, *events)
+        await write(store, horizon=Revision(2))
+        assert await store.head() == Head(Revision(3), Revision(2))
+        assert await store.events(Revision(0), 10) == events[2:]
+        assert await store.activity("default", "ada", None, 10) == events[2:]
+        assert await store.horizon_for(Instant(NOW + 1), 10) == 3
+
+    async def test_the_horizon_never_moves_back(self, store: Store) -> None:
+        """A smaller horizon than the present one changes nothing."""
+        await append(store, *(samples.event(number) for number in (1, 2, 3)))
+        await write(store, horizon=Revision(2))
+        await write(store, horizon=Revision(1))
+        assert (await store.head()).horizon == 2
+
+    async def test_revisions_go_on_after_the_whole_log_is_dropped(self, store: Store) -> None:
+        """A log of which every event was dropped goes on with the next revision."""
+        await append(store, samples.event(1))
+        await write(store, horizon=Revision(1))
+        async with store.transaction() as transaction:
+            assert transaction.head == Head(Revision(1), Revision(1))
+            await transaction.write(Changes(events=[samples.event(2)]))
+        assert await store.head() == Head(Revision(2), Revision(1))
+
+    # Lists
+
+    async def test_lists_newest_first_in_pages(self, store: Store) -> None:
+        """Pages go from the newest session to the oldest; none comes twice, none is left out."""
+        sessions = [samples.session(NOW + number) for number in range(7)]
+        await put(store, *sessions)
+        query = SessionQuery("default", NOW, limit=3)
+        listed: list[Session] = []
+        while page := await store.sessions(query):
+            assert len(page) <= 3
+            listed += page
+            query = replace(query, before=page[-1].id)
+        assert listed == sessions[::-1]
+
+    async def test_lists_one_application(self, store: Store) -> None:
+        """Sessions of another application are not listed."""
+        mine, _ = sessions = samples.session(), samples.session(application="shop")
+        await put(store, *sessions)
+        assert ids(await store.sessions(SessionQuery("default", NOW))) == [mine.id]
+
+    async def test_lists_by_subject(self, store: Store) -> None:
+        """Without a subject all are listed, with one exactly its own, with the empty one the anonymous ones."""
+        ada, bob, guest = (samples.session(subject=subject) for subject in ("ada", "bob", ""))
+        await put(store, ada, bob, guest)
+        query = SessionQuery("default", NOW)
+        assert ids(await store.sessions(query)) == [guest.id, bob.id, ada.id]
+        assert ids(await store.sessions(replace(query, subject="ada"))) == [ada.id]
+        assert ids(await store.sessions(replace(query, subject=""))) == [guest.id]
+        assert ids(await store.sessions(replace(query, subject="ADA"))) == []
+
+    @pytest.mark.parametrize("field", ["idle_deadline", "absolute_deadline"])
+    async def test_lists_by_state_at_the_deadline(self, store: Store, field: str) -> None:
+        """A session is ACTIVE to the last millisecond before its deadline, EXPIRED from the deadline on."""
+        session = samples.session(**{field: NOW})
+        await put(store, session)
+
+        async def states(now: int) -> list[SessionState]:
+            return [s for s in SessionState if await store.sessions(SessionQuery("default", Instant(now), state=s))]
+
+        assert await states(NOW - 1) == [SessionState.ACTIVE]
+        assert await states(NOW) == [SessionState.EXPIRED]
+
+    async def test_lists_without_deadlines_as_active(self, store: Store) -> None:
+        """A session without deadlines is ACTIVE whenever it is asked for."""
+        session = samples.session()
+        await put(store, session)
+        assert ids(await store.sessions(SessionQuery("default", Instant(NOW + 1000 * DAY)))) == [session.id]
+
+    @pytest.mark.parametrize("kind", list(CauseKind))
+    async def test_lists_by_ending(self, store: Store, kind: CauseKind) -> None:
+        """An ended session is EXPIRED where a deadline ended it and REVOKED for anything else, deadlines or not."""
+        session = samples.session(idle_deadline=NOW - 5, ending=samples.ending(NOW - 5, kind))
+        await put(store, session)
+        found = [s for s in SessionState if await store.sessions(SessionQuery("default", NOW, state=s))]
+        assert found == [SessionState.EXPIRED if kind in EXPIRIES else SessionState.REVOKED]
+
+    async def test_lists_with_an_activity_lag(self, store: Store) -> None:
+        """With a lag a session counts as ACTIVE until its deadline and the lag have passed."""
+        session = samples.session(idle_deadline=NOW)
+        await put(store, session)
+        query = SessionQuery("default", NOW, activity_lag=Millis(50))
+        assert ids(await store.sessions(query)) == [session.id]
+        assert ids(await store.sessions(replace(query, now=Instant(NOW + 49)))) == [session.id]
+        assert await store.sessions(replace(query, now=Instant(NOW + 50))) == []
+
+    @pytest.mark.parametrize(
+        ("network", "inside", "outside"),
+        [
+            ("10.0.0.0/8", ["10.0.0.0", "10.255.255.255"], ["9.255.255.255", "11.0.0.0", "::a00:1", ""]),
+            ("192.0.2.7/32", ["192.0.2.7"], ["192.0.2.6", "192.0.2.8"]),
+            ("0.0.0.0/0", ["0.0.0.0", "255.255.255.255"], ["2001:db8::1", "::1", ""]),
+            (
+                "2001:db8::/32",
+                ["2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"],
+                ["2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::", "32.1.13.184"],
+            ),
+            ("::/0", ["::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "10.0.0.1"], [""]),
+        ],
+    )
+    async def test_lists_by_network(self, store: Store, network: str, inside: list[str], outside: list[str]) -> None:
+        """A network lists the sessions from its first address to its last, and none without an address."""
+        sessions = {ip: samples.session(client=ClientContext(ip_address=ip)) for ip in (*inside, *outside)}
+        await put(store, *sessions.values())
+        found = await store.sessions(SessionQuery("default", NOW, ip_range=samples.ip_range(network)))
+        assert set(ids(found)) == {sessions[ip].id for ip in inside}
+
+    async def test_lists_by_time_of_opening(self, store: Store) -> None:
+        """`created_from` is included, `created_until` is not."""
+        before, at, after = (samples.session(NOW + offset) for offset in (-1, 0, 1))
+        await put(store, before, at, after)
+        query = SessionQuery("default", NOW)
+        assert ids(await store.sessions(replace(query, created_from=NOW))) == [after.id, at.id]
+        assert ids(await store.sessions(replace(query, created_until=NOW))) == [before.id]
+        both = replace(query, created_from=NOW, created_until=Instant(NOW + 1))
+        assert ids(await store.sessions(both)) == [at.id]
+
+    async def test_all_conditions_of_a_list_hold(self, store: Store) -> None:
+        """A session is listed only where every condition of the query holds."""
+        client = ClientContext(ip_address="10.0.0.1")
+        wanted = samples.session(NOW, client=client)
+        others = [
+            samples.session(NOW, client=client, subject="bob"),
+            samples.session(NOW, client=client, application="shop"),
+            samples.session(NOW, client=client, ending=samples.ending(NOW)),
+            samples.session(NOW, client=ClientContext(ip_address="10.0.1.1")),
+            samples.session(NOW - 1, client=client),
+            samples.session(NOW + 1, client=client),
+        ]
+        await put(store, wanted, *others)
+        query = SessionQuery(
+            "default",
+            NOW,
+            subject="ada",
+            ip_range=samples.ip_range("10.0.0.0/24"),
+            created_from=NOW,
+            created_until=Instant(NOW + 1),
+        )
+        assert ids(await store.sessions(query)) == [wanted.id]
+
+    # Data
+
+    async def test_data_is_set_and_deleted(self, store: Store) -> None:
+        """Keys are set, replaced and deleted one by one; deleting what is not there is nothing."""
+        session = samples.session()
+        await put(store, session)
+        await write(store, data={session.id: {"a": b"1", "b": b"2", "c": b""}})
+        await write(store, data={session.id: {"a": b"one", "b": None, "z": None, "A": b"\0\xff"}})
+        assert await store.data(session.id) == {"a": b"one", "c": b"", "A": b"\0\xff"}
+
+    async def test_data_of_nothing_is_empty(self, store: Store) -> None:
+        """A session without data has an empty map, and so has one that is not there."""
+        session = samples.session()
+        await put(store, session)
+        assert await store.data(session.id) == {}
+        assert await store.data(samples.session_id()) == {}
+
+    async def test_no_such_session(self, store: Store) -> None:
+        """A session that was never opened is None."""
+        assert await store.session(samples.session_id()) is None
