@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sessiond.app import App
 from sessiond_client import (
     AsyncClient,
     Authentication,
@@ -247,7 +248,7 @@ async def test_the_authority_tells_its_policies(client: Either) -> None:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-async def test_an_application_that_is_not_configured(kind: type[AsyncClient] | type[Client], app: Any) -> None:
+async def test_an_application_that_is_not_configured(kind: type[AsyncClient] | type[Client], app: App) -> None:
     """A client of an unknown application is told so, by field."""
     async with Either(kind, app.address, application="nix") as client:
         with pytest.raises(InvalidArgument) as refusal:
