@@ -1,0 +1,302 @@
+"""`sessionctl` against a real authority: what it says, what it returns, and what it never shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sessiond.app import App
+from sessiond.sessionctl import main
+from sessiond_client import AsyncClient, Created
+from tests.support.clock import ManualClock
+from tests.support.server import config_for, serving
+
+CONFIG = """
+[applications.shop]
+preset = "owasp-low"
+"""
+NOBODY = "01a1ffcf-d799-7113-b468-5af8f30eb242"
+
+
+class Operator:
+    """Somebody at the command line, who remembers every token and everything that was shown."""
+
+    def __init__(self, target: str, client: AsyncClient) -> None:
+        self.target = target
+        self.client = client
+        self.tokens: list[str] = []
+        self.shown = ""
+
+    async def open(self, subject: str = "ada", **more: Any) -> Created:
+        """A session, opened by the application."""
+        created = await self.client.create(subject=subject, **more)
+        self.tokens.append(created.token.reveal())
+        return created
+
+    async def type(self, *arguments: str, stdin: str = "") -> Result:
+        """Run a command; standard input is no terminal."""
+        command = ["--target", self.target, "--application", "shop", *arguments]
+        result = await asyncio.to_thread(CliRunner().invoke, main, command, input=stdin)
+        self.shown += result.output
+        return result
+
+    async def json(self, *arguments: str, stdin: str = "") -> list[dict[str, Any]]:
+        """Run a command with --json; the objects, one a line."""
+        result = await self.type(*arguments, "--json", stdin=stdin)
+        assert result.stderr == ""
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
+    """An authority with an application `shop`."""
+    async with serving(config_for(tmp_path, CONFIG), clock) as app:
+        yield app
+
+
+@pytest.fixture
+async def operator(app: App) -> AsyncIterator[Operator]:
+    """An operator; whatever the test does, no token may have been shown that was not asked for."""
+    async with AsyncClient(app.address, application="shop") as client:
+        operator = Operator(app.address, client)
+        yield operator
+    assert not [token for token in operator.tokens if token in operator.shown]
+
+
+async def test_create_gives_the_token_only_where_asked(operator: Operator) -> None:
+    """People see no token; --show-token, --token-only and --json give one, and it is good."""
+    people = await operator.type("create", "--subject", "ada", "--level", "2", "--method", "pwd")
+    assert people.exit_code == 0
+    assert "not shown" in people.stdout
+    session_id = people.stdout.split()[1]
+    assert (await operator.client.get(session_id=session_id)).session is not None
+
+    only = await operator.type("create", "--subject", "ada", "--token-only")
+    assert (await operator.client.validate(only.stdout.removesuffix("\n"))).valid
+    (machine,) = await operator.json("create", "--data", "cart=a=b")
+    assert (await operator.client.validate(machine["token"])).valid
+    assert (await operator.client.get_data(token=machine["token"])).data == {"cart": b"a=b"}
+    shown = await operator.type("create", "--show-token")
+    assert (await operator.client.validate(shown.stdout.split()[-1])).valid
+
+
+async def test_validate_reads_standard_input_and_tells_by_its_exit_code(operator: Operator) -> None:
+    """Exit code 0 for VALID, 3 for anything else; the token comes from standard input and is not shown."""
+    created = await operator.open()
+    good = await operator.type("validate", stdin=created.token.reveal() + "\n")
+    assert (good.exit_code, "VALID" in good.stdout) == (0, True)
+    assert created.session.session_id in good.stdout
+    bad = await operator.type("validate", stdin="nonsense\n")
+    assert (bad.exit_code, "MALFORMED" in bad.stdout) == (3, True)
+    await operator.client.revoke(token=created.token)
+    (ended,) = await operator.json("validate", stdin=created.token.reveal())
+    assert ended == {"verdict": "REVOKED", "next_step": "DISCARD_TOKEN", "session": None, "signals": []}
+
+
+async def test_validate_is_only_a_look_unless_told(operator: Operator, clock: ManualClock) -> None:
+    """A look does not count as activity; --active does."""
+    created = await operator.open()
+    clock.advance(600_000)
+    (look,) = await operator.json("validate", stdin=created.token.reveal())
+    (active,) = await operator.json("validate", "--active", stdin=created.token.reveal())
+    assert look["session"]["last_active_time"] == "2027-01-15T08:00:00.000Z"
+    assert active["session"]["last_active_time"] == "2027-01-15T08:10:00.000Z"
+
+
+async def test_a_renewed_token_is_not_shown(operator: Operator, clock: ManualClock) -> None:
+    """Where renewal is due, `validate` says so, and keeps the successor to itself."""
+    created = await operator.open()
+    for _ in range(3):
+        clock.advance(25 * 60_000)
+        renewed = (await operator.client.validate(created.token)).renewed_token
+    assert renewed is not None
+    operator.tokens.append(renewed.reveal())
+    (answer,) = await operator.json("validate", stdin=created.token.reveal())
+    assert answer["next_step"] == "REPLACE_TOKEN"
+    assert "REPLACE_TOKEN" in (await operator.type("validate", stdin=created.token.reveal())).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("validate",), ("show",), ("revoke",), ("revoke", "--token"), ("revoke", "--except"), ("data", "get"), ("list",)],
+    ids=" ".join,
+)
+async def test_a_token_as_an_argument_is_refused_and_not_repeated(
+    operator: Operator, arguments: tuple[str, ...]
+) -> None:
+    """A token in the wrong place is a wrong usage, says where tokens go, and is not shown."""
+    created = await operator.open()
+    result = await operator.type(*arguments, created.token.reveal())
+    assert result.exit_code == 2
+    assert "standard input or a prompt" in result.stderr
+    assert (await operator.client.validate(created.token)).valid
+
+
+async def test_an_empty_standard_input_is_a_wrong_usage(operator: Operator) -> None:
+    """Without a token there is nothing to ask, and the remedy is told."""
+    result = await operator.type("validate")
+    assert (result.exit_code, "standard input" in result.stderr) == (2, True)
+
+
+async def test_show_and_list(operator: Operator, clock: ManualClock) -> None:
+    """`show` shows one session, `list` those that match, for people and for machines."""
+    ada = await operator.open("ada")
+    clock.advance(1)  # ids tell the order of opening to the millisecond
+    bob = await operator.open("bob")
+    (shown,) = await operator.json("show", ada.session.session_id)
+    assert (shown["verdict"], shown["session"]["subject"]) == ("VALID", "ada")
+    assert "ada" in (await operator.type("show", ada.session.session_id)).stdout
+    listed = await operator.json("list")
+    assert [session["session_id"] for session in listed] == [bob.session.session_id, ada.session.session_id]
+    assert len(await operator.json("list", "--limit", "1")) == 1
+    assert (await operator.type("list", "--subject", "bob")).stdout.startswith(bob.session.session_id)
+
+
+async def test_revoke_by_token_id_and_subject(operator: Operator) -> None:
+    """One by standard input, one by id, a subject's but one: each ends what it names and nothing else."""
+    one, two, three, four = [await operator.open() for _ in range(4)]
+    other = await operator.open("bob")
+    assert (await operator.json("revoke", "--token", stdin=one.token.reveal()))[0]["revoked"] is True
+    assert (await operator.type("revoke", two.session.session_id, "--reason", "stolen")).stdout == "revoked\n"
+    kept = await operator.type("revoke", "--subject", "ada", "--except", four.session.session_id)
+    assert kept.stdout == "revoked: 1\n"
+    alive = [(await operator.client.validate(item.token)).valid for item in (one, two, three, four, other)]
+    assert alive == [False, False, False, True, True]
+    again = await operator.type("revoke", two.session.session_id)
+    assert (again.exit_code, again.stdout) == (0, "nothing to end: the session was REVOKED\n")
+
+
+async def test_a_token_that_ends_nothing_is_a_failure(operator: Operator) -> None:
+    """Whoever wants a session ended by a token that proves nothing learns it by the exit code."""
+    result = await operator.type("revoke", "--token", stdin="nonsense")
+    assert (result.exit_code, result.stdout) == (1, "nothing to end: the token was MALFORMED\n")
+
+
+async def test_revoking_everything_asks_first(operator: Operator) -> None:
+    """Without a terminal to ask, --all wants --yes."""
+    created = await operator.open()
+    asked = await operator.type("revoke", "--all")
+    assert (asked.exit_code, "--yes" in asked.stderr) == (2, True)
+    assert (await operator.client.validate(created.token)).valid
+    assert (await operator.type("revoke", "--all", "--yes")).stdout == "revoked: 1\n"
+
+
+async def test_data(operator: Operator) -> None:
+    """Keys are set, read and deleted; a version that is not the current one is refused by name."""
+    session_id = (await operator.open()).session.session_id
+    assert (await operator.json("data", "set", session_id, "a=1", "b=2"))[0]["version"] == 1
+    assert (await operator.json("data", "get", session_id))[0]["data"] == {"a": "MQ==", "b": "Mg=="}
+    assert (await operator.type("data", "get", session_id, "a", "--raw")).stdout == "1"
+    stale = await operator.type("data", "delete", session_id, "a", "--expected-version", "7")
+    assert (stale.exit_code, "expected_version" in stale.stderr) == (1, True)
+    assert (await operator.type("data", "delete", session_id, "a", "--expected-version", "1")).exit_code == 0
+    missing = await operator.type("data", "get", session_id, "a")
+    assert (missing.exit_code, "`a`" in missing.stderr) == (1, True)
+
+
+async def test_activity_and_authority(operator: Operator) -> None:
+    """A subject's history, newest first; the authority's policies."""
+    created = await operator.open()
+    await operator.client.revoke(token=created.token, reason="logout")
+    events = await operator.json("activity", "ada")
+    assert [event["type"] for event in events] == ["SESSION_REVOKED", "SESSION_CREATED"]
+    assert "logout" in (await operator.type("activity", "ada", "--limit", "1")).stdout
+    (authority,) = await operator.json("authority")
+    assert "shop" in [application["name"] for application in authority["applications"]]
+    assert "owasp-low" in (await operator.type("authority")).stdout
+
+
+async def test_watch_goes_on_after_a_cursor(operator: Operator) -> None:
+    """Each line of `watch --json` has a cursor that --after takes, and filters narrow it."""
+    created = await operator.open()
+    await operator.client.revoke(token=created.token)
+    first, second = await operator.json("watch", "--earliest", "--limit", "2")
+    assert [first["type"], second["type"]] == ["SESSION_CREATED", "SESSION_REVOKED"]
+    assert await operator.json("watch", "--after", first["cursor"], "--limit", "1") == [second]
+    assert await operator.json("watch", "--earliest", "--type", "session_revoked", "--limit", "1") == [second]
+    people = await operator.type("watch", "--earliest", "--limit", "1")
+    assert "SESSION_CREATED" in people.stdout
+    assert "\x1b" not in people.stdout
+    checkpoint, _ = await operator.json("watch", "--earliest", "--checkpoints", "--limit", "2")
+    assert checkpoint["kind"] == "checkpoint"
+
+
+async def test_what_others_wrote_cannot_command_a_terminal(operator: Operator) -> None:
+    """Control characters in a subject are shown as escapes."""
+    await operator.open("ada\x1b[2J\nbob")
+    for command in (("list",), ("watch", "--earliest", "--limit", "1")):
+        result = await operator.type(*command)
+        assert r"ada\x1b[2J\nbob" in result.stdout
+        assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("create", "--subject", "x" * 300), ("subject:",)),
+        (("list", "--network", "300.1.1.1"), ("filter.ip_network:",)),
+        (("show", NOBODY), ("session_id:", "--application", "shop")),
+        (("watch", "--after", "nonsense"), ("cursor:",)),
+        (("list", "--application", "nix"), ("application:",)),
+        (("list", "--timeout", "0.000001"), ("--timeout",)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+async def test_a_refusal_is_one_line_that_names_the_field(
+    operator: Operator, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    """What the authority refuses ends in exit code 1 and one line on standard error, with field and remedy."""
+    result = await operator.type(*arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert all(word in result.stderr for word in words)
+
+
+@pytest.mark.parametrize("command", [("list",), ("watch",), ("create",)])
+def test_nobody_there_is_told_with_the_remedy(command: tuple[str, ...]) -> None:
+    """Where nobody listens, each command ends at once and names --target, `watch` too."""
+    result = CliRunner().invoke(main, ["--target", "127.0.0.1:1", *command])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "--target" in result.stderr
+    assert "127.0.0.1:1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("revoke",),
+        ("revoke", NOBODY, "--all"),
+        ("revoke", NOBODY, "--except", NOBODY),
+        ("watch", "--after", "c", "--earliest"),
+        ("create", "--level", "2"),
+        ("create", "--data", "novalue"),
+        ("data", "get", NOBODY, "--raw"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    """A command line that says too little or too much ends in exit code 2 before anybody is asked."""
+    assert CliRunner().invoke(main, ["--target", "127.0.0.1:1", *arguments]).exit_code == 2
+
+
+async def test_the_target_may_come_from_the_environment(operator: Operator) -> None:
+    """As a process of its own: SESSIOND_TARGET names the authority, an option wins over it, NO_COLOR is heard."""
+    environment = os.environ | {"SESSIOND_TARGET": operator.target, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "sessiond.sessionctl", "authority", "--json"]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *more], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    found = await asyncio.to_thread(run)
+    assert json.loads(found.stdout)["revision"] == 0
+    assert (await asyncio.to_thread(run, "--target", "127.0.0.1:1")).returncode == 1
