@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,7 +46,14 @@ class Teller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much is measured. `folder` takes throwaway data and logs, `kept` the stores that are filled once."""
+    """How much is measured.
+
+    folder       throwaway data and logs
+    kept         the stores that are filled once
+    validations, creations   calls in each run
+    few, many    stored sessions, of validate_1m_vs_1k
+    profile      where a profile goes, if one is to be recorded instead of a comparison
+    """
 
     pairs: int
     folder: Path
@@ -53,7 +62,7 @@ class Settings:
     creations: int = 12_000
     few: int = 1_000
     many: int = 1_000_000
-    profile: bool = False
+    profile: Path | None = None
 
 
 @dataclass(slots=True)
@@ -117,8 +126,22 @@ class Figure:
 class _Side(Protocol):
     """One of the two that are compared."""
 
+    server: Server
+
     def run(self, number: int) -> Run:
         """Load it once. Must make sure, before and after, that it answers what it should."""
+
+
+def _profile(settings: Settings, side: _Side, teller: Teller) -> None:
+    """Run one side alone, and record its profile while it is under load."""
+    teller.step("warming up")
+    side.run(-1)
+    os.kill(side.server.pid, signal.SIGUSR1)
+    for number in range(settings.pairs):
+        teller.progress("recording", number, settings.pairs)
+        side.run(number)
+    os.kill(side.server.pid, signal.SIGUSR2)
+    teller.progress("recording", settings.pairs, settings.pairs)
 
 
 def _alternate(result: Result, subject: _Side, baseline: _Side, pairs: int, teller: Teller) -> None:
@@ -153,6 +176,7 @@ class _Echo:
 
     def __init__(self, server: Server, request_bytes: int, response_bytes: int, requests: int) -> None:
         request, self._response_bytes = echo.sized(request_bytes), echo.sized(response_bytes).ByteSize()
+        self.server = server
         self._load = Load(server, echo.PATH, [framed(request)] * _BODIES, requests)
 
     def run(self, number: int) -> Run:
@@ -169,7 +193,7 @@ class _Validation:
     """ValidateSession, in each run with other tokens, activity taken in."""
 
     def __init__(self, server: Server, seeded: Seeded, requests: int, *, pulse: bool) -> None:
-        self._server = server
+        self.server = server
         self._seeded = seeded
         self._requests = requests
         self._stub = _Stub(server)
@@ -195,14 +219,14 @@ class _Validation:
         for start in range(0, sessions, _BATCH):
             numbers = range(start, min(start + _BATCH, sessions))
             self._stub.validate_many([self.request(number, passive=True) for number in numbers])
-            teller.progress(f"{self._server.name}: loading sessions into memory", numbers.stop, sessions)
+            teller.progress(f"{self.server.name}: loading sessions into memory", numbers.stop, sessions)
 
     def run(self, number: int) -> Run:
         """Each token must be VALID before and after, and its activity must have moved to within the run."""
         chosen = [(number * _BODIES + i + _BODIES) * _SPREAD % self._seeded.count for i in range(_BODIES)]
         before = [self._stub.validate(self.request(n)) for n in chosen]
         load = Load(
-            self._server, _SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests
+            self.server, _SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests
         )
         if self._pulse is None:
             run = drive(load)
@@ -225,7 +249,7 @@ class _Creation:
     """CreateSession, for eight subjects."""
 
     def __init__(self, server: Server, requests: int) -> None:
-        self._server = server
+        self.server = server
         self._stub = _Stub(server)
         self._load = Load(
             server, _SERVICE + "CreateSession", [framed(self.request(i)) for i in range(_BODIES)], requests
@@ -354,8 +378,9 @@ def _expect(holds: bool, otherwise: str) -> None:
 def _validate_vs_echo(settings: Settings, result: Result, teller: Teller) -> None:
     teller.step("validate_vs_echo: opening 10,000 sessions")
     seeded = asyncio.run(seed(settings.folder / "validate", 10_000, "", age_ms=61_000))
-    profile = settings.folder / "validate.prof" if settings.profile else None
-    with serving("sessiond", sessiond(seeded.data, profile=profile), settings.folder / "validate.log") as server:
+    with serving(
+        "sessiond", sessiond(seeded.data, profile=settings.profile), settings.folder / "validate.log"
+    ) as server:
         side = _Validation(server, seeded, settings.validations, pulse=True)
         side.warm_up(seeded.count, teller)
         _beside_echo(settings, result, side, settings.validations, teller)
@@ -363,8 +388,8 @@ def _validate_vs_echo(settings: Settings, result: Result, teller: Teller) -> Non
 
 
 def _create_vs_echo(settings: Settings, result: Result, teller: Teller) -> None:
-    data = settings.folder / "create" / "data"
-    with serving("sessiond", sessiond(data), _made(settings.folder / "create") / "server.log") as server:
+    command = sessiond(settings.folder / "create", profile=settings.profile)
+    with serving("sessiond", command, settings.folder / "create.log") as server:
         side = _Creation(server, settings.creations)
         _beside_echo(settings, result, side, settings.creations, teller)
     result.subject = "CreateSession, synchronous=FULL"
@@ -373,6 +398,9 @@ def _create_vs_echo(settings: Settings, result: Result, teller: Teller) -> None:
 def _beside_echo(
     settings: Settings, result: Result, side: _Validation | _Creation, requests: int, teller: Teller
 ) -> None:
+    if settings.profile is not None:
+        _profile(settings, side, teller)
+        return
     request_bytes, response_bytes = side.sizes()
     with serving("echo", echo_command(response_bytes), settings.folder / "echo.log") as server:
         _alternate(result, side, _Echo(server, request_bytes, response_bytes, requests), settings.pairs, teller)
@@ -419,11 +447,6 @@ def _weigh(seeded: Seeded, count: int) -> float:
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     _expect(process.returncode == 0, f"the cache could not be weighed:\n{process.stderr}")
     return float(process.stdout)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 FIGURES = (
