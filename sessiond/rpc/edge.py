@@ -44,15 +44,22 @@ def unary(name: str, request_type: type[Message], handler: Handler) -> grpc.RpcM
 def stream(name: str, request_type: type[Message], handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler of a call that answers with a stream; it writes messages to the context itself."""
 
-    async def call(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def answer(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
             await handler(parse(request_type, raw), context)
         except AuthorityError as error:
             await context.abort_with_status(status_of(error))
-        except grpc.aio.AbortError:
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - the edge is where everything is caught
             await _fail(name, context)
+
+    async def call(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        try:
+            await answer(raw, context)
+        except grpc.aio.InternalError:
+            # gRPC could not send: the caller has hung up, and nobody is left to be told. No fault of anyone's.
+            _log.debug("caller gone", rpc=name)
 
     return grpc.unary_stream_rpc_method_handler(call, response_serializer=_serialize)
 
