@@ -1,0 +1,232 @@
+"""The feed by itself: the seam between the tail in memory and the pages of the store, the horizon, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import product
+
+import pytest
+
+from sessiond.domain.errors import CursorOutOfRange
+from sessiond.domain.event import Event, EventFilter, EventType
+from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Revision
+from sessiond.feed import Checkpoint, Feed
+from sessiond.store import Head
+
+EVERYTHING = EventFilter()
+AN_HOUR = 3600.0
+
+
+def event(revision: int, subject: str = "ada") -> Event:
+    """An event at that place of the log."""
+    return Event(
+        Revision(revision),
+        EventType.SESSION_CREATED,
+        Instant(revision),
+        "default",
+        subject,
+        None,
+        Cause(CauseKind.REQUEST),
+        ClientContext(),
+    )
+
+
+class Log:
+    """A log, what was read of it, and what happens while a read is under way."""
+
+    def __init__(self, length: int = 0, horizon: int = 0) -> None:
+        self.events = [event(revision) for revision in range(horizon + 1, length + 1)]
+        self.reads: list[tuple[int, int]] = []
+        self.reading = asyncio.Event()
+        self.head = Head(Revision(length), Revision(horizon))
+
+    async def read(self, after: Revision, limit: int) -> Sequence[Event]:
+        """As `Store.events`."""
+        self.reads.append((after, limit))
+        self.reading.set()
+        await asyncio.sleep(0)
+        return [event for event in self.events if event.revision > after][:limit]
+
+    def append(self, feed: Feed, count: int) -> None:
+        """Commit so many events in one group."""
+        first = self.events[-1].revision + 1 if self.events else 1
+        group = [event(revision) for revision in range(first, first + count)]
+        self.events += group
+        feed.publish(group, feed.horizon)
+
+    def prune(self, feed: Feed, horizon: int) -> None:
+        """Drop the log up to there."""
+        self.events = [event for event in self.events if event.revision > horizon]
+        feed.publish([], Revision(horizon))
+
+
+async def drain(stream: AsyncIterator[Event | Checkpoint], items: list[Event | Checkpoint]) -> None:
+    """Add what comes to `items`, to the end of the stream."""
+    async for item in stream:
+        items.append(item)
+
+
+async def told(feed: Feed, after: int, wanted: EventFilter = EVERYTHING) -> list[Event | Checkpoint]:
+    """All that a subscriber of a feed that closes is told."""
+    feed.close()
+    return [item async for item in feed.subscribe(Revision(after), wanted, AN_HOUR)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 20])
+async def test_every_start_gets_exactly_the_rest(length: int) -> None:
+    """From each position, before, at and after the seam of store and tail, the rest comes once and in order."""
+    for tail, after in product((1, 3, 8), range(length + 1)):
+        log = Log()
+        feed = Feed(log.head, log.read, tail_length=tail)
+        for _ in range(length):
+            log.append(feed, 1)
+        items = await told(feed, after)
+        assert items[0] == Checkpoint(Revision(after))
+        assert items[1:-1] == log.events[after:]
+        assert items[-1] == Checkpoint(Revision(length))
+
+
+@pytest.mark.parametrize(("after", "reads"), [(10, 0), (9, 0), (6, 0), (5, 0), (4, 1), (0, 1)], ids=str)
+async def test_the_store_is_asked_only_for_what_the_tail_has_lost(after: int, reads: int) -> None:
+    """With a tail of the events 6 to 10, a subscriber at 5 needs no store, one at 4 does."""
+    log = Log()
+    feed = Feed(log.head, log.read, tail_length=5)
+    log.append(feed, 10)
+    items = await told(feed, after)
+    assert [item.revision for item in items[1:-1]] == list(range(after + 1, 11))
+    assert len(log.reads) == reads
+
+
+async def test_a_backlog_is_read_in_bounded_pages() -> None:
+    """A long backlog of a fresh process comes from the store page after page, none of them larger than another."""
+    log = Log(length=2100)
+    feed = Feed(log.head, log.read)
+    items = await told(feed, 0)
+    assert items[1:-1] == log.events
+    assert len({limit for _, limit in log.reads}) == 1
+    assert len(log.reads) > 3
+    assert [after for after, _ in log.reads] == [number * log.reads[0][1] for number in range(len(log.reads))]
+
+
+async def test_events_published_while_a_page_is_read_follow_it() -> None:
+    """What is committed while a subscriber reads from the store comes after the page, once."""
+    log = Log(length=600)
+    feed = Feed(log.head, log.read, tail_length=50)
+    stream = feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)
+    items = [await anext(stream)]
+    for batch in range(30):
+        items += [await anext(stream) for _ in range(10)]
+        log.append(feed, 7 + batch % 3)
+    feed.close()
+    items += [item async for item in stream]
+    assert items[1:-1] == log.events
+    assert items[-1] == Checkpoint(log.events[-1].revision)
+
+
+async def test_a_waiting_subscriber_is_woken_by_a_commit() -> None:
+    """A subscriber that waits at the head is told of the next event, long before its next checkpoint is due."""
+    log = Log()
+    feed = Feed(log.head, log.read)
+    stream = feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)
+    assert await anext(stream) == Checkpoint(Revision(0))
+    for number in range(1, 50):
+        waiting = asyncio.ensure_future(anext(stream))
+        for _ in range(number % 4):  # a commit before, as and after the subscriber begins to wait
+            await asyncio.sleep(0)
+        log.append(feed, 1)
+        assert await asyncio.wait_for(waiting, 5) == log.events[-1]
+
+
+async def test_many_waiting_subscribers_are_all_woken() -> None:
+    """One commit wakes every subscriber, and closing wakes them again."""
+    log = Log()
+    feed = Feed(log.head, log.read)
+
+    async def follow() -> list[Event | Checkpoint]:
+        return [item async for item in feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)]
+
+    followers = [asyncio.create_task(follow()) for _ in range(20)]
+    await asyncio.sleep(0)
+    log.append(feed, 3)
+    await asyncio.sleep(0)
+    feed.close()
+    for items in await asyncio.wait_for(asyncio.gather(*followers), 5):
+        assert items == [Checkpoint(Revision(0)), *log.events, Checkpoint(Revision(3))]
+
+
+async def test_the_horizon_overtakes_a_subscriber_out_loud() -> None:
+    """A subscriber whose next event was pruned gets CursorOutOfRange that names the horizon, never a later event."""
+    log = Log(length=1200)
+    feed = Feed(log.head, log.read)
+    stream = feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)
+    items = [await anext(stream) for _ in range(101)]  # a checkpoint and 100 events of the first page
+    log.prune(feed, 1100)
+    with pytest.raises(CursorOutOfRange, match="1100"):
+        await drain(stream, items)
+    revisions = [item.revision for item in items[1:]]
+    assert revisions == list(range(1, len(revisions) + 1))
+    assert revisions[-1] < 1100
+
+
+async def test_the_horizon_moves_while_a_page_is_read() -> None:
+    """Pruning between the check and the read of a page is noticed: the page that would leave a gap is not told."""
+    log = Log(length=1200)
+    feed = Feed(log.head, log.read)
+    stream = feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)
+    await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+    await log.reading.wait()
+    log.prune(feed, 700)
+    with pytest.raises(CursorOutOfRange):
+        await waiting
+
+
+@pytest.mark.parametrize("after", [3, 4, 10])
+async def test_horizon_and_head_can_be_resumed_from(after: int) -> None:
+    """A cursor exactly at the horizon is good, and so is one exactly at the head."""
+    log = Log(length=10, horizon=3)
+    items = await told(Feed(log.head, log.read), after)
+    assert [item.revision for item in items[1:-1]] == list(range(after + 1, 11))
+
+
+@pytest.mark.parametrize("after", [0, 2, 11])
+async def test_what_cannot_be_resumed_from_is_refused(after: int) -> None:
+    """One revision before the horizon, or after the head, is refused before anything is told."""
+    log = Log(length=10, horizon=3)
+    with pytest.raises(CursorOutOfRange, match=r"from revision 3 to 10"):
+        await told(Feed(log.head, log.read), after)
+
+
+def test_a_gap_between_commits_is_never_published() -> None:
+    """Events that do not follow the last ones are refused, whatever made them."""
+    log = Log(length=4)
+    feed = Feed(log.head, log.read)
+    for revision in (4, 6):
+        with pytest.raises(AssertionError):
+            feed.publish([event(revision)], Revision(0))
+    assert feed.revision == 4
+
+
+async def test_a_filter_that_lets_nothing_through_still_ends_at_the_head() -> None:
+    """The last checkpoint stands at the head though nothing was delivered."""
+    log = Log(length=900)
+    items = await told(Feed(log.head, log.read), 0, EventFilter(subjects=frozenset({"nobody"})))
+    assert items == [Checkpoint(Revision(0)), Checkpoint(Revision(900))]
+
+
+class LeakyFeed(Feed):
+    """Protection off: it trusts the tail one event further than the tail reaches."""
+
+    async def _page(self, position: Revision) -> Sequence[Event]:
+        if self._tail and position + 2 == self._tail[0].revision:
+            return list(self._tail)
+        return await super()._page(position)
+
+
+async def test_a_seam_that_leaks_is_noticed() -> None:
+    """With an off-by-one error at the seam of store and tail, the comparison of the tests above fails."""
+    log = Log()
+    feed = LeakyFeed(log.head, log.read, tail_length=5)
+    log.append(feed, 10)
+    assert (await told(feed, 4))[1:-1] != log.events[4:]
