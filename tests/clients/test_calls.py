@@ -35,6 +35,7 @@ from sessiond_client import (
     Verdict,
 )
 from tests.clients.either import CLIENTS, Either
+from tests.clients.relay import Swallowing
 from tests.support.clock import START, ManualClock
 from tests.support.server import config_for, serving
 
@@ -273,6 +274,28 @@ async def test_nobody_there_is_unavailable(kind: type[AsyncClient] | type[Client
             for call in (client.create, client.authority):
                 with pytest.raises(Unavailable):
                     await call()
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_what_may_be_repeated_is(kind: type[AsyncClient] | type[Client], app: App) -> None:
+    """A validation whose connection breaks under it is asked again; the caller does not notice."""
+    async with Either(kind, app.address) as direct:
+        created = await direct.create(subject="ada")
+    relay = Swallowing(app.address, connections=2)
+    async with relay.running() as target, Either(kind, target) as client:
+        assert (await client.validate(created.token)).valid
+    assert relay.breaks == 2
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_what_may_not_be_repeated_is_not(kind: type[AsyncClient] | type[Client], app: App) -> None:
+    """An opening whose connection breaks under it is Unavailable: nobody knows whether it took place."""
+    relay = Swallowing(app.address, connections=1)
+    async with relay.running() as target, Either(kind, target) as client:
+        with pytest.raises(Unavailable):
+            await client.create(subject="ada")
+        assert await client.all("list", subject="ada") == []
+    assert relay.breaks == 1
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

@@ -15,6 +15,7 @@ import pytest
 from sessiond.app import App
 from sessiond_client import AsyncClient, Checkpoint, Client, Event, EventType, InvalidArgument, Unavailable
 from tests.clients.either import CLIENTS, Either, Following
+from tests.clients.relay import Cutting
 from tests.support.server import ServerProcess
 
 Kind = type[AsyncClient] | type[Client]
@@ -114,52 +115,17 @@ async def test_each_event_comes_once_over_restarts(authority: Restartable, kind:
     assert len({event.session_id for event in events}) == len(events)
 
 
-class Cutter:
-    """A relay that breaks each connection off after so many bytes towards the client, wherever that falls."""
-
-    def __init__(self, target: str, after: int) -> None:
-        self._host, _, port = target.rpartition(":")
-        self._port = int(port)
-        self._after = after
-        self.cuts = 0
-
-    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, to_upstream = await asyncio.open_connection(self._host, self._port)
-        upwards = asyncio.create_task(self._copy(reader, to_upstream))
-        try:
-            left = self._after
-            with suppress(ConnectionError):
-                while left and (some := await upstream.read(left)):
-                    writer.write(some)
-                    await writer.drain()
-                    left -= len(some)
-            self.cuts += not left
-        finally:
-            upwards.cancel()
-            writer.transport.abort()
-            to_upstream.transport.abort()
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while some := await reader.read(65_536):
-                writer.write(some)
-                await writer.drain()
-        writer.transport.abort()  # the client has gone, so the relay goes too
-
-
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_each_event_comes_once_over_cut_connections(app: App, kind: Kind) -> None:
     """Connections that are cut in the middle of a message, again and again, cost no event and repeat none."""
     async with AsyncClient(app.address) as opener:
         for _ in range(300):
             last = await opener.create(subject="ada")
-    cutter = Cutter(app.address, after=7_919)
-    async with await asyncio.start_server(cutter.relay, "127.0.0.1", 0) as relay:
-        host, port = relay.sockets[0].getsockname()
-        async with Either(kind, f"{host}:{port}") as client, client.follow(start="earliest") as stream:
-            events = await events_until(stream, last.revision)
+    relay = Cutting(app.address, after=7_919)
+    async with relay.running() as target, Either(kind, target) as client, client.follow(start="earliest") as stream:
+        events = await events_until(stream, last.revision)
     assert [event.revision for event in events] == list(range(1, last.revision + 1))
-    assert cutter.cuts > 3
+    assert relay.breaks > 3
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

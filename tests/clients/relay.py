@@ -1,0 +1,84 @@
+"""A relay between a client and its authority that misbehaves as networks do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+__all__ = ["Cutting", "Relay", "Swallowing"]
+
+_REQUEST = 100
+"""Bytes: more than HTTP/2's acknowledgements and pings, less than a call's first headers."""
+
+
+class Relay:
+    """Passes connections on. A subclass says when one breaks off."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._upstream = (host, int(port))
+        self.breaks = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Run it; where."""
+        async with await asyncio.start_server(self._relay, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            yield f"{host}:{port}"
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, to_upstream = await asyncio.open_connection(*self._upstream)
+        ways = {
+            asyncio.create_task(self.upwards(reader, to_upstream)),
+            asyncio.create_task(self.downwards(upstream, writer)),
+        }
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        writer.transport.abort()  # a reset, not a goodbye
+        to_upstream.transport.abort()
+        await asyncio.wait(ways)
+
+    async def upwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """From the client; the connection breaks when this returns."""
+        with suppress(ConnectionError):
+            while some := await reader.read(65_536):
+                writer.write(some)
+                await writer.drain()
+
+    downwards = upwards
+
+
+class Cutting(Relay):
+    """Breaks each connection off after so many bytes towards the client, wherever that falls."""
+
+    def __init__(self, target: str, after: int) -> None:
+        super().__init__(target)
+        self._after = after
+
+    async def downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = self._after
+        with suppress(ConnectionError):
+            while left and (some := await reader.read(left)):
+                writer.write(some)
+                await writer.drain()
+                left -= len(some)
+        self.breaks += not left
+
+
+class Swallowing(Relay):
+    """Breaks the first connections off as they carry their first request, which never arrives."""
+
+    def __init__(self, target: str, connections: int) -> None:
+        super().__init__(target)
+        self._connections = connections
+
+    async def upwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeted = False
+        with suppress(ConnectionError):
+            while some := await reader.read(65_536):
+                if greeted and len(some) >= _REQUEST and self.breaks < self._connections:
+                    self.breaks += 1
+                    return
+                greeted = True
+                writer.write(some)
+                await writer.drain()
