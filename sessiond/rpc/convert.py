@@ -18,7 +18,7 @@ from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, SessionId
+from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, SessionId
 from sessiond.store import SessionQuery
 from sessiond.tokens import Token
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -32,6 +32,8 @@ __all__ = [
     "data_changes",
     "event_filter",
     "event_message",
+    "fill_event",
+    "fill_session",
     "first_data",
     "named_session",
     "page_size",
@@ -256,8 +258,13 @@ def checkpoint_interval(message: pb.SubscribeRequest) -> float:
 # To messages
 
 
-def _timestamp(at: int) -> Timestamp:
-    return Timestamp(seconds=at // 1000, nanos=at % 1000 * 1_000_000)
+# Fields are set on the message that is there, submessages included: built apart and copied in, as keyword arguments do,
+# a session costs three times as much, and it is in every validation's answer.
+
+
+def _set_time(field: Timestamp, at: int) -> None:
+    field.seconds = at // 1000
+    field.nanos = at % 1000 * 1_000_000
 
 
 def _duration(millis: int | None) -> Duration | None:
@@ -270,43 +277,51 @@ def _duration(millis: int | None) -> Duration | None:
 
 def session_message(session: Session) -> pb.Session:
     """What callers may see of a session, in the state that it is in."""
-    message = pb.Session(
-        session_id=str(session.id),
-        application=session.application,
-        subject=session.subject,
-        state=_STATE[session.state],
-        generation=session.generation,
-        create_time=_timestamp(session.created),
-        last_active_time=_timestamp(session.last_active),
-        data_version=session.data_version,
-    )
-    if session.idle_deadline is not None:
-        message.idle_expire_time.CopyFrom(_timestamp(session.idle_deadline))
-    if session.absolute_deadline is not None:
-        message.absolute_expire_time.CopyFrom(_timestamp(session.absolute_deadline))
-    if session.authentication is not None:
-        message.authentication.level = session.authentication.level
-        message.authentication.methods.extend(session.authentication.methods)
-        message.authentication.authenticate_time.CopyFrom(_timestamp(session.authentication.at))
-    if session.client is not _NOBODY:
-        message.client.CopyFrom(_client_message(session.client))
-    if session.ending is not None:
-        message.ending.end_time.CopyFrom(_timestamp(session.ending.at))
-        message.ending.cause.CopyFrom(_cause_message(session.ending.cause))
+    message = pb.Session()
+    fill_session(message, session)
     return message
 
 
-def _client_message(context: ClientContext) -> pb.ClientContext:
-    return pb.ClientContext(
-        ip_address=context.ip_address,
-        user_agent=context.user_agent,
-        certificate_thumbprint=context.certificate_thumbprint,
-        device_id=context.device_id,
-    )
+def fill_session(message: pb.Session, session: Session) -> None:
+    """The same, into a message that is there."""
+    message.session_id = str(session.id)
+    message.application = session.application
+    message.subject = session.subject
+    message.state = _STATE[session.state]
+    message.generation = session.generation
+    message.data_version = session.data_version
+    _set_time(message.create_time, session.created)
+    _set_time(message.last_active_time, session.last_active)
+    if session.idle_deadline is not None:
+        _set_time(message.idle_expire_time, session.idle_deadline)
+    if session.absolute_deadline is not None:
+        _set_time(message.absolute_expire_time, session.absolute_deadline)
+    if session.authentication is not None:
+        _fill_authentication(message.authentication, session.authentication)
+    if session.client != _NOBODY:
+        _fill_client(message.client, session.client)
+    if session.ending is not None:
+        _set_time(message.ending.end_time, session.ending.at)
+        _fill_cause(message.ending.cause, session.ending.cause)
 
 
-def _cause_message(cause: Cause) -> pb.Cause:
-    return pb.Cause(kind=_CAUSE_KIND[cause.kind], actor=cause.actor, reason=cause.reason)
+def _fill_authentication(message: pb.Authentication, value: Authentication) -> None:
+    message.level = value.level
+    message.methods.extend(value.methods)
+    _set_time(message.authenticate_time, value.at)
+
+
+def _fill_client(message: pb.ClientContext, context: ClientContext) -> None:
+    message.ip_address = context.ip_address
+    message.user_agent = context.user_agent
+    message.certificate_thumbprint = context.certificate_thumbprint
+    message.device_id = context.device_id
+
+
+def _fill_cause(message: pb.Cause, cause: Cause) -> None:
+    message.kind = _CAUSE_KIND[cause.kind]
+    message.actor = cause.actor
+    message.reason = cause.reason
 
 
 def _signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
@@ -315,44 +330,43 @@ def _signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
 
 def validation_message(answer: Answer) -> pb.ValidateSessionResponse:
     """The answer to a validation, with what the caller should do next."""
+    message = pb.ValidateSessionResponse()
+    message.verdict = VERDICT[answer.verdict]
     if answer.session is None:
         keep = answer.verdict is Verdict.SUPERSEDED
-        return pb.ValidateSessionResponse(
-            verdict=VERDICT[answer.verdict],
-            next_step=pb.NEXT_STEP_KEEP_TOKEN if keep else pb.NEXT_STEP_DISCARD_TOKEN,
-            signals=_signal_messages(answer.judgement.signals),
-        )
-    if answer.renewed is None:
-        return pb.ValidateSessionResponse(
-            verdict=pb.VERDICT_VALID, next_step=pb.NEXT_STEP_PROCEED, session=session_message(answer.session)
-        )
-    return pb.ValidateSessionResponse(
-        verdict=pb.VERDICT_VALID,
-        next_step=pb.NEXT_STEP_REPLACE_TOKEN,
-        session=session_message(answer.session),
-        renewed_token=answer.renewed.reveal(),
-    )
+        message.next_step = pb.NEXT_STEP_KEEP_TOKEN if keep else pb.NEXT_STEP_DISCARD_TOKEN
+        message.signals.extend(_signal_messages(answer.judgement.signals))
+        return message
+    message.next_step = pb.NEXT_STEP_PROCEED
+    fill_session(message.session, answer.session)
+    if answer.renewed is not None:
+        message.next_step = pb.NEXT_STEP_REPLACE_TOKEN
+        message.renewed_token = answer.renewed.reveal()
+    return message
 
 
 def event_message(event: Event) -> pb.Event:
     """An event."""
-    message = pb.Event(
-        revision=event.revision,
-        type=_EVENT_TYPE[event.type],
-        event_time=_timestamp(event.at),
-        application=event.application,
-        subject=event.subject,
-        session_id="" if event.session_id is None else str(event.session_id),
-        cause=_cause_message(event.cause),
-        client=_client_message(event.client),
-        generation=event.generation,
-        signals=_signal_messages(event.signals),
-    )
-    if event.authentication is not None:
-        message.authentication.level = event.authentication.level
-        message.authentication.methods.extend(event.authentication.methods)
-        message.authentication.authenticate_time.CopyFrom(_timestamp(event.authentication.at))
+    message = pb.Event()
+    fill_event(message, event)
     return message
+
+
+def fill_event(message: pb.Event, event: Event) -> None:
+    """The same, into a message that is there."""
+    message.revision = event.revision
+    message.type = _EVENT_TYPE[event.type]
+    _set_time(message.event_time, event.at)
+    message.application = event.application
+    message.subject = event.subject
+    message.session_id = "" if event.session_id is None else str(event.session_id)
+    message.generation = event.generation
+    _fill_cause(message.cause, event.cause)
+    if event.client != _NOBODY:
+        _fill_client(message.client, event.client)
+    if event.authentication is not None:
+        _fill_authentication(message.authentication, event.authentication)
+    message.signals.extend(_signal_messages(event.signals))
 
 
 def policy_message(policy: Policy) -> pb.Policy:

@@ -208,7 +208,7 @@ class SessionAuthority:
             async for item in items:
                 response = pb.SubscribeResponse(cursor=encode_cursor(identity, item.revision))
                 if isinstance(item, Event):
-                    response.event.CopyFrom(convert.event_message(item))
+                    convert.fill_event(response.event, item)
                 else:
                     response.checkpoint.revision = item.revision
                 try:
