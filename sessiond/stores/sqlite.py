@@ -28,6 +28,7 @@ from sessiond.stores.statements import Statement, load_statements
 __all__ = ["SqliteStore"]
 
 _APPLICATION_ID = 0x73657373  # "sess": tells our files from other SQLite databases
+_MAGIC = b"SQLite format 3\0"
 _STATEMENTS = load_statements()
 _IDS_A_STATEMENT = 500
 _MAX_REVISION = 2**63 - 1
@@ -72,10 +73,15 @@ class SqliteStore:
         lock.acquire()
         try:
             # Ours alone from the start: SQLite gives its log files the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            beginning = os.read(handle, len(_MAGIC))
+            os.close(handle)
         except OSError as error:
             lock.release()
             raise StoreRefused(f"cannot open {path} for writing: {error.strerror}") from error
+        if beginning not in (b"", _MAGIC):
+            lock.release()  # SQLite itself would take a file of a few bytes for an empty one, and write over it
+            raise StoreRefused(f"cannot use {path}: it is not a database; name another file")
         try:
             db = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
         except sqlite3.Error as error:
@@ -107,7 +113,8 @@ class SqliteStore:
         await self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         application_id = (await self._all("PRAGMA application_id"))[0][0]
         version = (await self._all("PRAGMA user_version"))[0][0]
-        if application_id != _APPLICATION_ID and (version or await self._all("SELECT 1 FROM sqlite_schema LIMIT 1")):
+        foreign = application_id or version or await self._all("SELECT 1 FROM sqlite_schema LIMIT 1")
+        if application_id != _APPLICATION_ID and foreign:
             raise StoreRefused(f"{self._path} is a SQLite database of another program; name another file")
         steps = migrations()
         if version > len(steps):
