@@ -93,7 +93,10 @@ class Changes:
     def merge(self, other: Changes) -> None:
         """Add what a later unit of the same transaction changes."""
         self.sessions.update(other.sessions)
-        self.activity.update(other.activity)
+        for session_id, activity in other.activity.items():
+            # The sweeper may bring older activity than a validation of the same group.
+            if session_id not in self.activity or self.activity[session_id][0] < activity[0]:
+                self.activity[session_id] = activity
         for session_id, changed in other.data.items():
             self.data.setdefault(session_id, {}).update(changed)
         self.retention.update(other.retention)
