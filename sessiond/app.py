@@ -87,7 +87,13 @@ class App:
                 self._entropy,
             )
             self.sweeper = Sweeper(
-                self._store, self._journal, self._cache, config.policies, self._clock, config.event_retention
+                self._store,
+                self._journal,
+                self._cache,
+                config.policies,
+                self._clock,
+                config.event_retention,
+                self._on_store_failure,
             )
             service = SessionAuthority(self.authority, __version__, config.subscriber_write_timeout / 1000)
             self._server = RpcServer(service)
@@ -126,6 +132,7 @@ class App:
         self._feed.publish(commit.events, commit.horizon)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
+        if self.failure.done():
+            return
         _log.error("store failed", error=str(failure), effect="stopping; everything acknowledged is safe")
-        if not self.failure.done():
-            self.failure.set_result(failure)
+        self.failure.set_result(failure)

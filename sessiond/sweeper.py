@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -25,7 +25,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """What must happen though nobody asks. Each step may also be called by itself, and does all that is due."""
+    """What must happen though nobody asks. Each step may also be called by itself, and does all that is due.
+
+    `on_fatal` is called if the store fails under a read of the sweeper's own, or has failed under somebody else's.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Sweeper:
         policies: Mapping[str, Policy],
         clock: Clock,
         event_retention: Millis,
+        on_fatal: Callable[[StoreFailed], None],
         interval: float = 1.0,
     ) -> None:
         self._store = store
@@ -43,17 +47,25 @@ class Sweeper:
         self._policies = policies
         self._clock = clock
         self._event_retention = event_retention
+        self._on_fatal = on_fatal
         self._interval = interval
 
     async def run(self) -> None:
-        """Go on until cancelled, or until the store fails (which the journal has told by then)."""
+        """Go on until cancelled, or until the store fails.
+
+        It asks the store in every round, and so is the one to tell where a read has failed and nobody writes; where
+        a commit has failed the journal has told.
+        """
         while True:
             await asyncio.sleep(self._interval)
             try:
                 expired = await self.sweep()
                 await self.save_activity()
                 pruned = await self.prune()
-            except (StoreFailed, Unavailable):
+            except StoreFailed as failure:
+                self._on_fatal(failure)
+                return
+            except Unavailable:
                 return
             except Exception:  # noqa: BLE001 - one bad round must not be the last
                 _log.exception("sweep failed")

@@ -13,13 +13,16 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from sessiond.domain.errors import AuthorityError
+from sessiond.domain.errors import AuthorityError, Unavailable
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
+from sessiond.store import StoreFailed
 
 __all__ = ["not_served", "stream", "unary"]
 
 _log = structlog.get_logger(__name__)
+# Of a read: a change is refused by the journal. The sweeper meets the same failure within its interval, and tells it.
+_STORE_FAILED = status_of(Unavailable("the store failed; the authority is stopping"))
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
@@ -32,6 +35,8 @@ def unary(name: str, request_type: type[Message], handler: Handler) -> grpc.RpcM
             return response.SerializeToString()  # type: ignore[no-any-return]
         except AuthorityError as error:
             await context.abort_with_status(status_of(error))
+        except StoreFailed:
+            await context.abort_with_status(_STORE_FAILED)
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - the edge is where everything is caught
@@ -49,6 +54,8 @@ def stream(name: str, request_type: type[Message], handler: Handler) -> grpc.Rpc
             await handler(parse(request_type, raw), context)
         except AuthorityError as error:
             await context.abort_with_status(status_of(error))
+        except StoreFailed:
+            await context.abort_with_status(_STORE_FAILED)
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - the edge is where everything is caught
