@@ -16,7 +16,10 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.server import AsyncStub
 from tests.support.streams import Fact, read_up_to, subscribe
 
-__all__ = ["Ledger", "Life", "Record", "Recovered", "Unsure", "losses", "recover", "work"]
+__all__ = ["OUTCOME_UNKNOWN", "Ledger", "Life", "Record", "Recovered", "Unsure", "losses", "recover", "work"]
+
+OUTCOME_UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""How calls end under way to an authority that goes. CANCELLED is gRPC's own, for calls that arrive as it closes."""
 
 
 class Unsure(StrEnum):
@@ -80,7 +83,7 @@ async def work(stub: AsyncStub, ledger: Ledger, own: list[Life], dice: random.Ra
             else:
                 await _revoke(stub, ledger, own.pop(dice.randrange(len(own))))
     except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        if error.code() not in OUTCOME_UNKNOWN:
             raise
         return error.details() or ""
 
