@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -247,7 +248,6 @@ async def test_what_others_wrote_cannot_command_a_terminal(operator: Operator) -
         (("show", NOBODY), ("session_id:", "--application", "shop")),
         (("watch", "--after", "nonsense"), ("cursor:",)),
         (("list", "--application", "nix"), ("application:",)),
-        (("list", "--timeout", "0.000001"), ("--timeout",)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
@@ -267,6 +267,19 @@ def test_nobody_there_is_told_with_the_remedy(command: tuple[str, ...]) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "--target" in result.stderr
     assert "127.0.0.1:1" in result.stderr
+
+
+def test_no_answer_is_told_with_the_remedy() -> None:
+    """Where somebody accepts and never answers, the command ends after --timeout and names it."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        target = f"127.0.0.1:{mute.getsockname()[1]}"
+        result = CliRunner().invoke(main, ["--target", target, "--timeout", "0.2", "list"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: {target} did not answer within 0.2 s: --timeout allows it more\n",
+    )
 
 
 @pytest.mark.parametrize(
