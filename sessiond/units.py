@@ -90,7 +90,7 @@ def _settle(work: Work, call: Call, presented: Presented) -> Outcome:
     if judgement.verdict is not Verdict.VALID:
         return Outcome(judgement, None)
     if judgement.activates:
-        session = lifecycle.activate(session, presented.generation, call.policy, work.now)
+        session = lifecycle.activate(session, presented.generation, work.now)
         work.put(session)
         work.record(EventType.SESSION_RENEWED, session, Cause(CauseKind.RENEWAL), call.client)
     return Outcome(judgement, session)

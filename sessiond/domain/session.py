@@ -150,9 +150,9 @@ def touch(session: Session, policy: Policy, at: Instant) -> Session:
     return replace(session, last_active=at, idle_deadline=_after(at, policy.idle_timeout))
 
 
-def activate(session: Session, generation: int, policy: Policy, now: Instant) -> Session:
-    """The successor's first use: its generation becomes the current one."""
-    return touch(replace(session, generation=generation, generation_began=now), policy, now)
+def activate(session: Session, generation: int, now: Instant) -> Session:
+    """The successor's first use: its generation becomes the current one. Whether it is activity, the call tells."""
+    return replace(session, generation=generation, generation_began=now)
 
 
 def roll(session: Session, digest: bytes, policy: Policy, now: Instant) -> Session:
