@@ -1,0 +1,166 @@
+"""The table "Judging a token" of the design, row for row, each boundary to the millisecond."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sessiond.domain.judge import Judgement, Presented, Verdict, ended_verdict, judge
+from sessiond.domain.policy import PRESETS, Policy
+from sessiond.domain.session import Ending, Session
+from sessiond.domain.signals import Signal, SignalType
+from sessiond.domain.values import Cause, CauseKind, Instant, Millis
+from tests.contracts import samples
+from tests.support.clock import START
+
+DIGEST, ROLLED, OTHER = b"d" * 32, b"r" * 32, b"o" * 32
+POLICY = replace(
+    PRESETS["owasp-low"],
+    renewal_timeout=Millis(1_000),
+    renewal_overlap=Millis(100),
+    roll_tolerance=Millis(50),
+)
+SESSION = samples.session(
+    generation=5,
+    digest=DIGEST,
+    idle_deadline=START + 10_000,
+    absolute_deadline=START + 20_000,
+    rolled_digest=ROLLED,
+    rolled_at=START,
+)
+
+
+def judged(
+    generation: int = 5,
+    digest: bytes = DIGEST,
+    after: int = 0,
+    session: Session = SESSION,
+    policy: Policy = POLICY,
+) -> Judgement:
+    """The judgement of a token so many milliseconds after the session's generation began."""
+    return judge(session, Presented(session.id, generation, digest), policy, Instant(START + after))
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [
+        (CauseKind.REQUEST, Verdict.REVOKED),
+        (CauseKind.CONCURRENCY_LIMIT, Verdict.REVOKED),
+        (CauseKind.SIGNAL, Verdict.REVOKED),
+        (CauseKind.IDLE_TIMEOUT, Verdict.EXPIRED_IDLE),
+        (CauseKind.ABSOLUTE_TIMEOUT, Verdict.EXPIRED_ABSOLUTE),
+        (CauseKind.LOGIN_TIMEOUT, Verdict.EXPIRED_ABSOLUTE),
+    ],
+)
+@pytest.mark.parametrize("digest", [DIGEST, ROLLED, OTHER])
+@pytest.mark.parametrize("after", [0, 10_000, 20_000])
+def test_an_ended_session(kind: CauseKind, verdict: Verdict, digest: bytes, after: int) -> None:
+    """Every token of an ended session is told how it ended, whatever deadline passes later, and raises no alarm."""
+    ended = replace(SESSION, ending=Ending(START, Cause(kind)))
+    assert judged(digest=digest, after=after, session=ended) == Judgement(verdict)
+    assert ended_verdict(ended) is verdict
+
+
+def test_a_live_session_named_by_id() -> None:
+    """A session that has not ended is VALID by its id."""
+    assert ended_verdict(SESSION) is Verdict.VALID
+
+
+@pytest.mark.parametrize("digest", [DIGEST, ROLLED, OTHER])
+@pytest.mark.parametrize(
+    ("idle", "absolute", "after", "verdict"),
+    [
+        (10, 20, 10, Verdict.EXPIRED_IDLE),
+        (10, 20, 20, Verdict.EXPIRED_IDLE),
+        (20, 10, 10, Verdict.EXPIRED_ABSOLUTE),
+        (20, 10, 20, Verdict.EXPIRED_ABSOLUTE),
+        (10, 10, 10, Verdict.EXPIRED_IDLE),
+        (None, 10, 10, Verdict.EXPIRED_ABSOLUTE),
+        (10, None, 10, Verdict.EXPIRED_IDLE),
+    ],
+)
+def test_a_passed_deadline(digest: bytes, idle: int | None, absolute: int | None, after: int, verdict: Verdict) -> None:
+    """From its deadline on a session is expired by the earlier of the two, for every token alike."""
+    session = replace(
+        SESSION,
+        idle_deadline=None if idle is None else Instant(START + idle),
+        absolute_deadline=None if absolute is None else Instant(START + absolute),
+    )
+    assert judged(digest=digest, after=after, session=session) == Judgement(verdict)
+
+
+@pytest.mark.parametrize("field", ["idle_deadline", "absolute_deadline"])
+def test_one_millisecond_before_a_deadline(field: str) -> None:
+    """Up to one millisecond before its deadline a session is VALID."""
+    session = samples.session(generation=5, digest=DIGEST, **{field: START + 10})
+    assert judged(after=9, session=session).verdict is Verdict.VALID
+    assert judged(after=10, session=session).verdict is not Verdict.VALID
+
+
+@pytest.mark.parametrize(("after", "hand_out"), [(0, None), (999, None), (1_000, 6), (5_000, 6)])
+def test_the_current_token(after: int, hand_out: int | None) -> None:
+    """The current token is VALID; from the renewal timeout on its successor comes along."""
+    assert judged(after=after) == Judgement(Verdict.VALID, hand_out=hand_out)
+
+
+def test_without_renewal_no_successor() -> None:
+    """Under a policy without renewal no successor comes along, however old the token is."""
+    policy = replace(POLICY, renewal_timeout=None)
+    assert judged(after=9_999, policy=policy) == Judgement(Verdict.VALID)
+
+
+@pytest.mark.parametrize("after", [0, 999, 5_000])
+def test_the_successors_first_use(after: int) -> None:
+    """The next generation's token is VALID and becomes the current one."""
+    assert judged(generation=6, after=after) == Judgement(Verdict.VALID, activates=True)
+
+
+@pytest.mark.parametrize("after", [0, 99])
+def test_the_token_before_inside_the_overlap(after: int) -> None:
+    """Inside the overlap the token before the current one is VALID, and the current one comes along again."""
+    assert judged(generation=4, after=after) == Judgement(Verdict.VALID, hand_out=5)
+
+
+def replay(presented: str) -> Judgement:
+    """A replay against generation 5."""
+    return Judgement(Verdict.REPLAYED, signals=(Signal(SignalType.TOKEN_REPLAY, "generation 5", presented),))
+
+
+@pytest.mark.parametrize("after", [100, 101, 5_000])
+def test_the_token_before_after_the_overlap(after: int) -> None:
+    """From the overlap's end on the token before the current one is a replay."""
+    assert judged(generation=4, after=after) == replay("generation 4")
+
+
+@pytest.mark.parametrize("generation", [0, 3, 7, 2**32 - 1])
+@pytest.mark.parametrize("after", [0, 99])
+def test_any_other_generation(generation: int, after: int) -> None:
+    """A proven token of any other generation is a replay, even inside the overlap."""
+    assert judged(generation=generation, after=after) == replay(f"generation {generation}")
+
+
+@pytest.mark.parametrize("generation", [3, 4, 5, 6])
+@pytest.mark.parametrize("after", [0, 49])
+def test_a_token_rolled_away_inside_the_tolerance(generation: int, after: int) -> None:
+    """Inside the roll's tolerance a token that was rolled away is denied without alarm, of whatever generation."""
+    assert judged(generation, ROLLED, after) == Judgement(Verdict.SUPERSEDED)
+
+
+@pytest.mark.parametrize("after", [50, 51, 5_000])
+def test_a_token_rolled_away_after_the_tolerance(after: int) -> None:
+    """From the tolerance's end on a token that was rolled away is a replay."""
+    assert judged(4, ROLLED, after) == replay("generation 4, rolled away")
+
+
+@pytest.mark.parametrize("generation", [4, 5, 6])
+def test_any_other_secret(generation: int) -> None:
+    """A token with a secret that is neither the current nor the one rolled away is a replay at once."""
+    assert judged(generation, OTHER) == replay(f"generation {generation}, rolled away")
+
+
+def test_no_digest_shows() -> None:
+    """What stands for a secret is in no repr."""
+    shown = repr(SESSION) + repr(Presented(SESSION.id, 5, DIGEST))
+    assert DIGEST.decode() not in shown
+    assert ROLLED.decode() not in shown
