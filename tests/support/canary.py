@@ -1,0 +1,85 @@
+"""Canaries: known secrets, in all the spellings in which they could leak, and the search for them."""
+
+from __future__ import annotations
+
+from base64 import b64encode, urlsafe_b64decode
+from collections.abc import Iterable
+from pathlib import Path
+
+from sessiond.tokens import KeyRing, TokenForged, TokenMalformed
+
+__all__ = ["Canary"]
+
+_PIECE = 14
+"""Characters of a piece of a token: a cut-off token is a leak too, and 84 random bits come about by no accident."""
+
+
+class Canary:
+    """Every secret that a test has seen. What they are is told by a label, never by the secret itself."""
+
+    def __init__(self) -> None:
+        self._needles: dict[bytes, str] = {}
+        self._keys: KeyRing | None = None
+        self.tokens: list[str] = []
+
+    def know_key_file(self, path: Path) -> None:
+        """Take the authority's keys for secrets, and open tokens with them from now on."""
+        keys = [bytes.fromhex(line) for line in path.read_text(encoding="ascii").split()]
+        for key in keys:
+            self._know_bytes("key", key[:32])
+            self._know_bytes("key", key[32:])
+        self._keys = KeyRing(keys)
+        for token in self.tokens:
+            self._know_secret_of(token)
+
+    def know_token(self, text: str) -> str:
+        """Take a token, issued or only presented, for a secret; the same token."""
+        self.tokens.append(text)
+        middle = len(text) // 2
+        for piece in (text[:_PIECE], text[middle : middle + _PIECE], text[-_PIECE:]):
+            self._needles[piece.encode()] = "token text"
+        try:
+            sealed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except ValueError:
+            sealed = b""
+        if len(sealed) == 52:
+            self._know_bytes("sealed token", sealed[:16])
+            self._know_bytes("sealed token", sealed[-16:])
+        self._know_secret_of(text)
+        return text
+
+    def know_text(self, label: str, text: str) -> None:
+        """Take a text for a secret as it is."""
+        self._needles[text.encode()] = label
+
+    def found_in(self, place: str, *haystacks: bytes | str) -> list[str]:
+        """What is found there, one sentence each; empty where nothing leaked."""
+        found = set()
+        for haystack in haystacks:
+            raw = haystack.encode() if isinstance(haystack, str) else haystack
+            found |= {f"{label} in {place}" for needle, label in self._needles.items() if needle in raw}
+        return sorted(found)
+
+    def found_in_files(self, files: Iterable[Path]) -> list[str]:
+        """What is found in the bytes of files."""
+        return [leak for file in files for leak in self.found_in(file.name, file.read_bytes())]
+
+    def _know_secret_of(self, text: str) -> None:
+        if self._keys is None:
+            return
+        try:
+            self._know_bytes("secret", self._keys.open(text)._secret)
+        except (TokenMalformed, TokenForged):
+            return
+
+    def _know_bytes(self, label: str, raw: bytes) -> None:
+        spellings = (
+            raw,
+            raw.hex().encode(),
+            raw.hex().upper().encode(),
+            b64encode(raw).rstrip(b"=")[:-1],
+            b64encode(raw, b"-_").rstrip(b"=")[:-1],
+            repr(raw)[2:-1].encode(),
+        )
+        for spelling in spellings:
+            self._needles[spelling] = label
