@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from sessiond_client import Client, SessiondError
-
 from demo.stage import Authority, Tail, Teller
 from demo.story import APPLICATION, Story
+from sessiond_client import Client, SessiondError
 
 
 def main() -> int:

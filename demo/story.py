@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sessiond_client import Authentication, Client, ClientContext, NextStep, Token, Validation, Verdict
-
 from demo.stage import Authority, Tail, Teller, until
+from sessiond_client import Authentication, Client, ClientContext, NextStep, Token, Validation, Verdict
 
 __all__ = ["APPLICATION", "Story"]
 
@@ -81,10 +80,10 @@ class Story:
         successor = self._keep(again.renewed_token)
         self._teller.step("it got the very same successor again: nothing forked")
         used = self._client.validate(successor, client=_LAPTOP)
+        straggler = self._client.validate(token, client=_LAPTOP)  # at once: the overlap is short
         assert used.valid, f"the successor is {used.verdict}"
         self._tail.expect("SESSION_RENEWED", session_id)
         self._teller.step("the successor was used for the first time, which makes it the current token")
-        straggler = self._client.validate(token, client=_LAPTOP)
         assert straggler.valid, f"inside the overlap the old token is {straggler.verdict}"
         assert straggler.renewed_token == successor, "inside the overlap the current token goes out again"
         self._teller.step("another tab, still with the old one, is let in inside the overlap and gets the current one")

@@ -10,8 +10,6 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 
 import grpc
 import grpc.aio
-from sessiond_stubs.v1 import session_authority_pb2 as pb
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 from sessiond_client import calls
 from sessiond_client.answers import Page
@@ -20,6 +18,8 @@ from sessiond_client.connection import Connection, as_method
 from sessiond_client.errors import from_rpc
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscribe_request
 from sessiond_client.values import Checkpoint, Event
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 __all__ = ["AsyncClient", "AsyncEvents"]
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sessiond_stubs.v1 import session_authority_pb2 as pb
-
 from sessiond_client import convert
 from sessiond_client.answers import (
     Authority,
@@ -32,6 +30,7 @@ from sessiond_client.answers import (
 from sessiond_client.enums import SessionState
 from sessiond_client.tokens import Token
 from sessiond_client.values import Authentication, ClientContext, Event, Session
+from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "Call",

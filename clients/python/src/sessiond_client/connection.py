@@ -36,11 +36,13 @@ _SERVICE_CONFIG = {
         {
             "name": [{"service": "sessiond.v1.SessionAuthority", "method": method} for method in REPEATABLE],
             "retryPolicy": {
-                "maxAttempts": 4,
+                "maxAttempts": 5,  # over about two seconds: a restart
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "backoffMultiplier": 2.5,
+                # CANCELLED is what gRPC's server says to a call that comes in while it shuts down. What the caller
+                # itself cancels is not repeated.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 from sessiond_client.enums import CauseKind, EventType, NextStep, SessionState, SignalType, Verdict
 from sessiond_client.tokens import Token
@@ -24,6 +23,7 @@ from sessiond_client.values import (
     Session,
     Signal,
 )
+from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "application",

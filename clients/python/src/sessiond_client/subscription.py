@@ -8,7 +8,6 @@ from secrets import SystemRandom
 from typing import Literal, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
-from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 from sessiond_client import convert
 from sessiond_client.enums import EventType
@@ -22,6 +21,7 @@ from sessiond_client.errors import (
     Unavailable,
 )
 from sessiond_client.values import Checkpoint, Event
+from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["ENDED", "EventQuery", "Position", "subscribe_request"]
 

@@ -8,8 +8,6 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 import grpc
-from sessiond_stubs.v1 import session_authority_pb2 as pb
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 from sessiond_client import calls
 from sessiond_client.answers import Page
@@ -18,6 +16,8 @@ from sessiond_client.connection import DEFAULT_TIMEOUT, Connection, as_method
 from sessiond_client.errors import from_rpc
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscribe_request
 from sessiond_client.values import Checkpoint, Event
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 __all__ = ["Client", "Events"]
 
