@@ -25,7 +25,7 @@ _POLICY = """\
 [applications.{application}]
 preset = "owasp-low"
 renewal_timeout = "1s"
-renewal_overlap = "2s"
+renewal_overlap = "1s"
 """
 
 
