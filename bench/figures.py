@@ -220,6 +220,7 @@ class _Validation:
 
         Gives the microseconds that each of them took in its batch.
         """
+        text = f"{self.server.name}: {sessions:,} sessions in batches"
         taken = 0.0
         for start in range(0, sessions, _BATCH):
             numbers = range(start, min(start + _BATCH, sessions))
@@ -227,7 +228,7 @@ class _Validation:
             began = time.perf_counter()
             self._stub.validate_many(requests)
             taken += time.perf_counter() - began
-            teller.progress(f"{self.server.name}: validating what its cache is to hold", numbers.stop, sessions)
+            teller.progress(text, numbers.stop, sessions)
         return taken / sessions * 1e6
 
     def run(self, number: int) -> Run:
@@ -425,8 +426,8 @@ def _validate_1m_vs_1k(settings: Settings, result: Result, teller: Teller) -> No
     teller.step("validate_1m_vs_1k: weighing the cache")
     result.details["resident_bytes_per_cached_session"] = _weigh(many, cached)
     with (
-        serving("many", sessiond(many.data, many.config), settings.folder / "many.log") as large,
-        serving("few", sessiond(few.data, few.config), settings.folder / "few.log") as small,
+        serving("full store", sessiond(many.data, many.config), settings.folder / "many.log") as large,
+        serving("small store", sessiond(few.data, few.config), settings.folder / "few.log") as small,
     ):
         subject = _Validation(large, many, settings.validations, pulse=False)
         baseline = _Validation(small, few, settings.validations, pulse=False)
