@@ -1,0 +1,97 @@
+"""The authority and a simple model of it, side by side through any story that Hypothesis thinks of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from sessiond import authority, units
+from sessiond.domain import judge as judging
+from sessiond.domain.policy import Policy
+from sessiond.domain.session import passed_deadline
+from sessiond.domain.values import Instant, Millis
+from sessiond.sweeper import Sweeper
+from sessiond.tokens import KeyRing
+from tests.machine.machine import AuthorityMachine
+
+_SETTINGS = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+# A fault must be found, not made small.
+_CONTROL = settings(_SETTINGS, max_examples=400, phases=[Phase.generate], report_multiple_bugs=False)
+
+
+def test_authority_and_model_agree() -> None:
+    """Through creation, use, renewal, rolls, revocation, waiting, sweeps and crashes every answer is the model's."""
+    run_state_machine_as_test(AuthorityMachine, settings=_SETTINGS)
+
+
+def _no_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(session: Any, presented: Any, policy: Policy, now: Instant) -> Any:
+        return judging.judge(session, presented, replace(policy, renewal_overlap=Millis(0)), now)
+
+    monkeypatch.setattr(authority, "judge", broken)
+    monkeypatch.setattr(units, "judge", broken)
+
+
+def _a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: Any = lambda session, now: passed_deadline(session, Instant(now - 1))  # noqa: E731 - a fault in a line
+    monkeypatch.setattr(judging, "passed_deadline", late)
+
+
+def _no_revocation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_revoke", lambda work, call, session: session)
+
+
+def _lazy_activity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Policy, "touch_granularity", property(lambda self: 10**12))
+
+
+def _lost_at_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: Sweeper, *, all_of_it: bool = False) -> int:
+        return 0
+
+    monkeypatch.setattr(Sweeper, "save_activity", broken)
+
+
+def _forked_successors(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = KeyRing.successor
+    monkeypatch.setattr(KeyRing, "successor", lambda self, opened, generation: right(self, opened, generation + 1))
+
+
+def _rolls_that_tolerate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = judging._judge_other_secret
+    monkeypatch.setattr(
+        judging, "_judge_other_secret", lambda s, p, policy, now: right(s, p, policy, Instant(s.rolled_at or 0))
+    )
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        _no_overlap,
+        _a_late_deadline,
+        _no_revocation,
+        _lazy_activity,
+        _lost_at_stop,
+        _forked_successors,
+        _rolls_that_tolerate_for_ever,
+    ],
+)
+def test_the_machine_finds_a_fault(
+    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """An authority that is broken on purpose is told from the model: the machine can fail."""
+    break_it(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(AuthorityMachine, settings=_CONTROL)
