@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -20,6 +23,8 @@ from sessiond_client import (
 )
 
 __all__ = ["Command", "Group", "explain"]
+
+_TOKEN_LIKE = re.compile(r"[A-Za-z0-9_-]{60}")  # a token has 70 such characters, an id 36, a cursor about 40
 
 
 def explain(error: SessiondError, asked: Settings) -> str:
@@ -47,22 +52,44 @@ def explain(error: SessiondError, asked: Settings) -> str:
     return " ".join(text.split())
 
 
+@contextmanager
+def _keeping_tokens_to_itself(context: click.Context, arguments: list[str]) -> Iterator[None]:
+    """Say what is wrong with a command line without repeating an argument that may be a token in the wrong place."""
+    try:
+        yield
+    except click.UsageError:
+        if not any(_TOKEN_LIKE.search(argument) for argument in arguments):
+            raise
+        raise click.UsageError(
+            "an argument looks like a token; a token is never one: it is read from standard input or a prompt", context
+        ) from None
+
+
 class Command(click.Command):
-    """A command that never repeats an argument it did not expect: it may be a token in the wrong place."""
+    """A command that does not repeat a token that was given as an argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and refuse what is left over without showing it."""
-        ctx.allow_extra_args = True
-        left_over = super().parse_args(ctx, args)
-        if left_over:
-            ctx.fail("too many arguments; a token is never one: it is read from standard input or a prompt")
-        return left_over
+        """Parse; wrong usage is told with care."""
+        with _keeping_tokens_to_itself(ctx, list(args)):
+            return super().parse_args(ctx, args)
 
 
 class Group(click.Group):
     """A group of such commands, whose failed calls end in one line and exit code 1."""
 
     command_class = Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; wrong usage is told with care."""
+        with _keeping_tokens_to_itself(ctx, list(args)):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; wrong usage is told with care."""
+        with _keeping_tokens_to_itself(ctx, list(args)):
+            return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn an authority's refusal into a line for people."""
