@@ -125,7 +125,7 @@ def _print_table(console: Console, results: list[Result]) -> None:
     )
     for column in ("figure", "bar"):
         table.add_column(column, no_wrap=True)
-    for column in ("ratio", "of the pairs", "calls/s", "CPU us/call"):
+    for column in ("ratio", "spread", "calls/s", "CPU us/call"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         ratios = [pair["ratio"] for pair in result.pairs]
