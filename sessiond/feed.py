@@ -121,6 +121,9 @@ class Feed:
         page = await self._read(position, _PAGE)
         # Pruning may have come between the check and the read: a page that does not follow on would be a gap.
         self.check(position)
+        if not page or page[-1].revision != position + len(page):
+            # A damaged log: to go on would be a gap that nobody is told of, or a wait for what never comes.
+            raise AssertionError(f"the log does not go on after revision {position}, its head is {self._revision}")
         return page
 
     async def _wait(self, position: Revision, timeout: float) -> None:
