@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from tests.support.streams import PADDING, open_sessions
 WORKERS = 12
 PATIENCE = 30.0
 
-SMALL_DATABASE = """
+_SMALL = """
 import sqlite3, sys
 connect = sqlite3.connect
 def connect_small(*arguments, **options):
@@ -32,10 +33,30 @@ def connect_small(*arguments, **options):
     database.execute("PRAGMA max_page_count = 60")
     return database
 sqlite3.connect = connect_small
+"""
+_RUN = """
 from sessiond.cli import main
 main(sys.argv[4:])
 """
+SMALL_DATABASE = _SMALL + _RUN
 """Serves from a database that is full at 240 KiB: SQLite's own answer to a full disk, without a full disk."""
+HEEDLESS = (
+    _SMALL
+    + """
+import aiosqlite
+def heedless(method):
+    async def attempt(self, sql, *parameters):
+        try:
+            return await method(self, sql, *parameters)
+        except sqlite3.OperationalError:
+            return None
+    return attempt
+aiosqlite.Connection.execute = heedless(aiosqlite.Connection.execute)
+aiosqlite.Connection.executemany = heedless(aiosqlite.Connection.executemany)
+"""
+    + _RUN
+)
+"""Protection off: the same, and every error of a write is passed over."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +86,29 @@ def limit_file_size(server: ServerProcess, data: Path) -> None:
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, size))
 
 
+def tracer_of(pid: int) -> str:
+    """The process that traces another one; `0` where none does."""
+    return Path(f"/proc/{pid}/status").read_text(encoding="ascii").partition("TracerPid:")[2].split()[0]
+
+
+def strace_can_attach() -> bool:
+    """Whether strace is here and may take hold of a process that is not its own child."""
+    if shutil.which("strace") is None:
+        return False
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        strace = subprocess.Popen(
+            ["strace", "-qq", "-o", "/dev/null", "-p", str(sleeper.pid)], stderr=subprocess.DEVNULL
+        )
+        while strace.poll() is None and tracer_of(sleeper.pid) == "0":
+            time.sleep(0.01)
+        attached = strace.poll() is None
+        sleeper.kill()
+    strace.wait()
+    return attached
+
+
 needs_strace = pytest.mark.skipif(
-    shutil.which("strace") is None, reason="strace is not installed; the other ways to fail need nothing"
+    not strace_can_attach(), reason="strace is absent or may not attach; the other ways to fail need nothing"
 )
 FULL = "database or disk is full"
 BROKEN = "disk I/O error"
@@ -88,11 +130,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - there is nothing to be woken by
             await asyncio.sleep(0.01)
-
-
-def is_traced(server: ServerProcess) -> bool:
-    """Whether strace has the server in hand."""
-    return "TracerPid:\t0" not in Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
 
 
 def has_ended(server: ServerProcess) -> bool:
@@ -127,7 +164,8 @@ async def test_a_failing_disk_loses_nothing_acknowledged(tmp_path: Path, disk: D
             ]
             await until(lambda: len(ledger.facts) >= 50)
             with struck(disk, server, tmp_path / "data"):
-                last_words = await asyncio.gather(*workers)
+                async with asyncio.timeout(PATIENCE):
+                    last_words = await asyncio.gather(*workers)
                 await until(lambda: has_ended(server))
         log = server.log()
     finally:
@@ -153,6 +191,25 @@ async def test_a_failing_disk_loses_nothing_acknowledged(tmp_path: Path, disk: D
         server.kill()
 
 
+async def test_a_false_acknowledgement_is_noticed(tmp_path: Path) -> None:
+    """With a store that passes over its errors the comparison of the test above reports what was not kept."""
+    ledger = Ledger()
+    server = ServerProcess(tmp_path, prefix=(sys.executable, "-c", HEEDLESS))
+    try:
+        async with stub_for(await server.address()) as stub:
+            workers = [asyncio.create_task(work(stub, ledger, [], random.Random(number))) for number in range(WORKERS)]
+            await until(lambda: len(ledger.lives) >= 600 or all(worker.done() for worker in workers))
+            server.kill()
+            await asyncio.gather(*workers, return_exceptions=True)  # some may have met what was not kept
+        server = ServerProcess(tmp_path)
+        async with stub_for(await server.address()) as stub:
+            found = losses(ledger, await recover(stub, ledger, []), [])
+    finally:
+        server.kill()
+    assert any("is in the log 0 times" in fault for fault in found)
+    assert any("is lost" in fault for fault in found)
+
+
 async def ask_until_refused(stub: AsyncStub, session_ids: list[str]) -> None:
     """Look at one session after another, none of which is in memory."""
     for session_id in session_ids:
@@ -172,7 +229,7 @@ async def test_a_disk_that_cannot_be_read_stops_the_process(tmp_path: Path) -> N
         async with stub_for(await server.address()) as stub:
             disk = Disk(BROKEN, injecting("pread64:error=EIO:when=1+"))
             with struck(disk, server, tmp_path / "data"):
-                await until(lambda: is_traced(server))
+                await until(lambda: tracer_of(server.process.pid) != "0")
                 with pytest.raises(grpc.aio.AioRpcError) as refusal:
                     await ask_until_refused(stub, [fact.session_id for fact in facts])
                 await until(lambda: has_ended(server))

@@ -208,6 +208,15 @@ def test_a_gap_between_commits_is_never_published() -> None:
     assert feed.revision == 4
 
 
+@pytest.mark.parametrize("lost", [{1}, {8}, {9, 10}, {10}], ids=str)
+async def test_a_hole_in_the_log_is_never_passed_over(lost: set[int]) -> None:
+    """Where the store lost events a subscriber gets an error: no gap, and no endless wait."""
+    log = Log(length=10)
+    log.events = [event for event in log.events if event.revision not in lost]
+    with pytest.raises(AssertionError, match=r"does not go on after revision (0|8|9),"):
+        await told(Feed(log.head, log.read), 0)
+
+
 async def test_a_filter_that_lets_nothing_through_still_ends_at_the_head() -> None:
     """The last checkpoint stands at the head though nothing was delivered."""
     log = Log(length=900)
