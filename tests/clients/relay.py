@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager, suppress
 
 __all__ = ["Cutting", "Relay", "Swallowing"]
 
-_REQUEST = 100
-"""Bytes: more than HTTP/2's acknowledgements and pings, less than a call's first headers."""
+_PREFACE = 24
+_FRAME_HEADER = 9
+_HEADERS = 1
+"""HTTP/2 (RFC 9113): bytes of a client's preface and of a frame's header; type of a frame that begins a call."""
 
 
 class Relay:
@@ -66,19 +68,20 @@ class Cutting(Relay):
 
 
 class Swallowing(Relay):
-    """Breaks the first connections off as they carry their first request, which never arrives."""
+    """Breaks the first connections off as they carry their first call, which never arrives."""
 
     def __init__(self, target: str, connections: int) -> None:
         super().__init__(target)
         self._connections = connections
 
     async def upwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        greeted = False
-        with suppress(ConnectionError):
-            while some := await reader.read(65_536):
-                if greeted and len(some) >= _REQUEST and self.breaks < self._connections:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            writer.write(await reader.readexactly(_PREFACE))
+            while True:
+                header = await reader.readexactly(_FRAME_HEADER)
+                frame = header + await reader.readexactly(int.from_bytes(header[:3]))
+                if header[3] == _HEADERS and self.breaks < self._connections:
                     self.breaks += 1
                     return
-                greeted = True
-                writer.write(some)
+                writer.write(frame)
                 await writer.drain()
