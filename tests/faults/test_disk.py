@@ -41,19 +41,23 @@ main(sys.argv[4:])
 SMALL_DATABASE = _SMALL + _RUN
 """Serves from a database that is full at 240 KiB: SQLite's own answer to a full disk, without a full disk."""
 HEEDLESS = (
-    _SMALL
-    + """
-import aiosqlite
-def heedless(method):
-    async def attempt(self, sql, *parameters):
+    """
+import sqlite3
+class Heedless(sqlite3.Connection):
+    def execute(self, sql, *parameters):
         try:
-            return await method(self, sql, *parameters)
+            return super().execute(sql, *parameters)
         except sqlite3.OperationalError:
-            return None
-    return attempt
-aiosqlite.Connection.execute = heedless(aiosqlite.Connection.execute)
-aiosqlite.Connection.executemany = heedless(aiosqlite.Connection.executemany)
+            return self.cursor()
+    def executemany(self, sql, rows):
+        try:
+            return super().executemany(sql, rows)
+        except sqlite3.OperationalError:
+            return self.cursor()
+plain = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: plain(*arguments, factory=Heedless, **options)
 """
+    + _SMALL
     + _RUN
 )
 """Protection off: the same, and every error of a write is passed over."""
