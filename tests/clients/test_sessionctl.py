@@ -8,12 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
 from sessiond.app import App
 from sessiond.sessionctl import main
@@ -55,6 +56,13 @@ class Operator:
         result = await self.type(*arguments, "--json", stdin=stdin)
         assert result.stderr == ""
         return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def log_apart() -> Iterator[None]:
+    """CliRunner takes standard output over for the whole process; the authority's log must not get into it."""
+    with capture_logs():
+        yield
 
 
 @pytest.fixture
