@@ -12,7 +12,7 @@ from sessiond.domain.errors import BeyondLog, InvalidField, SessionNotFound
 from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.judge import FORGED, MALFORMED, UNKNOWN, Judgement, Verdict, ended_verdict, judge
 from sessiond.domain.policy import Policy
-from sessiond.domain.session import Session, expired_view, touch
+from sessiond.domain.session import Session, expired_view, idle_deadline, with_activity
 from sessiond.domain.values import ClientContext, Entropy, Instant, Revision, SessionId
 from sessiond.feed import Checkpoint, Feed
 from sessiond.journal import Journal
@@ -32,12 +32,22 @@ Named = Token | SessionId
 class Answer:
     """The answer to a validation.
 
-    `session` is None unless VALID; `renewed` is the token that the client must have from now on, if not its own.
+    `session` is None unless VALID; `renewed` is the token that the client must have from now on, if not its own;
+    `active_at` is activity that may be later than the session's own, `idle_deadline` what follows from it.
     """
 
     judgement: Judgement
     session: Session | None = None
     renewed: Token | None = None
+    active_at: Instant | None = None
+    idle_deadline: Instant | None = None
+
+    @property
+    def current(self) -> Session | None:
+        """The session with that activity."""
+        if self.session is None or self.active_at is None or self.active_at <= self.session.last_active:
+            return self.session
+        return with_activity(self.session, self.active_at, self.idle_deadline)
 
     @property
     def verdict(self) -> Verdict:
@@ -104,6 +114,11 @@ class Authority:
         """Who the authority is and where its log stands."""
         return Description(self._store.authority_id, self._feed.revision, self._feed.horizon, self._policies)
 
+    def check_revision(self, wanted: int) -> None:
+        """Raise `BeyondLog` where the log has not come that far."""
+        if wanted > self._feed.revision:
+            raise BeyondLog(wanted, self._feed.revision)
+
     # Opening and judging
 
     async def create(
@@ -124,8 +139,7 @@ class Authority:
         would otherwise lag behind by more than the policy's granularity (so that a crash ends no session earlier
         than that).
         """
-        if min_revision > self._feed.revision:
-            raise BeyondLog(min_revision, self._feed.revision)
+        self.check_revision(min_revision)
         opened = self._open(token)
         if isinstance(opened, Answer):
             return opened
@@ -136,19 +150,22 @@ class Authority:
         now = self._clock.now()
         session: Session | None = entry.session
         judgement = judge(entry.session, presented, call.policy, now)
+        if judgement.verdict is Verdict.EXPIRED_IDLE:
+            # By the activity that the store knows of. There may be later one.
+            session = self._cache.with_activity(entry.session)
+            judgement = judge(session, presented, call.policy, now)
         active = judgement.verdict is Verdict.VALID and not passive
         lags = active and now - entry.saved >= call.policy.touch_granularity
+        deadline = idle_deadline(call.policy, now) if active else None
         if judgement.activates or judgement.signals or lags:
             done = await self._journal.submit(units.Settle(call, presented, passive))
             judgement, session = done.result.judgement, done.result.session
         elif active:
-            session = touch(entry.session, call.policy, now)
-            self._cache.note_activity(entry, session)
-        if judgement.verdict is not Verdict.VALID:
+            self._cache.note_activity(entry.session, now, deadline)
+        if session is None or judgement.verdict is not Verdict.VALID:
             return Answer(judgement)
-        if judgement.hand_out is None:
-            return Answer(judgement, session)
-        return Answer(judgement, session, self._keys.successor(opened, judgement.hand_out))
+        renewed = None if judgement.hand_out is None else self._keys.successor(opened, judgement.hand_out)
+        return Answer(judgement, session, renewed, now if active else None, deadline)
 
     # Changes
 
@@ -224,7 +241,7 @@ class Authority:
         entry = await self._cache.fetch(named)
         if entry is None or entry.session.application != call.application:
             raise SessionNotFound("session_id: no such session in this application")
-        session = expired_view(entry.session, self._clock.now())
+        session = expired_view(self._cache.with_activity(entry.session), self._clock.now())
         return ended_verdict(session), session
 
     async def data(self, call: Call, named: Named) -> tuple[Verdict, Mapping[str, bytes], int]:

@@ -36,18 +36,21 @@ __all__ = [
     "fill_session",
     "first_data",
     "named_session",
+    "next_step",
     "page_size",
     "policy_message",
     "reason",
     "session_id",
     "session_message",
     "session_query",
+    "set_activity",
+    "signal_messages",
     "subject",
     "token",
-    "validation_message",
 ]
 
 _MAX_TEXT = 256
+_MAX_ADDRESS = 64  # a zone (RFC 4007) included, which may be of any length else
 _MAX_USER_AGENT = 1024
 _MAX_METHODS = 16
 _MAX_METHOD = 64
@@ -122,7 +125,7 @@ def named_session(reference: pb.SessionReference) -> Named:
 @lru_cache(maxsize=10_000)
 def _address(value: str) -> str:
     try:
-        parsed = ipaddress.ip_address(value)
+        parsed = ipaddress.ip_address(_text("client.ip_address", value, _MAX_ADDRESS))
     except ValueError:
         raise InvalidField("client.ip_address", "is not an IPv4 or IPv6 address") from None
     if parsed.version == 6 and (mapped := parsed.ipv4_mapped) is not None:
@@ -249,8 +252,9 @@ def checkpoint_interval(message: pb.SubscribeRequest) -> float:
     """Seconds between checkpoints on a quiet stream."""
     if not message.HasField("checkpoint_interval"):
         return 10.0
-    seconds = message.checkpoint_interval.seconds + message.checkpoint_interval.nanos / 1e9
-    if not 0.1 <= seconds <= 3600:
+    interval = message.checkpoint_interval
+    seconds = interval.seconds + interval.nanos / 1e9
+    if not 0.1 <= seconds <= 3600 or not 0 <= interval.nanos < 1_000_000_000:
         raise InvalidField("checkpoint_interval", "must be 100 ms to 1 h")
     return seconds
 
@@ -324,25 +328,24 @@ def _fill_cause(message: pb.Cause, cause: Cause) -> None:
     message.reason = cause.reason
 
 
-def _signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
+def signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
+    """Reasons for suspicion."""
     return [pb.Signal(type=_SIGNAL_TYPE[s.type], expected=s.expected, seen=s.seen) for s in signals]
 
 
-def validation_message(answer: Answer) -> pb.ValidateSessionResponse:
-    """The answer to a validation, with what the caller should do next."""
-    message = pb.ValidateSessionResponse()
-    message.verdict = VERDICT[answer.verdict]
-    if answer.session is None:
-        keep = answer.verdict is Verdict.SUPERSEDED
-        message.next_step = pb.NEXT_STEP_KEEP_TOKEN if keep else pb.NEXT_STEP_DISCARD_TOKEN
-        message.signals.extend(_signal_messages(answer.judgement.signals))
-        return message
-    message.next_step = pb.NEXT_STEP_PROCEED
-    fill_session(message.session, answer.session)
-    if answer.renewed is not None:
-        message.next_step = pb.NEXT_STEP_REPLACE_TOKEN
-        message.renewed_token = answer.renewed.reveal()
-    return message
+def next_step(answer: Answer) -> pb.NextStep.ValueType:
+    """What the caller should do next."""
+    if answer.verdict is Verdict.VALID:
+        return pb.NEXT_STEP_PROCEED if answer.renewed is None else pb.NEXT_STEP_REPLACE_TOKEN
+    return pb.NEXT_STEP_KEEP_TOKEN if answer.verdict is Verdict.SUPERSEDED else pb.NEXT_STEP_DISCARD_TOKEN
+
+
+def set_activity(message: pb.Session, at: Instant, idle_deadline: Instant | None) -> None:
+    """Activity that is later than the session's own."""
+    if at > message.last_active_time.seconds * 1000 + message.last_active_time.nanos // 1_000_000:
+        _set_time(message.last_active_time, at)
+        if idle_deadline is not None:
+            _set_time(message.idle_expire_time, idle_deadline)
 
 
 def event_message(event: Event) -> pb.Event:
@@ -366,7 +369,7 @@ def fill_event(message: pb.Event, event: Event) -> None:
         _fill_client(message.client, event.client)
     if event.authentication is not None:
         _fill_authentication(message.authentication, event.authentication)
-    message.signals.extend(_signal_messages(event.signals))
+    message.signals.extend(signal_messages(event.signals))
 
 
 def policy_message(policy: Policy) -> pb.Policy:

@@ -9,11 +9,12 @@ from binascii import crc32
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.values import Revision
 
-__all__ = ["decode_cursor", "decode_page", "encode_cursor", "encode_page"]
+__all__ = ["decode_cursor", "decode_page", "decode_revision_page", "encode_cursor", "encode_page"]
 
 _CURSOR_VERSION = 1
 _PAGE_VERSION = 1
 _CURSOR = struct.Struct(">B16sQ")
+_MAX_REVISION = 2**63 - 1
 _CHECK = struct.Struct(">I")
 
 
@@ -51,6 +52,17 @@ def decode_cursor(text: str, authority_id: bytes) -> Revision:
 def encode_page(question: bytes, position: bytes) -> str:
     """The token of the page after `position`, bound to the question it continues."""
     return _seal(bytes([_PAGE_VERSION]) + _CHECK.pack(crc32(question)) + position)
+
+
+def decode_revision_page(text: str, question: bytes) -> Revision | None:
+    """The revision at which the page begins; None for no token. Raises `InvalidField`, as `decode_page` does."""
+    position = decode_page(text, question, 8)
+    if position is None:
+        return None
+    revision = int.from_bytes(position, "big")
+    if revision > _MAX_REVISION:
+        raise InvalidField("page_token", "was never given out; use one exactly as an answer gave it")
+    return Revision(revision)
 
 
 def decode_page(text: str, question: bytes, length: int) -> bytes | None:

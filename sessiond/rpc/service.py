@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from sessiond.authority import Authority, Changed
+from sessiond.authority import Answer, Authority, Changed
 from sessiond.domain.errors import InvalidField, Unavailable
 from sessiond.domain.event import Event
 from sessiond.domain.values import ClientContext, Revision, SessionId
 from sessiond.rpc import convert
-from sessiond.rpc.cursor import decode_cursor, decode_page, encode_cursor, encode_page
+from sessiond.rpc.cursor import decode_cursor, decode_page, decode_revision_page, encode_cursor, encode_page
+from sessiond.rpc.views import SessionViews
 from sessiond.units import Call
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -34,6 +35,7 @@ class SessionAuthority:
         self._authority = authority
         self._version = version
         self._write_timeout = write_timeout
+        self._views = SessionViews()
 
     def _call(self, application: str, client: pb.ClientContext | None = None, reason: str = "") -> Call:
         seen = ClientContext() if client is None else convert.client(client)
@@ -53,13 +55,14 @@ class SessionAuthority:
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, _: Context) -> pb.ValidateSessionResponse:
         """Judge one token."""
+        call = self._call(request.application, request.client)
         answer = await self._authority.validate(
-            self._call(request.application, request.client),
+            call,
             convert.token(request.token),
             passive=request.passive,
             min_revision=request.min_revision,
         )
-        return convert.validation_message(answer)
+        return self._validation(answer)
 
     async def ValidateSessions(self, request: pb.ValidateSessionsRequest, _: Context) -> pb.ValidateSessionsResponse:
         """Judge many tokens, each by itself."""
@@ -67,6 +70,7 @@ class SessionAuthority:
             raise InvalidField("requests", f"has {len(request.requests)} entries, at most {_MAX_BATCH} are allowed")
         # All questions are checked before any is judged: a broken call must change nothing.
         calls = [self._call(question.application, question.client) for question in request.requests]
+        self._authority.check_revision(max((question.min_revision for question in request.requests), default=0))
         answers = await asyncio.gather(
             *(
                 self._authority.validate(
@@ -78,7 +82,23 @@ class SessionAuthority:
                 for call, question in zip(calls, request.requests, strict=True)
             )
         )
-        return pb.ValidateSessionsResponse(responses=map(convert.validation_message, answers))
+        return pb.ValidateSessionsResponse(
+            responses=[self._validation(answer) for answer in answers]
+        )
+
+    def _validation(self, answer: Answer) -> pb.ValidateSessionResponse:
+        message = pb.ValidateSessionResponse()
+        message.verdict = convert.VERDICT[answer.verdict]
+        message.next_step = convert.next_step(answer)
+        if answer.judgement.signals:
+            message.signals.extend(convert.signal_messages(answer.judgement.signals))
+        if answer.session is not None:
+            self._views.fill(message.session, answer.session)
+            if answer.active_at is not None:
+                convert.set_activity(message.session, answer.active_at, answer.idle_deadline)
+        if answer.renewed is not None:
+            message.renewed_token = answer.renewed.reveal()
+        return message
 
     async def AuthenticateSession(
         self, request: pb.AuthenticateSessionRequest, _: Context
@@ -190,8 +210,7 @@ class SessionAuthority:
         subject = convert.subject(request.subject)
         size = convert.page_size(request.page_size)
         question = b"activity" + call.application.encode() + b"\0" + subject.encode()
-        position = decode_page(request.page_token, question, 8)
-        before = None if position is None else Revision(int.from_bytes(position, "big"))
+        before = decode_revision_page(request.page_token, question)
         events, following = await self._authority.activity(call, subject, before, size)
         return pb.ListActivityResponse(
             events=map(convert.event_message, events),
