@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sessiond.authority import Answer, Changed
 from sessiond.domain.errors import SubjectMismatch
@@ -28,6 +28,9 @@ RULES = {
     "blog": Rules(None, 100_000, None, overlap=1, tolerance=30_000, refresh_extends=True),
 }
 SUBJECTS = ["ada", "bob"]
+PICKS = st.integers(0, 3) | st.integers(0, 60)  # from the newest token back, the newest ones more often
+MEMORY = Path("/dev/shm")  # a thousand small databases: nothing here is about what a disk does
+PAUSES = [1, 999, 1_000, 2_999, 3_000, 9_000, 14_999, 15_000, 19_999, 40_000]
 
 
 def _millis(value: int | None) -> Millis | None:
@@ -50,17 +53,15 @@ def policy_of(rules: Rules) -> Policy:
 class AuthorityMachine(RuleBasedStateMachine):
     """Sessions of three applications, and every token ever issued."""
 
-    tickets: Bundle[Ticket] = Bundle("tickets")
-
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="sessiond-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="sessiond-machine-", dir=MEMORY if MEMORY.is_dir() else None))
         self.clock = ManualClock()
         policies = {name: policy_of(rules) for name, rules in RULES.items()}
         self.living = LivingAuthority(self.folder, policies, self.clock)
         self.records: list[Record] = []
         self.ids: list[SessionId] = []
-        self.texts: dict[Ticket, str] = {}
+        self.texts: dict[Ticket, str] = {}  # every token ever issued, in order
 
     def teardown(self) -> None:
         self.living.close()
@@ -68,41 +69,61 @@ class AuthorityMachine(RuleBasedStateMachine):
 
     # Steps
 
-    @rule(target=tickets, application=st.sampled_from(sorted(RULES)), subject=st.sampled_from(["", *SUBJECTS]))
-    def create(self, application: str, subject: str) -> Ticket:
+    @initialize(subject=st.sampled_from(["", "ada"]))
+    def begin(self, subject: str) -> None:
+        """A session of each application."""
+        for application in RULES:
+            self.create(application, subject)
+
+    @rule(application=st.sampled_from(sorted(RULES)), subject=st.sampled_from(["", *SUBJECTS]))
+    def create(self, application: str, subject: str) -> None:
         """Open a session."""
         changed = self.ask("create", self.call(application), subject, 1, ("pwd",), {})
         self.records.append(Record(application, RULES[application], subject, self.now))
         self.ids.append(changed.session.id)
-        return self.issued(Ticket(len(self.records) - 1, 0, 0), changed.token)
+        self.issued(Ticket(len(self.records) - 1, 0, 0), changed.token)
 
-    @rule(target=tickets, ticket=tickets, passive=st.booleans())
-    def validate(self, ticket: Ticket, passive: bool) -> MultipleResults[Ticket]:
+    @rule(pick=PICKS, passive=st.booleans())
+    def validate(self, pick: int, passive: bool) -> None:
         """Present any token that was ever issued."""
+        self.present(self.ticket(pick), passive=passive)
+
+    def present(self, ticket: Ticket, *, passive: bool) -> None:
         record = self.records[ticket.session]
         answer: Answer = self.ask("validate", self.call(record.application), self.token(ticket), passive=passive)
         expected = self.check(record, ticket, answer.verdict.name)
         if expected.verdict != VALID:
             assert (answer.session, answer.renewed) == (None, None)
-            return multiple()
+            return
         if not passive:
             record.active(self.now)
-        self.check_session(record, answer.session)
+        self.check_session(record, answer.current)
         if expected.hand_out is None:
             assert answer.renewed is None
-            return multiple()
-        return multiple(self.issued(Ticket(ticket.session, ticket.secret, expected.hand_out), answer.renewed))
+            return
+        self.issued(Ticket(ticket.session, ticket.secret, expected.hand_out), answer.renewed)
 
-    @rule(ticket=tickets, application=st.sampled_from(sorted(RULES)))
-    def validate_elsewhere(self, ticket: Ticket, application: str) -> None:
+    @rule(pick=PICKS, pauses=st.lists(st.sampled_from(PAUSES), min_size=1, max_size=5))
+    def stay(self, pick: int, pauses: list[int]) -> None:
+        """Use one token for a while, then the one that came along last."""
+        ticket = self.ticket(pick)
+        for pause in pauses:
+            self.clock.advance(pause)
+            self.present(ticket, passive=False)
+        self.present(next(reversed(self.texts)), passive=False)
+
+    @rule(pick=PICKS, application=st.sampled_from(sorted(RULES)))
+    def validate_elsewhere(self, pick: int, application: str) -> None:
         """Present a token to another application."""
+        ticket = self.ticket(pick)
         if application != self.records[ticket.session].application:
             answer = self.ask("validate", self.call(application), self.token(ticket))
             assert answer.verdict.name == UNKNOWN
 
-    @rule(target=tickets, ticket=tickets, subject=st.sampled_from(SUBJECTS))
-    def authenticate(self, ticket: Ticket, subject: str) -> MultipleResults[Ticket]:
+    @rule(pick=PICKS, subject=st.sampled_from(SUBJECTS))
+    def authenticate(self, pick: int, subject: str) -> None:
         """Log in, or authenticate again."""
+        ticket = self.ticket(pick)
         record = self.records[ticket.session]
         before = (record.generation, record.since)
         try:
@@ -113,26 +134,30 @@ class AuthorityMachine(RuleBasedStateMachine):
             assert record.subject not in ("", subject)
             assert self.check(record, ticket, VALID).verdict == VALID
             record.generation, record.since = before  # the call failed: nothing has changed
-            return multiple()
+            return
         if self.check(record, ticket, changed.verdict.name).verdict != VALID:
-            return self.unchanged(changed)
+            self.unchanged(changed)
+            return
         assert record.subject in ("", subject)
         record.subject = subject
         record.live_again(self.now)
-        return self.rolled(ticket, record, changed)
+        self.rolled(ticket, record, changed)
 
-    @rule(target=tickets, ticket=tickets)
-    def roll(self, ticket: Ticket) -> MultipleResults[Ticket]:
+    @rule(pick=PICKS)
+    def roll(self, pick: int) -> None:
         """Roll at a privilege change."""
+        ticket = self.ticket(pick)
         record = self.records[ticket.session]
         changed: Changed = self.ask("roll", self.call(record.application), self.token(ticket))
         if self.check(record, ticket, changed.verdict.name).verdict != VALID:
-            return self.unchanged(changed)
-        return self.rolled(ticket, record, changed)
+            self.unchanged(changed)
+            return
+        self.rolled(ticket, record, changed)
 
-    @rule(ticket=tickets)
-    def refresh(self, ticket: Ticket) -> None:
+    @rule(pick=PICKS)
+    def refresh(self, pick: int) -> None:
         """Make as good as new."""
+        ticket = self.ticket(pick)
         record = self.records[ticket.session]
         changed: Changed = self.ask("refresh", self.call(record.application), self.token(ticket))
         if self.check(record, ticket, changed.verdict.name).verdict != VALID:
@@ -143,9 +168,10 @@ class AuthorityMachine(RuleBasedStateMachine):
             record.live_again(self.now)
         self.check_session(record, changed.session)
 
-    @rule(ticket=tickets, by_id=st.booleans())
-    def revoke(self, ticket: Ticket, by_id: bool) -> None:
+    @rule(pick=PICKS, by_id=st.booleans())
+    def revoke(self, pick: int, by_id: bool) -> None:
         """Log out."""
+        ticket = self.ticket(pick)
         record = self.records[ticket.session]
         named = self.ids[ticket.session] if by_id else self.token(ticket)
         changed, revoked = self.ask("revoke", self.call(record.application), named)
@@ -173,16 +199,17 @@ class AuthorityMachine(RuleBasedStateMachine):
         for record in doomed:
             record.revoked = True
 
-    @rule(pick=st.integers(0, 40), offset=st.sampled_from([-1, 0, 0, 1]))
-    def wait_for_an_edge(self, pick: int, offset: int) -> None:
-        """Let time pass to a moment at which some answer changes, or one millisecond beside it."""
-        edges = sorted(
-            {edge + offset for record in self.records for edge in record.edges() if edge + offset > self.now}
-        )
-        if edges:
-            self.clock.advance(edges[pick % len(edges)] - self.now)
+    @rule(pick=PICKS, edge=st.integers(0, 5), offset=st.sampled_from([-1, 0, 0, 1]), passive=st.booleans())
+    def present_at_an_edge(self, pick: int, edge: int, offset: int, passive: bool) -> None:
+        """Present a token just when its session's answers change, or one millisecond beside."""
+        ticket = self.ticket(pick)
+        moments = sorted({moment + offset for moment in self.records[ticket.session].edges()})
+        coming = [moment for moment in moments if moment > self.now]
+        if coming:
+            self.clock.advance(coming[edge % len(coming)] - self.now)
+            self.present(ticket, passive=passive)
 
-    @rule(millis=st.sampled_from([1, 999, 1_000, 2_999, 3_000, 9_000, 19_000, 30_000]))
+    @rule(millis=st.sampled_from(PAUSES))
     def wait(self, millis: int) -> None:
         """Let time pass, often enough less than the touch granularity."""
         self.clock.advance(millis)
@@ -196,17 +223,22 @@ class AuthorityMachine(RuleBasedStateMachine):
         for record in self.records:
             record.swept = record.standings(self.now) <= {IDLE, ABSOLUTE}
 
-    @rule()
-    def crash(self) -> None:
+    @rule(pick=PICKS, pauses=st.lists(st.sampled_from(PAUSES), max_size=3))
+    def crash(self, pick: int, pauses: list[int]) -> None:
         """Lose what only memory knows, and start again."""
+        for pause in pauses:
+            self.clock.advance(pause)
+            self.present(self.ticket(pick), passive=False)
         self.living.crash()
         for record in self.records:
             record.crash()
+        self.look_at_all()
 
     @rule()
     def restart(self) -> None:
         """Stop in order, and start again: nothing is lost."""
         self.living.restart()
+        self.look_at_all()
 
     @invariant()
     def sessions_are_as_they_should_be(self) -> None:
@@ -226,15 +258,18 @@ class AuthorityMachine(RuleBasedStateMachine):
     def ask(self, name: str, *arguments: Any, **named: Any) -> Any:
         return self.living.run(getattr(self.living.authority, name)(*arguments, **named))
 
+    def ticket(self, pick: int) -> Ticket:
+        issued = list(self.texts)
+        return issued[-1 - pick % len(issued)]
+
     def token(self, ticket: Ticket) -> Token:
         return Token(self.texts[ticket])
 
-    def issued(self, ticket: Ticket, token: Token | None) -> Ticket:
+    def issued(self, ticket: Ticket, token: Token | None) -> None:
         """The token of a ticket is the same string whenever and by whomever it is given out, and no other's."""
         assert token is not None
         assert self.texts.setdefault(ticket, token.reveal()) == token.reveal()
         assert len(set(self.texts.values())) == len(self.texts)
-        return ticket
 
     def check(self, record: Record, ticket: Ticket, verdict: str) -> Expected:
         """Compare a verdict, and take in what a good token's use does."""
@@ -281,11 +316,10 @@ class AuthorityMachine(RuleBasedStateMachine):
         for number in range(len(self.records)):
             self.look_at(number)
 
-    def rolled(self, ticket: Ticket, record: Record, changed: Changed) -> MultipleResults[Ticket]:
+    def rolled(self, ticket: Ticket, record: Record, changed: Changed) -> None:
         record.roll(self.now)
         self.check_session(record, changed.session)
-        return multiple(self.issued(Ticket(ticket.session, record.secret, record.generation), changed.token))
+        self.issued(Ticket(ticket.session, record.secret, record.generation), changed.token)
 
-    def unchanged(self, changed: Changed) -> MultipleResults[Ticket]:
+    def unchanged(self, changed: Changed) -> None:
         assert (changed.session, changed.token) == (None, None)
-        return multiple()

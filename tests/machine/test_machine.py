@@ -20,7 +20,7 @@ from sessiond.tokens import KeyRing
 from tests.machine.machine import AuthorityMachine
 
 _SETTINGS = settings(
-    max_examples=120,
+    max_examples=80,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
