@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from sessiond.domain.session import Session, with_activity
 from sessiond.domain.values import Instant, SessionId
 from sessiond.store import Commit
 
-__all__ = ["Entry", "SessionCache"]
+__all__ = ["Activity", "Entry", "SessionCache"]
+
+
+class Activity(NamedTuple):
+    """The last activity of a session, and the idle deadline that follows from it."""
+
+    session_id: SessionId
+    application: str
+    at: Instant
+    idle_deadline: Instant | None
 
 
 class Entry:
-    """One cached session, as it is known here.
+    """One cached session: as it was committed or read, and the last activity that the store has.
 
-    `session` includes the latest activity, `saved` is the last activity that the store has.
+    Later activity is not in `session` but in the cache: a session's value changes only when something about it does,
+    so that what is derived from it can be kept with it. `SessionCache.with_activity` brings both together.
     """
 
     __slots__ = ("saved", "session")
@@ -30,15 +41,14 @@ class SessionCache:
     """The most recently used sessions, kept true by every commit.
 
     An entry is filled only from a read that nothing was applied to since it began; concurrent misses of a session
-    share one read. Activity is in the entry at once, and in `unsaved` until a commit has it: an entry that falls out
-    loses none.
+    share one read. Activity is known at once and kept until a commit has it, whether or not the entry stays.
     """
 
     def __init__(self, load: Callable[[SessionId], Awaitable[Session | None]], capacity: int) -> None:
         self._load = load
         self._capacity = capacity
         self._entries: OrderedDict[SessionId, Entry] = OrderedDict()
-        self._unsaved: dict[SessionId, Session] = {}
+        self._unsaved: dict[SessionId, Activity] = {}
         self._fills: dict[SessionId, _Fill] = {}
 
     def __len__(self) -> int:
@@ -62,10 +72,11 @@ class SessionCache:
         # Shielded: one caller that gives up does not take the read from the others.
         return await asyncio.shield(fill.task)
 
-    def note_activity(self, entry: Entry, touched: Session) -> None:
-        """Take in activity that is not committed yet; `touched` is the entry's session with it."""
-        entry.session = touched
-        self._unsaved[touched.id] = touched
+    def note_activity(self, session: Session, at: Instant, idle_deadline: Instant | None) -> None:
+        """Take in activity that is not committed yet. It never moves backwards."""
+        known = self._unsaved.get(session.id)
+        if at > (session.last_active if known is None else known.at):
+            self._unsaved[session.id] = Activity(session.id, session.application, at, idle_deadline)
 
     def apply(self, commit: Commit) -> None:
         """Take in a commit. Called before anybody is told of it."""
@@ -85,16 +96,16 @@ class SessionCache:
             self._entries.pop(session_id, None)
             self._unsaved.pop(session_id, None)
 
-    def unsaved(self) -> Iterator[Session]:
-        """Sessions with activity that the store does not have, as they were when asked."""
-        return iter(list(self._unsaved.values()))
+    def unsaved(self) -> list[Activity]:
+        """The activity that the store does not have."""
+        return list(self._unsaved.values())
 
     def with_activity(self, session: Session) -> Session:
-        """A session as read from the store, with the activity that only this process knows of."""
+        """A session with the activity that only this process knows of; itself where there is none."""
         unsaved = self._unsaved.get(session.id)
-        if unsaved is None or session.ending is not None or unsaved.last_active <= session.last_active:
+        if unsaved is None or session.ending is not None or unsaved.at <= session.last_active:
             return session
-        return with_activity(session, unsaved.last_active, unsaved.idle_deadline)
+        return with_activity(session, unsaved.at, unsaved.idle_deadline)
 
     async def _fill(self, session_id: SessionId, fill: _Fill) -> Entry | None:
         try:
@@ -115,7 +126,6 @@ class SessionCache:
             self._unsaved.pop(session.id, None)
         else:
             self._forget_saved(session.id, saved)
-            session = self.with_activity(session)
         entry = self._entries.get(session.id)
         if entry is None:
             entry = self._entries[session.id] = Entry(session, saved)
@@ -128,7 +138,7 @@ class SessionCache:
 
     def _forget_saved(self, session_id: SessionId, at: Instant) -> None:
         unsaved = self._unsaved.get(session_id)
-        if unsaved is not None and unsaved.last_active <= at:
+        if unsaved is not None and unsaved.at <= at:
             del self._unsaved[session_id]
 
     def _overtake(self, session_id: SessionId) -> None:

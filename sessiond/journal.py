@@ -222,6 +222,7 @@ class Journal:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                await self._gather()
                 group = [self._queue.popleft() for _ in range(min(self._max_group, len(self._queue)))]
                 try:
                     commit = await self._commit(group)
@@ -236,6 +237,18 @@ class Journal:
                 self._publish(commit)
                 for waiting in group:
                     _answer(waiting)
+
+    async def _gather(self) -> None:
+        """Let calls that are on their way join the group: a commit costs about the same for one and for fifty.
+
+        Waits for turns of the loop, not for time: while each turn brings more units, the loop is busy with calls that
+        will soon be here. A lone unit waits for two empty turns, some tens of microseconds.
+        """
+        quiet = 0
+        while quiet < 6 and len(self._queue) < self._max_group and not self._closing:
+            before = len(self._queue)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == before else 0
 
     async def _commit(self, group: Sequence[_Waiting]) -> Commit:
         needs = [waiting.unit.needs() for waiting in group]

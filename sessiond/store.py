@@ -136,6 +136,7 @@ class Transaction(Protocol):
     async def write(self, changes: Changes) -> None:
         """Write all of `changes`, to be committed together.
 
+        Called once at most, and after the reads.
         Must number nothing itself: events come numbered, and the head row moves to the last of them.
         Must not revive: a row that is there and has ended stays as it is, whatever `sessions` or `activity` say.
         Must not move last activity backwards by `activity`.

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from sessiond.cache import SessionCache
+from sessiond.cache import Activity, SessionCache
 from sessiond.clock import Clock
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
-from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Millis
 from sessiond.journal import Journal
 from sessiond.store import Store, StoreFailed
@@ -90,9 +89,10 @@ class Sweeper:
         granularity.
         """
         now = self._clock.now()
-        quiet = [s for s in self._cache.unsaved() if all_of_it or self._is_quiet(s, now)]
+        quiet = [activity for activity in self._cache.unsaved() if all_of_it or self._is_quiet(activity, now)]
         for start in range(0, len(quiet), _BATCH):
-            await self._journal.submit(SaveActivity(quiet[start : start + _BATCH]))
+            some = quiet[start : start + _BATCH]
+            await self._journal.submit(SaveActivity([(a.session_id, a.at, a.idle_deadline) for a in some]))
         return len(quiet)
 
     async def prune(self) -> int:
@@ -110,6 +110,6 @@ class Sweeper:
                 return total
             await self._journal.submit(PruneLog(horizon))
 
-    def _is_quiet(self, session: Session, now: Instant) -> bool:
-        policy = self._policies.get(session.application, _FALLBACK)
-        return now - session.last_active >= policy.touch_granularity
+    def _is_quiet(self, activity: Activity, now: Instant) -> bool:
+        policy = self._policies.get(activity.application, _FALLBACK)
+        return now - activity.at >= policy.touch_granularity

@@ -15,7 +15,7 @@ from sessiond.domain.event import EventType
 from sessiond.domain.judge import UNKNOWN, Judgement, Presented, Verdict, ended_verdict, judge
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
-from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Revision, SessionId
+from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
 from sessiond.journal import Needs, Work
 
 __all__ = [
@@ -352,7 +352,7 @@ def _checked_size(field: str, data: Mapping[str, bytes], policy: Policy) -> int:
 class SaveActivity:
     """Write behind the activity that only memory has."""
 
-    sessions: Sequence[Session]
+    activities: Sequence[tuple[SessionId, Instant, Instant | None]]
 
     def needs(self) -> Needs:
         """Nothing: the store itself never revives nor moves backwards."""
@@ -360,8 +360,8 @@ class SaveActivity:
 
     def apply(self, work: Work) -> None:
         """Write the last activity and the deadline that follows from it."""
-        for session in self.sessions:
-            work.put_activity(session.id, session.last_active, session.idle_deadline)
+        for session_id, at, idle_deadline in self.activities:
+            work.put_activity(session_id, at, idle_deadline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ __all__ = [
     "authenticate",
     "end",
     "expired_view",
+    "idle_deadline",
     "open_session",
     "passed_deadline",
     "refresh",
@@ -141,6 +142,11 @@ def open_session(
         authentication=authentication,
         client=client,
     )
+
+
+def idle_deadline(policy: Policy, last_active: Instant) -> Instant | None:
+    """When a session with that activity expires without more of it."""
+    return _after(last_active, policy.idle_timeout)
 
 
 def touch(session: Session, policy: Policy, at: Instant) -> Session:

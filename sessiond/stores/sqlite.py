@@ -300,9 +300,7 @@ class _SqliteTransaction:
 
     async def write(self, changes: Changes) -> None:
         """See `Transaction`."""
-        self._many(
-            "put_session", (session_row(s, changes.retention.get(s.id)) for s in changes.sessions.values())
-        )
+        self._many("put_session", (session_row(s, changes.retention.get(s.id)) for s in changes.sessions.values()))
         self._many(
             "touch_session",
             (

@@ -177,6 +177,11 @@ async def test_the_capacity_holds() -> None:
     assert len(cache) == 3
 
 
+def note(cache: SessionCache, session: Session) -> None:
+    touched = active(session, 5)
+    cache.note_activity(session, touched.last_active, touched.idle_deadline)
+
+
 async def test_eviction_loses_no_activity() -> None:
     """Activity that the store does not have outlives the entry: the next read of the session has it."""
     session, other = samples.session(), samples.session()
@@ -184,14 +189,13 @@ async def test_eviction_loses_no_activity() -> None:
     entry = await cache.fetch(session.id)
     assert entry is not None
     touched = active(session, 5)
-    cache.note_activity(entry, touched)
+    cache.note_activity(session, touched.last_active, touched.idle_deadline)
     await cache.fetch(other.id)
     assert cache.get(session.id) is None
-    assert list(cache.unsaved()) == [touched]
-    assert cache.with_activity(session) == touched
+    assert [(kept.session_id, kept.at) for kept in cache.unsaved()] == [(session.id, touched.last_active)]
     again = await cache.fetch(session.id)
     assert again is not None
-    assert again.session == touched
+    assert cache.with_activity(again.session) == touched
     assert again.saved == START
 
 
@@ -201,12 +205,12 @@ async def test_saved_activity_is_forgotten() -> None:
     cache = SessionCache(Shelf(session).load, 10)
     entry = await cache.fetch(session.id)
     assert entry is not None
-    cache.note_activity(entry, active(session, 5))
+    note(cache, session)
     cache.apply(commit(activity={session.id: (Instant(START + 4), Instant(START + 104))}))
-    assert [unsaved.last_active for unsaved in cache.unsaved()] == [START + 5]
-    assert (entry.session.last_active, entry.saved) == (START + 5, START + 4)
+    assert [unsaved.at for unsaved in cache.unsaved()] == [START + 5]
+    assert (cache.with_activity(entry.session).last_active, entry.saved) == (START + 5, START + 4)
     cache.apply(commit(activity={session.id: (Instant(START + 5), Instant(START + 105))}))
-    assert list(cache.unsaved()) == []
+    assert cache.unsaved() == []
     assert (entry.session.last_active, entry.saved) == (START + 5, START + 5)
 
 
@@ -216,11 +220,11 @@ async def test_a_commit_keeps_later_activity() -> None:
     cache = SessionCache(Shelf(session).load, 10)
     entry = await cache.fetch(session.id)
     assert entry is not None
-    cache.note_activity(entry, active(session, 5))
+    note(cache, session)
     cache.apply(commit(replace(session, data_version=1)))
     now = cache.get(session.id)
     assert now is not None
-    assert now.session == replace(active(session, 5), data_version=1)
+    assert cache.with_activity(now.session) == replace(active(session, 5), data_version=1)
     assert now.saved == START
 
 
@@ -230,11 +234,11 @@ async def test_an_ending_forgets_activity() -> None:
     cache = SessionCache(Shelf(session).load, 10)
     entry = await cache.fetch(session.id)
     assert entry is not None
-    cache.note_activity(entry, active(session, 5))
+    note(cache, session)
     ended = replace(session, ending=samples.ending(START + 6))
     cache.apply(commit(ended))
     cache.apply(commit(activity={session.id: (Instant(START + 9), Instant(START + 109))}))
-    assert list(cache.unsaved()) == []
+    assert cache.unsaved() == []
     now = cache.get(session.id)
     assert now is not None
     assert now.session == ended
