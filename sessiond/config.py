@@ -129,7 +129,8 @@ def load_config(path: Path | None) -> Config:
         file = _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        raise BadConfig(f"{name}:{line[1] if line else '1'}: is not TOML: {error}") from error
+        # Without a line the parser means the end of the document.
+        raise BadConfig(f"{name}:{line[1] if line else len(text.splitlines())}: is not TOML: {error}") from error
     except ValidationError as error:
         raise BadConfig("\n".join(_problem(name, text, detail) for detail in error.errors())) from error
     policies = {application: section.policy() for application, section in file.applications.items()}
