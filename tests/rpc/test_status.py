@@ -1,0 +1,109 @@
+"""The edge of the service: its status table, what never gets out, and the standard services beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from sessiond.app import App
+from sessiond.domain import errors
+from sessiond.rpc.server import SERVICE, RpcServer
+from sessiond.rpc.service import SessionAuthority
+from sessiond.rpc.status import STATUS
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.rpc.refusals import first_of, refusal_of, revision_of
+from tests.support.server import AsyncStub, stub_for
+
+loose: Any = pb
+LATER = ("IssueCompanionToken", "ReportSignal", "ListSourceLocks", "ClearSourceLock", "StreamValidations", "Follow")
+
+
+def leaves(kind: type[Exception]) -> set[type[Exception]]:
+    """Every subclass, and theirs."""
+    return {kind}.union(*(leaves(child) for child in kind.__subclasses__())) if kind.__subclasses__() else {kind}
+
+
+def test_every_exception_has_its_row() -> None:
+    """Each subclass of AuthorityError has its row in the status table, and the table has no other rows."""
+    assert leaves(errors.AuthorityError) - {errors.AuthorityError} == set(STATUS)
+
+
+def test_no_row_is_internal() -> None:
+    """No exception that is the caller's to understand is INTERNAL, UNKNOWN or OK."""
+    assert not {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK} & set(STATUS.values())
+
+
+class BrokenService(SessionAuthority):
+    """A service with faults of ours."""
+
+    async def GetAuthority(self, *_: Any) -> Any:  # noqa: N802 - the contract's name
+        """Break."""
+        raise RuntimeError("the inner secret")
+
+    async def Subscribe(self, *_: Any) -> Any:  # noqa: N802 - the contract's name
+        """Break."""
+        raise KeyError("the inner secret")
+
+
+async def test_an_internal_exception_never_shows(app: App) -> None:
+    """A fault of ours is INTERNAL, and its text stays here, for calls and for streams; the server lives on."""
+    server = RpcServer(BrokenService(app.authority, "test"))
+    address = await server.start("127.0.0.1:0")
+    try:
+        async with stub_for(address) as stub:
+            calls: list[Any] = [
+                stub.GetAuthority(pb.GetAuthorityRequest()),
+                first_of(stub, pb.SubscribeRequest()),
+            ]
+            for call in calls:
+                refused = await refusal_of(call)
+                assert refused.code == grpc.StatusCode.INTERNAL
+                assert "secret" not in refused.message
+                assert "RuntimeError" not in refused.message
+            assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+    finally:
+        await server.stop(0)
+
+
+@pytest.mark.parametrize("rpc", LATER)
+async def test_what_comes_later_is_unimplemented(app: App, stub: AsyncStub, rpc: str) -> None:
+    """A call of the contract that is not served yet is UNIMPLEMENTED, names itself, and changes nothing."""
+    before = await revision_of(stub)
+    method = pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods_by_name[rpc]
+    request = getattr(loose, method.input_type.name)()
+    call = getattr(stub, rpc)
+    refused = await refusal_of(call(iter([request])).read() if method.client_streaming else call(request))
+    assert refused.code == grpc.StatusCode.UNIMPLEMENTED
+    assert rpc in refused.message
+    assert await revision_of(stub) == before
+
+
+async def test_a_call_outside_the_contract_is_unimplemented(app: App) -> None:
+    """A call that the contract does not have is UNIMPLEMENTED."""
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        method: Any = channel.unary_unary(f"/{SERVICE}/DropEverything")
+        assert (await refusal_of(method(b""))).code == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_health_says_serving(app: App) -> None:
+    """The standard health check says SERVING, for the server and for the service by its name."""
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        refused = await refusal_of(health.Check(health_pb2.HealthCheckRequest(service="other")))
+        assert refused.code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_lists_the_service(app: App) -> None:
+    """Server reflection lists the service, health, and itself."""
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        answers = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        names = [service.name async for answer in answers for service in answer.list_services_response.service]
+    assert {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(names)
