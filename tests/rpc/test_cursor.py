@@ -48,17 +48,17 @@ def test_a_cursor_of_another_format(version: int) -> None:
         decode_cursor(other, IDENTITY)
 
 
-@pytest.mark.parametrize("text", ["", "A", "AAAA", "AAAAAA==", "é", "\0", "A" * 10_000])
+GOOD = encode_cursor(IDENTITY, Revision(1))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A", "AAAA", "AAAAAA==", "é", "\0", "A" * 10_000, GOOD + "=", GOOD[:-1], GOOD + "A", " " + GOOD]
+)
 def test_what_is_no_cursor(text: str) -> None:
-    """What was never given out is refused, and so is a cursor cut short or spelled otherwise."""
-    for other in (
-        text,
-        text + encode_cursor(IDENTITY, Revision(1)),
-        encode_cursor(IDENTITY, Revision(1)) + (text or "="),
-    ):
-        with pytest.raises(InvalidField) as refused:
-            decode_cursor(other if text or other.endswith("=") else "", IDENTITY)
-        assert refused.value.field == "cursor"
+    """What was never given out is refused, and so is a cursor that is cut short or spelled otherwise."""
+    with pytest.raises(InvalidField) as refused:
+        decode_cursor(text, IDENTITY)
+    assert refused.value.field == "cursor"
 
 
 @given(st.binary(max_size=100), st.binary(min_size=8, max_size=8))

@@ -1,0 +1,439 @@
+"""Reading and changing sessions over gRPC: views, lists, history, data, conditions and deadlines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from sessiond.app import App
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.rpc.refusals import refusal_of, revision_of, session_of
+from tests.support.clock import ManualClock
+from tests.support.server import AsyncStub, config_for, serving, stub_for
+
+loose: Any = pb  # lets a message within a message be written as a dict
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+
+
+def timestamp(millis: int) -> Timestamp:
+    return Timestamp(seconds=millis // 1000, nanos=millis % 1000 * 1_000_000)
+
+
+async def create(stub: AsyncStub, subject: str = "ada", **fields: Any) -> pb.CreateSessionResponse:
+    response: pb.CreateSessionResponse = await stub.CreateSession(loose.CreateSessionRequest(subject=subject, **fields))
+    return response
+
+
+async def validate(stub: AsyncStub, token: str, **fields: Any) -> pb.ValidateSessionResponse:
+    return await stub.ValidateSession(loose.ValidateSessionRequest(token=token, **fields))
+
+
+def ids(sessions: Any) -> list[str]:
+    return [session.session_id for session in sessions]
+
+
+# Validation
+
+
+async def test_a_batch_is_answered_in_order(stub: AsyncStub) -> None:
+    """Each question of a batch has its own answer, in the order of the questions, repeated ones included."""
+    ada, bob = await create(stub, "ada"), await create(stub, "bob")
+    await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": bob.token}))
+    tokens = [ada.token, "x", bob.token, "A" * 70, ada.token]
+    batch = loose.ValidateSessionsRequest(requests=[{"token": token} for token in tokens])
+    answers = (await stub.ValidateSessions(batch)).responses
+    assert [pb.Verdict.Name(answer.verdict) for answer in answers] == [
+        "VERDICT_VALID",
+        "VERDICT_MALFORMED",
+        "VERDICT_REVOKED",
+        "VERDICT_FORGED",
+        "VERDICT_VALID",
+    ]
+    assert [answer.session.subject for answer in answers] == ["ada", "", "", "", "ada"]
+
+
+async def test_an_empty_batch(stub: AsyncStub) -> None:
+    """A batch without questions has no answers."""
+    assert list((await stub.ValidateSessions(pb.ValidateSessionsRequest())).responses) == []
+
+
+async def test_a_batch_of_a_thousand(stub: AsyncStub) -> None:
+    """A thousand questions are allowed."""
+    created = await create(stub)
+    batch = loose.ValidateSessionsRequest(requests=[{"token": created.token}] * 1000)
+    answers = (await stub.ValidateSessions(batch)).responses
+    assert [answer.verdict for answer in answers] == [pb.VERDICT_VALID] * 1000
+
+
+async def test_min_revision(stub: AsyncStub) -> None:
+    """A validation at the log's head is answered; one beyond it is OUT_OF_RANGE and names both revisions."""
+    created = await create(stub)
+    assert (await validate(stub, created.token, min_revision=created.revision)).verdict == pb.VERDICT_VALID
+    refused = await refusal_of(validate(stub, created.token, min_revision=created.revision + 1))
+    assert refused.code == grpc.StatusCode.OUT_OF_RANGE
+    assert f"{created.revision + 1} is ahead of the log, which ends at revision {created.revision}" in refused.message
+
+
+async def test_passive_validation_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
+    """A passive validation does not move the idle deadline; another one does."""
+    created = await create(stub)
+    clock.advance(MINUTE)
+    passive = await validate(stub, created.token, passive=True)
+    assert passive.session.idle_expire_time == created.session.idle_expire_time
+    active = await validate(stub, created.token)
+    assert active.session.last_active_time == timestamp(clock.now())
+    assert active.session.idle_expire_time == timestamp(clock.now() + 30 * MINUTE)
+
+
+async def test_the_passive_first_use_of_a_renewed_token_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
+    """A renewed token used passively becomes the current one, and the idle deadline stays where it was."""
+    created = await create(stub)
+    for _ in range(3):
+        clock.advance(25 * MINUTE)
+        before = await validate(stub, created.token)
+    assert before.next_step == pb.NEXT_STEP_REPLACE_TOKEN
+    clock.advance(5 * MINUTE)
+    used = await validate(stub, before.renewed_token, passive=True)
+    assert (used.verdict, used.session.generation) == (pb.VERDICT_VALID, 1)
+    assert used.session.idle_expire_time == before.session.idle_expire_time
+    clock.advance(25 * MINUTE)
+    assert (await validate(stub, before.renewed_token)).verdict == pb.VERDICT_EXPIRED_IDLE
+
+
+@pytest.mark.parametrize(("wait", "verdict"), [(-1, pb.VERDICT_VALID), (0, pb.VERDICT_EXPIRED_IDLE)])
+async def test_idle_at_the_deadline(stub: AsyncStub, clock: ManualClock, wait: int, verdict: int) -> None:
+    """A session is VALID one millisecond before its idle deadline, and EXPIRED_IDLE at it."""
+    created = await create(stub)
+    clock.advance(30 * MINUTE + wait)
+    assert (await validate(stub, created.token)).verdict == verdict
+
+
+async def test_activity_in_memory_keeps_a_session_alive(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """A session that was active moments before lives past its stored deadline, through a sweep as well."""
+    created = await create(stub)
+    clock.advance(59 * SECOND)  # less than the touch granularity: the store is not told
+    assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
+    clock.advance(30 * MINUTE - SECOND)
+    assert await app.sweeper.sweep() == 0
+    assert ids((await stub.ListSessions(pb.ListSessionsRequest())).sessions) == [created.session.session_id]
+    assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
+
+
+# Deadlines and history
+
+
+async def test_the_sweeper_tells_of_expiry(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """A swept session has a SESSION_EXPIRED event, and ended at its deadline, not when it was noticed."""
+    created = await create(stub)
+    deadline = clock.now() + 30 * MINUTE
+    clock.advance(HOUR)
+    assert await app.sweeper.sweep() == 1
+    assert await app.sweeper.sweep() == 0
+    session = await session_of(stub, created.session.session_id)
+    assert session.state == pb.SESSION_STATE_EXPIRED
+    assert session.ending.end_time == timestamp(deadline)
+    assert session.ending.cause.kind == pb.CAUSE_KIND_IDLE_TIMEOUT
+    events = (await stub.ListActivity(pb.ListActivityRequest(subject="ada"))).events
+    assert [event.type for event in events] == [pb.EVENT_TYPE_SESSION_EXPIRED, pb.EVENT_TYPE_SESSION_CREATED]
+    assert events[0].cause.actor == "authority"
+
+
+async def test_expiry_shows_before_the_sweep(stub: AsyncStub, clock: ManualClock) -> None:
+    """A session past its deadline is EXPIRED in every view though no sweep has come by."""
+    created = await create(stub)
+    clock.advance(30 * MINUTE)
+    session = await session_of(stub, created.session.session_id)
+    assert session.state == pb.SESSION_STATE_EXPIRED
+    assert session.ending.end_time == created.session.idle_expire_time
+    assert not (await stub.ListSessions(pb.ListSessionsRequest())).sessions
+    expired = loose.ListSessionsRequest(filter={"state": pb.SESSION_STATE_EXPIRED})
+    assert ids((await stub.ListSessions(expired)).sessions) == [created.session.session_id]
+    revoked = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+    assert (revoked.revoked, revoked.verdict) == (False, pb.VERDICT_EXPIRED_IDLE)
+
+
+async def test_history_is_kept_for_the_retention(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """An ended session stays as history to the end of its retention, and is UNKNOWN and NOT_FOUND from then on."""
+    created = await create(stub)
+    await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+    clock.advance(30 * DAY - 1)
+    assert await app.sweeper.prune() == 0
+    assert (await validate(stub, created.token)).verdict == pb.VERDICT_REVOKED
+    clock.advance(1)
+    assert await app.sweeper.prune() == 1
+    assert (await validate(stub, created.token)).verdict == pb.VERDICT_UNKNOWN
+    refused = await refusal_of(session_of(stub, created.session.session_id))
+    assert refused.code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_log_is_kept_for_its_retention(tmp_path: Path, clock: ManualClock) -> None:
+    """Events from before the retention are dropped, the horizon tells how far; later ones stay."""
+    config = config_for(tmp_path, '[server]\nevent_retention = "1h"\n')
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        await create(stub)
+        await create(stub)
+        clock.advance(1)
+        await create(stub)
+        clock.advance(HOUR)
+        await app.sweeper.prune()
+        state = await stub.GetAuthority(pb.GetAuthorityRequest())
+        assert (state.revision, state.horizon) == (3, 2)
+        events = (await stub.ListActivity(pb.ListActivityRequest(subject="ada"))).events
+        assert [event.revision for event in events] == [3]
+
+
+async def test_a_clean_restart_loses_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    """After an orderly restart sessions, tokens, data, log and the last activity are what they were."""
+    config = config_for(tmp_path)
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        created = await create(stub, data={"cart": b"3 apples"})
+        clock.advance(SECOND)
+        before = (await validate(stub, created.token)).session
+        state = await stub.GetAuthority(pb.GetAuthorityRequest())
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        assert await session_of(stub, created.session.session_id) == before
+        assert await stub.GetAuthority(pb.GetAuthorityRequest()) == state
+        clock.advance(30 * MINUTE - 1)
+        assert (await validate(stub, created.token, passive=True)).verdict == pb.VERDICT_VALID
+        data = await stub.GetSessionData(loose.GetSessionDataRequest(session={"token": created.token}))
+        assert dict(data.data) == {"cart": b"3 apples"}
+        assert (await create(stub)).revision == state.revision + 1
+
+
+# Refresh, roll, authentication
+
+
+@pytest.mark.parametrize("extends", [False, True])
+async def test_refresh(tmp_path: Path, clock: ManualClock, extends: bool) -> None:
+    """A refresh starts the idle timeout again, and the lifetime exactly where the policy says so."""
+    text = f"[applications.default]\nrefresh_extends_lifetime = {str(extends).lower()}\n"
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        created = await create(stub)
+        clock.advance(20 * MINUTE)
+        refreshed = await stub.RefreshSession(pb.RefreshSessionRequest(token=created.token))
+        assert refreshed.verdict == pb.VERDICT_VALID
+        assert refreshed.session.idle_expire_time == timestamp(clock.now() + 30 * MINUTE)
+        absolute = timestamp(clock.now() + 8 * HOUR) if extends else created.session.absolute_expire_time
+        assert refreshed.session.absolute_expire_time == absolute
+        assert (await validate(stub, created.token)).next_step == pb.NEXT_STEP_PROCEED
+
+
+async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> None:
+    """After a roll the old token is SUPERSEDED and to be kept for ten seconds, then a replay with its alarm."""
+    created = await create(stub)
+    rolled = await stub.RollSession(pb.RollSessionRequest(token=created.token, reason="role"))
+    assert (rolled.verdict, rolled.session.generation) == (pb.VERDICT_VALID, 1)
+    clock.advance(10 * SECOND - 1)
+    moments = await validate(stub, created.token)
+    assert (moments.verdict, moments.next_step) == (pb.VERDICT_SUPERSEDED, pb.NEXT_STEP_KEEP_TOKEN)
+    clock.advance(1)
+    replayed = await validate(stub, created.token)
+    assert (replayed.verdict, replayed.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_DISCARD_TOKEN)
+    assert (await validate(stub, rolled.token)).verdict == pb.VERDICT_VALID
+    newest = (await stub.ListActivity(pb.ListActivityRequest(subject="ada", page_size=1))).events[0]
+    assert newest.type == pb.EVENT_TYPE_HIJACK_SUSPECTED
+    assert [signal.type for signal in newest.signals] == [pb.SIGNAL_TYPE_TOKEN_REPLAY]
+
+
+async def test_a_session_is_one_subjects(stub: AsyncStub) -> None:
+    """Authentication of another subject is FAILED_PRECONDITION, and neither token nor session changes."""
+    created = await create(stub, "ada")
+    refused = await refusal_of(
+        stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=created.token, subject="bob"))
+    )
+    assert refused.code == grpc.StatusCode.FAILED_PRECONDITION
+    assert await revision_of(stub) == created.revision
+    assert await session_of(stub, created.session.session_id) == created.session
+    assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
+
+
+async def test_authentication_again(stub: AsyncStub, clock: ManualClock) -> None:
+    """The same subject authenticates again: level, methods, time and client are the new ones, the lifetime too."""
+    created = await create(stub, "ada", authentication={"level": 1, "methods": ["pwd"]})
+    clock.advance(20 * MINUTE)
+    again = await stub.AuthenticateSession(
+        loose.AuthenticateSessionRequest(
+            token=created.token,
+            subject="ada",
+            authentication={"level": 2, "methods": ["pwd", "otp"]},
+            client={"ip_address": "::ffff:192.0.2.7"},
+        )
+    )
+    how = again.session.authentication
+    assert (how.level, list(how.methods), how.authenticate_time) == (2, ["pwd", "otp"], timestamp(clock.now()))
+    assert again.session.client.ip_address == "192.0.2.7"
+    assert again.session.absolute_expire_time == timestamp(clock.now() + 8 * HOUR)
+
+
+# Reading
+
+
+async def test_get_by_token_and_by_id(stub: AsyncStub) -> None:
+    """A session is shown by its token and by its id, and an ended one by its id alone."""
+    created = await create(stub)
+    by_token = await stub.GetSession(loose.GetSessionRequest(session={"token": created.token}))
+    assert (by_token.verdict, by_token.session) == (pb.VERDICT_VALID, created.session)
+    assert await session_of(stub, created.session.session_id) == created.session
+    await stub.RevokeSession(
+        loose.RevokeSessionRequest(session={"session_id": created.session.session_id}, reason="stolen")
+    )
+    by_token = await stub.GetSession(loose.GetSessionRequest(session={"token": created.token}))
+    assert (by_token.verdict, by_token.HasField("session")) == (pb.VERDICT_REVOKED, False)
+    by_id = await session_of(stub, created.session.session_id)
+    assert (by_id.state, by_id.ending.cause.reason) == (pb.SESSION_STATE_REVOKED, "stolen")
+
+
+async def test_lists_in_pages(stub: AsyncStub, clock: ManualClock) -> None:
+    """Pages go from the newest to the oldest and stay stable though sessions are opened meanwhile."""
+    created = []
+    for _ in range(5):
+        created.append((await create(stub)).session.session_id)
+        clock.advance(1)
+    listed: list[str] = []
+    token = ""
+    for _ in range(3):
+        page = await stub.ListSessions(pb.ListSessionsRequest(page_size=2, page_token=token))
+        listed += ids(page.sessions)
+        token = page.next_page_token
+        await create(stub, "late")
+    assert listed == created[::-1]
+    assert token == ""
+
+
+async def test_list_filters(stub: AsyncStub, clock: ManualClock) -> None:
+    """Each condition of a filter lists exactly the sessions that fit it."""
+    office, home = {"ip_address": "10.1.2.3"}, {"ip_address": "2001:db8::7"}
+    start = clock.now()
+    guest = (await create(stub, "", client=office)).session.session_id
+    clock.advance(1)
+    ada = (await create(stub, "ada", client=office)).session.session_id
+    clock.advance(1)
+    bob = (await create(stub, "bob", client=home)).session.session_id
+    gone = (await create(stub, "ada")).session.session_id
+    await stub.RevokeSession(loose.RevokeSessionRequest(session={"session_id": gone}))
+
+    async def listed(**conditions: Any) -> set[str]:
+        return set(ids((await stub.ListSessions(loose.ListSessionsRequest(filter=conditions))).sessions))
+
+    assert await listed() == {guest, ada, bob}
+    assert await listed(subject="ada") == {ada}
+    assert await listed(subject="") == {guest}
+    assert await listed(state=pb.SESSION_STATE_REVOKED) == {gone}
+    assert await listed(ip_network="10.0.0.0/8") == {guest, ada}
+    assert await listed(ip_network="10.1.2.3") == {guest, ada}
+    assert await listed(ip_network="2001:db8::/32") == {bob}
+    assert await listed(created_from=timestamp(start + 1)) == {ada, bob}
+    assert await listed(created_until=timestamp(start + 1)) == {guest}
+    assert await listed(ip_network="10.0.0.0/8", subject="bob") == set()
+
+
+async def test_activity_in_pages(stub: AsyncStub) -> None:
+    """A subject's history comes newest first, in pages, and is nobody else's."""
+    created = await create(stub)
+    await create(stub, "bob")
+    for _ in range(3):
+        await stub.RefreshSession(pb.RefreshSessionRequest(token=created.token))
+    revisions: list[int] = []
+    token = ""
+    while True:
+        request = pb.ListActivityRequest(subject="ada", page_size=3, page_token=token)
+        page = await stub.ListActivity(request)
+        assert {event.subject for event in page.events} == {"ada"}
+        revisions += [event.revision for event in page.events]
+        token = page.next_page_token
+        if not token:
+            break
+    assert revisions == [5, 4, 3, 1]
+
+
+async def test_revoking_a_whole_application(tmp_path: Path, clock: ManualClock) -> None:
+    """Revoking all of an application ends its sessions, more than one batch of them, and no other's."""
+    config = config_for(tmp_path, "[applications.default]\n[applications.shop]\n")
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        other = await create(stub, application="shop")
+        for _ in range(205):
+            last = await create(stub)
+        answer = await stub.RevokeSessions(pb.RevokeSessionsRequest(whole_application=True, reason="breach"))
+        assert (answer.revoked_count, answer.revision) == (205, last.revision + 205)
+        assert not (await stub.ListSessions(pb.ListSessionsRequest())).sessions
+        assert (await validate(stub, other.token, application="shop")).verdict == pb.VERDICT_VALID
+        again = await stub.RevokeSessions(pb.RevokeSessionsRequest(whole_application=True))
+        assert (again.revoked_count, again.revision) == (0, answer.revision)
+
+
+# Data
+
+
+async def test_data_is_changed_key_by_key(stub: AsyncStub) -> None:
+    """Keys are set and deleted together, each change counts the version, and keys are read as asked for."""
+    created = await create(stub, data={"a": b"1", "b": b"2"})
+    named = {"token": created.token}
+    assert created.session.data_version == 1
+    changed = await stub.UpdateSessionData(
+        loose.UpdateSessionDataRequest(session=named, set={"c": b""}, delete=["a", "z"])
+    )
+    assert (changed.version, changed.revision) == (2, created.revision + 1)
+    everything = await stub.GetSessionData(loose.GetSessionDataRequest(session=named))
+    assert (dict(everything.data), everything.version) == ({"b": b"2", "c": b""}, 2)
+    some = await stub.GetSessionData(loose.GetSessionDataRequest(session=named, keys=["c", "nothing"]))
+    assert dict(some.data) == {"c": b""}
+
+
+@pytest.mark.parametrize("expected", [0, 2, 2**64 - 1])
+async def test_a_conditional_write_that_is_too_late(stub: AsyncStub, expected: int) -> None:
+    """A write for another version is ABORTED, names both versions, and changes nothing."""
+    created = await create(stub, data={"a": b"1"})
+    update = loose.UpdateSessionDataRequest(
+        session={"token": created.token}, set={"a": b"2"}, expected_version=expected
+    )
+    refused = await refusal_of(stub.UpdateSessionData(update))
+    assert refused.code == grpc.StatusCode.ABORTED
+    assert f"at version 1, not {expected}" in refused.message
+    data = await stub.GetSessionData(loose.GetSessionDataRequest(session={"token": created.token}))
+    assert (dict(data.data), data.version) == ({"a": b"1"}, 1)
+    assert await revision_of(stub) == created.revision
+
+
+async def test_a_conditional_write_in_time(stub: AsyncStub) -> None:
+    """A write for the current version is made, the first one for version 0 included."""
+    created = await create(stub)
+    for version in range(3):
+        update = loose.UpdateSessionDataRequest(
+            session={"token": created.token}, set={"a": b"x"}, expected_version=version
+        )
+        assert (await stub.UpdateSessionData(update)).version == version + 1
+
+
+async def test_data_ends_with_the_session(stub: AsyncStub) -> None:
+    """The data of an ended session is neither read nor written."""
+    created = await create(stub, data={"a": b"1"})
+    named = {"session_id": created.session.session_id}
+    await stub.RevokeSession(loose.RevokeSessionRequest(session=named))
+    read = await stub.GetSessionData(loose.GetSessionDataRequest(session=named))
+    assert (read.verdict, dict(read.data), read.version) == (pb.VERDICT_REVOKED, {}, 0)
+    before = await revision_of(stub)
+    written = await stub.UpdateSessionData(loose.UpdateSessionDataRequest(session=named, set={"a": b"2"}))
+    assert (written.verdict, written.version) == (pb.VERDICT_REVOKED, 0)
+    assert await revision_of(stub) == before
+
+
+async def test_the_authority_describes_itself(tmp_path: Path, clock: ManualClock) -> None:
+    """GetAuthority tells the applications by name with the policies in force; a timeout that is not there is unset."""
+    text = (
+        '[applications.shop]\npreset = "owasp-high"\nidle_timeout = "2m"\n[applications.bank]\npreset = "nist-aal1"\n'
+    )
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        state = await stub.GetAuthority(pb.GetAuthorityRequest())
+    assert [application.name for application in state.applications] == ["bank", "shop"]
+    bank, shop = (application.policy for application in state.applications)
+    assert (bank.preset, bank.HasField("idle_timeout"), bank.absolute_timeout.seconds) == (
+        "nist-aal1",
+        False,
+        30 * 86400,
+    )
+    assert (shop.preset, shop.idle_timeout.seconds, shop.max_data_bytes) == ("owasp-high", 120, 65536)
+    assert (state.revision, state.horizon) == (0, 0)

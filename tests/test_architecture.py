@@ -1,0 +1,103 @@
+"""The architecture that no linter tells: what stands where, and what a test owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sessiond
+from sessiond.store import Store, Transaction
+from sessiond.stores.sqlite import SqliteStore
+from sessiond.stores.statements import load_statements
+
+SERVER = Path(sessiond.__file__).parent
+TESTS = Path(__file__).parent
+MODULES = sorted(SERVER.rglob("*.py"))
+TEST_FILES = sorted(TESTS.rglob("test_*.py")) + sorted((TESTS / "contracts").glob("*.py"))
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def calls(tree: ast.AST) -> set[str]:
+    """Every dotted name that is called."""
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SERVER)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    """Each module of the server begins with a docstring."""
+    assert ast.get_docstring(parsed(path))
+
+
+def test_one_place_reads_the_clock() -> None:
+    """Wall time is read in `clock.py` alone."""
+    clocks = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now", "datetime.utcnow"}
+    assert {path.name for path in MODULES if calls(parsed(path)) & clocks} == {"clock.py"}
+
+
+def test_one_place_constructs_the_parts() -> None:
+    """The concrete store and the journal are constructed in the composition root alone."""
+    parts = {"SqliteStore.open", "Journal", "Feed", "SessionCache", "Authority", "Sweeper", "RpcServer"}
+    found = {path.name for path in MODULES if calls(parsed(path)) & parts}
+    assert found == {"app.py"}
+
+
+def test_a_token_is_revealed_at_the_edge_alone() -> None:
+    """Only the edge that hands a token to its client, and the opening of one, take its text."""
+    found = {
+        str(path.relative_to(SERVER))
+        for path in MODULES
+        if "sessionctl" not in path.parts and any(name.endswith(".reveal") for name in calls(parsed(path)))
+    }
+    assert {name for name in found if not name.startswith("rpc/")} == {"authority.py"}
+
+
+@pytest.mark.parametrize("protocol", [Store, Transaction])
+def test_every_promise_of_the_store_is_written_down(protocol: type) -> None:
+    """Each method of the stores' contract says in its docstring what a store must keep."""
+    methods = {name: member for name, member in vars(protocol).items() if callable(member) and name[0] != "_"}
+    assert methods
+    assert all(member.__doc__ for member in methods.values())
+
+
+def test_the_sqlite_store_has_every_method() -> None:
+    """The SQLite store has every method of the contract, and each refers to it."""
+    for name, member in vars(Store).items():
+        if callable(member) and name[0] != "_":
+            assert (getattr(SqliteStore, name).__doc__ or "").strip(), name
+
+
+def test_every_statement_is_used() -> None:
+    """Each named statement is used by name, and each has its sentence."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (SERVER / "stores").glob("*.py"))
+    text = (SERVER / "stores" / "queries.sql").read_text(encoding="utf-8")
+    statements = load_statements()
+    assert text.count(";\n") == len(statements)
+    assert [name for name in statements if f'"{name}"' not in source] == []
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_every_test_states_a_fact(path: Path) -> None:
+    """Each test has a docstring of one paragraph that ends as a sentence does."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            fact = ast.get_docstring(node) or ""
+            assert fact.endswith("."), node.name
+            assert "\n\n" not in fact, node.name
+
+
+def test_the_layers_hold() -> None:
+    """Dependencies point down, as the import contracts of the project say."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    if not lint.exists():
+        pytest.skip("import-linter is not installed here")
+    run = subprocess.run(
+        [lint, "--no-cache"], check=False, cwd=TESTS.parent, env={"PYTHONPATH": "."}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout
