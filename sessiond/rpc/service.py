@@ -82,9 +82,7 @@ class SessionAuthority:
                 for call, question in zip(calls, request.requests, strict=True)
             )
         )
-        return pb.ValidateSessionsResponse(
-            responses=[self._validation(answer) for answer in answers]
-        )
+        return pb.ValidateSessionsResponse(responses=[self._validation(answer) for answer in answers])
 
     def _validation(self, answer: Answer) -> pb.ValidateSessionResponse:
         message = pb.ValidateSessionResponse()

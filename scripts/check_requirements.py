@@ -1,0 +1,45 @@
+"""Hold docs/requirements.md to its word: each line names tests that are there, a page that is there, or says `open`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "docs" / "requirements.md"
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+_PAGE = re.compile(r"\]\(([\w./-]+)\)")
+
+
+def problems() -> list[str]:
+    """What is wrong with the table, a line each."""
+    found = []
+    for number, line in enumerate(TABLE.read_text(encoding="utf-8").splitlines(), 1):
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) != 3 or cells[0] in ("who", "---"):
+            continue
+        shown = cells[2]
+        tests, pages = _TEST.findall(shown), _PAGE.findall(shown)
+        if "open" not in re.findall(r"\w+", shown) and not tests and not (pages and "D" in cells[0]):
+            found.append(f"{number}: names neither a test nor says open")
+        for file, name in tests:
+            path = ROOT / file
+            if not path.exists() or not re.search(rf"def {name}\b", path.read_text(encoding="utf-8")):
+                found.append(f"{number}: there is no {file}::{name}")
+        found += [f"{number}: there is no {page}" for page in pages if not (TABLE.parent / page).exists()]
+    return found
+
+
+def main() -> int:
+    """Print the problems; exit code 1 where there are any."""
+    found = problems()
+    for problem in found:
+        print(f"docs/requirements.md:{problem}", file=sys.stderr)
+    if not found:
+        print("docs/requirements.md: every line names tests that are there, or says open")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
