@@ -164,6 +164,8 @@ class Authority:
             self._cache.note_activity(entry.session, now, deadline)
         if session is None or judgement.verdict is not Verdict.VALID:
             return Answer(judgement)
+        if passive:
+            session = self._cache.with_activity(session)
         renewed = None if judgement.hand_out is None else self._keys.successor(opened, judgement.hand_out)
         return Answer(judgement, session, renewed, now if active else None, deadline)
 

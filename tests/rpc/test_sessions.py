@@ -89,6 +89,18 @@ async def test_passive_validation_is_no_activity(stub: AsyncStub, clock: ManualC
     assert active.session.idle_expire_time == timestamp(clock.now() + 30 * MINUTE)
 
 
+async def test_a_passive_look_shows_the_latest_activity(stub: AsyncStub, clock: ManualClock) -> None:
+    """A passive validation shows activity that is in memory only."""
+    created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
+    clock.advance(1_000)
+    active = await stub.ValidateSession(pb.ValidateSessionRequest(token=created.token))
+    clock.advance(1_000)
+    look = await stub.ValidateSession(pb.ValidateSessionRequest(token=created.token, passive=True))
+    assert look.session.last_active_time == active.session.last_active_time
+    assert look.session.idle_expire_time == active.session.idle_expire_time
+    assert active.session.last_active_time != created.session.last_active_time
+
+
 async def test_the_passive_first_use_of_a_renewed_token_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
     """A renewed token used passively becomes the current one, and the idle deadline stays where it was."""
     created = await create(stub)
