@@ -10,7 +10,7 @@ from sessiond.cache import SessionCache
 from sessiond.clock import Clock
 from sessiond.domain.errors import BeyondLog, InvalidField, SessionNotFound
 from sessiond.domain.event import Event, EventFilter
-from sessiond.domain.judge import FORGED, MALFORMED, UNKNOWN, Judgement, Verdict, ended_verdict, judge
+from sessiond.domain.judge import FORGED, MALFORMED, PLAIN, UNKNOWN, Judgement, Presented, Verdict, ended_verdict, judge
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session, expired_view, idle_deadline, with_activity
 from sessiond.domain.values import ClientContext, Entropy, Instant, Revision, SessionId
@@ -34,6 +34,7 @@ class Answer:
 
     `session` is None unless VALID; `renewed` is the token that the client must have from now on, if not its own;
     `active_at` is activity that may be later than the session's own, `idle_deadline` what follows from it.
+    `presented` is what the token said, where the answer was a plain one.
     """
 
     judgement: Judgement
@@ -41,6 +42,7 @@ class Answer:
     renewed: Token | None = None
     active_at: Instant | None = None
     idle_deadline: Instant | None = None
+    presented: Presented | None = None
 
     @property
     def current(self) -> Session | None:
@@ -144,30 +146,49 @@ class Authority:
         if isinstance(opened, Answer):
             return opened
         presented = opened.presented
-        entry = self._cache.get(presented.session_id) or await self._cache.fetch(presented.session_id)
+        plain = self.plainly_valid(call, presented, passive=passive)
+        if plain is not None:
+            return plain
+        entry = await self._cache.fetch(presented.session_id)
         if entry is None or entry.session.application != call.application:
             return _UNKNOWN
         now = self._clock.now()
-        session: Session | None = entry.session
-        judgement = judge(entry.session, presented, call.policy, now)
-        if judgement.verdict is Verdict.EXPIRED_IDLE:
-            # By the activity that the store knows of. There may be later one.
-            session = self._cache.with_activity(entry.session)
-            judgement = judge(session, presented, call.policy, now)
+        session: Session | None = self._cache.with_activity(entry.session)
+        judgement = judge(session or entry.session, presented, call.policy, now)
         active = judgement.verdict is Verdict.VALID and not passive
         lags = active and now - entry.saved >= call.policy.touch_granularity
-        deadline = idle_deadline(call.policy, now) if active else None
         if judgement.activates or judgement.signals or lags:
             done = await self._journal.submit(units.Settle(call, presented, passive))
             judgement, session = done.result.judgement, done.result.session
-        elif active:
+        deadline = idle_deadline(call.policy, now) if active else None
+        if active:
             self._cache.note_activity(entry.session, now, deadline)
         if session is None or judgement.verdict is not Verdict.VALID:
             return Answer(judgement)
-        if passive:
-            session = self._cache.with_activity(session)
         renewed = None if judgement.hand_out is None else self._keys.successor(opened, judgement.hand_out)
         return Answer(judgement, session, renewed, now if active else None, deadline)
+
+    def plainly_valid(
+        self, call: Call, presented: Presented, *, passive: bool = False, min_revision: int = 0
+    ) -> Answer | None:
+        """The answer where it is VALID, from memory, and nothing follows from it but activity; else None.
+
+        Nearly every validation ends here. None says nothing about the token: the ordinary way decides.
+        """
+        entry = self._cache.get(presented.session_id)
+        if entry is None or entry.session.application != call.application or min_revision > self._feed.revision:
+            return None
+        now = self._clock.now()
+        session = entry.session
+        if judge(session, presented, call.policy, now) is not PLAIN:
+            return None
+        if passive:
+            return Answer(PLAIN, self._cache.with_activity(session), presented=presented)
+        if now - entry.saved >= call.policy.touch_granularity:
+            return None
+        deadline = idle_deadline(call.policy, now)
+        self._cache.note_activity(session, now, deadline)
+        return Answer(PLAIN, session, None, now, deadline, presented)
 
     # Changes
 

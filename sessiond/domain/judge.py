@@ -11,7 +11,7 @@ from sessiond.domain.session import Session, SessionState, passed_deadline
 from sessiond.domain.signals import Signal, token_replay
 from sessiond.domain.values import CauseKind, Instant, SessionId
 
-__all__ = ["FORGED", "MALFORMED", "UNKNOWN", "Judgement", "Presented", "Verdict", "ended_verdict", "judge"]
+__all__ = ["FORGED", "MALFORMED", "PLAIN", "UNKNOWN", "Judgement", "Presented", "Verdict", "ended_verdict", "judge"]
 
 
 class Verdict(StrEnum):
@@ -55,7 +55,7 @@ class Judgement:
 MALFORMED = Judgement(Verdict.MALFORMED)
 FORGED = Judgement(Verdict.FORGED)
 UNKNOWN = Judgement(Verdict.UNKNOWN)
-_VALID = Judgement(Verdict.VALID)
+PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
 _ACTIVATED = Judgement(Verdict.VALID, activates=True)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
 _BY_CAUSE = {
@@ -90,7 +90,7 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
     match presented.generation - session.generation:
         case 0:
             due = policy.renewal_timeout is not None and now >= session.generation_began + policy.renewal_timeout
-            return Judgement(Verdict.VALID, hand_out=session.generation + 1) if due else _VALID
+            return Judgement(Verdict.VALID, hand_out=session.generation + 1) if due else PLAIN
         case 1:
             return _ACTIVATED
         case -1 if now < session.generation_began + policy.renewal_overlap:

@@ -24,13 +24,18 @@ _log = structlog.get_logger(__name__)
 # Of a read: a change is refused by the journal. The sweeper meets the same failure within its interval, and tells it.
 _STORE_FAILED = status_of(Unavailable("the store failed; the authority is stopping"))
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+Shortcut = Callable[[bytes], Message | None]
 
 
-def unary(name: str, request_type: type[Message], handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
-    """A unary call's handler."""
+def unary(
+    name: str, request_type: type[Message], handler: Handler, shortcut: Shortcut | None = None
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """A unary call's handler; a `shortcut` may answer before the message is read, or give None."""
 
     async def call(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         try:
+            if shortcut is not None and (known := shortcut(raw)) is not None:
+                return known.SerializeToString()
             response = await handler(parse(request_type, raw), context)
             return response.SerializeToString()  # type: ignore[no-any-return]
         except AuthorityError as error:

@@ -94,5 +94,6 @@ def _handlers(service: SessionAuthority) -> dict[str, grpc.RpcMethodHandler[Any,
         elif method.server_streaming:
             handlers[method.name] = edge.stream(method.name, request_type, handler)
         else:
-            handlers[method.name] = edge.unary(method.name, request_type, handler)
+            shortcut = service.shortcut if method.name == "ValidateSession" else None
+            handlers[method.name] = edge.unary(method.name, request_type, handler, shortcut)
     return handlers
