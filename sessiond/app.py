@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import suppress
 
 import structlog
@@ -15,6 +14,7 @@ from sessiond.clock import Clock, SystemClock
 from sessiond.config import Config
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Entropy
+from sessiond.entropy import SystemEntropy
 from sessiond.feed import Feed
 from sessiond.journal import Journal
 from sessiond.rpc.server import RpcServer, is_local
@@ -51,7 +51,7 @@ class App:
         self.failure: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy = os.urandom) -> App:
+    async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
         Raises `RemotePlaintext`, `StoreRefused`, `BadKeyFile` or `CannotListen`; nothing is left running then.
@@ -61,7 +61,7 @@ class App:
                 f"{config.listen} can be reached from other machines, and tokens would travel in the clear: listen on "
                 "127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
             )
-        app = cls(config, clock or SystemClock(), entropy)
+        app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
         await app._start()
         return app
 

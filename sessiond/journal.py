@@ -27,6 +27,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _NOBODY = ClientContext()
+_NOTHING = Changes()  # between units; nobody writes to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,11 @@ class Work:
         self._draft = Changes()
         try:
             result = unit.apply(self)
-            self.changes.merge(self._draft)
-        finally:
+        except BaseException:
             self._draft = Changes()
+            raise
+        self.changes.merge(self._draft)
+        self._draft = _NOTHING
         return Done(result, self.revision)
 
 

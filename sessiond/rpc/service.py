@@ -56,7 +56,10 @@ class SessionAuthority:
             raise InvalidField("authentication", "must be unset for an anonymous session; set subject or leave it out")
         data = convert.first_data(request.data)
         changed = await self._authority.create(call, request.subject, level, methods, data)
-        return pb.CreateSessionResponse(session=_session(changed), token=_token(changed), revision=changed.revision)
+        response = pb.CreateSessionResponse(token=_token(changed), revision=changed.revision)
+        if changed.session is not None:
+            convert.fill_session(response.session, changed.session)
+        return response
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, _: Context) -> pb.ValidateSessionResponse:
         """Judge one token."""

@@ -91,10 +91,10 @@ DELETE FROM session_data WHERE session_id = :session_id;
 -- Add one numbered event to the log.
 INSERT INTO events (
     revision, type, at, application, subject, session_id, cause_kind, cause_actor, cause_reason,
-    ip_address, user_agent, certificate, device_id, generation, detail
+    ip_address, user_agent, certificate, device_id, generation, auth_level, auth_methods, auth_at, detail
 ) VALUES (
     :revision, :type, :at, :application, :subject, :session_id, :cause_kind, :cause_actor, :cause_reason,
-    :ip_address, :user_agent, :certificate, :device_id, :generation, :detail
+    :ip_address, :user_agent, :certificate, :device_id, :generation, :auth_level, :auth_methods, :auth_at, :detail
 );
 
 -- read_events

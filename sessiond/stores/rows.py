@@ -77,9 +77,7 @@ def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
 
 def session_from_row(row: Row) -> Session:
     """The session of a row."""
-    authentication = ending = None
-    if row["auth_level"] is not None:
-        authentication = Authentication(row["auth_level"], tuple(row["auth_methods"].split()), Instant(row["auth_at"]))
+    ending = None
     if row["ended_at"] is not None:
         cause = Cause(CauseKind(row["end_kind"]), row["end_actor"], row["end_reason"])
         ending = Ending(Instant(row["ended_at"]), cause)
@@ -96,7 +94,7 @@ def session_from_row(row: Row) -> Session:
         digest=row["digest"],
         rolled_digest=row["rolled_digest"],
         rolled_at=row["rolled_at"],
-        authentication=authentication,
+        authentication=_authentication_from_row(row),
         client=_client_from_row(row),
         data_version=row["data_version"],
         data_bytes=row["data_bytes"],
@@ -106,6 +104,7 @@ def session_from_row(row: Row) -> Session:
 
 def event_row(event: Event) -> dict[str, Any]:
     """The row of an event."""
+    authentication = event.authentication
     return {
         "revision": event.revision,
         "type": event.type.value,
@@ -121,16 +120,16 @@ def event_row(event: Event) -> dict[str, Any]:
         "certificate": event.client.certificate_thumbprint,
         "device_id": event.client.device_id,
         "generation": event.generation,
-        "detail": _detail(event),
+        "auth_level": None if authentication is None else authentication.level,
+        "auth_methods": None if authentication is None else " ".join(authentication.methods),
+        "auth_at": None if authentication is None else authentication.at,
+        "detail": _detail(event) if event.signals else None,
     }
 
 
 def event_from_row(row: Row) -> Event:
     """The event of a row."""
     detail = json.loads(row["detail"]) if row["detail"] is not None else {}
-    authentication = None
-    if (stored := detail.get("authentication")) is not None:
-        authentication = Authentication(stored["level"], tuple(stored["methods"]), Instant(stored["at"]))
     return Event(
         revision=Revision(row["revision"]),
         type=EventType(row["type"]),
@@ -141,7 +140,7 @@ def event_from_row(row: Row) -> Event:
         cause=Cause(CauseKind(row["cause_kind"]), row["cause_actor"], row["cause_reason"]),
         client=_client_from_row(row),
         generation=row["generation"],
-        authentication=authentication,
+        authentication=_authentication_from_row(row),
         signals=tuple(Signal(SignalType(kind), expected, seen) for kind, expected, seen in detail.get("signals", ())),
     )
 
@@ -150,14 +149,12 @@ def _client_from_row(row: Row) -> ClientContext:
     return ClientContext(row["ip_address"], row["user_agent"], row["certificate"], row["device_id"])
 
 
-def _detail(event: Event) -> str | None:
-    detail: dict[str, Any] = {}
-    if (authentication := event.authentication) is not None:
-        detail["authentication"] = {
-            "level": authentication.level,
-            "methods": authentication.methods,
-            "at": authentication.at,
-        }
-    if event.signals:
-        detail["signals"] = [(signal.type.value, signal.expected, signal.seen) for signal in event.signals]
-    return json.dumps(detail, separators=(",", ":")) if detail else None
+def _authentication_from_row(row: Row) -> Authentication | None:
+    if row["auth_level"] is None:
+        return None
+    return Authentication(row["auth_level"], tuple(row["auth_methods"].split()), Instant(row["auth_at"]))
+
+
+def _detail(event: Event) -> str:
+    signals = [(signal.type.value, signal.expected, signal.seen) for signal in event.signals]
+    return json.dumps({"signals": signals}, separators=(",", ":"))

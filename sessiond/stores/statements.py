@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["Statement", "load_statements"]
 
 _HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\n-- .+?\n(?P<sql>.+?;)\n", re.MULTILINE | re.DOTALL)
+_VALUES = re.compile(r"VALUES \([^()]*\)")
 _PARAMETER = re.compile(r":([a-z_]+)")
 
 
@@ -28,6 +29,10 @@ class Statement:
     def bind(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """The parameters as the engine takes them. Raises KeyError where one is missing."""
         return tuple([values[name] for name in self.names])
+
+    def times(self, count: int) -> str:
+        """The text of an INSERT of one row, for so many rows."""
+        return _VALUES.sub(lambda row: "VALUES " + ", ".join([row[0].removeprefix("VALUES ")] * count), self.sql)
 
     def fill(self, **texts: str) -> Statement:
         """The statement with its {braces} filled. The texts are the store's own, never a caller's."""

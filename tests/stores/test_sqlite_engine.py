@@ -16,7 +16,9 @@ import pytest
 
 from sessiond.domain.values import Revision
 from sessiond.store import Changes, StoreFailed, StoreRefused
+from sessiond.stores.rows import event_row, session_row
 from sessiond.stores.sqlite import SqliteStore, migrations
+from sessiond.stores.statements import load_statements
 from tests.contracts import samples
 
 _HOLD = """
@@ -216,6 +218,13 @@ def test_migrations_are_numbered_without_a_gap() -> None:
     names = sorted(file.name for file in folder.iterdir())
     assert [int(name.split("_")[0]) for name in names] == list(range(1, len(names) + 1))
     assert all(name.endswith(".sql") for name in names)
+
+
+def test_rows_stand_in_the_order_of_their_statements() -> None:
+    """Rows that are inserted many at a time have their columns in the order of the statement's parameters."""
+    statements = load_statements()
+    assert statements["put_session"].names == tuple(session_row(samples.session(), None))
+    assert statements["append_event"].names == tuple(event_row(samples.event(1)))
 
 
 async def test_the_schema_is_the_sum_of_its_migrations(tmp_path: Path) -> None:

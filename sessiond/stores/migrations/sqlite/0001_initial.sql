@@ -51,7 +51,7 @@ CREATE TABLE session_data (
     PRIMARY KEY (session_id, key)
 ) WITHOUT ROWID;
 
--- The log. `detail` is JSON: authentication and signals, where an event has them.
+-- The log. `detail` is JSON: signals, where an event has them.
 CREATE TABLE events (
     revision INTEGER PRIMARY KEY,
     type TEXT NOT NULL,
@@ -67,6 +67,9 @@ CREATE TABLE events (
     certificate BLOB NOT NULL,
     device_id TEXT NOT NULL,
     generation INTEGER NOT NULL,
+    auth_level INTEGER,
+    auth_methods TEXT,
+    auth_at INTEGER,
     detail TEXT
 );
 CREATE INDEX events_by_subject ON events (application, subject, revision) WHERE subject <> '';
