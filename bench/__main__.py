@@ -57,7 +57,7 @@ class _Teller:
 
 
 @click.command()
-@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of runs for each figure; default 5.")
+@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of runs for each figure; default 9.")
 @click.option("--quick", is_flag=True, help="A rough look: 2 pairs, short runs, 50,000 sessions for a million.")
 @click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Only this figure; may be repeated.")
 @click.option("--profile", is_flag=True, help="Compare nothing: record where the time goes (see --only), print it.")
@@ -72,7 +72,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool) -
             style="red",
         )
         sys.exit(2)
-    settings = Settings(pairs or 5, _BUILD / "bench-run", _BUILD / "bench-data")
+    settings = Settings(pairs or 9, _BUILD / "bench-run", _BUILD / "bench-data")
     if quick:
         settings = replace(settings, pairs=pairs or 2, validations=4_000, creations=4_000, many=50_000)
     if profile:

@@ -122,7 +122,6 @@ def named_session(reference: pb.SessionReference) -> Named:
             raise InvalidField("session", "must name a session: set token or session_id")
 
 
-@lru_cache(maxsize=10_000)
 def _address(value: str) -> str:
     try:
         parsed = ipaddress.ip_address(_text("client.ip_address", value, _MAX_ADDRESS))
@@ -135,12 +134,15 @@ def _address(value: str) -> str:
 
 def client(message: pb.ClientContext) -> ClientContext:
     """What the caller saw of the client, in normal form."""
-    thumbprint = message.certificate_thumbprint
-    if thumbprint and len(thumbprint) != 32:
-        raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest of 32 bytes")
-    address, agent, device = message.ip_address, message.user_agent, message.device_id
+    return _client(message.ip_address, message.user_agent, message.certificate_thumbprint, message.device_id)
+
+
+@lru_cache(maxsize=10_000)
+def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientContext:
     if not (address or agent or thumbprint or device):
         return _NOBODY
+    if thumbprint and len(thumbprint) != 32:
+        raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest of 32 bytes")
     return ClientContext(
         ip_address=_address(address) if address else "",
         user_agent=agent[:_MAX_USER_AGENT],
