@@ -21,13 +21,13 @@ from sessiond.domain.signals import Signal
 from sessiond.domain.values import Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store import Changes, Commit, Store, StoreFailed
 
-__all__ = ["Done", "Journal", "Needs", "Unit", "Work"]
+__all__ = ["NOTHING", "Done", "Journal", "Needs", "Unit", "Work"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _NOBODY = ClientContext()
-_NOTHING = Changes()  # between units; nobody writes to it
+_NO_CHANGES = Changes()  # between units; nobody writes to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,10 @@ class Needs:
 
     sessions: Sequence[SessionId] = ()
     data: Sequence[SessionId] = ()
+
+
+NOTHING = Needs()
+"""What a unit needs that decides from its own parameters."""
 
 
 class Unit(Protocol[T_co]):
@@ -160,7 +164,7 @@ class Work:
             self._draft = Changes()
             raise
         self.changes.merge(self._draft)
-        self._draft = _NOTHING
+        self._draft = _NO_CHANGES
         return Done(result, self.revision)
 
 

@@ -16,7 +16,7 @@ from sessiond.domain.judge import UNKNOWN, Judgement, Presented, Verdict, ended_
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
-from sessiond.journal import Needs, Work
+from sessiond.journal import NOTHING, Needs, Work
 
 __all__ = [
     "Authenticate",
@@ -124,7 +124,7 @@ class Create:
 
     def needs(self) -> Needs:
         """Nothing."""
-        return Needs()
+        return NOTHING
 
     def apply(self, work: Work) -> Session:
         """Write the session, its first data, and the event."""
@@ -356,7 +356,7 @@ class SaveActivity:
 
     def needs(self) -> Needs:
         """Nothing: the store itself never revives nor moves backwards."""
-        return Needs()
+        return NOTHING
 
     def apply(self, work: Work) -> None:
         """Write the last activity and the deadline that follows from it."""
@@ -402,7 +402,7 @@ class Prune:
 
     def needs(self) -> Needs:
         """Nothing: the store drops only what has ended."""
-        return Needs()
+        return NOTHING
 
     def apply(self, work: Work) -> None:
         """Drop them."""
@@ -417,7 +417,7 @@ class PruneLog:
 
     def needs(self) -> Needs:
         """Nothing."""
-        return Needs()
+        return NOTHING
 
     def apply(self, work: Work) -> None:
         """Drop the log up to the new horizon."""
