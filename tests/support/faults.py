@@ -36,7 +36,7 @@ class Life:
 
     session_id: str
     subject: str
-    token: str
+    token: str = field(repr=False)
     generation: int = 0
     revoked: bool = False
     data: dict[str, bytes] = field(default_factory=dict)
@@ -186,9 +186,12 @@ async def recover(stub: AsyncStub, ledger: Ledger, data_of: Sequence[Life]) -> R
             if not (token := page.next_page_token):
                 break
 
+    few = asyncio.Semaphore(100)
+
     async def data(life: Life) -> dict[str, bytes]:
         named = pb.SessionReference(session_id=life.session_id)
-        return dict((await stub.GetSessionData(pb.GetSessionDataRequest(session=named))).data)
+        async with few:  # more than a connection may have streams would be refused, which is no loss
+            return dict((await stub.GetSessionData(pb.GetSessionDataRequest(session=named))).data)
 
     found = await asyncio.gather(*map(data, data_of), return_exceptions=True)
     # Last, for it may write: a successor whose first use was lost is used for the first time here.
