@@ -134,7 +134,9 @@ def _address(value: str) -> str:
 
 def client(message: pb.ClientContext) -> ClientContext:
     """What the caller saw of the client, in normal form."""
-    return _client(message.ip_address, message.user_agent, message.certificate_thumbprint, message.device_id)
+    # Cut before it is remembered: what is kept must be bounded whatever clients send.
+    agent = message.user_agent[:_MAX_USER_AGENT]
+    return _client(message.ip_address, agent, message.certificate_thumbprint, message.device_id)
 
 
 @lru_cache(maxsize=10_000)
@@ -145,7 +147,7 @@ def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientC
         raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest of 32 bytes")
     return ClientContext(
         ip_address=_address(address) if address else "",
-        user_agent=agent[:_MAX_USER_AGENT],
+        user_agent=agent,
         certificate_thumbprint=thumbprint,
         device_id=_text("client.device_id", device),
     )

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.app import App
+from sessiond.rpc import convert
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
@@ -99,6 +100,16 @@ async def test_a_passive_look_shows_the_latest_activity(stub: AsyncStub, clock: 
     assert look.session.last_active_time == active.session.last_active_time
     assert look.session.idle_expire_time == active.session.idle_expire_time
     assert active.session.last_active_time != created.session.last_active_time
+
+
+async def test_user_agents_are_cut_before_they_are_remembered(stub: AsyncStub) -> None:
+    """Agents that differ past their first 1,024 characters are one: what is kept of a client is bounded."""
+    remembered = convert._client.cache_info().currsize
+    for end in ("a", "b", "c"):
+        client = pb.ClientContext(user_agent="long agent " + "x" * 100_000 + end)
+        created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada", client=client))
+        assert len(created.session.client.user_agent) == 1024
+    assert convert._client.cache_info().currsize == remembered + 1
 
 
 async def test_the_passive_first_use_of_a_renewed_token_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
