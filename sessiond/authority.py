@@ -161,7 +161,7 @@ class Authority:
             done = await self._journal.submit(units.Settle(call, presented, passive))
             judgement, session = done.result.judgement, done.result.session
         deadline = idle_deadline(call.policy, now) if active else None
-        if active:
+        if active and judgement.verdict is Verdict.VALID:
             self._cache.note_activity(entry.session, now, deadline)
         if session is None or judgement.verdict is not Verdict.VALID:
             return Answer(judgement)

@@ -241,7 +241,11 @@ class Journal:
                         waiting.outcome = fault
                         _answer(waiting)
                     continue
-                self._publish(commit)
+                try:
+                    self._publish(commit)
+                except Exception as fault:  # noqa: BLE001 - committed, but caches and feed may not know: stop rather than lie
+                    self._fail(StoreFailed(f"a commit could not be made known: {fault}"), group)
+                    return
                 for waiting in group:
                     _answer(waiting)
 

@@ -253,6 +253,23 @@ async def test_a_store_that_fails_is_the_end(bench: Bench) -> None:
     assert (await bench.store.head()).revision == 0
 
 
+async def test_a_commit_that_cannot_be_made_known_is_the_end(tmp_path: Path) -> None:
+    """Where caches or feed cannot take in a commit, nobody waits for ever and nobody is answered from an old state."""
+    failures: list[StoreFailed] = []
+
+    def publish(_: Commit) -> None:
+        raise ZeroDivisionError("injected")
+
+    store = await SqliteStore.open(tmp_path / "sessiond.db")
+    journal = Journal(store, ManualClock(), lambda session: session, publish, failures.append)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await journal.submit(opens(samples.session()))
+    assert len(failures) == 1
+    await journal.close()
+    await store.close()
+
+
 async def test_a_refusal_of_a_failed_group_is_unavailable(bench: Bench) -> None:
     """A unit that refused in a transaction that did not commit is answered Unavailable, not with its refusal."""
     bench.store.break_commit = True
