@@ -15,6 +15,9 @@ Conventions that hold everywhere:
     google.rpc.BadRequest that names the field), missing things (NOT_FOUND), lost conditions (ABORTED,
     FAILED_PRECONDITION) and an authority that cannot answer (UNAVAILABLE). After an error nothing has changed,
     except after UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED, where the caller cannot know.
+  - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
+    other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
+    INVALID_ARGUMENT. The caller must treat the id of a call that gives a token as a secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
   - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
     to a later call as `min_revision` always sees its own change.
@@ -140,6 +143,10 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """An older token of a live session, presented when it should be forgotten: a theft signal."""
     VERDICT_SUPERSEDED: _Verdict.ValueType  # 9
     """The token was rolled away moments ago: a request in flight, denied without alarm."""
+    VERDICT_INSUFFICIENT: _Verdict.ValueType  # 10
+    """The token is good, but `unmet` names a requirement that is not met: deny this request."""
+    VERDICT_LOCKED: _Verdict.ValueType  # 11
+    """The source is locked for guessing, and the policy shuts out its valid tokens too."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """The answer to a validation."""
@@ -164,7 +171,83 @@ VERDICT_REPLAYED: Verdict.ValueType  # 8
 """An older token of a live session, presented when it should be forgotten: a theft signal."""
 VERDICT_SUPERSEDED: Verdict.ValueType  # 9
 """The token was rolled away moments ago: a request in flight, denied without alarm."""
+VERDICT_INSUFFICIENT: Verdict.ValueType  # 10
+"""The token is good, but `unmet` names a requirement that is not met: deny this request."""
+VERDICT_LOCKED: Verdict.ValueType  # 11
+"""The source is locked for guessing, and the policy shuts out its valid tokens too."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _RequirementKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RequirementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequirementKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REQUIREMENT_KIND_UNSPECIFIED: _RequirementKind.ValueType  # 0
+    """Never sent."""
+    REQUIREMENT_KIND_LEVEL: _RequirementKind.ValueType  # 1
+    """A higher level of authentication."""
+    REQUIREMENT_KIND_AUTHENTICATION_AGE: _RequirementKind.ValueType  # 2
+    """A more recent authentication."""
+    REQUIREMENT_KIND_COMPANION_TOKEN: _RequirementKind.ValueType  # 3
+    """A companion token of the purpose."""
+    REQUIREMENT_KIND_CSRF_TOKEN: _RequirementKind.ValueType  # 4
+    """The session's CSRF token."""
+    REQUIREMENT_KIND_REAUTHENTICATION: _RequirementKind.ValueType  # 5
+    """Authentication from this client: a signal's reaction."""
+
+class RequirementKind(_RequirementKind, metaclass=_RequirementKindEnumTypeWrapper):
+    """What a validation may require beyond a good token."""
+
+REQUIREMENT_KIND_UNSPECIFIED: RequirementKind.ValueType  # 0
+"""Never sent."""
+REQUIREMENT_KIND_LEVEL: RequirementKind.ValueType  # 1
+"""A higher level of authentication."""
+REQUIREMENT_KIND_AUTHENTICATION_AGE: RequirementKind.ValueType  # 2
+"""A more recent authentication."""
+REQUIREMENT_KIND_COMPANION_TOKEN: RequirementKind.ValueType  # 3
+"""A companion token of the purpose."""
+REQUIREMENT_KIND_CSRF_TOKEN: RequirementKind.ValueType  # 4
+"""The session's CSRF token."""
+REQUIREMENT_KIND_REAUTHENTICATION: RequirementKind.ValueType  # 5
+"""Authentication from this client: a signal's reaction."""
+Global___RequirementKind: _TypeAlias = RequirementKind  # noqa: Y015
+
+class _Reaction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReactionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reaction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REACTION_UNSPECIFIED: _Reaction.ValueType  # 0
+    """Never sent."""
+    REACTION_IGNORE: _Reaction.ValueType  # 1
+    """Nothing."""
+    REACTION_ALERT: _Reaction.ValueType  # 2
+    """HIJACK_SUSPECTED, and nothing else."""
+    REACTION_STEP_UP: _Reaction.ValueType  # 3
+    """The session is good again when the subject has authenticated from this client."""
+    REACTION_REVOKE_SESSION: _Reaction.ValueType  # 4
+    """The session is revoked."""
+    REACTION_REVOKE_SUBJECT: _Reaction.ValueType  # 5
+    """All sessions of the subject in the application are revoked."""
+
+class Reaction(_Reaction, metaclass=_ReactionEnumTypeWrapper):
+    """What a policy does about a signal, the mildest first."""
+
+REACTION_UNSPECIFIED: Reaction.ValueType  # 0
+"""Never sent."""
+REACTION_IGNORE: Reaction.ValueType  # 1
+"""Nothing."""
+REACTION_ALERT: Reaction.ValueType  # 2
+"""HIJACK_SUSPECTED, and nothing else."""
+REACTION_STEP_UP: Reaction.ValueType  # 3
+"""The session is good again when the subject has authenticated from this client."""
+REACTION_REVOKE_SESSION: Reaction.ValueType  # 4
+"""The session is revoked."""
+REACTION_REVOKE_SUBJECT: Reaction.ValueType  # 5
+"""All sessions of the subject in the application are revoked."""
+Global___Reaction: _TypeAlias = Reaction  # noqa: Y015
 
 class _NextStep:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -507,6 +590,9 @@ class Session(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     DATA_VERSION_FIELD_NUMBER: _builtins.int
     ENDING_FIELD_NUMBER: _builtins.int
+    ELEVATION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PERSISTENT_FIELD_NUMBER: _builtins.int
+    LOGIN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The public name of the session."""
     application: _builtins.str
@@ -519,6 +605,8 @@ class Session(_message.Message):
     """How often its token has been renewed or rolled."""
     data_version: _builtins.int
     """Version of the session data; 0 before the first change."""
+    persistent: _builtins.bool
+    """Whether it is remembered beyond the browser's session, by the policy's longer limits."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was opened."""
@@ -547,6 +635,14 @@ class Session(_message.Message):
     def ending(self) -> Global___Ending:
         """How it ended; unset while it lives."""
 
+    @_builtins.property
+    def elevation_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when `authentication` is an elevation; then it falls back to what it was before. Unset: no elevation."""
+
+    @_builtins.property
+    def login_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Anonymous session of a login page: when it ends unless the subject logs in."""
+
     def __init__(
         self,
         *,
@@ -563,10 +659,13 @@ class Session(_message.Message):
         client: Global___ClientContext | None = ...,
         data_version: _builtins.int = ...,
         ending: Global___Ending | None = ...,
+        elevation_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        persistent: _builtins.bool = ...,
+        login_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "ending", b"ending", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "elevation_expire_time", b"elevation_expire_time", "ending", b"ending", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time", "login_expire_time", b"login_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "application", b"application", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "data_version", b"data_version", "ending", b"ending", "generation", b"generation", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time", "session_id", b"session_id", "state", b"state", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "application", b"application", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "data_version", b"data_version", "elevation_expire_time", b"elevation_expire_time", "ending", b"ending", "generation", b"generation", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time", "login_expire_time", b"login_expire_time", "persistent", b"persistent", "session_id", b"session_id", "state", b"state", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -599,6 +698,204 @@ class SessionReference(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reference) -> _WhichOneofReturnType_reference | None: ...
 
 Global___SessionReference: _TypeAlias = SessionReference  # noqa: Y015
+
+@_typing.final
+class UnmetRequirement(_message.Message):
+    """A requirement that is not met, and what would meet it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_AUTHENTICATION_AGE_FIELD_NUMBER: _builtins.int
+    kind: Global___RequirementKind.ValueType
+    """Which."""
+    remedy: _builtins.str
+    """What would meet it, for people."""
+    min_level: _builtins.int
+    """LEVEL: the level that is needed."""
+    @_builtins.property
+    def max_authentication_age(self) -> _duration_pb2.Duration:
+        """AUTHENTICATION_AGE: how old the authentication may be."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___RequirementKind.ValueType = ...,
+        remedy: _builtins.str = ...,
+        min_level: _builtins.int = ...,
+        max_authentication_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_authentication_age", b"max_authentication_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "max_authentication_age", b"max_authentication_age", "min_level", b"min_level", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmetRequirement: _TypeAlias = UnmetRequirement  # noqa: Y015
+
+@_typing.final
+class Requirements(_message.Message):
+    """What a request needs beyond a good token. All that is set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_AUTHENTICATION_AGE_FIELD_NUMBER: _builtins.int
+    COMPANION_FIELD_NUMBER: _builtins.int
+    CSRF_FIELD_NUMBER: _builtins.int
+    min_level: _builtins.int
+    """The session's level now must be at least this; 0: any."""
+    @_builtins.property
+    def max_authentication_age(self) -> _duration_pb2.Duration:
+        """The subject's last authentication must not be older."""
+
+    @_builtins.property
+    def companion(self) -> Global___CompanionRequirement:
+        """A companion token that the client presented."""
+
+    @_builtins.property
+    def csrf(self) -> Global___CsrfRequirement:
+        """The CSRF token that the client presented. Required for requests with side effects."""
+
+    def __init__(
+        self,
+        *,
+        min_level: _builtins.int = ...,
+        max_authentication_age: _duration_pb2.Duration | None = ...,
+        companion: Global___CompanionRequirement | None = ...,
+        csrf: Global___CsrfRequirement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["companion", b"companion", "csrf", b"csrf", "max_authentication_age", b"max_authentication_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companion", b"companion", "csrf", b"csrf", "max_authentication_age", b"max_authentication_age", "min_level", b"min_level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Requirements: _TypeAlias = Requirements  # noqa: Y015
+
+@_typing.final
+class CompanionRequirement(_message.Message):
+    """A companion token is needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    COMPANION_TOKEN_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """The purpose it must have been issued for."""
+    companion_token: _builtins.str
+    """Secret. What the client presented; empty where it presented none. One of another session is the signal
+    `companion_mismatch`.
+    """
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        companion_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companion_token", b"companion_token", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompanionRequirement: _TypeAlias = CompanionRequirement  # noqa: Y015
+
+@_typing.final
+class CsrfRequirement(_message.Message):
+    """The session's CSRF token is needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CSRF_TOKEN_FIELD_NUMBER: _builtins.int
+    csrf_token: _builtins.str
+    """Secret. What the client presented; empty where it presented none."""
+    def __init__(
+        self,
+        *,
+        csrf_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csrf_token", b"csrf_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CsrfRequirement: _TypeAlias = CsrfRequirement  # noqa: Y015
+
+@_typing.final
+class CookieDirectives(_message.Message):
+    """Response headers, ready to be sent as they are. The caller must send all of them in the response that it gives the client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SET_COOKIE_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    CLEAR_SITE_DATA_FIELD_NUMBER: _builtins.int
+    cache_control: _builtins.str
+    """Value of the `Cache-Control` header."""
+    clear_site_data: _builtins.str
+    """Value of the `Clear-Site-Data` header; empty: none."""
+    @_builtins.property
+    def set_cookie(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Secret. Values of `Set-Cookie` headers, one header each."""
+
+    def __init__(
+        self,
+        *,
+        set_cookie: _abc.Iterable[_builtins.str] | None = ...,
+        cache_control: _builtins.str = ...,
+        clear_site_data: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "clear_site_data", b"clear_site_data", "set_cookie", b"set_cookie"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CookieDirectives: _TypeAlias = CookieDirectives  # noqa: Y015
+
+@_typing.final
+class ConcurrencyLimit(_message.Message):
+    """The limit of concurrent sessions stood in the way: nothing was opened or bound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SESSIONS_FIELD_NUMBER: _builtins.int
+    LIVE_SESSIONS_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    TICKET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    max_sessions: _builtins.int
+    """How many sessions the subject may have."""
+    ticket: _builtins.str
+    """Secret. Repeats the refused call with the subject's choice: hand it in with `evict_session_ids`. Good once, for a short
+    time, for the same application, subject and authentication. Only where the policy asks.
+    """
+    @_builtins.property
+    def live_sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """The subject's live sessions, newest first, for the subject to choose from. Only where the policy asks."""
+
+    @_builtins.property
+    def ticket_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the ticket stops being good."""
+
+    def __init__(
+        self,
+        *,
+        max_sessions: _builtins.int = ...,
+        live_sessions: _abc.Iterable[Global___Session] | None = ...,
+        ticket: _builtins.str = ...,
+        ticket_expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket_expire_time", b"ticket_expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live_sessions", b"live_sessions", "max_sessions", b"max_sessions", "ticket", b"ticket", "ticket_expire_time", b"ticket_expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConcurrencyLimit: _TypeAlias = ConcurrencyLimit  # noqa: Y015
 
 @_typing.final
 class Signal(_message.Message):
@@ -636,6 +933,46 @@ class Policy(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ReactionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: Global___Reaction.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Reaction.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OriginsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PRESET_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     ABSOLUTE_TIMEOUT_FIELD_NUMBER: _builtins.int
@@ -645,12 +982,39 @@ class Policy(_message.Message):
     REFRESH_EXTENDS_LIFETIME_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     MAX_DATA_BYTES_FIELD_NUMBER: _builtins.int
+    LOGIN_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REMEMBER_IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REMEMBER_ABSOLUTE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REMEMBER_LEVEL_FIELD_NUMBER: _builtins.int
+    ELEVATION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_SESSIONS_FIELD_NUMBER: _builtins.int
+    ON_LIMIT_FIELD_NUMBER: _builtins.int
+    COMPANION_TIMEOUT_FIELD_NUMBER: _builtins.int
+    IPV4_PREFIX_FIELD_NUMBER: _builtins.int
+    IPV6_PREFIX_FIELD_NUMBER: _builtins.int
+    CONCURRENT_USE_WINDOW_FIELD_NUMBER: _builtins.int
+    FOLD_WINDOW_FIELD_NUMBER: _builtins.int
+    REACTIONS_FIELD_NUMBER: _builtins.int
+    TICKET_TIMEOUT_FIELD_NUMBER: _builtins.int
+    GUESSING_FIELD_NUMBER: _builtins.int
+    COOKIE_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """The preset it started from: `owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     refresh_extends_lifetime: _builtins.bool
     """Whether RefreshSession starts the absolute lifetime again."""
     max_data_bytes: _builtins.int
     """Bound on a session's data, keys and values together, in bytes."""
+    remember_level: _builtins.int
+    """The level that a remembered session falls to when `idle_timeout` has passed without activity."""
+    max_sessions: _builtins.int
+    """How many live sessions a subject may have; 0: any number."""
+    on_limit: _builtins.str
+    """What happens at the limit: `reject`, `evict-oldest`, `evict-least-recent` or `ask`."""
+    ipv4_prefix: _builtins.int
+    """Prefix length that IPv4 addresses are compared by."""
+    ipv6_prefix: _builtins.int
+    """Prefix length that IPv6 addresses are compared by."""
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
         """Idle timeout; unset: none."""
@@ -675,6 +1039,54 @@ class Policy(_message.Message):
     def retention(self) -> _duration_pb2.Duration:
         """How long ended sessions are kept as history."""
 
+    @_builtins.property
+    def login_timeout(self) -> _duration_pb2.Duration:
+        """How long an anonymous session of a login page lives unless the subject logs in."""
+
+    @_builtins.property
+    def remember_idle_timeout(self) -> _duration_pb2.Duration:
+        """Idle timeout of a remembered session; unset: sessions cannot be remembered."""
+
+    @_builtins.property
+    def remember_absolute_timeout(self) -> _duration_pb2.Duration:
+        """Absolute timeout of a remembered session."""
+
+    @_builtins.property
+    def elevation_timeout(self) -> _duration_pb2.Duration:
+        """How long an elevation lasts."""
+
+    @_builtins.property
+    def companion_timeout(self) -> _duration_pb2.Duration:
+        """The longest time to live of a companion token."""
+
+    @_builtins.property
+    def concurrent_use_window(self) -> _duration_pb2.Duration:
+        """Within what time clients must take turns to be `concurrent_use`."""
+
+    @_builtins.property
+    def fold_window(self) -> _duration_pb2.Duration:
+        """Within what time repeats of one suspicion are folded into the first."""
+
+    @_builtins.property
+    def reactions(self) -> _containers.ScalarMap[_builtins.str, Global___Reaction.ValueType]:
+        """The reaction to each signal, by the signal's name in lower case."""
+
+    @_builtins.property
+    def ticket_timeout(self) -> _duration_pb2.Duration:
+        """How long a ticket is good."""
+
+    @_builtins.property
+    def guessing(self) -> Global___GuessLimits:
+        """When guessing counts as an attack."""
+
+    @_builtins.property
+    def cookie(self) -> Global___CookieRules:
+        """The attributes of cookies."""
+
+    @_builtins.property
+    def origins(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Where each value came from, by its path (`idle_timeout`, `reactions.ip_change`): the preset's name, or file and line."""
+
     def __init__(
         self,
         *,
@@ -687,14 +1099,121 @@ class Policy(_message.Message):
         refresh_extends_lifetime: _builtins.bool = ...,
         retention: _duration_pb2.Duration | None = ...,
         max_data_bytes: _builtins.int = ...,
+        login_timeout: _duration_pb2.Duration | None = ...,
+        remember_idle_timeout: _duration_pb2.Duration | None = ...,
+        remember_absolute_timeout: _duration_pb2.Duration | None = ...,
+        remember_level: _builtins.int = ...,
+        elevation_timeout: _duration_pb2.Duration | None = ...,
+        max_sessions: _builtins.int = ...,
+        on_limit: _builtins.str = ...,
+        companion_timeout: _duration_pb2.Duration | None = ...,
+        ipv4_prefix: _builtins.int = ...,
+        ipv6_prefix: _builtins.int = ...,
+        concurrent_use_window: _duration_pb2.Duration | None = ...,
+        fold_window: _duration_pb2.Duration | None = ...,
+        reactions: _abc.Mapping[_builtins.str, Global___Reaction.ValueType] | None = ...,
+        ticket_timeout: _duration_pb2.Duration | None = ...,
+        guessing: Global___GuessLimits | None = ...,
+        cookie: Global___CookieRules | None = ...,
+        origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "idle_timeout", b"idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "idle_timeout", b"idle_timeout", "max_data_bytes", b"max_data_bytes", "preset", b"preset", "refresh_extends_lifetime", b"refresh_extends_lifetime", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class GuessLimits(_message.Message):
+    """When guessing from one source counts as an attack."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALARM_AFTER_FIELD_NUMBER: _builtins.int
+    LOCK_AFTER_FIELD_NUMBER: _builtins.int
+    FLOOD_AFTER_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    LOCK_TIME_FIELD_NUMBER: _builtins.int
+    DENY_VALID_FIELD_NUMBER: _builtins.int
+    alarm_after: _builtins.int
+    """Guesses within `window` that raise GUESSING_SUSPECTED."""
+    lock_after: _builtins.int
+    """Guesses within `window` that lock the source for `lock_time`; 0: never."""
+    flood_after: _builtins.int
+    """Guesses within `window` from all sources together that raise GUESSING_SUSPECTED for the source `*`."""
+    deny_valid: _builtins.bool
+    """Whether a lock shuts out valid tokens of the same source too."""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """The time that guesses are counted over."""
+
+    @_builtins.property
+    def lock_time(self) -> _duration_pb2.Duration:
+        """How long a lock holds."""
+
+    def __init__(
+        self,
+        *,
+        alarm_after: _builtins.int = ...,
+        lock_after: _builtins.int = ...,
+        flood_after: _builtins.int = ...,
+        window: _duration_pb2.Duration | None = ...,
+        lock_time: _duration_pb2.Duration | None = ...,
+        deny_valid: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lock_time", b"lock_time", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_after", b"alarm_after", "deny_valid", b"deny_valid", "flood_after", b"flood_after", "lock_after", b"lock_after", "lock_time", b"lock_time", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuessLimits: _TypeAlias = GuessLimits  # noqa: Y015
+
+@_typing.final
+class CookieRules(_message.Message):
+    """The attributes of an application's cookies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_NAME_FIELD_NUMBER: _builtins.int
+    SECURE_FIELD_NUMBER: _builtins.int
+    SAME_SITE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CLEAR_SITE_DATA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the cookie of a session with a subject, before `__Host-` is put in front."""
+    anonymous_name: _builtins.str
+    """Name of the cookie of an anonymous session."""
+    secure: _builtins.bool
+    """Whether it is sent over TLS only. With it and the path `/` the name bears the `__Host-` prefix."""
+    same_site: _builtins.str
+    """`Strict` or `Lax`."""
+    path: _builtins.str
+    """The path."""
+    @_builtins.property
+    def clear_site_data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What `Clear-Site-Data` names at logout."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        anonymous_name: _builtins.str = ...,
+        secure: _builtins.bool = ...,
+        same_site: _builtins.str = ...,
+        path: _builtins.str = ...,
+        clear_site_data: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_name", b"anonymous_name", "clear_site_data", b"clear_site_data", "name", b"name", "path", b"path", "same_site", b"same_site", "secure", b"secure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CookieRules: _TypeAlias = CookieRules  # noqa: Y015
 
 @_typing.final
 class Application(_message.Message):
@@ -741,6 +1260,8 @@ class Event(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
+    REACTION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Its position in the log: gapless, strictly increasing, in commit order."""
     type: Global___EventType.ValueType
@@ -753,6 +1274,10 @@ class Event(_message.Message):
     """The session; empty for an event of no single session."""
     generation: _builtins.int
     """The session's generation after the event."""
+    reaction: Global___Reaction.ValueType
+    """HIJACK_SUSPECTED: what the authority did about it."""
+    source: _builtins.str
+    """GUESSING_SUSPECTED, SOURCE_LOCKED, SOURCE_UNLOCKED: the network in CIDR form; `*` for a flood from many."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When, by the authority's wall clock. Order is told by `revision`, not by this."""
@@ -787,10 +1312,12 @@ class Event(_message.Message):
         generation: _builtins.int = ...,
         authentication: Global___Authentication | None = ...,
         signals: _abc.Iterable[Global___Signal] | None = ...,
+        reaction: Global___Reaction.ValueType = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "cause", b"cause", "client", b"client", "event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "cause", b"cause", "client", b"client", "event_time", b"event_time", "generation", b"generation", "revision", b"revision", "session_id", b"session_id", "signals", b"signals", "subject", b"subject", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "cause", b"cause", "client", b"client", "event_time", b"event_time", "generation", b"generation", "reaction", b"reaction", "revision", b"revision", "session_id", b"session_id", "signals", b"signals", "source", b"source", "subject", b"subject", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -832,10 +1359,25 @@ class CreateSessionRequest(_message.Message):
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    LOGIN_PAGE_FIELD_NUMBER: _builtins.int
+    PERSISTENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    EVICT_SESSION_IDS_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     subject: _builtins.str
     """The subject, at most 256 characters; empty opens an anonymous session."""
+    login_page: _builtins.bool
+    """The anonymous session of a login page: it ends after the policy's login timeout unless the subject logs in."""
+    persistent: _builtins.bool
+    """Remember the session: longer limits and a cookie that outlives the browser's session. INVALID_ARGUMENT where the policy
+    has no such limits.
+    """
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    ticket: _builtins.str
+    """Secret. From the `limit` of a refused call; the other fields must be unchanged."""
     @_builtins.property
     def authentication(self) -> Global___Authentication:
         """How the subject was authenticated; must be unset where `subject` is empty."""
@@ -848,6 +1390,10 @@ class CreateSessionRequest(_message.Message):
     def data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
         """First session data; bounded by the policy."""
 
+    @_builtins.property
+    def evict_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `ticket`: the sessions that the subject chose to end."""
+
     def __init__(
         self,
         *,
@@ -856,10 +1402,15 @@ class CreateSessionRequest(_message.Message):
         authentication: Global___Authentication | None = ...,
         client: Global___ClientContext | None = ...,
         data: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        login_page: _builtins.bool = ...,
+        persistent: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+        evict_session_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "data", b"data", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "data", b"data", "evict_session_ids", b"evict_session_ids", "login_page", b"login_page", "persistent", b"persistent", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -874,13 +1425,31 @@ class CreateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CSRF_TOKEN_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
+    EVICTED_SESSION_IDS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Secret. The session's token: 70 characters of base64url, meaningless to all but the authority."""
     revision: _builtins.int
     """Position of the change in the log."""
+    csrf_token: _builtins.str
+    """Secret. The session's CSRF token, the same until the next roll."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The new session."""
+
+    @_builtins.property
+    def cookies(self) -> Global___CookieDirectives:
+        """Headers for the response to the client."""
+
+    @_builtins.property
+    def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sessions of the subject that had to end for this one."""
+
+    @_builtins.property
+    def limit(self) -> Global___ConcurrencyLimit:
+        """Set where the limit of concurrent sessions stood in the way; `session` and `token` are empty then."""
 
     def __init__(
         self,
@@ -888,10 +1457,14 @@ class CreateSessionResponse(_message.Message):
         session: Global___Session | None = ...,
         token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        csrf_token: _builtins.str = ...,
+        cookies: Global___CookieDirectives | None = ...,
+        evicted_session_ids: _abc.Iterable[_builtins.str] | None = ...,
+        limit: Global___ConcurrencyLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "limit", b"limit", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session", b"session", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "evicted_session_ids", b"evicted_session_ids", "limit", b"limit", "revision", b"revision", "session", b"session", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -908,6 +1481,8 @@ class ValidateSessionRequest(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     PASSIVE_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    WITH_CSRF_TOKEN_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application that asks. A session of another application is VERDICT_UNKNOWN."""
     token: _builtins.str
@@ -916,9 +1491,15 @@ class ValidateSessionRequest(_message.Message):
     """Does not count as activity: for polling and for looks behind the scenes."""
     min_revision: _builtins.int
     """Answer only from a state at least this new; 0: any. OUT_OF_RANGE where the log has not come that far."""
+    with_csrf_token: _builtins.bool
+    """Answer with the session's CSRF token too, to put into a page."""
     @_builtins.property
     def client(self) -> Global___ClientContext:
         """What the caller sees of the client."""
+
+    @_builtins.property
+    def requirements(self) -> Global___Requirements:
+        """What this request needs beyond a good token."""
 
     def __init__(
         self,
@@ -928,10 +1509,12 @@ class ValidateSessionRequest(_message.Message):
         client: Global___ClientContext | None = ...,
         passive: _builtins.bool = ...,
         min_revision: _builtins.int = ...,
+        requirements: Global___Requirements | None = ...,
+        with_csrf_token: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "min_revision", b"min_revision", "passive", b"passive", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "min_revision", b"min_revision", "passive", b"passive", "requirements", b"requirements", "token", b"token", "with_csrf_token", b"with_csrf_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -939,8 +1522,8 @@ Global___ValidateSessionRequest: _TypeAlias = ValidateSessionRequest  # noqa: Y0
 
 @_typing.final
 class ValidateSessionResponse(_message.Message):
-    """See ValidateSession. Where `verdict` is not VALID, the other fields but `next_step` and `signals` are empty, and all
-    such answers cost the caller the same kind of work.
+    """See ValidateSession. Where `verdict` is neither VALID nor INSUFFICIENT, the other fields but `next_step`, `signals` and
+    `cookies` are empty, and all such answers cost the caller the same kind of work.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -950,6 +1533,9 @@ class ValidateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     RENEWED_TOKEN_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
+    UNMET_FIELD_NUMBER: _builtins.int
+    CSRF_TOKEN_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the token is worth."""
     next_step: Global___NextStep.ValueType
@@ -958,6 +1544,8 @@ class ValidateSessionResponse(_message.Message):
     """Secret. The token that the client must have from now on; set with NEXT_STEP_REPLACE_TOKEN. It is the same however
     often it is asked for, so answers to concurrent requests may arrive in any order.
     """
+    csrf_token: _builtins.str
+    """Secret. The session's CSRF token, where it was asked for."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session."""
@@ -965,6 +1553,16 @@ class ValidateSessionResponse(_message.Message):
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signal]:
         """Reasons for suspicion."""
+
+    @_builtins.property
+    def unmet(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnmetRequirement]:
+        """INSUFFICIENT: what is missing, and what would meet it."""
+
+    @_builtins.property
+    def cookies(self) -> Global___CookieDirectives:
+        """Headers for the response to the client: with NEXT_STEP_REPLACE_TOKEN the renewed token, with NEXT_STEP_DISCARD_TOKEN
+        the deletion. Else unset.
+        """
 
     def __init__(
         self,
@@ -974,10 +1572,13 @@ class ValidateSessionResponse(_message.Message):
         session: Global___Session | None = ...,
         renewed_token: _builtins.str = ...,
         signals: _abc.Iterable[Global___Signal] | None = ...,
+        unmet: _abc.Iterable[Global___UnmetRequirement] | None = ...,
+        csrf_token: _builtins.str = ...,
+        cookies: Global___CookieDirectives | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_step", b"next_step", "renewed_token", b"renewed_token", "session", b"session", "signals", b"signals", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "next_step", b"next_step", "renewed_token", b"renewed_token", "session", b"session", "signals", b"signals", "unmet", b"unmet", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1099,6 +1700,11 @@ class AuthenticateSessionRequest(_message.Message):
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PERSISTENT_FIELD_NUMBER: _builtins.int
+    ELEVATE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    EVICT_SESSION_IDS_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
@@ -1107,6 +1713,16 @@ class AuthenticateSessionRequest(_message.Message):
     """The subject that was authenticated, 1 to 256 characters."""
     reason: _builtins.str
     """Why, for the event."""
+    persistent: _builtins.bool
+    """Remember the session, as in CreateSession."""
+    elevate: _builtins.bool
+    """An elevation: `authentication` counts for the policy's elevation timeout, then the one before counts again. Only for a
+    session that has a subject.
+    """
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    ticket: _builtins.str
+    """Secret. From the `limit` of a refused call; the other fields must be unchanged."""
     @_builtins.property
     def authentication(self) -> Global___Authentication:
         """How."""
@@ -1114,6 +1730,10 @@ class AuthenticateSessionRequest(_message.Message):
     @_builtins.property
     def client(self) -> Global___ClientContext:
         """What the caller sees of the client; becomes the session's client context."""
+
+    @_builtins.property
+    def evict_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `ticket`: the sessions that the subject chose to end."""
 
     def __init__(
         self,
@@ -1124,10 +1744,15 @@ class AuthenticateSessionRequest(_message.Message):
         authentication: Global___Authentication | None = ...,
         client: Global___ClientContext | None = ...,
         reason: _builtins.str = ...,
+        persistent: _builtins.bool = ...,
+        elevate: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+        evict_session_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "reason", b"reason", "subject", b"subject", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "elevate", b"elevate", "evict_session_ids", b"evict_session_ids", "persistent", b"persistent", "reason", b"reason", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1143,15 +1768,33 @@ class AuthenticateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CSRF_TOKEN_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
+    EVICTED_SESSION_IDS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the presented token was worth."""
     token: _builtins.str
     """Secret. The token that replaces the presented one."""
     revision: _builtins.int
     """Position of the change in the log."""
+    csrf_token: _builtins.str
+    """Secret. The session's CSRF token, the same until the next roll."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session as it is now."""
+
+    @_builtins.property
+    def cookies(self) -> Global___CookieDirectives:
+        """Headers for the response to the client."""
+
+    @_builtins.property
+    def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sessions of the subject that had to end for this one."""
+
+    @_builtins.property
+    def limit(self) -> Global___ConcurrencyLimit:
+        """Set where the limit of concurrent sessions stood in the way; nothing has changed then."""
 
     def __init__(
         self,
@@ -1160,10 +1803,14 @@ class AuthenticateSessionResponse(_message.Message):
         session: Global___Session | None = ...,
         token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        csrf_token: _builtins.str = ...,
+        cookies: Global___CookieDirectives | None = ...,
+        evicted_session_ids: _abc.Iterable[_builtins.str] | None = ...,
+        limit: Global___ConcurrencyLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "limit", b"limit", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "evicted_session_ids", b"evicted_session_ids", "limit", b"limit", "revision", b"revision", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1179,12 +1826,15 @@ class RollSessionRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
     """Secret. The token that the client presented."""
     reason: _builtins.str
     """What changed (`password`, `role`, ...), for the event; at most 256 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def client(self) -> Global___ClientContext:
         """What the caller sees of the client."""
@@ -1196,10 +1846,11 @@ class RollSessionRequest(_message.Message):
         token: _builtins.str = ...,
         client: Global___ClientContext | None = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "reason", b"reason", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "reason", b"reason", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1215,15 +1866,23 @@ class RollSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CSRF_TOKEN_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the presented token was worth."""
     token: _builtins.str
     """Secret. The token that replaces the presented one."""
     revision: _builtins.int
     """Position of the change in the log."""
+    csrf_token: _builtins.str
+    """Secret. The session's CSRF token, the same until the next roll."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session as it is now."""
+
+    @_builtins.property
+    def cookies(self) -> Global___CookieDirectives:
+        """Headers for the response to the client."""
 
     def __init__(
         self,
@@ -1232,10 +1891,12 @@ class RollSessionResponse(_message.Message):
         session: Global___Session | None = ...,
         token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        csrf_token: _builtins.str = ...,
+        cookies: Global___CookieDirectives | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "revision", b"revision", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1250,10 +1911,13 @@ class RefreshSessionRequest(_message.Message):
     APPLICATION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
     """Secret. The token that the client presented."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def client(self) -> Global___ClientContext:
         """What the caller sees of the client."""
@@ -1264,10 +1928,11 @@ class RefreshSessionRequest(_message.Message):
         application: _builtins.str = ...,
         token: _builtins.str = ...,
         client: Global___ClientContext | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1315,10 +1980,16 @@ class RevokeSessionRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPEN_ANONYMOUS_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     reason: _builtins.str
     """Why, for the event (`logout`, ...); at most 256 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    open_anonymous: _builtins.bool
+    """Open a fresh anonymous session in its place: `anonymous_session` and `token`."""
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """Which session."""
@@ -1334,10 +2005,12 @@ class RevokeSessionRequest(_message.Message):
         session: Global___SessionReference | None = ...,
         reason: _builtins.str = ...,
         client: Global___ClientContext | None = ...,
+        request_id: _builtins.str = ...,
+        open_anonymous: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "reason", b"reason", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "open_anonymous", b"open_anonymous", "reason", b"reason", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1353,15 +2026,31 @@ class RevokeSessionResponse(_message.Message):
     REVOKED_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_SESSION_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CSRF_TOKEN_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """By token: what it was worth before. VALID for a session named by its id that lived."""
     revoked: _builtins.bool
     """Whether this call ended it."""
     revision: _builtins.int
     """Position of the change in the log; of the log's head where nothing changed."""
+    token: _builtins.str
+    """Secret. Its token."""
+    csrf_token: _builtins.str
+    """Secret. Its CSRF token."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session as it is now; unset where the token was not proven."""
+
+    @_builtins.property
+    def cookies(self) -> Global___CookieDirectives:
+        """Headers for the response to the client: the cookie deleted, or the fresh token in its place."""
+
+    @_builtins.property
+    def anonymous_session(self) -> Global___Session:
+        """The fresh anonymous session, where it was asked for."""
 
     def __init__(
         self,
@@ -1370,10 +2059,14 @@ class RevokeSessionResponse(_message.Message):
         revoked: _builtins.bool = ...,
         session: Global___Session | None = ...,
         revision: _builtins.int = ...,
+        cookies: Global___CookieDirectives | None = ...,
+        anonymous_session: Global___Session | None = ...,
+        token: _builtins.str = ...,
+        csrf_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anonymous_session", b"anonymous_session", "cookies", b"cookies", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "revoked", b"revoked", "session", b"session", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_session", b"anonymous_session", "cookies", b"cookies", "csrf_token", b"csrf_token", "revision", b"revision", "revoked", b"revoked", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1434,6 +2127,7 @@ class RevokeSessionsRequest(_message.Message):
     EXCEPT_SESSION_ID_FIELD_NUMBER: _builtins.int
     WHOLE_APPLICATION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     except_session_id: _builtins.str
@@ -1442,6 +2136,8 @@ class RevokeSessionsRequest(_message.Message):
     """Must be true where the filter sets no condition, so that nobody ends everything by an empty message."""
     reason: _builtins.str
     """Why, for the events; at most 256 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def filter(self) -> Global___SessionFilter:
         """Which sessions."""
@@ -1454,10 +2150,11 @@ class RevokeSessionsRequest(_message.Message):
         except_session_id: _builtins.str = ...,
         whole_application: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "except_session_id", b"except_session_id", "filter", b"filter", "reason", b"reason", "whole_application", b"whole_application"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "except_session_id", b"except_session_id", "filter", b"filter", "reason", b"reason", "request_id", b"request_id", "whole_application", b"whole_application"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1726,10 +2423,13 @@ class UpdateSessionDataRequest(_message.Message):
     SET_FIELD_NUMBER: _builtins.int
     DELETE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     expected_version: _builtins.int
     """Write only if this is the current version."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """Which session."""
@@ -1750,10 +2450,11 @@ class UpdateSessionDataRequest(_message.Message):
         set: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
         delete: _abc.Iterable[_builtins.str] | None = ...,
         expected_version: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "application", b"application", "delete", b"delete", "expected_version", b"expected_version", "session", b"session", "set", b"set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "application", b"application", "delete", b"delete", "expected_version", b"expected_version", "request_id", b"request_id", "session", b"session", "set", b"set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -1801,15 +2502,23 @@ class IssueCompanionTokenRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
     """Secret. The session's token."""
     purpose: _builtins.str
     """What the companion token is for; it is good for nothing else."""
+    path: _builtins.str
+    """The path that its cookie is for, with a leading slash; empty: the path of the session's cookie."""
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
-        """How long it is good; at most the policy's limit."""
+        """How long it is good, at most the policy's `companion_timeout`; unset: that."""
+
+    @_builtins.property
+    def client(self) -> Global___ClientContext:
+        """What the caller sees of the client."""
 
     def __init__(
         self,
@@ -1818,10 +2527,12 @@ class IssueCompanionTokenRequest(_message.Message):
         token: _builtins.str = ...,
         purpose: _builtins.str = ...,
         time_to_live: _duration_pb2.Duration | None = ...,
+        path: _builtins.str = ...,
+        client: Global___ClientContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_live", b"time_to_live"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "time_to_live", b"time_to_live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "purpose", b"purpose", "time_to_live", b"time_to_live", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "path", b"path", "purpose", b"purpose", "time_to_live", b"time_to_live", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1836,6 +2547,7 @@ class IssueCompanionTokenResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     COMPANION_TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    COOKIES_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the session's token was worth."""
     companion_token: _builtins.str
@@ -1844,16 +2556,21 @@ class IssueCompanionTokenResponse(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it stops being good."""
 
+    @_builtins.property
+    def cookies(self) -> Global___CookieDirectives:
+        """Headers for the response to the client."""
+
     def __init__(
         self,
         *,
         verdict: Global___Verdict.ValueType = ...,
         companion_token: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        cookies: Global___CookieDirectives | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["companion_token", b"companion_token", "expire_time", b"expire_time", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companion_token", b"companion_token", "cookies", b"cookies", "expire_time", b"expire_time", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1931,10 +2648,13 @@ class ReportSignalRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     reason: _builtins.str
     """What the application noticed, in its words; at most 256 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """Which session."""
@@ -1950,10 +2670,11 @@ class ReportSignalRequest(_message.Message):
         session: Global___SessionReference | None = ...,
         reason: _builtins.str = ...,
         client: Global___ClientContext | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "reason", b"reason", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "reason", b"reason", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1966,16 +2687,24 @@ class ReportSignalResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REACTION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Position of the event in the log."""
+    verdict: Global___Verdict.ValueType
+    """By token: what it was worth before. By id: VALID, REVOKED or EXPIRED_*, as the session was."""
+    reaction: Global___Reaction.ValueType
+    """What the authority did about it."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        reaction: Global___Reaction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaction", b"reaction", "revision", b"revision", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2085,19 +2814,27 @@ class ClearSourceLockRequest(_message.Message):
 
     APPLICATION_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     source: _builtins.str
     """The locked network, as ListSourceLocks gives it."""
+    reason: _builtins.str
+    """Why, for the event; at most 256 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     def __init__(
         self,
         *,
         application: _builtins.str = ...,
         source: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -250,7 +250,9 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def IssueCompanionToken(self, request, context):
-        """Issues a purpose-bound second token. Not served yet: UNIMPLEMENTED.
+        """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
+        with the session's token (`Requirements.companion`), and dies with the session and at every roll.
+        The caller must scope its cookie to the path that needs it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,21 +266,21 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportSignal(self, request, context):
-        """Feeds an application's own suspicion into the policy's reactions. Not served yet: UNIMPLEMENTED.
+        """Feeds an application's own suspicion into the policy's reactions, as the signal `reported`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSourceLocks(self, request, context):
-        """Lists sources locked for guessing. Not served yet: UNIMPLEMENTED.
+        """Lists sources locked for guessing, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClearSourceLock(self, request, context):
-        """Lets a locked source go. Not served yet: UNIMPLEMENTED.
+        """Lets a locked source go, and forgets what was counted against it. NOT_FOUND where it is not locked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -15,6 +15,9 @@ Conventions that hold everywhere:
     google.rpc.BadRequest that names the field), missing things (NOT_FOUND), lost conditions (ABORTED,
     FAILED_PRECONDITION) and an authority that cannot answer (UNAVAILABLE). After an error nothing has changed,
     except after UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED, where the caller cannot know.
+  - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
+    other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
+    INVALID_ARGUMENT. The caller must treat the id of a call that gives a token as a secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
   - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
     to a later call as `min_revision` always sees its own change.
@@ -96,15 +99,18 @@ class SessionAuthorityStub:
     INVALID_ARGUMENT where the data would grow over the policy's limit.
     """
     IssueCompanionToken: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.IssueCompanionTokenRequest, _session_authority_pb2.IssueCompanionTokenResponse]
-    """Issues a purpose-bound second token. Not served yet: UNIMPLEMENTED."""
+    """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
+    with the session's token (`Requirements.companion`), and dies with the session and at every roll.
+    The caller must scope its cookie to the path that needs it.
+    """
     ListActivity: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ListActivityRequest, _session_authority_pb2.ListActivityResponse]
     """A subject's lifecycle history, newest first, as far back as the horizon."""
     ReportSignal: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ReportSignalRequest, _session_authority_pb2.ReportSignalResponse]
-    """Feeds an application's own suspicion into the policy's reactions. Not served yet: UNIMPLEMENTED."""
+    """Feeds an application's own suspicion into the policy's reactions, as the signal `reported`."""
     ListSourceLocks: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ListSourceLocksRequest, _session_authority_pb2.ListSourceLocksResponse]
-    """Lists sources locked for guessing. Not served yet: UNIMPLEMENTED."""
+    """Lists sources locked for guessing, oldest first."""
     ClearSourceLock: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ClearSourceLockRequest, _session_authority_pb2.ClearSourceLockResponse]
-    """Lets a locked source go. Not served yet: UNIMPLEMENTED."""
+    """Lets a locked source go, and forgets what was counted against it. NOT_FOUND where it is not locked."""
     Subscribe: _grpc.UnaryStreamMultiCallable[_session_authority_pb2.SubscribeRequest, _session_authority_pb2.SubscribeResponse]
     """The event stream, for subscribers.
 
@@ -179,15 +185,18 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     INVALID_ARGUMENT where the data would grow over the policy's limit.
     """
     IssueCompanionToken: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.IssueCompanionTokenRequest, _session_authority_pb2.IssueCompanionTokenResponse]  # type: ignore[assignment]
-    """Issues a purpose-bound second token. Not served yet: UNIMPLEMENTED."""
+    """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
+    with the session's token (`Requirements.companion`), and dies with the session and at every roll.
+    The caller must scope its cookie to the path that needs it.
+    """
     ListActivity: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ListActivityRequest, _session_authority_pb2.ListActivityResponse]  # type: ignore[assignment]
     """A subject's lifecycle history, newest first, as far back as the horizon."""
     ReportSignal: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ReportSignalRequest, _session_authority_pb2.ReportSignalResponse]  # type: ignore[assignment]
-    """Feeds an application's own suspicion into the policy's reactions. Not served yet: UNIMPLEMENTED."""
+    """Feeds an application's own suspicion into the policy's reactions, as the signal `reported`."""
     ListSourceLocks: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ListSourceLocksRequest, _session_authority_pb2.ListSourceLocksResponse]  # type: ignore[assignment]
-    """Lists sources locked for guessing. Not served yet: UNIMPLEMENTED."""
+    """Lists sources locked for guessing, oldest first."""
     ClearSourceLock: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ClearSourceLockRequest, _session_authority_pb2.ClearSourceLockResponse]  # type: ignore[assignment]
-    """Lets a locked source go. Not served yet: UNIMPLEMENTED."""
+    """Lets a locked source go, and forgets what was counted against it. NOT_FOUND where it is not locked."""
     Subscribe: _aio.UnaryStreamMultiCallable[_session_authority_pb2.SubscribeRequest, _session_authority_pb2.SubscribeResponse]  # type: ignore[assignment]
     """The event stream, for subscribers.
 
@@ -343,7 +352,10 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.IssueCompanionTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.IssueCompanionTokenResponse, _abc.Awaitable[_session_authority_pb2.IssueCompanionTokenResponse]]:
-        """Issues a purpose-bound second token. Not served yet: UNIMPLEMENTED."""
+        """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
+        with the session's token (`Requirements.companion`), and dies with the session and at every roll.
+        The caller must scope its cookie to the path that needs it.
+        """
 
     @_abc_1.abstractmethod
     def ListActivity(
@@ -359,7 +371,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.ReportSignalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.ReportSignalResponse, _abc.Awaitable[_session_authority_pb2.ReportSignalResponse]]:
-        """Feeds an application's own suspicion into the policy's reactions. Not served yet: UNIMPLEMENTED."""
+        """Feeds an application's own suspicion into the policy's reactions, as the signal `reported`."""
 
     @_abc_1.abstractmethod
     def ListSourceLocks(
@@ -367,7 +379,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.ListSourceLocksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.ListSourceLocksResponse, _abc.Awaitable[_session_authority_pb2.ListSourceLocksResponse]]:
-        """Lists sources locked for guessing. Not served yet: UNIMPLEMENTED."""
+        """Lists sources locked for guessing, oldest first."""
 
     @_abc_1.abstractmethod
     def ClearSourceLock(
@@ -375,7 +387,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.ClearSourceLockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.ClearSourceLockResponse, _abc.Awaitable[_session_authority_pb2.ClearSourceLockResponse]]:
-        """Lets a locked source go. Not served yet: UNIMPLEMENTED."""
+        """Lets a locked source go, and forgets what was counted against it. NOT_FOUND where it is not locked."""
 
     @_abc_1.abstractmethod
     def Subscribe(
