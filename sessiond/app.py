@@ -10,23 +10,29 @@ import structlog
 from sessiond import __version__
 from sessiond.authority import Authority
 from sessiond.cache import SessionCache
+from sessiond.clientfacts import FactReader
 from sessiond.clock import Clock, SystemClock
 from sessiond.config import Config
+from sessiond.datacrypt import DataCipher
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Entropy
 from sessiond.entropy import SystemEntropy
 from sessiond.feed import Feed
+from sessiond.gate import Gate
 from sessiond.journal import Journal
+from sessiond.policies import PolicyBook
 from sessiond.rpc.server import RpcServer, is_local
 from sessiond.rpc.service import SessionAuthority
 from sessiond.store import Commit, StoreFailed
 from sessiond.stores.sqlite import SqliteStore
 from sessiond.sweeper import Sweeper
 from sessiond.tokens import load_key_ring
+from sessiond.watching import Watching
 
 __all__ = ["App", "RemotePlaintext"]
 
 _STOP_GRACE = 5.0
+_AT_START = ("event_retention", "cache_sessions", "subscriber_write_timeout", "encrypt_data", "operators", "countries")
 _log = structlog.get_logger(__name__)
 
 
@@ -54,7 +60,8 @@ class App:
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `StoreRefused`, `BadKeyFile` or `CannotListen`; nothing is left running then.
+        Raises `RemotePlaintext`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile` or `CannotListen`; nothing is left
+        running then.
         """
         if not (config.allow_remote_plaintext or is_local(config.listen)):
             raise RemotePlaintext(
@@ -68,21 +75,25 @@ class App:
     async def _start(self) -> None:
         config = self._config
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
-        self._store = await SqliteStore.open(config.data / "sessiond.db")
+        self._store = await SqliteStore.open(config.data / "sessiond.db", self._load_keys)
         try:
-            keys = load_key_ring(config.data / "sessiond.key", self._entropy)
             self._feed = Feed(await self._store.head(), self._store.events)
             self._cache = SessionCache(self._store.session, config.cache_sessions)
+            self._policies = PolicyBook(config.policies, config.origins)
             self._journal = Journal(
                 self._store, self._clock, self._cache.with_activity, self._publish, self._on_store_failure
             )
+            watching = Watching(FactReader(config.operators, config.countries))
+            gate = Gate(self._keys, watching.guesses, self._journal, self._clock)
             self.authority = Authority(
                 self._store,
                 self._journal,
                 self._feed,
                 self._cache,
-                keys,
-                config.policies,
+                self._keys,
+                self._policies,
+                gate,
+                watching,
                 self._clock,
                 self._entropy,
             )
@@ -90,7 +101,8 @@ class App:
                 self._store,
                 self._journal,
                 self._cache,
-                config.policies,
+                self._policies,
+                gate,
                 self._clock,
                 config.event_retention,
                 self._on_store_failure,
@@ -113,6 +125,17 @@ class App:
             version=__version__,
         )
 
+    async def reload(self, config: Config) -> None:
+        """Put the policies of another configuration in force; what else differs in it waits for a restart."""
+        told = await self.authority.change_policies(config.policies, config.origins)
+        for application, what in told.items():
+            _log.info("policy changed", application=application, change=what)
+        waiting = [name for name in _AT_START if getattr(config, name) != getattr(self._config, name)]
+        if waiting:
+            _log.warning("not in force before a restart", settings=waiting)
+        if not told:
+            _log.info("policies unchanged")
+
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
         await self._server.announce_stop()
@@ -126,6 +149,11 @@ class App:
         await self._journal.close()
         await self._store.close()
         _log.info("stopped", revision=self._feed.revision)
+
+    def _load_keys(self) -> DataCipher:
+        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy)
+        # Also where nothing is to be encrypted: what was encrypted before must stay readable.
+        return DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
 
     def _publish(self, commit: Commit) -> None:
         self._cache.apply(commit)

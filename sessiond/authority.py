@@ -2,88 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from sessiond import units
+from sessiond.answers import Answer, Changed, Companion, Description, Limit, Login, Named, Repeat, Revoked
 from sessiond.cache import SessionCache
 from sessiond.clock import Clock
-from sessiond.domain.errors import BeyondLog, InvalidField, SessionNotFound
-from sessiond.domain.event import Event, EventFilter
-from sessiond.domain.judge import FORGED, MALFORMED, PLAIN, UNKNOWN, Judgement, Presented, Verdict, ended_verdict, judge
-from sessiond.domain.policy import Policy
-from sessiond.domain.session import Session, expired_view, idle_deadline, with_activity
-from sessiond.domain.values import ClientContext, Entropy, Instant, Revision, SessionId
+from sessiond.companions import csrf_token_of, issue_companion
+from sessiond.domain.errors import InvalidField, SessionNotFound
+from sessiond.domain.event import Event, EventFilter, EventType
+from sessiond.domain.guessing import SourceLock
+from sessiond.domain.judge import Judgement, Verdict, ended_verdict
+from sessiond.domain.policy import LimitRule, Policy
+from sessiond.domain.session import Session, as_seen, expired_view
+from sessiond.domain.values import Cause, CauseKind, ClientContext, Entropy, Instant, Millis, Revision, SessionId
 from sessiond.feed import Checkpoint, Feed
-from sessiond.journal import Journal
+from sessiond.gate import Gate
+from sessiond.journal import Done, Journal, Unit
+from sessiond.policies import Origins, PolicyBook
 from sessiond.store import SessionQuery, Store
-from sessiond.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, digest, new_secret
-from sessiond.units import Call
+from sessiond.tickets import Ticket, issue_ticket, open_ticket, scope_digest
+from sessiond.tokens import KeyRing, Token, TokenForged, digest, new_secret
+from sessiond.units import Call, Repeated
+from sessiond.validation import Validation
+from sessiond.watching import Watching
 
-__all__ = ["Answer", "Authority", "Changed", "Description", "Named"]
+__all__ = ["Authority"]
 
 _REVOKE_PAGE = 200
+_REASON = 256  # characters, as the contract has it
+_ANSWER = b"sessiond/answer/v1"
 
-Named = Token | SessionId
-"""A session as a caller names it: by the secret that proves it, or by its public name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a validation.
-
-    `session` is None unless VALID; `renewed` is the token that the client must have from now on, if not its own;
-    `active_at` is activity that may be later than the session's own, `idle_deadline` what follows from it.
-    `presented` is what the token said, where the answer was a plain one.
-    """
-
-    judgement: Judgement
-    session: Session | None = None
-    renewed: Token | None = None
-    active_at: Instant | None = None
-    idle_deadline: Instant | None = None
-    presented: Presented | None = None
-
-    @property
-    def current(self) -> Session | None:
-        """The session with that activity."""
-        if self.session is None or self.active_at is None or self.active_at <= self.session.last_active:
-            return self.session
-        return with_activity(self.session, self.active_at, self.idle_deadline)
-
-    @property
-    def verdict(self) -> Verdict:
-        """The judgement's verdict."""
-        return self.judgement.verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The answer to a change: what the token was worth, the session as it is now, its new token, the log's position."""
-
-    verdict: Verdict
-    session: Session | None
-    revision: Revision
-    token: Token | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Who the authority is and where its log stands."""
-
-    authority_id: bytes
-    revision: Revision
-    horizon: Revision
-    policies: Mapping[str, Policy]
-
-
-_MALFORMED = Answer(MALFORMED)
-_FORGED = Answer(FORGED)
-_UNKNOWN = Answer(UNKNOWN)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Authority:
-    """The deciding server of one process over one store."""
+    """The deciding server of one process over one store.
+
+    A change that is given a `repeat` is carried out once, however often it is asked for: asked again it answers
+    `Repeated`. `validation` judges tokens that are presented for nothing else.
+    """
 
     def __init__(
         self,
@@ -92,7 +53,9 @@ class Authority:
         feed: Feed,
         cache: SessionCache,
         keys: KeyRing,
-        policies: Mapping[str, Policy],
+        policies: PolicyBook,
+        gate: Gate,
+        watching: Watching,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
@@ -102,8 +65,11 @@ class Authority:
         self._cache = cache
         self._keys = keys
         self._policies = policies
+        self._gate = gate
+        self._watching = watching
         self._clock = clock
         self._entropy = entropy
+        self.validation = Validation(journal, feed, cache, keys, policies, gate, watching, clock)
 
     def call(self, application: str, client: ClientContext, reason: str = "", actor: str = "caller") -> Call:
         """A call's own part. Raises `InvalidField` for an application that is not configured."""
@@ -113,124 +79,187 @@ class Authority:
         return Call(application, policy, actor, client, reason)
 
     def describe(self) -> Description:
-        """Who the authority is and where its log stands."""
-        return Description(self._store.authority_id, self._feed.revision, self._feed.horizon, self._policies)
+        """Who the authority is, where its log stands, and by which policies it decides."""
+        return Description(
+            self._store.authority_id, self._feed.revision, self._feed.horizon, self._policies, self._policies.origins
+        )
 
-    def check_revision(self, wanted: int) -> None:
-        """Raise `BeyondLog` where the log has not come that far."""
-        if wanted > self._feed.revision:
-            raise BeyondLog(wanted, self._feed.revision)
+    def now(self) -> Instant:
+        """The authority's time."""
+        return self._clock.now()
 
-    # Opening and judging
+    async def change_policies(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
+        """Put other policies in force, at once and for every session; what changed, by application.
+
+        Deadlines that sessions have already stay as they are until activity or authentication sets them anew.
+        """
+        told = self._policies.replace(policies, origins)
+        for application, what in told.items():
+            cause = Cause(CauseKind.CONFIGURATION, reason=what[:_REASON])
+            await self._journal.submit(units.RecordOther(EventType.POLICY_CHANGED, application, cause))
+        return told
+
+    # Giving tokens
 
     async def create(
-        self, call: Call, subject: str, level: int, methods: tuple[str, ...], data: Mapping[str, bytes]
-    ) -> Changed:
-        """Open a session; anonymous where `subject` is empty."""
-        session_id = SessionId.make(self._clock.now(), self._entropy)
-        secret = new_secret(self._entropy)
-        unit = units.Create(call, session_id, subject, digest(secret), level, methods, data)
-        done = await self._journal.submit(unit)
-        token = self._keys.seal(session_id, done.result.generation, secret)
-        return Changed(Verdict.VALID, done.result, done.revision, token)
-
-    async def validate(self, call: Call, token: Token, *, passive: bool = False, min_revision: int = 0) -> Answer:
-        """Say what a token is worth, from memory where it can be.
-
-        Only a verdict with consequences waits for a commit: a successor's first use, a suspicion, and activity that
-        would otherwise lag behind by more than the policy's granularity (so that a crash ends no session earlier
-        than that).
-        """
-        self.check_revision(min_revision)
-        opened = self._open(token)
-        if isinstance(opened, Answer):
-            return opened
-        presented = opened.presented
-        plain = self.plainly_valid(call, presented, passive=passive)
-        if plain is not None:
-            return plain
-        entry = await self._cache.fetch(presented.session_id)
-        if entry is None or entry.session.application != call.application:
-            return _UNKNOWN
-        now = self._clock.now()
-        session: Session | None = self._cache.with_activity(entry.session)
-        judgement = judge(session or entry.session, presented, call.policy, now)
-        active = judgement.verdict is Verdict.VALID and not passive
-        lags = active and now - entry.saved >= call.policy.touch_granularity
-        if judgement.activates or judgement.signals or lags:
-            done = await self._journal.submit(units.Settle(call, presented, passive))
-            judgement, session = done.result.judgement, done.result.session
-        deadline = idle_deadline(call.policy, now) if active else None
-        if active and judgement.verdict is Verdict.VALID:
-            self._cache.note_activity(entry.session, now, deadline)
-        if session is None or judgement.verdict is not Verdict.VALID:
-            return Answer(judgement)
-        renewed = None if judgement.hand_out is None else self._keys.successor(opened, judgement.hand_out)
-        return Answer(judgement, session, renewed, now if active else None, deadline)
-
-    def plainly_valid(
-        self, call: Call, presented: Presented, *, passive: bool = False, min_revision: int = 0
-    ) -> Answer | None:
-        """The answer where it is VALID, from memory, and nothing follows from it but activity; else None.
-
-        Nearly every validation ends here. None says nothing about the token: the ordinary way decides.
-        """
-        entry = self._cache.get(presented.session_id)
-        if entry is None or entry.session.application != call.application or min_revision > self._feed.revision:
-            return None
-        now = self._clock.now()
-        session = entry.session
-        if judge(session, presented, call.policy, now) is not PLAIN:
-            return None
-        if passive:
-            return Answer(PLAIN, self._cache.with_activity(session), presented=presented)
-        if now - entry.saved >= call.policy.touch_granularity:
-            return None
-        deadline = idle_deadline(call.policy, now)
-        self._cache.note_activity(session, now, deadline)
-        return Answer(PLAIN, session, None, now, deadline, presented)
-
-    # Changes
+        self,
+        call: Call,
+        login: Login,
+        data: Mapping[str, bytes],
+        *,
+        login_page: bool = False,
+        repeat: Repeat | None = None,
+    ) -> Changed | Repeated:
+        """Open a session; anonymous where the login has no subject."""
+        unit, secret = self._opening(call, login, data, login_page=login_page)
+        return await self._carry_out(unit, lambda done: self._given(call, login, done, secret), repeat)
 
     async def authenticate(
-        self, call: Call, token: Token, subject: str, level: int, methods: tuple[str, ...]
-    ) -> Changed:
-        """Bind a subject or authenticate it again; rolls. Raises `SubjectMismatch`."""
-        opened = self._open(token)
+        self, call: Call, token: Token, login: Login, *, elevates: bool = False, repeat: Repeat | None = None
+    ) -> Changed | Repeated:
+        """Bind a subject, authenticate it again or elevate; rolls. Raises `SubjectMismatch`."""
+        opened = await self.validation.accept(call, token, heals=True)
         if isinstance(opened, Answer):
             return self._unchanged(opened.verdict)
+        self._check_persistent(call, login)
         secret = new_secret(self._entropy)
-        unit = units.Authenticate(call, opened.presented, subject, digest(secret), level, methods)
-        done = await self._journal.submit(unit)
-        return self._rolled(done.result, done.revision, secret)
+        choice = self._choice(call, login, opened.presented.session_id)
+        unit = units.Authenticate(
+            call,
+            opened.presented,
+            login.subject,
+            digest(secret),
+            login.level,
+            login.methods,
+            login.persistent,
+            elevates,
+            choice,
+        )
+        changed = await self._carry_out(
+            unit, lambda done: self._given(call, login, done, secret, opened.presented.session_id), repeat
+        )
+        if isinstance(changed, Changed) and changed.session is not None:
+            self._watching.forget(changed.session)
+        return changed
 
-    async def roll(self, call: Call, token: Token) -> Changed:
+    async def roll(self, call: Call, token: Token, *, repeat: Repeat | None = None) -> Changed | Repeated:
         """Replace the token at a privilege change."""
-        opened = self._open(token)
+        opened = await self.validation.accept(call, token)
         if isinstance(opened, Answer):
             return self._unchanged(opened.verdict)
         secret = new_secret(self._entropy)
-        done = await self._journal.submit(units.Roll(call, opened.presented, digest(secret)))
-        return self._rolled(done.result, done.revision, secret)
+        unit = units.Roll(call, opened.presented, digest(secret))
+        return await self._carry_out(unit, lambda done: self._given(call, None, done, secret), repeat)
 
-    async def refresh(self, call: Call, token: Token) -> Changed:
+    def _opening(
+        self, call: Call, login: Login, data: Mapping[str, bytes], *, login_page: bool
+    ) -> tuple[units.Create, bytes]:
+        self._check_persistent(call, login)
+        session_id = SessionId.make(self._clock.now(), self._entropy)
+        secret = new_secret(self._entropy)
+        unit = units.Create(
+            call,
+            session_id,
+            login.subject,
+            digest(secret),
+            login.level,
+            login.methods,
+            data,
+            login.persistent,
+            login_page,
+            self._choice(call, login, None),
+        )
+        return unit, secret
+
+    def _given(
+        self,
+        call: Call,
+        login: Login | None,
+        done: Done[units.Outcome],
+        secret: bytes,
+        session_id: SessionId | None = None,
+    ) -> Changed:
+        outcome = done.result
+        if outcome.refused is not None and login is not None:
+            limit = self._limit(call, login, outcome.refused, session_id, digest(secret)[:16])
+            return Changed(outcome.verdict, None, done.revision, limit=limit)
+        if outcome.session is None:
+            return Changed(outcome.verdict, None, done.revision)
+        session = outcome.session
+        token = self._keys.seal(session.id, session.generation, secret)
+        csrf = csrf_token_of(session.id, secret)
+        seen = as_seen(session, call.policy, self._clock.now())
+        return Changed(outcome.verdict, seen, done.revision, token, csrf, outcome.evicted)
+
+    def _limit(
+        self, call: Call, login: Login, live: tuple[Session, ...], session_id: SessionId | None, nonce: bytes
+    ) -> Limit:
+        if call.policy.on_limit is not LimitRule.ASK:
+            return Limit(call.policy.max_sessions)
+        expires = Instant(self._clock.now() + call.policy.ticket_timeout)
+        ticket = Ticket(nonce, expires, scope_digest(self._ticket_scope(call, login, session_id)))
+        return Limit(call.policy.max_sessions, live, issue_ticket(self._keys, ticket), expires)
+
+    def _choice(self, call: Call, login: Login, session_id: SessionId | None) -> units.Choice | None:
+        if login.ticket is None:
+            if login.evict:
+                raise InvalidField("evict_session_ids", "needs the ticket of the answer that asked for the choice")
+            return None
+        ticket = open_ticket(self._keys, login.ticket)
+        if ticket is None or not ticket.is_for(self._ticket_scope(call, login, session_id)):
+            raise InvalidField("ticket", "is not of this call; repeat the call without it to get another")
+        return units.Choice(ticket.key, ticket.expires, login.evict)
+
+    @staticmethod
+    def _ticket_scope(call: Call, login: Login, session_id: SessionId | None) -> tuple[str, ...]:
+        own = "" if session_id is None else str(session_id)
+        return (call.application, login.subject, str(login.level), " ".join(login.methods), own)
+
+    @staticmethod
+    def _check_persistent(call: Call, login: Login) -> None:
+        if login.persistent and call.policy.remember_idle_timeout is None:
+            raise InvalidField("persistent", "the application's policy sets no remember_idle_timeout")
+
+    # Other changes
+
+    async def refresh(self, call: Call, token: Token, *, repeat: Repeat | None = None) -> Changed | Repeated:
         """Make a session as good as new, as far as policy allows."""
-        opened = self._open(token)
+        opened = await self.validation.accept(call, token)
         if isinstance(opened, Answer):
             return self._unchanged(opened.verdict)
-        done = await self._journal.submit(units.Refresh(call, opened.presented))
-        return Changed(done.result.verdict, done.result.session, done.revision)
+        return await self._carry_out(
+            units.Refresh(call, opened.presented), lambda done: self._changed(call, done), repeat
+        )
 
-    async def revoke(self, call: Call, named: Named) -> tuple[Changed, bool]:
-        """End one session; the flag tells whether this call did. Raises `SessionNotFound` for an unknown id."""
-        target = self._resolve(named)
+    async def revoke(
+        self, call: Call, named: Named, *, open_anonymous: bool = False, repeat: Repeat | None = None
+    ) -> Revoked | Repeated:
+        """End one session, and open an anonymous one in its place if asked to. Raises `SessionNotFound` for an id."""
+        target = await self._resolve(call, named, heals=True)
+        successor, secret = None, b""
+        if open_anonymous:
+            successor, secret = self._opening(call, Login(""), {}, login_page=False)
         if isinstance(target, Answer):
-            return self._unchanged(target.verdict), False
-        done = await self._journal.submit(units.Revoke(call, target))
-        outcome, revoked = done.result
-        return Changed(outcome.verdict, outcome.session, done.revision), revoked
+            if successor is None:
+                return Revoked(self._unchanged(target.verdict), revoked=False)
+            ended = self._unchanged(target.verdict)
+            return await self._carry_out(
+                successor, lambda done: Revoked(ended, False, self._given(call, None, done, secret)), repeat
+            )
 
-    async def revoke_all(self, call: Call, query: SessionQuery, keep: SessionId | None) -> tuple[int, Revision]:
+        def answer(done: Done[units.Revocation]) -> Revoked:
+            result = done.result
+            ended = self._changed(call, Done(result.outcome, done.revision))
+            if result.anonymous is None:
+                return Revoked(ended, result.revoked)
+            opened = units.Outcome(Judgement(Verdict.VALID), result.anonymous)
+            return Revoked(ended, result.revoked, self._given(call, None, Done(opened, done.revision), secret))
+
+        return await self._carry_out(units.Revoke(call, target, successor), answer, repeat)
+
+    async def revoke_all(
+        self, call: Call, query: SessionQuery, keep: SessionId | None, *, repeat: Repeat | None = None
+    ) -> tuple[int, Revision] | Repeated:
         """End all live sessions that match, in bounded batches; how many, and the log's position after it.
 
         Walks from the newest down, so a session that is opened meanwhile is not met, and none is met twice.
@@ -242,30 +271,76 @@ class Authority:
             done = await self._journal.submit(units.RevokeMany(call, doomed))
             count, revision = count + done.result, done.revision
             query = replace(query, before=page[-1].id)
-        return count, revision
+        if repeat is None:
+            return count, revision
+        # Only what is kept: each batch is committed by itself, and ending what has ended changes nothing.
+        return await self._carry_out(units.Total(count), lambda done: (done.result, done.revision), repeat)
 
     async def update_data(
-        self, call: Call, named: Named, changed: Mapping[str, bytes | None], expected_version: int | None
-    ) -> Changed:
+        self,
+        call: Call,
+        named: Named,
+        changed: Mapping[str, bytes | None],
+        expected_version: int | None,
+        *,
+        repeat: Repeat | None = None,
+    ) -> Changed | Repeated:
         """Set (bytes) and delete (None) keys. Raises `VersionMismatch`, `InvalidField`, `SessionNotFound`."""
-        target = self._resolve(named)
+        target = await self._resolve(call, named)
         if isinstance(target, Answer):
             return self._unchanged(target.verdict)
-        done = await self._journal.submit(units.UpdateData(call, target, changed, expected_version))
-        return Changed(done.result.verdict, done.result.session, done.revision)
+        unit = units.UpdateData(call, target, changed, expected_version)
+        return await self._carry_out(unit, lambda done: self._changed(call, done), repeat)
+
+    async def report(self, call: Call, named: Named, *, repeat: Repeat | None = None) -> Changed | Repeated:
+        """Take in an application's own suspicion (the call's reason). Raises `SessionNotFound` for an unknown id."""
+        target = await self._resolve(call, named, heals=True)
+        if isinstance(target, Answer):
+            return self._unchanged(target.verdict)
+        unit = units.Report(call, target)
+
+        def answer(done: Done[units.Outcome]) -> Changed:
+            signals = done.result.judgement.signals
+            reaction = call.policy.reaction_to(signals) if signals else None
+            return Changed(done.result.verdict, done.result.session, done.revision, reaction=reaction)
+
+        return await self._carry_out(unit, answer, repeat)
+
+    async def issue_companion(self, call: Call, token: Token, purpose: str, time_to_live: Millis | None) -> Companion:
+        """A companion token for one purpose. Writes nothing: it is proven by the session's own secret."""
+        longest = call.policy.companion_timeout
+        if time_to_live is not None and not 0 < time_to_live <= longest:
+            raise InvalidField("time_to_live", f"must be more than nothing and at most {longest / 1000:.15g} s")
+        answer = await self.validation.validate(call, token)
+        if answer.verdict is not Verdict.VALID:
+            return Companion(answer.verdict)
+        expires = Instant(self._clock.now() + (longest if time_to_live is None else time_to_live))
+        opened = self._keys.open(token.reveal())
+        return Companion(answer.verdict, issue_companion(self._keys, opened, purpose, expires), expires)
+
+    # Sources
+
+    def locks(self, call: Call) -> list[SourceLock]:
+        """The application's sources that are locked for guessing, oldest first."""
+        return self._gate.locks(call)
+
+    async def clear_lock(self, call: Call, source: str, *, repeat: Repeat | None = None) -> Revision | Repeated:
+        """Let a locked source go. Raises `LockNotFound`."""
+        return await self._carry_out(self._gate.unlock(call, source), lambda done: done.revision, repeat)
 
     # Reading
 
     async def get(self, call: Call, named: Named) -> tuple[Verdict, Session | None]:
         """One session as it is now; by token only where it is VALID. Raises `SessionNotFound` for an unknown id."""
         if isinstance(named, Token):
-            answer = await self.validate(call, named, passive=True)
+            answer = await self.validation.validate(call, named, passive=True)
             return answer.verdict, answer.session
         entry = await self._cache.fetch(named)
         if entry is None or entry.session.application != call.application:
             raise SessionNotFound("session_id: no such session in this application")
-        session = expired_view(self._cache.with_activity(entry.session), self._clock.now())
-        return ended_verdict(session), session
+        now = self._clock.now()
+        session = expired_view(self._cache.with_activity(entry.session), now)
+        return ended_verdict(session), as_seen(session, call.policy, now)
 
     async def data(self, call: Call, named: Named) -> tuple[Verdict, Mapping[str, bytes], int]:
         """A live session's data and its version.
@@ -291,16 +366,12 @@ class Authority:
             for session in page[: query.limit]:
                 seen = expired_view(self._cache.with_activity(session), query.now)
                 if seen.state is query.state:
-                    found.append(seen)
+                    found.append(as_seen(seen, call.policy, query.now))
             before = page[query.limit - 1].id if more else None
             # A page may lose sessions whose state is told by memory; an empty one would look like the end.
             if found or before is None:
                 return found, before
             query = replace(query, before=before)
-
-    def now(self) -> Instant:
-        """The authority's time."""
-        return self._clock.now()
 
     async def activity(
         self, call: Call, subject: str, before: Revision | None, limit: int
@@ -315,27 +386,43 @@ class Authority:
         """The event stream. Raises `CursorOutOfRange`, as `Feed.subscribe` does."""
         return self._feed.subscribe(after, wanted, checkpoint_interval)
 
-    # Tokens
+    # Tokens and units
 
-    def _open(self, token: Token) -> OpenedToken | Answer:
-        try:
-            return self._keys.open(token.reveal())
-        except TokenMalformed:
-            return _MALFORMED
-        except TokenForged:
-            return _FORGED
-
-    def _resolve(self, named: Named) -> units.NamedSession | Answer:
+    async def _resolve(self, call: Call, named: Named, *, heals: bool = False) -> units.NamedSession | Answer:
         if isinstance(named, SessionId):
             return named
-        opened = self._open(named)
+        opened = await self.validation.accept(call, named, heals=heals)
         return opened if isinstance(opened, Answer) else opened.presented
+
+    async def recall(self, repeat: Repeat) -> Repeated | None:
+        """The answer that was given before, if it was. Asked before anything else of the call is looked at: its token
+        may be worth less by now, through the very change that is asked for again."""
+        found = (await self._journal.submit(units.Recall(repeat.key, repeat.parameters))).result
+        return None if found is None else self._uncovered(found)
+
+    async def _carry_out(self, unit: Unit[T], answer: Callable[[Done[T]], R], repeat: Repeat | None) -> R | Repeated:
+        if repeat is None:
+            return answer(await self._journal.submit(unit))
+        made: list[R] = []
+
+        def seal(done: Done[T]) -> bytes:
+            made.append(answer(done))
+            return self._keys.protect(repeat.seal(made[0]), _ANSWER)
+
+        once: units.Once[T] = units.Once(unit, repeat.key, repeat.parameters, seal)
+        done = await self._journal.submit(once)
+        return self._uncovered(done.result) if isinstance(done.result, Repeated) else made[0]
+
+    def _uncovered(self, repeated: Repeated) -> Repeated:
+        try:
+            return Repeated(self._keys.uncover(repeated.sealed, _ANSWER))
+        except TokenForged:
+            raise InvalidField("request_id", "its answer was sealed under a key that is gone; begin anew") from None
 
     def _unchanged(self, verdict: Verdict) -> Changed:
         return Changed(verdict, None, self._feed.revision)
 
-    def _rolled(self, outcome: units.Outcome, revision: Revision, secret: bytes) -> Changed:
-        if outcome.session is None:
-            return Changed(outcome.verdict, None, revision)
-        token = self._keys.seal(outcome.session.id, outcome.session.generation, secret)
-        return Changed(outcome.verdict, outcome.session, revision, token)
+    def _changed(self, call: Call, done: Done[units.Outcome]) -> Changed:
+        session = done.result.session
+        seen = None if session is None else as_seen(session, call.policy, self._clock.now())
+        return Changed(done.result.verdict, seen, done.revision)

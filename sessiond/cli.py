@@ -6,14 +6,18 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import click
+import structlog
 
 from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
+from sessiond.clientfacts import BadNetworkFile
 from sessiond.config import BadConfig, Config, load_config
+from sessiond.domain.errors import Unavailable
 from sessiond.logs import set_up_logs
 from sessiond.rpc.server import CannotListen
 from sessiond.store import StoreRefused
@@ -22,6 +26,7 @@ from sessiond.tokens import BadKeyFile
 __all__ = ["main"]
 
 _DEFAULT_FILE = Path("sessiond.toml")
+_log = structlog.get_logger(__name__)
 
 
 @click.group(context_settings={"auto_envvar_prefix": "SESSIOND", "help_option_names": ["-h", "--help"]})
@@ -48,23 +53,38 @@ def serve(
     """Serve. Options win over the configuration file; without one there is one application, `default`."""
     if file is None and _DEFAULT_FILE.exists():
         file = _DEFAULT_FILE
-    try:
+
+    def load() -> Config:
         config = load_config(file)
-    except BadConfig as error:
-        raise click.ClickException(str(error)) from error
-    config = replace(
-        config,
-        data=data or config.data,
-        listen=listen or config.listen,
-        allow_remote_plaintext=allow_remote_plaintext or config.allow_remote_plaintext,
-        log_format=log_format or config.log_format,
-        log_level=log_level or config.log_level,
-    )
-    set_up_logs(config.log_format, config.log_level)
+        return replace(
+            config,
+            data=data or config.data,
+            listen=listen or config.listen,
+            allow_remote_plaintext=allow_remote_plaintext or config.allow_remote_plaintext,
+            log_format=log_format or config.log_format,
+            log_level=log_level or config.log_level,
+        )
+
     try:
-        sys.exit(asyncio.run(_serve(config)))
-    except (BadKeyFile, CannotListen, RemotePlaintext, StoreRefused) as error:
+        config = load()
+        set_up_logs(config.log_format, config.log_level)
+        sys.exit(asyncio.run(_serve(config, load)))
+    except (BadConfig, BadKeyFile, BadNetworkFile, CannotListen, RemotePlaintext, StoreRefused) as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path), default=_DEFAULT_FILE)
+@click.option("--strict", is_flag=True, help="Exit code 1 where the file departs from the guidance.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one finding a line.")
+def check_config(file: Path, strict: bool, as_json: bool) -> None:
+    """Check a configuration, ./sessiond.toml by default: what is wrong in it, and where it departs from the guidance.
+
+    Exit codes: 0 it can be used; 1 it departs (--strict); 2 it cannot be used.
+    """
+    from sessiond.sessionctl.checking import check  # here, because a server has no use for an operator's tools
+
+    sys.exit(check(file, strict=strict, json=as_json))
 
 
 def _tune_collector() -> None:
@@ -78,17 +98,33 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def _serve(config: Config) -> int:
-    """Serve until told to stop (exit code 0) or until the store fails (1)."""
-    stopping = asyncio.Event()
+async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event) -> None:
+    """Read the configuration again each time it is asked for. A bad one changes nothing, and the log says why."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await app.reload(load())
+        except BadConfig as error:
+            _log.error("configuration refused", problems=str(error).splitlines(), effect="nothing has changed")
+        except Unavailable:
+            return  # the authority is stopping
+
+
+async def _serve(config: Config, load: Callable[[], Config]) -> int:
+    """Serve until told to stop (exit code 0) or until the store fails (1). SIGHUP reads the policies again."""
+    stopping, reloading = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
     app = await App.start(config)
     _tune_collector()
     stop = asyncio.create_task(stopping.wait())
+    reloads = asyncio.create_task(_reload(app, load, reloading))
     await asyncio.wait((stop, app.failure), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
+    reloads.cancel()
     await app.stop()
     if not app.failure.done():
         return 0

@@ -9,33 +9,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from sessiond.clock import Clock
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.session import Session
-from sessiond.domain.signals import Signal
-from sessiond.domain.values import Cause, ClientContext, Instant, Millis, Revision, SessionId
-from sessiond.store import Changes, Commit, Store, StoreFailed
+from sessiond.domain.session import Session, expired_view
+from sessiond.domain.signals import Reaction, Signal
+from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
+from sessiond.store import Changes, Commit, KeptAnswer, Store, StoreFailed
 
 __all__ = ["NOTHING", "Done", "Journal", "Needs", "Unit", "Work"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_NOBODY = ClientContext()
-_NO_CHANGES = Changes()  # between units; nobody writes to it
-
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a unit must have read before it decides."""
+    """What a unit must have read before it decides.
+
+    sessions  these sessions
+    kin       the live sessions of whatever subjects these sessions have
+    subjects  the live sessions of these subjects (application, subject)
+    data      the data of these sessions
+    answers   the answers kept under these keys
+    """
 
     sessions: Sequence[SessionId] = ()
+    kin: Sequence[SessionId] = ()
+    subjects: Sequence[tuple[str, str]] = ()
     data: Sequence[SessionId] = ()
+    answers: Sequence[bytes] = ()
 
 
 NOTHING = Needs()
@@ -73,13 +80,17 @@ class Work:
         head: Revision,
         sessions: Mapping[SessionId, Session],
         data: Mapping[SessionId, Mapping[str, bytes]],
+        answers: Mapping[bytes, KeptAnswer],
     ) -> None:
         self.now = now
         self.changes = Changes()
         self._head = head
         self._read_sessions = sessions
         self._read_data = data
+        self._read_answers = answers
         self._draft = Changes()
+        # Which sessions may be a subject's; made when first asked for, as most applications set no limit.
+        self._subjects: dict[tuple[str, str], set[SessionId]] | None = None
 
     @property
     def revision(self) -> Revision:
@@ -103,6 +114,36 @@ class Work:
                 else:
                     data[key] = value
         return data
+
+    def live_sessions(self, application: str, subject: str) -> list[Session]:
+        """A subject's live sessions as this and the earlier units leave them, in the order they were opened."""
+        if self._subjects is None:
+            self._subjects = _by_subject({}, (*self._read_sessions.values(), *self.changes.sessions.values()))
+        ids = self._subjects.get((application, subject), set()) | self._draft.sessions.keys()
+        sessions = (self.session(session_id) for session_id in sorted(ids))
+        return [
+            session
+            for session in sessions
+            if session is not None
+            and (session.application, session.subject) == (application, subject)
+            and expired_view(session, self.now).ending is None
+        ]
+
+    def answer(self, key: bytes) -> KeptAnswer | None:
+        """The kept answer under this key, unless it has expired."""
+        for answers in (self._draft.answers, self.changes.answers, self._read_answers.values()):
+            for answer in answers:
+                if answer.key == key and self.now < answer.expires:
+                    return answer
+        return None
+
+    def keep_answer(self, answer: KeptAnswer) -> None:
+        """Keep the first answer to a call."""
+        self._draft.answers.append(answer)
+
+    def forget_answers(self) -> None:
+        """Drop some of the answers that have expired."""
+        self._draft.forget = self.now
 
     def put(self, session: Session) -> None:
         """Write a session as it is to be."""
@@ -134,8 +175,9 @@ class Work:
         type: EventType,
         session: Session,
         cause: Cause,
-        client: ClientContext = _NOBODY,
+        client: ClientContext = NOBODY,
         signals: tuple[Signal, ...] = (),
+        reaction: Reaction | None = None,
     ) -> None:
         """Add an event about a session, as it is after the change, to the log."""
         tells_authentication = type in (EventType.SESSION_CREATED, EventType.SESSION_AUTHENTICATED)
@@ -152,20 +194,47 @@ class Work:
                 generation=session.generation,
                 authentication=session.authentication if tells_authentication else None,
                 signals=signals,
+                reaction=reaction,
+            )
+        )
+
+    def record_other(
+        self, type: EventType, application: str, cause: Cause, *, subject: str = "", source: str = ""
+    ) -> None:
+        """Add an event about no single session to the log."""
+        self._draft.events.append(
+            Event(
+                revision=Revision(self.revision + 1),
+                type=type,
+                at=self.now,
+                application=application,
+                subject=subject,
+                session_id=None,
+                cause=cause,
+                client=NOBODY,
+                source=source,
             )
         )
 
     def run(self, unit: Unit[T]) -> Done[T]:
         """Let one unit decide. What it raises comes through, and then nothing of it is kept."""
-        self._draft = Changes()
+        draft = self._draft
         try:
             result = unit.apply(self)
-        except BaseException:
-            self._draft = Changes()
-            raise
-        self.changes.merge(self._draft)
-        self._draft = _NO_CHANGES
+            self.changes.merge(draft)
+            if self._subjects is not None:
+                _by_subject(self._subjects, draft.sessions.values())
+        finally:
+            draft.clear()
         return Done(result, self.revision)
+
+
+def _by_subject(
+    index: dict[tuple[str, str], set[SessionId]], sessions: Iterable[Session]
+) -> dict[tuple[str, str], set[SessionId]]:
+    for session in sessions:
+        index.setdefault((session.application, session.subject), set()).add(session.id)
+    return index
 
 
 @dataclass(slots=True)
@@ -263,13 +332,19 @@ class Journal:
 
     async def _commit(self, group: Sequence[_Waiting]) -> Commit:
         needs = [waiting.unit.needs() for waiting in group]
-        session_ids = list({session_id for need in needs for session_id in need.sessions})
+        kin = {session_id for need in needs for session_id in need.kin}
+        session_ids = list(kin.union(*(need.sessions for need in needs)))
         data_ids = list({session_id for need in needs for session_id in need.data})
+        subjects = {subject for need in needs for subject in need.subjects}
+        keys = list({key for need in needs for key in need.answers})
         async with self._store.transaction() as transaction:
             sessions = await transaction.sessions(session_ids) if session_ids else {}
             data = await transaction.data(data_ids) if data_ids else {}
-            sessions = {session_id: self._recall(session) for session_id, session in sessions.items()}
-            work = Work(self._clock.now(), transaction.head.revision, sessions, data)
+            subjects |= {(s.application, s.subject) for s in sessions.values() if s.id in kin and s.subject}
+            live = await transaction.live_sessions(list(subjects)) if subjects else ()
+            answers = await transaction.answers(keys) if keys else {}
+            known = {session.id: self._recall(session) for session in (*sessions.values(), *live)}
+            work = Work(self._clock.now(), transaction.head.revision, known, data, answers)
             for waiting in group:
                 try:
                     waiting.outcome = work.run(waiting.unit)

@@ -18,6 +18,7 @@ __all__ = [
     "Changes",
     "Commit",
     "Head",
+    "KeptAnswer",
     "SessionQuery",
     "Store",
     "StoreFailed",
@@ -69,6 +70,21 @@ class SessionQuery:
         return replace(self, before=before, limit=limit)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The first answer to a call that may be repeated.
+
+    key         32 bytes: a digest of the caller's secret id for the call
+    parameters  32 bytes: a digest of the call's other fields
+    sealed      the answer, sealed under a key that only the id gives: without it nobody can read the token in it
+    """
+
+    key: bytes
+    parameters: bytes
+    sealed: bytes = field(repr=False)
+    expires: Instant
+
+
 @dataclass(slots=True)
 class Changes:
     """What one transaction writes. Filled by units of work, carried out by `Transaction.write`.
@@ -78,6 +94,8 @@ class Changes:
     data       per session what to set (bytes) and what to delete (None)
     retention  per ended session how long its history is kept
     events     numbered, following the head without a gap
+    answers    first answers to calls with a request id, and used tickets
+    forget     answers that expired at or before this time are dropped, some at a time; None: none
     pruned     ended sessions whose history is dropped
     horizon    events up to and including this revision are dropped; None: none
     """
@@ -87,23 +105,39 @@ class Changes:
     data: dict[SessionId, dict[str, bytes | None]] = field(default_factory=dict)
     retention: dict[SessionId, Millis] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    answers: list[KeptAnswer] = field(default_factory=list)
+    forget: Instant | None = None
     pruned: list[SessionId] = field(default_factory=list)
     horizon: Revision | None = None
 
     def merge(self, other: Changes) -> None:
         """Add what a later unit of the same transaction changes."""
-        self.sessions.update(other.sessions)
+        # Units come by the thousand, and most of them leave most of it empty.
+        if other.sessions:
+            self.sessions.update(other.sessions)
+        if other.events:
+            self.events.extend(other.events)
         for session_id, activity in other.activity.items():
             # The sweeper may bring older activity than a validation of the same group.
             if session_id not in self.activity or self.activity[session_id][0] < activity[0]:
                 self.activity[session_id] = activity
         for session_id, changed in other.data.items():
             self.data.setdefault(session_id, {}).update(changed)
-        self.retention.update(other.retention)
-        self.events.extend(other.events)
-        self.pruned.extend(other.pruned)
+        if other.retention:
+            self.retention.update(other.retention)
+        if other.answers:
+            self.answers.extend(other.answers)
+        if other.pruned:
+            self.pruned.extend(other.pruned)
+        self.forget = other.forget if self.forget is None else self.forget
         if other.horizon is not None:
             self.horizon = other.horizon
+
+    def clear(self) -> None:
+        """Be empty again. What was merged elsewhere stays there."""
+        for part in (self.sessions, self.activity, self.data, self.retention, self.events, self.answers, self.pruned):
+            part.clear()
+        self.forget = self.horizon = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +165,16 @@ class Transaction(Protocol):
         """The named sessions, as they are now; one that is not there is left out."""
 
     async def data(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Mapping[str, bytes]]:
-        """The data of the named sessions, as it is now; one without data is left out."""
+        """The data of the named sessions, as it is now; one without data is left out.
+
+        Taking a value that cannot be read out of the answer raises `DataUnreadable`: the unit that does fails alone.
+        """
+
+    async def live_sessions(self, subjects: Sequence[tuple[str, str]]) -> Sequence[Session]:
+        """The sessions of these subjects (application, subject) that have not ended, past deadlines included."""
+
+    async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
+        """The kept answers under these keys, as they are now; one that is not there is left out."""
 
     async def write(self, changes: Changes) -> None:
         """Write all of `changes`, to be committed together.
@@ -167,7 +210,7 @@ class Store(Protocol):
         """At most `query.limit` sessions that match, newest first."""
 
     async def data(self, session_id: SessionId) -> dict[str, bytes]:
-        """A session's data; empty where there is none."""
+        """A session's data; empty where there is none. Raises `DataUnreadable`."""
 
     async def due(self, now: Instant, limit: int) -> list[SessionId]:
         """Live sessions with a recorded deadline at or before `now`, the longest overdue first."""

@@ -12,9 +12,10 @@ from sessiond.clock import Clock
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
 from sessiond.domain.values import Instant, Millis
+from sessiond.gate import Gate
 from sessiond.journal import Journal
 from sessiond.store import Store, StoreFailed
-from sessiond.units import Expire, Prune, PruneLog, SaveActivity
+from sessiond.units import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
 
 __all__ = ["Sweeper"]
 
@@ -35,6 +36,7 @@ class Sweeper:
         journal: Journal,
         cache: SessionCache,
         policies: Mapping[str, Policy],
+        gate: Gate,
         clock: Clock,
         event_retention: Millis,
         on_fatal: Callable[[StoreFailed], None],
@@ -44,6 +46,7 @@ class Sweeper:
         self._journal = journal
         self._cache = cache
         self._policies = policies
+        self._gate = gate
         self._clock = clock
         self._event_retention = event_retention
         self._on_fatal = on_fatal
@@ -61,6 +64,8 @@ class Sweeper:
                 expired = await self.sweep()
                 await self.save_activity()
                 pruned = await self.prune()
+                await self.forget_answers()
+                await self._gate.release_due()
             except StoreFailed as failure:
                 self._on_fatal(failure)
                 return
@@ -109,6 +114,10 @@ class Sweeper:
             if horizon is None:
                 return total
             await self._journal.submit(PruneLog(horizon))
+
+    async def forget_answers(self) -> None:
+        """Drop the answers to repeated calls that have expired, some at a time."""
+        await self._journal.submit(ForgetAnswers())
 
     def _is_quiet(self, activity: Activity, now: Instant) -> bool:
         policy = self._policies.get(activity.application, _FALLBACK)

@@ -9,6 +9,7 @@ token is the same string however often and wherever it is computed.
 from __future__ import annotations
 
 import binascii
+import hmac
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "Token",
     "TokenForged",
     "TokenMalformed",
+    "bind",
     "digest",
     "load_key_ring",
     "new_secret",
@@ -40,9 +42,13 @@ __all__ = [
 KEY_BYTES = 64  # AES-256-SIV: two AES-256 keys
 TOKEN_LENGTH = 70
 _SECRET_BYTES = 16
-_SEALED_BYTES = 52
+_PLAIN_BYTES = 36
+_TAG_BYTES = 16
 _MAX_GENERATION = 2**32 - 1
-_PURPOSE = [b"sessiond/session/v1"]
+_PURPOSE = b"sessiond/session/v1"
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# By the number of bytes past a multiple of three: which characters can come last.
+_LAST = (_ALPHABET, _ALPHABET[::16], _ALPHABET[::4])
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
@@ -98,8 +104,17 @@ class OpenedToken:
     presented: Presented
     _secret: bytes = field(repr=False)
 
+    def bind(self, label: bytes) -> bytes:
+        """32 bytes that only the holder of the secret could have made, another for each label, new at every roll."""
+        return bind(self._secret, self.presented.session_id, label)
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("an opened token is not to be pickled")
+
+
+def bind(secret: bytes, session_id: SessionId, label: bytes) -> bytes:
+    """32 bytes derived from a session's secret, another for each label (HMAC-SHA-256)."""
+    return hmac.digest(secret, label + b"\0" + session_id, "sha256")
 
 
 def digest(secret: bytes) -> bytes:
@@ -120,17 +135,21 @@ class KeyRing:
             raise ValueError("a key ring has one to three keys")
         if any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"a key has {KEY_BYTES} bytes")
+        self._keys = tuple(keys)
         self._ciphers = [AESSIV(key) for key in keys]
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._ciphers)}>"
 
+    def materials(self) -> tuple[bytes, ...]:
+        """What other keys are derived from, the first first; never to be used as keys."""
+        return self._keys
+
     def seal(self, session_id: SessionId, generation: int, secret: bytes) -> Token:
         """The token of that session, generation and secret. The same input gives the same token, always."""
         if generation > _MAX_GENERATION:
             raise OverflowError("a session's generations are used up")
-        plain = session_id + generation.to_bytes(4, "big") + secret
-        return Token(urlsafe_b64encode(self._ciphers[0].encrypt(plain, _PURPOSE)).rstrip(b"=").decode())
+        return self.seal_bytes(session_id + generation.to_bytes(4, "big") + secret, _PURPOSE)
 
     def successor(self, opened: OpenedToken, generation: int) -> Token:
         """The token of the same session and secret at another generation."""
@@ -142,26 +161,43 @@ class KeyRing:
         Raises `TokenMalformed` where `text` is not base64url of the right length, in its one canonical spelling, and
         `TokenForged` where it opens under no key.
         """
-        if len(text) != TOKEN_LENGTH or not text.isascii():
+        plain = self.open_bytes(text, _PURPOSE, _PLAIN_BYTES)
+        secret = plain[20:]
+        presented = Presented(SessionId(plain[:16]), int.from_bytes(plain[16:20], "big"), digest(secret))
+        return OpenedToken(presented, secret)
+
+    def seal_bytes(self, plain: bytes, purpose: bytes) -> Token:
+        """Bytes sealed for one purpose, in base64url. The same input gives the same text, always."""
+        return Token(urlsafe_b64encode(self.protect(plain, purpose)).rstrip(b"=").decode())
+
+    def open_bytes(self, text: str, purpose: bytes, length: int) -> bytes:
+        """That many bytes, sealed for that purpose. Raises `TokenMalformed` and `TokenForged`, as `open` does."""
+        sealed_length = length + _TAG_BYTES
+        if len(text) != (sealed_length * 4 + 2) // 3 or not text.isascii():
             raise TokenMalformed
         raw = text.encode("ascii")
         if b"+" in raw or b"/" in raw:
             raise TokenMalformed
         try:
-            sealed = binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"==", strict_mode=True)
+            sealed = binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"=" * (-len(raw) % 4), strict_mode=True)
         except binascii.Error:
             raise TokenMalformed from None
-        # The last character has four bits to spare: only the spelling that we issue is a token.
-        if len(sealed) != _SEALED_BYTES or raw[-1] not in b"AQgw":
+        # The last character may have bits to spare: only the spelling that we issue is a token.
+        if len(sealed) != sealed_length or raw[-1] not in _LAST[sealed_length % 3]:
             raise TokenMalformed
+        return self.uncover(sealed, purpose)
+
+    def protect(self, plain: bytes, purpose: bytes) -> bytes:
+        """Bytes sealed for one purpose, 16 bytes longer. The same input gives the same bytes, always."""
+        return self._ciphers[0].encrypt(plain, [purpose])
+
+    def uncover(self, sealed: bytes, purpose: bytes) -> bytes:
+        """What `protect` was given. Raises `TokenForged` where it opens under no key."""
         for cipher in self._ciphers:
             try:
-                plain = cipher.decrypt(sealed, _PURPOSE)
+                return cipher.decrypt(sealed, [purpose])
             except InvalidTag:
                 continue
-            secret = plain[20:]
-            presented = Presented(SessionId(plain[:16]), int.from_bytes(plain[16:20], "big"), digest(secret))
-            return OpenedToken(presented, secret)
         raise TokenForged
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sessiond.config import BadConfig, load_config, parse_duration
-from sessiond.domain.policy import PRESETS
+from sessiond.config import BadConfig, effective, format_duration, load_config, parse_duration
+from sessiond.config.lines import line_index, nearest_line
+from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.policy import PRESETS, CookieRules, LimitRule
+from sessiond.domain.signals import Reaction, SignalType
+from sessiond.domain.values import Millis
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
@@ -57,6 +64,244 @@ def test_a_file(tmp_path: Path) -> None:
     assert (shop.idle_timeout, shop.renewal_timeout, shop.absolute_timeout) == (150_000, None, 4 * HOUR)
     assert (shop.refresh_extends_lifetime, shop.max_data_bytes) == (True, 0)
     assert config.policies["bank"] == PRESETS["nist-aal3"]
+
+
+EVERY_KEY = """
+[server]
+encrypt_data = true
+[networks]
+operators = "GeoLite2-ASN.mmdb"
+countries = "/var/lib/sessiond/GeoLite2-Country.mmdb"
+
+[applications.shop]
+preset = "owasp-high"
+login_timeout = "5m"
+remember_idle_timeout = "7d"
+remember_absolute_timeout = "30d"
+remember_level = 0
+elevation_timeout = "3m"
+max_sessions = 3
+on_limit = "ask"
+ticket_timeout = "90s"
+companion_timeout = "4m"
+ipv4_prefix = 16
+ipv6_prefix = 56
+concurrent_use_window = "20s"
+fold_window = "2h"
+
+[applications.shop.reactions]
+ip_change = "step-up"
+token_replay = "revoke-subject"
+
+[applications.shop.guessing]
+alarm_after = 5
+lock_after = 0
+flood_after = 70
+window = "30s"
+lock_time = "1h"
+deny_valid = true
+
+[applications.shop.cookie]
+name = "sid"
+anonymous_name = "guest"
+secure = false
+same_site = "Strict"
+path = "/shop"
+clear_site_data = ["cookies", "*"]
+"""
+OLDER_KEYS = """
+preset = "owasp-high"
+idle_timeout = "2m"
+absolute_timeout = "1h"
+renewal_timeout = "5m"
+renewal_overlap = "10s"
+roll_tolerance = "1s"
+refresh_extends_lifetime = true
+retention = "1d"
+max_data_bytes = 5
+"""
+
+
+def test_every_key_of_a_policy(tmp_path: Path) -> None:
+    """Every key reaches the policy, and a sub-table changes only what it names."""
+    config = load_config(write(tmp_path, EVERY_KEY))
+    high = PRESETS["owasp-high"]
+    assert config.policies["shop"] == replace(
+        high,
+        login_timeout=Millis(5 * MINUTE),
+        remember_idle_timeout=Millis(7 * DAY),
+        remember_absolute_timeout=Millis(30 * DAY),
+        remember_level=0,
+        elevation_timeout=Millis(3 * MINUTE),
+        max_sessions=3,
+        on_limit=LimitRule.ASK,
+        ticket_timeout=Millis(90_000),
+        companion_timeout=Millis(4 * MINUTE),
+        ipv4_prefix=16,
+        ipv6_prefix=56,
+        concurrent_use_window=Millis(20_000),
+        fold_window=Millis(2 * HOUR),
+        reactions={
+            **high.reactions,
+            SignalType.IP_CHANGE: Reaction.STEP_UP,
+            SignalType.TOKEN_REPLAY: Reaction.REVOKE_SUBJECT,
+        },
+        guessing=GuessLimits(5, 0, 70, Millis(30_000), Millis(HOUR), True),
+        cookie=CookieRules("sid", "guest", False, "Strict", "/shop", ("cookies", "*")),
+    )
+    assert config.encrypt_data
+    assert str(config.operators) == "GeoLite2-ASN.mmdb"
+    assert str(config.countries) == "/var/lib/sessiond/GeoLite2-Country.mmdb"
+
+
+def test_no_value_without_a_key(tmp_path: Path) -> None:
+    """Every value of a policy can be set in the file."""
+    text = EVERY_KEY.replace('preset = "owasp-high"', OLDER_KEYS)
+    text = text.replace('ip_change = "step-up"', "\n".join(f'{kind} = "alert"' for kind in SignalType))
+    path = write(tmp_path, text.replace('token_replay = "revoke-subject"', ""))
+    origins = load_config(path).origins["shop"]
+    assert [key for key, origin in origins.items() if not origin.startswith(f"{path}:")] == []
+
+
+def test_nothing_is_set_without_a_file() -> None:
+    """Without a file data is not encrypted, no network databases are read, and every value is the preset's."""
+    config = load_config(None)
+    assert (config.encrypt_data, config.operators, config.countries) == (False, None, None)
+    assert set(config.origins["default"].values()) == {"preset owasp-low"}
+    assert set(config.server_origins.values()) == {"default"}
+
+
+def test_origins(tmp_path: Path) -> None:
+    """Each effective value names the line that sets it, or the preset it comes from."""
+    text = (
+        "[server]\n"
+        'data = "d"\n'
+        "[applications.shop]\n"
+        'idle_timeout = "10m"\n'
+        'cookie = { name = "sid", secure = true }\n'
+        'guessing.window = "2m"\n'
+        "[applications.shop.reactions]\n"
+        "# a comment = 1\n"
+        '"ip_change" = "alert"\n'
+    )
+    path = write(tmp_path, text)
+    config = load_config(path)
+    origins = config.origins["shop"]
+    assert set(origins) == set(effective(config.policies["shop"]))
+    assert {key: origin for key, origin in origins.items() if origin != "preset owasp-low"} == {
+        "idle_timeout": f"{path}:4",
+        "cookie.name": f"{path}:5",
+        "cookie.secure": f"{path}:5",
+        "guessing.window": f"{path}:6",
+        "reactions.ip_change": f"{path}:9",
+    }
+    assert config.server_origins["server.data"] == f"{path}:2"
+    assert config.server_origins["server.listen"] == config.server_origins["networks.operators"] == "default"
+
+
+def test_effective_values() -> None:
+    """The values of a policy are told by the paths they have in the file."""
+    values = effective(PRESETS["owasp-low"])
+    assert (values["idle_timeout"], values["cookie.name"], values["guessing.window"]) == (30 * MINUTE, "id", MINUTE)
+    assert values["reactions.token_replay"] is Reaction.REVOKE_SESSION
+
+
+LINES = r'''a = """
+b = 1 # "
+\""" still"""
+c = [ # ]
+  'x]', # }
+  "y\"=", { in = 1 },
+]
+d."e.f" . g = { h = [1, 2], i = { 'j' = 1.5 } }
+
+[ k . l.'m n' ] # [no]
+o = 1979-05-27 07:32:00
+[[p]]
+q = QQQ
+[r]QQQ
+[k]
+s = 'C:\'
+'''.replace("QQQ", "'''")
+
+
+def test_lines_of_everything_toml_allows() -> None:
+    """Lines are right after long strings, arrays over lines, inline tables, quoted keys and tables of tables."""
+    tomllib.loads(LINES)
+    lines = line_index(LINES)
+    assert (lines["a",], lines["c",], lines["c", "0"], lines["c", "1"], lines["c", "2", "in"]) == (1, 4, 5, 6, 6)
+    assert lines["d", "e.f", "g", "h", "1"] == lines["d", "e.f", "g", "i", "j"] == lines["d",] == 8
+    assert (lines["k", "l", "m n"], lines["k", "l", "m n", "o"], lines["k", "l"]) == (10, 11, 10)
+    assert (lines["p",], lines["p", "q"], lines["k",], lines["k", "s"]) == (12, 13, 15, 16)
+    assert ("b",) not in lines
+    assert ("r",) not in lines
+    assert nearest_line(lines, ("k", "l", "nothing", "like", "that")) == 10
+    assert nearest_line(lines, ("nothing",)) == 1
+
+
+@pytest.mark.parametrize("text", ["250ms", "30s", "1h30m", "30d", "1d1h1m1s1ms", "none"])
+def test_durations_are_written_as_they_are_read(text: str) -> None:
+    """A duration is written the way the file takes it."""
+    assert format_duration(None if text == "none" else parse_duration(text)) == text
+
+
+def documented() -> list[tuple[str, str, str]]:
+    """Each default that the documentation tells for applications: preset, path of the key, and the value as TOML."""
+    text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    told, prefix, columns = [], None, [[""]]
+    for line in text.splitlines():
+        if line.startswith("## "):
+            section = re.fullmatch(r"## \[applications\.NAME(?:\.(\w+))?\]", line)
+            prefix = None if section is None else f"{section[1]}." if section[1] else ""
+        elif prefix is not None and line.startswith("| key"):
+            titles = line.strip("| ").split(" | ")
+            columns = [list(PRESETS) if title == "default" else re.findall(r"`([\w-]+)`", title) for title in titles]
+        elif prefix is not None and line.startswith("| `"):
+            key, *cells = (cell.strip("`") for cell in line.strip("| ").split(" | "))
+            told += [
+                (preset, prefix + key, cell)
+                for cell, presets in zip(cells, columns[1:], strict=True)
+                for preset in presets
+            ]
+    return told
+
+
+def test_the_documentation_has_every_key() -> None:
+    """Each key of a policy is documented, once, for every preset."""
+    expected = {(preset, key) for preset in PRESETS for key in effective(PRESETS[preset]) if key != "preset"}
+    found = [(preset, key) for preset, key, _ in documented()]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(("preset", "key", "cell"), documented())
+def test_the_documented_defaults_are_true(preset: str, key: str, cell: str) -> None:
+    """A default in the documentation is the preset's."""
+    told, value = tomllib.loads(f"value = {cell}")["value"], effective(PRESETS[preset])[key]
+    if key.endswith(("_timeout", "_overlap", "_tolerance", "_window", "_time", ".window", "retention")):
+        told = None if told == "none" else parse_duration(told)
+    assert value == (tuple(told) if isinstance(told, list) else told)
+    assert isinstance(value, bool) is isinstance(told, bool)
+
+
+EXAMPLE = Path(__file__).parents[1] / "deploy" / "sessiond.toml"
+
+
+def test_the_example_loads() -> None:
+    """The example for operators is a configuration."""
+    assert set(load_config(EXAMPLE).policies) == {"shop", "payments"}
+
+
+def test_the_example_loads_with_all_its_settings(tmp_path: Path) -> None:
+    """The settings that the example has as comments are good ones."""
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(re.sub(r"^#(?=[\[a-z])", "", line) for line in lines)
+    config = load_config(write(tmp_path, text))
+    assert config.encrypt_data
+    assert config.countries is not None
+    assert config.policies["shop"].remember_idle_timeout == 7 * DAY
+    assert config.policies["payments"].on_limit is LimitRule.ASK
+    assert config.policies["payments"].cookie.same_site == "Strict"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +390,185 @@ BAD = {
         3,
         "applications.shop.renewal_overlap: must not be longer",
     ),
+    "encryption as text": ('[server]\nencrypt_data = "yes"\n', 2, "server.encrypt_data:"),
+    "no file's name": ('[networks]\noperators = ""\n', 2, "networks.operators:"),
+    "a file as a number": ("[networks]\n\ncountries = 5\n", 3, "networks.countries:"),
+    "an unknown network file": ('[networks]\ncities = "x"\n', 2, "networks.cities: no such key"),
+    "application no table": ("[applications]\nshop = 5\n", 2, "applications.shop: must be a table"),
+    "reactions no table": ('[applications.shop]\nreactions = "x"\n', 2, "applications.shop.reactions: must be a table"),
+    "guessing no table": ("[applications.shop]\nguessing = 5\n", 2, "applications.shop.guessing: must be a table"),
+    "cookie no table": ('[applications.shop]\ncookie = "id"\n', 2, "applications.shop.cookie: must be a table"),
+    "an unknown guessing key": (
+        "[applications.shop.guessing]\nalarm = 5\n",
+        2,
+        "applications.shop.guessing.alarm: no such key",
+    ),
+    "an unknown cookie key": (
+        '[applications.shop]\n\n[applications.shop.cookie]\ndomain = "x"\n',
+        4,
+        "applications.shop.cookie.domain: no such key",
+    ),
+    "a key inside an inline table": (
+        '[applications.shop]\nidle_timeout = "5m"\ncookie = { name = "x", path = "y" }\n',
+        3,
+        "applications.shop.cookie.path: must begin",
+    ),
+    "an element of a long list": (
+        '[applications.shop.cookie]\nclear_site_data = [\n  "cache",\n  "cakes",\n]\n',
+        4,
+        "applications.shop.cookie.clear_site_data.1:",
+    ),
+    "an unknown signal": (
+        '[applications.shop.reactions]\nip_change = "alert"\ntoken_reply = "alert"\n',
+        3,
+        'applications.shop.reactions.token_reply: must be one of "token_replay", ',
+    ),
+    "an unknown reaction": (
+        '[applications.shop.reactions]\ntoken_replay = "panic"\n',
+        2,
+        'applications.shop.reactions.token_replay: must be one of "ignore", "alert", "step-up", ',
+    ),
+    "an unknown limit rule": (
+        '[applications.shop]\non_limit = "evict"\n',
+        2,
+        'applications.shop.on_limit: must be one of "reject", "evict-oldest", "evict-least-recent", "ask"',
+    ),
+    "a cookie with its prefix": (
+        '[applications.shop.cookie]\nname = "__Host-id"\n',
+        2,
+        "applications.shop.cookie.name: must not begin with __Host- or __Secure-",
+    ),
+    "remembered without idle timeout": (
+        '[applications.shop]\nremember_absolute_timeout = "30d"\n',
+        2,
+        "applications.shop.remember_idle_timeout: must be set",
+    ),
+    "remembered without absolute timeout": (
+        '[applications.shop]\nremember_idle_timeout = "7d"\n',
+        2,
+        "applications.shop.remember_absolute_timeout: must be set",
+    ),
+    "remembered absolute under idle": (
+        '[applications.shop]\nremember_idle_timeout = "7d"\nremember_absolute_timeout = "6d"\n',
+        3,
+        "applications.shop.remember_absolute_timeout: must not be shorter than remember_idle_timeout",
+    ),
+    "remembered idle under ordinary": (
+        '[applications.shop]\nremember_idle_timeout = "29m"\nremember_absolute_timeout = "6d"\n',
+        2,
+        "applications.shop.remember_idle_timeout: must not be shorter than idle_timeout",
+    ),
+    "remembered absolute under ordinary": (
+        '[applications.shop]\nremember_idle_timeout = "1h"\nremember_absolute_timeout = "7h"\n',
+        3,
+        "applications.shop.remember_absolute_timeout: must not be shorter than absolute_timeout",
+    ),
+    "ticket too long": (
+        '[applications.shop]\nticket_timeout = "61m"\n',
+        2,
+        'applications.shop.ticket_timeout: must be at most "1h"',
+    ),
+    "login over absolute": (
+        '[applications.shop]\nlogin_timeout = "9h"\n',
+        2,
+        "applications.shop.login_timeout: must not be longer than absolute_timeout",
+    ),
+    "the preset's login over absolute": (
+        '[applications.shop]\nidle_timeout = "1m"\nrenewal_timeout = "none"\nabsolute_timeout = "5m"\n',
+        4,
+        "applications.shop.login_timeout: must not be longer than absolute_timeout",
+    ),
+    "alarm over lock": (
+        "[applications.shop.guessing]\nlock_after = 10\nalarm_after = 11\n",
+        3,
+        "applications.shop.guessing.alarm_after: must not be more than lock_after",
+    ),
+    "the default alarm over lock": (
+        "[applications.shop.guessing]\n\nlock_after = 10\n",
+        3,
+        "applications.shop.guessing.alarm_after: must not be more than lock_after",
+    ),
 }
+
+_NO_DURATION = ('"5"', '"none"', "300", "true")
+_NO_TIMEOUT = ('"never"', '"0s"', "300", "false")
+_NO_COOKIE_NAME = ('""', '"a b"', '"a;b"', '"a=b"', '"a,b"', '"é"', '"a\\n"', f'"{"x" * 65}"', "5", '"__secure-id"')
+_NO_REACTION = ('"revoke"', '"Alert"', "1", "false", "[]", "{}", '["alert"]')
+BAD_VALUES = {
+    "login_timeout": _NO_DURATION,
+    "remember_idle_timeout": _NO_TIMEOUT,
+    "remember_absolute_timeout": _NO_TIMEOUT,
+    "remember_level": ("-1", "4", "1.0", '"1"', "true"),
+    "elevation_timeout": _NO_DURATION,
+    "max_sessions": ("-1", "10001", "1.5", '"3"', "true"),
+    "on_limit": ('"REJECT"', "0", "[]"),
+    "ticket_timeout": _NO_DURATION,
+    "companion_timeout": _NO_DURATION,
+    "ipv4_prefix": ("7", "33", '"24"', "24.0"),
+    "ipv6_prefix": ("15", "129", '"64"', "true"),
+    "concurrent_use_window": _NO_DURATION,
+    "fold_window": _NO_DURATION,
+    **{f"reactions.{kind}": _NO_REACTION for kind in SignalType},
+    "guessing.alarm_after": ("0", "-1", '"5"', "1.0"),
+    "guessing.lock_after": ("-1", '"5"', "false"),
+    "guessing.flood_after": ("0", '"5"'),
+    "guessing.window": _NO_DURATION,
+    "guessing.lock_time": _NO_DURATION,
+    "guessing.deny_valid": ("1", '"true"'),
+    "cookie.name": _NO_COOKIE_NAME,
+    "cookie.anonymous_name": _NO_COOKIE_NAME,
+    "cookie.secure": ("1", '"yes"'),
+    "cookie.same_site": ('"None"', '"lax"', "true"),
+    "cookie.path": ('""', '"shop"', '"/a;b"', '"/a,b"', '"/é"', '"/a\\n"', f'"/{"x" * 1024}"', "5"),
+    "cookie.clear_site_data": ('"cookies"', "true"),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD_VALUES.items() for value in values], ids=str
+)
+def test_a_bad_value_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    """A value of the wrong kind or out of range is refused on its line, by its key, and with what would be right."""
+    path = write(tmp_path, f"[applications.shop]\n\n{key} = {value}\n")
+    with pytest.raises(BadConfig) as refused:
+        load_config(path)
+    (problem,) = str(refused.value).splitlines()
+    where, remedy = f"{path}:3: applications.shop.{key}: ", problem.partition(f"{key}: ")[2]
+    assert problem.startswith(where)
+    assert remedy.startswith(("must ", "Input should be "))
+
+
+EDGES = {
+    "remember_level": ("0", "3"),
+    "max_sessions": ("0", "10000"),
+    "ipv4_prefix": ("8", "32"),
+    "ipv6_prefix": ("16", "128"),
+    "ticket_timeout": ('"1h"',),
+    "login_timeout": ('"8h"',),
+    "guessing.alarm_after": ("1", "100"),
+    "guessing.lock_after": ("0", "20"),
+    "cookie.name": (f'"{"x" * 64}"', '"__id"', '"a!#$%&\'*+-.^_`|~9"'),
+    "cookie.path": ('"/"', '"/a b/~:<"', f'"/{"x" * 1023}"'),
+    "cookie.clear_site_data": ("[]", '["executionContexts"]'),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in EDGES.items() for value in values], ids=str)
+def test_the_edges_are_in_range(tmp_path: Path, key: str, value: str) -> None:
+    """The first and the last value of a range are part of it."""
+    assert load_config(write(tmp_path, f"[applications.shop]\n{key} = {value}\n")).policies
+
+
+def test_remembering_where_ordinary_sessions_have_no_timeout(tmp_path: Path) -> None:
+    """A remembered session may have an idle timeout where an ordinary one has none."""
+    text = '[applications.a]\npreset = "nist-aal1"\nremember_idle_timeout = "7d"\nremember_absolute_timeout = "30d"\n'
+    assert load_config(write(tmp_path, text)).policies["a"].remember_idle_timeout == 7 * DAY
+
+
+def test_any_alarm_where_nobody_is_locked_out(tmp_path: Path) -> None:
+    """Without locks an alarm may come as late as one likes."""
+    text = "[applications.shop.guessing]\nalarm_after = 5000\nlock_after = 0\n"
+    assert load_config(write(tmp_path, text)).policies["shop"].guessing.alarm_after == 5000
 
 
 @pytest.mark.parametrize(("text", "line", "problem"), BAD.values(), ids=BAD.keys())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from sessiond.domain.values import Revision
+from sessiond.domain.values import Revision, SessionId
 
 __all__ = [
     "AuthorityError",
     "BeyondLog",
     "CursorOutOfRange",
+    "DataUnreadable",
     "InvalidField",
+    "LockNotFound",
     "SessionNotFound",
     "SubjectMismatch",
     "Unavailable",
@@ -33,6 +35,10 @@ class SessionNotFound(AuthorityError):
     """No such session in the application, or its history has been pruned."""
 
 
+class LockNotFound(AuthorityError):
+    """The source is not locked."""
+
+
 class SubjectMismatch(AuthorityError):
     """The session belongs to another subject."""
 
@@ -46,6 +52,16 @@ class VersionMismatch(AuthorityError):
         )
         self.expected = expected
         self.current = current
+
+
+class DataUnreadable(AuthorityError):
+    """A session's data cannot be read: one value was altered, moved, or sealed under a key that is not in the key ring.
+
+    It concerns that session's data alone: the session can be judged and revoked, and others are as they were.
+    """
+
+    def __init__(self, session_id: SessionId, why: str) -> None:
+        super().__init__(f"the data of session {session_id} cannot be read: {why}")
 
 
 class CursorOutOfRange(AuthorityError):

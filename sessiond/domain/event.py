@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sessiond.domain.signals import Signal
+from sessiond.domain.signals import Reaction, Signal
 from sessiond.domain.values import Authentication, Cause, ClientContext, Instant, Revision, SessionId
 
 __all__ = ["Event", "EventFilter", "EventType"]
@@ -45,6 +45,8 @@ class Event:
     generation: int = 0
     authentication: Authentication | None = None
     signals: tuple[Signal, ...] = ()
+    reaction: Reaction | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,18 @@ from sessiond.domain.session import Session, SessionState, passed_deadline
 from sessiond.domain.signals import Signal, token_replay
 from sessiond.domain.values import CauseKind, Instant, SessionId
 
-__all__ = ["FORGED", "MALFORMED", "PLAIN", "UNKNOWN", "Judgement", "Presented", "Verdict", "ended_verdict", "judge"]
+__all__ = [
+    "FORGED",
+    "LOCKED",
+    "MALFORMED",
+    "PLAIN",
+    "UNKNOWN",
+    "Judgement",
+    "Presented",
+    "Verdict",
+    "ended_verdict",
+    "judge",
+]
 
 
 class Verdict(StrEnum):
@@ -26,6 +37,8 @@ class Verdict(StrEnum):
     EXPIRED_ABSOLUTE = "expired_absolute"
     REPLAYED = "replayed"
     SUPERSEDED = "superseded"
+    INSUFFICIENT = "insufficient"
+    LOCKED = "locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,7 @@ class Judgement:
 MALFORMED = Judgement(Verdict.MALFORMED)
 FORGED = Judgement(Verdict.FORGED)
 UNKNOWN = Judgement(Verdict.UNKNOWN)
+LOCKED = Judgement(Verdict.LOCKED)
 PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
 _ACTIVATED = Judgement(Verdict.VALID, activates=True)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)

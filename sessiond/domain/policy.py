@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 
+from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.signals import Reaction, Signal, SignalType, strongest
 from sessiond.domain.values import Millis
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "Policy"]
+__all__ = ["DEFAULT_PRESET", "PRESETS", "CookieRules", "LimitRule", "Policy"]
 
 _SECOND = 1_000
 _MINUTE = 60 * _SECOND
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
+
+
+class LimitRule(StrEnum):
+    """What happens when a subject has reached its limit of concurrent sessions (OWASP, ASVS 7.1.2)."""
+
+    REJECT = "reject"
+    EVICT_OLDEST = "evict-oldest"
+    EVICT_LEAST_RECENT = "evict-least-recent"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class CookieRules:
+    """The attributes of an application's cookies (OWASP; RFC 6265bis for the prefix).
+
+    `name` and `anonymous_name` may differ, so that a cookie's name changes at login. With `secure`, a path of `/` and a
+    name without prefix, cookies bear the `__Host-` prefix, which browsers hold to exactly that.
+    """
+
+    name: str = "id"
+    anonymous_name: str = "id"
+    secure: bool = True
+    same_site: str = "Lax"
+    path: str = "/"
+    clear_site_data: tuple[str, ...] = ("cache", "cookies", "storage")
+
+
+_LOW = {
+    SignalType.TOKEN_REPLAY: Reaction.REVOKE_SESSION,
+    SignalType.USER_AGENT_CHANGE: Reaction.ALERT,
+    SignalType.IP_CHANGE: Reaction.IGNORE,
+    SignalType.NETWORK_CHANGE: Reaction.IGNORE,
+    SignalType.COUNTRY_CHANGE: Reaction.ALERT,
+    SignalType.CERTIFICATE_MISMATCH: Reaction.REVOKE_SESSION,
+    SignalType.DEVICE_MISMATCH: Reaction.STEP_UP,
+    SignalType.CONCURRENT_USE: Reaction.ALERT,
+    SignalType.COMPANION_MISMATCH: Reaction.REVOKE_SESSION,
+    SignalType.REPORTED: Reaction.ALERT,
+}
+_HIGH = _LOW | {
+    SignalType.USER_AGENT_CHANGE: Reaction.STEP_UP,
+    SignalType.IP_CHANGE: Reaction.ALERT,
+    SignalType.NETWORK_CHANGE: Reaction.ALERT,
+    SignalType.COUNTRY_CHANGE: Reaction.STEP_UP,
+    SignalType.CONCURRENT_USE: Reaction.STEP_UP,
+    SignalType.REPORTED: Reaction.REVOKE_SESSION,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +77,16 @@ class Policy:
     roll_tolerance    a token that was rolled away is denied without alarm for this long
     retention         an ended session is kept as history for this long
     max_data_bytes    bound on a session's data, keys and values together
+    login_timeout     an anonymous session of a login page ends this long after it was opened (OWASP)
+    remember_*        the limits of remembered sessions, and the level they fall to after `idle_timeout` without
+                      activity; without `remember_idle_timeout` sessions cannot be remembered
+    elevation_timeout how long an elevated authentication counts (ASVS 7.5.3)
+    max_sessions      how many live sessions a subject may have, 0: any number; `on_limit` says what happens then
+    ticket_timeout    how long a subject may take to choose, under `ask`
+    companion_timeout the longest time to live of a companion token
+    ipv4_prefix, ipv6_prefix  the grain in which addresses are compared
+    concurrent_use_window     within what time clients must take turns to be `concurrent_use`
+    fold_window       within what time repeats of one suspicion are folded into the first
     """
 
     preset: str
@@ -38,6 +98,46 @@ class Policy:
     refresh_extends_lifetime: bool = False
     retention: Millis = Millis(30 * _DAY)
     max_data_bytes: int = 64 * 1024
+    login_timeout: Millis = Millis(10 * _MINUTE)
+    remember_idle_timeout: Millis | None = None
+    remember_absolute_timeout: Millis | None = None
+    remember_level: int = 1
+    elevation_timeout: Millis = Millis(15 * _MINUTE)
+    max_sessions: int = 0
+    on_limit: LimitRule = LimitRule.EVICT_OLDEST
+    ticket_timeout: Millis = Millis(2 * _MINUTE)
+    companion_timeout: Millis = Millis(10 * _MINUTE)
+    ipv4_prefix: int = 24
+    ipv6_prefix: int = 48
+    concurrent_use_window: Millis = Millis(_MINUTE)
+    fold_window: Millis = Millis(_HOUR)
+    reactions: Mapping[SignalType, Reaction] = field(default_factory=lambda: MappingProxyType(_LOW))
+    guessing: GuessLimits = GuessLimits()
+    cookie: CookieRules = CookieRules()
+
+    def idle_for(self, *, persistent: bool) -> Millis | None:
+        """The idle timeout of a session, remembered or not.
+
+        A policy that remembers no more treats those remembered before like any other.
+        """
+        return self.remember_idle_timeout if persistent and self._remembers else self.idle_timeout
+
+    def absolute_for(self, *, persistent: bool) -> Millis | None:
+        """The absolute timeout of a session, remembered or not."""
+        return self.remember_absolute_timeout if persistent and self._remembers else self.absolute_timeout
+
+    @property
+    def _remembers(self) -> bool:
+        return self.remember_idle_timeout is not None
+
+    def reaction_to(self, signals: Iterable[Signal]) -> Reaction:
+        """What to do about these signals together: the most severe of their reactions."""
+        return strongest(self.reactions[signal.type] for signal in signals)
+
+    @property
+    def revokes_subjects(self) -> bool:
+        """Whether any signal ends all of a subject's sessions."""
+        return Reaction.REVOKE_SUBJECT in self.reactions.values()
 
     @property
     def touch_granularity(self) -> Millis:
@@ -47,12 +147,21 @@ class Policy:
         return Millis(max(1, min(self.idle_timeout // 20, _MINUTE)))
 
 
-def _preset(name: str, idle: int | None, absolute: int, renewal: int) -> Policy:
+def _preset(
+    name: str,
+    idle: int | None,
+    absolute: int,
+    renewal: int,
+    reactions: Mapping[SignalType, Reaction],
+    elevation: int = 15 * _MINUTE,
+) -> Policy:
     return Policy(
         preset=name,
         idle_timeout=None if idle is None else Millis(idle),
         absolute_timeout=Millis(absolute),
         renewal_timeout=Millis(renewal),
+        elevation_timeout=Millis(elevation),
+        reactions=MappingProxyType(dict(reactions)),
     )
 
 
@@ -64,11 +173,11 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
     {
         policy.preset: policy
         for policy in (
-            _preset("owasp-low", 30 * _MINUTE, 8 * _HOUR, _HOUR),
-            _preset("owasp-high", 5 * _MINUTE, 4 * _HOUR, 15 * _MINUTE),
-            _preset("nist-aal1", None, 30 * _DAY, _HOUR),
-            _preset("nist-aal2", _HOUR, 24 * _HOUR, _HOUR),
-            _preset("nist-aal3", 15 * _MINUTE, 12 * _HOUR, 15 * _MINUTE),
+            _preset("owasp-low", 30 * _MINUTE, 8 * _HOUR, _HOUR, _LOW),
+            _preset("owasp-high", 5 * _MINUTE, 4 * _HOUR, 15 * _MINUTE, _HIGH, 5 * _MINUTE),
+            _preset("nist-aal1", None, 30 * _DAY, _HOUR, _LOW),
+            _preset("nist-aal2", _HOUR, 24 * _HOUR, _HOUR, _LOW),
+            _preset("nist-aal3", 15 * _MINUTE, 12 * _HOUR, 15 * _MINUTE, _HIGH, 5 * _MINUTE),
         )
     }
 )

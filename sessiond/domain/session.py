@@ -10,11 +10,15 @@ from sessiond.domain.values import Authentication, Cause, CauseKind, ClientConte
 
 __all__ = [
     "Deadline",
+    "Elevation",
     "Ending",
     "Session",
     "SessionState",
     "activate",
+    "as_seen",
     "authenticate",
+    "authentication_at",
+    "elevate",
     "end",
     "expired_view",
     "idle_deadline",
@@ -60,11 +64,21 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
+class Elevation:
+    """An authentication that counts until `until`, and then no more."""
+
+    authentication: Authentication
+    until: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """The record of one session. Of its token it holds SHA-256(secret) and the current generation, nothing else.
 
     `absolute_deadline` and `idle_deadline` are None where the policy has no such timeout.
     `rolled_digest` is the digest that the last roll replaced, at `rolled_at`.
+    `login_page` says that the absolute deadline is the login timeout of an anonymous session.
+    `must_authenticate` says that its token is not enough until the subject has authenticated: a signal's reaction.
     """
 
     id: SessionId
@@ -84,6 +98,10 @@ class Session:
     data_version: int = 0
     data_bytes: int = 0
     ending: Ending | None = None
+    persistent: bool = False
+    login_page: bool = False
+    elevation: Elevation | None = None
+    must_authenticate: bool = False
 
     @property
     def due_at(self) -> Instant | None:
@@ -109,8 +127,36 @@ def passed_deadline(session: Session, now: Instant) -> Deadline | None:
     if idle is not None and now >= idle and (absolute is None or idle <= absolute):
         return Deadline(CauseKind.IDLE_TIMEOUT, idle)
     if absolute is not None and now >= absolute:
-        return Deadline(CauseKind.ABSOLUTE_TIMEOUT, absolute)
+        return Deadline(CauseKind.LOGIN_TIMEOUT if session.login_page else CauseKind.ABSOLUTE_TIMEOUT, absolute)
     return None
+
+
+def authentication_at(session: Session, policy: Policy, now: Instant) -> Authentication | None:
+    """The authentication that counts now: an elevation while it lasts, else the session's own.
+
+    Of a remembered session that has been without activity for the policy's ordinary idle timeout, the level has fallen.
+    A session's level is never higher than its authentication's (NIST SP 800-63B-4 section 5).
+    """
+    if session.elevation is not None and now < session.elevation.until:
+        return session.elevation.authentication
+    return _fallen(session, policy, now)
+
+
+def as_seen(session: Session, policy: Policy, now: Instant) -> Session:
+    """The session as callers are to see it: with the authentication that counts now."""
+    if session.elevation is None and not session.persistent:
+        return session
+    elevation = session.elevation if session.elevation is not None and now < session.elevation.until else None
+    return replace(session, authentication=authentication_at(session, policy, now), elevation=elevation)
+
+
+def _fallen(session: Session, policy: Policy, now: Instant) -> Authentication | None:
+    own = session.authentication
+    if own is None or not session.persistent or own.level <= policy.remember_level:
+        return own
+    if policy.idle_timeout is None or now < session.last_active + policy.idle_timeout:
+        return own
+    return replace(own, level=policy.remember_level)
 
 
 def _after(now: Instant, timeout: int | None) -> Instant | None:
@@ -126,34 +172,47 @@ def open_session(
     client: ClientContext,
     policy: Policy,
     now: Instant,
+    *,
+    persistent: bool = False,
+    login_page: bool = False,
 ) -> Session:
     """A new session, at generation 0, with all its timeouts starting now."""
+    absolute = _after(now, policy.absolute_for(persistent=persistent))
+    if login_page:
+        login = Instant(now + policy.login_timeout)
+        absolute = login if absolute is None else min(absolute, login)
     return Session(
         id=session_id,
         application=application,
         subject=subject,
         created=now,
         last_active=now,
-        idle_deadline=_after(now, policy.idle_timeout),
-        absolute_deadline=_after(now, policy.absolute_timeout),
+        idle_deadline=_after(now, policy.idle_for(persistent=persistent)),
+        absolute_deadline=absolute,
         generation=0,
         generation_began=now,
         digest=digest,
         authentication=authentication,
         client=client,
+        persistent=persistent,
+        login_page=login_page,
     )
 
 
-def idle_deadline(policy: Policy, last_active: Instant) -> Instant | None:
-    """When a session with that activity expires without more of it."""
-    return _after(last_active, policy.idle_timeout)
+def idle_deadline(session: Session, policy: Policy, last_active: Instant) -> Instant | None:
+    """When the session, with that activity, expires without more of it."""
+    return _after(last_active, policy.idle_for(persistent=session.persistent))
 
 
 def touch(session: Session, policy: Policy, at: Instant) -> Session:
     """The session with activity at `at`. Activity never moves backwards, nor revives an ended session."""
     if session.ending is not None or at <= session.last_active:
         return session
-    return replace(session, last_active=at, idle_deadline=_after(at, policy.idle_timeout))
+    idle_deadline = _after(at, policy.idle_for(persistent=session.persistent))
+    if not session.persistent:
+        return replace(session, last_active=at, idle_deadline=idle_deadline)
+    fallen = _fallen(session, policy, at)
+    return replace(session, last_active=at, idle_deadline=idle_deadline, authentication=fallen)
 
 
 def activate(session: Session, generation: int, now: Instant) -> Session:
@@ -185,24 +244,49 @@ def authenticate(
     digest: bytes,
     policy: Policy,
     now: Instant,
+    *,
+    persistent: bool = False,
 ) -> Session:
-    """The session bound to `subject`, rolled, with both lifetimes starting now (NIST SP 800-63B-4 section 5)."""
+    """The session bound to `subject`, rolled, with both lifetimes starting now (NIST SP 800-63B-4 section 5).
+
+    Once remembered, a session stays so: authenticating again is no wish to be forgotten.
+    """
+    persistent = persistent or session.persistent
     rolled = roll(session, digest, policy, now)
     return replace(
         rolled,
         subject=subject,
         authentication=authentication,
         client=client,
-        absolute_deadline=_after(now, policy.absolute_timeout),
+        idle_deadline=_after(now, policy.idle_for(persistent=persistent)),
+        absolute_deadline=_after(now, policy.absolute_for(persistent=persistent)),
+        persistent=persistent,
+        login_page=False,
+        elevation=None,
+        must_authenticate=False,
     )
+
+
+def elevate(
+    session: Session,
+    authentication: Authentication,
+    client: ClientContext,
+    digest: bytes,
+    policy: Policy,
+    now: Instant,
+) -> Session:
+    """The session rolled, with an authentication that counts for the policy's elevation timeout."""
+    rolled = roll(session, digest, policy, now)
+    elevation = Elevation(authentication, Instant(now + policy.elevation_timeout))
+    return replace(rolled, elevation=elevation, client=client, must_authenticate=False)
 
 
 def refresh(session: Session, policy: Policy, now: Instant) -> Session:
     """The session as good as new: last activity starts again, and the lifetime too where the policy allows it."""
     touched = touch(session, policy, now)
-    if not policy.refresh_extends_lifetime:
+    if not policy.refresh_extends_lifetime or session.login_page:
         return touched
-    return replace(touched, absolute_deadline=_after(now, policy.absolute_timeout))
+    return replace(touched, absolute_deadline=_after(now, policy.absolute_for(persistent=session.persistent)))
 
 
 def with_activity(session: Session, last_active: Instant, idle_deadline: Instant | None) -> Session:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Signal", "SignalType", "token_replay"]
+__all__ = ["OF_THE_SESSION", "Reaction", "Signal", "SignalType", "strongest", "token_replay"]
 
 
 class SignalType(StrEnum):
@@ -21,6 +22,27 @@ class SignalType(StrEnum):
     CONCURRENT_USE = "concurrent_use"
     COMPANION_MISMATCH = "companion_mismatch"
     REPORTED = "reported"
+
+
+class Reaction(StrEnum):
+    """What a policy does about a signal, the mildest first."""
+
+    IGNORE = "ignore"
+    ALERT = "alert"
+    STEP_UP = "step-up"
+    REVOKE_SESSION = "revoke-session"
+    REVOKE_SUBJECT = "revoke-subject"
+
+
+OF_THE_SESSION = frozenset({SignalType.CONCURRENT_USE, SignalType.REPORTED})
+"""Signals that say nothing of which client is the stranger: a step-up for one of them holds for all of them."""
+
+_STRENGTH = {reaction: strength for strength, reaction in enumerate(Reaction)}
+
+
+def strongest(reactions: Iterable[Reaction]) -> Reaction:
+    """The most severe of them; IGNORE of none."""
+    return max(reactions, key=_STRENGTH.__getitem__, default=Reaction.IGNORE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NewType, Self
 
 __all__ = [
+    "NOBODY",
     "Authentication",
     "Cause",
     "CauseKind",
@@ -79,6 +80,10 @@ class ClientContext:
     user_agent: str = ""
     certificate_thumbprint: bytes = b""
     device_id: str = ""
+
+
+NOBODY = ClientContext()
+"""The context of a call that tells nothing of a client."""
 
 
 @dataclass(frozen=True, slots=True)

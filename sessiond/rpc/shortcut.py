@@ -12,10 +12,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from sessiond.authority import Answer, Authority
+from sessiond.answers import Answer
 from sessiond.domain.judge import Presented
 from sessiond.domain.values import Entropy
 from sessiond.units import Call
+from sessiond.validation import Validation
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["Shortcut"]
@@ -36,8 +37,8 @@ class Shortcut:
     messages that share one.
     """
 
-    def __init__(self, authority: Authority, entropy: Entropy, capacity: int = 20_000) -> None:
-        self._authority = authority
+    def __init__(self, validation: Validation, entropy: Entropy, capacity: int = 20_000) -> None:
+        self._validation = validation
         self._key = entropy(32)
         self._capacity = capacity
         self._questions: OrderedDict[bytes, _Question] = OrderedDict()
@@ -47,7 +48,7 @@ class Shortcut:
         question = self._questions.get(self._digest(raw))
         if question is None:
             return None
-        return self._authority.plainly_valid(
+        return self._validation.plainly_valid(
             question.call, question.presented, passive=question.passive, min_revision=question.min_revision
         )
 

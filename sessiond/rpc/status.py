@@ -15,8 +15,10 @@ __all__ = ["STATUS", "status_of"]
 STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SessionNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.LockNotFound: grpc.StatusCode.NOT_FOUND,
     errors.SubjectMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VersionMismatch: grpc.StatusCode.ABORTED,
+    errors.DataUnreadable: grpc.StatusCode.DATA_LOSS,
     errors.CursorOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.BeyondLog: grpc.StatusCode.OUT_OF_RANGE,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,

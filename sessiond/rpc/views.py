@@ -1,15 +1,20 @@
-"""Session views, kept: building one costs more than judging the token, and it changes far less often."""
+"""Answers, kept: building one costs more than judging the token, and it changes far less often."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+from sessiond.answers import Answer
+from sessiond.domain.judge import Verdict
+from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
-from sessiond.rpc.convert import fill_session
+from sessiond.rpc.cookies import fill_deletion
+from sessiond.rpc.encode import VERDICT, fill_session, next_step
+from sessiond.units import Call
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["SessionViews"]
+__all__ = ["Refusals", "SessionViews"]
 
 
 class SessionViews:
@@ -33,3 +38,21 @@ class SessionViews:
             if len(self._views) > self._capacity:
                 self._views.popitem(last=False)
         message.CopyFrom(kept[1])
+
+
+class Refusals:
+    """The answers to tokens that are worth nothing: one for each verdict and application, so that guesses are cheap."""
+
+    def __init__(self) -> None:
+        self._messages: dict[tuple[str, Verdict], tuple[Policy, pb.ValidateSessionResponse]] = {}
+
+    def message(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
+        """What a caller is told; not to be changed."""
+        verdict = answer.judgement.verdict
+        kept = self._messages.get((call.application, verdict))
+        if kept is None or kept[0] is not call.policy:
+            message = pb.ValidateSessionResponse(verdict=VERDICT[verdict], next_step=next_step(answer))
+            if message.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
+                fill_deletion(message.cookies, call.policy.cookie)
+            kept = self._messages[call.application, verdict] = (call.policy, message)
+        return kept[1]

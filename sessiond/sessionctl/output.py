@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from sessiond_client import Authentication, Event, EventType, Session, SessionState, Token
+from sessiond_client import Authentication, Event, EventType, Reaction, Session, SessionState, Token
 
 __all__ = [
     "as_json",
@@ -28,6 +28,7 @@ __all__ = [
     "session_line",
     "show",
     "show_facts",
+    "show_table",
     "span",
     "when",
 ]
@@ -44,6 +45,9 @@ _EVENT_STYLES = {
     EventType.HIJACK_SUSPECTED: "bold red",
     EventType.GUESSING_SUSPECTED: "bold red",
     EventType.SOURCE_LOCKED: "red",
+    EventType.SOURCE_UNLOCKED: "green",
+    EventType.CONCURRENCY_LIMIT_REACHED: "yellow",
+    EventType.POLICY_CHANGED: "yellow",
 }
 
 
@@ -116,6 +120,16 @@ def show_facts(facts: Iterable[tuple[str, str]]) -> None:
         show((f"{name:<17}", "dim"), printable(value))
 
 
+def show_table(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
+    """Write rows of cells, each a pair of text and style, with columns that stand under each other."""
+    safe = [[(printable(text), style) for text, style in row] for row in rows]
+    widths = [max(len(text) for text, _ in column) for column in zip(*safe, strict=True)]
+    for row in safe:
+        *padded, (last, style) = row
+        cells = [(f"{text:<{width}}  ", looks) for (text, looks), width in zip(padded, widths, strict=False)]
+        show(*cells, (last, style))
+
+
 def session_facts(session: Session) -> list[tuple[str, str]]:
     """All there is to see of a session."""
     facts = [
@@ -133,6 +147,12 @@ def session_facts(session: Session) -> list[tuple[str, str]]:
         ("user agent", session.client.user_agent or "(not told)"),
         ("data version", str(session.data_version)),
     ]
+    if session.login_expire_time is not None:
+        facts.append(("login page ends", f"{when(session.login_expire_time)} unless the subject logs in"))
+    if session.persistent:
+        facts.append(("remembered", "beyond the browser's session"))
+    if session.elevation_expire_time is not None:
+        facts.append(("elevated until", when(session.elevation_expire_time)))
     if session.ending is not None:
         cause = session.ending.cause
         facts.append(
@@ -149,22 +169,38 @@ def session_line(session: Session) -> None:
         f"  opened {when(session.create_time)}  active {when(session.last_active_time)}  ",
         f"{printable(session.client.ip_address) or '-':<15}  ",
         printable(session.subject) or "(anonymous)",
+        *((f"  {mark}", "cyan") for mark in _marks(session)),
     )
 
 
+def _marks(session: Session) -> list[str]:
+    """What is out of the ordinary about a session."""
+    marks = ["remembered"] if session.persistent else []
+    if session.elevation_expire_time is not None:
+        marks.append(f"elevated until {when(session.elevation_expire_time)}")
+    if session.login_expire_time is not None:
+        marks.append(f"login until {when(session.login_expire_time)}")
+    return marks
+
+
 def event_line(event: Event) -> None:
-    """Write an event as one line."""
-    reason = f" {event.cause.reason}" if event.cause.reason else ""
+    """Write an event as one line: whom it is about, by whom and why, the evidence and what was done about it."""
+    cause = " ".join(part for part in (event.cause.kind, event.cause.actor and f"by {event.cause.actor}") if part)
+    who = printable(event.subject) or ("(anonymous)" if event.session_id else "-")
     parts: list[str | tuple[str, str]] = [
         (f"{when(event.event_time)}  #{event.revision:<6} ", "dim"),
         (f"{event.type:<25} ", _EVENT_STYLES.get(event.type, "")),
-        f"{printable(event.application)}  {printable(event.subject) or '(anonymous)'}  {event.session_id or '-'}  ",
-        (printable(f"{event.cause.kind} by {event.cause.actor}{reason}"), "dim"),
+        f"{printable(event.application)}  {who}  {event.session_id or '-'}  ",
+        (printable(f"{cause} {event.cause.reason}".rstrip()), "dim"),
     ]
+    if event.source:
+        parts.append((printable(f"  source {event.source}"), _EVENT_STYLES.get(event.type, "")))
     parts.extend(
         (printable(f"  {item.type}: expected {item.expected or '?'}, seen {item.seen or '?'}"), "red")
         for item in event.signals
     )
+    if event.reaction is not Reaction.UNSPECIFIED:
+        parts.append((f"  reaction {event.reaction}", "bold red"))
     show(*parts)
 
 

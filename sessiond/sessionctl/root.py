@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 from sessiond.sessionctl import history, sessions
+from sessiond.sessionctl.checking import check_config
 from sessiond.sessionctl.data import data
 from sessiond.sessionctl.failures import Group
+from sessiond.sessionctl.locks import locks
+from sessiond.sessionctl.policies import policies
 from sessiond.sessionctl.settings import global_options
 
 __all__ = ["main"]
@@ -16,13 +19,13 @@ __all__ = ["main"]
 @click.version_option(package_name="sessiond")
 @global_options
 def main() -> None:
-    """Look into a session authority, and end sessions.
+    """Look into a session authority, end sessions, let go of sources that were locked.
 
     The global options may stand before or after a command. A token is read from standard input or a hidden prompt,
-    never from an argument or the environment. Exit codes: 0 done; 1 refused or out of reach; 2 wrong usage; 3 not
-    valid (`validate`); 130 interrupted.
+    never from an argument or the environment. Exit codes: 0 done; 1 refused or out of reach; 2 wrong usage, or a
+    configuration that cannot be used; 3 not valid (`validate`); 130 interrupted.
     """
 
 
-for command in (*sessions.COMMANDS, data, *history.COMMANDS):
+for command in (*sessions.COMMANDS, data, *history.COMMANDS, locks, policies, check_config):
     main.add_command(command)

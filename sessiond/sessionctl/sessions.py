@@ -1,19 +1,30 @@
-"""Commands about sessions: create, validate, show, list, revoke."""
+"""Commands about sessions: create, validate, show, list, revoke, report."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
 import click
 
+from sessiond.sessionctl.durations import checked_span
 from sessiond.sessionctl.failures import Command
 from sessiond.sessionctl.output import as_json, session_facts, session_line, show, show_facts
 from sessiond.sessionctl.secret_input import checked_session_id, read_token
 from sessiond.sessionctl.settings import Settings, global_options, settings
-from sessiond_client import Authentication, Client, ClientContext, SessionState, Verdict
+from sessiond_client import (
+    Authentication,
+    Client,
+    ClientContext,
+    ConcurrencyLimitReached,
+    Reaction,
+    Requirements,
+    SessionState,
+    Verdict,
+)
 
 __all__ = ["COMMANDS", "pairs"]
 
@@ -68,34 +79,71 @@ def create(
     """Open a session.
 
     Its token is a secret. People see it only with --show-token or --token-only; with --json it is the field `token`.
-    It cannot be shown later.
+    It cannot be shown later. Where the subject has as many sessions as it may have, those are shown, and the exit code
+    is 1.
     """
     if (level or methods) and not subject:
         raise click.UsageError("--level and --method say how a subject was authenticated: name it with --subject")
     asked = settings()
     with asked.client() as client:
-        created = client.create(
-            subject=subject,
-            authentication=Authentication(level=level, methods=methods) if subject else None,
-            client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
-            data=data,
-        )
+        try:
+            created = client.create(
+                subject=subject,
+                authentication=Authentication(level=level, methods=methods) if subject else None,
+                client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
+                data=data,
+            )
+        except ConcurrencyLimitReached as refusal:
+            _show_limit(client, asked, subject, refusal)
+            raise click.ClickException(
+                f"{refusal.message}: end one with `sessionctl revoke SESSION_ID`, or raise `max_sessions`"
+            ) from None
     if token_only:
         click.echo(created.token.reveal())
     elif asked.json:
         as_json(created, token=created.token.reveal())
     else:
         show_facts(session_facts(created.session))
+        show_facts(("evicted", session_id) for session_id in created.evicted_session_ids)
         shown = created.token.reveal() if show_token else "not shown (--show-token, --token-only and --json give it)"
         show_facts([("token", shown)])
 
 
+def _show_limit(client: Client, asked: Settings, subject: str, refusal: ConcurrencyLimitReached) -> None:
+    """The live sessions that stand in the way. A ticket that came along is a secret, and of no use here."""
+    limit = refusal.limit
+    # The authority tells them itself only where the policy asks; an operator may know them anyway.
+    live = limit.live_sessions or tuple(client.list(subject=subject))
+    if asked.json:
+        as_json({"max_sessions": limit.max_sessions, "live_sessions": live})
+        return
+    show((f"at most {limit.max_sessions} live sessions; these are:", "yellow"))
+    for session in live:
+        session_line(session)
+
+
 @click.command(cls=Command)
 @_client_options
+@click.option("--min-level", type=click.IntRange(0, 3), default=0, help="Require this level of authentication.")
+@click.option(
+    "--max-age",
+    callback=checked_span,
+    metavar="DURATION",
+    default=None,
+    help="Require an authentication younger than this: 15m, 1h30m.",
+)
 @click.option("--active", is_flag=True, help="Count as activity of the client. Without it, this is only a look.")
 @global_options
 @click.pass_context
-def validate(context: click.Context, ip: str, user_agent: str, device_id: str, active: bool) -> None:
+def validate(
+    context: click.Context,
+    ip: str,
+    user_agent: str,
+    device_id: str,
+    min_level: int,
+    max_age: timedelta | None,
+    active: bool,
+) -> None:
     """Say what a token is worth. Exit code 0 for VALID, 3 for any other verdict.
 
     The token is read from standard input, or from a hidden prompt. A renewed token is never shown: it belongs to the
@@ -108,13 +156,15 @@ def validate(context: click.Context, ip: str, user_agent: str, device_id: str, a
             token,
             client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
             passive=not active,
+            requirements=Requirements(min_level=min_level, max_authentication_age=max_age),
         )
     if asked.json:
         document = {"verdict": answer.verdict, "next_step": answer.next_step, "session": answer.session}
-        as_json(document, signals=answer.signals)
+        as_json(document, signals=answer.signals, unmet=answer.unmet)
     else:
         show((str(answer.verdict), "bold green" if answer.valid else "bold red"), f"  next step: {answer.next_step}")
         show_facts((str(item.type), f"expected {item.expected}, seen {item.seen}") for item in answer.signals)
+        show_facts((f"lacks {item.kind}", item.remedy) for item in answer.unmet)
         show_facts(session_facts(answer.session) if answer.session is not None else ())
     if not answer.valid:
         context.exit(_NOT_VALID)
@@ -232,4 +282,21 @@ def _confirm(asked: Settings) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-COMMANDS = (create, validate, show_session, list_sessions, revoke)
+@click.command(cls=Command)
+@click.option("--session-id", required=True, callback=checked_session_id, help="The session that is suspicious.")
+@click.option("--reason", required=True, help="What was noticed, for the event: at most 256 characters.")
+@global_options
+def report(session_id: str, reason: str) -> None:
+    """Report a suspicion of your own. What follows is the policy's reaction to the signal `reported`."""
+    asked = settings()
+    with asked.client() as client:
+        answer = client.report_signal(session_id=session_id, reason=reason)
+    if asked.json:
+        as_json(answer)
+    elif answer.reaction is Reaction.UNSPECIFIED:
+        show(("nothing to do", "yellow"), f": the session was {answer.verdict}")
+    else:
+        show(("reported", "green"), f": reaction {answer.reaction}")
+
+
+COMMANDS = (create, validate, show_session, list_sessions, revoke, report)

@@ -11,7 +11,7 @@ import click
 
 from sessiond_client import Client
 
-__all__ = ["Settings", "global_options", "settings"]
+__all__ = ["Settings", "global_options", "json_option", "settings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +52,16 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         context.meta.setdefault(_META, {})[parameter.name] = value  # `meta` is shared by a command and its group
 
 
+json_option = click.option(
+    "--json",
+    "json",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember,
+    help="Write JSON, one object a line: times as RFC 3339, spans in seconds, bytes as base64.",
+)
+"""The one global option that a command without an authority understands."""
+
 _OPTIONS = (
     click.option(
         "--target",
@@ -65,7 +75,7 @@ _OPTIONS = (
         metavar="NAME",
         expose_value=False,
         callback=_remember,
-        help="The application that is asked about. [default: `default`; watch: all]",
+        help="The application that is asked about. [default: `default`; watch, locks, policies: all]",
     ),
     click.option(
         "--timeout",
@@ -75,14 +85,7 @@ _OPTIONS = (
         callback=_remember,
         help=f"How long to wait for each answer. [default {_DEFAULT_TIMEOUT:g}]",
     ),
-    click.option(
-        "--json",
-        "json",
-        is_flag=True,
-        expose_value=False,
-        callback=_remember,
-        help="Write JSON, one object a line: times as RFC 3339, spans in seconds, bytes as base64.",
-    ),
+    json_option,
 )
 
 

@@ -19,12 +19,14 @@ INSERT INTO sessions (
     session_id, application, subject, created_at, last_active, idle_deadline, absolute_deadline, due_at,
     generation, generation_began, digest, rolled_digest, rolled_at, auth_level, auth_methods, auth_at,
     ip_address, ip_key, user_agent, certificate, device_id, data_version, data_bytes,
-    ended_at, end_kind, end_actor, end_reason, purge_at
+    ended_at, end_kind, end_actor, end_reason, purge_at,
+    persistent, login_page, elevation, must_authenticate
 ) VALUES (
     :session_id, :application, :subject, :created_at, :last_active, :idle_deadline, :absolute_deadline, :due_at,
     :generation, :generation_began, :digest, :rolled_digest, :rolled_at, :auth_level, :auth_methods, :auth_at,
     :ip_address, :ip_key, :user_agent, :certificate, :device_id, :data_version, :data_bytes,
-    :ended_at, :end_kind, :end_actor, :end_reason, :purge_at
+    :ended_at, :end_kind, :end_actor, :end_reason, :purge_at,
+    :persistent, :login_page, :elevation, :must_authenticate
 )
 ON CONFLICT (session_id) DO UPDATE SET
     subject = excluded.subject, last_active = excluded.last_active, idle_deadline = excluded.idle_deadline,
@@ -35,7 +37,8 @@ ON CONFLICT (session_id) DO UPDATE SET
     user_agent = excluded.user_agent, certificate = excluded.certificate, device_id = excluded.device_id,
     data_version = excluded.data_version, data_bytes = excluded.data_bytes, ended_at = excluded.ended_at,
     end_kind = excluded.end_kind, end_actor = excluded.end_actor, end_reason = excluded.end_reason,
-    purge_at = excluded.purge_at
+    purge_at = excluded.purge_at, persistent = excluded.persistent, login_page = excluded.login_page,
+    elevation = excluded.elevation, must_authenticate = excluded.must_authenticate
 WHERE sessions.ended_at IS NULL;
 
 -- touch_session
@@ -53,6 +56,26 @@ WHERE session_id = :session_id AND ended_at IS NULL AND last_active < :at;
 -- get_sessions
 -- The named sessions.
 SELECT * FROM sessions WHERE session_id IN ({ids});
+
+-- live_sessions
+-- A subject's sessions that have not ended.
+SELECT * FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL;
+
+-- get_answers
+-- The kept answers under these keys.
+SELECT answer_key, parameters, sealed, expires_at FROM answers WHERE answer_key IN ({ids});
+
+-- keep_answer
+-- Keep the first answer: an older one under the same key has expired.
+INSERT INTO answers (answer_key, parameters, sealed, expires_at) VALUES (:key, :parameters, :sealed, :expires)
+ON CONFLICT (answer_key) DO UPDATE SET
+    parameters = excluded.parameters, sealed = excluded.sealed, expires_at = excluded.expires_at;
+
+-- forget_answers
+-- Drop answers that have expired, a bounded number of them.
+DELETE FROM answers WHERE answer_key IN (
+    SELECT answer_key FROM answers WHERE expires_at <= :now ORDER BY expires_at LIMIT 1000
+);
 
 -- list_sessions
 -- One page of an application's sessions, newest first: a UUIDv7 sorts by the time it was made.
@@ -72,12 +95,12 @@ DELETE FROM sessions WHERE session_id = :session_id AND ended_at IS NOT NULL;
 
 -- get_data
 -- The data of the named sessions.
-SELECT session_id, key, value FROM session_data WHERE session_id IN ({ids});
+SELECT session_id, key, value, sealed FROM session_data WHERE session_id IN ({ids});
 
 -- set_data
 -- Set one key.
-INSERT INTO session_data (session_id, key, value) VALUES (:session_id, :key, :value)
-ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value;
+INSERT INTO session_data (session_id, key, value, sealed) VALUES (:session_id, :key, :value, :sealed)
+ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value, sealed = excluded.sealed;
 
 -- delete_data
 -- Delete one key.

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.session import Ending, Session
-from sessiond.domain.signals import Signal, SignalType
+from sessiond.domain.session import Elevation, Ending, Session
+from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
     Authentication,
     Cause,
@@ -43,6 +43,7 @@ def _ip_key(address: str) -> str:
 def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
     """The row of a session; `retention` must be given for an ended one."""
     ending, authentication, client = session.ending, session.authentication, session.client
+    elevation = session.elevation
     return {
         "session_id": bytes(session.id),
         "application": session.application,
@@ -72,6 +73,10 @@ def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
         "end_actor": None if ending is None else ending.cause.actor,
         "end_reason": None if ending is None else ending.cause.reason,
         "purge_at": None if ending is None or retention is None else ending.at + retention,
+        "persistent": int(session.persistent),
+        "login_page": int(session.login_page),
+        "elevation": None if elevation is None else _elevation_text(elevation),
+        "must_authenticate": int(session.must_authenticate),
     }
 
 
@@ -99,6 +104,10 @@ def session_from_row(row: Row) -> Session:
         data_version=row["data_version"],
         data_bytes=row["data_bytes"],
         ending=ending,
+        persistent=bool(row["persistent"]),
+        login_page=bool(row["login_page"]),
+        elevation=None if row["elevation"] is None else _elevation(row["elevation"]),
+        must_authenticate=bool(row["must_authenticate"]),
     )
 
 
@@ -123,7 +132,7 @@ def event_row(event: Event) -> dict[str, Any]:
         "auth_level": None if authentication is None else authentication.level,
         "auth_methods": None if authentication is None else " ".join(authentication.methods),
         "auth_at": None if authentication is None else authentication.at,
-        "detail": _detail(event) if event.signals else None,
+        "detail": _detail(event),
     }
 
 
@@ -142,6 +151,8 @@ def event_from_row(row: Row) -> Event:
         generation=row["generation"],
         authentication=_authentication_from_row(row),
         signals=tuple(Signal(SignalType(kind), expected, seen) for kind, expected, seen in detail.get("signals", ())),
+        reaction=Reaction(detail["reaction"]) if "reaction" in detail else None,
+        source=detail.get("source", ""),
     )
 
 
@@ -155,6 +166,22 @@ def _authentication_from_row(row: Row) -> Authentication | None:
     return Authentication(row["auth_level"], tuple(row["auth_methods"].split()), Instant(row["auth_at"]))
 
 
-def _detail(event: Event) -> str:
-    signals = [(signal.type.value, signal.expected, signal.seen) for signal in event.signals]
-    return json.dumps({"signals": signals}, separators=(",", ":"))
+def _elevation_text(elevation: Elevation) -> str:
+    authentication = elevation.authentication
+    return json.dumps([authentication.level, authentication.methods, authentication.at, elevation.until])
+
+
+def _elevation(text: str) -> Elevation:
+    level, methods, at, until = json.loads(text)
+    return Elevation(Authentication(level, tuple(methods), Instant(at)), Instant(until))
+
+
+def _detail(event: Event) -> str | None:
+    detail: dict[str, Any] = {}
+    if event.signals:
+        detail["signals"] = [(signal.type.value, signal.expected, signal.seen) for signal in event.signals]
+    if event.reaction is not None:
+        detail["reaction"] = event.reaction.value
+    if event.source:
+        detail["source"] = event.source
+    return json.dumps(detail, separators=(",", ":")) if detail else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from importlib.resources import files
@@ -19,13 +19,15 @@ from typing import Any
 
 import aiosqlite
 
+from sessiond.datacrypt import DataCipher
 from sessiond.domain.event import Event
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.values import CauseKind, Instant, Revision, SessionId
-from sessiond.store import Changes, Head, SessionQuery, StoreFailed, StoreRefused, Transaction
+from sessiond.store import Changes, Head, KeptAnswer, SessionQuery, StoreFailed, StoreRefused, Transaction
 from sessiond.stores.filelock import FileLock
 from sessiond.stores.rows import event_from_row, event_row, session_from_row, session_row
 from sessiond.stores.statements import Statement, load_statements
+from sessiond.stores.values import StoredData, value_row
 
 __all__ = ["SqliteStore"]
 
@@ -65,14 +67,19 @@ class SqliteStore:
         self._path = path
         self._db = db
         self._file_lock = lock
+        self._cipher: DataCipher | None = None
         # One connection: a read between the statements of a transaction would see what is not committed.
         self._turn = asyncio.Lock()
         self._head = Head(Revision(0), Revision(0))
         self._failed: StoreFailed | None = None
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteStore:
-        """Open or make the database. Raises `StoreRefused` with what to do, and then has changed nothing."""
+    async def open(cls, path: Path, make_cipher: Callable[[], DataCipher] | None = None) -> SqliteStore:
+        """Open or make the database. Raises `StoreRefused` with what to do, and then has changed nothing.
+
+        `make_cipher` is called once the database is known to be ours, and before anything in it is changed: it may make
+        a key file beside it, and what it raises comes through. Without it sealed data cannot be read.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -97,7 +104,7 @@ class SqliteStore:
             raise StoreRefused(f"cannot open {path}: {error}; is the folder writable?") from error
         store = cls(path, db, lock)
         try:
-            await store._prepare()
+            await store._prepare(make_cipher)
         except sqlite3.Error as error:
             await store.close()
             raise StoreRefused(f"cannot use {path}: {error}") from error
@@ -116,7 +123,7 @@ class SqliteStore:
         finally:
             self._file_lock.release()
 
-    async def _prepare(self) -> None:
+    async def _prepare(self, make_cipher: Callable[[], DataCipher] | None) -> None:
         self._db.row_factory = sqlite3.Row
         await self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         application_id = (await self._all("PRAGMA application_id"))[0][0]
@@ -130,6 +137,11 @@ class SqliteStore:
                 f"{self._path} has schema version {version}, this sessiond knows versions up to {len(steps)}: "
                 "run the newer sessiond, or restore a backup from before the upgrade"
             )
+        if make_cipher is not None:
+            self._cipher = make_cipher()
+        if self._cipher is not None and self._cipher.encrypts:
+            # Plain values from before are overwritten with zeros when they are replaced or dropped.
+            await self._db.execute("PRAGMA secure_delete = ON")
         await self._db.execute("PRAGMA journal_mode = WAL")
         await self._db.execute("PRAGMA synchronous = FULL")
         await self._db.execute("PRAGMA cache_size = -65536")
@@ -189,9 +201,9 @@ class SqliteStore:
         return [session_from_row(row) for row in await self._ask("list_sessions", values, " AND ".join(conditions))]
 
     async def data(self, session_id: SessionId) -> dict[str, bytes]:
-        """See `Store`."""
+        """See `Store`. Raises `DataUnreadable`."""
         rows = await self._read(_STATEMENTS["get_data"].fill(ids="?"), (bytes(session_id),))
-        return {row["key"]: row["value"] for row in rows}
+        return dict(StoredData(self._cipher, session_id, rows))
 
     async def due(self, now: Instant, limit: int) -> list[SessionId]:
         """See `Store`."""
@@ -302,11 +314,27 @@ class _SqliteTransaction:
         return {session.id: session for session in map(session_from_row, rows)}
 
     async def data(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Mapping[str, bytes]]:
-        """See `Transaction`."""
-        found: dict[SessionId, dict[str, bytes]] = {}
+        """See `Transaction`. Taking a value out of the answer raises `DataUnreadable`."""
+        found: dict[SessionId, list[sqlite3.Row]] = {}
         for row in await self._by_ids("get_data", ids):
-            found.setdefault(SessionId(row["session_id"]), {})[row["key"]] = row["value"]
+            found.setdefault(SessionId(row["session_id"]), []).append(row)
+        return {session_id: StoredData(self._store._cipher, session_id, rows) for session_id, rows in found.items()}
+
+    async def live_sessions(self, subjects: Sequence[tuple[str, str]]) -> Sequence[Session]:
+        """See `Transaction`."""
+        statement = _STATEMENTS["live_sessions"]
+        found: list[Session] = []
+        for application, subject in subjects:
+            bound = statement.bind({"application": application, "subject": subject})
+            found += map(session_from_row, await self._store._all(statement.sql, bound))
         return found
+
+    async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
+        """See `Transaction`."""
+        return {
+            row["answer_key"]: KeptAnswer(row["answer_key"], row["parameters"], row["sealed"], row["expires_at"])
+            for row in await self._by_ids("get_answers", keys)
+        }
 
     async def write(self, changes: Changes) -> None:
         """See `Transaction`."""
@@ -318,11 +346,21 @@ class _SqliteTransaction:
                 for session_id, (at, deadline) in changes.activity.items()
             ),
         )
-        cells = [(bytes(i), key, value) for i, keys in changes.data.items() for key, value in keys.items()]
-        self._many("set_data", ({"session_id": i, "key": k, "value": v} for i, k, v in cells if v is not None))
-        self._many("delete_data", ({"session_id": i, "key": k} for i, k, v in cells if v is None))
+        cipher = self._store._cipher
+        cells = [(i, key, value) for i, keys in changes.data.items() for key, value in keys.items()]
+        self._many("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
+        self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
         ended = [s.id for s in changes.sessions.values() if s.ending is not None]
         self._many("drop_data", ({"session_id": bytes(i)} for i in ended))
+        self._many(
+            "keep_answer",
+            (
+                {"key": a.key, "parameters": a.parameters, "sealed": a.sealed, "expires": a.expires}
+                for a in changes.answers
+            ),
+        )
+        if changes.forget is not None:
+            self._many("forget_answers", [{"now": changes.forget}])
         self._many("prune_session", ({"session_id": bytes(i)} for i in changes.pruned))
         self._insert("append_event", map(event_row, changes.events))
         revision, horizon = self.next_head.revision, self.next_head.horizon
@@ -335,7 +373,7 @@ class _SqliteTransaction:
             self._many("drop_events", [{"horizon": horizon}])
         self.next_head = Head(revision, horizon)
 
-    async def _by_ids(self, name: str, ids: Sequence[SessionId]) -> list[sqlite3.Row]:
+    async def _by_ids(self, name: str, ids: Sequence[bytes]) -> list[sqlite3.Row]:
         rows: list[sqlite3.Row] = []
         for start in range(0, len(ids), _IDS_A_STATEMENT):
             some = tuple(bytes(session_id) for session_id in ids[start : start + _IDS_A_STATEMENT])

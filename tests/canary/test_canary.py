@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable
 from hashlib import sha256
@@ -30,20 +31,33 @@ POLICY = """
 [applications.default]
 renewal_timeout = "50ms"
 renewal_overlap = "50ms"
+guessing = { alarm_after = 3, lock_after = 5 }
 [applications.other]
+[applications.few]
+max_sessions = 1
+on_limit = "ask"
 """
 DATA_VALUE = "canary-value-of-session-data"
 _RUN = "\nfrom sessiond.cli import main\nmain(sys.argv[4:])\n"
 FAULTY = (
     """
 import sys
-import sessiond.authority as authority
-judge = authority.judge
+import sessiond.validation as validation
+from sessiond.units import Once
+judge, unmet, once = validation.judge, validation.unmet, Once.apply
 def faulty(session, presented, policy, now):
     if session.subject == "explode":
         raise RuntimeError(f"induced: {session!r} {presented!r} {policy!r} {now!r}")
     return judge(session, presented, policy, now)
-authority.judge = faulty
+def faulty_unmet(keys, opened, session, needed, now):
+    if session.subject == "explode later":
+        raise RuntimeError(f"induced: {needed!r} {opened!r} {keys!r} {session!r}")
+    return unmet(keys, opened, session, needed, now)
+def faulty_once(self, work):
+    if getattr(self.unit, "subject", "") == "explode at once":
+        raise RuntimeError(f"induced: {self!r} {work!r}")
+    return once(self, work)
+validation.judge, validation.unmet, Once.apply = faulty, faulty_unmet, faulty_once
 """
     + _RUN
 )
@@ -51,18 +65,33 @@ authority.judge = faulty
 TALKATIVE = (
     """
 import sys, structlog
-import sessiond.authority as authority
-validate = authority.Authority.validate
-async def talkative(self, call, token, **options):
+from sessiond.validation import Validation
+at_once = Validation.at_once
+def talkative(self, call, token, **options):
     structlog.get_logger().info("validating", token=token.reveal()[:20] + "...")
-    return await validate(self, call, token, **options)
-authority.Authority.validate = talkative
+    return at_once(self, call, token, **options)
+Validation.at_once = talkative
 """
     + _RUN
 )
 """Protection off: serves with a log line that shows the beginning of each token."""
 CARELESS = "\nimport sys\nimport sessiond.authority as authority\nauthority.digest = lambda secret: secret\n" + _RUN
 """Protection off: serves from a store that holds secrets where their digests should be."""
+OPEN_ANSWERS = (
+    """
+import sys
+import sessiond.rpc.repeat as repeat
+from sessiond.tokens import KeyRing
+class Nothing:
+    encrypt = staticmethod(lambda plain, data: plain)
+repeat._cipher = lambda secret: Nothing
+KeyRing.protect = lambda self, plain, purpose, right=KeyRing.protect: (
+    plain if b"answer" in purpose else right(self, plain, purpose)
+)
+"""
+    + _RUN
+)
+"""Protection off: serves from a store that holds the answers to repeatable calls as they are."""
 
 
 class Story:
@@ -74,6 +103,7 @@ class Story:
         self.said: list[bytes | str] = []
         self.codes: set[grpc.StatusCode] = set()
         self.verdicts: set[pb.Verdict.ValueType] = set()
+        self.cookies = 0
 
     async def ask(self, call: Awaitable[Any]) -> Any:
         """Make a call: tokens in the answer become canaries, all the rest of it, errors included, is kept."""
@@ -87,14 +117,34 @@ class Story:
             return None
         rest = type(answer)()
         rest.CopyFrom(answer)
-        for name in ("token", "renewed_token"):
-            if name in answer.DESCRIPTOR.fields_by_name and (token := getattr(answer, name)):
-                self.canary.know_token(token)
-                rest.ClearField(name)
-        if "verdict" in answer.DESCRIPTOR.fields_by_name:
-            self.verdicts.add(answer.verdict)
+        self.take_secrets(rest)
         self.keep(rest)
         return answer
+
+    def take_secrets(self, message: Any) -> None:
+        """Take what the contract calls a secret out of an answer: each is a canary from now on."""
+        names = message.DESCRIPTOR.fields_by_name
+        for name in ("token", "renewed_token", "csrf_token", "companion_token", "ticket"):
+            if name in names and (token := getattr(message, name)):
+                self.canary.know_token(token)
+                message.ClearField(name)
+        for name in ("cookies", "limit"):
+            if name in names and message.HasField(name):
+                self.take_secrets(getattr(message, name))
+        for line in message.set_cookie if "set_cookie" in names else ():
+            if value := line.partition("=")[2].partition(";")[0]:
+                self.canary.know_token(value)
+                self.cookies += 1
+        if "set_cookie" in names:
+            message.ClearField("set_cookie")
+        for response in message.responses if "responses" in names else ():
+            self.take_secrets(response)
+        if "verdict" in names:
+            self.verdicts.add(message.verdict)
+
+    def fresh_id(self) -> str:
+        """An id for a call that may be repeated."""
+        return self.canary.know_id(str(uuid.uuid4()))
 
     def keep(self, message: Message) -> None:
         """Keep a message."""
@@ -121,10 +171,12 @@ class Story:
         while verdict != pb.VERDICT_REPLAYED:
             await asyncio.sleep(0.01)
             verdict = (await self.validate(guest.token)).verdict
+        await self.validate(renewed)  # revoked by the replay
+        guest = await ask(stub.CreateSession(pb.CreateSessionRequest(data={"cart": DATA_VALUE.encode()})))
         login = await ask(
-            stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=renewed, subject="ada", reason="login"))
+            stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=guest.token, subject="ada", reason="login"))
         )
-        await self.validate(renewed)  # superseded
+        await self.validate(guest.token)  # superseded
         rolled = await ask(stub.RollSession(pb.RollSessionRequest(token=login.token, reason="password")))
         await ask(stub.RefreshSession(pb.RefreshSessionRequest(token=rolled.token)))
         await ask(
@@ -137,12 +189,73 @@ class Story:
                 pb.UpdateSessionDataRequest(session=reference, set={"cart": b"x"}, expected_version=77)
             )
         )
+        await self.meet_requirements(rolled.token, rolled.csrf_token)
+        await self.choose()
+        await self.repeat_calls()
         await self.present_what_was_never_issued(rolled.token, foreign_token)
         await self.put_tokens_in_the_wrong_place(rolled.token)
         await self.explode()
+        await ask(stub.ReportSignal(pb.ReportSignalRequest(session=reference, reason="odd")))
         await ask(stub.RevokeSession(pb.RevokeSessionRequest(session=reference, reason="logout")))
         await self.validate(rolled.token)
         await self.look()
+
+    async def meet_requirements(self, token: str, csrf: str) -> None:
+        """A companion token and a CSRF token: right, wrong, of another session, and none."""
+        stub, ask = self.stub, self.ask
+        companion = (
+            await ask(stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=token, purpose="pay", path="/pay")))
+        ).companion_token
+        victim = await ask(stub.CreateSession(pb.CreateSessionRequest(subject="eve")))
+        strange = await ask(stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=victim.token, purpose="pay")))
+        pairs = [(token, companion, csrf), (token, "", ""), (token, csrf, companion), (token, "x" * 96, "x" * 43)]
+        pairs.append((victim.token, companion, csrf))  # two cookies that never were together: a signal
+        for session, one, other in pairs:
+            needed = pb.Requirements(
+                companion=pb.CompanionRequirement(purpose="pay", companion_token=one),
+                csrf=pb.CsrfRequirement(csrf_token=other),
+            )
+            question = pb.ValidateSessionRequest(token=session, requirements=needed, with_csrf_token=True)
+            await ask(stub.ValidateSession(question))
+            await ask(stub.ValidateSessions(pb.ValidateSessionsRequest(requests=[question, question])))
+        for wrong in (companion, strange.companion_token, csrf):
+            await self.validate(wrong)  # each kind of token is good for its own purpose alone
+
+    async def choose(self) -> None:
+        """The limit stands in the way: a ticket, used well, used twice, and presented elsewhere."""
+        stub, ask = self.stub, self.ask
+        request = pb.CreateSessionRequest(application="few", subject="ada")
+        await ask(stub.CreateSession(request))
+        limit = (await ask(stub.CreateSession(request))).limit
+        request.ticket = limit.ticket
+        await ask(stub.CreateSession(request))  # names nobody to end
+        request.evict_session_ids.append(limit.live_sessions[0].session_id)
+        await ask(stub.CreateSession(request))
+        await ask(stub.CreateSession(request))
+        request.subject = "bob"
+        await ask(stub.CreateSession(request))
+        await self.validate(limit.ticket)
+
+    async def repeat_calls(self) -> None:
+        """Calls that may be repeated: repeated, mistaken, and with ids that are none."""
+        stub, ask = self.stub, self.ask
+        request = pb.CreateSessionRequest(subject="ada", request_id=self.fresh_id())
+        first, again = await ask(stub.CreateSession(request)), await ask(stub.CreateSession(request))
+        assert first == again
+        request.subject = "bob"
+        await ask(stub.CreateSession(request))
+        request.request_id = request.request_id.upper()
+        self.canary.know_text("request id", request.request_id)
+        await ask(stub.CreateSession(request))
+        roll = pb.RollSessionRequest(token=first.token, request_id=self.fresh_id(), reason="role")
+        assert (await ask(stub.RollSession(roll))) == (await ask(stub.RollSession(roll)))
+        revoke = pb.RevokeSessionRequest(
+            session=pb.SessionReference(session_id=first.session.session_id),
+            request_id=self.fresh_id(),
+            open_anonymous=True,
+        )
+        assert (await ask(stub.RevokeSession(revoke))) == (await ask(stub.RevokeSession(revoke)))
+        await ask(stub.CreateSession(pb.CreateSessionRequest(subject="explode at once", request_id=self.fresh_id())))
 
     async def present_what_was_never_issued(self, token: str, foreign_token: str) -> None:
         """Forged and malformed tokens."""
@@ -184,6 +297,14 @@ class Story:
                 )
             )
         )
+        await ask(stub.RollSession(pb.RollSessionRequest(token=token, request_id=token)))
+        await ask(stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=token, purpose=token)))
+        await ask(stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=token, purpose="p", path=token)))
+        await ask(stub.CreateSession(pb.CreateSessionRequest(subject="ada", ticket=token)))
+        await ask(stub.CreateSession(pb.CreateSessionRequest(subject="ada", evict_session_ids=[token])))
+        await ask(stub.ClearSourceLock(pb.ClearSourceLockRequest(source=token)))
+        await ask(stub.ListSourceLocks(pb.ListSourceLocksRequest(page_token=token)))
+        await ask(stub.ReportSignal(pb.ReportSignalRequest(session=pb.SessionReference(session_id=token))))
         await ask(stub.Subscribe(pb.SubscribeRequest(cursor=token)).read())
         await ask(stub.GetAuthority(pb.GetAuthorityRequest(), metadata=[("authorization", f"Bearer {token}")]))
 
@@ -193,6 +314,9 @@ class Story:
         question = pb.ValidateSessionRequest(token=doomed.token)
         await self.ask(self.stub.ValidateSession(question))
         await self.ask(self.stub.ValidateSessions(pb.ValidateSessionsRequest(requests=[question, question])))
+        doomed = await self.ask(self.stub.CreateSession(pb.CreateSessionRequest(subject="explode later")))
+        needed = pb.Requirements(csrf=pb.CsrfRequirement(csrf_token=doomed.csrf_token))
+        await self.ask(self.stub.ValidateSession(pb.ValidateSessionRequest(token=doomed.token, requirements=needed)))
 
     async def look(self) -> None:
         """Keep every event, and whatever else can be listed."""
@@ -205,6 +329,8 @@ class Story:
         for state in (pb.SESSION_STATE_ACTIVE, pb.SESSION_STATE_REVOKED):
             await self.ask(stub.ListSessions(pb.ListSessionsRequest(filter=pb.SessionFilter(state=state))))
         await self.ask(stub.ListActivity(pb.ListActivityRequest(subject="ada")))
+        locks = await self.ask(stub.ListSourceLocks(pb.ListSourceLocksRequest()))
+        assert [lock.source for lock in locks.source_locks] == ["192.0.2.7/32"]
 
 
 def of_process(pid: int) -> bytes:
@@ -227,7 +353,7 @@ def foreign_token(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 async def test_no_token_leaves_by_any_other_way(tmp_path: Path, form: str, foreign_token: str) -> None:
-    """No token, secret or key is in a log line, event, error, database byte, argument or environment."""
+    """No token, request id, secret or key is in a log line, event, error, database byte, argument or environment."""
     canary = Canary()
     (tmp_path / "sessiond.toml").write_text(POLICY, encoding="utf-8")
     arguments = ("--config", str(tmp_path / "sessiond.toml"), "--log-level", "debug", "--log-format", form)
@@ -253,9 +379,12 @@ async def test_no_token_leaves_by_any_other_way(tmp_path: Path, form: str, forei
     assert leaks == []
     # The story met what it was to meet, and the searched places hold what they should.
     assert {pb.VERDICT_REPLAYED, pb.VERDICT_SUPERSEDED, pb.VERDICT_FORGED, pb.VERDICT_MALFORMED} <= story.verdicts
-    assert {pb.VERDICT_VALID, pb.VERDICT_UNKNOWN, pb.VERDICT_REVOKED} <= story.verdicts
+    assert {pb.VERDICT_VALID, pb.VERDICT_UNKNOWN, pb.VERDICT_REVOKED, pb.VERDICT_INSUFFICIENT} <= story.verdicts
+    assert story.cookies > 10
     assert {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL} <= story.codes
     assert log.count(b"RuntimeError: induced: Session(") >= 2
+    assert b"RuntimeError: induced: Once(" in log
+    assert b"RuntimeError: induced: Needed(" in log
     assert b"Traceback" in log
     assert len(canary.tokens) > 20
 
@@ -315,6 +444,8 @@ async def test_no_object_of_ours_shows_a_secret(tmp_path: Path, clock: ManualClo
     assert canary.found_in("a repr", *shown) == []
     assert {"Token", "OpenedToken", "Presented", "Session", "Settle", "Roll", "Answer", "Changed"} <= types
     assert {"KeyRing", "Work", "Entry", "Event", "Commit", "InvalidField"} <= types
+    assert {"Needed", "Companion", "Ticket", "Choice", "Login", "Limit"} <= types
+    assert {"Repeat", "Repeated", "Once", "Recall", "KeptAnswer", "Revoked"} <= types
 
 
 async def _tick(clock: ManualClock) -> None:
@@ -393,16 +524,23 @@ def _is_connected(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("script", "place"), [(TALKATIVE, "token text in server.log"), (CARELESS, "secret in sessiond.db-wal")]
+    ("script", "place"),
+    [
+        (TALKATIVE, "token text in server.log"),
+        (CARELESS, "secret in sessiond.db-wal"),
+        (OPEN_ANSWERS, "token text in sessiond.db-wal"),
+    ],
+    ids=["in a log line", "in the place of a digest", "in a kept answer"],
 )
 async def test_a_planted_leak_is_found(tmp_path: Path, script: str, place: str) -> None:
-    """With a token cut short in a log line, or secrets stored instead of digests, the search finds it."""
+    """With a token cut short in a log line, secrets stored for digests or answers as they are, the search finds it."""
     canary = Canary()
     server = ServerProcess(tmp_path, prefix=(sys.executable, "-c", script))
     try:
         async with stub_for(await server.address()) as stub:
             story = Story(stub, canary)
-            created = await story.ask(stub.CreateSession(pb.CreateSessionRequest(subject="ada")))
+            request = pb.CreateSessionRequest(subject="ada", request_id=story.fresh_id())
+            created = await story.ask(stub.CreateSession(request))
             await story.validate(created.token)
         canary.know_key_file(tmp_path / "data" / "sessiond.key")
         assert place in canary.found_in_files([server.log_path, *files_of(tmp_path / "data")])

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.session import Ending, Session
-from sessiond.domain.signals import Signal, SignalType
+from sessiond.domain.session import Elevation, Ending, Session
+from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
     Authentication,
     Cause,
@@ -21,6 +21,7 @@ from sessiond.domain.values import (
     Revision,
     SessionId,
 )
+from sessiond.store import KeptAnswer
 from tests.support.clock import START
 
 _numbers = itertools.count(1)
@@ -69,6 +70,28 @@ def event(revision: int, at: int = START, **fields: Any) -> Event:
     return Event(revision=Revision(revision), at=Instant(at), **(values | fields))
 
 
+def other_event(revision: int, at: int = START, **fields: Any) -> Event:
+    """An event about no single session: a source that is locked, with these fields."""
+    values: dict[str, Any] = {
+        "type": EventType.SOURCE_LOCKED,
+        "subject": "",
+        "session_id": None,
+        "source": "192.0.2.0/24",
+    }
+    return event(revision, at, **(values | fields))
+
+
+def answer(expires: int, **fields: Any) -> KeptAnswer:
+    """A kept answer under a key of its own, with these fields."""
+    number = next(_numbers)
+    values: dict[str, Any] = {
+        "key": number.to_bytes(32, "big"),
+        "parameters": number.to_bytes(32, "little"),
+        "sealed": b"sealed answer %d" % number,
+    }
+    return KeptAnswer(expires=Instant(expires), **(values | fields))
+
+
 def ip_range(network: str) -> tuple[str, str]:
     """The first and last address of a network, as a query has them."""
     parsed = ipaddress.ip_network(network)
@@ -91,6 +114,7 @@ _clients = st.builds(
 )
 _authentications = st.builds(Authentication, st.integers(0, 3), st.lists(_words, max_size=4).map(tuple), _instants)
 _causes = st.builds(Cause, st.sampled_from(CauseKind), _texts, _texts)
+_elevations = st.builds(Elevation, _authentications, _instants)
 _signals = st.builds(Signal, st.sampled_from(SignalType), _texts, _texts)
 
 any_live_session = st.builds(
@@ -111,6 +135,9 @@ any_live_session = st.builds(
     client=_clients,
     data_version=st.integers(0, 2**53),
     data_bytes=st.integers(0, 2**31),
+    persistent=st.booleans(),
+    login_page=st.booleans(),
+    elevation=st.none() | _elevations,
 )
 any_ending = st.builds(Ending, _instants, _causes)
 any_event = st.builds(
@@ -126,4 +153,6 @@ any_event = st.builds(
     generation=st.integers(0, 2**32 - 1),
     authentication=st.none() | _authentications,
     signals=st.lists(_signals, max_size=3).map(tuple),
+    reaction=st.none() | st.sampled_from(Reaction),
+    source=_texts,
 )

@@ -13,10 +13,19 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from sessiond.domain.event import Event
-from sessiond.domain.session import Session, SessionState
-from sessiond.domain.values import CauseKind, ClientContext, Instant, Millis, Revision, SessionId
-from sessiond.store import Changes, Head, SessionQuery, Store
+from sessiond.domain.event import Event, EventType
+from sessiond.domain.session import Elevation, Session, SessionState
+from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.values import (
+    Authentication,
+    CauseKind,
+    ClientContext,
+    Instant,
+    Millis,
+    Revision,
+    SessionId,
+)
+from sessiond.store import Changes, Head, KeptAnswer, SessionQuery, Store
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -69,6 +78,28 @@ async def touch(store: Store, session: SessionId, at: int, idle_deadline: int | 
 async def append(store: Store, *events: Event) -> None:
     """Commit these events."""
     await write(store, events=list(events))
+
+
+async def keep(store: Store, *answers: KeptAnswer) -> None:
+    """Commit these answers to be kept."""
+    await write(store, answers=list(answers))
+
+
+async def forget(store: Store, now: int) -> None:
+    """Commit one batch of forgetting what has expired by `now`."""
+    await write(store, forget=Instant(now))
+
+
+async def kept(store: Store, *keys: bytes) -> dict[bytes, KeptAnswer]:
+    """The answers that a transaction finds under these keys."""
+    async with store.transaction() as transaction:
+        return dict(await transaction.answers(keys))
+
+
+async def living(store: Store, *subjects: tuple[str, str]) -> list[Session]:
+    """The live sessions that a transaction finds of these subjects, in the order they were opened."""
+    async with store.transaction() as transaction:
+        return sorted(await transaction.live_sessions(subjects), key=lambda session: session.id)
 
 
 def ids(sessions: Sequence[Session]) -> list[SessionId]:
@@ -168,6 +199,51 @@ class StoreContract:
         numbered = replace(event, revision=Revision(head + 1))
         await append(store, numbered)
         assert await store.events(head, 10) == [numbered]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"persistent": True},
+            {"login_page": True},
+            {"elevation": Elevation(Authentication(3, ("hwk", "pin"), NOW), Instant(NOW + 10))},
+            {"elevation": Elevation(Authentication(0, (), Instant(0)), Instant(0))},
+        ],
+        ids=["persistent", "login page", "elevated", "elevated to nothing"],
+    )
+    async def test_what_a_policy_adds_comes_back(self, store: Store, fields: dict[str, Any]) -> None:
+        """Remembered, of a login page, elevated: each is there when it was set, and gone when it was taken away."""
+        plain = samples.session()
+        session = replace(plain, **fields)
+        await put(store, session)
+        assert await store.session(session.id) == session
+        await put(store, plain)
+        assert await store.session(plain.id) == plain
+        await put(store, session)
+        assert await store.session(session.id) == session
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"reaction": Reaction.ALERT},
+            {"source": "192.0.2.0/24"},
+            {"signals": (Signal(SignalType.REPORTED, "", "seen elsewhere"),), "reaction": Reaction.REVOKE_SUBJECT},
+            {"signals": (Signal(SignalType.IP_CHANGE, "a", "b"),), "reaction": Reaction.IGNORE, "source": "s"},
+        ],
+        ids=["a reaction alone", "a source alone", "a reaction", "everything"],
+    )
+    async def test_the_details_of_an_event_come_back(self, store: Store, fields: dict[str, Any]) -> None:
+        """Signals, reaction and source are read as they were written, each with or without the others."""
+        event = samples.event(1, type=EventType.HIJACK_SUSPECTED, **fields)
+        await append(store, event)
+        assert await store.events(Revision(0), 10) == [event]
+
+    async def test_an_event_of_no_session_comes_back(self, store: Store) -> None:
+        """An event about no session has its place in the log, and in the activity of the subject that it names."""
+        locked = samples.other_event(1)
+        limit = samples.other_event(2, type=EventType.CONCURRENCY_LIMIT_REACHED, subject="ada", source="")
+        await append(store, locked, limit)
+        assert await store.events(Revision(0), 10) == [locked, limit]
+        assert await store.activity("default", "ada", None, 10) == [limit]
 
     # Transactions
 
@@ -279,6 +355,123 @@ class StoreContract:
         await put(store, *many)
         async with store.transaction() as transaction:
             assert len(await transaction.sessions(ids(many))) == len(many)
+
+    # Live sessions of subjects
+
+    async def test_live_sessions_are_one_subjects_in_one_application(self, store: Store) -> None:
+        """A subject's live sessions are its own, in that application, whole."""
+        mine = [samples.session(NOW + number, persistent=True) for number in range(3)]
+        await put(store, *mine, samples.session(subject="bob"), samples.session(application="shop"))
+        assert await living(store, ("default", "ada")) == mine
+
+    async def test_live_sessions_have_not_ended(self, store: Store) -> None:
+        """No ended session is live, however it ended; one ends with the transaction that ends it."""
+        live = samples.session()
+        await put(store, live, *(samples.session(ending=samples.ending(NOW, kind)) for kind in CauseKind))
+        assert await living(store, ("default", "ada")) == [live]
+        await put(store, replace(live, ending=samples.ending(NOW)))
+        assert await living(store, ("default", "ada")) == []
+
+    async def test_live_sessions_may_be_past_a_deadline(self, store: Store) -> None:
+        """A session past its deadline counts as live until its ending is written: the caller judges that."""
+        overdue = [samples.session(idle_deadline=0), samples.session(absolute_deadline=0)]
+        await put(store, *overdue)
+        assert await living(store, ("default", "ada")) == overdue
+
+    async def test_live_sessions_of_several_subjects(self, store: Store) -> None:
+        """Several subjects at once give the sessions of each: the pair counts, not application and subject apart."""
+        ada, bob, guest = (
+            samples.session(),
+            samples.session(application="shop", subject="bob"),
+            samples.session(subject=""),
+        )
+        crossed = [samples.session(application="shop"), samples.session(subject="bob")]
+        await put(store, ada, bob, guest, *crossed)
+        assert await living(store, ("default", "ada"), ("shop", "bob")) == [ada, bob]
+        assert await living(store, ("default", "")) == [guest]
+
+    async def test_nobody_has_no_live_sessions(self, store: Store) -> None:
+        """An unknown subject, an unknown application, one spelt otherwise, and no subject at all have none."""
+        await put(store, samples.session())
+        assert await living(store, ("default", "eve"), ("shop", "ada"), ("default", "ADA")) == []
+        assert await living(store) == []
+
+    # Kept answers
+
+    async def test_a_kept_answer_is_found(self, store: Store) -> None:
+        """An answer is found under its key, whole; a key without one is left out."""
+        first, second = samples.answer(NOW), samples.answer(NOW + 1, sealed=b"")
+        await keep(store, first, second)
+        assert await kept(store, first.key, bytes(32), second.key) == {first.key: first, second.key: second}
+        assert await kept(store, bytes(32)) == {}
+        assert await kept(store) == {}
+
+    async def test_kept_answers_survive_reopening(self, open_store: Opener) -> None:
+        """A kept answer is there after close and reopen: a retry may come after a restart."""
+        answer = samples.answer(NOW)
+        store = await open_store()
+        await keep(store, answer)
+        await store.close()
+        store = await open_store()
+        try:
+            assert await kept(store, answer.key) == {answer.key: answer}
+        finally:
+            await store.close()
+
+    async def test_many_answers_are_found(self, store: Store) -> None:
+        """A transaction finds more answers at once than one statement takes parameters."""
+        many = [samples.answer(NOW) for _ in range(1201)]
+        await keep(store, *many)
+        assert await kept(store, *(answer.key for answer in many)) == {answer.key: answer for answer in many}
+
+    async def test_an_answer_goes_with_its_transaction(self, store: Store) -> None:
+        """In a block that raises no answer is kept, and none is forgotten."""
+        before, lost = samples.answer(NOW), samples.answer(NOW)
+        await keep(store, before)
+        await abandon(store, answers=[lost], forget=Instant(NOW))
+        assert await kept(store, before.key, lost.key) == {before.key: before}
+
+    async def test_an_answer_replaces_an_expired_one(self, store: Store) -> None:
+        """A later answer under a key stands in place of the one before, which nobody has forgotten yet."""
+        old = samples.answer(NOW)
+        new = replace(samples.answer(NOW + DAY), key=old.key)
+        await keep(store, old)
+        await keep(store, new)
+        assert await kept(store, old.key) == {old.key: new}
+        await forget(store, NOW)
+        assert await kept(store, old.key) == {old.key: new}
+
+    async def test_answers_are_forgotten_when_they_expire(self, store: Store) -> None:
+        """An answer is forgotten at its expiry, and never one millisecond before."""
+        answer, later = samples.answer(NOW), samples.answer(NOW + 1)
+        await keep(store, answer, later)
+        await forget(store, NOW - 1)
+        assert await kept(store, answer.key, later.key) == {answer.key: answer, later.key: later}
+        await forget(store, NOW)
+        assert await kept(store, answer.key, later.key) == {later.key: later}
+
+    async def test_answers_are_forgotten_in_batches(self, store: Store) -> None:
+        """One transaction forgets some, the longest expired first; a few forget all, and none that has not expired."""
+        expired = [samples.answer(NOW - age) for age in range(1500)]
+        lasting = [samples.answer(NOW + 1) for _ in range(10)]
+        await keep(store, *expired, *lasting)
+        keys = [answer.key for answer in (*expired, *lasting)]
+        left = set(keys)
+        for _ in range(len(expired)):
+            await forget(store, NOW)
+            before, left = left, set(await kept(store, *keys))
+            assert 0 < len(before - left) < len(expired)
+            # `expired` begins with what expired last.
+            assert left == {*keys[: len(left) - len(lasting)], *keys[len(expired) :]}
+            if len(left) == len(lasting):
+                return
+
+    async def test_an_answer_of_a_forgetting_transaction_is_kept(self, store: Store) -> None:
+        """A transaction that forgets and keeps does both."""
+        old, new = samples.answer(NOW), samples.answer(NOW + 1)
+        await keep(store, old)
+        await write(store, answers=[new], forget=NOW)
+        assert await kept(store, old.key, new.key) == {new.key: new}
 
     # Endings
 

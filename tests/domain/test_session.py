@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sessiond.domain import session as lifecycle
-from sessiond.domain.policy import PRESETS
-from sessiond.domain.session import Deadline, SessionState
+from sessiond.domain.policy import PRESETS, Policy
+from sessiond.domain.session import Deadline, Session, SessionState
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Millis
 from tests.contracts import samples
 from tests.support.clock import START
@@ -143,3 +143,268 @@ def test_data_counts_its_version() -> None:
     changed = lifecycle.with_data(lifecycle.with_data(FRESH, 10), 7)
     assert (changed.data_version, changed.data_bytes) == (2, 7)
     assert lifecycle.end(changed, START, samples.REVOKED).data_bytes == 0
+
+
+# Login pages
+
+
+def login_page(policy: Policy = POLICY) -> Session:
+    """An anonymous session of a login page, opened at the start."""
+    return lifecycle.open_session(
+        samples.session_id(), "default", "", b"d" * 32, None, ClientContext(), policy, START, login_page=True
+    )
+
+
+WAITING = replace(POLICY, login_timeout=Millis(80))
+
+
+def test_a_login_page_ends_at_the_login_timeout() -> None:
+    """A session of a login page ends of the login timeout, at exactly that, however active it is."""
+    session = lifecycle.touch(login_page(WAITING), WAITING, Instant(START + 70))
+    assert lifecycle.passed_deadline(session, Instant(START + 79)) is None
+    passed = lifecycle.passed_deadline(session, Instant(START + 80))
+    assert passed == Deadline(CauseKind.LOGIN_TIMEOUT, Instant(START + 80))
+    ending = lifecycle.expired_view(session, Instant(START + 5_000)).ending
+    assert ending is not None
+    assert (ending.at, ending.cause.kind, ending.state) == (START + 80, CauseKind.LOGIN_TIMEOUT, SessionState.EXPIRED)
+
+
+def test_a_login_page_left_alone_is_idle() -> None:
+    """Where the idle timeout comes first it ends a session of a login page, as any other."""
+    policy = replace(POLICY, login_timeout=Millis(101))
+    passed = lifecycle.passed_deadline(login_page(policy), Instant(START + 200))
+    assert passed == Deadline(CauseKind.IDLE_TIMEOUT, Instant(START + 100))
+
+
+@pytest.mark.parametrize(("absolute", "deadline"), [(70, 70), (90, 80), (None, 80)])
+def test_a_login_page_lives_no_longer_than_any_session(absolute: int | None, deadline: int) -> None:
+    """A login page's deadline is the earlier of login and absolute timeout, or the one that there is."""
+    policy = replace(WAITING, absolute_timeout=None if absolute is None else Millis(absolute))
+    assert login_page(policy).absolute_deadline == START + deadline
+
+
+def test_an_anonymous_session_without_login_page() -> None:
+    """The login timeout is for login pages alone."""
+    assert not FRESH.login_page
+    assert FRESH.absolute_deadline == START + 1_000
+
+
+def test_a_login_page_is_not_refreshed_or_rolled_longer() -> None:
+    """Neither a refresh, whatever the policy, nor a roll moves the deadline of a login page."""
+    policy = replace(WAITING, refresh_extends_lifetime=True)
+    for session in (
+        lifecycle.refresh(login_page(policy), policy, LATER),
+        lifecycle.roll(login_page(policy), b"n" * 32, policy, LATER),
+    ):
+        assert (session.absolute_deadline, session.last_active, session.login_page) == (START + 80, LATER, True)
+
+
+def test_after_login_it_is_no_login_page() -> None:
+    """Authentication ends the login page: from now on the absolute timeout counts, and is told as such."""
+    session = lifecycle.authenticate(
+        login_page(WAITING), "ada", PASSWORD, ClientContext(), b"n" * 32, WAITING, Instant(START + 79)
+    )
+    assert not session.login_page
+    assert session.absolute_deadline == START + 79 + 1_000
+    passed = lifecycle.passed_deadline(replace(session, idle_deadline=None), Instant(START + 9_999))
+    assert passed == Deadline(CauseKind.ABSOLUTE_TIMEOUT, Instant(START + 79 + 1_000))
+
+
+# Elevation
+
+PASSWORD = Authentication(1, ("pwd",), START)
+PASSKEY = Authentication(3, ("hwk", "user"), LATER)
+ELEVATING = replace(POLICY, elevation_timeout=Millis(30))
+LOGGED_IN = lifecycle.open_session(
+    samples.session_id(), "default", "ada", b"d" * 32, PASSWORD, ClientContext("10.0.0.1"), POLICY, START
+)
+ELEVATED = lifecycle.elevate(LOGGED_IN, PASSKEY, ClientContext("10.0.0.2"), b"n" * 32, ELEVATING, LATER)
+
+
+def level(session: Session, policy: Policy, after: int) -> int:
+    """The level that counts so many milliseconds after the start."""
+    authentication = lifecycle.authentication_at(session, policy, Instant(START + after))
+    assert authentication is not None
+    return authentication.level
+
+
+def test_an_elevation_counts_until_its_end() -> None:
+    """An elevated authentication counts up to one millisecond before its end; then the session's own does again."""
+    assert lifecycle.authentication_at(ELEVATED, ELEVATING, Instant(LATER + 29)) == PASSKEY
+    assert lifecycle.authentication_at(ELEVATED, ELEVATING, Instant(LATER + 30)) == PASSWORD
+
+
+def test_an_elevation_rolls_and_prolongs_nothing() -> None:
+    """An elevation takes a fresh secret and the client's context; the session's own login and lifetime stay."""
+    assert (ELEVATED.digest, ELEVATED.rolled_digest, ELEVATED.generation) == (b"n" * 32, b"d" * 32, 1)
+    assert (ELEVATED.authentication, ELEVATED.client) == (PASSWORD, ClientContext("10.0.0.2"))
+    assert (ELEVATED.absolute_deadline, ELEVATED.last_active) == (START + 1_000, LATER)
+
+
+@pytest.mark.parametrize("after", [0, 20])
+def test_an_elevation_is_not_inherited(after: int) -> None:
+    """Neither a roll nor a refresh nor activity during an elevation makes it last longer or the session's own."""
+    now = Instant(LATER + after)
+    for session in (
+        lifecycle.roll(ELEVATED, b"x" * 32, ELEVATING, now),
+        lifecycle.refresh(ELEVATED, ELEVATING, now),
+        lifecycle.touch(ELEVATED, ELEVATING, now),
+        lifecycle.activate(ELEVATED, 2, now),
+    ):
+        assert session.authentication == PASSWORD
+        assert (level(session, ELEVATING, 60 + 29), level(session, ELEVATING, 60 + 30)) == (3, 1)
+
+
+def test_an_elevation_during_another_begins_anew() -> None:
+    """Elevated again, a session has the later elevation and its end, and falls back to its own authentication."""
+    again = lifecycle.elevate(
+        ELEVATED, replace(PASSKEY, level=2), ClientContext(), b"x" * 32, ELEVATING, Instant(LATER + 20)
+    )
+    assert (level(again, ELEVATING, 60 + 49), level(again, ELEVATING, 60 + 50)) == (2, 1)
+
+
+def test_authentication_ends_an_elevation() -> None:
+    """After another authentication of the whole session an elevation that lasted counts no more."""
+    session = lifecycle.authenticate(
+        ELEVATED, "ada", replace(PASSWORD, at=LATER), ClientContext(), b"x" * 32, ELEVATING, LATER
+    )
+    assert session.elevation is None
+    assert level(session, ELEVATING, 60) == 1
+
+
+def test_an_elevated_session_as_callers_see_it() -> None:
+    """Callers see the authentication that counts, and an elevation only while it lasts."""
+    during = lifecycle.as_seen(ELEVATED, ELEVATING, Instant(LATER + 29))
+    assert (during.authentication, during.elevation) == (PASSKEY, ELEVATED.elevation)
+    after = lifecycle.as_seen(ELEVATED, ELEVATING, Instant(LATER + 30))
+    assert after == replace(ELEVATED, elevation=None)
+
+
+def test_an_ordinary_session_is_seen_as_it_is() -> None:
+    """A session that is neither elevated nor remembered is seen unchanged, whatever the time."""
+    assert lifecycle.as_seen(LOGGED_IN, POLICY, Instant(START + 5_000)) is LOGGED_IN
+    assert lifecycle.authentication_at(LOGGED_IN, POLICY, Instant(START + 5_000)) == PASSWORD
+    assert lifecycle.authentication_at(FRESH, POLICY, START) is None
+
+
+# Remembered sessions
+
+REMEMBERING = replace(POLICY, remember_idle_timeout=Millis(10_000), remember_absolute_timeout=Millis(50_000))
+TWO_FACTORS = Authentication(2, ("pwd", "otp"), START)
+
+
+def remembered(authentication: Authentication | None = TWO_FACTORS) -> Session:
+    """A remembered session, opened at the start."""
+    return lifecycle.open_session(
+        samples.session_id(),
+        "default",
+        "ada",
+        b"d" * 32,
+        authentication,
+        ClientContext(),
+        REMEMBERING,
+        START,
+        persistent=True,
+    )
+
+
+def test_a_remembered_session_has_timeouts_of_its_own() -> None:
+    """A remembered session begins, goes on and is refreshed with the timeouts of remembered sessions."""
+    session = remembered()
+    assert session.persistent
+    assert (session.idle_deadline, session.absolute_deadline) == (START + 10_000, START + 50_000)
+    assert lifecycle.touch(session, REMEMBERING, LATER).idle_deadline == LATER + 10_000
+    assert lifecycle.idle_deadline(session, REMEMBERING, LATER) == LATER + 10_000
+    assert lifecycle.idle_deadline(FRESH, REMEMBERING, LATER) == LATER + 100
+    extending = replace(REMEMBERING, refresh_extends_lifetime=True)
+    assert lifecycle.refresh(session, extending, LATER).absolute_deadline == LATER + 50_000
+
+
+@pytest.mark.parametrize(("after", "expected"), [(0, 2), (99, 2), (100, 1), (9_999, 1)])
+def test_a_remembered_level_falls(after: int, expected: int) -> None:
+    """After exactly the ordinary idle timeout without activity a remembered session's level has fallen."""
+    session = remembered()
+    assert level(session, REMEMBERING, after) == expected
+    seen = lifecycle.as_seen(session, REMEMBERING, Instant(START + after)).authentication
+    assert seen == replace(TWO_FACTORS, level=expected)
+
+
+def test_activity_keeps_a_remembered_level() -> None:
+    """Activity in time keeps a remembered session's level for another idle timeout."""
+    session = lifecycle.touch(remembered(), REMEMBERING, Instant(START + 99))
+    assert session.authentication == TWO_FACTORS
+    assert (level(session, REMEMBERING, 198), level(session, REMEMBERING, 199)) == (2, 1)
+
+
+@pytest.mark.parametrize("after", [100, 5_000])
+def test_a_level_that_fell_stays_low(after: int) -> None:
+    """A level that fell does not come back by later activity, a refresh or a roll."""
+    now = Instant(START + after)
+    for session in (
+        lifecycle.touch(remembered(), REMEMBERING, now),
+        lifecycle.refresh(remembered(), REMEMBERING, now),
+        lifecycle.roll(remembered(), b"n" * 32, REMEMBERING, now),
+    ):
+        assert session.last_active == now
+        assert level(session, REMEMBERING, after) == 1
+        assert level(lifecycle.touch(session, REMEMBERING, Instant(now + 1)), REMEMBERING, after + 1) == 1
+
+
+def test_a_fallen_level_is_raised_by_an_elevation_for_a_while() -> None:
+    """An elevation of a remembered session counts over the fallen level, which is there again after it."""
+    policy = replace(REMEMBERING, elevation_timeout=Millis(30))
+    session = lifecycle.elevate(remembered(), PASSKEY, ClientContext(), b"n" * 32, policy, Instant(START + 5_000))
+    assert (level(session, policy, 5_029), level(session, policy, 5_030)) == (3, 1)
+
+
+def test_authentication_raises_a_fallen_level() -> None:
+    """Authenticated anew, a remembered session has the new level, and its timeouts start again as before."""
+    fallen = lifecycle.touch(remembered(), REMEMBERING, Instant(START + 5_000))
+    now = Instant(START + 5_001)
+    session = lifecycle.authenticate(
+        fallen, "ada", replace(TWO_FACTORS, at=now), ClientContext(), b"n" * 32, REMEMBERING, now
+    )
+    assert level(session, REMEMBERING, 5_001) == 2
+    assert session.persistent
+    assert (session.idle_deadline, session.absolute_deadline) == (now + 10_000, now + 50_000)
+
+
+def test_a_session_can_be_remembered_at_login() -> None:
+    """An anonymous session that is authenticated with the wish to be remembered is so, with those timeouts."""
+    session = lifecycle.authenticate(
+        FRESH, "ada", TWO_FACTORS, ClientContext(), b"n" * 32, REMEMBERING, LATER, persistent=True
+    )
+    assert session.persistent
+    assert (session.idle_deadline, session.absolute_deadline) == (LATER + 10_000, LATER + 50_000)
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_low_level_does_not_fall(own: int) -> None:
+    """A level that is no higher than the remembered one stays as it is: falling raises nothing."""
+    assert level(remembered(replace(TWO_FACTORS, level=own)), REMEMBERING, 5_000) == own
+
+
+def test_a_remembered_session_without_authentication() -> None:
+    """A remembered session that was never authenticated has no authentication later either."""
+    assert lifecycle.authentication_at(remembered(None), REMEMBERING, Instant(START + 5_000)) is None
+
+
+def test_the_remembered_level_is_the_policys() -> None:
+    """A level falls to what the policy says, and not at all where there is no ordinary idle timeout."""
+    assert level(remembered(), replace(REMEMBERING, remember_level=0), 100) == 0
+    assert level(remembered(), replace(REMEMBERING, remember_level=2), 100) == 2
+    assert level(remembered(), replace(REMEMBERING, idle_timeout=None), 9_999) == 2
+
+
+def test_an_ordinary_level_does_not_fall() -> None:
+    """The level of a session that is not remembered stays what it is until the session ends."""
+    session = replace(LOGGED_IN, authentication=TWO_FACTORS)
+    assert level(session, REMEMBERING, 99_999) == 2
+
+
+def test_a_session_remembered_under_an_older_policy() -> None:
+    """A session that was remembered before the policy stopped remembering never loses its deadlines by being used."""
+    touched = lifecycle.touch(remembered(), POLICY, LATER)
+    assert touched.idle_deadline == LATER + 100
+    again = lifecycle.authenticate(remembered(), "ada", TWO_FACTORS, ClientContext(), b"n" * 32, POLICY, LATER)
+    assert (again.idle_deadline, again.absolute_deadline) == (LATER + 100, LATER + 1_000)

@@ -11,14 +11,19 @@ from typing import Any, TypeVar
 
 from sessiond.authority import Authority
 from sessiond.cache import SessionCache
+from sessiond.clientfacts import FactReader
+from sessiond.domain.event import Event
 from sessiond.domain.policy import Policy
-from sessiond.domain.values import Millis
+from sessiond.domain.values import Millis, Revision
 from sessiond.feed import Feed
+from sessiond.gate import Gate
 from sessiond.journal import Journal
+from sessiond.policies import PolicyBook
 from sessiond.store import Commit, StoreFailed
 from sessiond.stores.sqlite import SqliteStore
 from sessiond.sweeper import Sweeper
 from sessiond.tokens import load_key_ring
+from sessiond.watching import Watching
 from tests.support.clock import ManualClock
 
 T = TypeVar("T")
@@ -56,6 +61,15 @@ class LivingAuthority:
         self.run(self._drop())
         self.run(self._start())
 
+    @property
+    def revision(self) -> Revision:
+        """The newest revision of the log."""
+        return self._feed.revision
+
+    def events_after(self, revision: Revision) -> list[Event]:
+        """What the log has after a revision."""
+        return self.run(self._store.events(revision, 1_000))
+
     def close(self) -> None:
         """End for good."""
         self.run(self._drop())
@@ -76,11 +90,23 @@ class LivingAuthority:
             self._store, self._clock, self._cache.with_activity, self._publish, self._on_store_failure
         )
         keys = load_key_ring(self._folder / "sessiond.key", self._entropy)
+        policies = PolicyBook(self._policies)
+        watching = Watching(FactReader(None, None))
+        gate = Gate(keys, watching.guesses, self._journal, self._clock)
         self.authority = Authority(
-            self._store, self._journal, self._feed, self._cache, keys, self._policies, self._clock, self._entropy
+            self._store,
+            self._journal,
+            self._feed,
+            self._cache,
+            keys,
+            policies,
+            gate,
+            watching,
+            self._clock,
+            self._entropy,
         )
         self.sweeper = Sweeper(
-            self._store, self._journal, self._cache, self._policies, self._clock, _YEAR, self._on_store_failure
+            self._store, self._journal, self._cache, policies, gate, self._clock, _YEAR, self._on_store_failure
         )
 
     async def _stop(self) -> None:

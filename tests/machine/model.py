@@ -12,11 +12,16 @@ from dataclasses import dataclass
 VALID, UNKNOWN, REVOKED = "VALID", "UNKNOWN", "REVOKED"
 IDLE, ABSOLUTE = "EXPIRED_IDLE", "EXPIRED_ABSOLUTE"
 REPLAYED, SUPERSEDED = "REPLAYED", "SUPERSEDED"
+ALERT, REVOKE_SESSION, REVOKE_SUBJECT = "alert", "revoke-session", "revoke-subject"
+REJECT, EVICT_OLDEST, ASK = "reject", "evict-oldest", "ask"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """An application's policy in milliseconds, as an operator would set it."""
+    """An application's policy in milliseconds, as an operator would set it.
+
+    `most` sessions a subject may have (0: any number), and `at_most` says what happens then.
+    """
 
     idle: int | None
     absolute: int | None
@@ -24,6 +29,11 @@ class Rules:
     overlap: int
     tolerance: int
     refresh_extends: bool
+    on_replay: str = REVOKE_SESSION
+    most: int = 0
+    at_most: str = ""
+    elevation: int = 60_000
+    fold: int = 3_600_000
 
     @property
     def granularity(self) -> int:
@@ -52,10 +62,14 @@ class Expected:
 class Record:
     """One session. The idle deadline lies between `idle_from` and `idle_to`, which differ only after a crash."""
 
-    def __init__(self, application: str, rules: Rules, subject: str, now: int) -> None:
+    def __init__(self, application: str, rules: Rules, subject: str, now: int, level: int = 0) -> None:
         self.application = application
         self.rules = rules
         self.subject = subject
+        self.level = level
+        self.raised: tuple[int, int] | None = None  # to which level, until when
+        self.told: int | None = None  # when a replay was last told of
+        self.created = now
         self.generation = 0
         self.since = now
         self.secret = 0
@@ -74,8 +88,13 @@ class Record:
         if self.rules.idle is not None:
             self.idle_from = self.idle_to = now + self.rules.idle
 
+    def stop(self) -> None:
+        """What was told of is remembered in memory alone."""
+        self.told = None
+
     def crash(self) -> None:
         """What only memory knew is gone: the session may end early by at most the granularity."""
+        self.stop()
         if self.swept or self.revoked or self.idle_from is None or self.idle_to is None:
             return
         if self.idle_from == self.idle_to:
@@ -133,6 +152,25 @@ class Record:
         self.move_on(now)
         self.active(now)
 
+    def level_at(self, now: int) -> int:
+        """The level that counts: an elevation falls back by itself, at its end."""
+        return self.raised[0] if self.raised is not None and now < self.raised[1] else self.level
+
+    def bind(self, subject: str, level: int) -> None:
+        """Somebody has logged in: an elevation is over, and suspicion begins anew."""
+        self.subject, self.level, self.raised, self.told = subject, level, None, None
+
+    def elevate(self, level: int, now: int) -> None:
+        """The level counts for a while."""
+        self.raised, self.told = (level, now + self.rules.elevation), None
+
+    def tells(self, now: int) -> bool:
+        """Whether a replay is told of now: one that only alerts is folded into the one before."""
+        if self.rules.on_replay == ALERT and self.told is not None and now - self.told < self.rules.fold:
+            return False
+        self.told = now
+        return True
+
     def live_again(self, now: int) -> None:
         """The lifetime starts again."""
         self.absolute = None if self.rules.absolute is None else now + self.rules.absolute
@@ -142,6 +180,8 @@ class Record:
         for edge in (self.idle_from, self.idle_to, self.absolute):
             if edge is not None:
                 yield edge
+        if self.raised is not None:
+            yield self.raised[1]
         if self.rules.renewal is not None:
             yield self.since + self.rules.renewal
         yield self.since + self.rules.overlap

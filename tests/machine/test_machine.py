@@ -10,13 +10,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from sessiond import authority, units
+from sessiond import validation
 from sessiond.domain import judge as judging
+from sessiond.domain import session as lifecycle
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import passed_deadline
 from sessiond.domain.values import Instant, Millis
+from sessiond.domain.watch import SuspicionFold
 from sessiond.sweeper import Sweeper
 from sessiond.tokens import KeyRing
+from sessiond.units import common, ending, once, opening
 from tests.machine.machine import AuthorityMachine
 
 _SETTINGS = settings(
@@ -40,8 +43,8 @@ def _no_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(session: Any, presented: Any, policy: Policy, now: Instant) -> Any:
         return judging.judge(session, presented, replace(policy, renewal_overlap=Millis(0)), now)
 
-    monkeypatch.setattr(authority, "judge", broken)
-    monkeypatch.setattr(units, "judge", broken)
+    monkeypatch.setattr(validation, "judge", broken)
+    monkeypatch.setattr(common, "judge", broken)
 
 
 def _a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +53,7 @@ def _a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_revocation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "_revoke", lambda work, call, session: session)
+    monkeypatch.setattr(ending, "end_session", lambda work, call, session, cause: session)
 
 
 def _lazy_activity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +79,44 @@ def _rolls_that_tolerate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _replays_without_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "react", lambda work, call, session, judgement, fresh: judgement)
+
+
+def _alarm_after_the_deed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = common.react
+
+    def broken(work: Any, *arguments: Any, **named: Any) -> Any:
+        judgement = right(work, *arguments, **named)
+        events = work._draft.events
+        events[-2:] = [replace(events[-2], type=events[-1].type), replace(events[-1], type=events[-2].type)]
+        return judgement
+
+    monkeypatch.setattr(common, "react", broken)
+
+
+def _a_suspicion_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SuspicionFold, "news", lambda self, session_id, signals, window, now: tuple(signals))
+
+
+def _no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_make_room", lambda work, call, subject, own, choice: opening._Room())
+
+
+def _tickets_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_use_ticket", lambda work, choice: None)
+
+
+def _elevated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        lifecycle, "authentication_at", lambda session, policy, now: (session.elevation or session).authentication
+    )
+
+
+def _repeats_that_are_new_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once.Recall, "apply", lambda self, work: None)
+
+
 @pytest.mark.parametrize(
     "break_it",
     [
@@ -86,6 +127,13 @@ def _rolls_that_tolerate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         _lost_at_stop,
         _forked_successors,
         _rolls_that_tolerate_for_ever,
+        _replays_without_consequences,
+        _alarm_after_the_deed,
+        _a_suspicion_told_each_time,
+        _no_limit,
+        _tickets_for_ever,
+        _elevated_for_ever,
+        _repeats_that_are_new_calls,
     ],
 )
 def test_the_machine_finds_a_fault(

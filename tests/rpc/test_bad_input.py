@@ -25,6 +25,7 @@ from tests.support.server import AsyncStub, config_for, serving, stub_for
 loose: Any = pb  # lets a message within a message be written as a dict
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = "x" * 257
+PAST = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 NO_TOKENS = {
     "empty": "",
     "short": "A" * 69,
@@ -75,12 +76,20 @@ async def verdicts_on(stub: AsyncStub, token: str, application: str = "") -> lis
         await stub.UpdateSessionData(
             loose.UpdateSessionDataRequest(application=application, session=named, set={"a": b"1"})
         ),
+        await stub.IssueCompanionToken(
+            loose.IssueCompanionTokenRequest(application=application, token=token, purpose="pay")
+        ),
+        await stub.ReportSignal(loose.ReportSignalRequest(application=application, session=named, reason="odd")),
     ]
     batch = loose.ValidateSessionsRequest(requests=[loose.ValidateSessionRequest(application=application, token=token)])
     answers += (await stub.ValidateSessions(batch)).responses
     for answer in answers:
         shown = {field.name for field, _ in answer.ListFields()}
-        assert shown <= {"verdict", "next_step", "revision"}, shown
+        assert shown <= {"verdict", "next_step", "revision", "cookies"}, shown
+        discards = isinstance(answer, pb.ValidateSessionResponse | pb.RevokeSessionResponse)
+        deletions = ["__Host-id=; Path=/; HttpOnly; SameSite=Lax; Secure; " + PAST] if discards else []
+        if "cookies" in shown or discards:
+            assert list(answer.cookies.set_cookie) == deletions
     return [pb.Verdict.Name(answer.verdict) for answer in answers]
 
 
@@ -226,12 +235,119 @@ BAD_FIELDS: list[tuple[str, str, Any]] = [
         "page_token",
         loose.ListActivityRequest(subject="ada", page_token=encode_page(b"activitydefault\0ada", b"\xff" * 8)),
     ),
+    ("ListSourceLocks", "application", loose.ListSourceLocksRequest(application="nowhere")),
+    ("ListSourceLocks", "page_size", loose.ListSourceLocksRequest(page_size=1001)),
+    ("ListSourceLocks", "page_size", loose.ListSourceLocksRequest(page_size=-1)),
+    ("ListSourceLocks", "page_token", loose.ListSourceLocksRequest(page_token="damaged")),
+    ("ListSourceLocks", "page_token", loose.ListSourceLocksRequest(page_token="A" * 1_000_000)),
+    (
+        "ListSourceLocks",
+        "page_token",
+        loose.ListSourceLocksRequest(page_token=encode_page(b"locksshop", (1).to_bytes(8, "big"))),
+    ),
+    ("ClearSourceLock", "source", loose.ClearSourceLockRequest()),
+    ("ClearSourceLock", "source", loose.ClearSourceLockRequest(source=LONG)),
+    ("ClearSourceLock", "reason", loose.ClearSourceLockRequest(source="192.0.2.1/32", reason=LONG)),
+    ("ClearSourceLock", "application", loose.ClearSourceLockRequest(source="192.0.2.1/32", application="nowhere")),
+    ("ReportSignal", "session", loose.ReportSignalRequest(reason="odd")),
+    ("ReportSignal", "session.session_id", loose.ReportSignalRequest(session={"session_id": "x"})),
+    ("ReportSignal", "reason", loose.ReportSignalRequest(session={"token": "TOKEN"}, reason=LONG)),
+    (
+        "ReportSignal",
+        "client.ip_address",
+        loose.ReportSignalRequest(session={"token": "TOKEN"}, client=_client(ip_address="x")),
+    ),
+    ("RevokeSessions", "reason", loose.RevokeSessionsRequest(filter={"subject": "ada"}, reason=LONG)),
+    ("CreateSession", "login_page", loose.CreateSessionRequest(subject="ada", login_page=True)),
+    ("CreateSession", "persistent", loose.CreateSessionRequest(subject="ada", persistent=True)),
+    (
+        "AuthenticateSession",
+        "persistent",
+        loose.AuthenticateSessionRequest(token="TOKEN", subject="ada", persistent=True),
+    ),
     ("ValidateSessions", "requests", loose.ValidateSessionsRequest(requests=[loose.ValidateSessionRequest()] * 1001)),
     (
         "ValidateSessions",
         "application",
         loose.ValidateSessionsRequest(requests=[{"token": "TOKEN"}, {"token": "TOKEN", "application": "nowhere"}]),
     ),
+]
+
+
+BAD_IDS = {
+    "no UUID": "x",
+    "UUIDv7": "0190f3a0-7d1c-7abc-8def-0123456789ab",
+    "UUIDv1": "c232ab00-9414-11ec-b3c8-9f6bdeced846",
+    "other variant": "6fa459ea-ee8a-4ca4-094e-db77e160355e",
+    "upper case": "16FD2706-8BAF-433B-82EB-8C7FADA847DA",
+    "no hyphens": "16fd27068baf433b82eb8c7fada847da",
+    "in braces": "{16fd2706-8baf-433b-82eb-8c7fada847da}",
+    "as URN": "urn:uuid:16fd2706-8baf-433b-82eb-8c7fada847da",
+    "trailing blank": "16fd2706-8baf-433b-82eb-8c7fada847da ",
+    "not ASCII": "\u0661" * 36,
+    "huge": "1" * 1_000_000,
+}
+REPEATABLE = [
+    ("CreateSession", loose.CreateSessionRequest(subject="ada")),
+    ("AuthenticateSession", loose.AuthenticateSessionRequest(token="TOKEN", subject="ada")),
+    ("RollSession", loose.RollSessionRequest(token="TOKEN")),
+    ("RefreshSession", loose.RefreshSessionRequest(token="TOKEN")),
+    ("RevokeSession", loose.RevokeSessionRequest(session={"token": "TOKEN"})),
+    ("RevokeSessions", loose.RevokeSessionsRequest(filter={"subject": "ada"})),
+    ("UpdateSessionData", loose.UpdateSessionDataRequest(session={"token": "TOKEN"}, set={"cart": b"x"})),
+    ("ReportSignal", loose.ReportSignalRequest(session={"token": "TOKEN"}, reason="odd")),
+    ("ClearSourceLock", loose.ClearSourceLockRequest(source="192.0.2.1/32")),
+]
+BAD_REQUIREMENTS: list[tuple[str, Any]] = [
+    ("min_level", {"min_level": 4}),
+    ("min_level", {"min_level": -1}),
+    ("min_level", {"min_level": 2**31 - 1}),
+    ("max_authentication_age", {"max_authentication_age": Duration()}),
+    ("max_authentication_age", {"max_authentication_age": Duration(nanos=999_999)}),
+    ("max_authentication_age", {"max_authentication_age": Duration(seconds=-1)}),
+    ("max_authentication_age", {"max_authentication_age": Duration(nanos=-1)}),
+    ("max_authentication_age", {"max_authentication_age": Duration(seconds=1, nanos=2_000_000_000)}),
+    ("max_authentication_age", {"max_authentication_age": Duration(seconds=11 * 365 * 86_400)}),
+    ("max_authentication_age", {"max_authentication_age": Duration(seconds=2**63 - 1)}),
+    ("companion.purpose", {"companion": {}}),
+    ("companion.purpose", {"companion": {"purpose": "p" * 65, "companion_token": "x"}}),
+    ("companion.purpose", {"companion": {"purpose": "two words"}}),
+    ("companion.purpose", {"companion": {"purpose": "a;b"}}),
+    ("companion.purpose", {"companion": {"purpose": "a=b"}}),
+    ("companion.purpose", {"companion": {"purpose": "\u00e9"}}),
+    ("companion.purpose", {"companion": {"purpose": "a\n"}}),
+]
+BAD_COMPANIONS: list[tuple[str, Any]] = [
+    ("purpose", {"purpose": ""}),
+    ("purpose", {"purpose": "p" * 65}),
+    ("purpose", {"purpose": "a b"}),
+    ("purpose", {"purpose": "a;b"}),
+    ("purpose", {"purpose": "a\r\nSet-Cookie: x=y"}),
+    ("purpose", {"purpose": "\u0661"}),
+    ("path", {"path": "pay"}),
+    ("path", {"path": "/pay;Domain=example.org"}),
+    ("path", {"path": "/pay\n"}),
+    ("path", {"path": "/pay\0"}),
+    ("path", {"path": "/\u00e9"}),
+    ("path", {"path": "/" + "p" * 256}),
+    ("time_to_live", {"time_to_live": Duration()}),
+    ("time_to_live", {"time_to_live": Duration(nanos=1)}),
+    ("time_to_live", {"time_to_live": Duration(seconds=-1)}),
+    ("time_to_live", {"time_to_live": Duration(seconds=600, nanos=1_000_000)}),
+    ("time_to_live", {"time_to_live": Duration(seconds=2**62)}),
+    ("client.device_id", {"client": {"device_id": LONG}}),
+]
+SOMEBODY = "0190f3a0-7d1c-7abc-8def-0123456789ab"
+BAD_CHOICES: list[tuple[str, Any]] = [
+    ("evict_session_ids", {"evict_session_ids": [SOMEBODY]}),
+    ("evict_session_ids", {"evict_session_ids": ["x"], "ticket": "TICKET"}),
+    ("evict_session_ids", {"evict_session_ids": [""], "ticket": "TICKET"}),
+    ("evict_session_ids", {"evict_session_ids": [SOMEBODY] * 1001, "ticket": "TICKET"}),
+    ("ticket", {"ticket": "x"}),
+    ("ticket", {"ticket": "A" * 96}),
+    ("ticket", {"ticket": "\u00e9" * 96}),
+    ("ticket", {"ticket": "A" * 1_000_000}),
+    ("ticket", {"ticket": "TOKEN"}),
 ]
 
 
@@ -314,6 +430,174 @@ async def test_a_batch_that_is_refused_has_judged_nothing(stub: AsyncStub, clock
     # A change that had been set off would be in the log before this one.
     after = await stub.CreateSession(loose.CreateSessionRequest())
     assert (after.revision - 1, await session_of(stub, created.session.session_id)) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(("rpc", "request_"), REPEATABLE, ids=[rpc for rpc, _ in REPEATABLE])
+async def test_a_bad_request_id(stub: AsyncStub, opened: pb.CreateSessionResponse, rpc: str, request_: Any) -> None:
+    """A request id that is no UUIDv4 in canonical form is refused by every changing call, and never repeated."""
+    for text in BAD_IDS.values():
+        request = with_token(request_, opened.token)
+        request.request_id = text
+        refused = await refusal_of(getattr(stub, rpc)(request))
+        assert (refused.code, refused.fields) == (INVALID, ["request_id"]), text[:40]
+        assert len(text) < 2 or text not in refused.message
+
+
+async def test_a_request_id_of_another_call(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
+    """A request id that was used is refused for any other call or other fields, and nothing is changed by it."""
+    used = "16fd2706-8baf-433b-82eb-8c7fada847da"
+    await stub.CreateSession(loose.CreateSessionRequest(subject="ada", request_id=used))
+    before = await revision_of(stub)
+    for rpc, request_ in REPEATABLE:
+        request = with_token(request_, opened.token)
+        if rpc == "CreateSession":
+            request.data["more"] = b"x"
+        request.request_id = used
+        refused = await refusal_of(getattr(stub, rpc)(request))
+        assert (refused.code, refused.fields) == (INVALID, ["request_id"]), rpc
+    assert await revision_of(stub) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(("field", "fields"), BAD_REQUIREMENTS)
+async def test_bad_requirements(
+    stub: AsyncStub, opened: pb.CreateSessionResponse, field: str, fields: dict[str, Any]
+) -> None:
+    """A requirement that cannot be is refused and named, in one question and in a batch behind a good one."""
+    question = loose.ValidateSessionRequest(token=opened.token, requirements=fields)
+    refused = await refusal_of(stub.ValidateSession(question))
+    assert (refused.code, refused.fields) == (INVALID, [f"requirements.{field}"])
+    batch = loose.ValidateSessionsRequest(requests=[{"token": opened.token}, question])
+    refused = await refusal_of(stub.ValidateSessions(batch))
+    assert (refused.code, refused.fields) == (INVALID, [f"requirements.{field}"])
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(("field", "fields"), BAD_COMPANIONS)
+async def test_a_bad_companion(
+    stub: AsyncStub, opened: pb.CreateSessionResponse, field: str, fields: dict[str, Any]
+) -> None:
+    """A companion token's purpose, path and time to live are refused where a cookie or the policy cannot have them."""
+    request = loose.IssueCompanionTokenRequest(**({"token": opened.token, "purpose": "pay"} | fields))
+    refused = await refusal_of(stub.IssueCompanionToken(request))
+    assert (refused.code, refused.fields) == (INVALID, [field])
+
+
+async def test_a_bad_companion_uses_no_successor(stub: AsyncStub, clock: ManualClock) -> None:
+    """A companion token that is refused leaves a successor unused and counts as no activity."""
+    created = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
+    for _ in range(3):
+        clock.advance(25 * 60_000)
+        renewed = (await stub.ValidateSession(loose.ValidateSessionRequest(token=created.token))).renewed_token
+    clock.advance(5 * 60_000)
+    before = (await revision_of(stub), await session_of(stub, created.session.session_id))
+    refused = await refusal_of(
+        stub.IssueCompanionToken(
+            loose.IssueCompanionTokenRequest(token=renewed, purpose="pay", time_to_live=Duration(seconds=601))
+        )
+    )
+    assert (refused.code, refused.fields) == (INVALID, ["time_to_live"])
+    assert (await revision_of(stub), await session_of(stub, created.session.session_id)) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(("field", "fields"), BAD_CHOICES)
+async def test_a_bad_choice(
+    stub: AsyncStub, opened: pb.CreateSessionResponse, field: str, fields: dict[str, Any]
+) -> None:
+    """What to end needs the ticket that asked for it, and session ids; what is no ticket is named and not repeated."""
+    fields = fields | ({"ticket": opened.token} if fields.get("ticket") == "TOKEN" else {})
+    for refused in (
+        await refusal_of(stub.CreateSession(loose.CreateSessionRequest(subject="ada", **fields))),
+        await refusal_of(
+            stub.AuthenticateSession(loose.AuthenticateSessionRequest(token=opened.token, subject="ada", **fields))
+        ),
+    ):
+        assert (refused.code, refused.fields) == (INVALID, [field])
+        assert opened.token not in refused.message
+
+
+async def test_a_ticket_of_another_call(tmp_path: Path, clock: ManualClock) -> None:
+    """A ticket is refused for another subject, authentication, application or call, when used, and at its end."""
+    few = 'max_sessions = 1\non_limit = "ask"\n'
+    config = config_for(tmp_path, f"[applications.default]\n{few}[applications.shop]\n{few}")
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        for application in ("default", "shop"):
+            for subject in ("ada", "bob"):
+                await stub.CreateSession(loose.CreateSessionRequest(application=application, subject=subject))
+        limit = (await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))).limit
+        guest = await stub.CreateSession(loose.CreateSessionRequest())
+        right = {"ticket": limit.ticket, "evict_session_ids": [one.session_id for one in limit.live_sessions]}
+        before = await revision_of(stub)
+        others: list[Any] = [
+            stub.CreateSession(loose.CreateSessionRequest(subject="bob", **right)),
+            stub.CreateSession(loose.CreateSessionRequest(**right)),
+            stub.CreateSession(loose.CreateSessionRequest(subject="ada", application="shop", **right)),
+            stub.CreateSession(loose.CreateSessionRequest(subject="ada", authentication={"level": 1}, **right)),
+            stub.CreateSession(loose.CreateSessionRequest(subject="ada", authentication={"methods": ["p"]}, **right)),
+            stub.AuthenticateSession(loose.AuthenticateSessionRequest(token=guest.token, subject="ada", **right)),
+        ]
+        for call in others:
+            refused = await refusal_of(call)
+            assert (refused.code, refused.fields) == (INVALID, ["ticket"])
+        nobody: Any = loose.CreateSessionRequest(subject="ada", ticket=limit.ticket)
+        for chosen in ([], [guest.session.session_id], [str(samples.session_id())]):
+            del nobody.evict_session_ids[:]
+            nobody.evict_session_ids.extend(chosen)
+            refused = await refusal_of(stub.CreateSession(nobody))
+            assert (refused.code, refused.fields) == (INVALID, ["evict_session_ids"])
+        assert await revision_of(stub) == before
+        good = loose.CreateSessionRequest(subject="ada", **right)
+        assert list((await stub.CreateSession(good)).evicted_session_ids) == right["evict_session_ids"]
+        again = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
+        late = {
+            "ticket": again.limit.ticket,
+            "evict_session_ids": [one.session_id for one in again.limit.live_sessions],
+        }
+        clock.advance(120_000)
+        before = await revision_of(stub)
+        for request in (good, loose.CreateSessionRequest(subject="ada", **late)):
+            refused = await refusal_of(stub.CreateSession(request))
+            assert (refused.code, refused.fields) == (INVALID, ["ticket"])
+        assert await revision_of(stub) == before
+
+
+async def test_a_guest_has_nothing_to_elevate(stub: AsyncStub) -> None:
+    """Elevating an anonymous session is FAILED_PRECONDITION, and so is another subject's; nothing is rolled."""
+    guest = await stub.CreateSession(loose.CreateSessionRequest())
+    member = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
+    before = await revision_of(stub)
+    for token, subject in ((guest.token, "ada"), (member.token, "bob")):
+        request = loose.AuthenticateSessionRequest(token=token, subject=subject, elevate=True)
+        refused = await refusal_of(stub.AuthenticateSession(request))
+        assert refused.code == grpc.StatusCode.FAILED_PRECONDITION
+        assert (await stub.ValidateSession(loose.ValidateSessionRequest(token=token))).verdict == pb.VERDICT_VALID
+    assert await revision_of(stub) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("source", ["192.0.2.1/32", "192.0.2.1", "nowhere", "*", "\u00e9"])
+async def test_a_source_that_is_not_locked(stub: AsyncStub, source: str) -> None:
+    """A source that is not locked is NOT_FOUND, whatever it is, and nothing is recorded."""
+    refused = await refusal_of(stub.ClearSourceLock(loose.ClearSourceLockRequest(source=source)))
+    assert refused.code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    """Unlocking a source that is not locked leaves what was counted against it: the next guess still locks it."""
+    config = config_for(tmp_path, "[applications.default]\nguessing = { alarm_after = 2, lock_after = 3 }\n")
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        guess = loose.ValidateSessionRequest(token="x", client=_client(ip_address="192.0.2.1"))
+        for _ in range(2):
+            await stub.ValidateSession(guess)
+        unlock = loose.ClearSourceLockRequest(source="192.0.2.1/32")
+        assert (await refusal_of(stub.ClearSourceLock(unlock))).code == grpc.StatusCode.NOT_FOUND
+        await stub.ValidateSession(guess)
+        locks = (await stub.ListSourceLocks(pb.ListSourceLocksRequest())).source_locks
+        assert [lock.source for lock in locks] == ["192.0.2.1/32"]
+        assert (await stub.ClearSourceLock(unlock)).revision == await revision_of(stub)
+        assert (await refusal_of(stub.ClearSourceLock(unlock))).code == grpc.StatusCode.NOT_FOUND
 
 
 # Page tokens
@@ -447,6 +731,33 @@ async def raw_call(app: App, rpc: str, raw: bytes) -> Refusal:
         ("CreateSession", b"\x2a\x05\x0a\x01\xff\x12\x00", "data.key"),
         ("RevokeSession", b"\x12\x03\x12\x01\xff", "session.session_id"),
         ("ValidateSessions", b"\x0a\x03\x12\x01\xff", "requests.token"),
+        ("ValidateSession", b"\x32\x05\x1a\x03\x0a\x01\xff", "requirements.companion.purpose"),
+        ("ValidateSession", b"\x32\x05\x1a\x03\x12\x01\xff", "requirements.companion.companion_token"),
+        ("ValidateSession", b"\x32\x05\x22\x03\x0a\x01\xff", "requirements.csrf.csrf_token"),
+        (
+            "ValidateSessions",
+            b"\x0a\x07\x32\x05\x22\x03\x0a\x01\xff",
+            "requests.requirements.csrf.csrf_token",
+        ),
+        ("CreateSession", b"\x42\x01\xff", "request_id"),
+        ("CreateSession", b"\x4a\x01\xff", "ticket"),
+        ("CreateSession", b"\x52\x01\xff", "evict_session_ids"),
+        ("AuthenticateSession", b"\x4a\x01\xff", "request_id"),
+        ("AuthenticateSession", b"\x52\x01\xff", "ticket"),
+        ("AuthenticateSession", b"\x5a\x01\xff", "evict_session_ids"),
+        ("RollSession", b"\x2a\x01\xff", "request_id"),
+        ("RefreshSession", b"\x22\x01\xff", "request_id"),
+        ("RevokeSession", b"\x2a\x01\xff", "request_id"),
+        ("RevokeSessions", b"\x32\x01\xff", "request_id"),
+        ("UpdateSessionData", b"\x32\x01\xff", "request_id"),
+        ("ReportSignal", b"\x1a\x01\xff", "reason"),
+        ("ReportSignal", b"\x2a\x01\xff", "request_id"),
+        ("IssueCompanionToken", b"\x1a\x01\xff", "purpose"),
+        ("IssueCompanionToken", b"\x2a\x01\xff", "path"),
+        ("ListSourceLocks", b"\x1a\x01\xff", "page_token"),
+        ("ClearSourceLock", b"\x12\x01\xff", "source"),
+        ("ClearSourceLock", b"\x1a\x01\xff", "reason"),
+        ("ClearSourceLock", b"\x22\x01\xff", "request_id"),
         ("CreateSession", b"\xff\xff\xff\xff", "request"),
         ("CreateSession", b"\x12\x7f", "request"),
         ("GetSession", b"\x07", "request"),

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.app import App
-from sessiond.rpc import convert
+from sessiond.rpc import decode
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
@@ -104,12 +104,12 @@ async def test_a_passive_look_shows_the_latest_activity(stub: AsyncStub, clock: 
 
 async def test_user_agents_are_cut_before_they_are_remembered(stub: AsyncStub) -> None:
     """Agents that differ past their first 1,024 characters are one: what is kept of a client is bounded."""
-    remembered = convert._client.cache_info().currsize
+    remembered = decode._client.cache_info().currsize
     for end in ("a", "b", "c"):
         client = pb.ClientContext(user_agent="long agent " + "x" * 100_000 + end)
         created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada", client=client))
         assert len(created.session.client.user_agent) == 1024
-    assert convert._client.cache_info().currsize == remembered + 1
+    assert decode._client.cache_info().currsize == remembered + 1
 
 
 async def test_the_passive_first_use_of_a_renewed_token_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
@@ -246,7 +246,7 @@ async def test_refresh(tmp_path: Path, clock: ManualClock, extends: bool) -> Non
 
 
 async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> None:
-    """After a roll the old token is SUPERSEDED and to be kept for ten seconds, then a replay with its alarm."""
+    """After a roll the old token is SUPERSEDED for ten seconds, then a replay: the alarm, and the session's end."""
     created = await create(stub)
     rolled = await stub.RollSession(pb.RollSessionRequest(token=created.token, reason="role"))
     assert (rolled.verdict, rolled.session.generation) == (pb.VERDICT_VALID, 1)
@@ -256,10 +256,44 @@ async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> Non
     clock.advance(1)
     replayed = await validate(stub, created.token)
     assert (replayed.verdict, replayed.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_DISCARD_TOKEN)
-    assert (await validate(stub, rolled.token)).verdict == pb.VERDICT_VALID
-    newest = (await stub.ListActivity(pb.ListActivityRequest(subject="ada", page_size=1))).events[0]
-    assert newest.type == pb.EVENT_TYPE_HIJACK_SUSPECTED
-    assert [signal.type for signal in newest.signals] == [pb.SIGNAL_TYPE_TOKEN_REPLAY]
+    assert (await validate(stub, rolled.token)).verdict == pb.VERDICT_REVOKED
+    revoked, alarm = (await stub.ListActivity(pb.ListActivityRequest(subject="ada", page_size=2))).events
+    assert (alarm.type, revoked.type) == (pb.EVENT_TYPE_HIJACK_SUSPECTED, pb.EVENT_TYPE_SESSION_REVOKED)
+    assert [signal.type for signal in alarm.signals] == [pb.SIGNAL_TYPE_TOKEN_REPLAY]
+    assert alarm.reaction == pb.REACTION_REVOKE_SESSION
+    assert revoked.cause.kind == pb.CAUSE_KIND_SIGNAL
+
+
+async def test_a_refresh_shows_what_counts_now(stub: AsyncStub, clock: ManualClock) -> None:
+    """Refresh and logout show the authentication that counts now, as every other answer does."""
+    created = await create(stub, authentication={"level": 1})
+    request = loose.AuthenticateSessionRequest(
+        token=created.token, subject="ada", elevate=True, authentication={"level": 3}
+    )
+    token = (await stub.AuthenticateSession(request)).token
+    for level, raised in ((3, True), (1, False)):
+        shown = (await stub.RefreshSession(loose.RefreshSessionRequest(token=token))).session
+        assert (shown.authentication.level, shown.HasField("elevation_expire_time")) == (level, raised)
+        clock.advance(15 * MINUTE)
+    ended = (await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": token}))).session
+    assert (ended.authentication.level, ended.HasField("elevation_expire_time")) == (1, False)
+
+
+async def test_a_suspicion_that_was_told_is_no_way_in(stub: AsyncStub, clock: ManualClock) -> None:
+    """What needs authentication from this client needs it each time, also at the first use of a renewed token."""
+    home, elsewhere = {"device_id": "phone"}, {"device_id": "thief"}
+    created = await create(stub, client=home)
+    assert (await validate(stub, created.token, client=elsewhere)).verdict == pb.VERDICT_INSUFFICIENT
+    for _ in range(3):
+        clock.advance(19 * MINUTE)
+        assert (await validate(stub, created.token, client=home)).verdict == pb.VERDICT_VALID
+    assert (await validate(stub, created.token, client=elsewhere)).verdict == pb.VERDICT_INSUFFICIENT
+    clock.advance(4 * MINUTE)
+    renewed = (await validate(stub, created.token, client=home)).renewed_token
+    assert renewed
+    for token in (created.token, renewed, renewed):
+        answer = await validate(stub, token, client=elsewhere)
+        assert (answer.verdict, answer.next_step) == (pb.VERDICT_INSUFFICIENT, pb.NEXT_STEP_STEP_UP)
 
 
 async def test_a_session_is_one_subjects(stub: AsyncStub) -> None:

@@ -19,7 +19,7 @@ from tests.rpc.refusals import first_of, refusal_of, revision_of
 from tests.support.server import AsyncStub, stub_for
 
 loose: Any = pb
-LATER = ("IssueCompanionToken", "ReportSignal", "ListSourceLocks", "ClearSourceLock", "StreamValidations", "Follow")
+LATER = ("StreamValidations", "Follow")
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:

@@ -1,12 +1,15 @@
-"""The SQLite store keeps the stores' contract."""
+"""The SQLite store keeps the stores' contract, with session data plain and sealed."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from sessiond.datacrypt import DataCipher
 from sessiond.stores.sqlite import SqliteStore
+from sessiond.tokens import KEY_BYTES
 from tests.contracts.store import Opener, StoreContract
 
 
@@ -16,3 +19,12 @@ class TestSqlite(StoreContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Opener:
         return lambda: SqliteStore.open(tmp_path / "sessiond.db")
+
+
+class TestSqliteSealed(StoreContract):
+    """The same with encryption: what is promised of data does not depend on how they are stored."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> Opener:
+        keys = [bytes(KEY_BYTES)]
+        return lambda: SqliteStore.open(tmp_path / "sessiond.db", lambda: DataCipher(keys, os.urandom, encrypts=True))

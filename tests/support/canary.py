@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,10 @@ __all__ = ["Canary"]
 
 _PIECE = 14
 """Characters of a piece of a token: a cut-off token is a leak too, and 84 random bits come about by no accident."""
+
+
+_SEALED_BYTES = (52, 32, 72)
+"""How many bytes session tokens, CSRF tokens, and companion tokens and tickets have."""
 
 
 class Canary:
@@ -42,10 +47,16 @@ class Canary:
             sealed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         except ValueError:
             sealed = b""
-        if len(sealed) == 52:
+        if len(sealed) in _SEALED_BYTES:
             self._know_bytes("sealed token", sealed[:16])
             self._know_bytes("sealed token", sealed[-16:])
         self._know_secret_of(text)
+        return text
+
+    def know_id(self, text: str) -> str:
+        """Take the id of a repeatable call, which opens its answer, for a secret; the same id."""
+        self.know_text("request id", text)
+        self._know_bytes("request id", uuid.UUID(text).bytes)
         return text
 
     def know_text(self, label: str, text: str) -> None:

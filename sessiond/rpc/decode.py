@@ -1,51 +1,45 @@
-"""Messages to domain values and back. Everything that callers send is checked here, field by field."""
+"""Messages to domain values. Everything that callers send is checked here, field by field."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import lru_cache
-from types import MappingProxyType
+from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond.authority import Answer, Named
+from sessiond.answers import Login, Named
 from sessiond.domain.errors import InvalidField
-from sessiond.domain.event import Event, EventFilter, EventType
-from sessiond.domain.judge import Verdict
-from sessiond.domain.policy import Policy
-from sessiond.domain.session import Session, SessionState
-from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, SessionId
+from sessiond.domain.event import EventFilter, EventType
+from sessiond.domain.requirements import Requirements
+from sessiond.domain.session import SessionState
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
+from sessiond.needed import Needed
 from sessiond.store import SessionQuery
 from sessiond.tokens import Token
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
-    "VERDICT",
     "application",
-    "authentication",
     "checkpoint_interval",
     "client",
+    "companion_path",
     "data_changes",
     "event_filter",
-    "event_message",
-    "fill_event",
-    "fill_session",
     "first_data",
+    "login",
     "named_session",
-    "next_step",
+    "needed",
     "page_size",
-    "policy_message",
+    "purpose",
     "reason",
     "session_id",
-    "session_message",
     "session_query",
-    "set_activity",
-    "signal_messages",
+    "source",
     "subject",
+    "time_to_live",
     "token",
 ]
 
@@ -59,20 +53,14 @@ _MAX_PAGE = 1000
 _DEFAULT_PAGE = 100
 _MAX_FILTER_VALUES = 100
 _MAX_UPDATES = 1000
-_NOBODY = ClientContext()
+_MAX_EVICTED = 1000
+_MAX_PURPOSE = 64
+_LONGEST_SECONDS = 10 * 365 * 86_400
 
-VERDICT: Mapping[Verdict, pb.Verdict.ValueType] = MappingProxyType(
-    {verdict: pb.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
-)
-_STATE = {state: pb.SessionState.Value(f"SESSION_STATE_{state.name}") for state in SessionState}
-_STATE_BACK = {value: state for state, value in _STATE.items()} | {pb.SESSION_STATE_UNSPECIFIED: SessionState.ACTIVE}
-_CAUSE_KIND = {kind: pb.CauseKind.Value(f"CAUSE_KIND_{kind.name}") for kind in CauseKind}
-_EVENT_TYPE = {kind: pb.EventType.Value(f"EVENT_TYPE_{kind.name}") for kind in EventType}
-_EVENT_TYPE_BACK = {value: kind for kind, value in _EVENT_TYPE.items()}
-_SIGNAL_TYPE = {kind: pb.SignalType.Value(f"SIGNAL_TYPE_{kind.name}") for kind in SignalType}
-
-
-# From messages
+_STATE_BACK = {pb.SessionState.Value(f"SESSION_STATE_{state.name}"): state for state in SessionState} | {
+    pb.SESSION_STATE_UNSPECIFIED: SessionState.ACTIVE
+}
+_EVENT_TYPE_BACK = {pb.EventType.Value(f"EVENT_TYPE_{kind.name}"): kind for kind in EventType}
 
 
 def _text(field: str, value: str, most: int = _MAX_TEXT) -> str:
@@ -142,7 +130,7 @@ def client(message: pb.ClientContext) -> ClientContext:
 @lru_cache(maxsize=10_000)
 def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientContext:
     if not (address or agent or thumbprint or device):
-        return _NOBODY
+        return NOBODY
     if thumbprint and len(thumbprint) != 32:
         raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest of 32 bytes")
     return ClientContext(
@@ -153,7 +141,7 @@ def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientC
     )
 
 
-def authentication(message: pb.Authentication) -> tuple[int, tuple[str, ...]]:
+def _authentication(message: pb.Authentication) -> tuple[int, tuple[str, ...]]:
     """Level and methods."""
     if not 0 <= message.level <= _MAX_LEVEL:
         raise InvalidField("authentication.level", f"must be 0 to {_MAX_LEVEL}")
@@ -164,6 +152,93 @@ def authentication(message: pb.Authentication) -> tuple[int, tuple[str, ...]]:
         if not method or len(method) > _MAX_METHOD or not method.isprintable() or " " in method:
             raise InvalidField("authentication.methods", f"each must be a word of 1 to {_MAX_METHOD} characters")
     return message.level, methods
+
+
+class _LoginRequest(Protocol):
+    """The fields that a login has in CreateSession and in AuthenticateSession."""
+
+    subject: str
+    persistent: bool
+    ticket: str
+
+    @property
+    def authentication(self) -> pb.Authentication:
+        """How the subject was authenticated."""
+
+    @property
+    def evict_session_ids(self) -> Sequence[str]:
+        """What the subject chose to end."""
+
+
+def login(request: _LoginRequest) -> Login:
+    """Who was authenticated and how, and what is wished for the session."""
+    level, methods = _authentication(request.authentication)
+    evict = request.evict_session_ids
+    if len(evict) > _MAX_EVICTED:
+        raise InvalidField("evict_session_ids", f"has {len(evict)} entries, at most {_MAX_EVICTED} are allowed")
+    return Login(
+        subject=_text("subject", request.subject),
+        level=level,
+        methods=methods,
+        persistent=request.persistent,
+        ticket=Token(request.ticket) if request.ticket else None,
+        evict=tuple(session_id(one, "evict_session_ids") for one in evict),
+    )
+
+
+def needed(request: pb.ValidateSessionRequest) -> Needed | None:
+    """What a request needs beyond a good token; None: nothing."""
+    if not request.HasField("requirements"):
+        return None
+    message = request.requirements
+    if not 0 <= message.min_level <= _MAX_LEVEL:
+        raise InvalidField("requirements.min_level", f"must be 0 to {_MAX_LEVEL}")
+    max_age, companion, csrf = None, None, None
+    if message.HasField("max_authentication_age"):
+        max_age = _millis("requirements.max_authentication_age", message.max_authentication_age)
+    if message.HasField("companion"):
+        name = purpose(message.companion.purpose, "requirements.companion.purpose")
+        companion = (name, Token(message.companion.companion_token))
+    if message.HasField("csrf"):
+        csrf = Token(message.csrf.csrf_token)
+    return Needed(Requirements(message.min_level, max_age), companion, csrf)
+
+
+def purpose(value: str, field: str = "purpose") -> str:
+    """What a companion token is for: a word that may stand in a cookie's name."""
+    if not 1 <= len(value) <= _MAX_PURPOSE or not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
+        raise InvalidField(field, f"must be 1 to {_MAX_PURPOSE} of letters, digits, '.', '_' and '-'")
+    return value
+
+
+def companion_path(value: str) -> str:
+    """The path of a companion token's cookie; empty: the session cookie's."""
+    if not value:
+        return value
+    if not value.startswith("/") or not value.isascii() or not value.isprintable() or ";" in value:
+        raise InvalidField("path", "must begin with '/' and be printable ASCII without ';'")
+    return _text("path", value)
+
+
+def time_to_live(message: pb.IssueCompanionTokenRequest) -> Millis | None:
+    """How long a companion token is to be good; None: as long as the policy lets it."""
+    return _millis("time_to_live", message.time_to_live) if message.HasField("time_to_live") else None
+
+
+def source(value: str) -> str:
+    """A locked source."""
+    if not value:
+        raise InvalidField("source", "must be set: a network as ListSourceLocks gives it")
+    return _text("source", value)
+
+
+def _millis(field: str, message: Duration) -> Millis:
+    if not 0 <= message.seconds <= _LONGEST_SECONDS or not 0 <= message.nanos < 1_000_000_000:
+        raise InvalidField(field, "must be a duration between nothing and ten years")
+    millis = message.seconds * 1000 + message.nanos // 1_000_000
+    if not millis:
+        raise InvalidField(field, "must be at least a millisecond")
+    return Millis(millis)
 
 
 def first_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -261,131 +336,3 @@ def checkpoint_interval(message: pb.SubscribeRequest) -> float:
     if not 0.1 <= seconds <= 3600 or not 0 <= interval.nanos < 1_000_000_000:
         raise InvalidField("checkpoint_interval", "must be 100 ms to 1 h")
     return seconds
-
-
-# To messages
-
-
-# Fields are set on the message that is there, submessages included: built apart and copied in, as keyword arguments do,
-# a session costs three times as much, and it is in every validation's answer.
-
-
-def _set_time(field: Timestamp, at: int) -> None:
-    field.seconds = at // 1000
-    field.nanos = at % 1000 * 1_000_000
-
-
-def _duration(millis: int | None) -> Duration | None:
-    if millis is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(timedelta(milliseconds=millis))
-    return duration
-
-
-def session_message(session: Session) -> pb.Session:
-    """What callers may see of a session, in the state that it is in."""
-    message = pb.Session()
-    fill_session(message, session)
-    return message
-
-
-def fill_session(message: pb.Session, session: Session) -> None:
-    """The same, into a message that is there."""
-    message.session_id = str(session.id)
-    message.application = session.application
-    message.subject = session.subject
-    message.state = _STATE[session.state]
-    message.generation = session.generation
-    message.data_version = session.data_version
-    _set_time(message.create_time, session.created)
-    _set_time(message.last_active_time, session.last_active)
-    if session.idle_deadline is not None:
-        _set_time(message.idle_expire_time, session.idle_deadline)
-    if session.absolute_deadline is not None:
-        _set_time(message.absolute_expire_time, session.absolute_deadline)
-    if session.authentication is not None:
-        _fill_authentication(message.authentication, session.authentication)
-    if session.client != _NOBODY:
-        _fill_client(message.client, session.client)
-    if session.ending is not None:
-        _set_time(message.ending.end_time, session.ending.at)
-        _fill_cause(message.ending.cause, session.ending.cause)
-
-
-def _fill_authentication(message: pb.Authentication, value: Authentication) -> None:
-    message.level = value.level
-    message.methods.extend(value.methods)
-    _set_time(message.authenticate_time, value.at)
-
-
-def _fill_client(message: pb.ClientContext, context: ClientContext) -> None:
-    message.ip_address = context.ip_address
-    message.user_agent = context.user_agent
-    message.certificate_thumbprint = context.certificate_thumbprint
-    message.device_id = context.device_id
-
-
-def _fill_cause(message: pb.Cause, cause: Cause) -> None:
-    message.kind = _CAUSE_KIND[cause.kind]
-    message.actor = cause.actor
-    message.reason = cause.reason
-
-
-def signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
-    """Reasons for suspicion."""
-    return [pb.Signal(type=_SIGNAL_TYPE[s.type], expected=s.expected, seen=s.seen) for s in signals]
-
-
-def next_step(answer: Answer) -> pb.NextStep.ValueType:
-    """What the caller should do next."""
-    if answer.verdict is Verdict.VALID:
-        return pb.NEXT_STEP_PROCEED if answer.renewed is None else pb.NEXT_STEP_REPLACE_TOKEN
-    return pb.NEXT_STEP_KEEP_TOKEN if answer.verdict is Verdict.SUPERSEDED else pb.NEXT_STEP_DISCARD_TOKEN
-
-
-def set_activity(message: pb.Session, at: Instant, idle_deadline: Instant | None) -> None:
-    """Activity that is later than the session's own."""
-    if at > message.last_active_time.seconds * 1000 + message.last_active_time.nanos // 1_000_000:
-        _set_time(message.last_active_time, at)
-        if idle_deadline is not None:
-            _set_time(message.idle_expire_time, idle_deadline)
-
-
-def event_message(event: Event) -> pb.Event:
-    """An event."""
-    message = pb.Event()
-    fill_event(message, event)
-    return message
-
-
-def fill_event(message: pb.Event, event: Event) -> None:
-    """The same, into a message that is there."""
-    message.revision = event.revision
-    message.type = _EVENT_TYPE[event.type]
-    _set_time(message.event_time, event.at)
-    message.application = event.application
-    message.subject = event.subject
-    message.session_id = "" if event.session_id is None else str(event.session_id)
-    message.generation = event.generation
-    _fill_cause(message.cause, event.cause)
-    if event.client != _NOBODY:
-        _fill_client(message.client, event.client)
-    if event.authentication is not None:
-        _fill_authentication(message.authentication, event.authentication)
-    message.signals.extend(signal_messages(event.signals))
-
-
-def policy_message(policy: Policy) -> pb.Policy:
-    """The rules of an application, as they are in force."""
-    return pb.Policy(
-        preset=policy.preset,
-        idle_timeout=_duration(policy.idle_timeout),
-        absolute_timeout=_duration(policy.absolute_timeout),
-        renewal_timeout=_duration(policy.renewal_timeout),
-        renewal_overlap=_duration(policy.renewal_overlap),
-        roll_tolerance=_duration(policy.roll_tolerance),
-        refresh_extends_lifetime=policy.refresh_extends_lifetime,
-        retention=_duration(policy.retention),
-        max_data_bytes=policy.max_data_bytes,
-    )

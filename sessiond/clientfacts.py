@@ -1,0 +1,99 @@
+"""Reading a client context: which parts of it are compared, and in what grain."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import maxminddb
+import ua_parser
+
+from sessiond.domain.values import ClientContext
+from sessiond.domain.watch import ClientFacts
+
+__all__ = ["BadNetworkFile", "FactReader", "source_of"]
+
+
+class BadNetworkFile(Exception):
+    """A network database cannot be used; the text names the file and says why."""
+
+
+class FactReader:
+    """Tells the facts of client contexts; the optional MaxMind files tell operator and country.
+
+    `operators` is a file like GeoLite2-ASN, `countries` one like GeoLite2-Country. Raises `BadNetworkFile`.
+    """
+
+    def __init__(self, operators: Path | None = None, countries: Path | None = None) -> None:
+        self._operators = _open(operators)
+        self._countries = _open(countries)
+        # An attacker can send any number of user agents: bounded.
+        self.facts = lru_cache(maxsize=20_000)(self._facts)
+        _agent("Mozilla/5.0")  # the rules are read at first use, which takes a tenth of a second
+
+    def _facts(self, context: ClientContext, ipv4_prefix: int, ipv6_prefix: int) -> ClientFacts:
+        """What a context means. The same input gives the same facts."""
+        address = context.ip_address
+        return ClientFacts(
+            network=_network(address, ipv4_prefix, ipv6_prefix),
+            operator=self._operator(address),
+            country=self._country(address),
+            agent=_agent(context.user_agent),
+            certificate=context.certificate_thumbprint.hex(),
+            device=context.device_id,
+        )
+
+    def _operator(self, address: str) -> str:
+        record = _look_up(self._operators, address)
+        number = record.get("autonomous_system_number")
+        return "" if number is None else f"AS{number}"
+
+    def _country(self, address: str) -> str:
+        record = _look_up(self._countries, address)
+        country = record.get("country")
+        return str(country.get("iso_code", "")) if isinstance(country, dict) else ""
+
+
+def source_of(address: str) -> str:
+    """The source that guesses are counted by: the IPv4 address, or the IPv6 /64; empty for no address."""
+    return _network(address, 32, 64)
+
+
+@lru_cache(maxsize=20_000)
+def _network(address: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
+    if not address:
+        return ""
+    parsed = ipaddress.ip_address(address)
+    prefix = ipv4_prefix if parsed.version == 4 else ipv6_prefix
+    return str(ipaddress.ip_network((parsed, prefix), strict=False))
+
+
+def _agent(user_agent: str) -> str:
+    """Family and platform, so that an update is no change; a client that is no browser is known by its product name."""
+    # A system's own player fetches media under its own name, with the browser's cookies.
+    if not user_agent or user_agent.startswith("AppleCoreMedia/"):
+        return ""
+    browser, system = ua_parser.parse_user_agent(user_agent), ua_parser.parse_os(user_agent)
+    family = browser.family if browser else user_agent.partition("/")[0].strip()[:64]
+    return f"{family} on {system.family}" if system else family
+
+
+def _look_up(reader: maxminddb.Reader | None, address: str) -> dict[str, Any]:
+    if reader is None or not address:
+        return {}
+    try:
+        record = reader.get(address)
+    except (ValueError, maxminddb.InvalidDatabaseError):
+        return {}  # an IPv6 address in a database of IPv4 alone; a damaged database must not fail every call
+    return record if isinstance(record, dict) else {}
+
+
+def _open(path: Path | None) -> maxminddb.Reader | None:
+    if path is None:
+        return None
+    try:
+        return maxminddb.open_database(str(path))
+    except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+        raise BadNetworkFile(f"the network database {path} cannot be used: {error}") from error

@@ -1,0 +1,81 @@
+"""What is derived from a session's token: companion tokens for sensitive pages, and CSRF tokens.
+
+Both are bound to the session's secret, which no store holds: they are verified together with the session token and
+against it, without a read, and every roll makes them worthless. Whoever steals the key alone can make neither.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from sessiond.domain.values import Instant, SessionId
+from sessiond.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
+
+__all__ = ["Companion", "csrf_token", "csrf_token_matches", "csrf_token_of", "issue_companion", "open_companion"]
+
+_PURPOSE = b"sessiond/companion/v1"
+_BYTES = 16 + 16 + 8 + 16
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """What an opened companion token says."""
+
+    session_id: SessionId
+    expires: Instant
+    _purpose: bytes = field(repr=False)
+    _binding: bytes = field(repr=False)
+
+    def is_for(self, purpose: str) -> bool:
+        """Whether it was issued for that purpose."""
+        return hmac.compare_digest(self._purpose, _short(b"purpose", purpose.encode()))
+
+    def belongs_to(self, opened: OpenedToken) -> bool:
+        """Whether it was issued to the holder of that token, since the last roll."""
+        return hmac.compare_digest(self._binding, opened.bind(b"companion")[:16])
+
+
+def issue_companion(keys: KeyRing, opened: OpenedToken, purpose: str, expires: Instant) -> Token:
+    """A companion token for one purpose, bound to the session and its secret."""
+    plain = (
+        opened.presented.session_id
+        + _short(b"purpose", purpose.encode())
+        + expires.to_bytes(8, "big")
+        + opened.bind(b"companion")[:16]
+    )
+    return keys.seal_bytes(plain, _PURPOSE)
+
+
+def open_companion(keys: KeyRing, text: str) -> Companion | None:
+    """What a presented companion token says; None where it is none of ours."""
+    try:
+        plain = keys.open_bytes(text, _PURPOSE, _BYTES)
+    except (TokenMalformed, TokenForged):
+        return None
+    return Companion(SessionId(plain[:16]), Instant(int.from_bytes(plain[32:40], "big")), plain[16:32], plain[40:])
+
+
+def csrf_token(opened: OpenedToken) -> Token:
+    """The session's CSRF token: 43 characters, the same until the next roll."""
+    return _csrf(opened.bind(b"csrf"))
+
+
+def csrf_token_of(session_id: SessionId, secret: bytes) -> Token:
+    """The CSRF token of a session whose secret was just made."""
+    return _csrf(bind(secret, session_id, b"csrf"))
+
+
+def _csrf(bound: bytes) -> Token:
+    return Token(urlsafe_b64encode(bound).rstrip(b"=").decode())
+
+
+def csrf_token_matches(opened: OpenedToken, text: str) -> bool:
+    """Whether a presented CSRF token is the session's, in constant time."""
+    return text.isascii() and hmac.compare_digest(csrf_token(opened).reveal(), text)
+
+
+def _short(label: bytes, value: bytes) -> bytes:
+    return sha256(label + b"\0" + value).digest()[:16]

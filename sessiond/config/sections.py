@@ -1,0 +1,159 @@
+"""The sections of `sessiond.toml`: their keys, and what each may hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from sessiond.config.durations import Duration, Timeout, parse_duration
+from sessiond.domain.policy import PRESETS, LimitRule, Policy
+from sessiond.domain.signals import Reaction, SignalType
+from sessiond.domain.values import Millis
+
+__all__ = ["DEFAULT_LISTEN", "ApplicationSection", "File"]
+
+DEFAULT_LISTEN = "127.0.0.1:7443"
+# RFC 6265 section 4.1.1, which takes `token` from RFC 2616 section 2.2.
+_COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+_COOKIE_PREFIXES = ("__host-", "__secure-")  # browsers read them in any case
+_COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ignored by browsers (RFC 6265bis)
+
+
+def _one_of(kind: type[StrEnum]) -> Callable[[Any], StrEnum]:
+    def parse(value: Any) -> StrEnum:
+        if value not in list(kind):
+            raise ValueError("must be one of " + ", ".join(f'"{member}"' for member in kind))
+        return kind(value)
+
+    return parse
+
+
+def _cookie_name(value: Any) -> str:
+    if not isinstance(value, str) or not _COOKIE_NAME.fullmatch(value):
+        raise ValueError("must have 1 to 64 of the characters of an RFC 6265 token: letters, digits, !#$%&'*+-.^_`|~")
+    if value.lower().startswith(_COOKIE_PREFIXES):
+        raise ValueError("must not begin with __Host- or __Secure-: the authority puts the prefix in front")
+    return value
+
+
+def _cookie_path(value: Any) -> str:
+    if not isinstance(value, str) or not _COOKIE_PATH.fullmatch(value):
+        raise ValueError('must begin with "/" and have only printable ASCII, without ";" and ",", at most 1024')
+    return value
+
+
+CookieName = Annotated[str, BeforeValidator(_cookie_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def given(self) -> dict[str, Any]:
+        """What the file sets. The defaults of a policy's sections are never read: its preset has them."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class _Guessing(_Section):
+    alarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    lock_after: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    flood_after: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1
+    window: Duration = Millis(0)
+    lock_time: Duration = Millis(0)
+    deny_valid: bool = False
+
+
+class _Cookie(_Section):
+    name: CookieName = ""
+    anonymous_name: CookieName = ""
+    secure: bool = True
+    same_site: Literal["Strict", "Lax"] = "Lax"
+    path: Annotated[str, BeforeValidator(_cookie_path)] = "/"
+    clear_site_data: list[Literal["cache", "cookies", "storage", "executionContexts", "*"]] = []
+
+    def given(self) -> dict[str, Any]:
+        """As the rules take them."""
+        given = super().given()
+        return given | {"clear_site_data": tuple(self.clear_site_data)} if "clear_site_data" in given else given
+
+
+class ApplicationSection(_Section):
+    """`[applications.NAME]`."""
+
+    preset: Literal["owasp-low", "owasp-high", "nist-aal1", "nist-aal2", "nist-aal3"] = "owasp-low"
+    idle_timeout: Timeout = None
+    absolute_timeout: Timeout = None
+    renewal_timeout: Timeout = None
+    renewal_overlap: Duration = Millis(0)
+    roll_tolerance: Duration = Millis(0)
+    refresh_extends_lifetime: bool = False
+    retention: Duration = Millis(0)
+    max_data_bytes: Annotated[int, Field(ge=0, le=1024 * 1024)] = 0
+    login_timeout: Duration = Millis(0)
+    remember_idle_timeout: Timeout = None
+    remember_absolute_timeout: Timeout = None
+    remember_level: Annotated[int, Field(ge=0, le=3)] = 0
+    elevation_timeout: Duration = Millis(0)
+    max_sessions: Annotated[int, Field(ge=0, le=10_000)] = 0
+    on_limit: Annotated[LimitRule, BeforeValidator(_one_of(LimitRule))] = LimitRule.REJECT
+    ticket_timeout: Duration = Millis(0)
+    companion_timeout: Duration = Millis(0)
+    ipv4_prefix: Annotated[int, Field(ge=8, le=32)] = 32
+    ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 128
+    concurrent_use_window: Duration = Millis(0)
+    fold_window: Duration = Millis(0)
+    reactions: dict[
+        Annotated[SignalType, BeforeValidator(_one_of(SignalType))],
+        Annotated[Reaction, BeforeValidator(_one_of(Reaction))],
+    ] = {}
+    guessing: _Guessing = _Guessing()
+    cookie: _Cookie = _Cookie()
+
+    def policy(self) -> Policy:
+        """The preset with what the file sets over it."""
+        preset = PRESETS[self.preset]
+        given = self.given()
+        given.pop("preset", None)
+        if "reactions" in given:
+            given["reactions"] = MappingProxyType(dict(preset.reactions) | self.reactions)
+        if "guessing" in given:
+            given["guessing"] = replace(preset.guessing, **self.guessing.given())
+        if "cookie" in given:
+            given["cookie"] = replace(preset.cookie, **self.cookie.given())
+        return replace(preset, **given)
+
+
+class _Server(_Section):
+    listen: str = DEFAULT_LISTEN
+    allow_remote_plaintext: bool = False
+    data: str = "data"
+    encrypt_data: bool = False
+    event_retention: Duration = parse_duration("30d")
+    cache_sessions: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
+    subscriber_write_timeout: Duration = parse_duration("30s")
+
+
+class _Log(_Section):
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _Networks(_Section):
+    operators: Annotated[str, Field(min_length=1)] | None = None
+    countries: Annotated[str, Field(min_length=1)] | None = None
+
+
+class File(_Section):
+    """The whole of `sessiond.toml`."""
+
+    server: _Server = _Server()
+    log: _Log = _Log()
+    networks: _Networks = _Networks()
+    applications: dict[str, ApplicationSection] = Field(
+        default_factory=lambda: {"default": ApplicationSection()}, min_length=1
+    )

@@ -1,0 +1,254 @@
+"""Where policies depart from the published guidance.
+
+Three documents, each cited for what it says and no more: the OWASP Session Management Cheat Sheet (which gives ranges
+that are common, not limits), OWASP ASVS 5.0, and NIST SP 800-63B-4. Where they ask for something without a number the
+number is ours, and the source is `sessiond`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sessiond.config.durations import format_duration, parse_duration
+from sessiond.config.loading import Config
+from sessiond.domain.policy import Policy
+from sessiond.domain.signals import Reaction, SignalType
+from sessiond.domain.values import Millis
+
+__all__ = ["Departure", "departures"]
+
+_OWASP = "OWASP Session Management Cheat Sheet"
+_ASVS = "ASVS 5.0"
+_NIST = "NIST SP 800-63B-4"
+_OURS = "sessiond"
+
+_FAMILIAR_NAMES = {"phpsessid", "jsessionid", "cfid", "cftoken", "asp.net_sessionid"}
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One setting that is weaker than the guidance.
+
+    application  whose policy; empty for a setting of the authority itself
+    key          its path in the file
+    origin       where its value comes from: `FILE:LINE`, `preset NAME` or `default`
+    message      what it is, and what the guidance says
+    source       the document and its section; `sessiond` where it is our own advice
+    """
+
+    application: str
+    key: str
+    origin: str
+    message: str
+    source: str
+
+
+class _Finding(NamedTuple):
+    key: str
+    message: str
+    source: str
+
+
+class _Limits(NamedTuple):
+    """The longest timeouts of a preset's document; None: it asks for none.
+
+    `idle_missing` and `absolute_missing` are who asks for such a timeout at all: ASVS does, and gives no numbers.
+    """
+
+    idle: Millis | None
+    idle_rule: str
+    idle_source: str
+    idle_missing: str
+    absolute: Millis
+    absolute_rule: str
+    absolute_source: str
+    absolute_missing: str
+
+
+def _owasp(idle: str, idle_rule: str) -> _Limits:
+    return _Limits(
+        idle=parse_duration(idle),
+        idle_rule=idle_rule,
+        idle_source=f"{_OWASP}, Session Expiration",
+        idle_missing=f"{_OWASP}, Idle Timeout; {_ASVS} 7.3.1",
+        absolute=parse_duration("8h"),
+        absolute_rule="4 to 8 hours are appropriate for a day of office work",
+        absolute_source=f"{_OWASP}, Session Expiration",
+        absolute_missing=f"{_OWASP}, Absolute Timeout; {_ASVS} 7.3.2",
+    )
+
+
+def _nist(section: str, idle: str | None, absolute: str, absolute_rule: str) -> _Limits:
+    return _Limits(
+        idle=None if idle is None else parse_duration(idle),
+        idle_rule=f"the inactivity timeout SHOULD be no more than {idle}",
+        idle_source=f"{_NIST} section {section}",
+        idle_missing=f"{_NIST} section {section}; {_ASVS} 7.3.1",
+        absolute=parse_duration(absolute),
+        absolute_rule=absolute_rule,
+        absolute_source=f"{_NIST} section {section}",
+        absolute_missing=f"{_NIST} section {section}; {_ASVS} 7.3.2",
+    )
+
+
+_LIMITS = {
+    "owasp-low": _owasp("30m", "15 to 30 minutes are common for low risk"),
+    "owasp-high": _owasp("5m", "2 to 5 minutes are common for high value"),
+    "nist-aal1": _nist("2.1.3", None, "30d", "the overall timeout SHOULD be no more than 30 days at AAL1"),
+    "nist-aal2": _nist("2.2.3", "1h", "24h", "the overall timeout SHOULD be no more than 24 hours at AAL2"),
+    "nist-aal3": _nist("2.3.3", "15m", "12h", "the overall timeout SHALL be no more than 12 hours at AAL3"),
+}
+
+
+def departures(config: Config) -> list[Departure]:
+    """Every setting that is weaker than the guidance: the authority's own, then application by application.
+
+    Timeouts are held against the document that the application's preset follows, all else against all three.
+    """
+    found = []
+    if config.allow_remote_plaintext:
+        key = "server.allow_remote_plaintext"
+        origin = config.server_origins.get(key, "default")
+        message = "tokens may travel in the clear; session secrets SHALL be sent in an authenticated protected channel"
+        found.append(Departure("", key, origin, message, f"{_NIST} section 5.1"))
+    for application, policy in config.policies.items():
+        origins = config.origins.get(application, {})
+        found += [
+            Departure(application, key, origins.get(key, f"preset {policy.preset}"), message, source)
+            for key, message, source in _findings(policy)
+        ]
+    return found
+
+
+def _findings(policy: Policy) -> Iterator[_Finding]:
+    limits = _LIMITS.get(policy.preset)
+    if limits is not None:
+        yield from _idle(policy, limits)
+        yield from _absolute(policy, limits)
+    yield from _remembering(policy)
+    yield from _our_bounds(policy)
+    yield from _reactions(policy)
+    yield from _cookie(policy)
+
+
+def _idle(policy: Policy, limits: _Limits) -> Iterator[_Finding]:
+    timeout = policy.idle_timeout
+    if limits.idle is None:
+        return  # AAL1 asks for none
+    if timeout is None:
+        yield _Finding("idle_timeout", f"sessions never end without activity; {limits.idle_rule}", limits.idle_missing)
+    elif timeout > limits.idle:
+        message = f"{format_duration(timeout)} without activity; {limits.idle_rule}"
+        yield _Finding("idle_timeout", message, limits.idle_source)
+
+
+def _absolute(policy: Policy, limits: _Limits) -> Iterator[_Finding]:
+    timeout = policy.absolute_timeout
+    if timeout is None:
+        message = f"an active session never ends; {limits.absolute_rule}"
+        yield _Finding("absolute_timeout", message, limits.absolute_missing)
+    elif timeout > limits.absolute:
+        message = f"a session may last {format_duration(timeout)}; {limits.absolute_rule}"
+        yield _Finding("absolute_timeout", message, limits.absolute_source)
+    if policy.refresh_extends_lifetime:
+        yield _Finding(
+            "refresh_extends_lifetime",
+            "a refresh without authentication starts the absolute timeout again, so that it bounds nothing",
+            f"{_OWASP}, Absolute Timeout; {_ASVS} 7.3.2; {_NIST} section 5.2",
+        )
+    remembered = policy.remember_absolute_timeout
+    # OWASP has no number for remembered sessions: there, remembering itself is what departs.
+    if remembered is not None and remembered > limits.absolute and policy.preset.startswith("nist-"):
+        message = f"a remembered session may last {format_duration(remembered)}; {limits.absolute_rule}"
+        yield _Finding("remember_absolute_timeout", message, limits.absolute_source)
+
+
+def _remembering(policy: Policy) -> Iterator[_Finding]:
+    if policy.remember_idle_timeout is None:
+        return
+    yield _Finding(
+        "remember_idle_timeout",
+        "remembered sessions need persistent cookies; session secrets SHOULD NOT outlive a restart of the browser",
+        f"{_OWASP}, Expire and Max-Age Attributes; {_NIST} section 5.1",
+    )
+    remedy = "remembering SHALL NOT stand in for authentication, except at AAL2 as part of authenticating again"
+    if policy.idle_timeout is None:
+        message = f"without idle_timeout the level of a remembered session never falls; {remedy}"
+        yield _Finding("idle_timeout", message, f"{_NIST} section 5.1")
+    if policy.remember_level > 1:
+        message = f"a remembered session keeps level {policy.remember_level} without activity; {remedy}"
+        yield _Finding("remember_level", message, f"{_NIST} section 5.1")
+
+
+def _our_bounds(policy: Policy) -> Iterator[_Finding]:
+    """What no document gives a number for."""
+    if policy.renewal_timeout is None:
+        message = "tokens are never renewed: a stolen one serves as long as its session, and its use is never noticed"
+        yield _Finding("renewal_timeout", message, _OURS)
+    for key, longest, why in (
+        ("renewal_overlap", "5m", "the safety interval in which two tokens count is for requests in flight"),
+        ("roll_tolerance", "60s", "a token stolen before a login is denied without alarm for as long"),
+        ("elevation_timeout", "1h", "an elevation is for the operation at hand (ASVS 7.5.3 gives no number)"),
+        ("login_timeout", "1h", "a login page left open on a shared machine is for the next person to find"),
+        ("companion_timeout", "1h", "companion tokens are for a visit to a sensitive page"),
+    ):
+        value = getattr(policy, key)
+        if value > parse_duration(longest):
+            yield _Finding(key, f"{format_duration(value)} is more than {longest}; {why}", _OURS)
+    if not policy.guessing.lock_after:
+        message = f"whoever guesses tokens is told of and never locked out ({_OWASP}: alert and/or block)"
+        yield _Finding("guessing.lock_after", message, _OURS)
+
+
+def _reactions(policy: Policy) -> Iterator[_Finding]:
+    def reaction(kind: SignalType) -> Reaction:
+        return policy.reactions.get(kind, Reaction.IGNORE)
+
+    ends = (Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
+    monitoring = "potential fraud that is detected SHOULD be acted on: authenticate again, end the session, or notify"
+    for kind in (SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE, SignalType.REPORTED):
+        if reaction(kind) is Reaction.IGNORE:
+            yield _Finding(f"reactions.{kind}", f"is ignored; {monitoring}", f"{_NIST} section 5.3")
+    replay = reaction(SignalType.TOKEN_REPLAY)
+    if replay is not Reaction.IGNORE and replay not in ends:
+        message = f'"{replay}" leaves the session alive for whoever holds the newer token, who may be the thief'
+        yield _Finding(f"reactions.{SignalType.TOKEN_REPLAY}", message, _OURS)
+    for kind in (
+        SignalType.USER_AGENT_CHANGE,
+        SignalType.COUNTRY_CHANGE,
+        SignalType.CERTIFICATE_MISMATCH,
+        SignalType.DEVICE_MISMATCH,
+    ):
+        if reaction(kind) is Reaction.IGNORE:
+            message = "is ignored; binding sessions to properties of the client is highly recommended"
+            yield _Finding(f"reactions.{kind}", message, f"{_OWASP}, Session Attacks Detection")
+    companion = reaction(SignalType.COMPANION_MISMATCH)
+    if companion not in ends:
+        message = f'"{companion}" does not log out a session that comes with another session\'s companion token'
+        yield _Finding(
+            f"reactions.{SignalType.COMPANION_MISMATCH}", message, "a practitioner's note on hijack countermeasures"
+        )
+
+
+def _cookie(policy: Policy) -> Iterator[_Finding]:
+    cookie = policy.cookie
+    if not cookie.secure:
+        message = "browsers send the cookie over plain HTTP too; session cookies SHALL be for HTTPS alone"
+        source = f"{_OWASP}, Secure Attribute; {_ASVS} 3.3.1; {_NIST} section 5.1.1"
+        yield _Finding("cookie.secure", message, source)
+    elif cookie.path != "/":
+        message = 'without the path "/" there is no __Host- prefix, and other hosts of the domain can set the cookie'
+        yield _Finding("cookie.path", message, f"{_ASVS} 3.3.3; {_NIST} section 5.1.1")
+    if cookie.same_site not in ("Strict", "Lax"):
+        message = f'"{cookie.same_site}" sends the cookie with requests of other sites; it SHOULD be Strict or Lax'
+        yield _Finding("cookie.same_site", message, f"{_ASVS} 3.3.2; {_NIST} section 5.1.1")
+    if not cookie.clear_site_data:
+        message = "nothing tells the browser at logout to clear what the application left there"
+        yield _Finding("cookie.clear_site_data", message, f"{_ASVS} 14.3.1")
+    for key in ("name", "anonymous_name"):
+        name = getattr(cookie, key)
+        if name.lower() in _FAMILIAR_NAMES:
+            message = f'"{name}" tells what the application runs on; a generic name such as "id" does not'
+            yield _Finding(f"cookie.{key}", message, f"{_OWASP}, Session ID Name Fingerprinting")

@@ -1,0 +1,54 @@
+"""Requirements: what a request needs beyond a good token, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sessiond.domain.values import Authentication, Instant, Millis
+
+__all__ = ["RequirementKind", "Requirements", "Unmet", "check_authentication"]
+
+
+class RequirementKind(StrEnum):
+    """What a validation may require beyond a good token."""
+
+    LEVEL = "level"
+    AUTHENTICATION_AGE = "authentication_age"
+    COMPANION_TOKEN = "companion_token"  # noqa: S105 - a kind of requirement, not a secret
+    CSRF_TOKEN = "csrf_token"  # noqa: S105 - a kind of requirement, not a secret
+    REAUTHENTICATION = "reauthentication"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What of the authentication is required. `max_age` in milliseconds; None: any."""
+
+    min_level: int = 0
+    max_age: Millis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """A requirement that is not met, and what would meet it."""
+
+    kind: RequirementKind
+    remedy: str
+    min_level: int = 0
+    max_age: Millis | None = None
+
+
+def check_authentication(
+    authentication: Authentication | None, requirements: Requirements, now: Instant
+) -> tuple[Unmet, ...]:
+    """What is missing of level and age (ASVS 7.5.1, 7.5.3). At its greatest age an authentication is too old."""
+    unmet = []
+    level = 0 if authentication is None else authentication.level
+    if level < requirements.min_level:
+        remedy = f"authenticate the subject at level {requirements.min_level} or higher; the session has {level}"
+        unmet.append(Unmet(RequirementKind.LEVEL, remedy, min_level=requirements.min_level))
+    max_age = requirements.max_age
+    if max_age is not None and (authentication is None or now >= authentication.at + max_age):
+        remedy = f"authenticate the subject again; the authentication must be younger than {max_age / 1000:.15g} s"
+        unmet.append(Unmet(RequirementKind.AUTHENTICATION_AGE, remedy, max_age=max_age))
+    return tuple(unmet)

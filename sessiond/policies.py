@@ -1,0 +1,45 @@
+"""The policies in force: one for each application, replaced all at once while the authority runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+
+from sessiond.domain.policy import Policy
+
+__all__ = ["Origins", "PolicyBook"]
+
+Origins = Mapping[str, Mapping[str, str]]
+"""For each application, where each value of its policy came from, by the value's path."""
+
+
+class PolicyBook(Mapping[str, Policy]):
+    """The policies by application. Everything that must follow a change holds this book, not a policy of it."""
+
+    def __init__(self, policies: Mapping[str, Policy], origins: Origins | None = None) -> None:
+        self._policies = dict(policies)
+        self.origins: Origins = origins or {}
+
+    def __getitem__(self, application: str) -> Policy:
+        return self._policies[application]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._policies)
+
+    def __len__(self) -> int:
+        return len(self._policies)
+
+    def replace(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
+        """Put other policies in force; for each application that differs, what changed, in words."""
+        before, self._policies, self.origins = self._policies, dict(policies), origins
+        told = {}
+        for application in sorted({*before, *policies}):
+            old, new = before.get(application), policies.get(application)
+            if old is None:
+                told[application] = "application added"
+            elif new is None:
+                told[application] = "application removed"
+            elif old != new:
+                names = [field.name for field in fields(Policy) if getattr(old, field.name) != getattr(new, field.name)]
+                told[application] = "changed: " + ", ".join(names)
+        return told

@@ -1,0 +1,94 @@
+"""Cookie directives: response headers, ready to be sent as they are (RFC 6265bis, OWASP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sessiond.domain.policy import CookieRules
+from sessiond.domain.session import Session
+from sessiond.domain.values import Instant
+from sessiond.tokens import Token
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["fill_companion", "fill_deletion", "fill_logout", "fill_token"]
+
+_NO_STORE = "no-store"
+_PAST = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def fill_token(
+    directives: pb.CookieDirectives, rules: CookieRules, session: Session, token: Token, now: Instant
+) -> None:
+    """Give a session's token to the client. A cookie of the other name, from before the login, goes."""
+    kind = _kind(rules, anonymous=not session.subject)
+    lifetime = f"; Max-Age={_seconds_left(session, now)}" if session.persistent else ""
+    directives.set_cookie.append(f"{kind.name}={token.reveal()}{kind.attributes}{lifetime}")
+    if kind.other_deletion:
+        directives.set_cookie.append(kind.other_deletion)
+    directives.cache_control = _NO_STORE
+
+
+def fill_deletion(directives: pb.CookieDirectives, rules: CookieRules) -> None:
+    """Have the client forget its token."""
+    directives.set_cookie.append(_deletion(rules.name, rules))
+    if rules.anonymous_name != rules.name:
+        directives.set_cookie.append(_deletion(rules.anonymous_name, rules))
+    directives.cache_control = _NO_STORE
+
+
+def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool = False) -> None:
+    """Have the client forget what the session left behind; the cookies too unless a fresh one comes along."""
+    kinds = [kind for kind in rules.clear_site_data if not (keeps_cookies and kind in ("cookies", "*"))]
+    directives.clear_site_data = ", ".join(f'"{kind}"' for kind in kinds)
+    directives.cache_control = _NO_STORE
+
+
+def fill_companion(
+    directives: pb.CookieDirectives, rules: CookieRules, purpose: str, path: str, token: Token, seconds: int
+) -> None:
+    """Give a companion token to the client, for one path and no longer than it is good."""
+    path = path or rules.path
+    name = _prefixed(f"{rules.name}-{purpose}", rules, path)
+    directives.set_cookie.append(f"{name}={token.reveal()}{_attributes(rules, path)}; Max-Age={seconds}")
+    directives.cache_control = _NO_STORE
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the cookies of sessions with a subject, or of anonymous ones, have in common."""
+
+    name: str
+    attributes: str
+    other_deletion: str
+
+
+@lru_cache(maxsize=1_000)
+def _kind(rules: CookieRules, *, anonymous: bool) -> _Kind:
+    name, other = (rules.anonymous_name, rules.name) if anonymous else (rules.name, rules.anonymous_name)
+    return _Kind(
+        _prefixed(name, rules, rules.path),
+        _attributes(rules, rules.path),
+        "" if other == name else _deletion(other, rules),
+    )
+
+
+def _prefixed(name: str, rules: CookieRules, path: str) -> str:
+    """Browsers hold a cookie to what its prefix promises: `__Host-` means this host, TLS, the whole site."""
+    if not rules.secure:
+        return name
+    return f"__Host-{name}" if path == "/" else f"__Secure-{name}"
+
+
+def _attributes(rules: CookieRules, path: str) -> str:
+    return f"; Path={path}; HttpOnly; SameSite={rules.same_site}" + ("; Secure" if rules.secure else "")
+
+
+def _deletion(name: str, rules: CookieRules) -> str:
+    return f"{_prefixed(name, rules, rules.path)}={_attributes(rules, rules.path)}; {_PAST}"
+
+
+def _seconds_left(session: Session, now: Instant) -> int:
+    """Until no activity could keep the session."""
+    end = session.absolute_deadline if session.absolute_deadline is not None else session.idle_deadline
+    return 0 if end is None else max(0, (end - now) // 1000)

@@ -1,0 +1,262 @@
+"""Domain values to messages.
+
+Fields are set on the message that is there, submessages included: built apart and copied in, as keyword arguments do,
+a session costs three times as much, and it is in every validation's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from types import MappingProxyType
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from sessiond.answers import Answer, Limit
+from sessiond.domain.event import Event, EventType
+from sessiond.domain.guessing import SourceLock
+from sessiond.domain.judge import Verdict
+from sessiond.domain.policy import Policy
+from sessiond.domain.requirements import RequirementKind, Unmet
+from sessiond.domain.session import Session, SessionState
+from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.values import NOBODY, Authentication, Cause, CauseKind, ClientContext, Instant
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = [
+    "REACTION",
+    "VERDICT",
+    "event_message",
+    "fill_event",
+    "fill_limit",
+    "fill_session",
+    "lock_message",
+    "next_step",
+    "policy_message",
+    "session_message",
+    "set_activity",
+    "set_time",
+    "signal_messages",
+    "unmet_messages",
+]
+
+
+VERDICT: Mapping[Verdict, pb.Verdict.ValueType] = MappingProxyType(
+    {verdict: pb.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
+)
+REACTION: Mapping[Reaction, pb.Reaction.ValueType] = MappingProxyType(
+    {reaction: pb.Reaction.Value(f"REACTION_{reaction.name}") for reaction in Reaction}
+)
+_STATE = {state: pb.SessionState.Value(f"SESSION_STATE_{state.name}") for state in SessionState}
+_CAUSE_KIND = {kind: pb.CauseKind.Value(f"CAUSE_KIND_{kind.name}") for kind in CauseKind}
+_EVENT_TYPE = {kind: pb.EventType.Value(f"EVENT_TYPE_{kind.name}") for kind in EventType}
+_SIGNAL_TYPE = {kind: pb.SignalType.Value(f"SIGNAL_TYPE_{kind.name}") for kind in SignalType}
+_REQUIREMENT = {kind: pb.RequirementKind.Value(f"REQUIREMENT_KIND_{kind.name}") for kind in RequirementKind}
+
+
+def set_time(field: Timestamp, at: int) -> None:
+    """A point of time, in milliseconds."""
+    field.seconds = at // 1000
+    field.nanos = at % 1000 * 1_000_000
+
+
+def _duration(millis: int | None) -> Duration | None:
+    if millis is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(timedelta(milliseconds=millis))
+    return duration
+
+
+def session_message(session: Session) -> pb.Session:
+    """What callers may see of a session, in the state that it is in."""
+    message = pb.Session()
+    fill_session(message, session)
+    return message
+
+
+def fill_session(message: pb.Session, session: Session) -> None:
+    """The same, into a message that is there."""
+    message.session_id = str(session.id)
+    message.application = session.application
+    message.subject = session.subject
+    message.state = _STATE[session.state]
+    message.generation = session.generation
+    message.data_version = session.data_version
+    set_time(message.create_time, session.created)
+    set_time(message.last_active_time, session.last_active)
+    if session.idle_deadline is not None:
+        set_time(message.idle_expire_time, session.idle_deadline)
+    if session.absolute_deadline is not None:
+        set_time(message.absolute_expire_time, session.absolute_deadline)
+    if session.authentication is not None:
+        _fill_authentication(message.authentication, session.authentication)
+    if session.client != NOBODY:
+        _fill_client(message.client, session.client)
+    if session.persistent:
+        message.persistent = True
+    if session.login_page and session.absolute_deadline is not None:
+        set_time(message.login_expire_time, session.absolute_deadline)
+    if session.elevation is not None:
+        set_time(message.elevation_expire_time, session.elevation.until)
+    if session.ending is not None:
+        set_time(message.ending.end_time, session.ending.at)
+        _fill_cause(message.ending.cause, session.ending.cause)
+
+
+def _fill_authentication(message: pb.Authentication, value: Authentication) -> None:
+    message.level = value.level
+    message.methods.extend(value.methods)
+    set_time(message.authenticate_time, value.at)
+
+
+def _fill_client(message: pb.ClientContext, context: ClientContext) -> None:
+    message.ip_address = context.ip_address
+    message.user_agent = context.user_agent
+    message.certificate_thumbprint = context.certificate_thumbprint
+    message.device_id = context.device_id
+
+
+def _fill_cause(message: pb.Cause, cause: Cause) -> None:
+    message.kind = _CAUSE_KIND[cause.kind]
+    message.actor = cause.actor
+    message.reason = cause.reason
+
+
+def signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
+    """Reasons for suspicion."""
+    return [pb.Signal(type=_SIGNAL_TYPE[s.type], expected=s.expected, seen=s.seen) for s in signals]
+
+
+def unmet_messages(unmet: Sequence[Unmet]) -> list[pb.UnmetRequirement]:
+    """What is missing, and what would meet it."""
+    return [
+        pb.UnmetRequirement(
+            kind=_REQUIREMENT[one.kind],
+            remedy=one.remedy,
+            min_level=one.min_level,
+            max_authentication_age=_duration(one.max_age),
+        )
+        for one in unmet
+    ]
+
+
+_STEP_UP = (RequirementKind.LEVEL, RequirementKind.AUTHENTICATION_AGE, RequirementKind.REAUTHENTICATION)
+
+
+def next_step(answer: Answer) -> pb.NextStep.ValueType:
+    """What the caller should do next."""
+    match answer.verdict:
+        case Verdict.VALID if answer.renewed is None:
+            return pb.NEXT_STEP_PROCEED
+        case Verdict.VALID:
+            return pb.NEXT_STEP_REPLACE_TOKEN
+        case Verdict.INSUFFICIENT if any(one.kind in _STEP_UP for one in answer.unmet):
+            return pb.NEXT_STEP_STEP_UP
+        case Verdict.INSUFFICIENT | Verdict.SUPERSEDED | Verdict.LOCKED:
+            return pb.NEXT_STEP_KEEP_TOKEN
+        case _:
+            return pb.NEXT_STEP_DISCARD_TOKEN
+
+
+def set_activity(message: pb.Session, at: Instant, idle_deadline: Instant | None) -> None:
+    """Activity that is later than the session's own."""
+    if at > message.last_active_time.seconds * 1000 + message.last_active_time.nanos // 1_000_000:
+        set_time(message.last_active_time, at)
+        if idle_deadline is not None:
+            set_time(message.idle_expire_time, idle_deadline)
+
+
+def event_message(event: Event) -> pb.Event:
+    """An event."""
+    message = pb.Event()
+    fill_event(message, event)
+    return message
+
+
+def fill_event(message: pb.Event, event: Event) -> None:
+    """The same, into a message that is there."""
+    message.revision = event.revision
+    message.type = _EVENT_TYPE[event.type]
+    set_time(message.event_time, event.at)
+    message.application = event.application
+    message.subject = event.subject
+    message.session_id = "" if event.session_id is None else str(event.session_id)
+    message.generation = event.generation
+    _fill_cause(message.cause, event.cause)
+    if event.client != NOBODY:
+        _fill_client(message.client, event.client)
+    if event.authentication is not None:
+        _fill_authentication(message.authentication, event.authentication)
+    if event.signals:
+        message.signals.extend(signal_messages(event.signals))
+    if event.reaction is not None:
+        message.reaction = REACTION[event.reaction]
+    if event.source:
+        message.source = event.source
+
+
+def fill_limit(message: pb.ConcurrencyLimit, limit: Limit) -> None:
+    """What stood in the way of a login, and the ticket to the subject's choice."""
+    message.max_sessions = limit.max_sessions
+    for session in limit.live:
+        fill_session(message.live_sessions.add(), session)
+    if limit.ticket is not None and limit.ticket_expires is not None:
+        message.ticket = limit.ticket.reveal()
+        set_time(message.ticket_expire_time, limit.ticket_expires)
+
+
+def lock_message(lock: SourceLock) -> pb.SourceLock:
+    """A locked source."""
+    message = pb.SourceLock(source=lock.source, application=lock.application)
+    set_time(message.lock_time, lock.locked)
+    set_time(message.expire_time, lock.until)
+    return message
+
+
+def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
+    """The rules of an application, as they are in force, and where each came from."""
+    guessing, cookie = policy.guessing, policy.cookie
+    return pb.Policy(
+        preset=policy.preset,
+        idle_timeout=_duration(policy.idle_timeout),
+        absolute_timeout=_duration(policy.absolute_timeout),
+        renewal_timeout=_duration(policy.renewal_timeout),
+        renewal_overlap=_duration(policy.renewal_overlap),
+        roll_tolerance=_duration(policy.roll_tolerance),
+        refresh_extends_lifetime=policy.refresh_extends_lifetime,
+        retention=_duration(policy.retention),
+        max_data_bytes=policy.max_data_bytes,
+        login_timeout=_duration(policy.login_timeout),
+        remember_idle_timeout=_duration(policy.remember_idle_timeout),
+        remember_absolute_timeout=_duration(policy.remember_absolute_timeout),
+        remember_level=policy.remember_level,
+        elevation_timeout=_duration(policy.elevation_timeout),
+        max_sessions=policy.max_sessions,
+        on_limit=policy.on_limit.value,
+        ticket_timeout=_duration(policy.ticket_timeout),
+        companion_timeout=_duration(policy.companion_timeout),
+        ipv4_prefix=policy.ipv4_prefix,
+        ipv6_prefix=policy.ipv6_prefix,
+        concurrent_use_window=_duration(policy.concurrent_use_window),
+        fold_window=_duration(policy.fold_window),
+        reactions={signal.value: REACTION[reaction] for signal, reaction in policy.reactions.items()},
+        guessing=pb.GuessLimits(
+            alarm_after=guessing.alarm_after,
+            lock_after=guessing.lock_after,
+            flood_after=guessing.flood_after,
+            window=_duration(guessing.window),
+            lock_time=_duration(guessing.lock_time),
+            deny_valid=guessing.deny_valid,
+        ),
+        cookie=pb.CookieRules(
+            name=cookie.name,
+            anonymous_name=cookie.anonymous_name,
+            secure=cookie.secure,
+            same_site=cookie.same_site,
+            path=cookie.path,
+            clear_site_data=cookie.clear_site_data,
+        ),
+        origins=origins,
+    )

@@ -1,0 +1,93 @@
+"""The command about policies: what is in force, and where each value came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from sessiond.sessionctl.durations import in_config_notation
+from sessiond.sessionctl.failures import Command
+from sessiond.sessionctl.output import as_json, show, show_table
+from sessiond.sessionctl.settings import global_options, settings
+from sessiond_client import Application, Policy, Reaction, SignalType
+
+__all__ = ["effective", "policies"]
+
+_NOT_TOLD = "(not told)"
+
+
+@click.command(cls=Command)
+@global_options
+def policies() -> None:
+    """Show the policies in force: each value, and whether a preset or which line of a file it came from.
+
+    The running authority is asked, not a file. Keys and values are written as in the configuration, with --json too.
+    """
+    asked = settings()
+    with asked.client() as client:
+        found = client.authority().applications
+    if asked.application:
+        found = tuple(application for application in found if application.name == asked.application)
+        if not found:
+            raise click.ClickException(f"application: the authority has no `{asked.application}`")
+    for application in found:
+        if asked.json:
+            _as_document(application)
+        else:
+            _as_table(application)
+
+
+def effective(policy: Policy) -> dict[str, Any]:
+    """Every value of a policy by its path in the configuration (`reactions.ip_change`), as it is written there."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(policy):
+        value = getattr(policy, field.name)
+        if field.name == "origins":
+            continue
+        if isinstance(value, Mapping):
+            # In the order of the words, since a map comes in any order.
+            values |= {f"{field.name}.{kind.lower()}": _written(value[kind]) for kind in SignalType if kind in value}
+        elif dataclasses.is_dataclass(value):
+            for inner in dataclasses.fields(value):
+                values[f"{field.name}.{inner.name}"] = _written(getattr(value, inner.name))
+        else:
+            values[field.name] = _written(value)
+    return values
+
+
+def _written(value: Any) -> Any:
+    match value:
+        case None | timedelta():
+            return in_config_notation(value)
+        case Reaction():
+            return value.lower().replace("_", "-")
+        case tuple():
+            return list(value)
+        case _:
+            return value
+
+
+def _as_document(application: Application) -> None:
+    origins = application.policy.origins
+    values = {
+        key: {"value": value, "origin": origins.get(key, "")} for key, value in effective(application.policy).items()
+    }
+    as_json({"application": application.name, "values": values})
+
+
+def _as_table(application: Application) -> None:
+    show(("application ", "dim"), (application.name, "bold"))
+    origins = application.policy.origins
+    rows = []
+    for key, value in effective(application.policy).items():
+        origin = origins.get(key, _NOT_TOLD)
+        text = value if isinstance(value, str) else json.dumps(value)
+        # What somebody set stands out from what the preset brought along.
+        looks = "" if origin.startswith("preset ") or origin == _NOT_TOLD else "bold cyan"
+        rows.append(((f"  {key}", "dim"), (text, looks), (origin, "dim")))
+    show_table(rows)

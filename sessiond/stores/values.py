@@ -1,0 +1,47 @@
+"""Session data between plain and stored. Shared by every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sessiond.datacrypt import DataCipher
+from sessiond.domain.errors import DataUnreadable
+from sessiond.domain.values import SessionId
+from sessiond.stores.rows import Row
+
+__all__ = ["StoredData", "value_row"]
+
+
+def value_row(cipher: DataCipher | None, session_id: SessionId, key: str, value: bytes) -> dict[str, Any]:
+    """The row of one value, sealed where that is asked for."""
+    sealed = cipher is not None and cipher.encrypts
+    stored = cipher.seal(session_id, key, value) if cipher is not None and sealed else value
+    return {"session_id": bytes(session_id), "key": key, "value": stored, "sealed": int(sealed)}
+
+
+class StoredData(Mapping[str, bytes]):
+    """One session's data as it was read. A value is opened when it is asked for, and then raises `DataUnreadable`.
+
+    Not before: a transaction reads for many callers, and only the one whose data it is may fail.
+    """
+
+    def __init__(self, cipher: DataCipher | None, session_id: SessionId, rows: Iterable[Row]) -> None:
+        self._cipher = cipher
+        self._session_id = session_id
+        self._rows = {row["key"]: row for row in rows}
+
+    def __getitem__(self, key: str) -> bytes:
+        row = self._rows[key]
+        value: bytes = row["value"]
+        if not row["sealed"]:
+            return value
+        if self._cipher is None:
+            raise DataUnreadable(self._session_id, "it is sealed, and the store was opened without keys")
+        return self._cipher.open(self._session_id, key, value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)

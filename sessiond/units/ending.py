@@ -1,0 +1,73 @@
+"""Units that end sessions because somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sessiond.domain import session as lifecycle
+from sessiond.domain.session import Session
+from sessiond.domain.values import SessionId
+from sessiond.journal import Needs, Work
+from sessiond.units.common import Call, NamedSession, Outcome, end_session, find, needs_of
+from sessiond.units.opening import Create
+
+__all__ = ["Revocation", "Revoke", "RevokeMany"]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What became of one revocation: the outcome, whether it ended the session, the session in its place if any."""
+
+    outcome: Outcome
+    revoked: bool
+    anonymous: Session | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """End one session; `successor` opens an anonymous one in its place."""
+
+    call: Call
+    named: NamedSession
+    successor: Create | None = None
+
+    def needs(self) -> Needs:
+        """The session."""
+        return needs_of(self.call, self.named)
+
+    def apply(self, work: Work) -> Revocation:
+        """The session as it is now; by an id also one that had ended before."""
+        outcome = find(work, self.call, self.named)
+        anonymous = None if self.successor is None else self.successor.apply(work).session
+        if outcome.session is None:
+            known = work.session(self.named) if isinstance(self.named, SessionId) else None
+            ended = None if known is None else lifecycle.expired_view(known, work.now)
+            return Revocation(Outcome(outcome.judgement, ended), revoked=False, anonymous=anonymous)
+        ended = end_session(work, self.call, outcome.session, self.call.cause)
+        return Revocation(Outcome(outcome.judgement, ended), revoked=True, anonymous=anonymous)
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeMany:
+    """End the given sessions, where they still live and still have the subject that they were found by."""
+
+    call: Call
+    found: Sequence[Session]
+
+    def needs(self) -> Needs:
+        """The sessions."""
+        return Needs(sessions=[session.id for session in self.found])
+
+    def apply(self, work: Work) -> int:
+        """How many this ended."""
+        ended = 0
+        for found in self.found:
+            session = work.session(found.id)
+            if session is None or session.subject != found.subject:
+                continue
+            if lifecycle.expired_view(session, work.now).ending is not None:
+                continue
+            end_session(work, self.call, session, self.call.cause)
+            ended += 1
+        return ended

@@ -1,0 +1,57 @@
+"""Watching: what the authority of one process remembers of how sessions are used and who guesses."""
+
+from __future__ import annotations
+
+from sessiond.clientfacts import FactReader
+from sessiond.domain.guessing import GuessWatch
+from sessiond.domain.policy import Policy
+from sessiond.domain.session import Session
+from sessiond.domain.signals import Reaction, Signal
+from sessiond.domain.values import NOBODY, ClientContext, Instant
+from sessiond.domain.watch import SuspicionFold, UseWatch, compare
+
+__all__ = ["Watching"]
+
+_REFUSING = (Reaction.STEP_UP, Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
+
+
+class Watching:
+    """Signals of use, their folding, and guesses. All of it bounded, none of it durable: events are."""
+
+    def __init__(self, reader: FactReader) -> None:
+        self._reader = reader
+        self._uses = UseWatch()
+        self._fold = SuspicionFold()
+        self.guesses = GuessWatch()
+
+    def is_at_home(self, session: Session, client: ClientContext) -> bool:
+        """Whether `examine` would find nothing to look at."""
+        home = session.client
+        return (client in (home, NOBODY) or home == NOBODY) and not self._uses.knows(session.id)
+
+    def examine(self, session: Session, client: ClientContext, policy: Policy, now: Instant) -> tuple[Signal, ...]:
+        """What is suspicious about this client using this session. A call without any context is not examined."""
+        if client == NOBODY or session.client == NOBODY:
+            return ()
+        if client == session.client:
+            if not self._uses.knows(session.id):
+                return ()  # nearly always
+            seen = expected = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)
+        else:
+            expected = self._reader.facts(session.client, policy.ipv4_prefix, policy.ipv6_prefix)
+            seen = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)
+        signals = compare(expected, seen)
+        if policy.reaction_to(signals) in _REFUSING:
+            return signals  # who is refused takes no turns with the honest client
+        turns = self._uses.see(session.id, expected, seen, policy.concurrent_use_window, now)
+        return signals if turns is None else (*signals, turns)
+
+    def is_fresh(self, session: Session, signals: tuple[Signal, ...], policy: Policy, now: Instant) -> bool:
+        """Whether any signal that the policy does not ignore was not told lately; they count as told from now on."""
+        heard = [signal for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE]
+        return bool(self._fold.news(session.id, heard, policy.fold_window, now))
+
+    def forget(self, session: Session) -> None:
+        """Begin anew: the session was authenticated again, or has ended."""
+        self._uses.forget(session.id)
+        self._fold.forget(session.id)

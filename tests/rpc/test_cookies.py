@@ -1,0 +1,292 @@
+"""Cookie directives over gRPC: the very header values, for every answer that gives a token or ends one."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.support.clock import ManualClock
+from tests.support.server import AsyncStub, config_for, serving, stub_for
+
+loose: Any = pb  # lets a message within a message be written as a dict
+MINUTE = 60_000
+HOST = "Path=/; HttpOnly; SameSite=Lax; Secure"
+GONE = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+ALL_GONE = '"cache", "cookies", "storage"'
+TWO_NAMES = '[applications.default]\ncookie = { name = "id", anonymous_name = "visitor" }\n'
+
+
+async def create(stub: AsyncStub, subject: str = "ada", **fields: Any) -> pb.CreateSessionResponse:
+    response: pb.CreateSessionResponse = await stub.CreateSession(loose.CreateSessionRequest(subject=subject, **fields))
+    return response
+
+
+async def validate(stub: AsyncStub, token: str, **fields: Any) -> pb.ValidateSessionResponse:
+    return await stub.ValidateSession(loose.ValidateSessionRequest(token=token, **fields))
+
+
+def told(cookies: pb.CookieDirectives) -> tuple[list[str], str, str]:
+    """What directives say."""
+    return list(cookies.set_cookie), cookies.cache_control, cookies.clear_site_data
+
+
+# What each answer says, by the default policy
+
+
+async def test_a_new_session(stub: AsyncStub) -> None:
+    """A new session's cookie bears the token under `__Host-`, for this browser's session, and is kept by no cache."""
+    created = await create(stub)
+    assert told(created.cookies) == ([f"__Host-id={created.token}; {HOST}"], "no-store", "")
+
+
+async def test_login_and_other_rolls(stub: AsyncStub) -> None:
+    """Login, authentication anew, elevation and a roll each put their token into the cookie of the same name."""
+    guest = await create(stub, "")
+    assert told(guest.cookies)[0] == [f"__Host-id={guest.token}; {HOST}"]
+    token = guest.token
+    for elevate in (False, False, True):
+        request = loose.AuthenticateSessionRequest(token=token, subject="ada", elevate=elevate)
+        answer = await stub.AuthenticateSession(request)
+        token = answer.token
+        assert told(answer.cookies) == ([f"__Host-id={token}; {HOST}"], "no-store", "")
+    rolled = await stub.RollSession(loose.RollSessionRequest(token=token, reason="role"))
+    assert rolled.token != token
+    assert told(rolled.cookies) == ([f"__Host-id={rolled.token}; {HOST}"], "no-store", "")
+
+
+async def test_a_renewal(stub: AsyncStub, clock: ManualClock) -> None:
+    """A renewed token comes in its cookie each time that it is asked for; a token that stays comes in none."""
+    created = await create(stub)
+    assert not (await validate(stub, created.token)).HasField("cookies")
+    for _ in range(3):
+        clock.advance(25 * MINUTE)
+        answer = await validate(stub, created.token)
+    for again in (answer, await validate(stub, created.token)):
+        assert again.next_step == pb.NEXT_STEP_REPLACE_TOKEN
+        assert told(again.cookies) == ([f"__Host-id={again.renewed_token}; {HOST}"], "no-store", "")
+    used = await validate(stub, answer.renewed_token)
+    assert not used.HasField("cookies")
+    healed = await validate(stub, created.token)
+    assert told(healed.cookies) == told(answer.cookies)
+
+
+async def test_a_token_to_discard(stub: AsyncStub) -> None:
+    """A token that is good for nothing is deleted: the same name and path, Max-Age 0, an Expires in the past."""
+    created = await create(stub)
+    await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+    for token in (created.token, "x", "A" * 70):
+        answer = await validate(stub, token)
+        assert answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN
+        assert told(answer.cookies) == ([f"__Host-id=; {HOST}; {GONE}"], "no-store", "")
+    batch = loose.ValidateSessionsRequest(requests=[{"token": "x"}, {"token": (await create(stub)).token}])
+    discarded, kept = (await stub.ValidateSessions(batch)).responses
+    assert told(discarded.cookies)[0] == [f"__Host-id=; {HOST}; {GONE}"]
+    assert not kept.HasField("cookies")
+
+
+async def test_a_token_to_keep(stub: AsyncStub) -> None:
+    """A request in flight at a roll, and one that lacks something, leave the client's cookie alone."""
+    created = await create(stub)
+    await stub.RollSession(loose.RollSessionRequest(token=created.token))
+    superseded = await validate(stub, created.token)
+    assert superseded.next_step == pb.NEXT_STEP_KEEP_TOKEN
+    assert not superseded.HasField("cookies")
+
+
+@pytest.mark.parametrize("needed", [{"min_level": 2}, {"csrf": {}}], ids=["level", "csrf"])
+async def test_a_denied_request_renews_nothing(stub: AsyncStub, clock: ManualClock, needed: Any) -> None:
+    """INSUFFICIENT comes with neither cookie nor renewed token, also when renewal is due: its step is another one."""
+    created = await create(stub)
+    for _ in range(3):
+        clock.advance(25 * MINUTE)
+        assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
+    answer = await validate(stub, created.token, requirements=needed)
+    assert answer.verdict == pb.VERDICT_INSUFFICIENT
+    assert answer.next_step != pb.NEXT_STEP_REPLACE_TOKEN
+    assert not answer.HasField("cookies")
+    assert answer.renewed_token == ""
+
+
+async def test_logout(stub: AsyncStub) -> None:
+    """Logout deletes the cookie and has the browser drop cache, cookies and storage; so does a repeated one."""
+    created = await create(stub)
+    for _ in range(2):
+        answer = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+        assert told(answer.cookies) == ([f"__Host-id=; {HOST}; {GONE}"], "no-store", ALL_GONE)
+
+
+async def test_logout_with_a_session_in_its_place(stub: AsyncStub) -> None:
+    """With a fresh session in its place logout gives the new cookie, and nothing that would drop it again."""
+    created = await create(stub)
+    request = loose.RevokeSessionRequest(session={"token": created.token}, open_anonymous=True)
+    answer = await stub.RevokeSession(request)
+    assert answer.token not in ("", created.token)
+    assert answer.anonymous_session.subject == ""
+    assert told(answer.cookies) == ([f"__Host-id={answer.token}; {HOST}"], "no-store", '"cache", "storage"')
+    after = await validate(stub, answer.token)
+    assert (after.verdict, after.session.session_id) == (pb.VERDICT_VALID, answer.anonymous_session.session_id)
+
+
+async def test_a_session_in_the_place_of_a_bad_one_is_one(stub: AsyncStub) -> None:
+    """Logout with a token that is no good, repeated with its request id, gives the same fresh session again."""
+    request = loose.RevokeSessionRequest(
+        session={"token": "A" * 70}, open_anonymous=True, request_id="16fd2706-8baf-433b-82eb-8c7fada847da"
+    )
+    first, again = await stub.RevokeSession(request), await stub.RevokeSession(request)
+    assert first.verdict == pb.VERDICT_FORGED
+    assert first.token == again.token != ""
+    assert first == again
+
+
+async def test_a_companion(stub: AsyncStub) -> None:
+    """A companion's cookie is for its path alone, bears `__Secure-` there, and lasts no longer than the token."""
+    created = await create(stub)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"path": "/pay"}, "__Secure-id-pay={}; Path=/pay; HttpOnly; SameSite=Lax; Secure; Max-Age=600"),
+        ({}, f"__Host-id-pay={{}}; {HOST}; Max-Age=600"),
+        ({"path": "/"}, f"__Host-id-pay={{}}; {HOST}; Max-Age=600"),
+        ({"time_to_live": {"seconds": 90}}, f"__Host-id-pay={{}}; {HOST}; Max-Age=90"),
+    ]
+    for fields, expected in cases:
+        request = loose.IssueCompanionTokenRequest(token=created.token, purpose="pay", **fields)
+        answer = await stub.IssueCompanionToken(request)
+        assert told(answer.cookies) == ([expected.format(answer.companion_token)], "no-store", "")
+    refused = await stub.IssueCompanionToken(loose.IssueCompanionTokenRequest(token="x", purpose="pay"))
+    assert not refused.HasField("cookies")
+
+
+async def test_no_cookie_where_nothing_is_given(tmp_path: Path, clock: ManualClock) -> None:
+    """An answer without a token has no cookie: a limit in the way, or a bad token at login."""
+    config = config_for(tmp_path, '[applications.default]\nmax_sessions = 1\non_limit = "reject"\n')
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        await create(stub)
+        limited = await create(stub)
+        assert limited.HasField("limit")
+        assert not limited.HasField("cookies")
+        login = await stub.AuthenticateSession(loose.AuthenticateSessionRequest(token="x", subject="ada"))
+        assert (login.verdict, login.HasField("cookies")) == (pb.VERDICT_MALFORMED, False)
+
+
+# What the policy says of cookies
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "attributes"),
+    [
+        ('path = "/shop"', "__Secure-id", "Path=/shop; HttpOnly; SameSite=Lax; Secure"),
+        ('same_site = "Strict"', "__Host-id", "Path=/; HttpOnly; SameSite=Strict; Secure"),
+        ('name = "sid"', "__Host-sid", HOST),
+        ("secure = false", "id", "Path=/; HttpOnly; SameSite=Lax"),
+        ('secure = false, path = "/shop"', "id", "Path=/shop; HttpOnly; SameSite=Lax"),
+    ],
+)
+async def test_prefixes(tmp_path: Path, clock: ManualClock, rules: str, name: str, attributes: str) -> None:
+    """`__Host-` goes with TLS and the path `/`, `__Secure-` with TLS alone, none without; deletion repeats it all."""
+    rules += ', anonymous_name = "sid"' if "sid" in rules else ""
+    config = config_for(tmp_path, f"[applications.default]\ncookie = {{ {rules} }}\n")
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        created = await create(stub)
+        assert told(created.cookies)[0] == [f"{name}={created.token}; {attributes}"]
+        ended = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+        assert told(ended.cookies)[0] == [f"{name}=; {attributes}; {GONE}"]
+        created = await create(stub)
+        request = loose.IssueCompanionTokenRequest(token=created.token, purpose="pay")
+        companion = await stub.IssueCompanionToken(request)
+        expected = f"{name}-pay={companion.companion_token}; {attributes}; Max-Age=600"
+        assert told(companion.cookies)[0] == [expected]
+
+
+async def test_another_name_after_login(tmp_path: Path, clock: ManualClock) -> None:
+    """With another name for guests each answer gives the one cookie and deletes the other, so that one is there."""
+    async with serving(config_for(tmp_path, TWO_NAMES), clock) as app, stub_for(app.address) as stub:
+        guest = await create(stub, "")
+        assert told(guest.cookies)[0] == [f"__Host-visitor={guest.token}; {HOST}", f"__Host-id=; {HOST}; {GONE}"]
+        request = loose.AuthenticateSessionRequest(token=guest.token, subject="ada")
+        login = await stub.AuthenticateSession(request)
+        assert told(login.cookies)[0] == [f"__Host-id={login.token}; {HOST}", f"__Host-visitor=; {HOST}; {GONE}"]
+        discarded = await validate(stub, "x")
+        assert told(discarded.cookies)[0] == [f"__Host-id=; {HOST}; {GONE}", f"__Host-visitor=; {HOST}; {GONE}"]
+        anew = loose.RevokeSessionRequest(session={"token": login.token}, open_anonymous=True)
+        logout = await stub.RevokeSession(anew)
+        assert told(logout.cookies) == (
+            [f"__Host-visitor={logout.token}; {HOST}", f"__Host-id=; {HOST}; {GONE}"],
+            "no-store",
+            '"cache", "storage"',
+        )
+
+
+async def test_a_remembered_session(tmp_path: Path, clock: ManualClock) -> None:
+    """A remembered session's cookie outlives the browser's session, until nothing could keep the session alive."""
+    text = '[applications.default]\nremember_idle_timeout = "7d"\nremember_absolute_timeout = "30d"\n'
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        ordinary = await create(stub)
+        assert "Max-Age" not in ordinary.cookies.set_cookie[0]
+        created = await create(stub, persistent=True)
+        assert told(created.cookies)[0] == [f"__Host-id={created.token}; {HOST}; Max-Age={30 * 86_400}"]
+        clock.advance(86_400_500)
+        rolled = await stub.RollSession(loose.RollSessionRequest(token=created.token))
+        assert told(rolled.cookies)[0] == [f"__Host-id={rolled.token}; {HOST}; Max-Age={29 * 86_400 - 1}"]
+        request = loose.AuthenticateSessionRequest(token=rolled.token, subject="ada", persistent=True)
+        login = await stub.AuthenticateSession(request)
+        assert told(login.cookies)[0] == [f"__Host-id={login.token}; {HOST}; Max-Age={30 * 86_400}"]
+        clock.advance(3_600_000)
+        renewed = await validate(stub, login.token)
+        expected = f"__Host-id={renewed.renewed_token}; {HOST}; Max-Age={30 * 86_400 - 3600}"
+        assert told(renewed.cookies)[0] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "logout", "with_a_fresh_one"),
+    [
+        ('["cookies"]', '"cookies"', ""),
+        ("[]", "", ""),
+        ('["*"]', '"*"', ""),
+        ('["cache", "executionContexts"]', '"cache", "executionContexts"', '"cache", "executionContexts"'),
+    ],
+)
+async def test_clear_site_data(
+    tmp_path: Path, clock: ManualClock, kinds: str, logout: str, with_a_fresh_one: str
+) -> None:
+    """Logout names what the policy names, each in quotes; beside a fresh cookie nothing that takes cookies away."""
+    config = config_for(tmp_path, f"[applications.default]\ncookie = {{ clear_site_data = {kinds} }}\n")
+    async with serving(config, clock) as app, stub_for(app.address) as stub:
+        for anew, expected in ((False, logout), (True, with_a_fresh_one)):
+            created = await create(stub)
+            assert created.cookies.clear_site_data == ""
+            request = loose.RevokeSessionRequest(session={"token": created.token}, open_anonymous=anew)
+            assert (await stub.RevokeSession(request)).cookies.clear_site_data == expected
+
+
+async def test_the_largest_cookie(tmp_path: Path, clock: ManualClock) -> None:
+    """Name and value are at most 4,096 bytes together, each attribute at most 1,024 (RFC 6265bis), all plain ASCII."""
+    name, path = "n" * 64, "/" + "p" * 1023
+    text = (
+        f'[applications.default]\ncookie = {{ name = "{name}", anonymous_name = "{name}", path = "{path}" }}\n'
+        'remember_idle_timeout = "7d"\nremember_absolute_timeout = "30d"\n'
+    )
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        created = await create(stub, persistent=True)
+        request = loose.IssueCompanionTokenRequest(token=created.token, purpose="p" * 64, path="/" + "q" * 255)
+        companion = await stub.IssueCompanionToken(request)
+        ended = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+    for answer in (created, companion, ended):
+        for line in answer.cookies.set_cookie:
+            pair, *attributes = line.split("; ")
+            assert line.isascii()
+            assert line.isprintable()
+            assert len(pair) - 1 <= 4096
+            assert all(len(attribute.partition("=")[2]) <= 1024 for attribute in attributes)
+
+
+async def test_a_client_reads_them(stub: AsyncStub) -> None:
+    """A cookie parser that is none of ours reads name, value and every attribute as they are meant."""
+    created = await create(stub)
+    jar: SimpleCookie = SimpleCookie(created.cookies.set_cookie[0])
+    (cookie,) = jar.values()
+    assert (cookie.key, cookie.value) == ("__Host-id", created.token)
+    assert (cookie["path"], cookie["samesite"], cookie["secure"], cookie["httponly"]) == ("/", "Lax", True, True)
+    assert (cookie["domain"], cookie["max-age"], cookie["expires"]) == ("", "", "")

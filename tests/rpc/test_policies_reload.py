@@ -1,0 +1,321 @@
+"""Policies that change at run time: in force at once, told as events, and never by a file that is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from sessiond.app import App
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.rpc.refusals import refusal_of, revision_of, session_of
+from tests.support.clock import ManualClock
+from tests.support.server import AsyncStub, ServerProcess, config_for, serving, stub_for
+from tests.support.streams import read_up_to, subscribe
+
+loose: Any = pb  # lets a message within a message be written as a dict
+MINUTE = 60_000
+BEFORE = """[applications.default]
+[applications.shop]
+idle_timeout = "10m"
+"""
+
+
+@asynccontextmanager
+async def reloadable(folder: Path, clock: ManualClock, text: str = BEFORE) -> AsyncIterator[tuple[App, AsyncStub]]:
+    """An authority with two applications."""
+    async with serving(config_for(folder, text), clock) as app, stub_for(app.address) as stub:
+        yield app, stub
+
+
+async def reload(app: App, folder: Path, text: str, **changes: Any) -> None:
+    """Put the policies of another text in force."""
+    await app.reload(config_for(folder, text, **changes))
+
+
+async def create(stub: AsyncStub, **fields: Any) -> pb.CreateSessionResponse:
+    response: pb.CreateSessionResponse = await stub.CreateSession(loose.CreateSessionRequest(**fields))
+    return response
+
+
+async def validate(stub: AsyncStub, token: str, **fields: Any) -> pb.ValidateSessionResponse:
+    return await stub.ValidateSession(loose.ValidateSessionRequest(token=token, **fields))
+
+
+async def changes_of(stub: AsyncStub) -> list[pb.Event]:
+    """Every POLICY_CHANGED of the log."""
+    stream = subscribe(stub, types=[pb.EVENT_TYPE_POLICY_CHANGED])
+    items = await read_up_to(stream, await revision_of(stub)) if await revision_of(stub) else []
+    stream.cancel()
+    return [item.event for item in items if item.HasField("event")]
+
+
+async def policy_of(stub: AsyncStub, application: str = "default") -> pb.Policy:
+    """An application's policy as the authority shows it."""
+    authority = await stub.GetAuthority(pb.GetAuthorityRequest())
+    (found,) = [one.policy for one in authority.applications if one.name == application]
+    return found
+
+
+# Inside one process
+
+
+async def test_a_change_is_an_event(tmp_path: Path, clock: ManualClock) -> None:
+    """Each application that differs has its POLICY_CHANGED, by the configuration, with what changed as its reason."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        text = (
+            '[applications.default]\nidle_timeout = "5m"\nreactions = { ip_change = "alert" }\n'
+            '[applications.new]\npreset = "owasp-high"\n'
+        )
+        await reload(app, tmp_path, text)
+        events = await changes_of(stub)
+        assert [(event.application, event.cause.reason) for event in events] == [
+            ("default", "changed: idle_timeout, reactions"),
+            ("new", "application added"),
+            ("shop", "application removed"),
+        ]
+        for event in events:
+            assert event.cause.kind == pb.CAUSE_KIND_CONFIGURATION
+            assert event.cause.actor == "authority"
+            assert (event.session_id, event.subject, event.HasField("client")) == ("", "", False)
+
+
+async def test_no_change_is_no_event(tmp_path: Path, clock: ManualClock) -> None:
+    """A file that says the same, in other words too, changes nothing and records nothing."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        await reload(app, tmp_path, BEFORE)
+        await reload(app, tmp_path, "# the same\n\n" + BEFORE.replace("10m", "600s"))
+        assert await revision_of(stub) == 0
+        created = await create(stub, subject="ada")
+        assert created.revision == 1
+
+
+async def test_the_authority_shows_what_is_in_force(tmp_path: Path, clock: ManualClock) -> None:
+    """GetAuthority shows the new values, the applications that there are, and where each value comes from now."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        before = await policy_of(stub, "shop")
+        assert before.idle_timeout.seconds == 600
+        assert before.origins["idle_timeout"].endswith("sessiond.toml:3")
+        assert before.origins["renewal_timeout"] == "preset owasp-low"
+        text = '[applications.shop]\n# why not\n\nidle_timeout = "5m"\nrenewal_timeout = "1m"\n'
+        await reload(app, tmp_path, text)
+        authority = await stub.GetAuthority(pb.GetAuthorityRequest())
+        assert [one.name for one in authority.applications] == ["shop"]
+        after = await policy_of(stub, "shop")
+        assert (after.idle_timeout.seconds, after.renewal_timeout.seconds) == (300, 60)
+        assert after.origins["idle_timeout"].endswith("sessiond.toml:4")
+        assert after.origins["renewal_timeout"].endswith("sessiond.toml:5")
+
+
+async def test_a_remembered_validation_follows(tmp_path: Path, clock: ManualClock) -> None:
+    """A question that was answered a moment ago, byte for byte the same, is answered by the new policy at once."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        created = await create(stub, subject="ada")
+        clock.advance(2 * MINUTE)
+        for _ in range(3):
+            assert (await validate(stub, created.token)).next_step == pb.NEXT_STEP_PROCEED
+        await reload(app, tmp_path, '[applications.default]\nrenewal_timeout = "2m"\n')
+        answer = await validate(stub, created.token)
+        assert (answer.verdict, answer.next_step) == (pb.VERDICT_VALID, pb.NEXT_STEP_REPLACE_TOKEN)
+        await reload(app, tmp_path, '[applications.default]\nrenewal_timeout = "3m"\n')
+        assert (await validate(stub, created.token)).next_step == pb.NEXT_STEP_PROCEED
+
+
+async def test_a_removed_application_is_gone(tmp_path: Path, clock: ManualClock) -> None:
+    """The same question about an application that was removed is refused at once, and answered when it is back."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        created = await create(stub, application="shop", subject="ada")
+        for _ in range(2):
+            assert (await validate(stub, created.token, application="shop")).verdict == pb.VERDICT_VALID
+        await reload(app, tmp_path, "[applications.default]\n")
+        for call in (
+            validate(stub, created.token, application="shop"),
+            create(stub, application="shop", subject="ada"),
+        ):
+            refused = await refusal_of(call)
+            assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["application"])
+        await reload(app, tmp_path, BEFORE)
+        assert (await validate(stub, created.token, application="shop")).verdict == pb.VERDICT_VALID
+
+
+async def test_deadlines_follow_with_the_next_activity(tmp_path: Path, clock: ManualClock) -> None:
+    """A shorter idle timeout holds from the next activity on; deadlines that sessions have already stay until then."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        quiet, busy = await create(stub, subject="ada"), await create(stub, subject="bob")
+        for created in (quiet, busy):
+            await validate(stub, created.token)
+        await reload(app, tmp_path, '[applications.default]\nidle_timeout = "1m"\nrenewal_timeout = "1h"\n')
+        clock.advance(1000)
+        assert (await validate(stub, busy.token)).verdict == pb.VERDICT_VALID
+        clock.advance(MINUTE)
+        assert (await validate(stub, busy.token)).verdict == pb.VERDICT_EXPIRED_IDLE
+        assert (await session_of(stub, quiet.session.session_id)).state == pb.SESSION_STATE_ACTIVE
+        fresh = await create(stub, subject="eve")
+        assert fresh.session.idle_expire_time.seconds * 1000 == clock.now() + MINUTE
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdict"),
+    [('reactions = { token_replay = "alert" }', pb.VERDICT_VALID), ("", pb.VERDICT_REVOKED)],
+    ids=["alert", "default"],
+)
+async def test_reactions_follow(tmp_path: Path, clock: ManualClock, rules: str, verdict: int) -> None:
+    """What follows from a replay is what the policy says when it happens, whatever it said at login."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        created = await create(stub, subject="ada")
+        rolled = await stub.RollSession(loose.RollSessionRequest(token=created.token))
+        await reload(app, tmp_path, f"[applications.default]\n{rules}\n")
+        clock.advance(MINUTE)
+        assert (await validate(stub, created.token)).verdict == pb.VERDICT_REPLAYED
+        assert (await validate(stub, rolled.token)).verdict == verdict
+
+
+async def test_a_limit_follows(tmp_path: Path, clock: ManualClock) -> None:
+    """A limit that comes into force counts the sessions that are there."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        opened = [await create(stub, subject="ada") for _ in range(3)]
+        await reload(app, tmp_path, '[applications.default]\nmax_sessions = 2\non_limit = "evict-oldest"\n')
+        fourth = await create(stub, subject="ada")
+        assert set(fourth.evicted_session_ids) <= {one.session.session_id for one in opened}
+        assert len(fourth.evicted_session_ids) == 2
+        live = await stub.ListSessions(loose.ListSessionsRequest(filter={"subject": "ada"}))
+        assert len(live.sessions) == 2
+
+
+async def test_cookies_follow(tmp_path: Path, clock: ManualClock) -> None:
+    """Cookies have the attributes of the policy in force."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        assert (await create(stub)).cookies.set_cookie[0].startswith("__Host-id=")
+        await reload(app, tmp_path, '[applications.default]\ncookie = { name = "sid", anonymous_name = "sid" }\n')
+        assert (await create(stub)).cookies.set_cookie[0].startswith("__Host-sid=")
+        assert (await validate(stub, "x")).cookies.set_cookie[0].startswith("__Host-sid=;")
+
+
+async def test_what_waits_for_a_restart(tmp_path: Path, clock: ManualClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """A setting that is read at the start alone is named in the log and changes nothing; the policies do change."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        await reload(app, tmp_path, '[applications.default]\nidle_timeout = "5m"\n', cache_sessions=7)
+        assert (await policy_of(stub)).idle_timeout.seconds == 300
+    out = capsys.readouterr()
+    assert "not in force before a restart" in out.out + out.err
+    assert "cache_sessions" in out.out + out.err
+
+
+# A process of its own
+
+GOOD = '[applications.default]\nidle_timeout = "20m"\n'
+BAD = {
+    "no TOML": ('[applications.default]\nidle_timeout = "20m\n', 2),
+    "no such key": (GOOD + "idel_timeout = 3\n", 3),
+    "no duration": ('[applications.default]\n\nidle_timeout = "soon"\n', 3),
+    "a contradiction": ('[applications.default]\nidle_timeout = "9h"\n', 2),
+    "no application": ("[applications]\n", 1),
+}
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """`sessiond serve --config FILE`, with an idle timeout of 20 minutes."""
+    (tmp_path / "sessiond.toml").write_text(GOOD, encoding="utf-8")
+    server = ServerProcess(tmp_path, "--config", str(tmp_path / "sessiond.toml"))
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _put(file: Path, text: str | None) -> None:
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text, encoding="utf-8")
+
+
+async def reread(server: ServerProcess, file: Path, text: str | None) -> dict[str, Any]:
+    """Write the file, send SIGHUP, and wait for what the log says of it."""
+    _put(file, text)
+    before = len(server.log().splitlines())
+    os.kill(server.process.pid, signal.SIGHUP)
+    async with asyncio.timeout(20):
+        while len(lines := server.log().splitlines()) == before:
+            assert server.process.poll() is None, server.log()
+            await asyncio.sleep(0.02)
+    record: dict[str, Any] = json.loads(lines[before])
+    return record
+
+
+async def test_a_signal_reads_the_file_again(server: ServerProcess, tmp_path: Path) -> None:
+    """After SIGHUP a good file is in force and POLICY_CHANGED is in the log of events, with the connection kept."""
+    async with stub_for(await server.address()) as stub:
+        created = await create(stub, subject="ada")
+        record = await reread(server, tmp_path / "sessiond.toml", GOOD.replace("20m", "15m"))
+        assert (record["event"], record["change"]) == ("policy changed", "changed: idle_timeout")
+        (event,) = await changes_of(stub)
+        assert (event.application, event.cause.kind) == ("default", pb.CAUSE_KIND_CONFIGURATION)
+        assert event.cause.reason == "changed: idle_timeout"
+        assert (await policy_of(stub)).idle_timeout.seconds == 900
+        answer = await validate(stub, created.token)
+        assert answer.verdict == pb.VERDICT_VALID
+        assert answer.session.idle_expire_time.seconds - answer.session.last_active_time.seconds == 900
+        record = await reread(server, tmp_path / "sessiond.toml", GOOD.replace("20m", "15m"))
+        assert record["event"] == "policies unchanged"
+        assert len(await changes_of(stub)) == 1
+    assert await server.terminate() == 0
+
+
+async def test_a_bad_file_changes_nothing(server: ServerProcess, tmp_path: Path) -> None:
+    """After SIGHUP with a bad file the log says why, with file and line, nothing has changed, and calls are served."""
+    file = tmp_path / "sessiond.toml"
+    async with stub_for(await server.address()) as stub:
+        created = await create(stub, subject="ada")
+        before = await stub.GetAuthority(pb.GetAuthorityRequest())
+        for name, (text, line) in BAD.items():
+            record = await reread(server, file, text)
+            assert (record["event"], record["level"]) == ("configuration refused", "error"), name
+            assert record["effect"] == "nothing has changed"
+            (problem,) = record["problems"]
+            assert problem.startswith(f"{file}:{line}: "), (name, problem)
+        record = await reread(server, file, None)
+        assert record["problems"] == [f"{file}: cannot be read: No such file or directory"]
+        assert await stub.GetAuthority(pb.GetAuthorityRequest()) == before
+        assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
+        record = await reread(server, file, GOOD.replace("20m", "10m"))  # it still listens
+        assert record["event"] == "policy changed"
+        assert (await policy_of(stub)).idle_timeout.seconds == 600
+    assert await server.terminate() == 0
+
+
+async def test_a_bad_key_says_each_problem(server: ServerProcess, tmp_path: Path) -> None:
+    """Several problems of one file are all told, each with its line."""
+    file = tmp_path / "sessiond.toml"
+    await server.address()
+    text = '[applications.default]\nidle_timeout = "soon"\nmax_sessions = -1\nreactions = { theft = "alert" }\n'
+    record = await reread(server, file, text)
+    assert [problem.split(": ")[0] for problem in record["problems"]] == [f"{file}:{line}" for line in (2, 3, 4)]
+
+
+async def test_signals_in_a_row(server: ServerProcess, tmp_path: Path) -> None:
+    """However many signals come, and however fast, the last file is in force in the end, and nobody is turned away."""
+    file = tmp_path / "sessiond.toml"
+    async with stub_for(await server.address()) as stub:
+        created = await create(stub, subject="ada")
+        for minutes in range(1, 31):
+            draft = tmp_path / "draft.toml"
+            draft.write_text(GOOD.replace("20m", f"{minutes}m"), encoding="utf-8")
+            draft.replace(file)
+            os.kill(server.process.pid, signal.SIGHUP)
+            assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
+        async with asyncio.timeout(20):
+            while True:
+                if (await policy_of(stub)).idle_timeout.seconds == 30 * 60:
+                    break
+                await asyncio.sleep(0.02)
+    assert await server.terminate() == 0

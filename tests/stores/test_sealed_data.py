@@ -1,0 +1,246 @@
+"""Session data in a database file: hidden where that is asked for, readable through every switch and rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from sessiond.datacrypt import DataCipher
+from sessiond.domain.errors import DataUnreadable
+from sessiond.domain.values import SessionId
+from sessiond.journal import Journal, Needs, Work
+from sessiond.store import Changes, StoreFailed
+from sessiond.stores.sqlite import SqliteStore
+from sessiond.tokens import KEY_BYTES, BadKeyFile
+from tests.contracts import samples
+from tests.stores.test_sqlite_engine import fingerprint
+from tests.support.clock import ManualClock
+
+OLD, NEW = (bytes([number]) * KEY_BYTES for number in (1, 2))
+VALUE = b"three green apples"
+
+
+@asynccontextmanager
+async def opened(path: Path, *keys: bytes, encrypts: bool = True) -> AsyncIterator[SqliteStore]:
+    """The store with these keys; without any, without a cipher."""
+    store = await SqliteStore.open(path, (lambda: DataCipher(keys, os.urandom, encrypts=encrypts)) if keys else None)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def put(store: SqliteStore, session_id: SessionId, **data: bytes | None) -> None:
+    """Commit this change of a session's data."""
+    async with store.transaction() as transaction:
+        await transaction.write(Changes(data={session_id: data}))
+
+
+def files_hold(path: Path, value: bytes) -> bool:
+    """Whether the database or anything beside it, its log included, holds these bytes."""
+    beside = list(path.parent.glob(path.name + "*"))
+    assert path in beside
+    return any(value in file.read_bytes() for file in beside)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessiond.db"
+
+
+@pytest.mark.parametrize("encrypts", [False, True], ids=["plain", "sealed"])
+async def test_files_hold_no_value_when_asked(path: Path, encrypts: bool) -> None:
+    """With encryption no file holds a value, neither its log while it is open nor the database after; without, both."""
+    session = samples.session()
+    async with opened(path, OLD, encrypts=encrypts) as store:
+        await put(store, session.id, cart=VALUE, large=VALUE * 1000)
+        assert path.with_name("sessiond.db-wal").stat().st_size > 0
+        assert files_hold(path, VALUE) is not encrypts
+        assert await store.data(session.id) == {"cart": VALUE, "large": VALUE * 1000}
+    assert files_hold(path, VALUE) is not encrypts
+
+
+async def test_switching_on_keeps_older_values(path: Path) -> None:
+    """Values from before encryption was switched on, or from a store without keys, are read beside sealed ones."""
+    session = samples.session()
+    async with opened(path) as store:
+        await put(store, session.id, first=b"1", second=b"2")
+    async with opened(path, OLD) as store:
+        await put(store, session.id, second=b"two", third=b"3")
+        assert await store.data(session.id) == {"first": b"1", "second": b"two", "third": b"3"}
+
+
+async def test_switching_off_keeps_sealed_values(path: Path) -> None:
+    """Values sealed before encryption was switched off are read beside plain ones, and are plain once set again."""
+    session = samples.session()
+    async with opened(path, OLD) as store:
+        await put(store, session.id, first=b"1", second=VALUE)
+    async with opened(path, OLD, encrypts=False) as store:
+        await put(store, session.id, second=VALUE, third=b"3")
+        assert await store.data(session.id) == {"first": b"1", "second": VALUE, "third": b"3"}
+    assert files_hold(path, VALUE)
+
+
+async def test_a_plain_value_may_look_sealed(path: Path) -> None:
+    """A plain value that has the bytes of a sealed one is what it was set to, through every switch."""
+    session = samples.session()
+    look_alike = DataCipher([OLD], os.urandom, encrypts=True).seal(session.id, "k", VALUE)
+    for encrypts in (False, True, False):
+        async with opened(path, OLD, encrypts=encrypts) as store:
+            if not encrypts:
+                await put(store, session.id, k=look_alike)
+            assert await store.data(session.id) == {"k": look_alike}
+            await put(store, session.id, k=look_alike)
+            assert await store.data(session.id) == {"k": look_alike}
+
+
+async def test_a_replaced_plain_value_leaves_no_trace(path: Path) -> None:
+    """A plain value that is replaced or deleted with encryption on is not left behind in the file."""
+    session, other = samples.session(), samples.session()
+    async with opened(path) as store:
+        await put(store, session.id, cart=VALUE, large=VALUE * 1000)
+        await put(store, other.id, cart=VALUE)
+    async with opened(path, OLD) as store:
+        await put(store, session.id, cart=b"sealed now", large=b"and small")
+        await put(store, other.id, cart=None)
+    assert not files_hold(path, VALUE)
+
+
+async def test_keys_rotate(path: Path) -> None:
+    """After a rotation values of both keys are read, and what is set again needs the new key alone."""
+    session = samples.session()
+    async with opened(path, OLD) as store:
+        await put(store, session.id, first=b"1", second=b"2")
+    async with opened(path, NEW, OLD) as store:
+        await put(store, session.id, second=b"two")
+        assert await store.data(session.id) == {"first": b"1", "second": b"two"}
+        await put(store, session.id, first=b"one")
+    async with opened(path, NEW) as store:
+        assert await store.data(session.id) == {"first": b"one", "second": b"two"}
+
+
+def tamper(path: Path, sql: str, *parameters: bytes) -> None:
+    """Change the closed database behind the store's back."""
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute(sql, parameters).rowcount == 1
+        db.commit()
+
+
+SET_ASIDE = "UPDATE session_data SET session_id = ? WHERE session_id = ? AND key = 'a'"
+RENAMED = "UPDATE session_data SET key = 'other' WHERE session_id = ? AND key = 'a'"
+ALTERED = "UPDATE session_data SET value = CAST(value || X'00' AS BLOB) WHERE session_id = ? AND key = 'a'"
+UNSEALED = "UPDATE session_data SET value = X'00', sealed = 1 WHERE session_id = ? AND key = 'a'"
+
+
+@pytest.mark.parametrize("sql", [RENAMED, ALTERED, UNSEALED], ids=["renamed", "altered", "no sealed value"])
+async def test_what_was_altered_is_refused(path: Path, sql: str) -> None:
+    """A value that is not what was stored under its key is an error that names the session; the store goes on."""
+    session, other = samples.session(), samples.session()
+    async with opened(path, OLD) as store:
+        await put(store, session.id, a=VALUE)
+        await put(store, other.id, a=b"fine")
+    tamper(path, sql, bytes(session.id))
+    async with opened(path, OLD) as store:
+        for _ in range(2):
+            with pytest.raises(DataUnreadable, match=str(session.id)):
+                await store.data(session.id)
+        assert await store.data(other.id) == {"a": b"fine"}
+
+
+async def test_a_moved_row_is_refused(path: Path) -> None:
+    """A sealed value moved to another session is refused there."""
+    victim, thief = samples.session(), samples.session()
+    async with opened(path, OLD) as store:
+        await put(store, victim.id, a=VALUE)
+    tamper(path, SET_ASIDE, bytes(thief.id), bytes(victim.id))
+    async with opened(path, OLD) as store:
+        with pytest.raises(DataUnreadable, match=str(thief.id)):
+            await store.data(thief.id)
+        assert await store.data(victim.id) == {}
+
+
+@pytest.mark.parametrize("keys", [(), (NEW,)], ids=["no keys", "another key"])
+async def test_values_without_their_key_are_refused(path: Path, keys: tuple[bytes, ...]) -> None:
+    """Without the key a sealed value is neither read nor taken for plain; with the key put back it is there."""
+    session = samples.session()
+    async with opened(path, OLD) as store:
+        await put(store, session.id, a=VALUE)
+    async with opened(path, *keys) as store:
+        with pytest.raises(DataUnreadable, match=str(session.id)):
+            await store.data(session.id)
+    async with opened(path, NEW, OLD) as store:
+        assert await store.data(session.id) == {"a": VALUE}
+
+
+class Reads:
+    """A unit that reads one session's data and sets a key of it."""
+
+    def __init__(self, session_id: SessionId) -> None:
+        self._session_id = session_id
+
+    def needs(self) -> Needs:
+        """The data."""
+        return Needs(data=[self._session_id])
+
+    def apply(self, work: Work) -> dict[str, bytes]:
+        """Read, then write."""
+        data = work.data(self._session_id)
+        work.put_data(self._session_id, {"seen": b"yes"})
+        return data
+
+
+async def test_unreadable_data_fails_its_own_caller_alone(path: Path) -> None:
+    """In one group of commits, the unit whose data cannot be read fails, the others are carried out, none is fatal."""
+    broken, whole = samples.session(), samples.session()
+    async with opened(path, OLD) as store:
+        await put(store, broken.id, a=VALUE)
+    failures: list[StoreFailed] = []
+    async with opened(path, NEW) as store:
+        await put(store, whole.id, a=b"fine")
+        journal = Journal(store, ManualClock(), lambda session: session, lambda _: None, failures.append)
+        waiting = [journal.submit(Reads(session.id)) for session in (whole, broken, whole)]
+        before, refused, after = await asyncio.gather(*waiting, return_exceptions=True)
+        await journal.close()
+        assert not isinstance(before, BaseException)
+        assert before.result == {"a": b"fine"}
+        assert isinstance(refused, DataUnreadable)
+        assert not isinstance(after, BaseException)
+        assert after.result == {"a": b"fine", "seen": b"yes"}
+    assert failures == []
+    async with opened(path, OLD) as store:
+        assert await store.data(broken.id) == {"a": VALUE}
+
+
+async def test_an_ending_drops_data_that_nobody_can_read(path: Path) -> None:
+    """A session whose data cannot be read is ended like any other, and its data go with it."""
+    session = samples.session()
+    async with opened(path, OLD) as store, store.transaction() as transaction:
+        await transaction.write(Changes(sessions={session.id: session}, data={session.id: {"a": VALUE}}))
+    async with opened(path, NEW) as store:
+        ended = samples.session(id=session.id, ending=samples.ending(session.created))
+        async with store.transaction() as transaction:
+            assert dict(await transaction.sessions([session.id])) == {session.id: session}
+            await transaction.write(Changes(sessions={session.id: ended}))
+        assert await store.data(session.id) == {}
+
+
+async def test_keys_are_made_beside_our_own_database_only(path: Path) -> None:
+    """The cipher is asked for once the file is known to be ours: keys that cannot be had leave it as it was."""
+
+    def no_keys() -> DataCipher:
+        raise BadKeyFile("no keys here")
+
+    async with opened(path, OLD) as store:
+        await put(store, samples.session_id(), a=VALUE)
+    before = fingerprint(path.parent)
+    with pytest.raises(BadKeyFile):
+        await SqliteStore.open(path, no_keys)
+    assert fingerprint(path.parent) == before
+    async with opened(path, OLD):
+        pass

@@ -1,0 +1,83 @@
+"""How SQLite carries out the statements that must stay cheap however much history there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sessiond.domain.session import SessionState
+from sessiond.store import Changes, SessionQuery
+from sessiond.stores.sqlite import _STATE_CONDITIONS, SqliteStore
+from sessiond.stores.statements import load_statements
+from tests.contracts import samples
+from tests.support.clock import START
+
+BOTH = pytest.mark.parametrize("analyzed", [False, True], ids=["as it comes", "with statistics"])
+
+
+async def plan(store: SqliteStore, name: str, conditions: str = "") -> list[str]:
+    """How SQLite carries out a statement, step by step."""
+    statement = load_statements()[name]
+    if conditions:
+        statement = statement.fill(conditions=conditions)
+    rows = await store._all(f"EXPLAIN QUERY PLAN {statement.sql}", (None,) * len(statement.names))
+    return [row["detail"] for row in rows]
+
+
+async def fill(store: SqliteStore, analyzed: bool) -> None:
+    """Some subjects with much history and few live sessions; with statistics of them for the planner, where asked."""
+    live = [samples.session(subject=f"subject-{number}") for number in range(20)]
+    ended = [
+        samples.session(subject=f"subject-{number % 20}", ending=samples.ending(START + number))
+        for number in range(400)
+    ]
+    async with store.transaction() as transaction:
+        await transaction.write(Changes(sessions={session.id: session for session in (*live, *ended)}))
+    if analyzed:
+        await store._db.execute("ANALYZE")
+    query = SessionQuery("default", START, subject="subject-7")
+    assert await store.sessions(query) == [live[7]]
+
+
+@BOTH
+async def test_live_sessions_are_found_by_index(tmp_path: Path, analyzed: bool) -> None:
+    """A subject's live sessions are found without walking its history: all three terms are looked up in the index."""
+    store = await SqliteStore.open(tmp_path / "sessiond.db")
+    try:
+        await fill(store, analyzed)
+        found = "SEARCH sessions USING INDEX sessions_by_subject (application=? AND subject=? AND ended_at=?)"
+        assert await plan(store, "live_sessions") == [found]
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("before", ["", " AND session_id < :before"], ids=["first page", "later page"])
+@pytest.mark.parametrize("subject", ["", " AND subject = :subject"], ids=["of all", "of a subject"])
+@BOTH
+async def test_listing_live_sessions_sorts_nothing(tmp_path: Path, subject: str, before: str, analyzed: bool) -> None:
+    """Live sessions are listed newest first in the order of an index, from where the page before ended."""
+    store = await SqliteStore.open(tmp_path / "sessiond.db")
+    try:
+        await fill(store, analyzed)
+        steps = await plan(store, "list_sessions", _STATE_CONDITIONS[SessionState.ACTIVE] + subject + before)
+    finally:
+        await store.close()
+    place = " AND session_id<?" if before else ""
+    if subject:
+        found = f"sessions_by_subject (application=? AND subject=? AND ended_at=?{place})"
+    else:
+        found = f"sessions_live (application=?{place})"
+    assert steps == [f"SEARCH sessions USING INDEX {found}"]
+
+
+@pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "forget_answers"])
+async def test_upkeep_walks_an_index(tmp_path: Path, name: str) -> None:
+    """What is due, prunable or to be forgotten is found in the order of an index, without a sort or a whole table."""
+    store = await SqliteStore.open(tmp_path / "sessiond.db")
+    try:
+        steps = await plan(store, name)
+    finally:
+        await store.close()
+    assert steps
+    assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP"))]

@@ -1,0 +1,147 @@
+"""`check-config`, of the server and of the operator's tool alike: what is told, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from sessiond import cli, sessionctl
+from sessiond.config import BadConfig, load_config
+
+GOOD = "[applications.shop]\n"
+WEAK = '[server]\nallow_remote_plaintext = true\n\n[applications.shop]\nidle_timeout = "40m"\n'
+INHERITED = """[applications.shop]
+preset = "nist-aal1"
+remember_idle_timeout = "7d"
+remember_absolute_timeout = "30d"
+"""
+BROKEN = '[applications.shop]\nidle_timout = "40m"\nabsolute_timeout = "soon"\n'
+
+
+@pytest.fixture(params=[cli.main, sessionctl.main], ids=["sessiond", "sessionctl"])
+def tool(request: pytest.FixtureRequest) -> click.Command:
+    """Each of the two commands in turn."""
+    command: click.Command = request.param
+    return command
+
+
+def checked(tool: click.Command, path: Path, text: str, *options: str) -> Result:
+    """The check of a file with this text."""
+    path.write_text(text, encoding="utf-8")
+    return CliRunner().invoke(tool, ["check-config", *options, str(path)])
+
+
+def test_a_good_file(tool: click.Command, tmp_path: Path) -> None:
+    """A file that keeps to the guidance is said to, passes --strict, and is no finding for machines."""
+    path = tmp_path / "s.toml"
+    for options in ((), ("--strict",)):
+        result = checked(tool, path, GOOD, *options)
+        assert (result.exit_code, result.stdout) == (0, f"{path}: can be used; keeps to the guidance\n")
+    machine = checked(tool, path, GOOD, "--json", "--strict")
+    assert (machine.exit_code, machine.stdout) == (0, "")
+
+
+def test_departures_are_told_and_pass(tool: click.Command, tmp_path: Path) -> None:
+    """Each departure is a line with its place, key, message and source; the file can be used, so the exit code is 0."""
+    path = tmp_path / "s.toml"
+    result = checked(tool, path, WEAK)
+    assert result.exit_code == 0
+    authority, shop, summary = result.stdout.splitlines()
+    assert authority.startswith(f"{path}:2: server.allow_remote_plaintext: ")
+    assert authority.endswith("[NIST SP 800-63B-4 section 5.1]")
+    assert shop.startswith(f"{path}:5: applications.shop.idle_timeout: 40m without activity; 15 to 30 minutes")
+    assert shop.endswith("[OWASP Session Management Cheat Sheet, Session Expiration]")
+    assert summary == f"{path}: can be used; 2 departures from the guidance"
+    assert "\x1b" not in result.output
+
+
+def test_a_preset_is_an_origin_too(tool: click.Command, tmp_path: Path) -> None:
+    """A departure that the preset brought along names the preset in place of a line."""
+    lines = checked(tool, tmp_path / "s.toml", INHERITED).stdout.splitlines()
+    assert [line for line in lines if line.startswith("preset nist-aal1: applications.shop.idle_timeout: ")]
+
+
+def test_strict_does_not_let_departures_pass(tool: click.Command, tmp_path: Path) -> None:
+    """With --strict the same departures end in exit code 1, for people and for machines."""
+    path = tmp_path / "s.toml"
+    assert checked(tool, path, WEAK, "--strict").stdout == checked(tool, path, WEAK).stdout
+    assert checked(tool, path, WEAK, "--strict").exit_code == 1
+    assert checked(tool, path, WEAK, "--strict", "--json").exit_code == 1
+
+
+def test_departures_for_machines(tool: click.Command, tmp_path: Path) -> None:
+    """With --json each departure is an object on a line of its own."""
+    path = tmp_path / "s.toml"
+    result = checked(tool, path, WEAK, "--json")
+    _, shop = [json.loads(line) for line in result.stdout.splitlines()]
+    assert shop.pop("message").startswith("40m without activity")
+    assert shop == {
+        "kind": "departure",
+        "application": "shop",
+        "key": "idle_timeout",
+        "origin": f"{path}:5",
+        "source": "OWASP Session Management Cheat Sheet, Session Expiration",
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("--strict",)], ids=["plain", "strict"])
+def test_problems_are_told_and_do_not_pass(tool: click.Command, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A file that cannot be used is exit code 2, with every problem on a line of its own, as `serve` tells it."""
+    path = tmp_path / "s.toml"
+    result = checked(tool, path, BROKEN, *options)
+    assert result.exit_code == 2
+    *problems, summary = result.stdout.splitlines()
+    with pytest.raises(BadConfig) as refusal:
+        load_config(path)
+    assert problems == str(refusal.value).splitlines()
+    assert len(problems) == 2
+    assert summary == f"{path}: cannot be used: 2 problems"
+
+
+def test_problems_for_machines(tool: click.Command, tmp_path: Path) -> None:
+    """With --json each problem is an object on a line of its own."""
+    path = tmp_path / "s.toml"
+    result = checked(tool, path, BROKEN, "--json")
+    assert result.exit_code == 2
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [item["kind"] for item in found] == ["problem", "problem"]
+    assert found[1]["message"].startswith(f"{path}:2: applications.shop.idle_timout: no such key")
+
+
+def test_a_file_cannot_command_a_terminal(tool: click.Command, tmp_path: Path) -> None:
+    """Control characters of a file are shown as escapes."""
+    result = checked(tool, tmp_path / "s.toml", '[applications."\\u001b[2J"]\nidle_timeout = "40m"\n')
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
+
+
+def test_the_file_is_the_one_that_serve_reads(
+    tool: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without FILE it is ./sessiond.toml; one that is not there is a problem, not a passed check."""
+    monkeypatch.chdir(tmp_path)
+    missing = CliRunner().invoke(tool, ["check-config"])
+    assert (missing.exit_code, missing.stdout.splitlines()[0]) == (
+        2,
+        "sessiond.toml: cannot be read: No such file or directory",
+    )
+    Path("sessiond.toml").write_text(GOOD, encoding="utf-8")
+    assert CliRunner().invoke(tool, ["check-config", "--strict"]).exit_code == 0
+
+
+def test_the_example_keeps_to_the_guidance(tool: click.Command) -> None:
+    """The configuration that operators are given to copy passes the strict check."""
+    example = Path(__file__).parents[1] / "deploy" / "sessiond.toml"
+    assert CliRunner().invoke(tool, ["check-config", "--strict", str(example)]).exit_code == 0
+
+
+def test_the_option_for_machines_may_stand_before_the_command(tmp_path: Path) -> None:
+    """`sessionctl --json check-config` is the same as `sessionctl check-config --json`."""
+    path = tmp_path / "s.toml"
+    after = checked(sessionctl.main, path, WEAK, "--json")
+    before = CliRunner().invoke(sessionctl.main, ["--json", "check-config", str(path)])
+    assert before.stdout == after.stdout

@@ -1,0 +1,284 @@
+"""Companion and CSRF tokens: what they are bound to, when they die, and what a request is told it needs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from sessiond.companions import (
+    Companion,
+    csrf_token,
+    csrf_token_matches,
+    csrf_token_of,
+    issue_companion,
+    open_companion,
+)
+from sessiond.domain.requirements import RequirementKind, Requirements
+from sessiond.domain.values import Authentication, Instant, Millis, SessionId
+from sessiond.needed import Needed, unmet
+from sessiond.tokens import KEY_BYTES, KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
+from tests.contracts import samples
+from tests.support.clock import START
+
+KEYS = [bytes([number]) * KEY_BYTES for number in range(1, 4)]
+RING = KeyRing(KEYS[:1])
+SECRET, ROLLED = bytes(range(16)), bytes(range(16, 32))
+SESSION, OTHER = samples.session_id(), samples.session_id()
+EXPIRES = Instant(START + 1_000)
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def opened(session: SessionId = SESSION, secret: bytes = SECRET, generation: int = 0) -> OpenedToken:
+    """An opened token of that session, secret and generation."""
+    return RING.open(RING.seal(session, generation, secret).reveal())
+
+
+def companion(of: OpenedToken | None = None, purpose: str = "pay", ring: KeyRing = RING) -> Companion:
+    """A companion token as it comes back from the client."""
+    back = open_companion(ring, issue_companion(ring, of or opened(), purpose, EXPIRES).reveal())
+    assert back is not None
+    return back
+
+
+# Companion tokens
+
+
+def test_a_companion_comes_back() -> None:
+    """A companion token says whose it is, until when and for what, and belongs to the token it was issued to."""
+    back = companion()
+    assert (back.session_id, back.expires) == (SESSION, EXPIRES)
+    assert back.is_for("pay")
+    assert back.belongs_to(opened())
+
+
+@pytest.mark.parametrize("purpose", ["", "Pay", "pay ", "payday", "ämter"])
+def test_a_companion_is_for_one_purpose(purpose: str) -> None:
+    """A companion token is for the purpose it was issued for and no other, whatever characters a purpose has."""
+    assert not companion().is_for(purpose)
+    assert companion(purpose=purpose).is_for(purpose)
+
+
+def test_a_companion_outlives_renewals() -> None:
+    """A renewed token has the same secret, so that its companion tokens still belong to it."""
+    assert companion().belongs_to(opened(generation=7))
+
+
+def test_a_companion_dies_at_a_roll() -> None:
+    """After a roll, which takes another secret, a companion token belongs to the session's token no more."""
+    assert not companion().belongs_to(opened(secret=ROLLED))
+
+
+def test_a_companion_is_of_one_session() -> None:
+    """A companion token belongs to no other session, not even one of the same secret."""
+    assert not companion().belongs_to(opened(OTHER))
+    assert not companion().belongs_to(opened(OTHER, ROLLED))
+
+
+def test_a_changed_companion_is_none() -> None:
+    """Whatever single character of a companion token is changed to whatever other, it is none of ours."""
+    text = issue_companion(RING, opened(), "pay", EXPIRES).reveal()
+    for position in range(len(text)):
+        for character in ALPHABET + "=+/ \0é":
+            if character != text[position]:
+                assert open_companion(RING, text[:position] + character + text[position + 1 :]) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "A" * 95, "A" * 96, "A" * 97, "é" * 96, "\ud800" * 96, "A" * 1_000_000])
+def test_what_was_never_issued_is_none(text: str) -> None:
+    """What was never issued as a companion token is none, and raises nothing."""
+    assert open_companion(RING, text) is None
+
+
+def test_a_companion_is_no_other_secret() -> None:
+    """A session token or bytes sealed for another purpose are no companion token, and a companion no session token."""
+    issued = issue_companion(RING, opened(), "pay", EXPIRES).reveal()
+    assert open_companion(RING, RING.seal(SESSION, 0, SECRET).reveal()) is None
+    assert open_companion(RING, RING.seal_bytes(bytes(56), b"sessiond/ticket/v1").reveal()) is None
+    with pytest.raises(TokenMalformed):
+        RING.open(issued)
+
+
+def test_a_companion_under_a_rotated_key() -> None:
+    """A companion token opens under an older key of the ring, and under none once the key has left the ring."""
+    text = issue_companion(RING, opened(), "pay", EXPIRES).reveal()
+    back = open_companion(KeyRing([KEYS[1], KEYS[0]]), text)
+    assert back is not None
+    assert back.belongs_to(opened())
+    assert open_companion(KeyRing(KEYS[1:]), text) is None
+
+
+def test_a_companion_shows_nothing() -> None:
+    """Neither the companion token nor what it opened to shows what binds it to the secret, or its purpose."""
+    shown = f"{issue_companion(RING, opened(), 'pay', EXPIRES)!r} {companion()!r}"
+    assert repr(opened().bind(b"companion")[:16]) not in shown
+    assert "binding" not in shown
+    assert "purpose" not in shown
+
+
+# CSRF tokens
+
+
+def test_the_csrf_token_is_the_same_until_the_next_roll() -> None:
+    """A session's CSRF token is 43 characters of base64url and survives every renewal of the session's token."""
+    token = csrf_token(opened())
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token.reveal())
+    assert token == csrf_token(opened(generation=9)) == csrf_token_of(SESSION, SECRET)
+    assert csrf_token_matches(opened(generation=9), token.reveal())
+
+
+@pytest.mark.parametrize(("session", "secret"), [(SESSION, ROLLED), (OTHER, SECRET), (OTHER, ROLLED)])
+def test_the_csrf_token_of_another_session_or_secret(session: SessionId, secret: bytes) -> None:
+    """After a roll, and for another session, the CSRF token is another and does not match."""
+    assert csrf_token(opened(session, secret)) != csrf_token(opened())
+    assert not csrf_token_matches(opened(session, secret), csrf_token(opened()).reveal())
+
+
+@pytest.mark.parametrize("change", ["", "x", "{}=", "{} ", "é{}", "é" * 43, "\ud800" * 43, "A" * 43, "{}{}"])
+def test_other_text_is_no_csrf_token(change: str) -> None:
+    """Nothing but the exact text matches, and no text raises."""
+    assert not csrf_token_matches(opened(), change.replace("{}", csrf_token(opened()).reveal()))
+
+
+def test_the_csrf_token_needs_no_key() -> None:
+    """The CSRF token depends on the session's secret, not on the key: rotating keys changes no page."""
+    other = KeyRing(KEYS[1:2])
+    assert csrf_token(other.open(other.seal(SESSION, 0, SECRET).reveal())) == csrf_token(opened())
+
+
+def test_what_is_derived_is_told_apart() -> None:
+    """Each label, session and secret gives 32 other bytes, none of which hold the secret."""
+    given = {
+        bind(secret, session, label)
+        for secret in (SECRET, ROLLED)
+        for session in (SESSION, OTHER)
+        for label in (b"csrf", b"companion", b"")
+    }
+    assert len(given) == 12
+    assert {len(bound) for bound in given} == {32}
+    assert not any(SECRET in bound for bound in given)
+    assert opened().bind(b"csrf") == bind(SECRET, SESSION, b"csrf")
+
+
+# Sealing of other lengths
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 36, 54, 55, 56])
+def test_bytes_of_any_length_are_sealed(length: int) -> None:
+    """Bytes of any length open as they were sealed, for their purpose and length alone."""
+    plain = bytes(range(length))
+    text = RING.seal_bytes(plain, b"one").reveal()
+    assert RING.open_bytes(text, b"one", length) == plain
+    with pytest.raises(TokenForged):
+        RING.open_bytes(text, b"two", length)
+    for other in (length - 1, length + 1):
+        with pytest.raises(TokenMalformed):
+            RING.open_bytes(text, b"one", other)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_sealed_bytes_have_one_spelling(length: int) -> None:
+    """Whatever other last character a sealed text has, it does not open, though it may decode to the same bytes."""
+    text = RING.seal_bytes(bytes(length), b"one").reveal()
+    for character in ALPHABET:
+        if character != text[-1]:
+            with pytest.raises((TokenMalformed, TokenForged)):
+                RING.open_bytes(text[:-1] + character, b"one", length)
+
+
+# What a request needs
+
+
+def missing(needed: Needed, of: OpenedToken | None = None, after: int = 0, **fields: Any) -> list[RequirementKind]:
+    """What a request lacks, so many milliseconds after the start."""
+    session = samples.session(id=SESSION, **fields)
+    return [one.kind for one in unmet(RING, of or opened(), session, needed, Instant(START + after))]
+
+
+def pay(token: Token | None = None, purpose: str = "pay") -> Needed:
+    """The need of a companion token, and the one presented."""
+    return Needed(companion=(purpose, token or issue_companion(RING, opened(), "pay", EXPIRES)))
+
+
+def test_nothing_needed() -> None:
+    """A request that needs nothing lacks nothing."""
+    assert missing(Needed()) == []
+    assert Needed().foreign_companion(RING, opened()) is None
+
+
+@pytest.mark.parametrize(("after", "good"), [(0, True), (999, True), (1_000, False), (1_001, False)])
+def test_a_companion_expires(after: int, good: bool) -> None:
+    """A companion token is good up to one millisecond before its expiry."""
+    assert missing(pay(), after=after) == ([] if good else [RequirementKind.COMPANION_TOKEN])
+
+
+@pytest.mark.parametrize(
+    ("needed", "of"),
+    [
+        (pay(Token("")), opened()),
+        (pay(Token("é" * 96)), opened()),
+        (pay(RING.seal(SESSION, 0, SECRET)), opened()),
+        (pay(purpose="delete"), opened()),
+        (pay(), opened(secret=ROLLED)),
+        (pay(), opened(OTHER)),
+    ],
+)
+def test_a_companion_that_is_not_good_enough(needed: Needed, of: OpenedToken) -> None:
+    """A companion token that is missing, none of ours, for another purpose, rolled away or another's does not do."""
+    assert missing(needed, of) == [RequirementKind.COMPANION_TOKEN]
+
+
+def test_a_companion_of_another_session_is_foreign() -> None:
+    """A companion token of another session is told apart, with the session it is of."""
+    foreign = pay().foreign_companion(RING, opened(OTHER))
+    assert foreign is not None
+    assert (foreign.session_id, foreign.expires) == (SESSION, EXPIRES)
+
+
+@pytest.mark.parametrize(
+    ("needed", "of"),
+    [
+        (pay(), opened()),
+        (pay(purpose="delete"), opened()),
+        (pay(), opened(secret=ROLLED)),
+        (pay(Token("")), opened()),
+        (pay(Token("A" * 96)), opened()),
+        (pay(RING.seal(OTHER, 0, SECRET)), opened()),
+    ],
+)
+def test_a_stale_companion_is_not_foreign(needed: Needed, of: OpenedToken) -> None:
+    """A companion token that is the session's own or none of ours is not another session's, however useless it is."""
+    assert needed.foreign_companion(RING, of) is None
+
+
+@pytest.mark.parametrize(
+    ("presented", "good"),
+    [(csrf_token(opened()), True), (csrf_token(opened(OTHER)), False), (Token(""), False), (Token("é"), False)],
+)
+def test_a_csrf_token_that_is_needed(presented: Token, good: bool) -> None:
+    """Where a CSRF token is needed only the session's own does."""
+    assert missing(Needed(csrf=presented)) == ([] if good else [RequirementKind.CSRF_TOKEN])
+
+
+def test_all_that_is_missing_is_told_together() -> None:
+    """A request is told of everything it lacks at once, and of what would help; no remedy holds a secret."""
+    needed = Needed(Requirements(2, Millis(10)), ("pay", Token("wrong-companion")), Token("wrong-csrf"))
+    session = samples.session(id=SESSION, authentication=Authentication(1, ("pwd",), START))
+    told = unmet(RING, opened(), session, needed, Instant(START + 10))
+    assert [one.kind for one in told] == [
+        RequirementKind.LEVEL,
+        RequirementKind.AUTHENTICATION_AGE,
+        RequirementKind.COMPANION_TOKEN,
+        RequirementKind.CSRF_TOKEN,
+    ]
+    assert all(one.remedy for one in told)
+    assert not any("wrong" in one.remedy for one in told)
+    assert "wrong" not in repr(needed)
+
+
+def test_the_session_shows_what_counts() -> None:
+    """Level and age are checked against the authentication that the session shows."""
+    fresh = Authentication(2, ("pwd", "otp"), START)
+    assert missing(Needed(Requirements(2, Millis(10))), after=9, authentication=fresh) == []
+    assert missing(Needed(Requirements(1)), authentication=None) == [RequirementKind.LEVEL]
