@@ -267,31 +267,37 @@ async def test_a_unix_socket_is_a_target(kind: type[AsyncClient] | type[Client],
 
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_nobody_there_is_unavailable(kind: type[AsyncClient] | type[Client]) -> None:
-    """Where nobody listens, a call that may be repeated and one that may not both end as Unavailable."""
+    """Where nobody listens, a question and a change both end as Unavailable, repeated or not."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: refused, and nobody else takes the port
-        async with Either(kind, f"127.0.0.1:{unused.getsockname()[1]}") as client:
-            for call in (client.create, client.authority):
-                with pytest.raises(Unavailable):
-                    await call()
+        for safe_retries in (True, False):
+            async with Either(
+                kind, f"127.0.0.1:{unused.getsockname()[1]}", safe_retries=safe_retries, timeout=60
+            ) as client:
+                for call in (client.create, client.authority):
+                    with pytest.raises(Unavailable):
+                        await call()
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_what_may_be_repeated_is(kind: type[AsyncClient] | type[Client], app: App) -> None:
-    """A validation whose connection breaks under it is asked again; the caller does not notice."""
-    async with Either(kind, app.address) as direct:
-        created = await direct.create(subject="ada")
+    """A call whose connection breaks under it is made again, a change once in effect; the caller does not notice."""
     relay = Swallowing(app.address, connections=2)
     async with relay.running() as target, Either(kind, target) as client:
+        created = await client.create(subject="ada")
+        assert len(await client.all("list", subject="ada")) == 1
+    assert relay.breaks == 2
+    relay = Swallowing(app.address, connections=2)
+    async with relay.running() as target, Either(kind, target, safe_retries=False) as client:
         assert (await client.validate(created.token)).valid
     assert relay.breaks == 2
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_what_may_not_be_repeated_is_not(kind: type[AsyncClient] | type[Client], app: App) -> None:
-    """An opening whose connection breaks under it is Unavailable: nobody knows whether it took place."""
+    """Without safe retries an opening whose connection breaks is Unavailable: nobody knows whether it took place."""
     relay = Swallowing(app.address, connections=1)
-    async with relay.running() as target, Either(kind, target) as client:
+    async with relay.running() as target, Either(kind, target, safe_retries=False) as client:
         with pytest.raises(Unavailable):
             await client.create(subject="ada")
         assert await client.all("list", subject="ada") == []

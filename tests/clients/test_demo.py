@@ -12,7 +12,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{70}")
 
 
 def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """`python -m demo` ends well, shows steps and events, no token and no colour, and removes what it made."""
+    """`python -m demo` ends well, shows steps, alarms and reactions, no token, no colour, and removes what it made."""
     result = subprocess.run(
         [sys.executable, "-m", "demo"],
         cwd=ROOT,
@@ -23,8 +23,8 @@ def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> N
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "HIJACK_SUSPECTED" in result.stdout
-    assert "REPLAYED" in result.stdout
+    for word in ("REPLAYED", "HIJACK_SUSPECTED", "reaction REVOKE_SESSION", "INSUFFICIENT", "SOURCE_LOCKED"):
+        assert word in result.stdout
     assert "\x1b" not in result.stdout
     assert not TOKEN.search(result.stdout + result.stderr)
     assert list(tmp_path.iterdir()) == []

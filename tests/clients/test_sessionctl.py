@@ -8,17 +8,15 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from structlog.testing import capture_logs
+from click.testing import CliRunner
 
 from sessiond.app import App
 from sessiond.sessionctl import main
-from sessiond_client import AsyncClient, Created
+from tests.clients.operator import Operator
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 
@@ -29,56 +27,11 @@ preset = "owasp-low"
 NOBODY = "01a1ffcf-d799-7113-b468-5af8f30eb242"
 
 
-class Operator:
-    """Somebody at the command line, who remembers every token and everything that was shown."""
-
-    def __init__(self, target: str, client: AsyncClient) -> None:
-        self.target = target
-        self.client = client
-        self.tokens: list[str] = []
-        self.shown = ""
-
-    async def open(self, subject: str = "ada", **more: Any) -> Created:
-        """A session, opened by the application."""
-        created = await self.client.create(subject=subject, **more)
-        self.tokens.append(created.token.reveal())
-        return created
-
-    async def type(self, *arguments: str, stdin: str = "") -> Result:
-        """Run a command; standard input is no terminal."""
-        command = ["--target", self.target, "--application", "shop", *arguments]
-        result = await asyncio.to_thread(CliRunner().invoke, main, command, input=stdin)
-        self.shown += result.output
-        return result
-
-    async def json(self, *arguments: str, stdin: str = "") -> list[dict[str, Any]]:
-        """Run a command with --json; the objects, one a line."""
-        result = await self.type(*arguments, "--json", stdin=stdin)
-        assert result.stderr == ""
-        return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def log_apart() -> Iterator[None]:
-    """CliRunner takes standard output over for the whole process; the authority's log must not get into it."""
-    with capture_logs():
-        yield
-
-
 @pytest.fixture
 async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
     """An authority with an application `shop`."""
     async with serving(config_for(tmp_path, CONFIG), clock) as app:
         yield app
-
-
-@pytest.fixture
-async def operator(app: App) -> AsyncIterator[Operator]:
-    """An operator; whatever the test does, no token may have been shown that was not asked for."""
-    async with AsyncClient(app.address, application="shop") as client:
-        operator = Operator(app.address, client)
-        yield operator
-    assert not [token for token in operator.tokens if token in operator.shown]
 
 
 async def test_create_gives_the_token_only_where_asked(operator: Operator) -> None:
@@ -108,7 +61,7 @@ async def test_validate_reads_standard_input_and_tells_by_its_exit_code(operator
     assert (bad.exit_code, "MALFORMED" in bad.stdout) == (3, True)
     await operator.client.revoke(token=created.token)
     (ended,) = await operator.json("validate", stdin=created.token.reveal())
-    assert ended == {"verdict": "REVOKED", "next_step": "DISCARD_TOKEN", "session": None, "signals": []}
+    assert ended == {"verdict": "REVOKED", "next_step": "DISCARD_TOKEN", "session": None, "signals": [], "unmet": []}
 
 
 async def test_validate_is_only_a_look_unless_told(operator: Operator, clock: ManualClock) -> None:
@@ -152,6 +105,10 @@ async def test_a_renewed_token_is_not_shown(operator: Operator, clock: ManualClo
         ("list", "--limit"),
         ("list", "--state"),
         ("watch", "--type"),
+        ("locks",),
+        ("report", "--session-id"),
+        ("validate", "--max-age"),
+        ("check-config", "--strict", "file"),
     ],
     ids=" ".join,
 )
@@ -313,6 +270,11 @@ def test_no_answer_is_told_with_the_remedy() -> None:
         ("create", "--level", "2"),
         ("create", "--data", "novalue"),
         ("data", "get", NOBODY, "--raw"),
+        ("locks", "clear"),
+        ("report", "--session-id", NOBODY),
+        ("report", "--reason", "odd"),
+        ("validate", "--max-age", "soon"),
+        ("validate", "--min-level", "4"),
     ],
     ids=" ".join,
 )

@@ -22,6 +22,12 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     return [(item.name, item.kind, item.default) for item in inspect.signature(function).parameters.values()]
 
 
+def test_both_are_made_in_the_same_way() -> None:
+    """Async and sync take the same parameters, and retry safely unless told otherwise."""
+    assert parameters(AsyncClient) == parameters(Client)
+    assert inspect.signature(Client).parameters["safe_retries"].default is True
+
+
 @pytest.mark.parametrize(("one", "other"), [(AsyncClient, Client), (AsyncEvents, Events)])
 def test_the_same_surface(one: type, other: type) -> None:
     """Async and sync have the same public names, with the same parameters."""
@@ -38,6 +44,8 @@ def test_the_whole_surface_is_there_and_told(kind: type) -> None:
     calls = {
         *("create", "validate", "validate_many", "authenticate", "roll", "refresh", "revoke", "revoke_all"),
         *("get", "list", "list_page", "get_data", "update_data", "activity", "activity_page", "authority"),
+        *("issue_companion_token", "report_signal"),
+        *("list_source_locks", "list_source_locks_page", "clear_source_lock"),
     }
     assert surface(kind).keys() == calls | {"events", "close", "target", "application"}
     for name in calls:

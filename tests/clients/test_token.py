@@ -12,7 +12,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sessiond_client import ClientContext, Created, Question, Session, SessionState, Token
+from sessiond_client import (
+    ClientContext,
+    ConcurrencyLimit,
+    ConcurrencyLimitReached,
+    CookieDirectives,
+    Created,
+    Question,
+    Requirements,
+    Session,
+    SessionState,
+    Token,
+)
 
 SECRET = "kQ3vX0canary0canary0canary0canary0canary0canary0canary0canary0canary0A"
 
@@ -29,12 +40,26 @@ def created() -> Created:
         last_active_time=moment,
         idle_expire_time=None,
         absolute_expire_time=None,
+        login_expire_time=None,
+        persistent=False,
         authentication=None,
+        elevation_expire_time=None,
         client=ClientContext(),
         data_version=0,
         ending=None,
     )
-    return Created(session=session, token=Token(SECRET), revision=1)
+    return Created(
+        session=session,
+        token=Token(SECRET),
+        csrf_token=Token(SECRET),
+        cookies=CookieDirectives(set_cookie=(Token(f"id={SECRET}"),)),
+        evicted_session_ids=(),
+        revision=1,
+    )
+
+
+def limit() -> ConcurrencyLimit:
+    return ConcurrencyLimit(max_sessions=1, live_sessions=(), ticket=Token(SECRET), ticket_expire_time=None)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +74,10 @@ def created() -> Created:
         repr([Token(SECRET)]),
         repr(created()),
         repr(Question(SECRET)),
+        repr(Requirements(companion=("pay", SECRET), csrf=SECRET)),
+        repr(Question(SECRET, requirements=Requirements(companion=("pay", SECRET), csrf=SECRET))),
+        f"{created().cookies} {created().cookies!r}",
+        f"{limit()} {ConcurrencyLimitReached(limit())} {ConcurrencyLimitReached(limit())!r}",
         repr(dataclasses.asdict(created())),
     ],
 )

@@ -11,21 +11,33 @@ each as a denial. Tokens are `Token`s, which show themselves only when asked to.
 from sessiond_client.aio import AsyncClient, AsyncEvents
 from sessiond_client.answers import (
     Authority,
+    CompanionIssued,
     Created,
     Data,
     DataUpdated,
     Found,
+    LockCleared,
     Page,
-    Question,
     Refreshed,
     Revoked,
     RevokedAll,
     Rolled,
+    SignalReported,
     Validation,
 )
-from sessiond_client.enums import CauseKind, EventType, NextStep, SessionState, SignalType, Verdict
+from sessiond_client.enums import (
+    CauseKind,
+    EventType,
+    NextStep,
+    Reaction,
+    RequirementKind,
+    SessionState,
+    SignalType,
+    Verdict,
+)
 from sessiond_client.errors import (
     Cancelled,
+    ConcurrencyLimitReached,
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
@@ -41,6 +53,7 @@ from sessiond_client.errors import (
     Unavailable,
     Violation,
 )
+from sessiond_client.questions import NOT_REQUIRED, NotRequired, Question, Requirements
 from sessiond_client.subscription import EventQuery
 from sessiond_client.sync import Client, Events
 from sessiond_client.tokens import Token
@@ -50,11 +63,17 @@ from sessiond_client.values import (
     Cause,
     Checkpoint,
     ClientContext,
+    ConcurrencyLimit,
+    CookieDirectives,
+    CookieRules,
     Ending,
     Event,
+    GuessLimits,
     Policy,
     Session,
     Signal,
+    SourceLock,
+    UnmetRequirement,
 )
 
 __all__ = [
@@ -71,34 +90,50 @@ __all__ = [
     "Cause",
     "Checkpoint",
     "ClientContext",
+    "ConcurrencyLimit",
+    "CookieDirectives",
+    "CookieRules",
     "Ending",
     "Event",
+    "GuessLimits",
     "Policy",
-    "Question",
     "Session",
     "Signal",
+    "SourceLock",
+    "UnmetRequirement",
+    # Questions
+    "NOT_REQUIRED",
+    "NotRequired",
+    "Question",
+    "Requirements",
     # Answers
     "Authority",
+    "CompanionIssued",
     "Created",
     "Data",
     "DataUpdated",
     "Found",
+    "LockCleared",
     "Page",
     "Refreshed",
     "Revoked",
     "RevokedAll",
     "Rolled",
+    "SignalReported",
     "Validation",
     # Words
     "CauseKind",
     "EventType",
     "NextStep",
+    "Reaction",
+    "RequirementKind",
     "SessionState",
     "SignalType",
     "Verdict",
     # Errors
     "SessiondError",
     "Cancelled",
+    "ConcurrencyLimitReached",
     "Conflict",
     "DeadlineExceeded",
     "FailedPrecondition",

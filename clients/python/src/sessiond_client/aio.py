@@ -80,11 +80,16 @@ class AsyncClient(Connection):
     get = _unary(calls.get)
     get_data = _unary(calls.get_data)
     update_data = _unary(calls.update_data)
+    issue_companion_token = _unary(calls.issue_companion_token)
+    report_signal = _unary(calls.report_signal)
     authority = _unary(calls.authority)
     list = _pages(calls.list_sessions)
     list_page = _unary(calls.list_sessions)
     activity = _pages(calls.activity)
     activity_page = _unary(calls.activity)
+    list_source_locks = _pages(calls.list_source_locks)
+    list_source_locks_page = _unary(calls.list_source_locks)
+    clear_source_lock = _unary(calls.clear_source_lock)
 
     @overload
     def events(
@@ -117,7 +122,8 @@ class AsyncClient(Connection):
 
     async def _ask(self, call: Call[T]) -> T:
         try:
-            answer = await getattr(self._stub(), call.rpc)(call.request, timeout=self._deadline(call.timeout))
+            request = self._identified(call)
+            answer = await getattr(self._stub(), call.rpc)(request, timeout=self._deadline(call.timeout))
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
         return call.read(answer)

@@ -7,11 +7,14 @@ import inspect
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 from weakref import WeakSet
 
 import grpc
 
-__all__ = ["CHANNEL_OPTIONS", "DEFAULT_TIMEOUT", "REPEATABLE", "Connection", "as_method"]
+from sessiond_client.calls import Call
+
+__all__ = ["DEFAULT_TIMEOUT", "REPEATABLE", "REPEATABLE_WITH_ID", "Connection", "as_method", "channel_options"]
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds a call may take, unless its client or the call itself says otherwise."""
@@ -23,34 +26,56 @@ REPEATABLE = (
     "GetSession",
     "ListSessions",
     "GetSessionData",
+    "IssueCompanionToken",
     "ListActivity",
+    "ListSourceLocks",
     "GetAuthority",
 )
-"""Calls that may be made twice with the effect of one. gRPC itself repeats them where the authority is out of reach.
+"""Calls that may be made twice with the effect of one, whatever they carry.
 
-RevokeSessions is not among them: a repetition would count only the rest, and end sessions opened in between.
+RevokeSession is among them: what has ended stays ended. Where it opens an anonymous session too, it always has an id.
 """
 
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": "sessiond.v1.SessionAuthority", "method": method} for method in REPEATABLE],
-            "retryPolicy": {
-                "maxAttempts": 5,  # over about two seconds: a restart
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2.5,
-                # CANCELLED is what gRPC's server says to a call that comes in while it shuts down. What the caller
-                # itself cancels is not repeated.
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-            },
-        }
-    ]
+REPEATABLE_WITH_ID = (
+    "CreateSession",
+    "AuthenticateSession",
+    "RollSession",
+    "RefreshSession",
+    "RevokeSessions",
+    "UpdateSessionData",
+    "ReportSignal",
+    "ClearSourceLock",
+)
+"""Calls that may be made twice with the effect of one where both carry the same `request_id`."""
+
+_RETRY_POLICY = {
+    "maxAttempts": 5,  # over about two seconds: a restart
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2.5,
+    # CANCELLED is what gRPC's server says to a call that comes in while it shuts down. What the caller itself cancels
+    # is not repeated. DEADLINE_EXCEEDED is not here: the deadline is of all attempts together, so no time is left.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
-CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+
+def channel_options(*, safe_retries: bool) -> tuple[tuple[str, str | int], ...]:
+    """How a channel behaves. gRPC itself repeats a call, with the same bytes and so with the same id.
+
+    It repeats after UNAVAILABLE and CANCELLED, up to four times with growing pauses and within the call's deadline, and
+    only while nothing of an answer has come in: one that breaks off half-way is not asked for again.
+    """
+    methods = (*REPEATABLE, *REPEATABLE_WITH_ID) if safe_retries else REPEATABLE
+    names = [{"service": "sessiond.v1.SessionAuthority", "method": method} for method in methods]
+    config = {"methodConfig": [{"name": names, "retryPolicy": _RETRY_POLICY}]}
+    return (("grpc.service_config", json.dumps(config)), *_CHANNEL_OPTIONS)
+
+
+_CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config_disable_resolution", 1),  # the name service does not get to change what is safe to repeat
+    # gRPC keeps a call's bytes for its repetition, 256 KiB of them unless told otherwise, and does not repeat a longer
+    # one: a large batch. This is more than the longest message that an authority takes.
+    ("grpc.per_rpc_retry_buffer_size", 8 * 1024 * 1024),
     # A quiet stream on a dead connection must be noticed. The authority allows one ping a minute; more often would
     # be answered with GOAWAY (too_many_pings).
     ("grpc.keepalive_time_ms", 60_000),
@@ -73,17 +98,24 @@ class Connection:
         application: str = "",
         timeout: float = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
+        safe_retries: bool = True,
     ) -> None:
         """`target` is `host:port` or `unix:/path`.
 
         `application` is the one that every call is about; empty means `default`. `timeout` is in seconds, for each
         call (for each page of a listing); a stream of events has none. Without `credentials` the channel is
         plaintext: for a Unix socket, for loopback, or behind a proxy that adds TLS.
+
+        `safe_retries`: each changing call carries a `request_id` of its own, so that it too is repeated where the
+        authority is out of reach, with the effect of one; see `channel_options` for what is repeated when. It costs the
+        authority a sealed answer a call, kept for 24 hours. Without it all changing calls but `revoke` are made once,
+        and after `Unavailable` and `Cancelled` nobody knows whether they took place.
         """
         self._target = target
         self._application = application
         self._timeout = timeout
         self._credentials = credentials
+        self._safe_retries = safe_retries
         self._streams: WeakSet[Any] = WeakSet()  # what `close` has to end
 
     def __repr__(self) -> str:
@@ -101,9 +133,22 @@ class Connection:
 
     def _open(self, library: Any) -> Any:
         """A channel of `grpc` or of `grpc.aio`."""
+        options = channel_options(safe_retries=self._safe_retries)
         if self._credentials is None:
-            return library.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-        return library.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+            return library.insecure_channel(self._target, options=options)
+        return library.secure_channel(self._target, self._credentials, options=options)
+
+    def _identified(self, call: Call[Any]) -> Any:
+        """A call's request, with an id where it is a changing one. A caller's own id stays."""
+        request = call.request
+        if call.rpc == "RevokeSession":
+            # gRPC repeats it in any case, and must not open two sessions.
+            wanted = self._safe_retries or request.open_anonymous
+        else:
+            wanted = self._safe_retries and call.rpc in REPEATABLE_WITH_ID
+        if wanted and not request.request_id:
+            request.request_id = str(uuid4())  # from the operating system's randomness: it is a secret
+        return request
 
     def _deadline(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond_client.enums import CauseKind, EventType, NextStep, SessionState, SignalType, Verdict
+from sessiond_client.enums import (
+    CauseKind,
+    EventType,
+    NextStep,
+    Reaction,
+    RequirementKind,
+    SessionState,
+    SignalType,
+    Verdict,
+)
+from sessiond_client.questions import NOT_REQUIRED, Requirements
 from sessiond_client.tokens import Token
 from sessiond_client.values import (
     Application,
     Authentication,
     Cause,
     ClientContext,
+    ConcurrencyLimit,
+    CookieDirectives,
+    CookieRules,
     Ending,
     Event,
+    GuessLimits,
     Policy,
     Session,
     Signal,
+    SourceLock,
+    UnmetRequirement,
 )
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -29,15 +46,24 @@ __all__ = [
     "application",
     "authentication_message",
     "client_message",
+    "concurrency_limit",
+    "cookie_directives",
     "event",
     "event_type_number",
+    "moment_or_none",
     "next_step",
+    "reaction",
     "reference_message",
+    "requirements_message",
+    "secret_text",
     "session",
     "signal",
+    "source_lock",
+    "span_message",
     "state_number",
     "timestamp_message",
     "token_or_none",
+    "unmet_requirement",
     "verdict",
 ]
 
@@ -62,6 +88,8 @@ _state = _reader(SessionState, pb.SessionState, "SESSION_STATE_")
 _cause_kind = _reader(CauseKind, pb.CauseKind, "CAUSE_KIND_")
 _signal_type = _reader(SignalType, pb.SignalType, "SIGNAL_TYPE_")
 _event_type = _reader(EventType, pb.EventType, "EVENT_TYPE_")
+_requirement_kind = _reader(RequirementKind, pb.RequirementKind, "REQUIREMENT_KIND_")
+reaction = _reader(Reaction, pb.Reaction, "REACTION_")
 _STATE_NUMBERS = _numbers(SessionState, pb.SessionState, "SESSION_STATE_")
 _EVENT_TYPE_NUMBERS = _numbers(EventType, pb.EventType, "EVENT_TYPE_")
 
@@ -89,6 +117,35 @@ def timestamp_message(moment: datetime | None) -> Timestamp | None:
         raise ValueError("a time needs a time zone: use an aware datetime")
     message = Timestamp()
     message.FromDatetime(moment)
+    return message
+
+
+def span_message(span: timedelta | None) -> Duration | None:
+    """A length of time; None is unset."""
+    if span is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(span)
+    return message
+
+
+def secret_text(secret: str | Token | None) -> str:
+    """A secret that may be missing, for a field of a request; None is empty."""
+    return "" if secret is None else Token(secret).reveal()
+
+
+def requirements_message(requirements: Requirements | None) -> pb.Requirements | None:
+    """What a request needs. A token that is required and missing is an empty one, never no requirement."""
+    if requirements is None:
+        return None
+    message = pb.Requirements(
+        min_level=requirements.min_level, max_authentication_age=span_message(requirements.max_authentication_age)
+    )
+    if requirements.companion is not None:
+        purpose, companion = requirements.companion
+        message.companion.CopyFrom(pb.CompanionRequirement(purpose=purpose, companion_token=secret_text(companion)))
+    if requirements.csrf is not NOT_REQUIRED:
+        message.csrf.CopyFrom(pb.CsrfRequirement(csrf_token=secret_text(requirements.csrf)))
     return message
 
 
@@ -143,11 +200,12 @@ def session(message: pb.Session) -> Session:
         generation=message.generation,
         create_time=_moment(message.create_time),
         last_active_time=_moment(message.last_active_time),
-        idle_expire_time=_moment(message.idle_expire_time) if message.HasField("idle_expire_time") else None,
-        absolute_expire_time=_moment(message.absolute_expire_time)
-        if message.HasField("absolute_expire_time")
-        else None,
+        idle_expire_time=moment_or_none(message, "idle_expire_time"),
+        absolute_expire_time=moment_or_none(message, "absolute_expire_time"),
+        login_expire_time=moment_or_none(message, "login_expire_time"),
+        persistent=message.persistent,
         authentication=_authentication(message.authentication) if message.HasField("authentication") else None,
+        elevation_expire_time=moment_or_none(message, "elevation_expire_time"),
         client=_client(message.client),
         data_version=message.data_version,
         ending=_ending(message.ending) if message.HasField("ending") else None,
@@ -173,27 +231,124 @@ def event(message: pb.Event, cursor: str = "") -> Event:
         generation=message.generation,
         authentication=_authentication(message.authentication) if message.HasField("authentication") else None,
         signals=tuple(signal(item) for item in message.signals),
+        reaction=reaction(message.reaction),
+        source=message.source,
         cursor=cursor,
+    )
+
+
+def unmet_requirement(message: pb.UnmetRequirement) -> UnmetRequirement:
+    """One requirement that is not met."""
+    return UnmetRequirement(
+        kind=_requirement_kind(message.kind),
+        remedy=message.remedy,
+        min_level=message.min_level,
+        max_authentication_age=_span_or_none(message, "max_authentication_age"),
+    )
+
+
+def cookie_directives(message: pb.CookieDirectives) -> CookieDirectives:
+    """Headers for the client; unset ones are none."""
+    return CookieDirectives(
+        set_cookie=tuple(Token(cookie) for cookie in message.set_cookie),
+        cache_control=message.cache_control,
+        clear_site_data=message.clear_site_data,
+    )
+
+
+def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
+    """What stood in the way of a login."""
+    return ConcurrencyLimit(
+        max_sessions=message.max_sessions,
+        live_sessions=tuple(session(item) for item in message.live_sessions),
+        ticket=token_or_none(message.ticket),
+        ticket_expire_time=moment_or_none(message, "ticket_expire_time"),
+    )
+
+
+def source_lock(message: pb.SourceLock) -> SourceLock:
+    """One locked source."""
+    return SourceLock(
+        source=message.source,
+        application=message.application,
+        lock_time=_moment(message.lock_time),
+        expire_time=_moment(message.expire_time),
     )
 
 
 def application(message: pb.Application) -> Application:
     """One application and its policy in force."""
-    policy = message.policy
-    return Application(
-        name=message.name,
-        policy=Policy(
-            preset=policy.preset,
-            idle_timeout=_span(policy.idle_timeout) if policy.HasField("idle_timeout") else None,
-            absolute_timeout=_span(policy.absolute_timeout) if policy.HasField("absolute_timeout") else None,
-            renewal_timeout=_span(policy.renewal_timeout) if policy.HasField("renewal_timeout") else None,
-            renewal_overlap=_span(policy.renewal_overlap),
-            roll_tolerance=_span(policy.roll_tolerance),
-            refresh_extends_lifetime=policy.refresh_extends_lifetime,
-            retention=_span(policy.retention),
-            max_data_bytes=policy.max_data_bytes,
-        ),
+    return Application(name=message.name, policy=_policy(message.policy))
+
+
+def _policy(policy: pb.Policy) -> Policy:
+    return Policy(
+        preset=policy.preset,
+        idle_timeout=_span_or_none(policy, "idle_timeout"),
+        absolute_timeout=_span_or_none(policy, "absolute_timeout"),
+        renewal_timeout=_span_or_none(policy, "renewal_timeout"),
+        renewal_overlap=_span(policy.renewal_overlap),
+        roll_tolerance=_span(policy.roll_tolerance),
+        refresh_extends_lifetime=policy.refresh_extends_lifetime,
+        retention=_span(policy.retention),
+        max_data_bytes=policy.max_data_bytes,
+        login_timeout=_span(policy.login_timeout),
+        remember_idle_timeout=_span_or_none(policy, "remember_idle_timeout"),
+        remember_absolute_timeout=_span_or_none(policy, "remember_absolute_timeout"),
+        remember_level=policy.remember_level,
+        elevation_timeout=_span(policy.elevation_timeout),
+        max_sessions=policy.max_sessions,
+        on_limit=policy.on_limit,
+        ticket_timeout=_span(policy.ticket_timeout),
+        companion_timeout=_span(policy.companion_timeout),
+        ipv4_prefix=policy.ipv4_prefix,
+        ipv6_prefix=policy.ipv6_prefix,
+        concurrent_use_window=_span(policy.concurrent_use_window),
+        fold_window=_span(policy.fold_window),
+        reactions=_reactions(policy.reactions),
+        guessing=_guess_limits(policy.guessing),
+        cookie=_cookie_rules(policy.cookie),
+        origins=dict(policy.origins),
     )
+
+
+def _reactions(by_name: Mapping[str, int]) -> Mapping[SignalType, Reaction]:
+    return {
+        SignalType[name.upper()]: reaction(number)
+        for name, number in by_name.items()
+        if name.upper() in SignalType.__members__
+    }
+
+
+def _guess_limits(message: pb.GuessLimits) -> GuessLimits:
+    return GuessLimits(
+        alarm_after=message.alarm_after,
+        lock_after=message.lock_after,
+        flood_after=message.flood_after,
+        window=_span(message.window),
+        lock_time=_span(message.lock_time),
+        deny_valid=message.deny_valid,
+    )
+
+
+def _cookie_rules(message: pb.CookieRules) -> CookieRules:
+    return CookieRules(
+        name=message.name,
+        anonymous_name=message.anonymous_name,
+        secure=message.secure,
+        same_site=message.same_site,
+        path=message.path,
+        clear_site_data=tuple(message.clear_site_data),
+    )
+
+
+def moment_or_none(message: Message, name: str) -> datetime | None:
+    """A time field of a message by its name; unset is None."""
+    return _moment(getattr(message, name)) if message.HasField(name) else None
+
+
+def _span_or_none(message: Message, name: str) -> timedelta | None:
+    return _span(getattr(message, name)) if message.HasField(name) else None
 
 
 def _moment(message: Timestamp) -> datetime:
@@ -217,7 +372,7 @@ def _authentication(message: pb.Authentication) -> Authentication:
     return Authentication(
         level=message.level,
         methods=tuple(message.methods),
-        authenticate_time=_moment(message.authenticate_time) if message.HasField("authenticate_time") else None,
+        authenticate_time=moment_or_none(message, "authenticate_time"),
     )
 
 

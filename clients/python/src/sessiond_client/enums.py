@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["CauseKind", "EventType", "NextStep", "SessionState", "SignalType", "Verdict"]
+__all__ = [
+    "CauseKind",
+    "EventType",
+    "NextStep",
+    "Reaction",
+    "RequirementKind",
+    "SessionState",
+    "SignalType",
+    "Verdict",
+]
 
 
 class Verdict(StrEnum):
-    """The answer to a validation. Everything but VALID means: there is no session."""
+    """The answer to a validation. Everything but VALID means: deny this request."""
 
     UNSPECIFIED = "UNSPECIFIED"
     VALID = "VALID"
@@ -32,6 +41,42 @@ class Verdict(StrEnum):
     """An older token of a live session, presented when it should be forgotten: a theft signal."""
     SUPERSEDED = "SUPERSEDED"
     """The token was rolled away moments ago: a request in flight, denied without alarm."""
+    INSUFFICIENT = "INSUFFICIENT"
+    """The token is good, but `Validation.unmet` names a requirement that is not met."""
+    LOCKED = "LOCKED"
+    """The source is locked for guessing, and the policy shuts out its valid tokens too."""
+
+
+class RequirementKind(StrEnum):
+    """What a validation may require beyond a good token."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    LEVEL = "LEVEL"
+    """A higher level of authentication."""
+    AUTHENTICATION_AGE = "AUTHENTICATION_AGE"
+    """A more recent authentication."""
+    COMPANION_TOKEN = "COMPANION_TOKEN"  # noqa: S105 - a word of the contract, not a secret
+    """A companion token of the purpose."""
+    CSRF_TOKEN = "CSRF_TOKEN"  # noqa: S105 - a word of the contract, not a secret
+    """The session's CSRF token."""
+    REAUTHENTICATION = "REAUTHENTICATION"
+    """Authentication from this client: a signal's reaction."""
+
+
+class Reaction(StrEnum):
+    """What a policy does about a signal, the mildest first."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    IGNORE = "IGNORE"
+    """Nothing."""
+    ALERT = "ALERT"
+    """HIJACK_SUSPECTED, and nothing else."""
+    STEP_UP = "STEP_UP"
+    """The session is good again when the subject has authenticated from this client."""
+    REVOKE_SESSION = "REVOKE_SESSION"
+    """The session is revoked."""
+    REVOKE_SUBJECT = "REVOKE_SUBJECT"
+    """All sessions of the subject in the application are revoked."""
 
 
 class NextStep(StrEnum):

@@ -1,6 +1,7 @@
 """One exception tree for everything that can go wrong with a call, and the way into it from a gRPC status.
 
-No exception holds a token: messages are the authority's own text, which never names one, and the request is not kept.
+No exception shows a token: messages are the authority's own text, which never names one, and the request is not kept.
+The ticket of a `ConcurrencyLimitReached` is a `Token`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from sessiond_client.values import ConcurrencyLimit
+
 __all__ = [
     "Cancelled",
+    "ConcurrencyLimitReached",
     "Conflict",
     "DeadlineExceeded",
     "FailedPrecondition",
@@ -69,8 +73,21 @@ class InvalidArgument(SessiondError):
         self.violations = violations
 
 
+class ConcurrencyLimitReached(SessiondError):
+    """The subject has as many live sessions as it may have: nothing was opened or bound, nobody is logged in.
+
+    The one exception that is no RPC error (`status` is `OK`). Raised, and not answered, so that a caller who does not
+    think of it denies. Where the policy asks, `limit` has the live sessions and the ticket with which the same call is
+    made again: `create(..., ticket=limit.ticket, evict=[chosen.session_id])`.
+    """
+
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        super().__init__(f"the subject has reached its limit of {limit.max_sessions} live sessions", status="OK")
+        self.limit = limit
+
+
 class NotFound(SessiondError):
-    """There is no such session in the application."""
+    """There is no such session in the application, or no such lock."""
 
 
 class Conflict(SessiondError):

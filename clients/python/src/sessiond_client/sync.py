@@ -65,8 +65,11 @@ class Client(Connection):
         application: str = "",
         timeout: float = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
+        safe_retries: bool = True,
     ) -> None:
-        super().__init__(target, application=application, timeout=timeout, credentials=credentials)
+        super().__init__(
+            target, application=application, timeout=timeout, credentials=credentials, safe_retries=safe_retries
+        )
         self._channel: grpc.Channel = self._open(grpc)
         self._stub = SessionAuthorityStub(self._channel)
 
@@ -81,11 +84,16 @@ class Client(Connection):
     get = _unary(calls.get)
     get_data = _unary(calls.get_data)
     update_data = _unary(calls.update_data)
+    issue_companion_token = _unary(calls.issue_companion_token)
+    report_signal = _unary(calls.report_signal)
     authority = _unary(calls.authority)
     list = _pages(calls.list_sessions)
     list_page = _unary(calls.list_sessions)
     activity = _pages(calls.activity)
     activity_page = _unary(calls.activity)
+    list_source_locks = _pages(calls.list_source_locks)
+    list_source_locks_page = _unary(calls.list_source_locks)
+    clear_source_lock = _unary(calls.clear_source_lock)
 
     @overload
     def events(self, *, include_checkpoints: Literal[False] = ..., **query: Unpack[EventQuery]) -> Events[Event]: ...
@@ -105,7 +113,8 @@ class Client(Connection):
 
     def _ask(self, call: Call[T]) -> T:
         try:
-            answer = getattr(self._stub, call.rpc)(call.request, timeout=self._deadline(call.timeout))
+            request = self._identified(call)
+            answer = getattr(self._stub, call.rpc)(request, timeout=self._deadline(call.timeout))
         except grpc.RpcError as error:
             raise from_rpc(error) from None
         return call.read(answer)

@@ -10,8 +10,9 @@ __all__ = ["Token"]
 
 @final
 class Token:
-    """A session's token. It shows itself to nobody who does not ask: see `reveal`.
+    """A secret of a session. It shows itself to nobody who does not ask: see `reveal`.
 
+    The session's token above all; also companion and CSRF tokens, tickets, and Set-Cookie headers that hold one.
     `repr`, `str`, formatting, logging and JSON all give nothing away; pickling is refused, because a pickle is a
     copy that somebody keeps. Two tokens compare in constant time. A value that was read from a client is untrusted
     input and may be anything: what cannot be a token is still wrapped, and the authority calls it MALFORMED.
@@ -28,7 +29,7 @@ class Token:
         self.__value = value.encode("utf-8", "replace").decode("utf-8")
 
     def reveal(self) -> str:
-        """The secret itself: for the client's cookie and for nothing else."""
+        """The secret itself: for the client, and for nothing and nobody else."""
         return self.__value
 
     def __repr__(self) -> str:

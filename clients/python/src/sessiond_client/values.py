@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sessiond_client.enums import CauseKind, EventType, SessionState, SignalType
+from sessiond_client.enums import CauseKind, EventType, Reaction, RequirementKind, SessionState, SignalType
+from sessiond_client.tokens import Token
 
 __all__ = [
     "Application",
@@ -13,11 +15,17 @@ __all__ = [
     "Cause",
     "Checkpoint",
     "ClientContext",
+    "ConcurrencyLimit",
+    "CookieDirectives",
+    "CookieRules",
     "Ending",
     "Event",
+    "GuessLimits",
     "Policy",
     "Session",
     "Signal",
+    "SourceLock",
+    "UnmetRequirement",
 ]
 
 
@@ -90,8 +98,14 @@ class Session:
     """When it expires without further activity; None where the policy has no idle timeout."""
     absolute_expire_time: datetime | None
     """When it expires whatever happens; None where the policy has no absolute timeout."""
+    login_expire_time: datetime | None
+    """Anonymous session of a login page: when it ends unless the subject logs in. None for every other."""
+    persistent: bool
+    """Whether it is remembered beyond the browser's session, by the policy's longer limits."""
     authentication: Authentication | None
     """None for an anonymous session."""
+    elevation_expire_time: datetime | None
+    """Until when `authentication` is an elevation; then it falls back to what it was before. None: no elevation."""
     client: ClientContext
     """The client context it was opened or last authenticated with."""
     data_version: int
@@ -109,6 +123,108 @@ class Signal:
     """What the session's record let expect."""
     seen: str
     """What was seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmetRequirement:
+    """A requirement that is not met, and what would meet it."""
+
+    kind: RequirementKind
+    remedy: str
+    """What would meet it, for people."""
+    min_level: int
+    """LEVEL: the level that is needed; else 0."""
+    max_authentication_age: timedelta | None
+    """AUTHENTICATION_AGE: how old the authentication may be; else None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieDirectives:
+    """Headers for the response to the client, ready to be sent as they are; empty where there are none to send.
+
+    Send all of them: `for name, value in answer.cookies.headers(): response.headers.append(name, value)`.
+    """
+
+    set_cookie: tuple[Token, ...] = ()
+    """Values of `Set-Cookie` headers, one header each. Secret: they hold tokens."""
+    cache_control: str = ""
+    """Value of the `Cache-Control` header; empty: none."""
+    clear_site_data: str = ""
+    """Value of the `Clear-Site-Data` header; empty: none."""
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Names and values in plain text, for the response to the client and for nothing else.
+
+        Append them: `Set-Cookie` may come more than once, so a mapping would lose some.
+        """
+        headers = [("Set-Cookie", cookie.reveal()) for cookie in self.set_cookie]
+        if self.cache_control:
+            headers.append(("Cache-Control", self.cache_control))
+        if self.clear_site_data:
+            headers.append(("Clear-Site-Data", self.clear_site_data))
+        return headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyLimit:
+    """The limit of concurrent sessions stood in the way: nothing was opened or bound."""
+
+    max_sessions: int
+    """How many live sessions the subject may have."""
+    live_sessions: tuple[Session, ...]
+    """The subject's live sessions, newest first, to choose from. Only where the policy asks."""
+    ticket: Token | None
+    """Repeats the refused call with the subject's choice: hand it in with `evict`. Good once, for a short time, for the
+    same application, subject and authentication. None where the policy does not ask."""
+    ticket_expire_time: datetime | None
+    """When the ticket stops being good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLock:
+    """A source that was locked for guessing."""
+
+    source: str
+    """The locked network in CIDR form."""
+    application: str
+    lock_time: datetime
+    expire_time: datetime
+    """When it will be let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuessLimits:
+    """When guessing from one source counts as an attack."""
+
+    alarm_after: int
+    """Guesses within `window` that raise GUESSING_SUSPECTED."""
+    lock_after: int
+    """Guesses within `window` that lock the source for `lock_time`; 0: never."""
+    flood_after: int
+    """Guesses within `window` from all sources together that raise GUESSING_SUSPECTED for the source `*`."""
+    window: timedelta
+    """The time that guesses are counted over."""
+    lock_time: timedelta
+    """How long a lock holds."""
+    deny_valid: bool
+    """Whether a lock shuts out valid tokens of the same source too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieRules:
+    """The attributes of an application's cookies."""
+
+    name: str
+    """Name of the cookie of a session with a subject, before `__Host-` is put in front."""
+    anonymous_name: str
+    """Name of the cookie of an anonymous session."""
+    secure: bool
+    """Whether it is sent over TLS only. With it and the path `/` the name bears the `__Host-` prefix."""
+    same_site: str
+    """`Strict` or `Lax`."""
+    path: str
+    clear_site_data: tuple[str, ...]
+    """What `Clear-Site-Data` names at logout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +247,40 @@ class Policy:
     """How long ended sessions are kept as history."""
     max_data_bytes: int
     """Bound on a session's data, keys and values together, in bytes."""
+    login_timeout: timedelta
+    """How long an anonymous session of a login page lives unless the subject logs in."""
+    remember_idle_timeout: timedelta | None
+    """Idle timeout of a remembered session; None: sessions cannot be remembered."""
+    remember_absolute_timeout: timedelta | None
+    """Absolute timeout of a remembered session; None: it has none, or sessions cannot be remembered."""
+    remember_level: int
+    """The level that a remembered session falls to when `idle_timeout` has passed without activity."""
+    elevation_timeout: timedelta
+    """How long an elevation lasts."""
+    max_sessions: int
+    """How many live sessions a subject may have; 0: any number."""
+    on_limit: str
+    """What happens at the limit: `reject`, `evict-oldest`, `evict-least-recent` or `ask`."""
+    ticket_timeout: timedelta
+    """How long a ticket is good."""
+    companion_timeout: timedelta
+    """The longest time to live of a companion token."""
+    ipv4_prefix: int
+    """Prefix length that IPv4 addresses are compared by."""
+    ipv6_prefix: int
+    """Prefix length that IPv6 addresses are compared by."""
+    concurrent_use_window: timedelta
+    """Within what time clients must take turns to be CONCURRENT_USE."""
+    fold_window: timedelta
+    """Within what time repeats of one suspicion are folded into the first."""
+    reactions: Mapping[SignalType, Reaction]
+    """The reaction to each signal. A signal that is newer than this package is left out."""
+    guessing: GuessLimits
+    """When guessing counts as an attack."""
+    cookie: CookieRules
+    """The attributes of cookies."""
+    origins: Mapping[str, str]
+    """Where each value came from, by its path (`idle_timeout`, `reactions.ip_change`): preset, or file and line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +314,10 @@ class Event:
     """SESSION_CREATED and SESSION_AUTHENTICATED: how; None for an anonymous session."""
     signals: tuple[Signal, ...]
     """HIJACK_SUSPECTED: the reasons."""
+    reaction: Reaction
+    """HIJACK_SUSPECTED: what the authority did about it; else UNSPECIFIED."""
+    source: str
+    """GUESSING_SUSPECTED, SOURCE_LOCKED, SOURCE_UNLOCKED: the network in CIDR form; `*` for a flood from many."""
     cursor: str = ""
     """On a stream: resumes exactly after this event. Opaque, no secret. Empty in `activity`."""
 

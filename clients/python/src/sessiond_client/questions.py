@@ -1,0 +1,53 @@
+"""What a validation asks: of which token, and what the request needs beyond a good one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import Final, Literal
+
+from sessiond_client.tokens import Token
+from sessiond_client.values import ClientContext
+
+__all__ = ["NOT_REQUIRED", "NotRequired", "Question", "Requirements"]
+
+
+class NotRequired(Enum):
+    """The type of `NOT_REQUIRED`."""
+
+    NOT_REQUIRED = "NOT_REQUIRED"
+
+
+NOT_REQUIRED: Final = NotRequired.NOT_REQUIRED
+"""No such requirement. Not None, which is what a missing header or cookie reads as, and must not switch a check off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """What a request needs beyond a good token. All that is set must hold; else the verdict is INSUFFICIENT."""
+
+    min_level: int = 0
+    """The session's level now must be at least this; 0: any."""
+    max_authentication_age: timedelta | None = None
+    """The subject's last authentication must be younger; None: any."""
+    companion: tuple[str, str | Token | None] | None = field(default=None, repr=False)
+    """A purpose, and the companion token that the client presented for it, or None where it presented none."""
+    csrf: str | Token | Literal[NotRequired.NOT_REQUIRED] | None = field(default=NOT_REQUIRED, repr=False)
+    """The CSRF token that the client presented, or None where it presented none. Required for side effects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One token of a batch to validate, where the tokens of the batch differ in more than themselves."""
+
+    token: str | Token = field(repr=False)
+    client: ClientContext | None = None
+    passive: bool = False
+    """Does not count as activity."""
+    min_revision: int = 0
+    """Answer only from a state at least this new; 0: any."""
+    requirements: Requirements | None = None
+    """What this request needs beyond a good token; None: nothing."""
+    with_csrf_token: bool = False
+    """Answer with the session's CSRF token too, to put into a page."""

@@ -1,0 +1,252 @@
+"""`sessionctl` about defence: policies and where they came from, locks, limits, suspicion, step-up, remembering."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sessiond.app import App
+from sessiond.config import effective as configured
+from sessiond.domain.policy import PRESETS
+from sessiond_client import Authentication, ClientContext, Verdict
+from tests.clients.operator import Operator
+from tests.support.clock import ManualClock
+from tests.support.server import config_for, serving
+
+CONFIG = """
+[applications.shop]
+preset = "owasp-low"
+idle_timeout = "20m"
+remember_idle_timeout = "7d"
+remember_absolute_timeout = "30d"
+cookie = { anonymous_name = "visitor" }
+
+[applications.shop.guessing]
+alarm_after = 2
+lock_after = 3
+
+[applications.ask]
+max_sessions = 1
+on_limit = "ask"
+
+[applications.few]
+max_sessions = 1
+on_limit = "reject"
+
+[applications.one]
+max_sessions = 1
+"""
+NOBODY = "01a1ffcf-d799-7113-b468-5af8f30eb242"
+PASSWORD = Authentication(level=1, methods=("pwd",))
+SECOND_FACTOR = Authentication(level=2, methods=("pwd", "otp"))
+GUESSER = ClientContext(ip_address="192.0.2.66")
+MINUTE = 60_000
+
+
+@pytest.fixture
+async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
+    """An authority whose applications have policies of their own."""
+    async with serving(config_for(tmp_path, CONFIG), clock) as app:
+        yield app
+
+
+async def guess(operator: Operator) -> None:
+    """As many forged tokens from one address as lock it."""
+    for _ in range(3):
+        assert (await operator.client.validate("A" * 70, client=GUESSER)).verdict is Verdict.FORGED
+
+
+# Policies
+
+
+async def test_policies_are_told_with_their_origins(operator: Operator, tmp_path: Path) -> None:
+    """Each value in force stands beside the preset or the line that it came from, as the configuration writes it."""
+    (document,) = await operator.json("policies")
+    assert document["application"] == "shop"
+    values = document["values"]
+    file = tmp_path / "sessiond.toml"
+    assert values["idle_timeout"] == {"value": "20m", "origin": f"{file}:4"}
+    assert values["absolute_timeout"] == {"value": "8h", "origin": "preset owasp-low"}
+    assert values["cookie.anonymous_name"] == {"value": "visitor", "origin": f"{file}:7"}
+    assert values["cookie.clear_site_data"]["value"] == ["cache", "cookies", "storage"]
+    assert values["cookie.secure"]["value"] is True
+    assert values["guessing.lock_after"] == {"value": 3, "origin": f"{file}:11"}
+    assert values["reactions.token_replay"] == {"value": "revoke-session", "origin": "preset owasp-low"}
+    assert values["reactions.device_mismatch"]["value"] == "step-up"
+
+
+async def test_policies_leave_nothing_out(operator: Operator) -> None:
+    """The values told are all of the configuration's, in its order, each with an origin."""
+    (document,) = await operator.json("policies")
+    assert list(document["values"]) == list(configured(PRESETS["owasp-low"]))
+    assert all(entry["origin"] for entry in document["values"].values())
+
+
+async def test_policies_for_people(operator: Operator, tmp_path: Path) -> None:
+    """People see one value a line with its origin; no timeout is `none`."""
+    lines = (await operator.type("policies")).stdout.splitlines()
+    assert lines[0] == "application shop"
+    assert ["idle_timeout", "20m", f"{tmp_path / 'sessiond.toml'}:4"] in [line.split() for line in lines]
+    assert ["renewal_overlap", "1m", "preset", "owasp-low"] in [line.split() for line in lines]
+    others = (await operator.type("policies", "--application", "few")).stdout.splitlines()
+    assert ["remember_idle_timeout", "none", "preset", "owasp-low"] in [line.split() for line in others]
+
+
+async def test_policies_of_all_applications_or_of_one(operator: Operator) -> None:
+    """Without --application all are told; one that the authority does not have is refused by name."""
+    everything = await operator.anywhere("policies", "--json")
+    assert everything.stdout.count('{"application"') == 4
+    unknown = await operator.type("policies", "--application", "nix")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "application: the authority has no `nix`" in unknown.stderr
+
+
+# Locks
+
+
+async def test_a_locked_source_is_listed_and_let_go(operator: Operator) -> None:
+    """`locks` tells source, since and until; `locks clear` lets it go with a reason, once."""
+    assert (await operator.type("locks")).stdout == "no source is locked\n"
+    assert await operator.json("locks") == []
+    await guess(operator)
+    (lock,) = await operator.json("locks")
+    assert lock == {
+        "source": "192.0.2.66/32",
+        "application": "shop",
+        "lock_time": "2027-01-15T08:00:00.000Z",
+        "expire_time": "2027-01-15T08:15:00.000Z",
+    }
+    people = (await operator.type("locks")).stdout
+    assert people.startswith("192.0.2.66/32  shop  since ")
+    assert "until" in people
+    cleared = await operator.type("locks", "clear", "192.0.2.66/32", "--reason", "a café")
+    assert cleared.stdout == "let go: 192.0.2.66/32\n"
+    assert await operator.json("locks") == []
+    (event,) = await operator.json("watch", "--earliest", "--type", "source_unlocked", "--limit", "1")
+    assert (event["source"], event["cause"]["reason"]) == ("192.0.2.66/32", "a café")
+    again = await operator.type("locks", "clear", "192.0.2.66/32")
+    assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
+    assert "--application" in again.stderr
+
+
+async def test_locks_of_all_applications(operator: Operator) -> None:
+    """Without --application the locks of all applications are listed, with it those of one."""
+    await guess(operator)
+    assert "192.0.2.66/32  shop" in (await operator.anywhere("locks")).stdout
+    assert (await operator.type("locks", "--application", "few")).stdout == "no source is locked\n"
+
+
+# What people see of sessions and events
+
+
+async def test_what_is_out_of_the_ordinary_about_a_session_is_shown(operator: Operator, clock: ManualClock) -> None:
+    """A login page's end, remembering and an elevation stand in `show` and `list` where set, and nowhere else."""
+    clock.advance(1)
+    guest = await operator.open("", login_page=True)
+    kept = await operator.open("bob", persistent=True)
+    plain = await operator.open("ada", authentication=PASSWORD)
+    raised = await operator.client.authenticate(plain.token, "ada", authentication=SECOND_FACTOR, elevate=True)
+    operator.tokens.append(raised.token.reveal() if raised.token else "")
+    ordinary = await operator.open("eve")
+    told = {
+        guest.session.session_id: ("login page ends", "login until"),
+        kept.session.session_id: ("remembered", "remembered"),
+        plain.session.session_id: ("elevated until", "elevated until"),
+    }
+    listed = (await operator.type("list")).stdout.splitlines()
+    for session_id in (*told, ordinary.session.session_id):
+        shown = (await operator.type("show", session_id)).stdout
+        (line,) = [line for line in listed if line.startswith(session_id)]
+        for other, (fact, mark) in told.items():
+            assert (fact in shown) is (other == session_id)
+            assert (mark in line) is (other == session_id)
+
+
+async def test_an_alarm_is_told_with_its_reaction(operator: Operator) -> None:
+    """`activity` and `watch` show what was done about a suspicion, and only there."""
+    created = await operator.open()
+    await operator.client.report_signal(token=created.token, reason="odd")
+    for command in (("activity", "ada"), ("watch", "--earliest", "--limit", "2")):
+        lines = (await operator.type(*command)).stdout.splitlines()
+        (alarm,) = [line for line in lines if "HIJACK_SUSPECTED" in line]
+        assert "REPORTED" in alarm
+        assert "reaction ALERT" in alarm
+        assert not [line for line in lines if "SESSION_CREATED" in line and "reaction" in line]
+
+
+async def test_a_guess_is_told_with_its_source(operator: Operator) -> None:
+    """`watch` shows the source of an event of no session, and calls nobody anonymous."""
+    await guess(operator)
+    lines = (await operator.type("watch", "--earliest", "--limit", "2")).stdout.splitlines()
+    assert ["GUESSING_SUSPECTED" in lines[0], "SOURCE_LOCKED" in lines[1]] == [True, True]
+    assert all("source 192.0.2.66/32" in line and "(anonymous)" not in line for line in lines)
+
+
+# Requirements, limits, reports
+
+
+async def test_validate_can_require_a_level_and_an_age(operator: Operator, clock: ManualClock) -> None:
+    """A good token that lacks something is exit code 3, and what is missing is told with its remedy."""
+    created = await operator.open(authentication=PASSWORD)
+    token = created.token.reveal()
+    clock.advance(10 * MINUTE)
+    low = await operator.type("validate", "--min-level", "2", stdin=token)
+    assert (low.exit_code, "INSUFFICIENT" in low.stdout, "STEP_UP" in low.stdout) == (3, True, True)
+    assert "lacks LEVEL" in low.stdout
+    (old,) = await operator.json("validate", "--max-age", "9m30s", stdin=token)
+    assert old["verdict"] == "INSUFFICIENT"
+    assert [(item["kind"], item["max_authentication_age"]) for item in old["unmet"]] == [("AUTHENTICATION_AGE", 570.0)]
+    both = await operator.type("validate", "--min-level", "1", "--max-age", "11m", stdin=token)
+    assert (both.exit_code, both.stdout.startswith("VALID")) == (0, True)
+
+
+@pytest.mark.parametrize("application", ["ask", "few"])
+async def test_create_shows_the_limit_that_stands_in_its_way(operator: Operator, application: str) -> None:
+    """At the limit `create` opens nothing, shows the live sessions and no ticket, and ends in exit code 1."""
+    first = await operator.type("create", "--subject", "ada", "--application", application)
+    session_id = first.stdout.split()[1]
+    refused = await operator.type("create", "--subject", "ada", "--application", application)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "limit of 1 live sessions" in refused.stderr
+    told, live = refused.stdout.splitlines()
+    assert "at most 1" in told
+    assert live.startswith(session_id)
+    machine = await operator.type("create", "--subject", "ada", "--application", application, "--json")
+    assert (machine.exit_code, '"max_sessions": 1' in machine.stdout, "ticket" in machine.stdout) == (1, True, False)
+    assert session_id in machine.stdout
+
+
+async def test_create_names_what_had_to_go(operator: Operator) -> None:
+    """Where the policy evicts, `create` names the session that ended for the new one."""
+    first = await operator.type("create", "--subject", "ada", "--application", "one")
+    second = await operator.type("create", "--subject", "ada", "--application", "one")
+    assert ["evicted", first.stdout.split()[1]] in [line.split() for line in second.stdout.splitlines()]
+
+
+async def test_a_suspicion_can_be_reported(operator: Operator) -> None:
+    """`report` says what the policy did; of an ended session there is nothing to do, and an unknown one is refused."""
+    created = await operator.open()
+    session_id = created.session.session_id
+    reported = await operator.type("report", "--session-id", session_id, "--reason", "odd transfers")
+    assert (reported.exit_code, reported.stdout) == (0, "reported: reaction ALERT\n")
+    assert "odd transfers" in (await operator.type("activity", "ada")).stdout
+    await operator.client.revoke(session_id=session_id)
+    ended = await operator.type("report", "--session-id", session_id, "--reason", "late")
+    assert (ended.exit_code, ended.stdout) == (0, "nothing to do: the session was REVOKED\n")
+    (machine,) = await operator.json("report", "--session-id", session_id, "--reason", "late")
+    assert machine["reaction"] == "UNSPECIFIED"
+    assert (await operator.type("report", "--session-id", NOBODY, "--reason", "odd")).exit_code == 1
+
+
+async def test_what_a_machine_reads_of_a_session_holds_no_secret(operator: Operator) -> None:
+    """Cookies and CSRF tokens are left out of every JSON document, and `revoke` gives nothing secret away."""
+    created = await operator.open()
+    operator.tokens.append(created.csrf_token.reveal())
+    (ended,) = await operator.json("revoke", created.session.session_id)
+    assert set(ended["cookies"]["set_cookie"]) <= {None}
+    assert (ended["token"], ended["csrf_token"]) == (None, None)
+    (opened,) = await operator.json("create", "--subject", "ada")
+    assert opened["csrf_token"] is None
+    assert set(opened["cookies"]["set_cookie"]) == {None}
