@@ -18,14 +18,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Authority", "Tail", "Teller", "until"]
+__all__ = ["OVERLAP_SECONDS", "Authority", "Tail", "Teller", "until"]
+
+OVERLAP_SECONDS = 1
+"""How long a renewed token's predecessor still counts in the story."""
 
 _PATIENCE = 15.0
+_ALARMS = ("HIJACK_SUSPECTED", "GUESSING_SUSPECTED")
 _POLICY = """\
 [applications.{application}]
 preset = "owasp-low"
 renewal_timeout = "1s"
-renewal_overlap = "1s"
+renewal_overlap = "{overlap}s"
+elevation_timeout = "3s"
+guessing = {{ alarm_after = 3, lock_after = 5 }}
 """
 
 
@@ -91,7 +97,7 @@ class Authority:
         self._folder = tempfile.TemporaryDirectory(prefix="sessiond-demo-")
         folder = Path(self._folder.name)
         config = folder / "sessiond.toml"
-        config.write_text(_POLICY.format(application=self._application))
+        config.write_text(_POLICY.format(application=self._application, overlap=OVERLAP_SECONDS))
         self._log = folder / "log"
         command = [sys.executable, "-m", "sessiond", "serve", "--data", str(folder / "data")]
         command += ["--listen", "127.0.0.1:0", "--config", str(config), "--log-format", "json"]
@@ -173,8 +179,8 @@ class Tail:
             if not self._news.wait_for(lambda: self._following, _PATIENCE):
                 raise TimeoutError("the tail did not begin")
 
-    def expect(self, kind: str, session_id: str) -> dict[str, Any]:
-        """Wait for an event of this type and session that was not expected before."""
+    def expect(self, kind: str, session_id: str = "") -> dict[str, Any]:
+        """Wait for an event of this type and session, or of none, that was not expected before."""
         with self._news:
             if not self._news.wait_for(lambda: self._find(kind, session_id) is not None, _PATIENCE):
                 raise TimeoutError(f"event {kind} did not come on the stream")
@@ -204,7 +210,7 @@ class Tail:
         for line in self._process.stdout:
             item = json.loads(line)
             if item["kind"] == "event":
-                self._teller.event(_event_text(item), alarm=item["type"] == "HIJACK_SUSPECTED")
+                self._teller.event(_event_text(item), alarm=item["type"] in _ALARMS)
             with self._news:
                 self._lines.append(line)
                 if item["kind"] == "event":
@@ -214,10 +220,8 @@ class Tail:
 
 
 def _event_text(event: dict[str, Any]) -> str:
-    who = event["subject"] or "(anonymous)"
-    text = (
-        f"#{event['revision']} {event['type']} {who} ..{event['session_id'][-6:]} {event['cause']['reason']}".rstrip()
-    )
-    return text + "".join(
-        f" - {item['type']}: expected {item['expected']}, seen {item['seen']}" for item in event["signals"]
-    )
+    about = event["source"] or f"{event['subject'] or '(anonymous)'} ..{event['session_id'][-6:]}"
+    text = f"#{event['revision']} {event['type']} {about} {event['cause']['reason']}".rstrip()
+    for item in event["signals"]:
+        text += f" - {item['type']}: expected {item['expected']}, seen {item['seen']}"
+    return text if event["reaction"] == "UNSPECIFIED" else f"{text} - reaction {event['reaction']}"

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from demo.stage import Authority, Tail, Teller, until
-from sessiond_client import Authentication, Client, ClientContext, NextStep, Token, Validation, Verdict
+import secrets
+import time
+
+from demo.stage import OVERLAP_SECONDS, Authority, Tail, Teller, until
+from sessiond_client import (
+    Authentication,
+    Client,
+    ClientContext,
+    NextStep,
+    Requirements,
+    Rolled,
+    Token,
+    Validation,
+    Verdict,
+)
 
 __all__ = ["APPLICATION", "Story"]
 
@@ -11,12 +24,18 @@ APPLICATION = "shop"
 _SUBJECT = "alice"
 _CART = b'["teapot"]'
 _LAPTOP = ClientContext(ip_address="192.0.2.10", user_agent="Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0")
-_PHONE = ClientContext(ip_address="198.51.100.7", user_agent="Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X)")
 _THIEF = ClientContext(ip_address="203.0.113.66", user_agent="curl/8.15.0")
+_PHONE = ClientContext(  # behind the same address as the thief: they sit in the same café
+    ip_address=_THIEF.ip_address, user_agent="Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X)"
+)
+_PASSWORD = Authentication(level=1, methods=("pwd",))
+_TWO_FACTORS = Authentication(level=2, methods=("pwd", "otp"))
+_SENSITIVE = Requirements(min_level=2)
+_SEALED_BYTES = 52  # of a token's form, so that only the seal tells it from a real one
 
 
 class Story:
-    """A guest fills a cart, logs in, loses a cookie, is robbed of an old one, and logs out everywhere."""
+    """A guest fills a cart, logs in, loses a cookie, is robbed of an old one, comes back, and logs out everywhere."""
 
     def __init__(self, client: Client, tail: Tail, teller: Teller) -> None:
         self._client = client
@@ -30,7 +49,10 @@ class Story:
         token = self._login(guest, session_id)
         old, current = self._lost_cookie(token, session_id)
         self._stolen_token(old, current, session_id)
-        self._logout_everywhere(current, session_id)
+        laptop, phone = self._two_devices()
+        elevated = self._step_up(phone)
+        self._guesses(elevated)
+        self._logout_everywhere(laptop, elevated)
         self._nothing_leaked(authority)
 
     def _guest_with_a_cart(self) -> tuple[Token, str]:
@@ -51,14 +73,11 @@ class Story:
         rolled = self._client.authenticate(
             guest,
             _SUBJECT,
-            authentication=Authentication(level=2, methods=("pwd", "otp")),
+            authentication=_TWO_FACTORS,
             client=_LAPTOP,
             reason="login",
         )
-        assert rolled.verdict is Verdict.VALID, f"the guest's token was {rolled.verdict}"
-        assert rolled.session is not None, "a login shows the session"
-        assert rolled.session.session_id == session_id, "login keeps the session"
-        token = self._keep(rolled.token)
+        token = self._rolled(rolled, session_id)
         assert token != guest, "login replaces the token"
         self._tail.expect("SESSION_AUTHENTICATED", session_id)
         self._tail.expect("SESSION_ROLLED", session_id)
@@ -90,34 +109,83 @@ class Story:
         return token, successor
 
     def _stolen_token(self, old: Token, current: Token, session_id: str) -> None:
-        self._teller.heading("Somebody has kept the old token, and tries it after the overlap.")
-        theft = until("the end of the overlap", lambda: self._denied(old))
+        self._teller.heading("Somebody has kept the old token, and tries it after the overlap, from elsewhere.")
+        time.sleep(OVERLAP_SECONDS * 1.2)
+        theft = self._client.validate(old, client=_THIEF)
         assert theft.verdict is Verdict.REPLAYED, f"the old token is {theft.verdict}"
         alarm = self._tail.expect("HIJACK_SUSPECTED", session_id)
         assert [item["type"] for item in alarm["signals"]] == ["TOKEN_REPLAY"], "the alarm tells its reason"
         assert alarm["client"]["ip_address"] == _THIEF.ip_address, "the alarm tells from where"
-        self._teller.step(f"{theft.verdict}: denied, and every subscriber knows, with the address it came from")
+        assert alarm["client"]["user_agent"] == _THIEF.user_agent, "the alarm tells with what"
+        assert alarm["reaction"] == "REVOKE_SESSION", f"the reaction was {alarm['reaction']}"
+        self._teller.step(
+            f"{theft.verdict}: denied, and every subscriber knows, with the address and agent it came from"
+        )
+        ended = self._tail.expect("SESSION_REVOKED", session_id)
+        assert ended["cause"]["kind"] == "SIGNAL", f"the session was ended by {ended['cause']['kind']}"
+        honest = self._client.validate(current, client=_LAPTOP)
+        assert honest.verdict is Verdict.REVOKED, f"the current token is {honest.verdict}"
+        self._teller.step("nobody can know which of the two is the thief: the session is over for both of them")
 
-    def _logout_everywhere(self, laptop: Token, session_id: str) -> None:
-        self._teller.heading(
-            f"{_SUBJECT.capitalize()} opens the shop on a phone, reads the alarm, and logs out everywhere."
+    def _two_devices(self) -> tuple[Token, Token]:
+        self._teller.heading(f"{_SUBJECT.capitalize()} logs in again, on the laptop and on a phone.")
+        tokens = []
+        for name, client in (("laptop", _LAPTOP), ("phone", _PHONE)):
+            created = self._client.create(subject=_SUBJECT, authentication=_PASSWORD, client=client)
+            self._tail.expect("SESSION_CREATED", created.session.session_id)
+            (cookie,) = created.cookies.set_cookie
+            assert cookie.reveal().startswith("__Host-id="), "the cookie bears the prefix"
+            assert "; HttpOnly" in cookie.reveal(), "no script reads the cookie"
+            tokens.append(self._keep(created.token))
+            self._teller.step(f"the {name} has a session of its own at level 1, and a ready __Host- cookie")
+        return tokens[0], tokens[1]
+
+    def _step_up(self, token: Token) -> Token:
+        self._teller.heading("On the phone a change of the delivery address wants level 2.")
+        refused = self._client.validate(token, client=_PHONE, requirements=_SENSITIVE)
+        assert refused.verdict is Verdict.INSUFFICIENT, f"the password alone is {refused.verdict}"
+        assert refused.next_step is NextStep.STEP_UP, f"the next step is {refused.next_step}"
+        assert refused.session is not None, "a good token shows its session"
+        (lack,) = refused.unmet
+        self._teller.step(f"{refused.verdict}, next step {refused.next_step}: {lack.remedy}")
+        rolled = self._client.authenticate(
+            token, _SUBJECT, authentication=_TWO_FACTORS, client=_PHONE, reason="address", elevate=True
         )
-        phone = self._client.create(
-            subject=_SUBJECT, authentication=Authentication(level=1, methods=("pwd",)), client=_PHONE
-        )
-        phone_token = self._keep(phone.token)
-        self._tail.expect("SESSION_CREATED", phone.session.session_id)
-        alive = {session.session_id for session in self._client.list(subject=_SUBJECT)}
-        assert alive == {session_id, phone.session.session_id}, "both devices are listed"
-        self._teller.step("two sessions are listed: laptop and phone")
+        elevated = self._rolled(rolled, refused.session.session_id)
+        assert self._client.validate(elevated, client=_PHONE, requirements=_SENSITIVE).valid, "level 2 suffices"
+        self._tail.expect("SESSION_AUTHENTICATED", refused.session.session_id)
+        self._tail.expect("SESSION_ROLLED", refused.session.session_id)
+        self._teller.step("with a second factor it is elevated to level 2, for three seconds")
+        return elevated
+
+    def _guesses(self, phone: Token) -> None:
+        self._teller.heading("The thief, in the same café, tries tokens that were never issued.")
+        for _ in range(5):
+            forged = self._client.validate(secrets.token_urlsafe(_SEALED_BYTES), client=_THIEF)
+            assert forged.verdict is Verdict.FORGED, f"a made-up token is {forged.verdict}"
+        for kind in ("GUESSING_SUSPECTED", "SOURCE_LOCKED"):
+            assert self._tail.expect(kind)["source"] == f"{_THIEF.ip_address}/32", f"{kind} names its source"
+        (lock,) = self._client.list_source_locks()
+        self._teller.step(f"five guesses raised an alarm, and {lock.source} is locked")
+        assert self._client.validate(phone, client=_PHONE).valid, "a lock hurts no honest neighbour"
+        self._teller.step("the phone, behind the same address, is let in: its token is good")
+        self._client.clear_source_lock(lock.source, reason="a café")
+        self._tail.expect("SOURCE_UNLOCKED")
+        until("the end of the elevation", lambda: self._is_at_level_1(phone))
+        self._teller.step("the lock is let go by hand; meanwhile the elevation has fallen back by itself")
+
+    def _logout_everywhere(self, laptop: Token, phone: Token) -> None:
+        self._teller.heading(f"{_SUBJECT.capitalize()} reads the alarm, and logs out everywhere.")
+        alive = [session.session_id for session in self._client.list(subject=_SUBJECT)]
+        assert len(alive) == 2, f"{len(alive)} devices are listed"
         ended = self._client.revoke_all(subject=_SUBJECT, reason="logout everywhere")
         assert ended.revoked_count == 2, f"{ended.revoked_count} sessions ended"
         for ended_id in alive:
             self._tail.expect("SESSION_REVOKED", ended_id)
-        for name, token in (("laptop", laptop), ("phone", phone_token)):
+        for name, token in (("laptop", laptop), ("phone", phone)):
             answer = self._client.validate(token, min_revision=ended.revision)
             assert answer.verdict is Verdict.REVOKED, f"the {name}'s token is {answer.verdict}"
-        self._teller.step("both are revoked: neither token opens anything, now or ever")
+        self._teller.step("laptop and phone were listed, both are revoked: neither token opens anything, now or ever")
 
     def _nothing_leaked(self, authority: Authority) -> None:
         self._teller.heading("At the end, a look at what was written along the way.")
@@ -133,9 +201,16 @@ class Story:
         assert answer.valid, f"the current token is {answer.verdict}"
         return answer if answer.next_step is NextStep.REPLACE_TOKEN else None
 
-    def _denied(self, token: Token) -> Validation | None:
-        answer = self._client.validate(token, client=_THIEF, passive=True)
-        return None if answer.valid else answer
+    def _is_at_level_1(self, token: Token) -> bool:
+        answer = self._client.validate(token, client=_PHONE, requirements=_SENSITIVE, passive=True)
+        return answer.verdict is Verdict.INSUFFICIENT
+
+    def _rolled(self, rolled: Rolled, session_id: str) -> Token:
+        """The new token of a session that went through an authentication."""
+        assert rolled.verdict is Verdict.VALID, f"the presented token was {rolled.verdict}"
+        assert rolled.session is not None, "an authentication shows the session"
+        assert rolled.session.session_id == session_id, "an authentication keeps the session"
+        return self._keep(rolled.token)
 
     def _keep(self, token: Token | None) -> Token:
         """A token that was given out: it may stand nowhere that the story can read."""
