@@ -1,0 +1,1 @@
+"""Attacks, each told as a story: a real client over gRPC, a real authority, and the events that tell of it."""

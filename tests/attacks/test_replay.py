@@ -1,0 +1,163 @@
+"""Replay: a token that the chain has left behind is presented again."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sessiond.domain.signals import Reaction, SignalType
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.attacks.story import (
+    ATTACKER,
+    HOUR,
+    MINUTE,
+    SECOND,
+    authority,
+    create,
+    hijacks,
+    kinds,
+    login,
+    policy,
+    roll,
+    signal_types,
+    story_of,
+    validate,
+)
+from tests.support.clock import ManualClock
+from tests.support.server import AsyncStub
+
+ALERT = policy(reactions={SignalType.TOKEN_REPLAY: Reaction.ALERT})
+
+
+async def renewed_away(stub: AsyncStub, clock: ManualClock) -> tuple[str, str]:
+    """A token that was stolen, and the one that the honest client has after a renewal."""
+    stolen = (await create(stub)).token
+    for _ in range(3):
+        clock.advance(20 * MINUTE)
+        answer = await validate(stub, stolen)
+    assert answer.next_step == pb.NEXT_STEP_REPLACE_TOKEN
+    used = await validate(stub, answer.renewed_token)
+    assert (used.verdict, used.session.generation) == (pb.VERDICT_VALID, 1)
+    return stolen, answer.renewed_token
+
+
+async def rolled_away(stub: AsyncStub, clock: ManualClock) -> tuple[str, str]:
+    """A token that was stolen, and the one that the honest client has after a roll."""
+    stolen = (await create(stub)).token
+    return stolen, (await roll(stub, stolen)).token
+
+
+async def test_a_renewed_token_comes_back(tmp_path: Path, clock: ManualClock) -> None:
+    """A token from before a renewal counts in the overlap; at its end it raises the alarm and ends the session."""
+    async with authority(tmp_path, clock) as (_, stub):
+        stolen, own = await renewed_away(stub, clock)
+        clock.advance(MINUTE - 1)
+        healed = await validate(stub, stolen)
+        assert (healed.verdict, healed.renewed_token) == (pb.VERDICT_VALID, own)
+        clock.advance(1)
+        replayed = await validate(stub, stolen, ATTACKER)
+        assert (replayed.verdict, replayed.renewed_token) == (pb.VERDICT_REPLAYED, "")
+        assert signal_types(replayed) == ["TOKEN_REPLAY"]
+        events = await story_of(stub, stolen, own)
+        assert kinds(events) == ["SESSION_CREATED", "SESSION_RENEWED", "HIJACK_SUSPECTED", "SESSION_REVOKED"]
+        (signal,) = events[2].signals
+        assert (signal.expected, signal.seen) == ("generation 1", "generation 0")
+        assert events[2].reaction == pb.REACTION_REVOKE_SESSION
+        assert (events[3].cause.kind, events[3].cause.actor) == (pb.CAUSE_KIND_SIGNAL, "authority")
+        assert (await validate(stub, own)).verdict == pb.VERDICT_REVOKED
+        assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_REVOKED
+        assert len(await story_of(stub)) == len(events)
+
+
+async def test_a_rolled_token_comes_back(tmp_path: Path, clock: ManualClock) -> None:
+    """A token from before a roll is denied without alarm in the tolerance, and with it from its end on."""
+    async with authority(tmp_path, clock) as (_, stub):
+        stolen, own = await rolled_away(stub, clock)
+        clock.advance(10 * SECOND - 1)
+        assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_SUPERSEDED
+        clock.advance(1)
+        assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_REPLAYED
+        events = await story_of(stub, stolen, own)
+        assert kinds(events) == ["SESSION_CREATED", "SESSION_ROLLED", "HIJACK_SUSPECTED", "SESSION_REVOKED"]
+        (signal,) = events[2].signals
+        assert (signal.expected, signal.seen) == ("generation 1", "generation 0, rolled away")
+        assert (await validate(stub, own)).verdict == pb.VERDICT_REVOKED
+
+
+async def test_a_token_from_before_the_last_roll_has_no_tolerance(tmp_path: Path, clock: ManualClock) -> None:
+    """Of two rolls in a row only the last one's token is a request in flight; the one before is a replay at once."""
+    async with authority(tmp_path, clock, ALERT) as (_, stub):
+        first, second = await rolled_away(stub, clock)
+        third = (await roll(stub, second)).token
+        assert (await validate(stub, second)).verdict == pb.VERDICT_SUPERSEDED
+        assert (await validate(stub, first)).verdict == pb.VERDICT_REPLAYED
+        assert len(hijacks(await story_of(stub, first, second, third))) == 1
+
+
+@pytest.mark.parametrize("away", [renewed_away, rolled_away], ids=["renewed", "rolled"])
+async def test_a_hundred_replays_are_one_alarm(tmp_path: Path, clock: ManualClock, away: object) -> None:
+    """Under `alert` a hundred replays within the window are one event, each is denied, and the owner goes on."""
+    assert callable(away)
+    async with authority(tmp_path, clock, ALERT) as (_, stub):
+        stolen, own = await away(stub, clock)
+        clock.advance(MINUTE)
+        answers = await asyncio.gather(*(validate(stub, stolen, ATTACKER) for _ in range(100)))
+        assert {answer.verdict for answer in answers} == {pb.VERDICT_REPLAYED}
+        (alarm,) = hijacks(await story_of(stub, stolen, own))
+        assert (alarm.reaction, alarm.subject) == (pb.REACTION_ALERT, "ada")
+        assert (await validate(stub, own)).verdict == pb.VERDICT_VALID
+        history = await stub.ListActivity(pb.ListActivityRequest(subject="ada"))
+        assert kinds(history.events).count("HIJACK_SUSPECTED") == 1
+
+
+async def test_replays_are_told_again_after_the_window(tmp_path: Path, clock: ManualClock) -> None:
+    """Folding ends with its window: the next replay is another event."""
+    rules = policy(reactions={SignalType.TOKEN_REPLAY: Reaction.ALERT}, idle_timeout=2 * HOUR)
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        stolen, _own = await rolled_away(stub, clock)
+        clock.advance(MINUTE)
+        await validate(stub, stolen)
+        clock.advance(HOUR - 1)
+        await validate(stub, stolen)
+        assert len(hijacks(await story_of(stub))) == 1
+        clock.advance(1)
+        await validate(stub, stolen)
+        assert len(hijacks(await story_of(stub))) == 2
+
+
+async def test_a_replay_through_a_change_is_the_same_alarm(tmp_path: Path, clock: ManualClock) -> None:
+    """An old token handed in for a change changes nothing, and is folded with the replays by validation."""
+    async with authority(tmp_path, clock, ALERT) as (_, stub):
+        stolen, own = await rolled_away(stub, clock)
+        clock.advance(MINUTE)
+        named = pb.SessionReference(token=stolen)
+        verdicts = [
+            (await login(stub, stolen, client=ATTACKER)).verdict,
+            (await stub.RollSession(pb.RollSessionRequest(token=stolen))).verdict,
+            (await stub.RefreshSession(pb.RefreshSessionRequest(token=stolen))).verdict,
+            (await stub.UpdateSessionData(pb.UpdateSessionDataRequest(session=named, set={"a": b"1"}))).verdict,
+            (await stub.GetSessionData(pb.GetSessionDataRequest(session=named))).verdict,
+            (await stub.RevokeSession(pb.RevokeSessionRequest(session=named))).verdict,
+            (await stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=stolen, purpose="p"))).verdict,
+            (await validate(stub, stolen, ATTACKER)).verdict,
+        ]
+        assert verdicts == [pb.VERDICT_REPLAYED] * len(verdicts)
+        assert kinds(await story_of(stub, stolen, own)) == ["SESSION_CREATED", "SESSION_ROLLED", "HIJACK_SUSPECTED"]
+        assert (await validate(stub, own)).verdict == pb.VERDICT_VALID
+
+
+async def test_a_replay_may_end_all_of_the_subject(tmp_path: Path, clock: ManualClock) -> None:
+    """Under `revoke-subject` a replay ends every session of the subject, and no one else's."""
+    rules = policy(reactions={SignalType.TOKEN_REPLAY: Reaction.REVOKE_SUBJECT})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        stolen, own = await rolled_away(stub, clock)
+        phone, bob = await create(stub), await create(stub, "bob")
+        clock.advance(MINUTE)
+        assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_REPLAYED
+        verdicts = [(await validate(stub, token)).verdict for token in (own, phone.token, bob.token)]
+        assert verdicts == [pb.VERDICT_REVOKED, pb.VERDICT_REVOKED, pb.VERDICT_VALID]
+        events = await story_of(stub, stolen, own)
+        assert kinds(events)[4:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED", "SESSION_REVOKED"]
+        assert events[4].reaction == pb.REACTION_REVOKE_SUBJECT

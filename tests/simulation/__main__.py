@@ -1,0 +1,33 @@
+"""`python -m tests.simulation`: simulate ordinary traffic and print the counts; ends with 1 where there were alarms."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+import structlog
+
+from sessiond.domain.policy import PRESETS
+from tests.simulation.week import Week, simulate
+
+
+def main() -> int:
+    """Simulate what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--users", type=int, default=60)
+    parser.add_argument("--preset", choices=sorted(PRESETS), action="append", help="may be given more than once")
+    given = parser.parse_args()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    alarmed = False
+    for preset in given.preset or ["owasp-low", "owasp-high", "nist-aal2"]:
+        report = asyncio.run(simulate(Week(preset, given.seed, given.days, given.users)))
+        sys.stdout.write(f"{report}\n")
+        alarmed = alarmed or bool(report.alarms)
+    return int(alarmed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""A web application in front of the authority: what a careful one does with every answer that it gets.
+
+It asks the real service, message by message, and passes on every cookie directive. It protects forms by CSRF tokens,
+and hands a form's nonce on as `request_id`, so that a form that is sent twice is carried out once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final, cast
+
+from sessiond.domain.errors import InvalidField
+from sessiond.rpc.service import SessionAuthority
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.simulation.bounds import SECOND, Bounds
+from tests.simulation.tally import LOGOUT, Tally
+from tests.simulation.wheel import Wheel
+
+__all__ = ["AGAIN", "COMPANION", "LOGIN", "PAGE", "SESSION", "STEP_UP", "Request", "Response", "Site"]
+
+SESSION = "__Host-id"
+COMPANION = "__Host-id-payment"
+_PURPOSE = "payment"
+_NO_CONTEXT = cast(Any, None)  # the service never asks its transport anything here
+
+PAGE: Final = "page"  # here you are
+LOGIN: Final = "login"  # the login page
+STEP_UP: Final = "step up"  # authenticate once more
+AGAIN: Final = "again"  # this very request was denied, and nothing else has changed
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a browser sends, and what the application's proxies saw of it."""
+
+    path: str
+    cookies: Mapping[str, str]
+    client: pb.ClientContext
+    subject: str = ""
+    csrf: str = ""
+    nonce: str = ""
+    remember: bool = False
+
+
+@dataclass(slots=True)
+class Response:
+    """What a browser gets."""
+
+    page: str
+    csrf: str = ""
+    set_cookie: list[str] = field(default_factory=list)
+    clears_cookies: bool = False
+
+    def carry(self, cookies: pb.CookieDirectives) -> None:
+        """Pass on the directives of one answer."""
+        self.set_cookie.extend(cookies.set_cookie)
+        self.clears_cookies = self.clears_cookies or "cookies" in cookies.clear_site_data
+
+
+class Site:
+    """The pages, each with its rules. `level` is that of a login; one more is needed for payments."""
+
+    def __init__(
+        self, service: SessionAuthority, wheel: Wheel, tally: Tally, random: Random, bounds: Bounds, level: int
+    ) -> None:
+        self._service = service
+        self._wheel = wheel
+        self._tally = tally
+        self._random = random
+        self._bounds = bounds
+        self._level = level
+        self._presented: set[str] = set()
+        self._pages: Mapping[str, Callable[[Request, str], Awaitable[Response]]] = {
+            "/": self._view,
+            "/part": self._part,
+            "/poll": self._poll,
+            "/save": self._save,
+            "/login": self._login,
+            "/payment": self._payment,
+            "/elevate": self._elevate,
+            "/password": self._password,
+            "/logout": self._logout,
+        }
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        token = request.cookies.get(SESSION, "")
+        if not token:
+            return await self._anew(request)
+        return await self._pages[request.path](request, token)
+
+    # Pages
+
+    async def _view(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, with_csrf=True)
+        response = await self._denied(request, answer)
+        if response is None:
+            response = self._shown(PAGE if answer.session.subject else LOGIN, answer)
+        return response
+
+    async def _part(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token)
+        return self._shown(PAGE if answer.verdict == pb.VERDICT_VALID else AGAIN, answer)
+
+    async def _poll(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, passive=True)
+        return self._shown(PAGE if answer.verdict == pb.VERDICT_VALID else AGAIN, answer)
+
+    async def _save(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, csrf=request.csrf)
+        response = await self._denied(request, answer)
+        if response is None:
+            message = pb.UpdateSessionDataRequest(
+                session=pb.SessionReference(token=token), request_id=request.nonce, set={"cart": request.nonce.encode()}
+            )
+            await self._change(self._service.UpdateSessionData, message)
+            response = self._shown(PAGE, answer)
+        return response
+
+    async def _login(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, csrf=request.csrf)
+        # A form that was sent twice: the first one rolled the token away, and its answer is kept under the nonce.
+        if answer.verdict != pb.VERDICT_SUPERSEDED:
+            response = await self._denied(request, answer)
+            if response is not None:
+                return response
+        return await self._authenticate(request, token, elevate=False)
+
+    async def _elevate(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, csrf=request.csrf)
+        if answer.verdict != pb.VERDICT_SUPERSEDED and answer.next_step != pb.NEXT_STEP_STEP_UP:
+            response = await self._denied(request, answer)
+            if response is not None:
+                return response
+            if not answer.session.subject:  # it ended while the form was open
+                return self._shown(LOGIN, answer)
+        return await self._authenticate(request, token, elevate=True)
+
+    async def _authenticate(self, request: Request, token: str, *, elevate: bool) -> Response:
+        level = self._level + 1 if elevate else self._level
+        message = pb.AuthenticateSessionRequest(
+            token=token,
+            subject=request.subject,
+            client=request.client,
+            authentication=pb.Authentication(level=level, methods=["otp" if elevate else "pwd"]),
+            persistent=request.remember,
+            elevate=elevate,
+            request_id=request.nonce,
+        )
+        given = await self._change(self._service.AuthenticateSession, message)
+        if given is None or not given.token:
+            return Response(AGAIN)
+        response = Response(PAGE, given.csrf_token)
+        response.carry(given.cookies)
+        if elevate:
+            companion = await self._service.IssueCompanionToken(
+                pb.IssueCompanionTokenRequest(token=given.token, client=request.client, purpose=_PURPOSE), _NO_CONTEXT
+            )
+            response.carry(companion.cookies)
+        return response
+
+    async def _payment(self, request: Request, token: str) -> Response:
+        needed = pb.Requirements(
+            min_level=self._level + 1,
+            companion=pb.CompanionRequirement(purpose=_PURPOSE, companion_token=request.cookies.get(COMPANION, "")),
+        )
+        answer = await self._validate(request, token, with_csrf=True, needed=needed)
+        if answer.verdict == pb.VERDICT_INSUFFICIENT:
+            return self._shown(STEP_UP if answer.session.subject else LOGIN, answer)
+        return await self._denied(request, answer) or self._shown(PAGE, answer)
+
+    async def _password(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, csrf=request.csrf)
+        if answer.verdict != pb.VERDICT_SUPERSEDED:
+            response = await self._denied(request, answer)
+            if response is not None:
+                return response
+        message = pb.RollSessionRequest(token=token, client=request.client, reason="password", request_id=request.nonce)
+        given = await self._change(self._service.RollSession, message)
+        if given is None or not given.token:
+            return Response(AGAIN)
+        response = Response(PAGE, given.csrf_token)
+        response.carry(given.cookies)
+        return response
+
+    async def _logout(self, request: Request, token: str) -> Response:
+        answer = await self._validate(request, token, csrf=request.csrf)
+        response = await self._denied(request, answer)
+        if response is not None:
+            return response
+        message = pb.RevokeSessionRequest(
+            session=pb.SessionReference(token=token),
+            client=request.client,
+            reason=LOGOUT,
+            open_anonymous=True,
+            request_id=request.nonce,
+        )
+        ended = await self._change(self._service.RevokeSession, message)
+        if ended is None:
+            return Response(AGAIN)
+        response = Response(LOGIN, ended.csrf_token)
+        response.carry(ended.cookies)
+        return response
+
+    # What they share
+
+    async def _denied(self, request: Request, answer: pb.ValidateSessionResponse) -> Response | None:
+        """What a page answers where it may not be shown; None where it may."""
+        if answer.verdict == pb.VERDICT_VALID:
+            return None
+        if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
+            return await self._anew(request)
+        return self._shown(STEP_UP if answer.next_step == pb.NEXT_STEP_STEP_UP else AGAIN, answer)
+
+    async def _anew(self, request: Request) -> Response:
+        """The login page, with an anonymous session of its own."""
+        if request.path in ("/part", "/poll"):
+            return Response(AGAIN)
+        opened = await self._service.CreateSession(
+            pb.CreateSessionRequest(client=request.client, login_page=True, request_id=self._uuid()), _NO_CONTEXT
+        )
+        response = Response(LOGIN, opened.csrf_token)
+        response.carry(opened.cookies)
+        return response
+
+    @staticmethod
+    def _shown(page: str, answer: pb.ValidateSessionResponse) -> Response:
+        response = Response(page, answer.csrf_token)
+        response.carry(answer.cookies)
+        return response
+
+    async def _validate(
+        self,
+        request: Request,
+        token: str,
+        *,
+        passive: bool = False,
+        with_csrf: bool = False,
+        csrf: str | None = None,
+        needed: pb.Requirements | None = None,
+    ) -> pb.ValidateSessionResponse:
+        message = pb.ValidateSessionRequest(
+            token=token, client=request.client, passive=passive, with_csrf_token=with_csrf, requirements=needed
+        )
+        if csrf is not None:
+            message.requirements.csrf.csrf_token = csrf
+        self._presented.add(token)
+        # As the server does: the short way where there is one.
+        answer = self._service.shortcut(message.SerializeToString())
+        if answer is None:
+            answer = await self._service.ValidateSession(message, _NO_CONTEXT)
+            if self._random.random() < self._bounds.repeat_call:
+                self._tally.traffic["calls repeated"] += 1
+                answer = await self._service.ValidateSession(message, _NO_CONTEXT)
+        self._tally.verdicts[pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")] += 1
+        if answer.renewed_token:
+            # The successor of what was presented; where it is in use already, the overlap has let an older one through.
+            late = answer.renewed_token in self._presented
+            self._tally.traffic["older tokens in flight" if late else "renewals offered"] += 1
+        return answer
+
+    async def _change(self, method: Callable[[Any, Any], Awaitable[Any]], message: Any) -> Any:
+        """Ask for a change; once more, a second later, where the answer is lost. None: refused."""
+        try:
+            answer = await method(message, _NO_CONTEXT)
+            if self._random.random() < self._bounds.repeat_call:
+                self._tally.traffic["calls repeated"] += 1
+                await self._wheel.sleep(SECOND)
+                again = await method(message, _NO_CONTEXT)
+                if again != answer:
+                    raise AssertionError(f"{method.__name__} answered a repeated call differently")
+        except InvalidField:
+            # The form came a second time and looks otherwise by now: from another address, say.
+            self._tally.traffic["forms refused"] += 1
+            return None
+        verdict = getattr(answer, "verdict", None)
+        if verdict is not None:
+            self._tally.verdicts[pb.Verdict.Name(verdict).removeprefix("VERDICT_")] += 1
+        return answer
+
+    def _uuid(self) -> str:
+        return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))

@@ -1,0 +1,100 @@
+"""The tally: what happened in the simulated time, and which of it must not happen to ordinary users."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sessiond.domain.event import Event, EventType
+from sessiond.domain.policy import Policy
+from sessiond.domain.signals import Reaction, SignalType
+from sessiond.domain.values import CauseKind
+
+__all__ = ["LOGOUT", "Report", "Tally", "alarms_in", "report_of"]
+
+LOGOUT = "logout"
+_NEVER_VERDICTS = ("REPLAYED", "MALFORMED", "FORGED", "LOCKED")
+_NEVER_EVENTS = (EventType.GUESSING_SUSPECTED, EventType.SOURCE_LOCKED, EventType.SOURCE_UNLOCKED)
+# What ordinary clients do that a policy may want to hear of: they change networks.
+_MAY_BE_NAMED = (SignalType.IP_CHANGE, SignalType.NETWORK_CHANGE)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts, by what is counted."""
+
+    traffic: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One simulated time: its counts, and what must not have happened."""
+
+    title: str
+    traffic: Counter[str]
+    verdicts: Counter[str]
+    events: Counter[str]
+    signals: Counter[str]
+    endings: Counter[str]
+    alarms: Counter[str]
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [self.title]
+        for name in ("traffic", "verdicts", "events", "signals", "endings", "alarms"):
+            counts = ", ".join(f"{key} {count}" for key, count in sorted(getattr(self, name).items())) or "none"
+            parts.append(f"  {name:<9} {counts}")
+        parts.extend(f"    {example}" for example in self.examples)
+        return "\n".join(parts)
+
+
+def report_of(title: str, tally: Tally, events: list[Event], policy: Policy, start: int) -> Report:
+    """What the tally and the log come to."""
+    alarms: Counter[str] = Counter()
+    examples: list[str] = []
+    for event in events:
+        for alarm in alarms_in(event, policy):
+            alarms[alarm] += 1
+            if alarms[alarm] <= 3:
+                examples.append(_example(alarm, event, start))
+    for verdict in _NEVER_VERDICTS:
+        if tally.verdicts[verdict]:
+            alarms[f"verdict {verdict}"] = tally.verdicts[verdict]
+    return Report(
+        title,
+        tally.traffic,
+        tally.verdicts,
+        Counter(event.type.value for event in events),
+        Counter(signal.type.value for event in events for signal in event.signals),
+        Counter(_ending(event) for event in events if event.type is EventType.SESSION_REVOKED),
+        alarms,
+        tuple(examples),
+    )
+
+
+def alarms_in(event: Event, policy: Policy) -> list[str]:
+    """What about an event must not happen in ordinary traffic."""
+    if event.type in _NEVER_EVENTS:
+        return [event.type.value]
+    if event.type is EventType.SESSION_REVOKED:
+        own = event.cause.kind is CauseKind.REQUEST and event.cause.reason == LOGOUT
+        return (
+            [] if own or event.cause.kind is CauseKind.CONCURRENCY_LIMIT else [f"revoked by {event.cause.kind.value}"]
+        )
+    if event.type is not EventType.HIJACK_SUSPECTED:
+        return []
+    heard = {signal.type for signal in event.signals if policy.reactions[signal.type] is not Reaction.IGNORE}
+    named = {kind for kind in _MAY_BE_NAMED if policy.reactions[kind] is Reaction.ALERT}
+    return [kind.value for kind in sorted(heard - named)]
+
+
+def _ending(event: Event) -> str:
+    return event.cause.reason if event.cause.kind is CauseKind.REQUEST else event.cause.kind.value
+
+
+def _example(alarm: str, event: Event, start: int) -> str:
+    minutes = (event.at - start) // 60_000
+    when = f"day {minutes // 1440} {minutes // 60 % 24:02}:{minutes % 60:02}"
+    evidence = "; ".join(f"{s.type.value}: {s.expected} -> {s.seen}" for s in event.signals)
+    return f"{alarm}: {when}, {event.subject or 'anonymous'}, {event.session_id}: {evidence or event.cause.kind.value}"

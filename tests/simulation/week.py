@@ -1,0 +1,155 @@
+"""The week: a population over a real authority, in virtual time, from a seed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from sessiond import __version__
+from sessiond.app import App
+from sessiond.domain.event import Event, EventFilter
+from sessiond.domain.policy import PRESETS, LimitRule, Policy
+from sessiond.domain.values import Millis, Revision
+from sessiond.feed import Checkpoint
+from sessiond.rpc.service import SessionAuthority
+from tests.simulation.agents import DESKTOPS, PHONES
+from tests.simulation.bounds import DAY, MINUTE, Bounds
+from tests.simulation.browser import Browser
+from tests.simulation.networks import desk, walk, write_databases
+from tests.simulation.people import Habits, Person
+from tests.simulation.site import Site
+from tests.simulation.tally import Report, Tally, report_of
+from tests.simulation.wheel import Wheel
+from tests.support.clock import START, ManualClock
+from tests.support.server import config_for
+
+__all__ = ["Stage", "Week", "policy_of", "simulate"]
+
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nothing here is about what a disk does
+_SWEEP_EVERY = 15 * MINUTE
+_MIDNIGHT = START - START % DAY
+
+
+def policy_of(preset: str) -> Policy:
+    """A preset, with sessions that can be remembered, and a limit of them."""
+    return replace(
+        PRESETS[preset],
+        remember_idle_timeout=Millis(3 * DAY),
+        remember_absolute_timeout=Millis(14 * DAY),
+        # Longer than a user of a phone waits for a login whose answer was lost: else that is a replay by definition.
+        roll_tolerance=Millis(MINUTE),
+        max_sessions=3,
+        on_limit=LimitRule.EVICT_OLDEST,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """What is simulated. `change` departs from the policy of the preset, for negative controls."""
+
+    preset: str
+    seed: int = 1
+    days: int = 7
+    users: int = 12
+    bounds: Bounds = Bounds()
+    change: Callable[[Policy], Policy] = lambda policy: policy
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self.change(policy_of(self.preset))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What guests on the stage may use: those who play the thief."""
+
+    site: Site
+    wheel: Wheel
+    browsers: list[Browser]
+
+
+async def simulate(week: Week, guest: Callable[[Stage], None] | None = None) -> Report:
+    """Let the time pass; what came of it. The same week gives the same report."""
+    clock, tally, random = ManualClock(_MIDNIGHT), Tally(), Random(week.seed)
+    wheel = Wheel(clock)
+    async with _authority(week, clock) as app:
+        service = SessionAuthority(app.authority, __version__)
+        site = Site(service, wheel, tally, random, week.bounds, level=1)
+        browsers = [browser for number in range(week.users) for browser in _user(week, number, site, wheel, tally)]
+        wheel.start(_sweep(app, wheel))
+        if guest is not None:
+            guest(Stage(site, wheel, browsers))
+        try:
+            await wheel.run(_MIDNIGHT + week.days * DAY)
+        finally:
+            await wheel.close()
+        events = await _log(app)
+    title = f"{week.preset}: {week.users} users, {week.days} days, seed {week.seed}"
+    return report_of(title, tally, events, week.policy, _MIDNIGHT)
+
+
+@asynccontextmanager
+async def _authority(week: Week, clock: ManualClock) -> AsyncIterator[App]:
+    folder = Path(tempfile.mkdtemp(prefix="sessiond-week-", dir=_MEMORY))
+    try:
+        operators, countries = write_databases(folder)
+        policies = {"default": week.policy}
+        config = config_for(folder, policies=policies, operators=operators, countries=countries)
+        app = await App.start(config, clock, Random(f"{week.seed}/entropy").randbytes)
+        try:
+            yield app
+        finally:
+            await app.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _user(week: Week, number: int, site: Site, wheel: Wheel, tally: Tally) -> list[Browser]:
+    """A user with a phone and mostly a laptop, who acts from now on."""
+    random = Random(f"{week.seed}/{number}")
+    name, browsers = f"user-{number}", []
+    for kind, agents in (("phone", PHONES), ("laptop", DESKTOPS)):
+        if kind == "laptop" and random.random() < 0.25:
+            continue
+        if kind == "phone":
+            where = walk(_MIDNIGHT, week.days, random, number, week.bounds)
+            habits = Habits(4, 0.1, remember=random.random() < 0.4, logs_out=0.15, tabs=2)
+        else:
+            where = desk(_MIDNIGHT, week.days, random, number)
+            habits = Habits(2, 0.5, remember=random.random() < 0.3, logs_out=0.4, tabs=4)
+        device = f"{name}-{kind}" if random.random() < 0.3 else ""
+        browser = Browser(site, wheel, tally, random, week.bounds, random.choice(agents), where, device)
+        person = Person(name, browser, habits, where, wheel, tally, random, week.bounds)
+        wheel.start(person.live(_MIDNIGHT, week.days))
+        browsers.append(browser)
+    return browsers
+
+
+async def _sweep(app: App, wheel: Wheel) -> None:
+    while True:
+        await wheel.sleep(_SWEEP_EVERY)
+        await app.sweeper.sweep()
+        await app.sweeper.save_activity()
+        await app.sweeper.forget_answers()
+
+
+async def _log(app: App) -> list[Event]:
+    """The whole log, as a subscriber gets it."""
+    head, events = app.authority.describe().revision, []
+    stream = app.authority.subscribe(Revision(0), EventFilter(), 0.05)
+    async for item in stream:
+        if isinstance(item, Checkpoint):
+            if item.revision >= head:
+                break
+        else:
+            events.append(item)
+            if item.revision >= head:
+                break
+    await stream.aclose()
+    return events
