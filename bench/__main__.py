@@ -118,7 +118,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool) -
 
 def _print_table(console: Console, results: list[Result]) -> None:
     table = Table(
-        title="Throughput beside the yardstick, medians of the pairs",
+        title="Throughput (forged_vs_valid: cost) beside the yardstick, medians of the pairs",
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -129,9 +129,10 @@ def _print_table(console: Console, results: list[Result]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         ratios = [pair["ratio"] for pair in result.pairs]
+        sign = "\u2264" if result.at_most else "\u2265"
         table.add_row(
             result.name,
-            f"{result.bar:.2f} " + ("[green]met[/]" if result.met else "[red]missed[/]"),
+            f"{sign} {result.bar:.2f} " + ("[green]met[/]" if result.met else "[red]missed[/]"),
             f"{result.ratio:.3f}",
             f"{min(ratios):.2f}-{max(ratios):.2f}",
             f"{result.median('subject', 'throughput'):,.0f} : {result.median('baseline', 'throughput'):,.0f}",
@@ -142,6 +143,9 @@ def _print_table(console: Console, results: list[Result]) -> None:
         weight = result.details.get("resident_bytes_per_cached_session")
         if weight is not None:
             console.print(f"A cached session takes {weight:,.0f} bytes of resident memory.")
+        unary = result.details.get("unary_cost_ratio")
+        if unary is not None:
+            console.print(f"One token a call, gRPC's own cost included: a forged one costs {unary:.2f} of a valid one.")
 
 
 def _print_profile(file: Path) -> None:

@@ -25,7 +25,7 @@ from sessiond.store import Changes
 from sessiond.stores.sqlite import SqliteStore, migrations
 from sessiond.tokens import KeyRing, digest, load_key_ring
 
-__all__ = ["APPLICATION", "LONG_LIVED", "Seeded", "client_of", "ready", "seed"]
+__all__ = ["APPLICATION", "EVERY_SIGNAL", "LONG_LIVED", "Seeded", "client_of", "ready", "seed"]
 
 APPLICATION = "default"
 LONG_LIVED = """\
@@ -38,6 +38,20 @@ preset = "owasp-low"
 idle_timeout = "3650d"
 absolute_timeout = "3650d"
 renewal_timeout = "3650d"
+"""
+EVERY_SIGNAL = """\
+# The default policy with no signal ignored.
+[applications.default.reactions]
+token_replay = "revoke-session"
+user_agent_change = "step-up"
+ip_change = "alert"
+network_change = "alert"
+country_change = "step-up"
+certificate_mismatch = "revoke-session"
+device_mismatch = "step-up"
+concurrent_use = "step-up"
+companion_mismatch = "revoke-session"
+reported = "revoke-session"
 """
 _GROUP = 2_000
 _BROWSERS = (

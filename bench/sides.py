@@ -1,0 +1,334 @@
+"""The sides that are compared: what puts each of them under load, and how it makes sure of the answers."""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import threading
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import grpc
+
+from bench import echo
+from bench.load import Load, LoadFailed, Run, drive, framed
+from bench.processes import Server
+from bench.seed import APPLICATION, Seeded, client_of
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
+
+__all__ = ["BATCH", "Batches", "Creation", "Echo", "Refusal", "Side", "Teller", "Validation", "expect"]
+
+_BODIES = 8
+_SERVICE = "/sessiond.v1.SessionAuthority/"
+BATCH = 1_000
+"""Sessions that are loaded into memory at once."""
+_PULSE_BATCH = 100
+_SPREAD = 7919  # a prime: runs walk over all sessions and come back to none soon
+_CHECKS = 100
+_TOKEN_BYTES = 52
+
+
+class Teller(Protocol):
+    """Who is told how it goes."""
+
+    def step(self, text: str) -> None:
+        """Something begins."""
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Something long goes on."""
+
+
+class Side(Protocol):
+    """One of the two that are compared."""
+
+    server: Server
+
+    def run(self, number: int) -> Run:
+        """Load it once. Must make sure, before and after, that it answers what it should."""
+
+
+class Echo:
+    """The echo, under a load of the same sizes."""
+
+    def __init__(self, server: Server, request_bytes: int, response_bytes: int, requests: int) -> None:
+        request, self._response_bytes = echo.sized(request_bytes), echo.sized(response_bytes).ByteSize()
+        self.server = server
+        self._load = Load(server, echo.PATH, [framed(request)] * _BODIES, requests)
+
+    def run(self, number: int) -> Run:
+        """Every answer must have come, to the byte."""
+        run = drive(self._load)
+        expect(
+            run.body_bytes == run.requests * (self._response_bytes + 5),
+            f"the echo answered {run.body_bytes} bytes to {run.requests} calls",
+        )
+        return run
+
+
+class Validation:
+    """ValidateSession, in each run with other tokens, activity taken in."""
+
+    def __init__(self, server: Server, seeded: Seeded, requests: int, *, pulse: bool) -> None:
+        self.server = server
+        self._seeded = seeded
+        self._requests = requests
+        self._stub = _Stub(server)
+        self._pulse = _Pulse(self._stub, seeded) if pulse else None
+
+    def request(self, number: int, *, passive: bool = False) -> pb.ValidateSessionRequest:
+        """The question about one session."""
+        return pb.ValidateSessionRequest(
+            application=APPLICATION, token=self._seeded.token(number), client=_client(number), passive=passive
+        )
+
+    def sizes(self) -> tuple[int, int]:
+        """Serialized bytes of a request and of its answer: medians of a hundred."""
+        requests = [self.request(number) for number in range(100)]
+        responses = [self._stub.validate(request) for request in requests]
+        return (
+            round(statistics.median(request.ByteSize() for request in requests)),
+            round(statistics.median(response.ByteSize() for response in responses)),
+        )
+
+    def warm_up(self, sessions: int, teller: Teller) -> float:
+        """Have the server load that many sessions into memory, in batches that do not count as activity.
+
+        Gives the microseconds that each of them took in its batch.
+        """
+        text = f"{self.server.name}: {sessions:,} sessions in batches"
+        taken = 0.0
+        for start in range(0, sessions, BATCH):
+            numbers = range(start, min(start + BATCH, sessions))
+            requests = [self.request(number, passive=True) for number in numbers]
+            began = time.perf_counter()
+            self._stub.validate_many(requests)
+            taken += time.perf_counter() - began
+            teller.progress(text, numbers.stop, sessions)
+        return taken / sessions * 1e6
+
+    def run(self, number: int) -> Run:
+        """Each token must be VALID before and after, and its activity must have moved to within the run."""
+        chosen = [(number * _BODIES + i + _BODIES) * _SPREAD % self._seeded.count for i in range(_BODIES)]
+        before = [self._stub.validate(self.request(n)) for n in chosen]
+        load = Load(
+            self.server, _SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests
+        )
+        if self._pulse is None:
+            run = drive(load)
+        else:
+            with self._pulse:
+                run = drive(load)
+        for n, first in zip(chosen, before, strict=True):
+            last = self._stub.validate(self.request(n, passive=True))
+            expect(last.session.session_id == str(self._seeded.session_id(n)), "the answer is about another session")
+            moved = last.session.last_active_time.ToMilliseconds() - first.session.last_active_time.ToMilliseconds()
+            # The slowest of the processes took run.seconds; the fastest gets well over a third of that.
+            expect(moved > run.seconds * 1000 / 3, f"activity moved by {moved} ms in {run.seconds:.1f} s: no touches?")
+        # A timestamp takes up to three bytes less where its fraction is small; an answer with an error has no bytes.
+        least = min(response.ByteSize() for response in before) + 5 - 6
+        expect(run.body_bytes >= run.requests * least, f"{run.body_bytes} bytes answer {run.requests} calls: errors?")
+        return run
+
+
+class Creation:
+    """CreateSession, for eight subjects."""
+
+    def __init__(self, server: Server, requests: int) -> None:
+        self.server = server
+        self._stub = _Stub(server)
+        self._load = Load(
+            server, _SERVICE + "CreateSession", [framed(self.request(i)) for i in range(_BODIES)], requests
+        )
+
+    def request(self, number: int) -> pb.CreateSessionRequest:
+        """The request to open a session."""
+        return pb.CreateSessionRequest(
+            application=APPLICATION,
+            subject=f"user-{number:07d}",
+            authentication=pb.Authentication(level=1, methods=["pwd"]),
+            client=_client(number),
+        )
+
+    def sizes(self) -> tuple[int, int]:
+        """Serialized bytes of a request and of its answer: medians of a hundred."""
+        requests = [self.request(number) for number in range(100)]
+        responses = [self._stub.create(request) for request in requests]
+        return (
+            round(statistics.median(request.ByteSize() for request in requests)),
+            round(statistics.median(response.ByteSize() for response in responses)),
+        )
+
+    def run(self, number: int) -> Run:
+        """Each call must have left its event in the log, and what is opened must be VALID."""
+        before = self._stub.revision()
+        run = drive(self._load)
+        grown = self._stub.revision() - before
+        expect(grown == run.requests, f"{run.requests} sessions were opened, the log grew by {grown} events")
+        created = self._stub.create(self.request(0))
+        self._stub.validate(pb.ValidateSessionRequest(application=APPLICATION, token=created.token))
+        return run
+
+
+class Batches:
+    """ValidateSessions, a hundred tokens a call: live ones, or such as were never issued.
+
+    In batches what gRPC takes for a call weighs little, so the two can be told apart.
+    """
+
+    def __init__(self, server: Server, seeded: Seeded, requests: int, *, forged: bool) -> None:
+        self.server = server
+        self._seeded = seeded
+        self._requests = requests
+        self._stub = _Stub(server)
+        self._forged = forged
+        self._verdict = pb.VERDICT_FORGED if forged else pb.VERDICT_VALID
+
+    def run(self, number: int) -> Run:
+        """Each token must get its verdict before and after."""
+        first = (number + 1) * _BODIES * _CHECKS
+        batches = [self._batch(first + i * _CHECKS) for i in range(_BODIES)]
+        before = [self._stub.verdicts(batch, self._verdict) for batch in batches]
+        run = drive(Load(self.server, _SERVICE + "ValidateSessions", [framed(b) for b in batches], self._requests))
+        for batch in batches:
+            self._stub.verdicts(batch, self._verdict)
+        least = min(before) * 9 // 10  # timestamps take fewer bytes where their fractions are small
+        expect(run.body_bytes >= run.requests * least, f"{run.body_bytes} bytes answer {run.requests} calls: errors?")
+        return run
+
+    def _batch(self, first: int) -> pb.ValidateSessionsRequest:
+        numbers = [number % self._seeded.count for number in range(first, first + _CHECKS)]
+        return pb.ValidateSessionsRequest(
+            requests=[
+                pb.ValidateSessionRequest(application=APPLICATION, token=self._token(n), client=_client(n))
+                for n in numbers
+            ]
+        )
+
+    def _token(self, number: int) -> str:
+        return _forged() if self._forged else self._seeded.token(number)
+
+
+class Refusal:
+    """ValidateSession, in each run with other tokens that were never issued."""
+
+    def __init__(self, server: Server, seeded: Seeded, requests: int) -> None:
+        self.server = server
+        self._seeded = seeded
+        self._requests = requests
+        self._stub = _Stub(server)
+
+    def run(self, number: int) -> Run:
+        """Each token must be FORGED before and after."""
+        questions = [
+            pb.ValidateSessionRequest(application=APPLICATION, token=_forged(), client=_client(number * _BODIES + i))
+            for i in range(_BODIES)
+        ]
+        batch = pb.ValidateSessionsRequest(requests=questions)
+        self._stub.verdicts(batch, pb.VERDICT_FORGED)
+        run = drive(Load(self.server, _SERVICE + "ValidateSession", [framed(q) for q in questions], self._requests))
+        self._stub.verdicts(batch, pb.VERDICT_FORGED)
+        return run
+
+
+class _Pulse:
+    """The rest of the live sessions at work: each of them validated once a minute, beside the load.
+
+    With it activity is written behind during the measurement as it is in production. What it validates is not
+    counted.
+    """
+
+    def __init__(self, stub: _Stub, seeded: Seeded) -> None:
+        self._stub = stub
+        self._interval = 60 * _PULSE_BATCH / seeded.count
+        self._batches = self._numbers(seeded)
+        self._seeded = seeded
+        self._done = threading.Event()
+        self._failure: Exception | None = None
+
+    @staticmethod
+    def _numbers(seeded: Seeded) -> Iterator[range]:
+        while True:
+            for start in range(0, seeded.count, _PULSE_BATCH):
+                yield range(start, min(start + _PULSE_BATCH, seeded.count))
+
+    def _beat(self) -> None:
+        try:
+            while not self._done.wait(self._interval):
+                self._stub.validate_many(
+                    [
+                        pb.ValidateSessionRequest(
+                            application=APPLICATION, token=self._seeded.token(number), client=_client(number)
+                        )
+                        for number in next(self._batches)
+                    ]
+                )
+        except (grpc.RpcError, LoadFailed) as error:
+            self._failure = error
+
+    def __enter__(self) -> Self:
+        self._done.clear()
+        self._thread = threading.Thread(target=self._beat, name="pulse")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise LoadFailed(f"a validation beside the load failed: {self._failure}")
+
+
+class _Stub:
+    """Checked calls: what is not VALID, or not answered, is a `LoadFailed`."""
+
+    def __init__(self, server: Server) -> None:
+        self._stub = SessionAuthorityStub(grpc.insecure_channel(server.address))
+
+    def validate(self, request: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse:
+        """Must be VALID."""
+        response: pb.ValidateSessionResponse = self._stub.ValidateSession(request, timeout=30)
+        expect(response.verdict == pb.VERDICT_VALID, f"a live session is {pb.Verdict.Name(response.verdict)}")
+        return response
+
+    def validate_many(self, requests: Sequence[pb.ValidateSessionRequest]) -> None:
+        """All must be VALID."""
+        batch = self._stub.ValidateSessions(pb.ValidateSessionsRequest(requests=requests), timeout=60)
+        for response in batch.responses:
+            expect(response.verdict == pb.VERDICT_VALID, f"a live session is {pb.Verdict.Name(response.verdict)}")
+
+    def verdicts(self, request: pb.ValidateSessionsRequest, wanted: pb.Verdict.ValueType) -> int:
+        """All must have that verdict; the size of the answer."""
+        batch: pb.ValidateSessionsResponse = self._stub.ValidateSessions(request, timeout=60)
+        told = {pb.Verdict.Name(response.verdict) for response in batch.responses}
+        expect(told == {pb.Verdict.Name(wanted)}, f"all had to be {pb.Verdict.Name(wanted)}, they are {told}")
+        return batch.ByteSize()
+
+    def create(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
+        """Open a session."""
+        response: pb.CreateSessionResponse = self._stub.CreateSession(request, timeout=30)
+        return response
+
+    def revision(self) -> int:
+        """The log's head."""
+        return int(self._stub.GetAuthority(pb.GetAuthorityRequest(), timeout=30).revision)
+
+
+def _forged() -> str:
+    return urlsafe_b64encode(secrets.token_bytes(_TOKEN_BYTES)).rstrip(b"=").decode()
+
+
+def _client(number: int) -> pb.ClientContext:
+    client = client_of(number)
+    return pb.ClientContext(ip_address=client.ip_address, user_agent=client.user_agent)
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise `LoadFailed` where something does not hold."""
+    if not holds:
+        raise LoadFailed(otherwise)
