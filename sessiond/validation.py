@@ -111,9 +111,8 @@ class Validation:
         passive: bool = False,
         needed: Needed | None = None,
         with_csrf: bool = False,
-        examines: bool = True,
     ) -> Answer:
-        """The answer to an opened token, whatever follows from it; without `examines` whoever presents it."""
+        """The answer to an opened token, whatever follows from it."""
         presented = opened.presented
         entry = await self._cache.fetch(presented.session_id)
         if entry is None or entry.session.application != call.application:
@@ -126,7 +125,7 @@ class Validation:
             # Recorded before it is told: a clock that is set back must not make it live again.
             await self._journal.submit(units.Expire((presented.session_id,), self._policies, call.policy))
             return Answer(judgement)
-        judgement, suspicion, urgent = self._suspect(call, entry, judgement, stray, now, examines=examines)
+        judgement, suspicion, urgent = self._suspect(call, entry, judgement, stray, now, examines=True)
         suffices = judgement.verdict is Verdict.VALID
         if needed is not None and suffices:
             # A request that lacks something is denied, and so is no activity.
@@ -178,13 +177,21 @@ class Validation:
         opened = self._gate.open(call, token)
         if isinstance(opened, Judgement):
             return Answer(opened)
-        if self.plainly_valid(call, opened.presented, passive=True) is not None:
+        presented = opened.presented
+        entry = await self._cache.fetch(presented.session_id)
+        if entry is None or entry.session.application != call.application:
             return opened
-        answer = await self.judge(call, opened, passive=True, examines=not heals)
-        if answer.verdict is Verdict.VALID:
-            return opened
-        refused = answer.judgement.signals or (answer.verdict is Verdict.INSUFFICIENT and not heals)
-        return answer if refused else opened
+        now = self._clock.now()
+        judgement = judge(self._cache.with_activity(entry.session), presented, call.policy, now)
+        judgement, suspicion, urgent = self._suspect(call, entry, judgement, None, now, examines=not heals)
+        if urgent:
+            # Only what the suspicion asks for: the change itself may yet be refused, and then nothing has changed.
+            unit = units.Settle(call, presented, passive=True, suspicion=suspicion, renews=False)
+            judgement = (await self._journal.submit(unit)).result.judgement
+        refused = judgement.signals or not heals
+        if judgement.verdict in (Verdict.INSUFFICIENT, Verdict.REPLAYED, Verdict.REVOKED) and refused:
+            return Answer(judgement)
+        return opened
 
     def _is_ordinary(self, call: Call, session: Session) -> bool:
         """Whether nothing but the token has to be looked at: neither the session's state nor who uses it."""

@@ -92,8 +92,10 @@ def needs_of(call: Call, named: NamedSession) -> Needs:
     return Needs(sessions=(session_id,), kin=(session_id,) if call.policy.revokes_subjects else ())
 
 
-def settle(work: Work, call: Call, presented: Presented, suspicion: Suspicion | None = None) -> Outcome:
-    """Judge a token and carry out what follows from it."""
+def settle(
+    work: Work, call: Call, presented: Presented, suspicion: Suspicion | None = None, *, renews: bool = True
+) -> Outcome:
+    """Judge a token and carry out what follows from it; `renews` says whether a first use counts as one."""
     session = work.session(presented.session_id)
     if session is None or session.application != call.application:
         return Outcome(UNKNOWN, None)
@@ -112,7 +114,7 @@ def settle(work: Work, call: Call, presented: Presented, suspicion: Suspicion | 
     if judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
         return Outcome(judgement, None)
     # A stranger's denied use renews nothing: the honest client would be taken for a thief after the overlap.
-    if judgement.activates and judgement.verdict is Verdict.VALID:
+    if renews and judgement.activates and judgement.verdict is Verdict.VALID:
         session = lifecycle.activate(session, presented.generation, work.now)
         work.put(session)
         work.record(EventType.SESSION_RENEWED, session, Cause(CauseKind.RENEWAL), call.client)

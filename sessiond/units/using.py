@@ -18,12 +18,16 @@ __all__ = ["Report", "Settle", "UpdateData"]
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Judge a token whose verdict has consequences: a first use, a suspicion, or activity that must be durable."""
+    """Judge a token whose verdict has consequences: a first use, a suspicion, or activity that must be durable.
+
+    Without `renews` a first use is left to the unit that comes after this one.
+    """
 
     call: Call
     presented: Presented
     passive: bool
     suspicion: Suspicion | None = None
+    renews: bool = True
 
     def needs(self) -> Needs:
         """The session."""
@@ -31,7 +35,7 @@ class Settle:
 
     def apply(self, work: Work) -> Outcome:
         """Judge, and carry out what follows."""
-        outcome = settle(work, self.call, self.presented, self.suspicion)
+        outcome = settle(work, self.call, self.presented, self.suspicion, renews=self.renews)
         session = outcome.session
         if session is None or self.passive or outcome.verdict is not Verdict.VALID:
             return outcome

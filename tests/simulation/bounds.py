@@ -39,7 +39,8 @@ class Bounds:
 
     Never: a border crossed (`country_change` tells of it by design), a desktop page asked for on a phone (another user
     agent by the user's own wish), a profile restored from a backup (its old tokens are replays), a cookie jar that a
-    crash threw back to before a renewal.
+    crash threw back to before a renewal, a renewed token whose answer is overtaken by the answer to a roll: it would be
+    the last in the jar, and a replay once the tolerance is over (seen about once in 40,000 requests).
     """
 
     in_flight: int = 8 * SECOND

@@ -68,6 +68,7 @@ class Browser:
         self._device = device
         self._version = 0
         self._last: Attachment | None = None
+        self._rolled = 0
 
     def update(self) -> None:
         """The next version, if there is one: restarted, with its tabs and cookies as they were."""
@@ -88,12 +89,18 @@ class Browser:
         request = Request(path, self.jar.sent(self._wheel.now), self._seen(here), subject, csrf, nonce, remember)
         await self._wheel.sleep(self._latency(here))
         response = await self._site.handle(request)
+        answered = self._wheel.now
         await self._wheel.sleep(self._latency(here))
         loss = self._bounds.mobile_loss if here.mobile else self._bounds.wifi_loss
         moved = self._whereabouts.at(self._wheel.now) != here  # connections die with the network under them
         if self._random.random() < loss or (moved and self._random.random() < 0.5):
             self._tally.traffic["responses lost"] += 1
             return None
+        if response.rolls:
+            self._rolled = answered
+        elif response.set_cookie and answered < self._rolled:
+            self._tally.traffic["cookies overtaken"] += 1
+            return response
         if self.jar.take(response, self._wheel.now):
             self._tally.traffic["cookies replaced"] += 1
         return response

@@ -47,12 +47,13 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """What a browser gets."""
+    """What a browser gets; `rolls` says that its token replaces every older one."""
 
     page: str
     csrf: str = ""
     set_cookie: list[str] = field(default_factory=list)
     clears_cookies: bool = False
+    rolls: bool = False
 
     def carry(self, cookies: pb.CookieDirectives) -> None:
         """Pass on the directives of one answer."""
@@ -73,6 +74,7 @@ class Site:
         self._bounds = bounds
         self._level = level
         self._presented: set[str] = set()
+        self._superseded: dict[str, int] = {}
         self._pages: Mapping[str, Callable[[Request, str], Awaitable[Response]]] = {
             "/": self._view,
             "/part": self._part,
@@ -153,7 +155,7 @@ class Site:
         given = await self._change(self._service.AuthenticateSession, message)
         if given is None or not given.token:
             return Response(AGAIN)
-        response = Response(PAGE, given.csrf_token)
+        response = Response(PAGE, given.csrf_token, rolls=True)
         response.carry(given.cookies)
         if elevate:
             companion = await self._service.IssueCompanionToken(
@@ -182,7 +184,7 @@ class Site:
         given = await self._change(self._service.RollSession, message)
         if given is None or not given.token:
             return Response(AGAIN)
-        response = Response(PAGE, given.csrf_token)
+        response = Response(PAGE, given.csrf_token, rolls=True)
         response.carry(given.cookies)
         return response
 
@@ -211,9 +213,19 @@ class Site:
         """What a page answers where it may not be shown; None where it may."""
         if answer.verdict == pb.VERDICT_VALID:
             return None
-        if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
+        if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN or self._has_missed_its_token(request, answer):
             return await self._anew(request)
         return self._shown(STEP_UP if answer.next_step == pb.NEXT_STEP_STEP_UP else AGAIN, answer)
+
+    def _has_missed_its_token(self, request: Request, answer: pb.ValidateSessionResponse) -> bool:
+        """Whether a client keeps coming with a token that was rolled away, for longer than anything is in flight.
+
+        The answer with the new token was lost on its way, or an older answer overtook it.
+        """
+        if answer.verdict != pb.VERDICT_SUPERSEDED:
+            return False
+        first = self._superseded.setdefault(request.cookies[SESSION], self._wheel.now)
+        return self._wheel.now - first > self._bounds.in_flight
 
     async def _anew(self, request: Request) -> Response:
         """The login page, with an anonymous session of its own."""
