@@ -227,9 +227,10 @@ def time_to_live(message: pb.IssueCompanionTokenRequest) -> Millis | None:
 
 def source(value: str) -> str:
     """A locked source."""
-    if not value:
-        raise InvalidField("source", "must be set: a network as ListSourceLocks gives it")
-    return _text("source", value)
+    try:
+        return str(ipaddress.ip_network(_text("source", value)))
+    except ValueError:
+        raise InvalidField("source", "must be a network as ListSourceLocks gives it") from None
 
 
 def _millis(field: str, message: Duration) -> Millis:

@@ -577,11 +577,20 @@ async def test_a_guest_has_nothing_to_elevate(stub: AsyncStub) -> None:
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("source", ["192.0.2.1/32", "192.0.2.1", "nowhere", "*", "\u00e9"])
+@pytest.mark.parametrize("source", ["192.0.2.1/32", "192.0.2.1", "2001:db8::/64"])
 async def test_a_source_that_is_not_locked(stub: AsyncStub, source: str) -> None:
-    """A source that is not locked is NOT_FOUND, whatever it is, and nothing is recorded."""
+    """A source that is not locked is NOT_FOUND, and nothing is recorded."""
     refused = await refusal_of(stub.ClearSourceLock(loose.ClearSourceLockRequest(source=source)))
     assert refused.code == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("source", ["nowhere", "*", "\u00e9", "192.0.2.1/24", "192.0.2.0/33"])
+async def test_what_is_no_source(stub: AsyncStub, source: str) -> None:
+    """What is no network is named as the field at fault, and is not shown."""
+    refused = await refusal_of(stub.ClearSourceLock(loose.ClearSourceLockRequest(source=source)))
+    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["source"])
+    assert source not in refused.message.removeprefix("source")
 
 
 async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: ManualClock) -> None:
