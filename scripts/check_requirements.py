@@ -1,4 +1,7 @@
-"""Hold docs/requirements.md to its word: each line names tests that are there, a page that is there, or says `open`."""
+"""Hold docs/requirements.md to its word: each line names tests that are there, a page that is there, or says `open`.
+
+A line that the server alone is answerable for may not be open.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def problems() -> list[str]:
             continue
         shown = cells[2]
         tests, pages = _TEST.findall(shown), _PAGE.findall(shown)
-        if "open" not in re.findall(r"\w+", shown) and not tests and not (pages and "D" in cells[0]):
+        is_open = "open" in re.findall(r"\w+", shown)
+        if is_open and cells[0] == "S":
+            found.append(f"{number}: a line of the server's is open")
+        if not is_open and not tests and not (pages and "D" in cells[0]):
             found.append(f"{number}: names neither a test nor says open")
         for file, name in tests:
             path = ROOT / file
@@ -37,7 +43,7 @@ def main() -> int:
     for problem in found:
         print(f"docs/requirements.md:{problem}", file=sys.stderr)
     if not found:
-        print("docs/requirements.md: every line names tests that are there, or says open")
+        print("docs/requirements.md: every line names tests that are there, or says open; none of the server's does")
     return 1 if found else 0
 
 

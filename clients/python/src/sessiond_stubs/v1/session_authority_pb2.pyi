@@ -264,7 +264,9 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     NEXT_STEP_DISCARD_TOKEN: _NextStep.ValueType  # 3
     """Deny or treat as a guest, and make the client forget its token."""
     NEXT_STEP_KEEP_TOKEN: _NextStep.ValueType  # 4
-    """Deny this one request; leave the client's token alone, a newer one is on its way."""
+    """Deny this one request; leave the client's token alone, a newer one is on its way. A client that keeps coming with the
+    same one for longer than a request is in flight has missed the newer one: treat it as a guest and give it a fresh session.
+    """
     NEXT_STEP_STEP_UP: _NextStep.ValueType  # 5
     """Ask the subject for (further) authentication, then AuthenticateSession."""
 
@@ -280,7 +282,9 @@ NEXT_STEP_REPLACE_TOKEN: NextStep.ValueType  # 2
 NEXT_STEP_DISCARD_TOKEN: NextStep.ValueType  # 3
 """Deny or treat as a guest, and make the client forget its token."""
 NEXT_STEP_KEEP_TOKEN: NextStep.ValueType  # 4
-"""Deny this one request; leave the client's token alone, a newer one is on its way."""
+"""Deny this one request; leave the client's token alone, a newer one is on its way. A client that keeps coming with the
+same one for longer than a request is in flight has missed the newer one: treat it as a guest and give it a fresh session.
+"""
 NEXT_STEP_STEP_UP: NextStep.ValueType  # 5
 """Ask the subject for (further) authentication, then AuthenticateSession."""
 Global___NextStep: _TypeAlias = NextStep  # noqa: Y015
