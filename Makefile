@@ -8,9 +8,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 DATA ?= data
 LISTEN ?= 127.0.0.1:7443
+SEED ?= 1
+USERS ?= 20
 SOURCES := sessiond clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast check bench generate lock format clean
+.PHONY: help run demo test test-fast simulate check bench generate lock format clean
 
 help: ## List every target.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,11 +38,12 @@ run: $(VENV)/.run ## Serve on an embedded SQLite file. DATA=folder and LISTEN=ho
 demo: $(VENV)/.run ## Tell one session's story on a throwaway authority, its events beside it.
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev ## Run every test.
-	@$(BIN)/python -m pytest
+test: $(VENV)/.dev ## Run every test: two at a time, then those that measure, alone.
+	@$(BIN)/python -m pytest -n 2 -m "not measured"
+	@$(BIN)/python -m pytest -m measured
 
 test-fast: $(VENV)/.dev ## Run the tests that take less than ten seconds each.
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not measured"
 
 check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the freshness of generated code and locks.
 	@$(BIN)/ruff check $(SOURCES)
@@ -49,6 +52,9 @@ check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the fresh
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
+
+simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted. SEED=number, USERS=number.
+	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo, run alternately; writes build/bench.json. Needs h2load.
 	@$(BIN)/python -m bench

@@ -30,6 +30,8 @@ from tests.support.figures import report
 from tests.support.server import AsyncStub
 from tests.support.streams import NOW, read, subscribe
 
+pytestmark = pytest.mark.measured
+
 ROOT = Path(__file__).parents[2]
 UPKEEP = ("AND due_at <= ", "AND purge_at <= ", "SELECT revision, at FROM events ORDER BY revision LIMIT")
 """What the sweeper reads in every round, whoever calls: what is due."""

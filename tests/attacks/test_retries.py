@@ -145,7 +145,7 @@ async def test_two_repeats_in_a_race(stub: AsyncStub, mutation: Mutation) -> Non
     assert await revision_of(stub) == before + mutation.events
 
 
-@pytest.mark.parametrize("bad", ["x", "00000000-0000-0000-0000-000000000000", str(uuid.uuid4()).upper()])
+@pytest.mark.parametrize("bad", ["x", "00000000-0000-0000-0000-000000000000", "3CCC7482-2D80-4333-A312-ACB371A8121A"])
 @every
 async def test_an_id_that_could_be_guessed(stub: AsyncStub, mutation: Mutation, bad: str) -> None:
     """An id that is no UUIDv4 in its one form is refused by name and not shown."""

@@ -34,6 +34,8 @@ from tests.support.streams import (
     subscribe,
 )
 
+pytestmark = pytest.mark.measured
+
 MIB = 1024 * 1024
 BACKLOG = 2500
 """Padded events: 13 MiB, far more than all buffers between server and client hold."""
