@@ -30,8 +30,6 @@ from tests.support.figures import report
 from tests.support.server import AsyncStub
 from tests.support.streams import NOW, read, subscribe
 
-pytestmark = pytest.mark.measured
-
 ROOT = Path(__file__).parents[2]
 UPKEEP = ("AND due_at <= ", "AND purge_at <= ", "SELECT revision, at FROM events ORDER BY revision LIMIT")
 """What the sweeper reads in every round, whoever calls: what is due."""
@@ -138,6 +136,7 @@ async def compare(
     return median(quiet), median(flooded), median(rates)
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("tokens", "streams", "batch"), [(1_500, 2, 1), (20_000, 2, 10)], ids=["one by one", "ten a call"]
 )

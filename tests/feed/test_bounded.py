@@ -34,8 +34,6 @@ from tests.support.streams import (
     subscribe,
 )
 
-pytestmark = pytest.mark.measured
-
 MIB = 1024 * 1024
 BACKLOG = 2500
 """Padded events: 13 MiB, far more than all buffers between server and client hold."""
@@ -79,6 +77,7 @@ async def a_stuck_subscriber(address: str) -> AsyncIterator[None]:
         stream.cancel()
 
 
+@pytest.mark.measured
 async def test_a_stuck_subscriber_does_not_slow_writers(tmp_path: Path, backlog: Backlog) -> None:
     """Sessions open about as fast beside a subscriber that never reads as without it."""
     server = ServerProcess(backlog.copy_to(tmp_path))
