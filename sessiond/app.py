@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from contextlib import suppress
 
 import structlog
@@ -119,6 +121,7 @@ class App:
         _log.info(
             "serving",
             address=self.address,
+            pid=os.getpid(),
             data=str(config.data),
             applications=sorted(config.policies),
             revision=self._feed.revision,
@@ -129,7 +132,8 @@ class App:
         """Put the policies of another configuration in force; what else differs in it waits for a restart."""
         told = await self.authority.change_policies(config.policies, config.origins)
         for application, what in told.items():
-            _log.info("policy changed", application=application, change=what)
+            level = logging.WARNING if application not in config.policies else logging.INFO
+            _log.log(level, "policy changed", application=application, change=what)
         waiting = [name for name in _AT_START if getattr(config, name) != getattr(self._config, name)]
         if waiting:
             _log.warning("not in force before a restart", settings=waiting)

@@ -16,7 +16,7 @@ import structlog
 from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
 from sessiond.clientfacts import BadNetworkFile
-from sessiond.config import BadConfig, Config, load_config
+from sessiond.config import BadConfig, Config, load_config, parse_listen
 from sessiond.domain.errors import Unavailable
 from sessiond.logs import set_up_logs
 from sessiond.rpc.server import CannotListen
@@ -29,6 +29,13 @@ _DEFAULT_FILE = Path("sessiond.toml")
 _log = structlog.get_logger(__name__)
 
 
+def _listen(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return value if value is None else parse_listen(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.group(context_settings={"auto_envvar_prefix": "SESSIOND", "help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sessiond")
 def main() -> None:
@@ -38,7 +45,7 @@ def main() -> None:
 @main.command()
 @click.option("--config", "file", type=click.Path(path_type=Path), help="The configuration; default: ./sessiond.toml.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the database and the key file.")
-@click.option("--listen", help="host:port (port 0: any), or unix:PATH.")
+@click.option("--listen", callback=_listen, help="host:port (port 0: any), or unix:PATH.")
 @click.option("--allow-remote-plaintext", is_flag=True, help="Listen beyond this machine, with tokens in the clear.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How logs are written.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
@@ -51,11 +58,14 @@ def serve(
     log_level: str | None,
 ) -> None:
     """Serve. Options win over the configuration file; without one there is one application, `default`."""
-    if file is None and _DEFAULT_FILE.exists():
-        file = _DEFAULT_FILE
+    chosen = file
 
     def load() -> Config:
-        config = load_config(file)
+        nonlocal chosen
+        # Looked for each time, so that a file written after the start counts. One that was there must stay.
+        if chosen is None and _DEFAULT_FILE.exists():
+            chosen = _DEFAULT_FILE
+        config = load_config(chosen)
         return replace(
             config,
             data=data or config.data,

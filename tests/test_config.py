@@ -355,11 +355,14 @@ def test_bad_durations(value: object) -> None:
 
 BAD = {
     "no TOML": ("[server]\nlisten = \n", 2, "is not TOML"),
-    "TOML that breaks off": ("[server]\nlisten = 'x'\n\n[applications", 4, "is not TOML"),
-    "a key twice": ("[server]\nlisten = 'x'\nlisten = 'y'\n", 3, "is not TOML"),
-    "an unknown section": ("[server]\n\n[sever]\nlisten = 'x'\n", 3, "sever: no such key"),
-    "an unknown key": ("[server]\nlisten = 'x'\nport = 7\n", 3, "server.port: no such key"),
+    "TOML that breaks off": ("[server]\nlisten = 'x:1'\n\n[applications", 4, "is not TOML"),
+    "a key twice": ("[server]\nlisten = 'x:1'\nlisten = 'y:1'\n", 3, "is not TOML"),
+    "an unknown section": ("[server]\n\n[sever]\nlisten = 'x:1'\n", 3, "sever: no such key"),
+    "an unknown key": ("[server]\nlisten = 'x:1'\nport = 7\n", 3, "server.port: no such key"),
     "a key of the wrong kind": ("[server]\nlisten = 7\n", 2, "server.listen:"),
+    "an address without port": ("[server]\nlisten = '127.0.0.1'\n", 2, "server.listen: must be"),
+    "a port that is none": ("[server]\nlisten = '127.0.0.1:99999'\n", 2, "server.listen: must be"),
+    "a socket without path": ("[server]\nlisten = 'unix:'\n", 2, "server.listen: must be"),
     "a negative duration": (
         '[applications.shop]\nidle_timeout = "-5m"\n',
         2,

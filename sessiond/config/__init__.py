@@ -2,6 +2,7 @@
 
 from sessiond.config.durations import format_duration, parse_duration
 from sessiond.config.loading import DEFAULT_LISTEN, BadConfig, Config, effective, load_config
+from sessiond.config.sections import parse_listen
 from sessiond.config.standards import Departure, departures
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "format_duration",
     "load_config",
     "parse_duration",
+    "parse_listen",
 ]

@@ -16,13 +16,25 @@ from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
 
-__all__ = ["DEFAULT_LISTEN", "ApplicationSection", "File"]
+__all__ = ["DEFAULT_LISTEN", "ApplicationSection", "File", "parse_listen"]
 
 DEFAULT_LISTEN = "127.0.0.1:7443"
 # RFC 6265 section 4.1.1, which takes `token` from RFC 2616 section 2.2.
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _COOKIE_PREFIXES = ("__host-", "__secure-")  # browsers read them in any case
+_MAX_PORT = 65535
 _COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ignored by browsers (RFC 6265bis)
+
+
+def parse_listen(value: Any) -> str:
+    """An address to listen on. Raises ValueError with what would be right: gRPC takes a port modulo 65,536."""
+    if isinstance(value, str):
+        if value.startswith("unix:") and len(value) > len("unix:"):
+            return value
+        host, _, port = value.rpartition(":")
+        if host and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT:
+            return value
+    raise ValueError('must be "HOST:PORT" with a port from 0 to 65535, or "unix:PATH"')
 
 
 def _one_of(kind: type[StrEnum]) -> Callable[[Any], StrEnum]:
@@ -129,7 +141,7 @@ class ApplicationSection(_Section):
 
 
 class _Server(_Section):
-    listen: str = DEFAULT_LISTEN
+    listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     allow_remote_plaintext: bool = False
     data: str = "data"
     encrypt_data: bool = False

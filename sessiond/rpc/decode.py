@@ -177,12 +177,12 @@ def login(request: _LoginRequest) -> Login:
     if len(evict) > _MAX_EVICTED:
         raise InvalidField("evict_session_ids", f"has {len(evict)} entries, at most {_MAX_EVICTED} are allowed")
     return Login(
-        subject=_text("subject", request.subject),
-        level=level,
-        methods=methods,
-        persistent=request.persistent,
-        ticket=Token(request.ticket) if request.ticket else None,
-        evict=tuple(session_id(one, "evict_session_ids") for one in evict),
+        _text("subject", request.subject),
+        level,
+        methods,
+        request.persistent,
+        Token(request.ticket) if request.ticket else None,
+        tuple([session_id(one, "evict_session_ids") for one in evict]) if evict else (),
     )
 
 

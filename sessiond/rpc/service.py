@@ -89,16 +89,12 @@ class SessionAuthority:
         if request.subject and request.login_page:
             raise InvalidField("login_page", "must be false for a session with a subject")
         data = decode.first_data(request.data)
-
-        def fill(response: pb.CreateSessionResponse, changed: Changed) -> None:
-            self._fill_given(response, call, changed)
-
         return await self._once(
             call,
             request,
             pb.CreateSessionResponse,
             lambda repeat: self._authority.create(call, login, data, login_page=request.login_page, repeat=repeat),
-            fill,
+            lambda response, changed: self._fill_given(response, call, changed),
         )
 
     async def AuthenticateSession(

@@ -39,6 +39,9 @@ class _Room:
     refused: tuple[Session, ...] | None = None
 
 
+_ROOM = _Room()  # there is no limit
+
+
 def _with_limit(needs: Needs, call: Call, subject: str, choice: Choice | None) -> Needs:
     policy = call.policy
     subjects = [(call.application, subject)] if subject and (policy.max_sessions or policy.revokes_subjects) else []
@@ -56,10 +59,10 @@ def _make_room(work: Work, call: Call, subject: str, own: SessionId | None, choi
         _use_ticket(work, choice)
     policy = call.policy
     if not subject or not policy.max_sessions:
-        return _Room()
+        return _ROOM
     live = [session for session in work.live_sessions(call.application, subject) if session.id != own]
     if len(live) < policy.max_sessions:
-        return _Room()
+        return _ROOM
     cause = Cause(CauseKind.CONCURRENCY_LIMIT)
     work.record_other(EventType.CONCURRENCY_LIMIT_REACHED, call.application, call.cause, subject=subject)
     excess = len(live) - policy.max_sessions + 1
@@ -107,9 +110,11 @@ class Create:
 
     def apply(self, work: Work) -> Outcome:
         """Write the session, its first data, and the event; unless the limit stands in the way."""
-        room = _make_room(work, self.call, self.subject, None, self.choice)
-        if room.refused is not None:
-            return Outcome(_OPENED, None, refused=room.refused)
+        room = _ROOM
+        if self.call.policy.max_sessions or self.choice is not None:
+            room = _make_room(work, self.call, self.subject, None, self.choice)
+            if room.refused is not None:
+                return Outcome(_OPENED, None, refused=room.refused)
         authentication = Authentication(self.level, self.methods, work.now) if self.subject else None
         session = lifecycle.open_session(
             self.session_id,
@@ -158,7 +163,7 @@ class Authenticate:
         if session.subject not in ("", self.subject):
             raise SubjectMismatch("subject: the session belongs to another subject; revoke it and open a new one")
         authentication = Authentication(self.level, self.methods, work.now)
-        room = _Room()
+        room = _ROOM
         if self.elevates:
             if not session.subject:
                 raise SubjectMismatch("elevate: an anonymous session has nothing to elevate; authenticate it first")

@@ -271,6 +271,21 @@ async def test_a_signal_reads_the_file_again(server: ServerProcess, tmp_path: Pa
     assert await server.terminate() == 0
 
 
+async def test_a_file_written_after_the_start(tmp_path: Path) -> None:
+    """SIGHUP finds a `sessiond.toml` that was not there at the start; one that has gone since is refused."""
+    server = ServerProcess(tmp_path, cwd=tmp_path)
+    try:
+        async with stub_for(await server.address()) as stub:
+            record = await reread(server, tmp_path / "sessiond.toml", GOOD)
+            assert (record["event"], record["application"]) == ("policy changed", "default")
+            assert (await policy_of(stub)).idle_timeout.seconds == 1200
+            record = await reread(server, tmp_path / "sessiond.toml", None)
+            assert (record["event"], record["effect"]) == ("configuration refused", "nothing has changed")
+            assert (await policy_of(stub)).idle_timeout.seconds == 1200
+    finally:
+        server.kill()
+
+
 async def test_a_bad_file_changes_nothing(server: ServerProcess, tmp_path: Path) -> None:
     """After SIGHUP with a bad file the log says why, with file and line, nothing has changed, and calls are served."""
     file = tmp_path / "sessiond.toml"

@@ -44,6 +44,8 @@ class Report:
         parts = [self.title]
         for name in ("traffic", "verdicts", "events", "signals", "endings", "alarms"):
             counts = ", ".join(f"{key} {count}" for key, count in sorted(getattr(self, name).items())) or "none"
+            if name == "alarms":
+                counts += " beyond what the policy asks to be told of"
             parts.append(f"  {name:<9} {counts}")
         parts.extend(f"    {example}" for example in self.examples)
         return "\n".join(parts)

@@ -61,14 +61,19 @@ class ServerProcess:
     """`sessiond serve` as a process of its own."""
 
     def __init__(
-        self, folder: Path, *arguments: str, prefix: tuple[str, ...] = (), listen: str = "127.0.0.1:0"
+        self,
+        folder: Path,
+        *arguments: str,
+        prefix: tuple[str, ...] = (),
+        listen: str = "127.0.0.1:0",
+        cwd: Path | None = None,
     ) -> None:
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
         command = [*prefix, sys.executable, "-m", "sessiond", "serve", "--data", str(folder / "data")]
         command += ["--listen", listen, "--log-format", "json", *arguments]
-        self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True)
+        self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
 
     async def address(self) -> str:
         """Wait until it serves; where. Raises AssertionError with its log if it ends instead."""
