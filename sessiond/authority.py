@@ -17,7 +17,17 @@ from sessiond.domain.guessing import SourceLock
 from sessiond.domain.judge import Judgement, Verdict, ended_verdict
 from sessiond.domain.policy import LimitRule, Policy
 from sessiond.domain.session import Session, as_seen, expired_view
-from sessiond.domain.values import Cause, CauseKind, ClientContext, Entropy, Instant, Millis, Revision, SessionId
+from sessiond.domain.values import (
+    NOBODY,
+    Cause,
+    CauseKind,
+    ClientContext,
+    Entropy,
+    Instant,
+    Millis,
+    Revision,
+    SessionId,
+)
 from sessiond.feed import Checkpoint, Feed
 from sessiond.gate import Gate
 from sessiond.journal import Done, Journal, Unit
@@ -71,12 +81,12 @@ class Authority:
         self._entropy = entropy
         self.validation = Validation(journal, feed, cache, keys, policies, gate, watching, clock)
 
-    def call(self, application: str, client: ClientContext, reason: str = "", actor: str = "caller") -> Call:
+    def call(self, application: str, client: ClientContext | None, reason: str = "", actor: str = "caller") -> Call:
         """A call's own part. Raises `InvalidField` for an application that is not configured."""
         policy = self._policies.get(application)
         if policy is None:
             raise InvalidField("application", "no such application; the authority's configuration names them")
-        return Call(application, policy, actor, client, reason)
+        return Call(application, policy, actor, client or NOBODY, reason, client is not None)
 
     def describe(self) -> Description:
         """Who the authority is, where its log stands, and by which policies it decides."""
@@ -270,7 +280,7 @@ class Authority:
         query = replace(query, activity_lag=call.policy.touch_granularity, limit=_REVOKE_PAGE)
         while page := await self._store.sessions(query):
             doomed = [session for session in page if session.id != keep]
-            done = await self._journal.submit(units.RevokeMany(call, doomed))
+            done = await self._journal.submit(units.RevokeMany(call, doomed, query.subject is not None))
             count, revision = count + done.result, done.revision
             query = replace(query, before=page[-1].id)
         if repeat is None:
@@ -411,9 +421,12 @@ class Authority:
             made.append(answer(done))
             return self._keys.protect(repeat.seal(made[0]), _ANSWER)
 
-        once: units.Once[T] = units.Once(unit, repeat.key, repeat.parameters, seal)
+        # What came in several units has told of itself before.
+        once: units.Once[T] = units.Once(unit, repeat.key, repeat.parameters, seal, isinstance(unit, units.Total))
         done = await self._journal.submit(once)
-        return self._uncovered(done.result) if isinstance(done.result, Repeated) else made[0]
+        if isinstance(done.result, Repeated):
+            return self._uncovered(done.result)
+        return made[0] if made else answer(Done(done.result, done.revision))
 
     def _uncovered(self, repeated: Repeated) -> Repeated:
         try:

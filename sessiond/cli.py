@@ -119,6 +119,8 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event) ->
             _log.error("configuration refused", problems=str(error).splitlines(), effect="nothing has changed")
         except Unavailable:
             return  # the authority is stopping
+        except Exception:  # noqa: BLE001 - one bad file must not be the last that is read
+            _log.exception("reload failed", effect="see what is in force with sessionctl policies")
 
 
 async def _serve(config: Config, load: Callable[[], Config]) -> int:

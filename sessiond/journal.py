@@ -97,6 +97,11 @@ class Work:
         """The newest revision, the unit's own events included."""
         return Revision(self._head + len(self.changes.events) + len(self._draft.events))
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the unit has told of nothing so far."""
+        return not self._draft.events
+
     def session(self, session_id: SessionId) -> Session | None:
         """A session as this and the earlier units leave it."""
         for layer in (self._draft.sessions, self.changes.sessions, self._read_sessions):

@@ -15,7 +15,7 @@ from sessiond.domain.judge import PLAIN, UNKNOWN, Judgement, Presented, Verdict,
 from sessiond.domain.policy import Policy
 from sessiond.domain.requirements import RequirementKind, Unmet
 from sessiond.domain.session import Session, as_seen, expired_view, idle_deadline
-from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.signals import OF_THE_SESSION, Reaction, Signal, SignalType
 from sessiond.domain.values import Instant
 from sessiond.feed import Feed
 from sessiond.gate import Gate
@@ -199,7 +199,7 @@ class Validation:
             session.elevation is None
             and not session.persistent
             and not session.must_authenticate
-            and self._watching.is_at_home(session, call.client)
+            and (not call.tells_client or self._watching.is_at_home(session, call.client))
             and not self._gate.shuts_out(call)
             # A question that is remembered keeps the policy that it came with.
             and self._policies.get(call.application) is call.policy
@@ -213,7 +213,7 @@ class Validation:
         if judgement.verdict is Verdict.VALID:
             if session.must_authenticate:
                 judgement = replace(judgement, verdict=Verdict.INSUFFICIENT)
-            if examines:
+            if examines and call.tells_client:
                 signals = self._watching.examine(session, call.client, call.policy, now)
             if stray is not None:
                 signals = (*signals, stray)
@@ -225,7 +225,12 @@ class Validation:
         fresh = self._watching.is_fresh(session, signals, call.policy, now)
         if reaction is Reaction.STEP_UP and judgement.verdict is Verdict.VALID:
             judgement = replace(judgement, verdict=Verdict.INSUFFICIENT)
-        return judgement, units.Suspicion(signals, session.client, fresh), fresh or reaction in _REVOKING
+        holds = (
+            reaction is Reaction.STEP_UP
+            and not session.must_authenticate
+            and any(s.type in OF_THE_SESSION and call.policy.reactions[s.type] is reaction for s in signals)
+        )
+        return judgement, units.Suspicion(signals, session.client, fresh), fresh or holds or reaction in _REVOKING
 
     async def _stray_companion(self, call: Call, opened: OpenedToken, needed: Needed | None) -> Signal | None:
         """The signal that the companion token presented is somebody else's: two cookies that never were together.
@@ -240,7 +245,9 @@ class Validation:
         if entries[0] is None or entries[1] is None:
             return None
         own, theirs = entries[0].session, expired_view(entries[1].session, self._clock.now())
-        if theirs.ending is not None or (own.subject and own.subject == theirs.subject):
+        if theirs.application != own.application or theirs.ending is not None:
+            return None
+        if own.subject and own.subject == theirs.subject:
             return None
         return Signal(SignalType.COMPANION_MISMATCH, str(mine), f"companion of {other}")
 

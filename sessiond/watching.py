@@ -27,11 +27,15 @@ class Watching:
     def is_at_home(self, session: Session, client: ClientContext) -> bool:
         """Whether `examine` would find nothing to look at."""
         home = session.client
-        return (client in (home, NOBODY) or home == NOBODY) and not self._uses.knows(session.id)
+        silent = client == NOBODY and not _is_bound(home)
+        return (client == home or silent or home == NOBODY) and not self._uses.knows(session.id)
 
     def examine(self, session: Session, client: ClientContext, policy: Policy, now: Instant) -> tuple[Signal, ...]:
-        """What is suspicious about this client using this session. A call without any context is not examined."""
-        if client == NOBODY or session.client == NOBODY:
+        """What is suspicious about this client using this session.
+
+        Nothing can be where nothing was seen, unless the session is bound to something that is then missing.
+        """
+        if session.client == NOBODY or (client == NOBODY and not _is_bound(session.client)):
             return ()
         if client == session.client:
             if not self._uses.knows(session.id):
@@ -55,3 +59,7 @@ class Watching:
         """Begin anew: the session was authenticated again, or has ended."""
         self._uses.forget(session.id)
         self._fold.forget(session.id)
+
+
+def _is_bound(home: ClientContext) -> bool:
+    return bool(home.certificate_thumbprint or home.device_id)

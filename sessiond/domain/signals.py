@@ -34,7 +34,7 @@ class Reaction(StrEnum):
     REVOKE_SUBJECT = "revoke-subject"
 
 
-OF_THE_SESSION = frozenset({SignalType.CONCURRENT_USE, SignalType.REPORTED})
+OF_THE_SESSION = frozenset({SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE, SignalType.REPORTED})
 """Signals that say nothing of which client is the stranger: a step-up for one of them holds for all of them."""
 
 _STRENGTH = {reaction: strength for strength, reaction in enumerate(Reaction)}

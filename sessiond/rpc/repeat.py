@@ -7,6 +7,7 @@ together open nothing.
 
 from __future__ import annotations
 
+import hmac
 import uuid
 from collections.abc import Callable
 from hashlib import sha256, sha512
@@ -40,7 +41,8 @@ def repeat_of(call: Call, request: Any, encode: Callable[[Any], Message]) -> Rep
     parameters = request.DESCRIPTOR.name.encode() + b"\0" + bare.SerializeToString(deterministic=True)
     return Repeat(
         key=sha256(b"sessiond/request/v1\0" + scope + secret).digest(),
-        parameters=sha256(parameters).digest(),
+        # Keyed: the fields may hold session data that is encrypted where it is kept.
+        parameters=hmac.digest(secret, b"sessiond/parameters/v1\0" + parameters, "sha256"),
         seal=lambda result: _cipher(secret).encrypt(encode(result).SerializeToString(), None),
     )
 

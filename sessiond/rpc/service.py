@@ -17,13 +17,13 @@ from sessiond.authority import Authority
 from sessiond.domain.errors import InvalidField, Unavailable
 from sessiond.domain.event import Event
 from sessiond.domain.judge import Verdict
-from sessiond.domain.values import ClientContext, Entropy, Revision, SessionId
+from sessiond.domain.values import Entropy, Revision, SessionId
 from sessiond.rpc import cookies, decode, encode
 from sessiond.rpc.cursor import decode_cursor, decode_page, decode_revision_page, encode_cursor, encode_page
 from sessiond.rpc.repeat import repeat_of, repeated_answer
 from sessiond.rpc.shortcut import Shortcut
 from sessiond.rpc.views import Refusals, SessionViews
-from sessiond.tokens import OpenedToken
+from sessiond.tokens import OpenedToken, Token
 from sessiond.units import Call, Repeated
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -53,7 +53,7 @@ class SessionAuthority:
         self._shortcut = Shortcut(authority.validation, entropy)
 
     def _call(self, application: str, client: pb.ClientContext | None = None, reason: str = "") -> Call:
-        seen = ClientContext() if client is None else decode.client(client)
+        seen = None if client is None else decode.client(client)
         return self._authority.call(decode.application(application), seen, decode.reason(reason))
 
     async def _once(
@@ -82,7 +82,7 @@ class SessionAuthority:
 
     async def CreateSession(self, request: pb.CreateSessionRequest, _: Context) -> pb.CreateSessionResponse:
         """Open a session."""
-        call = self._call(request.application, request.client)
+        call = self._call(request.application, _seen(request))
         login = decode.login(request)
         if not request.subject and request.HasField("authentication"):
             raise InvalidField("authentication", "must be unset for an anonymous session; set subject or leave it out")
@@ -101,7 +101,7 @@ class SessionAuthority:
         self, request: pb.AuthenticateSessionRequest, _: Context
     ) -> pb.AuthenticateSessionResponse:
         """Bind a subject, authenticate it again, or elevate."""
-        call = self._call(request.application, request.client, request.reason)
+        call = self._call(request.application, _seen(request), request.reason)
         decode.subject(request.subject)
         login, token = decode.login(request), decode.token(request.token)
 
@@ -119,7 +119,7 @@ class SessionAuthority:
 
     async def RollSession(self, request: pb.RollSessionRequest, _: Context) -> pb.RollSessionResponse:
         """Replace the token at a privilege change."""
-        call = self._call(request.application, request.client, request.reason)
+        call = self._call(request.application, _seen(request), request.reason)
         token = decode.token(request.token)
 
         def fill(response: pb.RollSessionResponse, changed: Changed) -> None:
@@ -161,7 +161,7 @@ class SessionAuthority:
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, _: Context) -> pb.ValidateSessionResponse:
         """Judge one token."""
-        call = self._call(request.application, request.client)
+        call = self._call(request.application, _seen(request))
         self._authority.validation.check_revision(request.min_revision)
         answer = self._at_once(call, request)
         if isinstance(answer, OpenedToken):
@@ -179,7 +179,7 @@ class SessionAuthority:
         if len(request.requests) > _MAX_BATCH:
             raise InvalidField("requests", f"has {len(request.requests)} entries, at most {_MAX_BATCH} are allowed")
         # All questions are checked before any is judged: a broken call must change nothing.
-        calls = [self._call(question.application, question.client) for question in request.requests]
+        calls = [self._call(question.application, _seen(question)) for question in request.requests]
         for question in request.requests:
             decode.needed(question)
         self._authority.validation.check_revision(max((one.min_revision for one in request.requests), default=0))
@@ -247,7 +247,7 @@ class SessionAuthority:
         self, request: pb.IssueCompanionTokenRequest, _: Context
     ) -> pb.IssueCompanionTokenResponse:
         """Give a second token for one purpose."""
-        call = self._call(request.application, request.client)
+        call = self._call(request.application, _seen(request))
         purpose, path = decode.purpose(request.purpose), decode.companion_path(request.path)
         companion = await self._authority.issue_companion(
             call, decode.token(request.token), purpose, decode.time_to_live(request)
@@ -264,7 +264,7 @@ class SessionAuthority:
 
     async def RefreshSession(self, request: pb.RefreshSessionRequest, _: Context) -> pb.RefreshSessionResponse:
         """Make a session as good as new."""
-        call = self._call(request.application, request.client)
+        call = self._call(request.application, _seen(request))
         token = decode.token(request.token)
 
         def fill(response: pb.RefreshSessionResponse, changed: Changed) -> None:
@@ -283,7 +283,7 @@ class SessionAuthority:
 
     async def RevokeSession(self, request: pb.RevokeSessionRequest, _: Context) -> pb.RevokeSessionResponse:
         """End one session."""
-        call = self._call(request.application, request.client, request.reason)
+        call = self._call(request.application, _seen(request), request.reason)
         named, anew = decode.named_session(request.session), request.open_anonymous
 
         def fill(response: pb.RevokeSessionResponse, answer: Revoked) -> None:
@@ -299,10 +299,10 @@ class SessionAuthority:
                 response.token, response.csrf_token = fresh.token.reveal(), fresh.csrf.reveal()
                 response.revision = fresh.revision
                 cookies.fill_token(response.cookies, rules, fresh.session, fresh.token, self._authority.now())
-            elif answer.revoked or ended.verdict not in _TOKEN_LIVES:
+            elif isinstance(named, Token) and (answer.revoked or ended.verdict not in _TOKEN_LIVES):
                 cookies.fill_deletion(response.cookies, rules)
             else:
-                return
+                return  # another device's session, or one that lives on
             cookies.fill_logout(response.cookies, rules, keeps_cookies=fresh is not None)
 
         return await self._once(
@@ -358,7 +358,7 @@ class SessionAuthority:
 
     async def ReportSignal(self, request: pb.ReportSignalRequest, _: Context) -> pb.ReportSignalResponse:
         """Take in an application's own suspicion."""
-        call = self._call(request.application, request.client, request.reason)
+        call = self._call(request.application, _seen(request), request.reason)
         named = decode.named_session(request.session)
 
         def fill(response: pb.ReportSignalResponse, changed: Changed) -> None:
@@ -496,3 +496,8 @@ class SessionAuthority:
                 for name, policy in sorted(state.policies.items())
             ],
         )
+
+
+def _seen(request: Any) -> pb.ClientContext | None:
+    """What the caller says it saw of the client; None where it says nothing."""
+    return request.client if request.HasField("client") else None

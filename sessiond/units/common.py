@@ -31,13 +31,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What every call has: the application, its policy, who calls, and what they saw of the client."""
+    """What every call has: the application, its policy, who calls, and what they saw of the client.
+
+    `tells_client` is false where the call says nothing of a client; saying that nothing was seen is another matter.
+    """
 
     application: str
     policy: Policy
     actor: str
     client: ClientContext
     reason: str = ""
+    tells_client: bool = True
 
     @property
     def cause(self) -> Cause:
@@ -142,15 +146,15 @@ def react(work: Work, call: Call, session: Session, judgement: Judgement, *, fre
     if reaction is Reaction.REVOKE_SUBJECT and session.subject:
         for other in work.live_sessions(session.application, session.subject):
             end_session(work, call, other, cause)
+    if reaction is Reaction.STEP_UP and any(
+        s.type in OF_THE_SESSION and call.policy.reactions[s.type] is reaction for s in judgement.signals
+    ):
+        work.put(replace(session, must_authenticate=True))
     if judgement.verdict is not Verdict.VALID:
         return judgement
     if revokes:
         return Judgement(Verdict.REVOKED, signals=judgement.signals)
-    if reaction is not Reaction.STEP_UP:
-        return judgement
-    if any(s.type in OF_THE_SESSION and call.policy.reactions[s.type] is reaction for s in judgement.signals):
-        work.put(replace(session, must_authenticate=True))
-    return replace(judgement, verdict=Verdict.INSUFFICIENT)
+    return replace(judgement, verdict=Verdict.INSUFFICIENT) if reaction is Reaction.STEP_UP else judgement
 
 
 def end_session(work: Work, call: Call, session: Session, cause: Cause) -> Session:

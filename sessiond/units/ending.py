@@ -50,10 +50,11 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class RevokeMany:
-    """End the given sessions, where they still live and still have the subject that they were found by."""
+    """End the given sessions where they still live; `by_subject`: and have the subject that they were found by."""
 
     call: Call
     found: Sequence[Session]
+    by_subject: bool
 
     def needs(self) -> Needs:
         """The sessions."""
@@ -64,7 +65,7 @@ class RevokeMany:
         ended = 0
         for found in self.found:
             session = work.session(found.id)
-            if session is None or session.subject != found.subject:
+            if session is None or (self.by_subject and session.subject != found.subject):
                 continue
             if lifecycle.expired_view(session, work.now).ending is not None:
                 continue

@@ -51,13 +51,14 @@ class Recall:
 class Once(Generic[T]):
     """A unit that leaves its answer for repeats. `key`, `parameters`: as in `KeptAnswer`. `seal` makes the answer.
 
-    A unit that refuses leaves nothing: asked again, it decides again.
+    A unit that refuses or changes nothing leaves nothing, unless `always`: asked again, it decides again.
     """
 
     unit: Unit[T]
     key: bytes
     parameters: bytes
     seal: Callable[[Done[T]], bytes]
+    always: bool = False
 
     def needs(self) -> Needs:
         """What the unit needs, and the first answer."""
@@ -69,6 +70,8 @@ class Once(Generic[T]):
         if (repeated := Recall(self.key, self.parameters).apply(work)) is not None:
             return repeated
         result = self.unit.apply(work)
+        if work.untouched and not self.always:
+            return result  # a dead token, say: asked again it is as dead, and nobody fills the store with it
         sealed = self.seal(Done(result, work.revision))
         work.keep_answer(KeptAnswer(self.key, self.parameters, sealed, Instant(work.now + KEEP_FOR)))
         return result

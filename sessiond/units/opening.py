@@ -15,6 +15,7 @@ from sessiond.domain.values import Authentication, Cause, CauseKind, Instant, Se
 from sessiond.journal import NOTHING, Needs, Work
 from sessiond.store import KeptAnswer
 from sessiond.units.common import Call, Outcome, checked_size, end_session, needs_of, settle
+from sessiond.units.once import KEEP_FOR
 
 __all__ = ["Authenticate", "Choice", "Create", "Refresh", "Roll"]
 
@@ -86,7 +87,8 @@ def _make_room(work: Work, call: Call, subject: str, own: SessionId | None, choi
 def _use_ticket(work: Work, choice: Choice) -> None:
     if work.now >= choice.expires or work.answer(choice.key) is not None:
         raise InvalidField("ticket", "has been used or has expired; repeat the call without it to get another")
-    work.keep_answer(KeptAnswer(choice.key, bytes(32), b"", choice.expires))
+    # Longer than the ticket itself: a clock that is set back must not make it good again.
+    work.keep_answer(KeptAnswer(choice.key, bytes(32), b"", Instant(choice.expires + KEEP_FOR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ class Authenticate:
                 session, authentication, self.call.client, self.digest, self.call.policy, work.now
             )
         else:
-            room = _make_room(work, self.call, self.subject, session.id, self.choice)
+            if not session.subject or self.choice is not None:  # authenticating again takes no second place
+                room = _make_room(work, self.call, self.subject, session.id, self.choice)
             if room.refused is not None:
                 return Outcome(_OPENED, None, refused=room.refused)
             session = lifecycle.authenticate(

@@ -58,3 +58,26 @@ async def test_a_companion_that_nobody_asked_for_proves_nothing(tmp_path: Path, 
     async with authority(tmp_path, clock) as (_, stub):
         _ada, _bob, companion = await swapped(stub)
         assert (await validate(stub, companion)).verdict == pb.VERDICT_MALFORMED
+
+
+async def test_a_companion_from_another_application(tmp_path: Path, clock: ManualClock) -> None:
+    """A companion token of another application's session is not enough, and no signal: hosts share cookies."""
+    async with authority(tmp_path, clock, extra={"shop": policy()}) as (_, stub):
+        mine, other = await create(stub, "ada"), await create(stub, "bob", application="shop")
+        request = pb.IssueCompanionTokenRequest(application="shop", token=other.token, purpose="payment")
+        companion = (await stub.IssueCompanionToken(request)).companion_token
+        answer = await validate(stub, mine.token, requirements=needing(companion))
+        assert (answer.verdict, signal_types(answer)) == (pb.VERDICT_INSUFFICIENT, [])
+        assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+
+
+async def test_a_companion_left_over_from_the_users_last_session(tmp_path: Path, clock: ManualClock) -> None:
+    """A companion cookie from an earlier session of the same user, ended or not, is not enough, and no signal."""
+    async with authority(tmp_path, clock) as (_, stub):
+        before, mine = await create(stub, "ada"), await create(stub, "ada")
+        request = pb.IssueCompanionTokenRequest(token=before.token, purpose="payment")
+        companion = (await stub.IssueCompanionToken(request)).companion_token
+        for _ in range(2):
+            answer = await validate(stub, mine.token, requirements=needing(companion))
+            assert (answer.verdict, signal_types(answer)) == (pb.VERDICT_INSUFFICIENT, [])
+            await stub.RevokeSession(pb.RevokeSessionRequest(session=pb.SessionReference(token=before.token)))

@@ -14,7 +14,7 @@ import pytest
 from sessiond.domain.guessing import GuessLimits, GuessWatch
 from sessiond.domain.values import Instant
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.attacks.story import MINUTE, authority, create, kinds, login, policy, roll, story_of, validate
+from tests.attacks.story import ATTACKER, MINUTE, authority, create, kinds, login, policy, roll, story_of, validate
 from tests.rpc.refusals import refusal_of
 from tests.support.clock import ManualClock
 from tests.support.figures import report
@@ -264,3 +264,11 @@ async def test_locks_are_of_one_application(tmp_path: Path, clock: ManualClock) 
         assert (await validate(stub, forged(), HERE)).verdict == pb.VERDICT_LOCKED
         answer = await validate(stub, mine.token, HERE, application="shop")
         assert answer.verdict == pb.VERDICT_VALID
+
+
+async def test_no_token_is_no_guess(tmp_path: Path, clock: ManualClock) -> None:
+    """Requests without any token, as a proxy sends them for every guest, are malformed and never counted."""
+    async with authority(tmp_path, clock) as (_, stub):
+        for _ in range(200):
+            assert (await validate(stub, "", ATTACKER)).verdict == pb.VERDICT_MALFORMED
+        assert await story_of(stub) == []

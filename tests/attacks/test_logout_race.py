@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from sessiond.app import App
+from sessiond.domain.session import Session
+from sessiond.store import SessionQuery
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.attacks.story import MINUTE, VICTIM, create, kinds, login, story_of, validate
+from tests.attacks.story import MINUTE, VICTIM, authority, create, kinds, login, loose, story_of, validate
 from tests.rpc.refusals import session_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
@@ -115,3 +118,24 @@ async def test_a_logout_leaves_the_successor_worthless(stub: AsyncStub, clock: M
     await revoke(stub, mine.session.session_id)
     assert (await validate(stub, renewal.renewed_token)).verdict == pb.VERDICT_REVOKED
     assert (await validate(stub, mine.token)).verdict == pb.VERDICT_REVOKED
+
+
+@pytest.mark.parametrize("everybody", [True, False], ids=["everybody", "anonymous only"])
+async def test_a_login_amid_a_logout_of_many(tmp_path: Path, everybody: bool) -> None:
+    """Who logs in while everybody is logged out is logged out too; where only guests are meant, it stays."""
+    async with authority(tmp_path) as (app, stub):
+        guest = await create(stub, "")
+        found = app.authority._store.sessions
+
+        async def then_a_login(query: SessionQuery) -> list[Session]:
+            page = await found(query)
+            if page and page[0].subject == "":
+                logins.append((await login(stub, guest.token)).token)
+            return page
+
+        logins: list[str] = []
+        app.authority._store.sessions = then_a_login  # type: ignore[method-assign]
+        named = {"whole_application": True} if everybody else {"filter": {"subject": ""}}
+        await stub.RevokeSessions(loose.RevokeSessionsRequest(**named))
+        expected = pb.VERDICT_REVOKED if everybody else pb.VERDICT_VALID
+        assert (await validate(stub, logins[0])).verdict == expected

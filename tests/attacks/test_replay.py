@@ -161,3 +161,16 @@ async def test_a_replay_may_end_all_of_the_subject(tmp_path: Path, clock: Manual
         events = await story_of(stub, stolen, own)
         assert kinds(events)[4:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED", "SESSION_REVOKED"]
         assert events[4].reaction == pb.REACTION_REVOKE_SUBJECT
+
+
+async def test_a_replay_may_ask_for_a_step_up(tmp_path: Path, clock: ManualClock) -> None:
+    """Under `step-up` a replay leaves nobody a token that suffices, and authentication gives one again."""
+    rules = policy(reactions={SignalType.TOKEN_REPLAY: Reaction.STEP_UP})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        stolen, own = await rolled_away(stub, clock)
+        clock.advance(MINUTE)
+        assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_REPLAYED
+        denied = await validate(stub, own)
+        assert (denied.verdict, denied.next_step) == (pb.VERDICT_INSUFFICIENT, pb.NEXT_STEP_STEP_UP)
+        again = await login(stub, own)
+        assert (await validate(stub, again.token)).verdict == pb.VERDICT_VALID

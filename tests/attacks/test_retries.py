@@ -7,6 +7,7 @@ import uuid
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,31 @@ async def test_without_an_id_nothing_is_repeated(stub: AsyncStub) -> None:
     await roll(stub, first.token)
     again = await stub.RollSession(pb.RollSessionRequest(token=first.token))
     assert again.verdict == pb.VERDICT_SUPERSEDED
+
+
+async def test_what_was_asked_cannot_be_guessed_from_the_store(tmp_path: Path, clock: ManualClock) -> None:
+    """What the store keeps of a call's fields follows from its secret id: whoever tries all values finds none."""
+    async with authority(tmp_path, clock, encrypt_data=True) as (_, stub):
+        mine = await create(stub)
+        named = pb.SessionReference(session_id=mine.session.session_id)
+        request = pb.UpdateSessionDataRequest(session=named, set={"pin": b"4711"}, request_id=fresh_id())
+        assert (await stub.UpdateSessionData(request)).version == 1
+        request.ClearField("request_id")
+        fields = b"UpdateSessionDataRequest\0" + request.SerializeToString(deterministic=True)
+        live = content_of(tmp_path / "data")
+    assert sha256(fields).digest() not in live
+    assert b"4711" not in live
+
+
+async def test_a_dead_token_keeps_no_answer(tmp_path: Path, clock: ManualClock) -> None:
+    """A change that a dead token asks for leaves nothing in the store, however often it is asked for."""
+    async with authority(tmp_path, clock) as (app, stub):
+        mine = await create(stub)
+        await stub.RevokeSession(pb.RevokeSessionRequest(session=pb.SessionReference(token=mine.token)))
+        before = await revision_of(stub)
+        for _ in range(5):
+            again = pb.RollSessionRequest(token=mine.token, client=VICTIM, request_id=fresh_id())
+            assert (await stub.RollSession(again)).verdict == pb.VERDICT_REVOKED
+        assert await revision_of(stub) == before
+        rows = await app._store._all("SELECT count(*) FROM answers")  # type: ignore[attr-defined, unused-ignore]
+        assert rows[0][0] == 0

@@ -351,3 +351,24 @@ async def test_a_crowd_of_thieves_is_one_alarm(tmp_path: Path, clock: ManualCloc
         assert told.count("CONCURRENT_USE") <= 1
         assert len(alarms) <= 2
         assert (await validate(stub, (await roll(stub, mine.token)).token)).verdict == pb.VERDICT_VALID
+
+
+@pytest.mark.parametrize(
+    ("own", "verdict"),
+    [
+        (pb.ClientContext(certificate_thumbprint=b"\x01" * 32), pb.VERDICT_REVOKED),
+        (pb.ClientContext(device_id="ada's laptop"), pb.VERDICT_INSUFFICIENT),
+    ],
+    ids=["certificate", "device"],
+)
+async def test_a_binding_is_missed_where_nothing_else_is_told(
+    tmp_path: Path, clock: ManualClock, own: pb.ClientContext, verdict: pb.Verdict.ValueType
+) -> None:
+    """A client of which nothing at all was seen does not hold the binding, also after the same question went well."""
+    async with authority(tmp_path, clock) as (_, stub):
+        mine = await create(stub, client=own)
+        for _ in range(2):
+            assert (await validate(stub, mine.token, own)).verdict == pb.VERDICT_VALID
+        named = pb.SessionReference(token=mine.token)  # a call that tells of no client compares none
+        assert (await stub.GetSession(pb.GetSessionRequest(session=named))).verdict == pb.VERDICT_VALID
+        assert (await validate(stub, mine.token, pb.ClientContext())).verdict == verdict

@@ -13,6 +13,7 @@ import pytest
 from sessiond.domain.policy import LimitRule
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
+    HOUR,
     MINUTE,
     authority,
     create,
@@ -165,3 +166,14 @@ async def test_login_of_a_guest_asks_too(stub: AsyncStub) -> None:
     assert (await validate(stub, first.token)).verdict == pb.VERDICT_REVOKED
     data = await stub.GetSessionData(pb.GetSessionDataRequest(session=pb.SessionReference(token=own.token)))
     assert dict(data.data) == {"cart": b"1"}
+
+
+async def test_a_used_ticket_and_a_clock_set_back(tmp_path: Path, clock: ManualClock) -> None:
+    """A ticket that was used is not good again when the clock goes back after its deadline."""
+    async with authority(tmp_path, clock, ASK) as (app, stub):
+        first, limit = await asked(stub)
+        second = await create(stub, ticket=limit.ticket, evict_session_ids=[first.session.session_id])
+        clock.advance(HOUR)
+        await app.sweeper.forget_answers()
+        clock.advance(-HOUR)
+        await refused_ticket(stub, limit.ticket, second.session.session_id)

@@ -290,3 +290,12 @@ async def test_a_client_reads_them(stub: AsyncStub) -> None:
     assert (cookie.key, cookie.value) == ("__Host-id", created.token)
     assert (cookie["path"], cookie["samesite"], cookie["secure"], cookie["httponly"]) == ("/", "Lax", True, True)
     assert (cookie["domain"], cookie["max-age"], cookie["expires"]) == ("", "", "")
+
+
+async def test_ending_another_devices_session(stub: AsyncStub) -> None:
+    """Ending a session by its id says nothing to the browser of whoever asks for it."""
+    created = await create(stub)
+    request = loose.RevokeSessionRequest(session={"session_id": created.session.session_id})
+    answer = await stub.RevokeSession(request)
+    assert answer.revoked
+    assert not answer.HasField("cookies")

@@ -447,7 +447,9 @@ class ClientContext(_message.Message):
     Things
     ---------------------------------------------------------------------------------------------------------------
 
-    What the caller saw of the client. Every field may be empty; an empty one is neither stored nor compared.
+    What the caller saw of the client. Every field may be empty; an empty one is neither stored nor compared, but a session that
+    was bound to a certificate or a device is not to be used without it. A call that does not set the message at all tells
+    nothing and is not compared.
     The caller must fill it from its own connection (or a proxy it trusts), never from what the client claims to be.
     """
 
@@ -1798,7 +1800,9 @@ class AuthenticateSessionResponse(_message.Message):
 
     @_builtins.property
     def limit(self) -> Global___ConcurrencyLimit:
-        """Set where the limit of concurrent sessions stood in the way; nothing has changed then."""
+        """Set where the limit of concurrent sessions stood in the way; nothing has changed then, except that a renewed token that
+        was presented for the first time has become the current one.
+        """
 
     def __init__(
         self,
@@ -2050,7 +2054,9 @@ class RevokeSessionResponse(_message.Message):
 
     @_builtins.property
     def cookies(self) -> Global___CookieDirectives:
-        """Headers for the response to the client: the cookie deleted, or the fresh token in its place."""
+        """Headers for the response to the client: the cookie deleted, or the fresh token in its place. Unset where the session was
+        named by its id (it may be another device's), and where the token lives on.
+        """
 
     @_builtins.property
     def anonymous_session(self) -> Global___Session:
