@@ -19,6 +19,18 @@ preset = "nist-aal1"
 remember_idle_timeout = "7d"
 remember_absolute_timeout = "30d"
 """
+SCATTERED = """[applications.shop]
+preset = "nist-aal1"
+cookie.clear_site_data = []
+renewal_overlap = "6m"
+absolute_timeout = "31d"
+remember_idle_timeout = "7d"
+remember_absolute_timeout = "31d"
+
+[applications.desk]
+login_timeout = "2h"
+idle_timeout = "40m"
+"""
 BROKEN = '[applications.shop]\nidle_timout = "40m"\nabsolute_timeout = "soon"\n'
 
 
@@ -63,6 +75,14 @@ def test_a_preset_is_an_origin_too(tool: click.Command, tmp_path: Path) -> None:
     """A departure that the preset brought along names the preset in place of a line."""
     lines = checked(tool, tmp_path / "s.toml", INHERITED).stdout.splitlines()
     assert [line for line in lines if line.startswith("preset nist-aal1: applications.shop.idle_timeout: ")]
+
+
+def test_departures_are_told_in_the_order_of_the_file(tool: click.Command, tmp_path: Path) -> None:
+    """Application by application they go down the file, and what the preset brought along comes last."""
+    path = tmp_path / "s.toml"
+    *lines, _ = checked(tool, path, SCATTERED).stdout.splitlines()
+    places = [line.removeprefix(f"{path}:").split(":")[0] for line in lines]
+    assert places == ["3", "4", "5", "6", "7", "preset nist-aal1", "10", "11"]
 
 
 def test_strict_does_not_let_departures_pass(tool: click.Command, tmp_path: Path) -> None:

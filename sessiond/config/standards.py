@@ -7,6 +7,7 @@ number is ours, and the source is `sessiond`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,6 +106,7 @@ _LIMITS = {
 def departures(config: Config) -> list[Departure]:
     """Every setting that is weaker than the guidance: the authority's own, then application by application.
 
+    Within an application in the order of the file's lines; what its preset brought along comes last.
     Timeouts are held against the document that the application's preset follows, all else against all three.
     """
     found = []
@@ -115,11 +117,18 @@ def departures(config: Config) -> list[Departure]:
         found.append(Departure("", key, origin, message, f"{_NIST} section 5.1"))
     for application, policy in config.policies.items():
         origins = config.origins.get(application, {})
-        found += [
+        of_application = [
             Departure(application, key, origins.get(key, f"preset {policy.preset}"), message, source)
             for key, message, source in _findings(policy)
         ]
+        found += sorted(of_application, key=_line)
     return found
+
+
+def _line(departure: Departure) -> float:
+    """The line that a value comes from; beyond all lines where it comes from a preset."""
+    _, _, line = departure.origin.rpartition(":")
+    return int(line) if line.isdecimal() else math.inf
 
 
 def _findings(policy: Policy) -> Iterator[_Finding]:

@@ -1,14 +1,15 @@
-"""What went wrong, in one line that names the field and the remedy."""
+"""What went wrong, in a line that names the field and the remedy."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from sessiond.sessionctl.output import printable
 from sessiond.sessionctl.settings import Settings, settings
 from sessiond_client import (
     Conflict,
@@ -22,7 +23,7 @@ from sessiond_client import (
     Unavailable,
 )
 
-__all__ = ["Command", "Group", "explain"]
+__all__ = ["Command", "Group", "applications_to_use", "explain"]
 
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9_-]{60}")  # a token has 70 such characters, an id 36, a cursor about 40
 
@@ -50,6 +51,23 @@ def explain(error: SessiondError, asked: Settings) -> str:
         case _:
             text = f"{error.message} ({error.status})"
     return " ".join(text.split())
+
+
+def applications_to_use(names: Iterable[str]) -> str:
+    """The line that follows where an application was named that the authority does not have."""
+    return f"use --application; there are: {', '.join(printable(name) for name in names)}"
+
+
+def _remedy(error: SessiondError, asked: Settings) -> str:
+    """A line more, where the authority has to be asked for it; empty where there is none, or no answer."""
+    if not isinstance(error, InvalidArgument) or all(item.field != "application" for item in error.violations):
+        return ""
+    try:
+        with asked.client() as client:
+            names = [application.name for application in client.authority().applications]
+    except SessiondError:
+        return ""  # the refusal itself is what has to be told
+    return applications_to_use(names)
 
 
 @contextmanager
@@ -96,4 +114,6 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except SessiondError as error:
-            raise click.ClickException(explain(error, settings())) from None
+            asked = settings()
+            lines = [explain(error, asked), _remedy(error, asked)]
+            raise click.ClickException("\n".join(line for line in lines if line)) from None

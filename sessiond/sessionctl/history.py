@@ -7,9 +7,9 @@ from itertools import islice
 import click
 
 from sessiond.sessionctl.failures import Command
-from sessiond.sessionctl.output import as_json, event_line, show, show_facts, span
+from sessiond.sessionctl.output import as_json, event_line, show, show_facts
 from sessiond.sessionctl.settings import Settings, global_options, settings
-from sessiond_client import Application, Checkpoint, Client, Event, EventQuery, Events, EventType
+from sessiond_client import Checkpoint, Client, Event, EventQuery, Events, EventType
 
 __all__ = ["COMMANDS"]
 
@@ -25,11 +25,15 @@ def activity(subject: str, limit: int | None) -> None:
     """Show a subject's history, newest first."""
     asked = settings()
     with asked.client() as client:
+        empty = True
         for event in islice(client.activity(subject, page_size=min(limit or 500, 500)), limit):
+            empty = False
             if asked.json:
                 as_json(event)
             else:
                 event_line(event)
+    if empty and not asked.json:
+        click.echo("no event", err=True)
 
 
 @click.command(cls=Command)
@@ -42,7 +46,7 @@ def activity(subject: str, limit: int | None) -> None:
     multiple=True,
     type=click.Choice(_TYPES, case_sensitive=False),
     metavar="TYPE",
-    help="Only of this type, as SESSION_REVOKED; may be repeated.",
+    help=f"Only of this type; may be repeated. One of {', '.join(_TYPES).lower()}.",
 )
 @click.option("--checkpoints", is_flag=True, help="Show checkpoints, too; the first says that the stream has begun.")
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="End after this many lines.")
@@ -57,9 +61,10 @@ def watch(
     checkpoints: bool,
     limit: int | None,
 ) -> None:
-    """Follow the events as they happen, over broken connections and restarts.
+    """Follow the events as they happen.
 
-    Without --application, of all applications. With --json each line has a `cursor` that --after takes.
+    Goes on over broken connections and restarts. Without --application, of all applications. With --json each line has
+    a `cursor` that --after takes.
     """
     if after is not None and earliest:
         raise click.UsageError("begin at one of --after and --earliest")
@@ -104,7 +109,7 @@ def _tell(item: Event | Checkpoint, asked: Settings) -> None:
 @click.command(cls=Command)
 @global_options
 def authority() -> None:
-    """Show the authority: version, position, applications and their policies."""
+    """Show the authority: version, position, applications."""
     asked = settings()
     with asked.client() as client:
         answer = client.authority()
@@ -119,23 +124,11 @@ def authority() -> None:
             ("horizon", str(answer.horizon)),
         ]
     )
-    for application in answer.applications:
-        show(("application ", "dim"), (application.name, "bold"))
-        show_facts(_policy_facts(application))
-
-
-def _policy_facts(application: Application) -> list[tuple[str, str]]:
-    policy = application.policy
-    return [
-        ("  preset", policy.preset or "(none)"),
-        ("  idle", span(policy.idle_timeout)),
-        ("  absolute", span(policy.absolute_timeout)),
-        ("  renewal", f"{span(policy.renewal_timeout)}, overlap {span(policy.renewal_overlap)}"),
-        ("  roll", f"tolerance {span(policy.roll_tolerance)}"),
-        ("  refresh", "extends the lifetime" if policy.refresh_extends_lifetime else "restarts the idle timeout only"),
-        ("  retention", span(policy.retention)),
-        ("  data", f"at most {policy.max_data_bytes} bytes"),
-    ]
+    show_facts(
+        ("application", f"{application.name}, preset {application.policy.preset or 'unknown'}")
+        for application in answer.applications
+    )
+    show(("sessionctl policies shows the rules", "dim"))
 
 
 COMMANDS = (activity, watch, authority)

@@ -9,7 +9,7 @@ import click
 from sessiond.sessionctl.failures import Group
 from sessiond.sessionctl.output import as_json, printable, show, show_table, when
 from sessiond.sessionctl.settings import Settings, global_options, settings
-from sessiond_client import SourceLock
+from sessiond_client import InvalidArgument, SourceLock
 
 __all__ = ["locks"]
 
@@ -18,9 +18,9 @@ __all__ = ["locks"]
 @global_options
 @click.pass_context
 def locks(context: click.Context) -> None:
-    """Show the sources that are locked for guessing tokens, and let them go.
+    """Show the sources that are locked for guessing.
 
-    Without --application, of all applications.
+    `locks clear` lets one go. Without --application, of all applications.
     """
     if context.invoked_subcommand is not None:
         return
@@ -63,10 +63,19 @@ def _found(asked: Settings) -> list[SourceLock]:
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def clear(source: str, reason: str) -> None:
-    """Let SOURCE go, named as `sessionctl locks` shows it, and forget what was counted against it."""
+    """Let SOURCE go.
+
+    It is named as `sessionctl locks` shows it. What was counted against it is forgotten.
+    """
     asked = settings()
     with asked.client() as client:
-        answer = client.clear_source_lock(source, reason=reason)
+        try:
+            answer = client.clear_source_lock(source, reason=reason)
+        except InvalidArgument as error:
+            if not any(violation.field == "source" for violation in error.violations):
+                raise
+            # The authority's own text names the call, which an operator does not know.
+            raise click.ClickException("source: must be a network as `sessionctl locks` shows it") from None
     if asked.json:
         as_json(answer)
     else:

@@ -10,14 +10,14 @@ import base64
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from sessiond_client import Authentication, Event, EventType, Reaction, Session, SessionState, Token
+from sessiond_client import Authentication, Event, EventType, Reaction, Session, SessionState, Signal, SignalType, Token
 
 __all__ = [
     "as_json",
@@ -29,7 +29,7 @@ __all__ = [
     "show",
     "show_facts",
     "show_table",
-    "span",
+    "signal_text",
     "when",
 ]
 
@@ -94,18 +94,15 @@ def printable(text: str) -> str:
 
 
 def when(moment: datetime | None) -> str:
-    """A moment in the reader's own time zone."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "never"
+    """A moment in UTC, and marked as such: it can be held against JSON and logs wherever its reader is."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ") if moment is not None else "never"
 
 
-def span(length: timedelta | None) -> str:
-    """A length of time in its largest whole unit."""
-    if length is None:
-        return "none"
-    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if length.total_seconds() >= seconds and length.total_seconds() % seconds == 0:
-            return f"{length.total_seconds() / seconds:g} {unit}"
-    return f"{length.total_seconds():g} s"
+def signal_text(signal: Signal) -> str:
+    """A signal with its evidence; of what an application reported nothing was expected."""
+    if signal.type is SignalType.REPORTED:
+        return f"reported: {signal.seen}" if signal.seen else "reported"
+    return f"{signal.type}: expected {signal.expected or '?'}, seen {signal.seen or '?'}"
 
 
 def show(*parts: str | tuple[str, str]) -> None:
@@ -117,7 +114,7 @@ def show(*parts: str | tuple[str, str]) -> None:
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Write names and values, one pair a line."""
     for name, value in facts:
-        show((f"{name:<17}", "dim"), printable(value))
+        show((f"{name:<22} ", "dim"), printable(value))
 
 
 def show_table(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
@@ -141,10 +138,10 @@ def session_facts(session: Session) -> list[tuple[str, str]]:
         ("opened", when(session.create_time)),
         ("last active", when(session.last_active_time)),
         ("expires idle", when(session.idle_expire_time)),
-        ("expires at last", when(session.absolute_expire_time)),
+        ("expires at the latest", when(session.absolute_expire_time)),
         ("authenticated", _authentication(session.authentication)),
-        ("ip address", session.client.ip_address or "(not told)"),
-        ("user agent", session.client.user_agent or "(not told)"),
+        ("ip address", session.client.ip_address or "unknown"),
+        ("user agent", session.client.user_agent or "unknown"),
         ("data version", str(session.data_version)),
     ]
     if session.login_expire_time is not None:
@@ -195,10 +192,7 @@ def event_line(event: Event) -> None:
     ]
     if event.source:
         parts.append((printable(f"  source {event.source}"), _EVENT_STYLES.get(event.type, "")))
-    parts.extend(
-        (printable(f"  {item.type}: expected {item.expected or '?'}, seen {item.seen or '?'}"), "red")
-        for item in event.signals
-    )
+    parts.extend((printable(f"  {signal_text(item)}"), "red") for item in event.signals)
     if event.reaction is not Reaction.UNSPECIFIED:
         parts.append((f"  reaction {event.reaction}", "bold red"))
     show(*parts)
@@ -207,5 +201,5 @@ def event_line(event: Event) -> None:
 def _authentication(authentication: Authentication | None) -> str:
     if authentication is None:
         return "no"
-    methods = ", ".join(authentication.methods) or "methods not told"
+    methods = ", ".join(authentication.methods) or "methods unknown"
     return f"{when(authentication.authenticate_time)} level {authentication.level} ({methods})"

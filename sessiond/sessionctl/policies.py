@@ -11,30 +11,33 @@ from typing import Any
 import click
 
 from sessiond.sessionctl.durations import in_config_notation
-from sessiond.sessionctl.failures import Command
-from sessiond.sessionctl.output import as_json, show, show_table
+from sessiond.sessionctl.failures import Command, applications_to_use
+from sessiond.sessionctl.output import as_json, printable, show, show_table
 from sessiond.sessionctl.settings import global_options, settings
 from sessiond_client import Application, Policy, Reaction, SignalType
 
 __all__ = ["effective", "policies"]
 
-_NOT_TOLD = "(not told)"
+_UNKNOWN = "unknown"
 
 
 @click.command(cls=Command)
 @global_options
 def policies() -> None:
-    """Show the policies in force: each value, and whether a preset or which line of a file it came from.
+    """Show the policies in force, and where each value came from.
 
-    The running authority is asked, not a file. Keys and values are written as in the configuration, with --json too.
+    That is a preset, or a line of a file. The running authority is asked, not the file. Keys and values are written as
+    in the configuration, with --json too.
     """
     asked = settings()
     with asked.client() as client:
         found = client.authority().applications
     if asked.application:
+        names = [application.name for application in found]
         found = tuple(application for application in found if application.name == asked.application)
         if not found:
-            raise click.ClickException(f"application: the authority has no `{asked.application}`")
+            refusal = f"application: the authority has no `{printable(asked.application)}`"
+            raise click.ClickException(f"{refusal}\n{applications_to_use(names)}")
     for application in found:
         if asked.json:
             _as_document(application)
@@ -85,9 +88,9 @@ def _as_table(application: Application) -> None:
     origins = application.policy.origins
     rows = []
     for key, value in effective(application.policy).items():
-        origin = origins.get(key, _NOT_TOLD)
+        origin = origins.get(key, _UNKNOWN)
         text = value if isinstance(value, str) else json.dumps(value)
         # What somebody set stands out from what the preset brought along.
-        looks = "" if origin.startswith("preset ") or origin == _NOT_TOLD else "bold cyan"
+        looks = "" if origin.startswith("preset ") or origin == _UNKNOWN else "bold cyan"
         rows.append(((f"  {key}", "dim"), (text, looks), (origin, "dim")))
     show_table(rows)

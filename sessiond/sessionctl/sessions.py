@@ -12,7 +12,7 @@ import click
 
 from sessiond.sessionctl.durations import checked_span
 from sessiond.sessionctl.failures import Command
-from sessiond.sessionctl.output import as_json, session_facts, session_line, show, show_facts
+from sessiond.sessionctl.output import as_json, session_facts, session_line, show, show_facts, signal_text
 from sessiond.sessionctl.secret_input import checked_session_id, read_token
 from sessiond.sessionctl.settings import Settings, global_options, settings
 from sessiond_client import (
@@ -82,6 +82,8 @@ def create(
     It cannot be shown later. Where the subject has as many sessions as it may have, those are shown, and the exit code
     is 1.
     """
+    if show_token and token_only:
+        raise click.UsageError("one of --show-token and --token-only: the second writes the token and nothing else")
     if (level or methods) and not subject:
         raise click.UsageError("--level and --method say how a subject was authenticated: name it with --subject")
     asked = settings()
@@ -94,9 +96,11 @@ def create(
                 data=data,
             )
         except ConcurrencyLimitReached as refusal:
-            _show_limit(client, asked, subject, refusal)
+            excess = _show_limit(client, asked, subject, refusal)
             raise click.ClickException(
-                f"{refusal.message}: end one with `sessionctl revoke SESSION_ID`, or raise `max_sessions`"
+                f"the subject has reached its limit of {_live_sessions(refusal.limit.max_sessions)}: end"
+                f" {'one' if excess == 1 else f'{excess} of them'} with `sessionctl revoke SESSION_ID`,"
+                " or raise `max_sessions`"
             ) from None
     if token_only:
         click.echo(created.token.reveal())
@@ -109,17 +113,22 @@ def create(
         show_facts([("token", shown)])
 
 
-def _show_limit(client: Client, asked: Settings, subject: str, refusal: ConcurrencyLimitReached) -> None:
-    """The live sessions that stand in the way. A ticket that came along is a secret, and of no use here."""
+def _show_limit(client: Client, asked: Settings, subject: str, refusal: ConcurrencyLimitReached) -> int:
+    """Tell the live sessions that stand in the way; how many must end. A ticket is a secret, and of no use here."""
     limit = refusal.limit
     # The authority tells them itself only where the policy asks; an operator may know them anyway.
     live = limit.live_sessions or tuple(client.list(subject=subject))
     if asked.json:
         as_json({"max_sessions": limit.max_sessions, "live_sessions": live})
-        return
-    show((f"at most {limit.max_sessions} live sessions; these are:", "yellow"))
-    for session in live:
-        session_line(session)
+    else:
+        show((f"at most {_live_sessions(limit.max_sessions)}; open now:", "yellow"))
+        for session in live:
+            session_line(session)
+    return max(1, len(live) - limit.max_sessions + 1)  # more than one where the limit was lowered
+
+
+def _live_sessions(number: int) -> str:
+    return f"{number} live session" if number == 1 else f"{number} live sessions"
 
 
 @click.command(cls=Command)
@@ -147,7 +156,8 @@ def validate(
     """Say what a token is worth. Exit code 0 for VALID, 3 for any other verdict.
 
     The token is read from standard input, or from a hidden prompt. A renewed token is never shown: it belongs to the
-    client, and it is the same whenever it is asked for.
+    client, and it is the same whenever it is asked for. A token that the authority never gave out counts as a guess, of
+    the source that --ip names; without --ip only towards the `flood_after` of the policy.
     """
     token = read_token()
     asked = settings()
@@ -163,7 +173,7 @@ def validate(
         as_json(document, signals=answer.signals, unmet=answer.unmet)
     else:
         show((str(answer.verdict), "bold green" if answer.valid else "bold red"), f"  next step: {answer.next_step}")
-        show_facts((str(item.type), f"expected {item.expected}, seen {item.seen}") for item in answer.signals)
+        show_facts(("signal", signal_text(item)) for item in answer.signals)
         show_facts((f"lacks {item.kind}", item.remedy) for item in answer.unmet)
         show_facts(session_facts(answer.session) if answer.session is not None else ())
     if not answer.valid:
@@ -174,7 +184,10 @@ def validate(
 @click.argument("session_id", callback=checked_session_id)
 @global_options
 def show_session(session_id: str) -> None:
-    """Show one session, ended ones included while their history is kept."""
+    """Show one session.
+
+    An ended one, too, while its history is kept.
+    """
     asked = settings()
     with asked.client() as client:
         found = client.get(session_id=session_id)
@@ -203,11 +216,15 @@ def list_sessions(subject: str | None, state: str, network: str, limit: int | No
         found = client.list(
             subject=subject, state=SessionState(state.upper()), ip_network=network, page_size=min(limit or 500, 500)
         )
+        empty = True
         for session in islice(found, limit):
+            empty = False
             if asked.json:
                 as_json(session)
             else:
                 session_line(session)
+    if empty and not asked.json:
+        click.echo("no session", err=True)
 
 
 @click.command(cls=Command)
@@ -237,7 +254,10 @@ def revoke(
     yes: bool,
     reason: str,
 ) -> None:
-    """End one session, all of a subject, or all of an application, at once and for good."""
+    """End sessions, at once and for good.
+
+    One session, all of a subject, or all of an application.
+    """
     if [session_id is not None, by_token, subject is not None, everything].count(True) != 1:
         raise click.UsageError("say what to end by exactly one of SESSION_ID, --token, --subject and --all")
     if kept and subject is None:

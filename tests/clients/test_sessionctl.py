@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner
 
 from sessiond.app import App
 from sessiond.sessionctl import main
+from sessiond_client import Client, EventType, Unavailable
 from tests.clients.operator import Operator
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
@@ -183,7 +187,7 @@ async def test_data(operator: Operator) -> None:
 
 
 async def test_activity_and_authority(operator: Operator) -> None:
-    """A subject's history, newest first; the authority's policies."""
+    """A subject's history, newest first; the authority, its applications and their presets, and no rule of theirs."""
     created = await operator.open()
     await operator.client.revoke(token=created.token, reason="logout")
     events = await operator.json("activity", "ada")
@@ -191,7 +195,10 @@ async def test_activity_and_authority(operator: Operator) -> None:
     assert "logout" in (await operator.type("activity", "ada", "--limit", "1")).stdout
     (authority,) = await operator.json("authority")
     assert "shop" in [application["name"] for application in authority["applications"]]
-    assert "owasp-low" in (await operator.type("authority")).stdout
+    people = (await operator.type("authority")).stdout.splitlines()
+    assert [line.split()[0] for line in people[:-1]] == ["authority", "version", "revision", "horizon", "application"]
+    assert people[-2].split(maxsplit=1)[1] == "shop, preset owasp-low"
+    assert people[-1] == "sessionctl policies shows the rules"
 
 
 async def test_watch_goes_on_after_a_cursor(operator: Operator) -> None:
@@ -225,7 +232,6 @@ async def test_what_others_wrote_cannot_command_a_terminal(operator: Operator) -
         (("list", "--network", "300.1.1.1"), ("filter.ip_network:",)),
         (("show", NOBODY), ("session_id:", "--application", "shop")),
         (("watch", "--after", "nonsense"), ("cursor:",)),
-        (("list", "--application", "nix"), ("application:",)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
@@ -236,6 +242,73 @@ async def test_a_refusal_is_one_line_that_names_the_field(
     result = await operator.type(*arguments)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert all(word in result.stderr for word in words)
+
+
+@pytest.mark.parametrize("command", [("list",), ("locks",), ("data", "get", NOBODY), ("policies",)], ids=" ".join)
+async def test_an_unknown_application_is_told_with_those_there_are(
+    operator: Operator, command: tuple[str, ...]
+) -> None:
+    """After the refusal of an application that is not configured stands a line with those that are."""
+    result = await operator.type(*command, "--application", "nix")
+    assert (result.exit_code, result.stdout) == (1, "")
+    refusal, remedy = result.stderr.splitlines()
+    assert refusal.startswith("Error: application: ")
+    assert remedy == "use --application; there are: shop"
+
+
+async def test_an_unknown_application_is_told_even_where_the_others_are_not(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the authority does not tell its applications either, the refusal stands alone."""
+
+    def unreachable(client: Client) -> NoReturn:
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(Client, "authority", unreachable)
+    result = await operator.type("list", "--application", "nix")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("Error: application: ")
+
+
+async def test_nothing_found_is_told_beside_the_output(operator: Operator) -> None:
+    """An empty list or history says so on standard error to people, and to machines by being empty."""
+    for command, told in ((("list",), "no session\n"), (("activity", "nobody"), "no event\n")):
+        result = await operator.type(*command)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", told)
+        assert await operator.json(*command) == []
+
+
+async def test_times_are_utc_and_say_so(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the reader is, a time on the screen is the one of the JSON document, with its Z."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        created = await operator.open()
+        shown = (await operator.type("show", created.session.session_id)).stdout
+        told = [(await operator.type(*command)).stdout for command in (("list",), ("activity", "ada"))]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert all("2027-01-15 08:00:00Z" in text for text in (shown, *told))
+    assert "expires at the latest  2027-01-15 16:00:00Z" in shown
+    assert "ip address             unknown" in shown
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("locks",)], ids=["sessionctl", "data", "locks"])
+def test_no_summary_is_cut(group: tuple[str, ...]) -> None:
+    """The help of a group shows the whole first sentence of each of its commands on 80 columns."""
+    text = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).stdout
+    assert "..." not in text.partition("\nCommands:\n")[2]
+    assert text.endswith(".\n")
+
+
+def test_help_names_types_as_errors_do() -> None:
+    """`watch --help` has the names of the types as the refusal of another has them."""
+    refused = CliRunner().invoke(main, ["watch", "--type", "nix"]).stderr
+    text = " ".join(CliRunner().invoke(main, ["watch", "--help"]).stdout.split())
+    names = re.findall(r"'([a-z_]+)'", refused.partition("is not one of")[2])
+    assert ", ".join(names) in text
+    assert len(names) == len(EventType) - 1
 
 
 @pytest.mark.parametrize("command", [("list",), ("watch",), ("create",)])
@@ -268,6 +341,7 @@ def test_no_answer_is_told_with_the_remedy() -> None:
         ("revoke", NOBODY, "--except", NOBODY),
         ("watch", "--after", "c", "--earliest"),
         ("create", "--level", "2"),
+        ("create", "--token-only", "--show-token"),
         ("create", "--data", "novalue"),
         ("data", "get", NOBODY, "--raw"),
         ("locks", "clear"),
