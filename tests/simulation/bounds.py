@@ -28,7 +28,8 @@ class Bounds:
     wifi_loss       is closed. The client then has the cookie that it had before.
     give_up         How long a user with a lost response waits before sending the form again or going elsewhere: mobile
                     connections take tens of seconds to die. Where it is the answer to a login, the browser still has
-                    the token from before: the simulated policy's `roll_tolerance` (60 s) is longer than that.
+                    the token from before: the simulated policy's `roll_tolerance` (60 s) is longer than that. Who goes
+                    away instead and comes back later is a replay by the judging table: about one in 50,000 requests.
     repeat_call     How often the application loses the authority's answer and repeats its call, with its `request_id`.
     flaps           How often a phone that leaves or reaches a wireless network changes to and fro first, by the number
                     of times it goes back. A doorway or a lift does that within a minute.
