@@ -114,17 +114,15 @@ class Validation:
     ) -> Answer:
         """The answer to an opened token, whatever follows from it."""
         presented = opened.presented
+        stray = await self._stray_companion(opened, needed)
+        # From here to the judgement nothing waits, so the entry is as true as when it was found.
         entry = await self._cache.fetch(presented.session_id)
         if entry is None or entry.session.application != call.application:
             return _UNKNOWN
-        stray = await self._stray_companion(call, opened, needed)
         now = self._clock.now()
         session: Session | None = self._cache.with_activity(entry.session)
         judgement = judge(session or entry.session, presented, call.policy, now)
-        if judgement.verdict in _EXPIRED and entry.session.ending is None:
-            # Recorded before it is told: a clock that is set back must not make it live again.
-            await self._journal.submit(units.Expire((presented.session_id,), self._policies, call.policy))
-            return Answer(judgement)
+        expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
         judgement, suspicion, urgent = self._suspect(call, entry, judgement, stray, now, examines=True)
         suffices = judgement.verdict is Verdict.VALID
         if needed is not None and suffices:
@@ -133,7 +131,7 @@ class Validation:
             passive = passive or bool(unmet(self._keys, opened, seen, needed, now))
         active = suffices and not passive
         lags = active and now - entry.saved >= call.policy.touch_granularity
-        if judgement.activates or urgent or lags:
+        if judgement.activates or urgent or lags or expires:
             unit = units.Settle(call, presented, passive, suspicion)
             outcome = (await self._journal.submit(unit)).result
             judgement, session = outcome.judgement, outcome.session
@@ -232,7 +230,7 @@ class Validation:
         )
         return judgement, units.Suspicion(signals, session.client, fresh), fresh or holds or reaction in _REVOKING
 
-    async def _stray_companion(self, call: Call, opened: OpenedToken, needed: Needed | None) -> Signal | None:
+    async def _stray_companion(self, opened: OpenedToken, needed: Needed | None) -> Signal | None:
         """The signal that the companion token presented is somebody else's: two cookies that never were together.
 
         One that has expired, or is left over from an earlier session of the same subject, is only not good enough.

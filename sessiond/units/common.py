@@ -22,6 +22,7 @@ __all__ = [
     "Suspicion",
     "checked_size",
     "end_session",
+    "expire_due",
     "find",
     "needs_of",
     "react",
@@ -104,6 +105,7 @@ def settle(
     if session is None or session.application != call.application:
         return Outcome(UNKNOWN, None)
     judgement = judge(session, presented, call.policy, work.now)
+    expire_due(work, session, call.policy)
     fresh = True
     if suspicion is not None:
         fresh = suspicion.fresh
@@ -165,6 +167,18 @@ def end_session(work: Work, call: Call, session: Session, cause: Cause) -> Sessi
     return ended
 
 
+def expire_due(work: Work, session: Session, policy: Policy) -> Session:
+    """The session as it is now; a deadline that has passed is recorded.
+
+    Whoever is told of an expiry is told of a fact: a clock that is set back must not make the session live again.
+    """
+    expired = lifecycle.expired_view(session, work.now)
+    if expired.ending is not None and session.ending is None:
+        work.put_ended(expired, policy.retention)
+        work.record(EventType.SESSION_EXPIRED, expired, expired.ending.cause)
+    return expired
+
+
 def find(work: Work, call: Call, named: NamedSession) -> Outcome:
     """A session as a call names it. Raises `SessionNotFound` for an id."""
     if not isinstance(named, SessionId):
@@ -172,7 +186,7 @@ def find(work: Work, call: Call, named: NamedSession) -> Outcome:
     session = work.session(named)
     if session is None or session.application != call.application:
         raise SessionNotFound("session_id: no such session in this application")
-    session = lifecycle.expired_view(session, work.now)
+    session = expire_due(work, session, call.policy)
     verdict = ended_verdict(session)
     return Outcome(Judgement(verdict), session if verdict is Verdict.VALID else None)
 

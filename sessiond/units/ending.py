@@ -42,8 +42,7 @@ class Revoke:
         anonymous = None if self.successor is None else self.successor.apply(work).session
         if outcome.session is None:
             known = work.session(self.named) if isinstance(self.named, SessionId) else None
-            ended = None if known is None else lifecycle.expired_view(known, work.now)
-            return Revocation(Outcome(outcome.judgement, ended), revoked=False, anonymous=anonymous)
+            return Revocation(Outcome(outcome.judgement, known), revoked=False, anonymous=anonymous)
         ended = end_session(work, self.call, outcome.session, self.call.cause)
         return Revocation(Outcome(outcome.judgement, ended), revoked=True, anonymous=anonymous)
 

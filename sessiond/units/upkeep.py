@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import Policy
-from sessiond.domain.session import expired_view
 from sessiond.domain.values import Cause, Instant, Revision, SessionId
 from sessiond.journal import NOTHING, Needs, Work
+from sessiond.units.common import expire_due
 
 __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveActivity", "Total"]
 
@@ -49,14 +49,11 @@ class Expire:
             session = work.session(session_id)
             if session is None or session.ending is not None:
                 continue
-            expired = expired_view(session, work.now)
-            if expired.ending is None:
-                work.put_activity(session_id, session.last_active, session.idle_deadline)
-                continue
             policy = self.policies.get(session.application, self.fallback)
-            work.put_ended(expired, policy.retention)
-            work.record(EventType.SESSION_EXPIRED, expired, expired.ending.cause)
-            ended += 1
+            if expire_due(work, session, policy).ending is None:
+                work.put_activity(session_id, session.last_active, session.idle_deadline)
+            else:
+                ended += 1
         return ended
 
 

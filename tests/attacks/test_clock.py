@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sessiond.app import App
 from sessiond.domain.signals import Reaction, SignalType
@@ -74,14 +77,30 @@ async def test_stepped_back_revives_nothing(app: App, stub: AsyncStub, clock: Ma
     assert kinds(await story_of(stub)) == ["SESSION_CREATED", "SESSION_CREATED", "SESSION_REVOKED", "SESSION_EXPIRED"]
 
 
-async def test_what_was_called_expired_stays_so(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A session that an answer called expired is not valid again when the clock goes back before a sweep."""
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda stub, mine: validate(stub, mine.token),
+        lambda stub, mine: stub.RollSession(pb.RollSessionRequest(token=mine.token)),
+        lambda stub, mine: stub.RefreshSession(pb.RefreshSessionRequest(token=mine.token)),
+        lambda stub, mine: login(stub, mine.token),
+        lambda stub, mine: stub.UpdateSessionData(
+            pb.UpdateSessionDataRequest(
+                session=pb.SessionReference(session_id=mine.session.session_id), set={"a": b"1"}
+            )
+        ),
+    ],
+    ids=["validation", "roll", "refresh", "login", "data by id"],
+)
+async def test_what_was_called_expired_stays_so(app: App, stub: AsyncStub, clock: ManualClock, ask: Any) -> None:
+    """A session that any answer called expired is not valid again when the clock goes back before a sweep."""
     app._sweeping.cancel()
     mine = await create(stub)
     clock.advance(30 * MINUTE)
-    assert (await validate(stub, mine.token)).verdict == pb.VERDICT_EXPIRED_IDLE
+    assert (await ask(stub, mine)).verdict == pb.VERDICT_EXPIRED_IDLE
     clock.advance(-HOUR)
     assert (await validate(stub, mine.token)).verdict == pb.VERDICT_EXPIRED_IDLE
+    assert kinds(await story_of(stub)) == ["SESSION_CREATED", "SESSION_EXPIRED"]
 
 
 async def test_stepped_forward(tmp_path: Path, clock: ManualClock) -> None:

@@ -136,6 +136,7 @@ any_live_session = st.builds(
     data_version=st.integers(0, 2**53),
     data_bytes=st.integers(0, 2**31),
     persistent=st.booleans(),
+    must_authenticate=st.booleans(),
     login_page=st.booleans(),
     elevation=st.none() | _elevations,
 )

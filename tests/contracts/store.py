@@ -207,8 +207,9 @@ class StoreContract:
             {"login_page": True},
             {"elevation": Elevation(Authentication(3, ("hwk", "pin"), NOW), Instant(NOW + 10))},
             {"elevation": Elevation(Authentication(0, (), Instant(0)), Instant(0))},
+            {"must_authenticate": True},
         ],
-        ids=["persistent", "login page", "elevated", "elevated to nothing"],
+        ids=["persistent", "login page", "elevated", "elevated to nothing", "must authenticate"],
     )
     async def test_what_a_policy_adds_comes_back(self, store: Store, fields: dict[str, Any]) -> None:
         """Remembered, of a login page, elevated: each is there when it was set, and gone when it was taken away."""
