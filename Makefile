@@ -53,7 +53,7 @@ check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the fresh
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
 
-simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted. SEED=number, USERS=number.
+simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted; an error where it alarms. SEED=number, USERS=number.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo, run alternately; writes build/bench.json. Needs h2load.

@@ -116,6 +116,7 @@ absolute_timeout = "1h"
 renewal_timeout = "5m"
 renewal_overlap = "10s"
 roll_tolerance = "1s"
+lost_answer_tolerance = "2s"
 refresh_extends_lifetime = true
 retention = "1d"
 max_data_bytes = 5

@@ -103,6 +103,7 @@ class ApplicationSection(_Section):
     renewal_timeout: Timeout = None
     renewal_overlap: Duration = Millis(0)
     roll_tolerance: Duration = Millis(0)
+    lost_answer_tolerance: Duration = Millis(0)
     refresh_extends_lifetime: bool = False
     retention: Duration = Millis(0)
     max_data_bytes: Annotated[int, Field(ge=0, le=1024 * 1024)] = 0

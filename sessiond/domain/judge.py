@@ -72,6 +72,7 @@ LOCKED = Judgement(Verdict.LOCKED)
 PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
 _ACTIVATED = Judgement(Verdict.VALID, activates=True)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
+_MISSED = Judgement(Verdict.REPLAYED)  # its client never got the token that replaced it: no reason for suspicion
 _BY_CAUSE = {
     CauseKind.IDLE_TIMEOUT: Verdict.EXPIRED_IDLE,
     CauseKind.ABSOLUTE_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
@@ -117,7 +118,10 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
 
 def _judge_other_secret(session: Session, presented: Presented, policy: Policy, now: Instant) -> Judgement:
     rolled_away = session.rolled_digest is not None and compare_digest(presented.digest, session.rolled_digest)
-    if rolled_away and session.rolled_at is not None and now < session.rolled_at + policy.roll_tolerance:
-        return _SUPERSEDED
+    if rolled_away and session.rolled_at is not None:
+        if now < session.rolled_at + policy.roll_tolerance:
+            return _SUPERSEDED
+        if session.last_active <= session.rolled_at and now < session.rolled_at + policy.lost_answer_tolerance:
+            return _MISSED
     replay = token_replay(session.generation, presented.generation, other_secret=True)
     return Judgement(Verdict.REPLAYED, signals=(replay,))

@@ -75,6 +75,8 @@ class Policy:
     renewal_timeout   a token older than this is renewed when it is next used
     renewal_overlap   the token before the current one still counts for this long after a renewal
     roll_tolerance    a token that was rolled away is denied without alarm for this long
+    lost_answer_tolerance
+                      the same for as long as the token that replaced it was never used: its answer may have been lost
     retention         an ended session is kept as history for this long
     max_data_bytes    bound on a session's data, keys and values together
     login_timeout     an anonymous session of a login page ends this long after it was opened (OWASP)
@@ -94,7 +96,8 @@ class Policy:
     absolute_timeout: Millis | None
     renewal_timeout: Millis | None
     renewal_overlap: Millis = Millis(60 * _SECOND)
-    roll_tolerance: Millis = Millis(10 * _SECOND)
+    roll_tolerance: Millis = Millis(20 * _SECOND)
+    lost_answer_tolerance: Millis = Millis(60 * _SECOND)
     refresh_extends_lifetime: bool = False
     retention: Millis = Millis(30 * _DAY)
     max_data_bytes: int = 64 * 1024

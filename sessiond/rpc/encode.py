@@ -225,6 +225,7 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
         renewal_timeout=_duration(policy.renewal_timeout),
         renewal_overlap=_duration(policy.renewal_overlap),
         roll_tolerance=_duration(policy.roll_tolerance),
+        lost_answer_tolerance=_duration(policy.lost_answer_tolerance),
         refresh_extends_lifetime=policy.refresh_extends_lifetime,
         retention=_duration(policy.retention),
         max_data_bytes=policy.max_data_bytes,

@@ -148,8 +148,9 @@ async def test_suspicions_are_folded_across_a_step(tmp_path: Path, clock: Manual
     rules = policy(reactions={SignalType.TOKEN_REPLAY: Reaction.ALERT})
     async with authority(tmp_path, clock, rules) as (_, stub):
         mine = await create(stub)
-        await roll(stub, mine.token)
+        own = await roll(stub, mine.token)
         clock.advance(MINUTE)
+        assert (await validate(stub, own.token)).verdict == pb.VERDICT_VALID
         for n in range(100):
             if n == 50:
                 clock.advance(-30_000)

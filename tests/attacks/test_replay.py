@@ -44,9 +44,12 @@ async def renewed_away(stub: AsyncStub, clock: ManualClock) -> tuple[str, str]:
 
 
 async def rolled_away(stub: AsyncStub, clock: ManualClock) -> tuple[str, str]:
-    """A token that was stolen, and the one that the honest client has after a roll."""
+    """A token that was stolen, and the one that the honest client has after a roll, and has used."""
     stolen = (await create(stub)).token
-    return stolen, (await roll(stub, stolen)).token
+    own = (await roll(stub, stolen)).token
+    clock.advance(1)
+    assert (await validate(stub, own)).verdict == pb.VERDICT_VALID
+    return stolen, own
 
 
 async def test_a_renewed_token_comes_back(tmp_path: Path, clock: ManualClock) -> None:
@@ -75,7 +78,7 @@ async def test_a_rolled_token_comes_back(tmp_path: Path, clock: ManualClock) -> 
     """A token from before a roll is denied without alarm in the tolerance, and with it from its end on."""
     async with authority(tmp_path, clock) as (_, stub):
         stolen, own = await rolled_away(stub, clock)
-        clock.advance(10 * SECOND - 1)
+        clock.advance(20 * SECOND - 2)
         assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_SUPERSEDED
         clock.advance(1)
         assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_REPLAYED
@@ -84,6 +87,27 @@ async def test_a_rolled_token_comes_back(tmp_path: Path, clock: ManualClock) -> 
         (signal,) = events[2].signals
         assert (signal.expected, signal.seen) == ("generation 1", "generation 0, rolled away")
         assert (await validate(stub, own)).verdict == pb.VERDICT_REVOKED
+
+
+async def test_a_lost_answer_is_no_alarm(tmp_path: Path, clock: ManualClock) -> None:
+    """Where nobody has used the new token, its answer may be lost: the old one is denied, and not told of for a minute.
+
+    From then on it is told, whoever has used what.
+    """
+    async with authority(tmp_path, clock) as (_, stub):
+        old = (await create(stub)).token
+        new = (await roll(stub, old)).token
+        for wait in (20 * SECOND, 40 * SECOND - 1):
+            clock.advance(wait)
+            answer = await validate(stub, old)
+            assert (answer.verdict, answer.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_DISCARD_TOKEN)
+            assert (answer.renewed_token, signal_types(answer)) == ("", [])
+            for refused in (await login(stub, old), await stub.RollSession(pb.RollSessionRequest(token=old))):
+                assert (refused.verdict, refused.token) == (pb.VERDICT_REPLAYED, "")
+        assert kinds(await story_of(stub, old, new)) == ["SESSION_CREATED", "SESSION_ROLLED"]
+        clock.advance(1)
+        assert signal_types(await validate(stub, old)) == ["TOKEN_REPLAY"]
+        assert kinds(await story_of(stub, old, new))[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
 
 
 async def test_a_token_from_before_the_last_roll_has_no_tolerance(tmp_path: Path, clock: ManualClock) -> None:

@@ -20,6 +20,7 @@ POLICY = replace(
     renewal_timeout=Millis(1_000),
     renewal_overlap=Millis(100),
     roll_tolerance=Millis(50),
+    lost_answer_tolerance=Millis(500),
 )
 SESSION = samples.session(
     generation=5,
@@ -147,10 +148,31 @@ def test_a_token_rolled_away_inside_the_tolerance(generation: int, after: int) -
     assert judged(generation, ROLLED, after) == Judgement(Verdict.SUPERSEDED)
 
 
+USED = replace(SESSION, last_active=Instant(START + 1))
+
+
 @pytest.mark.parametrize("after", [50, 51, 5_000])
 def test_a_token_rolled_away_after_the_tolerance(after: int) -> None:
-    """From the tolerance's end on a token that was rolled away is a replay."""
+    """From the tolerance's end on a token that was rolled away is a replay, once the one that replaced it was used."""
+    assert judged(4, ROLLED, after, USED) == replay("generation 4, rolled away")
+
+
+@pytest.mark.parametrize("after", [50, 499])
+@pytest.mark.parametrize("generation", [3, 4, 5])
+def test_a_token_whose_successor_was_never_used(after: int, generation: int) -> None:
+    """As long as nobody has used the new token its answer may have been lost: denied, and no reason for suspicion."""
+    assert judged(generation, ROLLED, after) == Judgement(Verdict.REPLAYED)
+
+
+@pytest.mark.parametrize("after", [500, 501, 5_000])
+def test_a_token_whose_successor_was_never_used_for_long(after: int) -> None:
+    """From the end of that tolerance on it is a replay like any other."""
     assert judged(4, ROLLED, after) == replay("generation 4, rolled away")
+
+
+def test_no_lost_answer_without_a_roll() -> None:
+    """A secret that is neither the current nor the one rolled away is nobody's lost answer."""
+    assert judged(4, OTHER, 50) == replay("generation 4, rolled away")
 
 
 @pytest.mark.parametrize("generation", [4, 5, 6])

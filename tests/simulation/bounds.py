@@ -19,17 +19,18 @@ DAY = 24 * HOUR
 class Bounds:
     """Times in milliseconds, chances from 0 to 1.
 
-    in_flight       No request is longer on its way to the authority, else its connection was given up: below the
-                    presets' `roll_tolerance` (10 s) and far below their `renewal_overlap` (60 s), which exist for
-                    requests in flight.
+    in_flight       No request or response is longer on its way, else its connection was given up. While the answer with
+                    a new token is on its way, a request with the old one may set out: twice as long is below the
+                    presets' `roll_tolerance` (20 s) and `renewal_overlap` (60 s), which exist for that.
     mobile_stall    How often a request or a response waits for its network up to that long: a radio that wakes up, a
     wifi_stall      packet that is sent again. Others of the same browser overtake it.
     mobile_loss     How often a response is lost on a mobile network, or a wireless one: a tunnel, a lift, a tab that
     wifi_loss       is closed. The client then has the cookie that it had before.
     give_up         How long a user with a lost response waits before sending the form again or going elsewhere: mobile
                     connections take tens of seconds to die. Where it is the answer to a login, the browser still has
-                    the token from before: the simulated policy's `roll_tolerance` (60 s) is longer than that. Who goes
-                    away instead and comes back later is a replay by the judging table: about one in 50,000 requests.
+                    the token from before; who goes elsewhere comes back with it as late as the session may be idle.
+                    The simulated policy's `lost_answer_tolerance` is that long (three days, for sessions can be
+                    remembered; the presets have a minute).
     repeat_call     How often the application loses the authority's answer and repeats its call, with its `request_id`.
     flaps           How often a phone that leaves or reaches a wireless network changes to and fro first, by the number
                     of times it goes back. A doorway or a lift does that within a minute.

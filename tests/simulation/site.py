@@ -74,7 +74,6 @@ class Site:
         self._bounds = bounds
         self._level = level
         self._presented: set[str] = set()
-        self._superseded: dict[str, int] = {}
         self._pages: Mapping[str, Callable[[Request, str], Awaitable[Response]]] = {
             "/": self._view,
             "/part": self._part,
@@ -213,19 +212,9 @@ class Site:
         """What a page answers where it may not be shown; None where it may."""
         if answer.verdict == pb.VERDICT_VALID:
             return None
-        if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN or self._has_missed_its_token(request, answer):
+        if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
             return await self._anew(request)
         return self._shown(STEP_UP if answer.next_step == pb.NEXT_STEP_STEP_UP else AGAIN, answer)
-
-    def _has_missed_its_token(self, request: Request, answer: pb.ValidateSessionResponse) -> bool:
-        """Whether a client keeps coming with a token that was rolled away, for longer than anything is in flight.
-
-        The answer with the new token was lost on its way, or an older answer overtook it.
-        """
-        if answer.verdict != pb.VERDICT_SUPERSEDED:
-            return False
-        first = self._superseded.setdefault(request.cookies[SESSION], self._wheel.now)
-        return self._wheel.now - first > self._bounds.in_flight
 
     async def _anew(self, request: Request) -> Response:
         """The login page, with an anonymous session of its own."""

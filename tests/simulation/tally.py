@@ -13,7 +13,8 @@ from sessiond.domain.values import CauseKind
 __all__ = ["LOGOUT", "Report", "Tally", "alarms_in", "report_of"]
 
 LOGOUT = "logout"
-_NEVER_VERDICTS = ("REPLAYED", "MALFORMED", "FORGED", "LOCKED")
+# A replay is an alarm by its event: without one, it is a client whose answer was lost.
+_NEVER_VERDICTS = ("MALFORMED", "FORGED", "LOCKED")
 _NEVER_EVENTS = (EventType.GUESSING_SUSPECTED, EventType.SOURCE_LOCKED, EventType.SOURCE_UNLOCKED)
 # What ordinary clients do that a policy may want to hear of: they change networks.
 _MAY_BE_NAMED = (SignalType.IP_CHANGE, SignalType.NETWORK_CHANGE)

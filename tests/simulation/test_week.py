@@ -30,6 +30,8 @@ _EVENTS = ("session_authenticated", "session_expired", "session_renewed", "sessi
 _NONE = Millis(1)
 # Nothing is lost, nobody walks about: what is left is concurrency.
 _CALM = Bounds(mobile_loss=0, wifi_loss=0, flaps=(1.0,))
+# Ten times as many answers are lost.
+_LOSSY = Week("nist-aal2", seed=2, days=3, users=6, bounds=Bounds(mobile_loss=0.2, wifi_loss=0.03))
 
 
 @pytest.mark.parametrize("preset", ["owasp-low", "owasp-high", "nist-aal2"])
@@ -68,6 +70,15 @@ async def test_without_the_overlap() -> None:
 async def test_without_the_tolerance() -> None:
     """Without the tolerance of rolls, requests in flight pass for replays."""
     report = await simulate(replace(_BUSY, change=lambda policy: replace(_renewing(policy), roll_tolerance=_NONE)))
+    assert report.alarms["token_replay"]
+
+
+async def test_lost_answers() -> None:
+    """Users whose login's answer is lost come back with the token from before: no alarm, and one without tolerance."""
+    report = await simulate(_LOSSY)
+    assert not report.alarms, f"\n{report}"
+    assert report.verdicts["REPLAYED"]
+    report = await simulate(replace(_LOSSY, change=lambda policy: replace(policy, lost_answer_tolerance=_NONE)))
     assert report.alarms["token_replay"]
 
 

@@ -41,8 +41,8 @@ def policy_of(preset: str) -> Policy:
         PRESETS[preset],
         remember_idle_timeout=Millis(3 * DAY),
         remember_absolute_timeout=Millis(14 * DAY),
-        # Longer than a user of a phone waits for a login whose answer was lost: else that is a replay by definition.
-        roll_tolerance=Millis(MINUTE),
+        # As long as a user whose login's answer was lost may stay away, and find the session still there.
+        lost_answer_tolerance=Millis(3 * DAY),
         max_sessions=3,
         on_limit=LimitRule.EVICT_OLDEST,
     )

@@ -289,6 +289,7 @@ def _policy(policy: pb.Policy) -> Policy:
         renewal_timeout=_span_or_none(policy, "renewal_timeout"),
         renewal_overlap=_span(policy.renewal_overlap),
         roll_tolerance=_span(policy.roll_tolerance),
+        lost_answer_tolerance=_span(policy.lost_answer_tolerance),
         refresh_extends_lifetime=policy.refresh_extends_lifetime,
         retention=_span(policy.retention),
         max_data_bytes=policy.max_data_bytes,

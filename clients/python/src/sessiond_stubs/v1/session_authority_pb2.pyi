@@ -140,7 +140,9 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_EXPIRED_ABSOLUTE: _Verdict.ValueType  # 7
     """The session's absolute timeout passed."""
     VERDICT_REPLAYED: _Verdict.ValueType  # 8
-    """An older token of a live session, presented when it should be forgotten: a theft signal."""
+    """An older token of a live session, presented when it should be forgotten: a theft signal, unless the answer with the token that
+    replaced it may have been lost (`Policy.lost_answer_tolerance`).
+    """
     VERDICT_SUPERSEDED: _Verdict.ValueType  # 9
     """The token was rolled away moments ago: a request in flight, denied without alarm."""
     VERDICT_INSUFFICIENT: _Verdict.ValueType  # 10
@@ -168,7 +170,9 @@ VERDICT_EXPIRED_IDLE: Verdict.ValueType  # 6
 VERDICT_EXPIRED_ABSOLUTE: Verdict.ValueType  # 7
 """The session's absolute timeout passed."""
 VERDICT_REPLAYED: Verdict.ValueType  # 8
-"""An older token of a live session, presented when it should be forgotten: a theft signal."""
+"""An older token of a live session, presented when it should be forgotten: a theft signal, unless the answer with the token that
+replaced it may have been lost (`Policy.lost_answer_tolerance`).
+"""
 VERDICT_SUPERSEDED: Verdict.ValueType  # 9
 """The token was rolled away moments ago: a request in flight, denied without alarm."""
 VERDICT_INSUFFICIENT: Verdict.ValueType  # 10
@@ -1005,6 +1009,7 @@ class Policy(_message.Message):
     GUESSING_FIELD_NUMBER: _builtins.int
     COOKIE_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
+    LOST_ANSWER_TOLERANCE_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """The preset it started from: `owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     refresh_extends_lifetime: _builtins.bool
@@ -1093,6 +1098,10 @@ class Policy(_message.Message):
     def origins(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Where each value came from, by its path (`idle_timeout`, `reactions.ip_change`): the preset's name, or file and line."""
 
+    @_builtins.property
+    def lost_answer_tolerance(self) -> _duration_pb2.Duration:
+        """How long a token that was rolled away raises no alarm where the one that replaced it was never used: its answer may have been lost."""
+
     def __init__(
         self,
         *,
@@ -1122,10 +1131,11 @@ class Policy(_message.Message):
         guessing: Global___GuessLimits | None = ...,
         cookie: Global___CookieRules | None = ...,
         origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lost_answer_tolerance: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
