@@ -81,12 +81,12 @@ class App:
         try:
             self._feed = Feed(await self._store.head(), self._store.events)
             self._cache = SessionCache(self._store.session, config.cache_sessions)
+            self._watching = Watching(FactReader(config.operators, config.countries))
             self._policies = PolicyBook(config.policies, config.origins)
             self._journal = Journal(
                 self._store, self._clock, self._cache.with_activity, self._publish, self._on_store_failure
             )
-            watching = Watching(FactReader(config.operators, config.countries))
-            gate = Gate(self._keys, watching.guesses, self._journal, self._clock)
+            gate = Gate(self._keys, self._watching.guesses, self._journal, self._clock)
             self.authority = Authority(
                 self._store,
                 self._journal,
@@ -95,7 +95,7 @@ class App:
                 self._keys,
                 self._policies,
                 gate,
-                watching,
+                self._watching,
                 self._clock,
                 self._entropy,
             )
@@ -161,6 +161,7 @@ class App:
 
     def _publish(self, commit: Commit) -> None:
         self._cache.apply(commit)
+        self._watching.apply(commit.events)
         self._feed.publish(commit.events, commit.horizon)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:

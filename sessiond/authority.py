@@ -76,7 +76,6 @@ class Authority:
         self._keys = keys
         self._policies = policies
         self._gate = gate
-        self._watching = watching
         self._clock = clock
         self._entropy = entropy
         self.validation = Validation(journal, feed, cache, keys, policies, gate, watching, clock)
@@ -147,12 +146,9 @@ class Authority:
             elevates,
             choice,
         )
-        changed = await self._carry_out(
+        return await self._carry_out(
             unit, lambda done: self._given(call, login, done, secret, opened.presented.session_id), repeat
         )
-        if isinstance(changed, Changed) and changed.session is not None:
-            self._watching.forget(changed.session)
-        return changed
 
     async def roll(self, call: Call, token: Token, *, repeat: Repeat | None = None) -> Changed | Repeated:
         """Replace the token at a privilege change."""

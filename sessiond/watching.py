@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sessiond.clientfacts import FactReader
+from sessiond.domain.event import Event, EventType
 from sessiond.domain.guessing import GuessWatch
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
@@ -12,6 +15,7 @@ from sessiond.domain.watch import SuspicionFold, UseWatch, compare
 
 __all__ = ["Watching"]
 
+_ANEW = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
 _REFUSING = (Reaction.STEP_UP, Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
 
 
@@ -55,10 +59,12 @@ class Watching:
         heard = [signal for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE]
         return bool(self._fold.news(session.id, heard, policy.fold_window, now))
 
-    def forget(self, session: Session) -> None:
-        """Begin anew: the session was authenticated again, or has ended."""
-        self._uses.forget(session.id)
-        self._fold.forget(session.id)
+    def apply(self, events: Sequence[Event]) -> None:
+        """Take in what was committed: for sessions that were authenticated again all begins anew, others have ended."""
+        for event in events:
+            if event.type in _ANEW and event.session_id is not None:
+                self._uses.forget(event.session_id)
+                self._fold.forget(event.session_id)
 
 
 def _is_bound(home: ClientContext) -> bool:

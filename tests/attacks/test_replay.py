@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sessiond.answers import Login
 from sessiond.domain.signals import Reaction, SignalType
+from sessiond.domain.values import ClientContext
+from sessiond.tokens import Token
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
     ATTACKER,
@@ -149,6 +152,25 @@ async def test_replays_are_told_again_after_the_window(tmp_path: Path, clock: Ma
         clock.advance(1)
         await validate(stub, stolen)
         assert len(hijacks(await story_of(stub))) == 2
+
+
+async def test_a_login_whose_caller_hangs_up_begins_anew(tmp_path: Path, clock: ManualClock) -> None:
+    """Folding ends with a login that is committed, whether or not its caller is still there to hear of it."""
+    async with authority(tmp_path, clock, ALERT) as (app, stub):
+        stolen, own = await rolled_away(stub, clock)
+        clock.advance(MINUTE)
+        await validate(stub, stolen)
+        call = app.authority.call("default", ClientContext())
+        calling = asyncio.create_task(app.authority.authenticate(call, Token(own), Login("ada", 1, ("pwd",))))
+        await asyncio.sleep(0)  # the session is in memory: by now the login is with the journal
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        await create(stub, "bob")  # its commit comes after the login's
+        await validate(stub, stolen)
+        told = [kind for kind in kinds(await story_of(stub, stolen, own)) if kind != "SESSION_CREATED"]
+        assert told == ["SESSION_ROLLED", "HIJACK_SUSPECTED", *told[2:4], "HIJACK_SUSPECTED"]
+        assert set(told[2:4]) == {"SESSION_AUTHENTICATED", "SESSION_ROLLED"}
 
 
 async def test_a_replay_through_a_change_is_the_same_alarm(tmp_path: Path, clock: ManualClock) -> None:

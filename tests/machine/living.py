@@ -91,8 +91,8 @@ class LivingAuthority:
         )
         keys = load_key_ring(self._folder / "sessiond.key", self._entropy)
         policies = PolicyBook(self._policies)
-        watching = Watching(FactReader(None, None))
-        gate = Gate(keys, watching.guesses, self._journal, self._clock)
+        self._watching = Watching(FactReader(None, None))
+        gate = Gate(keys, self._watching.guesses, self._journal, self._clock)
         self.authority = Authority(
             self._store,
             self._journal,
@@ -101,7 +101,7 @@ class LivingAuthority:
             keys,
             policies,
             gate,
-            watching,
+            self._watching,
             self._clock,
             self._entropy,
         )
@@ -123,6 +123,7 @@ class LivingAuthority:
 
     def _publish(self, commit: Commit) -> None:
         self._cache.apply(commit)
+        self._watching.apply(commit.events)
         self._feed.publish(commit.events, commit.horizon)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
