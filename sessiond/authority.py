@@ -34,7 +34,7 @@ from sessiond.journal import Done, Journal, Unit
 from sessiond.policies import Origins, PolicyBook
 from sessiond.store import SessionQuery, Store
 from sessiond.tickets import Ticket, issue_ticket, open_ticket, scope_digest
-from sessiond.tokens import KeyRing, Token, TokenForged, digest, new_secret
+from sessiond.tokens import KeyRing, Token, TokenForged, TokenMalformed, digest, new_secret
 from sessiond.units import Call, Repeated
 from sessiond.validation import Validation
 from sessiond.watching import Watching
@@ -401,6 +401,15 @@ class Authority:
             return named
         opened = await self.validation.accept(call, named, heals=heals)
         return opened if isinstance(opened, Answer) else opened.presented
+
+    def may_name(self, named: Named | None) -> bool:
+        """Whether a session can be named so: not by a token that was never issued. Looks at no session."""
+        if isinstance(named, Token):
+            try:
+                self._keys.open(named.reveal())
+            except (TokenMalformed, TokenForged):
+                return False
+        return True
 
     async def recall(self, repeat: Repeat) -> Repeated | None:
         """The answer that was given before, if it was. Asked before anything else of the call is looked at: its token

@@ -7,12 +7,12 @@ import os
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
-from sessiond.answers import Answer, Changed, Repeat, Revoked
+from sessiond.answers import Answer, Changed, Named, Repeat, Revoked
 from sessiond.authority import Authority
 from sessiond.domain.errors import InvalidField, Unavailable
 from sessiond.domain.event import Event
@@ -63,19 +63,27 @@ class SessionAuthority:
         answer: type[M],
         ask: Callable[[Repeat | None], Awaitable[T | Repeated]],
         fill: Callable[[M, T], None],
+        named: Named | None = None,
     ) -> M:
-        """Ask for a change; where it was asked for before, with the same `request_id`, give the first answer again."""
+        """Ask for a change; where it was asked for before, with the same `request_id`, give the first answer again.
+
+        `named` is the session that the call names, if it names one: a forged token has no first answer.
+        """
+        message: M | None = None
 
         def encoded(result: T) -> M:
-            message = answer()
-            fill(message, result)
+            # Once: what is kept is the very answer that is given, to the second of its cookie's age.
+            nonlocal message
+            if message is None:
+                message = answer()
+                fill(message, result)
             return message
 
         if not request.request_id:
-            result = await ask(None)
-        else:
-            repeat = repeat_of(call, request, encoded)
-            result = await self._authority.recall(repeat) or await ask(repeat)
+            return encoded(cast(T, await ask(None)))
+        repeat = repeat_of(call, request, encoded)
+        recalled = await self._authority.recall(repeat) if self._authority.may_name(named) else None
+        result = recalled or await ask(repeat)
         return repeated_answer(request, result, answer) if isinstance(result, Repeated) else encoded(result)
 
     # Giving tokens
@@ -115,6 +123,7 @@ class SessionAuthority:
             pb.AuthenticateSessionResponse,
             lambda repeat: self._authority.authenticate(call, token, login, elevates=request.elevate, repeat=repeat),
             fill,
+            token,
         )
 
     async def RollSession(self, request: pb.RollSessionRequest, _: Context) -> pb.RollSessionResponse:
@@ -132,6 +141,7 @@ class SessionAuthority:
             pb.RollSessionResponse,
             lambda repeat: self._authority.roll(call, token, repeat=repeat),
             fill,
+            token,
         )
 
     def _fill_given(
@@ -279,6 +289,7 @@ class SessionAuthority:
             pb.RefreshSessionResponse,
             lambda repeat: self._authority.refresh(call, token, repeat=repeat),
             fill,
+            token,
         )
 
     async def RevokeSession(self, request: pb.RevokeSessionRequest, _: Context) -> pb.RevokeSessionResponse:
@@ -311,6 +322,7 @@ class SessionAuthority:
             pb.RevokeSessionResponse,
             lambda repeat: self._authority.revoke(call, named, open_anonymous=anew, repeat=repeat),
             fill,
+            named,
         )
 
     async def RevokeSessions(self, request: pb.RevokeSessionsRequest, _: Context) -> pb.RevokeSessionsResponse:
@@ -354,6 +366,7 @@ class SessionAuthority:
             pb.UpdateSessionDataResponse,
             lambda repeat: self._authority.update_data(call, named, changes, expected, repeat=repeat),
             fill,
+            named,
         )
 
     async def ReportSignal(self, request: pb.ReportSignalRequest, _: Context) -> pb.ReportSignalResponse:
@@ -373,6 +386,7 @@ class SessionAuthority:
             pb.ReportSignalResponse,
             lambda repeat: self._authority.report(call, named, repeat=repeat),
             fill,
+            named,
         )
 
     async def ListSourceLocks(self, request: pb.ListSourceLocksRequest, _: Context) -> pb.ListSourceLocksResponse:

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.values import Instant
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
     HOUR,
@@ -74,7 +75,7 @@ MUTATIONS = [
         events=2,
     ),
     Mutation("RollSession", lambda s: pb.RollSessionRequest(token=s.token, client=VICTIM), _set(reason="other")),
-    Mutation("RefreshSession", lambda s: pb.RefreshSessionRequest(token=s.token), _set(token="x")),
+    Mutation("RefreshSession", lambda s: pb.RefreshSessionRequest(token=s.token), _set()),
     Mutation(
         "RevokeSession",
         lambda s: pb.RevokeSessionRequest(session=_named(s), open_anonymous=True),
@@ -127,8 +128,11 @@ async def test_the_same_id_for_another_call(stub: AsyncStub, mutation: Mutation)
     request = mutation.request(await create(stub))
     request.request_id = fresh_id()
     await ask(stub, mutation, request)
+    another = await create(stub)
     before = await revision_of(stub)
     mutation.other(request)
+    if mutation.name == "RefreshSession":
+        request.token = another.token
     refused = await refusal_of(ask(stub, mutation, request))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["request_id"])
     assert request.request_id not in refused.message
@@ -263,3 +267,29 @@ async def test_a_dead_token_keeps_no_answer(tmp_path: Path, clock: ManualClock) 
         assert await revision_of(stub) == before
         rows = await app._store._all("SELECT count(*) FROM answers")  # type: ignore[attr-defined, unused-ignore]
         assert rows[0][0] == 0
+
+
+class Ticking(ManualClock):
+    """Time that passes with each look at it, where it is told to."""
+
+    ticks = False
+
+    def now(self) -> Instant:
+        """A while later than before."""
+        self._now += 1_100 * self.ticks
+        return super().now()
+
+
+async def test_the_kept_answer_is_the_one_that_was_given(tmp_path: Path) -> None:
+    """To the second of its cookie's age, however long it took to write the first answer down."""
+    remembers = policy(remember_idle_timeout=9 * HOUR, remember_absolute_timeout=90 * HOUR)
+    clock = Ticking()
+    async with authority(tmp_path, clock, remembers) as (_, stub):
+        for _ in range(5):
+            request = pb.CreateSessionRequest(subject="ada", persistent=True, client=VICTIM, request_id=fresh_id())
+            clock.ticks = True
+            first = await stub.CreateSession(request)
+            clock.ticks = False
+            again = await stub.CreateSession(request)
+            assert "; Max-Age=" in first.cookies.set_cookie[0]
+            assert first == again

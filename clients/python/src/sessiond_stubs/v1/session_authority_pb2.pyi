@@ -17,7 +17,9 @@ Conventions that hold everywhere:
     except after UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED, where the caller cannot know.
   - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
     other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
-    INVALID_ARGUMENT. The caller must treat the id of a call that gives a token as a secret, and use it once.
+    INVALID_ARGUMENT. `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
+    a verdict that denies) has no answer that is kept: repeated, it is judged anew. What was never issued is told as that,
+    whatever the id. The caller must treat the id of a call that gives a token as a secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
   - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
     to a later call as `min_revision` always sees its own change.
