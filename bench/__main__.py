@@ -61,7 +61,8 @@ class _Teller:
 @click.option("--quick", is_flag=True, help="A rough look: 2 pairs, short runs, 50,000 sessions for a million.")
 @click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Only this figure; may be repeated.")
 @click.option("--profile", is_flag=True, help="Compare nothing: record where the time goes (see --only), print it.")
-def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool) -> None:
+@click.option("--uvloop", is_flag=True, help="Run the echo on uvloop, as sessiond is, and not on asyncio's own loop.")
+def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, uvloop: bool) -> None:
     """Measure sessiond beside a bare gRPC echo."""
     console = Console()
     h2load = h2load_version()
@@ -73,6 +74,8 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool) -
         )
         sys.exit(2)
     settings = Settings(pairs or 9, _BUILD / "bench-run", _BUILD / "bench-data")
+    if uvloop:
+        settings = replace(settings, echo_loop="uvloop")
     if quick:
         settings = replace(settings, pairs=pairs or 2, validations=4_000, creations=4_000, many=50_000)
     if profile:

@@ -30,6 +30,7 @@ class Settings:
     validations, creations   calls in each run
     few, many    stored sessions, of validate_1m_vs_1k
     profile      where a profile goes, if one is to be recorded instead of a comparison
+    echo_loop    the event loop that the echo runs on
     """
 
     pairs: int
@@ -40,6 +41,7 @@ class Settings:
     few: int = 1_000
     many: int = 1_000_000
     profile: Path | None = None
+    echo_loop: str = "asyncio"
 
 
 @dataclass(slots=True)
@@ -171,9 +173,9 @@ def _beside_echo(
         _profile(settings, side, teller)
         return
     request_bytes, response_bytes = side.sizes()
-    with serving("echo", echo_command(response_bytes), settings.folder / "echo.log") as server:
+    with serving("echo", echo_command(response_bytes, settings.echo_loop), settings.folder / "echo.log") as server:
         _alternate(result, side, Echo(server, request_bytes, response_bytes, requests), settings.pairs, teller)
-    result.baseline = "bare grpc.aio echo"
+    result.baseline = f"bare grpc.aio echo on {settings.echo_loop}"
     result.details.update(request_bytes=request_bytes, response_bytes=response_bytes)
 
 

@@ -54,9 +54,9 @@ def sessiond(data: Path, config: Path | None = None, profile: Path | None = None
     return command if config is None else [*command, "--config", str(config)]
 
 
-def echo(response_bytes: int) -> list[str]:
-    """The command that serves the echo."""
-    return [sys.executable, "-m", "bench.echo", str(response_bytes)]
+def echo(response_bytes: int, loop: str = "asyncio") -> list[str]:
+    """The command that serves the echo, on the event loop of that name."""
+    return [sys.executable, "-m", "bench.echo", str(response_bytes), loop]
 
 
 @contextmanager

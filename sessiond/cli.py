@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import structlog
+import uvloop
 
 from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
@@ -78,7 +79,7 @@ def serve(
     try:
         config = load()
         set_up_logs(config.log_format, config.log_level)
-        sys.exit(asyncio.run(_serve(config, load)))
+        sys.exit(uvloop.run(_serve(config, load)))
     except (BadConfig, BadKeyFile, BadNetworkFile, CannotListen, RemotePlaintext, StoreRefused) as error:
         raise click.ClickException(str(error)) from error
 

@@ -93,10 +93,7 @@ async def test_a_rolled_token_comes_back(tmp_path: Path, clock: ManualClock) -> 
 
 
 async def test_a_lost_answer_is_no_alarm(tmp_path: Path, clock: ManualClock) -> None:
-    """Where nobody has used the new token, its answer may be lost: the old one is denied, and not told of for a minute.
-
-    From then on it is told, whoever has used what.
-    """
+    """Where nobody has used the new token, its answer may be lost: the old one is denied, but told of only later."""
     async with authority(tmp_path, clock) as (_, stub):
         old = (await create(stub)).token
         new = (await roll(stub, old)).token

@@ -246,10 +246,7 @@ async def test_refresh(tmp_path: Path, clock: ManualClock, extends: bool) -> Non
 
 
 async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> None:
-    """After a roll the old token is SUPERSEDED for twenty seconds, then a replay: the alarm, and the session's end.
-
-    The alarm waits for the new token's first use, a minute at most.
-    """
+    """After a roll the old token is SUPERSEDED for twenty seconds, then a replay; alarmed once the new one was used."""
     created = await create(stub)
     rolled = await stub.RollSession(pb.RollSessionRequest(token=created.token, reason="role"))
     assert (rolled.verdict, rolled.session.generation) == (pb.VERDICT_VALID, 1)
