@@ -319,7 +319,8 @@ class Authority:
         longest = call.policy.companion_timeout
         if time_to_live is not None and not 0 < time_to_live <= longest:
             raise InvalidField("time_to_live", f"must be more than nothing and at most {longest / 1000:.15g} s")
-        answer = await self.validation.validate(call, token)
+        # Passive: the application asks right after a login, whose answer may yet be lost on its way to the client.
+        answer = await self.validation.validate(call, token, passive=True)
         if answer.verdict is not Verdict.VALID:
             return Companion(answer.verdict)
         expires = Instant(self._clock.now() + (longest if time_to_live is None else time_to_live))

@@ -217,7 +217,7 @@ class Validation:
                 signals = (*signals, stray)
         reaction = call.policy.reaction_to(signals)
         if reaction is Reaction.IGNORE:
-            return judgement, None, False
+            return judgement, None, judgement.withholds and not session.must_authenticate
         # What the policy ignores is no suspicion by itself, but evidence beside another one.
         judgement = replace(judgement, signals=signals)
         fresh = self._watching.is_fresh(session, signals, call.policy, now)

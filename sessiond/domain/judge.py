@@ -57,12 +57,14 @@ class Judgement:
     activates  the token is the successor's first use: its generation must become the current one
     hand_out   the generation of the token that the client must have from now on; None: the one it has
     signals    reasons for suspicion
+    withholds  the session's own token must not be enough any more until its subject has authenticated
     """
 
     verdict: Verdict
     activates: bool = False
     hand_out: int | None = None
     signals: tuple[Signal, ...] = ()
+    withholds: bool = False
 
 
 MALFORMED = Judgement(Verdict.MALFORMED)
@@ -72,7 +74,7 @@ LOCKED = Judgement(Verdict.LOCKED)
 PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
 _ACTIVATED = Judgement(Verdict.VALID, activates=True)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
-_MISSED = Judgement(Verdict.REPLAYED)  # its client never got the token that replaced it: no reason for suspicion
+_MISSED = Judgement(Verdict.REPLAYED, withholds=True)
 _BY_CAUSE = {
     CauseKind.IDLE_TIMEOUT: Verdict.EXPIRED_IDLE,
     CauseKind.ABSOLUTE_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
@@ -121,6 +123,7 @@ def _judge_other_secret(session: Session, presented: Presented, policy: Policy, 
     if rolled_away and session.rolled_at is not None:
         if now < session.rolled_at + policy.roll_tolerance:
             return _SUPERSEDED
+        # Nobody has used the token that replaced it: its answer was lost, or a thief waits with it. No alarm, no use.
         if session.last_active <= session.rolled_at and now < session.rolled_at + policy.lost_answer_tolerance:
             return _MISSED
     replay = token_replay(session.generation, presented.generation, other_secret=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,49 @@ async def test_a_lost_answer_is_no_alarm(tmp_path: Path, clock: ManualClock) -> 
         clock.advance(1)
         assert signal_types(await validate(stub, old)) == ["TOKEN_REPLAY"]
         assert kinds(await story_of(stub, old, new))[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
+
+
+async def _by_validation(stub: AsyncStub, token: str) -> int:
+    return (await validate(stub, token)).verdict
+
+
+async def _by_roll(stub: AsyncStub, token: str) -> int:
+    return (await stub.RollSession(pb.RollSessionRequest(token=token))).verdict
+
+
+async def _by_login(stub: AsyncStub, token: str) -> int:
+    return (await login(stub, token)).verdict
+
+
+@pytest.mark.parametrize("comes_back", [_by_validation, _by_roll, _by_login])
+async def test_a_thief_who_rolls_and_waits(
+    tmp_path: Path, clock: ManualClock, comes_back: Callable[[AsyncStub, str], Awaitable[int]]
+) -> None:
+    """Whose roll it was nobody can tell: the new token is not enough until the subject has authenticated."""
+    async with authority(tmp_path, clock) as (_, stub):
+        victims = (await create(stub)).token
+        thiefs = (await roll(stub, victims, ATTACKER)).token
+        clock.advance(30 * SECOND)
+        assert await comes_back(stub, victims) == pb.VERDICT_REPLAYED
+        clock.advance(10 * MINUTE)
+        denied = await validate(stub, thiefs, ATTACKER)
+        assert (denied.verdict, denied.next_step) == (pb.VERDICT_INSUFFICIENT, pb.NEXT_STEP_STEP_UP)
+        rolled = await stub.RollSession(pb.RollSessionRequest(token=thiefs, client=ATTACKER))
+        assert (rolled.verdict, rolled.token) == (pb.VERDICT_INSUFFICIENT, "")
+        own = await login(stub, thiefs)
+        assert (await validate(stub, own.token)).verdict == pb.VERDICT_VALID
+
+
+async def test_an_application_that_asks_for_a_companion_token(tmp_path: Path, clock: ManualClock) -> None:
+    """A companion token that the application asks for with the login is no use of the new token by its client."""
+    async with authority(tmp_path, clock) as (_, stub):
+        old = (await create(stub)).token
+        own = await login(stub, old)
+        clock.advance(3)
+        given = await stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=own.token, purpose="payment"))
+        assert given.verdict == pb.VERDICT_VALID
+        clock.advance(30 * SECOND)
+        assert signal_types(await validate(stub, old)) == []
 
 
 async def test_a_token_from_before_the_last_roll_has_no_tolerance(tmp_path: Path, clock: ManualClock) -> None:

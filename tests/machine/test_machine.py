@@ -81,15 +81,6 @@ def _rolls_that_tolerate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _answers_that_are_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = judging._judge_other_secret
-    monkeypatch.setattr(
-        judging,
-        "_judge_other_secret",
-        lambda s, p, policy, now: right(s, p, replace(policy, lost_answer_tolerance=Millis(0)), now),
-    )
-
-
 def _replays_without_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "react", lambda work, call, session, judgement, fresh: judgement)
 
@@ -139,7 +130,6 @@ def _repeats_that_are_new_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         _lost_at_stop,
         _forked_successors,
         _rolls_that_tolerate_for_ever,
-        _answers_that_are_never_lost,
         _replays_without_consequences,
         _alarm_after_the_deed,
         _a_suspicion_told_each_time,

@@ -246,7 +246,7 @@ async def test_refresh(tmp_path: Path, clock: ManualClock, extends: bool) -> Non
 
 
 async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> None:
-    """After a roll the old token is SUPERSEDED for twenty seconds, then a replay; alarmed once the new one was used."""
+    """After a roll the old token is SUPERSEDED for twenty seconds, then a replay: the alarm, and the session's end."""
     created = await create(stub)
     rolled = await stub.RollSession(pb.RollSessionRequest(token=created.token, reason="role"))
     assert (rolled.verdict, rolled.session.generation) == (pb.VERDICT_VALID, 1)
@@ -254,9 +254,6 @@ async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> Non
     moments = await validate(stub, created.token)
     assert (moments.verdict, moments.next_step) == (pb.VERDICT_SUPERSEDED, pb.NEXT_STEP_KEEP_TOKEN)
     clock.advance(1)
-    lost = await validate(stub, created.token)
-    assert (lost.verdict, lost.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_DISCARD_TOKEN)
-    assert (list(lost.signals), lost.cookies.set_cookie[0].partition("=")[2][:1]) == ([], ";")
     assert (await validate(stub, rolled.token)).verdict == pb.VERDICT_VALID
     replayed = await validate(stub, created.token)
     assert (replayed.verdict, replayed.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_DISCARD_TOKEN)

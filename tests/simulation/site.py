@@ -157,6 +157,7 @@ class Site:
         response = Response(PAGE, given.csrf_token, rolls=True)
         response.carry(given.cookies)
         if elevate:
+            await self._wheel.sleep(20)  # this takes its time too
             companion = await self._service.IssueCompanionToken(
                 pb.IssueCompanionTokenRequest(token=given.token, client=request.client, purpose=_PURPOSE), _NO_CONTEXT
             )

@@ -242,7 +242,7 @@ class Policy:
     roll_tolerance: timedelta
     """How long a token that was rolled away is denied without alarm."""
     lost_answer_tolerance: timedelta
-    """The same where the token that replaced it was never used: its answer may have been lost."""
+    """The same where no active validation used the token that replaced it: its answer may have been lost."""
     refresh_extends_lifetime: bool
     """Whether `refresh` starts the absolute lifetime again."""
     retention: timedelta

@@ -18,8 +18,9 @@ Conventions that hold everywhere:
   - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
     other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
     INVALID_ARGUMENT. `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
-    a verdict that denies) has no answer that is kept: repeated, it is judged anew. What was never issued is told as that,
-    whatever the id. The caller must treat the id of a call that gives a token as a secret, and use it once.
+    a verdict that denies) has no answer that is kept: repeated, it is judged anew; only RevokeSessions has one even then.
+    What was never issued is told as that, whatever the id. The caller must treat the id of a call that gives a token as a
+    secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
   - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
     to a later call as `min_revision` always sees its own change.
@@ -143,7 +144,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """The session's absolute timeout passed."""
     VERDICT_REPLAYED: _Verdict.ValueType  # 8
     """An older token of a live session, presented when it should be forgotten: a theft signal, unless the answer with the token that
-    replaced it may have been lost (`Policy.lost_answer_tolerance`).
+    replaced it may have been lost (`Policy.lost_answer_tolerance`). Then that token is INSUFFICIENT until its subject has authenticated.
     """
     VERDICT_SUPERSEDED: _Verdict.ValueType  # 9
     """The token was rolled away moments ago: a request in flight, denied without alarm."""
@@ -173,7 +174,7 @@ VERDICT_EXPIRED_ABSOLUTE: Verdict.ValueType  # 7
 """The session's absolute timeout passed."""
 VERDICT_REPLAYED: Verdict.ValueType  # 8
 """An older token of a live session, presented when it should be forgotten: a theft signal, unless the answer with the token that
-replaced it may have been lost (`Policy.lost_answer_tolerance`).
+replaced it may have been lost (`Policy.lost_answer_tolerance`). Then that token is INSUFFICIENT until its subject has authenticated.
 """
 VERDICT_SUPERSEDED: Verdict.ValueType  # 9
 """The token was rolled away moments ago: a request in flight, denied without alarm."""
@@ -1102,7 +1103,9 @@ class Policy(_message.Message):
 
     @_builtins.property
     def lost_answer_tolerance(self) -> _duration_pb2.Duration:
-        """How long a token that was rolled away raises no alarm where the one that replaced it was never used: its answer may have been lost."""
+        """How long a token that was rolled away raises no alarm where no active validation used the one that replaced it: its answer
+        may have been lost.
+        """
 
     def __init__(
         self,

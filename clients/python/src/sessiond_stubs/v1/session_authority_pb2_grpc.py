@@ -252,7 +252,7 @@ class SessionAuthorityServicer:
     def IssueCompanionToken(self, request, context):
         """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
         with the session's token (`Requirements.companion`), and dies with the session and at every roll.
-        The caller must scope its cookie to the path that needs it.
+        The caller must scope its cookie to the path that needs it. Does not count as activity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,8 +18,9 @@ Conventions that hold everywhere:
   - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
     other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
     INVALID_ARGUMENT. `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
-    a verdict that denies) has no answer that is kept: repeated, it is judged anew. What was never issued is told as that,
-    whatever the id. The caller must treat the id of a call that gives a token as a secret, and use it once.
+    a verdict that denies) has no answer that is kept: repeated, it is judged anew; only RevokeSessions has one even then.
+    What was never issued is told as that, whatever the id. The caller must treat the id of a call that gives a token as a
+    secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
   - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
     to a later call as `min_revision` always sees its own change.
@@ -103,7 +104,7 @@ class SessionAuthorityStub:
     IssueCompanionToken: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.IssueCompanionTokenRequest, _session_authority_pb2.IssueCompanionTokenResponse]
     """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
     with the session's token (`Requirements.companion`), and dies with the session and at every roll.
-    The caller must scope its cookie to the path that needs it.
+    The caller must scope its cookie to the path that needs it. Does not count as activity.
     """
     ListActivity: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ListActivityRequest, _session_authority_pb2.ListActivityResponse]
     """A subject's lifecycle history, newest first, as far back as the horizon."""
@@ -189,7 +190,7 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     IssueCompanionToken: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.IssueCompanionTokenRequest, _session_authority_pb2.IssueCompanionTokenResponse]  # type: ignore[assignment]
     """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
     with the session's token (`Requirements.companion`), and dies with the session and at every roll.
-    The caller must scope its cookie to the path that needs it.
+    The caller must scope its cookie to the path that needs it. Does not count as activity.
     """
     ListActivity: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ListActivityRequest, _session_authority_pb2.ListActivityResponse]  # type: ignore[assignment]
     """A subject's lifecycle history, newest first, as far back as the horizon."""
@@ -356,7 +357,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_authority_pb2.IssueCompanionTokenResponse, _abc.Awaitable[_session_authority_pb2.IssueCompanionTokenResponse]]:
         """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
         with the session's token (`Requirements.companion`), and dies with the session and at every roll.
-        The caller must scope its cookie to the path that needs it.
+        The caller must scope its cookie to the path that needs it. Does not count as activity.
         """
 
     @_abc_1.abstractmethod
