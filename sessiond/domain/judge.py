@@ -123,8 +123,18 @@ def _judge_other_secret(session: Session, presented: Presented, policy: Policy, 
     if rolled_away and session.rolled_at is not None:
         if now < session.rolled_at + policy.roll_tolerance:
             return _SUPERSEDED
-        # Nobody has used the token that replaced it: its answer was lost, or a thief waits with it. No alarm, no use.
-        if session.last_active <= session.rolled_at and now < session.rolled_at + policy.lost_answer_tolerance:
+        if _may_have_missed(session, presented) and now < session.rolled_at + policy.lost_answer_tolerance:
             return _MISSED
     replay = token_replay(session.generation, presented.generation, other_secret=True)
     return Judgement(Verdict.REPLAYED, signals=(replay,))
+
+
+def _may_have_missed(session: Session, presented: Presented) -> bool:
+    """Whether the answer to the roll may have been lost on its way to the holder of a token from before.
+
+    Nobody has used the new token, then; the holder's was in use at the roll, and not renewed away long before. Else it
+    may be a thief who rolled and waits: the new token must not count without an authentication. A session without a
+    subject has none that could be asked for.
+    """
+    unused = session.rolled_at is not None and session.last_active <= session.rolled_at
+    return unused and bool(session.subject) and presented.generation >= session.generation - 2

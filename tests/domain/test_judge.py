@@ -170,6 +170,16 @@ def test_a_token_whose_successor_was_never_used_for_long(after: int) -> None:
     assert judged(4, ROLLED, after) == replay("generation 4, rolled away")
 
 
+def test_a_token_renewed_away_before_the_roll() -> None:
+    """One that was renewed away before the roll was no answer's victim: a replay, whoever has used what."""
+    assert judged(2, ROLLED, 50) == replay("generation 2, rolled away")
+
+
+def test_no_lost_answer_without_a_subject() -> None:
+    """Of a session without a subject nobody could be asked to authenticate: the old token is a replay."""
+    assert judged(4, ROLLED, 50, replace(SESSION, subject="")) == replay("generation 4, rolled away")
+
+
 def test_no_lost_answer_without_a_roll() -> None:
     """A secret that is neither the current nor the one rolled away is nobody's lost answer."""
     assert judged(4, OTHER, 50) == replay("generation 4, rolled away")
