@@ -197,6 +197,7 @@ class Validation:
             session.elevation is None
             and not session.persistent
             and not session.must_authenticate
+            and not self._watching.second_holder(session)
             and (not call.tells_client or self._watching.is_at_home(session, call.client))
             and not self._gate.shuts_out(call)
             # A question that is remembered keeps the policy that it came with.
@@ -208,16 +209,20 @@ class Validation:
     ) -> tuple[Judgement, units.Suspicion | None, bool]:
         """The judgement with what is suspicious about this use; the suspicion; whether it must be carried out now."""
         session, signals = entry.session, judgement.signals
+        if judgement.missed:
+            self._watching.miss(session)
         if judgement.verdict is Verdict.VALID:
             if session.must_authenticate:
                 judgement = replace(judgement, verdict=Verdict.INSUFFICIENT)
+            if examines:
+                signals = self._watching.second_holder(session)
             if examines and call.tells_client:
-                signals = self._watching.examine(session, call.client, call.policy, now)
+                signals = (*signals, *self._watching.examine(session, call.client, call.policy, now))
             if stray is not None:
                 signals = (*signals, stray)
         reaction = call.policy.reaction_to(signals)
         if reaction is Reaction.IGNORE:
-            return judgement, None, judgement.withholds and not session.must_authenticate
+            return judgement, None, False
         # What the policy ignores is no suspicion by itself, but evidence beside another one.
         judgement = replace(judgement, signals=signals)
         fresh = self._watching.is_fresh(session, signals, call.policy, now)

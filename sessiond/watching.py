@@ -11,7 +11,7 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, Signal
 from sessiond.domain.values import NOBODY, ClientContext, Instant
-from sessiond.domain.watch import SuspicionFold, UseWatch, compare
+from sessiond.domain.watch import MissedRolls, SuspicionFold, UseWatch, compare
 
 __all__ = ["Watching"]
 
@@ -26,6 +26,7 @@ class Watching:
         self._reader = reader
         self._uses = UseWatch()
         self._fold = SuspicionFold()
+        self._missed = MissedRolls()
         self.guesses = GuessWatch()
 
     def is_at_home(self, session: Session, client: ClientContext) -> bool:
@@ -54,6 +55,14 @@ class Watching:
         turns = self._uses.see(session.id, expected, seen, policy.concurrent_use_window, now)
         return signals if turns is None else (*signals, turns)
 
+    def miss(self, session: Session) -> None:
+        """A token came back whose holder may have missed the answer to the session's roll."""
+        self._missed.note(session.id, session.generation)
+
+    def second_holder(self, session: Session) -> tuple[Signal, ...]:
+        """That the session's own token is used although one from before its roll came back: two hold the session."""
+        return self._missed.signals(session.id, session.generation)
+
     def is_fresh(self, session: Session, signals: tuple[Signal, ...], policy: Policy, now: Instant) -> bool:
         """Whether any signal that the policy does not ignore was not told lately; they count as told from now on."""
         heard = [signal for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE]
@@ -65,6 +74,7 @@ class Watching:
             if event.type in _ANEW and event.session_id is not None:
                 self._uses.forget(event.session_id)
                 self._fold.forget(event.session_id)
+                self._missed.forget(event.session_id)
 
 
 def _is_bound(home: ClientContext) -> bool:

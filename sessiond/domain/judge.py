@@ -57,14 +57,15 @@ class Judgement:
     activates  the token is the successor's first use: its generation must become the current one
     hand_out   the generation of the token that the client must have from now on; None: the one it has
     signals    reasons for suspicion
-    withholds  the session's own token must not be enough any more until its subject has authenticated
+    missed     the token was rolled away, and its holder may never have got the one that replaced it: no reason for
+               suspicion, unless that one is used after this
     """
 
     verdict: Verdict
     activates: bool = False
     hand_out: int | None = None
     signals: tuple[Signal, ...] = ()
-    withholds: bool = False
+    missed: bool = False
 
 
 MALFORMED = Judgement(Verdict.MALFORMED)
@@ -74,7 +75,7 @@ LOCKED = Judgement(Verdict.LOCKED)
 PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
 _ACTIVATED = Judgement(Verdict.VALID, activates=True)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
-_MISSED = Judgement(Verdict.REPLAYED, withholds=True)
+_MISSED = Judgement(Verdict.REPLAYED, missed=True)
 _BY_CAUSE = {
     CauseKind.IDLE_TIMEOUT: Verdict.EXPIRED_IDLE,
     CauseKind.ABSOLUTE_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
@@ -132,9 +133,8 @@ def _judge_other_secret(session: Session, presented: Presented, policy: Policy, 
 def _may_have_missed(session: Session, presented: Presented) -> bool:
     """Whether the answer to the roll may have been lost on its way to the holder of a token from before.
 
-    Nobody has used the new token, then; the holder's was in use at the roll, and not renewed away long before. Else it
-    may be a thief who rolled and waits: the new token must not count without an authentication. A session without a
-    subject has none that could be asked for.
+    Nobody has used the new token, then, and the old one was in use at the roll: not renewed away long before. Of an
+    anonymous session the new token may be a thief's, who could log in with it as somebody else: no excuse there.
     """
     unused = session.rolled_at is not None and session.last_active <= session.rolled_at
     return unused and bool(session.subject) and presented.generation >= session.generation - 2

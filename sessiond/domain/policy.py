@@ -76,7 +76,7 @@ class Policy:
     renewal_overlap   the token before the current one still counts for this long after a renewal
     roll_tolerance    a token that was rolled away is denied without alarm for this long
     lost_answer_tolerance
-                      the same for as long as the token that replaced it was never used: its answer may have been lost
+                      the same for this long where the token that replaced it was never used: its answer may be lost
     retention         an ended session is kept as history for this long
     max_data_bytes    bound on a session's data, keys and values together
     login_timeout     an anonymous session of a login page ends this long after it was opened (OWASP)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
-from sessiond.domain.signals import Signal, SignalType
+from sessiond.domain.signals import Signal, SignalType, token_replay
 from sessiond.domain.values import Instant, Millis, SessionId
 
-__all__ = ["ClientFacts", "SuspicionFold", "UseWatch", "compare"]
+__all__ = ["ClientFacts", "MissedRolls", "SuspicionFold", "UseWatch", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +176,30 @@ class SuspicionFold:
         """Begin anew: the session was authenticated again, or has ended."""
         for kind in SignalType:
             self._told.pop((session_id, kind), None)
+
+
+class MissedRolls:
+    """Of which sessions a token from before the last roll came back, whose holder may have missed the roll's answer.
+
+    That alone is no suspicion. With a use of the new token it is one: two hold the session, whoever of them rolled.
+    """
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._capacity = capacity
+        self._missed: OrderedDict[SessionId, int] = OrderedDict()
+
+    def note(self, session_id: SessionId, generation: int) -> None:
+        """One came back while this generation was the session's own."""
+        self._missed[session_id] = generation
+        self._missed.move_to_end(session_id)
+        while len(self._missed) > self._capacity:
+            self._missed.popitem(last=False)
+
+    def signals(self, session_id: SessionId, generation: int) -> tuple[Signal, ...]:
+        """What a use of the session's own token comes to."""
+        missed = self._missed.get(session_id)
+        return () if missed is None else (token_replay(generation, missed - 1, other_secret=True),)
+
+    def forget(self, session_id: SessionId) -> None:
+        """Begin anew: the session was authenticated again, or has ended."""
+        self._missed.pop(session_id, None)

@@ -112,9 +112,6 @@ def settle(
         # Another login may have given the session to this very client meanwhile.
         if judgement.verdict is Verdict.VALID and session.client == suspicion.expected:
             judgement = replace(judgement, signals=suspicion.signals)
-    if judgement.withholds and not session.must_authenticate:
-        session = replace(session, must_authenticate=True)
-        work.put(session)
     if judgement.signals:
         judgement = react(work, call, session, judgement, fresh=fresh)
         session = work.session(session.id) or session

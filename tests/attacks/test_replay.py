@@ -127,19 +127,71 @@ async def _by_login(stub: AsyncStub, token: str) -> int:
 async def test_a_thief_who_rolls_and_waits(
     tmp_path: Path, clock: ManualClock, comes_back: Callable[[AsyncStub, str], Awaitable[int]]
 ) -> None:
-    """Whose roll it was nobody can tell: the new token is not enough until the subject has authenticated."""
+    """Where the old token came back and the new one is used after that, two hold it: the alarm, and the end."""
     async with authority(tmp_path, clock) as (_, stub):
         victims = (await create(stub)).token
-        thiefs = (await roll(stub, victims, ATTACKER)).token
+        thiefs = (await roll(stub, victims)).token  # as the victim would: no other signal gives it away
         clock.advance(30 * SECOND)
         assert await comes_back(stub, victims) == pb.VERDICT_REPLAYED
+        assert kinds(await story_of(stub, victims, thiefs)) == ["SESSION_CREATED", "SESSION_ROLLED"]
         clock.advance(10 * MINUTE)
-        denied = await validate(stub, thiefs, ATTACKER)
-        assert (denied.verdict, denied.next_step) == (pb.VERDICT_INSUFFICIENT, pb.NEXT_STEP_STEP_UP)
-        rolled = await stub.RollSession(pb.RollSessionRequest(token=thiefs, client=ATTACKER))
-        assert (rolled.verdict, rolled.token) == (pb.VERDICT_INSUFFICIENT, "")
-        own = await login(stub, thiefs)
-        assert (await validate(stub, own.token)).verdict == pb.VERDICT_VALID
+        used = await validate(stub, thiefs)
+        assert (used.verdict, signal_types(used)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])
+        events = await story_of(stub, victims, thiefs)
+        assert kinds(events)[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
+        (replay,) = events[2].signals
+        assert (replay.expected, replay.seen) == ("generation 1", "generation 0, rolled away")
+
+
+@pytest.mark.parametrize("change", ["roll", "refresh", "data", "batch", "passive"])
+async def test_a_thief_who_rolls_and_uses_it_otherwise(tmp_path: Path, clock: ManualClock, change: str) -> None:
+    """Whatever the new token is used for then, it changes nothing and gives nothing."""
+    async with authority(tmp_path, clock) as (_, stub):
+        victims = (await create(stub)).token
+        thiefs = (await roll(stub, victims)).token
+        clock.advance(30 * SECOND)
+        await validate(stub, victims)
+        asked = pb.ValidateSessionRequest(token=thiefs, passive=change == "passive")
+        named = pb.SessionReference(token=thiefs)
+        match change:
+            case "roll":
+                verdict = (await stub.RollSession(pb.RollSessionRequest(token=thiefs))).verdict
+            case "refresh":
+                verdict = (await stub.RefreshSession(pb.RefreshSessionRequest(token=thiefs))).verdict
+            case "data":
+                request = pb.UpdateSessionDataRequest(session=named, set={"a": b"1"})
+                verdict = (await stub.UpdateSessionData(request)).verdict
+            case "batch":
+                answer = await stub.ValidateSessions(pb.ValidateSessionsRequest(requests=[asked]))
+                verdict = answer.responses[0].verdict
+            case _:
+                verdict = (await stub.ValidateSession(asked)).verdict
+        assert verdict == pb.VERDICT_REVOKED
+        assert kinds(await story_of(stub))[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
+
+
+async def test_who_authenticates_on_it_is_the_subject(tmp_path: Path, clock: ManualClock) -> None:
+    """The subject may go on with the new token by proving who it is, and is not suspected after that."""
+    async with authority(tmp_path, clock) as (_, stub):
+        old = (await create(stub)).token
+        new = (await roll(stub, old)).token
+        clock.advance(30 * SECOND)
+        await validate(stub, old)
+        own = await login(stub, new)
+        assert (await validate(stub, own.token)).next_step == pb.NEXT_STEP_PROCEED
+        assert not hijacks(await story_of(stub))
+
+
+async def test_under_alert_two_holders_are_told_of_once(tmp_path: Path, clock: ManualClock) -> None:
+    """Where the policy only alerts, the new token goes on, and a hundred uses of it are one alarm."""
+    async with authority(tmp_path, clock, ALERT) as (_, stub):
+        old = (await create(stub)).token
+        new = (await roll(stub, old)).token
+        clock.advance(30 * SECOND)
+        await validate(stub, old)
+        verdicts = {(await validate(stub, new)).verdict for _ in range(100)}
+        assert verdicts == {pb.VERDICT_VALID}
+        assert len(hijacks(await story_of(stub))) == 1
 
 
 async def test_an_application_that_asks_for_a_companion_token(tmp_path: Path, clock: ManualClock) -> None:

@@ -257,7 +257,8 @@ class Site:
             if self._random.random() < self._bounds.repeat_call:
                 self._tally.traffic["calls repeated"] += 1
                 answer = await self._service.ValidateSession(message, _NO_CONTEXT)
-        self._tally.verdicts[pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")] += 1
+        missed = answer.verdict == pb.VERDICT_REPLAYED and not answer.signals
+        self._tally.verdicts["MISSED" if missed else pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")] += 1
         if answer.renewed_token:
             # The successor of what was presented; where it is in use already, the overlap has let an older one through.
             late = answer.renewed_token in self._presented

@@ -13,8 +13,7 @@ from sessiond.domain.values import CauseKind
 __all__ = ["LOGOUT", "Report", "Tally", "alarms_in", "report_of"]
 
 LOGOUT = "logout"
-# A replay is an alarm by its event: without one, it is a client whose answer was lost.
-_NEVER_VERDICTS = ("MALFORMED", "FORGED", "LOCKED")
+_NEVER_VERDICTS = ("REPLAYED", "MALFORMED", "FORGED", "LOCKED")
 _NEVER_EVENTS = (EventType.GUESSING_SUSPECTED, EventType.SOURCE_LOCKED, EventType.SOURCE_UNLOCKED)
 # What ordinary clients do that a policy may want to hear of: they change networks.
 _MAY_BE_NAMED = (SignalType.IP_CHANGE, SignalType.NETWORK_CHANGE)
@@ -22,7 +21,7 @@ _MAY_BE_NAMED = (SignalType.IP_CHANGE, SignalType.NETWORK_CHANGE)
 
 @dataclass(slots=True)
 class Tally:
-    """Counts, by what is counted."""
+    """Counts, by what is counted. A verdict REPLAYED without a signal, for a lost answer, is counted as MISSED."""
 
     traffic: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)

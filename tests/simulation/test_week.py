@@ -77,7 +77,7 @@ async def test_lost_answers() -> None:
     """Users whose login's answer is lost come back with the token from before: no alarm, and one without tolerance."""
     report = await simulate(_LOSSY)
     assert not report.alarms, f"\n{report}"
-    assert report.verdicts["REPLAYED"]
+    assert report.verdicts["MISSED"]
     report = await simulate(replace(_LOSSY, change=lambda policy: replace(policy, lost_answer_tolerance=_NONE)))
     assert report.alarms["token_replay"]
 

@@ -144,7 +144,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """The session's absolute timeout passed."""
     VERDICT_REPLAYED: _Verdict.ValueType  # 8
     """An older token of a live session, presented when it should be forgotten: a theft signal, unless the answer with the token that
-    replaced it may have been lost (`Policy.lost_answer_tolerance`). Then that token is INSUFFICIENT until its subject has authenticated.
+    replaced it may have been lost (`Policy.lost_answer_tolerance`). A later use of that token is the signal then.
     """
     VERDICT_SUPERSEDED: _Verdict.ValueType  # 9
     """The token was rolled away moments ago: a request in flight, denied without alarm."""
@@ -174,7 +174,7 @@ VERDICT_EXPIRED_ABSOLUTE: Verdict.ValueType  # 7
 """The session's absolute timeout passed."""
 VERDICT_REPLAYED: Verdict.ValueType  # 8
 """An older token of a live session, presented when it should be forgotten: a theft signal, unless the answer with the token that
-replaced it may have been lost (`Policy.lost_answer_tolerance`). Then that token is INSUFFICIENT until its subject has authenticated.
+replaced it may have been lost (`Policy.lost_answer_tolerance`). A later use of that token is the signal then.
 """
 VERDICT_SUPERSEDED: Verdict.ValueType  # 9
 """The token was rolled away moments ago: a request in flight, denied without alarm."""
