@@ -121,8 +121,6 @@ class Authority:
     ) -> Changed | Repeated:
         """Open a session; anonymous where the login has no subject."""
         unit, secret = self._opening(call, login, data, login_page=login_page)
-        if repeat is None:
-            return self._given(call, login, await self._journal.submit(unit), secret)
         return await self._carry_out(unit, lambda done: self._given(call, login, done, secret), repeat)
 
     async def authenticate(
