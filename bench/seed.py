@@ -15,15 +15,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sessiond.clock import SystemClock
 from sessiond.config import Config, load_config
+from sessiond.crypto.tokens import KeyRing, digest, load_key_ring
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session, open_session
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
 from sessiond.store import Changes
 from sessiond.stores.sqlite import SqliteStore, migrations
-from sessiond.tokens import KeyRing, digest, load_key_ring
+from sessiond.system.clock import SystemClock
 
 __all__ = ["APPLICATION", "EVERY_SIGNAL", "LONG_LIVED", "Seeded", "client_of", "ready", "seed"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from sessiond.crypto.tokens import Token
 from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.requirements import Unmet
 from sessiond.domain.session import Session, with_activity
 from sessiond.domain.signals import Reaction
 from sessiond.domain.values import Instant, Revision, SessionId
-from sessiond.tokens import Token
 
 __all__ = ["Answer", "Changed", "Companion", "Description", "Limit", "Login", "Named", "Repeat", "Revoked"]
 

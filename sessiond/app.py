@@ -13,12 +13,11 @@ from sessiond import __version__
 from sessiond.authority import Authority
 from sessiond.cache import SessionCache
 from sessiond.clientfacts import FactReader
-from sessiond.clock import Clock, SystemClock
 from sessiond.config import Config
-from sessiond.datacrypt import DataCipher
+from sessiond.crypto.session_data import DataCipher
+from sessiond.crypto.tokens import load_key_ring
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Entropy
-from sessiond.entropy import SystemEntropy
 from sessiond.feed import Feed
 from sessiond.gate import Gate
 from sessiond.journal import Journal
@@ -28,7 +27,8 @@ from sessiond.rpc.service import SessionAuthority
 from sessiond.store import Commit, StoreFailed
 from sessiond.stores.sqlite import SqliteStore
 from sessiond.sweeper import Sweeper
-from sessiond.tokens import load_key_ring
+from sessiond.system.clock import Clock, SystemClock
+from sessiond.system.entropy import SystemEntropy
 from sessiond.watching import Watching
 
 __all__ = ["App", "RemotePlaintext"]

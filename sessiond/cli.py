@@ -18,11 +18,11 @@ from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
 from sessiond.clientfacts import BadNetworkFile
 from sessiond.config import BadConfig, Config, load_config, parse_listen
+from sessiond.crypto.tokens import BadKeyFile
 from sessiond.domain.errors import Unavailable
-from sessiond.logs import set_up_logs
 from sessiond.rpc.server import CannotListen
 from sessiond.store import StoreRefused
-from sessiond.tokens import BadKeyFile
+from sessiond.system.logs import set_up_logs
 
 __all__ = ["main"]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from sessiond import units
 from sessiond.clientfacts import source_of
-from sessiond.clock import Clock
+from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
 from sessiond.domain.errors import LockNotFound
 from sessiond.domain.event import EventType
 from sessiond.domain.guessing import GuessEffect, GuessWatch, SourceLock
 from sessiond.domain.judge import FORGED, LOCKED, MALFORMED, Judgement
 from sessiond.domain.values import Cause, CauseKind
 from sessiond.journal import NOTHING, Journal, Needs, Unit, Work
-from sessiond.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
+from sessiond.system.clock import Clock
 from sessiond.units import Call
 
 __all__ = ["Gate"]

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from sessiond.clock import Clock
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.session import Session, expired_view
 from sessiond.domain.signals import Reaction, Signal
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store import Changes, Commit, KeptAnswer, Store, StoreFailed
+from sessiond.system.clock import Clock
 
 __all__ = ["NOTHING", "Done", "Journal", "Needs", "Unit", "Work"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sessiond.companions import Companion, csrf_token_matches, open_companion
+from sessiond.crypto.companions import Companion, csrf_token_matches, open_companion
+from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
 from sessiond.domain.requirements import RequirementKind, Requirements, Unmet, check_authentication
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant
-from sessiond.tokens import KeyRing, OpenedToken, Token
 
 __all__ = ["Needed", "unmet"]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from sessiond import units
 from sessiond.answers import Answer
 from sessiond.cache import Entry, SessionCache
-from sessiond.clock import Clock
-from sessiond.companions import csrf_token
+from sessiond.crypto.companions import csrf_token
+from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
 from sessiond.domain.errors import BeyondLog
 from sessiond.domain.judge import PLAIN, UNKNOWN, Judgement, Presented, Verdict, judge
 from sessiond.domain.policy import Policy
@@ -21,7 +21,7 @@ from sessiond.feed import Feed
 from sessiond.gate import Gate
 from sessiond.journal import Journal
 from sessiond.needed import Needed, unmet
-from sessiond.tokens import KeyRing, OpenedToken, Token
+from sessiond.system.clock import Clock
 from sessiond.units import Call
 from sessiond.watching import Watching
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessiond.companions import (
+from sessiond.crypto.companions import (
     Companion,
     csrf_token,
     csrf_token_matches,
@@ -15,10 +15,10 @@ from sessiond.companions import (
     issue_companion,
     open_companion,
 )
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
 from sessiond.domain.requirements import RequirementKind, Requirements
 from sessiond.domain.values import Authentication, Instant, Millis, SessionId
 from sessiond.needed import Needed, unmet
-from sessiond.tokens import KEY_BYTES, KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
 from tests.contracts import samples
 from tests.support.clock import START
 

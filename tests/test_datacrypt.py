@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessiond.datacrypt import SEALING_BYTES, DataCipher
+from sessiond.crypto.session_data import SEALING_BYTES, DataCipher
+from sessiond.crypto.tokens import KEY_BYTES
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
-from sessiond.tokens import KEY_BYTES
 from tests.contracts import samples
 
 KEYS = [bytes([number]) * KEY_BYTES for number in range(1, 5)]

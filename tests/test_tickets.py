@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from sessiond.crypto.tickets import Ticket, issue_ticket, open_ticket, scope_digest
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing, Token
 from sessiond.domain.values import Instant
-from sessiond.tickets import Ticket, issue_ticket, open_ticket, scope_digest
-from sessiond.tokens import KEY_BYTES, KeyRing, Token
 from tests.contracts import samples
 from tests.support.clock import START
 

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessiond.domain.values import SessionId
-from sessiond.tokens import (
+from sessiond.crypto.tokens import (
     KEY_BYTES,
     TOKEN_LENGTH,
     BadKeyFile,
@@ -27,6 +26,7 @@ from sessiond.tokens import (
     load_key_ring,
     new_secret,
 )
+from sessiond.domain.values import SessionId
 from tests.contracts import samples
 
 KEYS = [bytes([number]) * KEY_BYTES for number in range(1, 5)]

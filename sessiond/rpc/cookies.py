@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from sessiond.crypto.tokens import Token
 from sessiond.domain.policy import CookieRules
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant
-from sessiond.tokens import Token
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["fill_companion", "fill_deletion", "fill_logout", "fill_token"]

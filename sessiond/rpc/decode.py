@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.answers import Login, Named
+from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.event import EventFilter, EventType
 from sessiond.domain.requirements import Requirements
@@ -18,7 +19,6 @@ from sessiond.domain.session import SessionState
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
 from sessiond.needed import Needed
 from sessiond.store import SessionQuery
-from sessiond.tokens import Token
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [

@@ -19,7 +19,7 @@ from typing import Any
 
 import aiosqlite
 
-from sessiond.datacrypt import DataCipher
+from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.event import Event
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.values import CauseKind, Instant, Revision, SessionId

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sessiond.datacrypt import DataCipher
+from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
 from sessiond.stores.rows import Row

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from sessiond.app import App
-from sessiond.tokens import KeyRing
+from sessiond.crypto.tokens import KeyRing
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import ATTACKER, MINUTE, authority, create, kinds, loose, policy, story_of, validate
 from tests.rpc.refusals import refusal_of, revision_of, session_of

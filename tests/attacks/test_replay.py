@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sessiond.answers import Login
+from sessiond.crypto.tokens import Token
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import ClientContext
-from sessiond.tokens import Token
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
     ATTACKER,

@@ -19,8 +19,8 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from sessiond.crypto.tokens import KeyRing, TokenForged, TokenMalformed, load_key_ring
 from sessiond.domain.values import SessionId
-from sessiond.tokens import KeyRing, TokenForged, TokenMalformed, load_key_ring
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.canary import Canary
 from tests.support.clock import ManualClock
@@ -81,7 +81,7 @@ OPEN_ANSWERS = (
     """
 import sys
 import sessiond.rpc.repeat as repeat
-from sessiond.tokens import KeyRing
+from sessiond.crypto.tokens import KeyRing
 class Nothing:
     encrypt = staticmethod(lambda plain, data: plain)
 repeat._cipher = lambda secret: Nothing

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sessiond.authority import Authority
 from sessiond.cache import SessionCache
 from sessiond.clientfacts import FactReader
+from sessiond.crypto.tokens import load_key_ring
 from sessiond.domain.event import Event
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis, Revision
@@ -22,7 +23,6 @@ from sessiond.policies import PolicyBook
 from sessiond.store import Commit, StoreFailed
 from sessiond.stores.sqlite import SqliteStore
 from sessiond.sweeper import Sweeper
-from sessiond.tokens import load_key_ring
 from sessiond.watching import Watching
 from tests.support.clock import ManualClock
 

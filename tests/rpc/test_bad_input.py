@@ -13,9 +13,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.app import App
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing
 from sessiond.domain.values import Revision
 from sessiond.rpc.cursor import encode_cursor, encode_page
-from sessiond.tokens import KEY_BYTES, KeyRing
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.contracts import samples
 from tests.rpc.refusals import Refusal, first_of, refusal_of, revision_of, session_of

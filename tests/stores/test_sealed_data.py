@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.datacrypt import DataCipher
+from sessiond.crypto.session_data import DataCipher
+from sessiond.crypto.tokens import KEY_BYTES, BadKeyFile
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
 from sessiond.journal import Journal, Needs, Work
 from sessiond.store import Changes, StoreFailed
 from sessiond.stores.sqlite import SqliteStore
-from sessiond.tokens import KEY_BYTES, BadKeyFile
 from tests.contracts import samples
 from tests.stores.test_sqlite_engine import fingerprint
 from tests.support.clock import ManualClock

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.datacrypt import DataCipher
+from sessiond.crypto.session_data import DataCipher
+from sessiond.crypto.tokens import KEY_BYTES
 from sessiond.stores.sqlite import SqliteStore
-from sessiond.tokens import KEY_BYTES
 from tests.contracts.store import Opener, StoreContract
 
 

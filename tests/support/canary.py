@@ -7,7 +7,7 @@ from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Iterable
 from pathlib import Path
 
-from sessiond.tokens import KeyRing, TokenForged, TokenMalformed
+from sessiond.crypto.tokens import KeyRing, TokenForged, TokenMalformed
 
 __all__ = ["Canary"]
 

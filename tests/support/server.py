@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 import grpc
 
 from sessiond.app import App
-from sessiond.clock import Clock
 from sessiond.config import Config, load_config
+from sessiond.system.clock import Clock
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 if TYPE_CHECKING:  # the generated type of the stub on an asynchronous channel is there for type checkers only

@@ -11,8 +11,8 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
 from sessiond.domain.values import Instant, SessionId
-from sessiond.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
 
 __all__ = ["Companion", "csrf_token", "csrf_token_matches", "csrf_token_of", "issue_companion", "open_companion"]
 

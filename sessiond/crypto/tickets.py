@@ -6,8 +6,8 @@ import hmac
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from sessiond.crypto.tokens import KeyRing, Token, TokenForged, TokenMalformed
 from sessiond.domain.values import Instant
-from sessiond.tokens import KeyRing, Token, TokenForged, TokenMalformed
 
 __all__ = ["Ticket", "issue_ticket", "open_ticket", "scope_digest"]
 

@@ -1,0 +1,1 @@
+"""What a process takes from its machine: the clock, randomness, logs, bounded memory."""
