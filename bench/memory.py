@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sessiond.cache import SessionCache
 from sessiond.domain.values import SessionId
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.sqlite.store import SqliteStore
 
 __all__ = ["weigh"]
 

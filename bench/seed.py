@@ -21,8 +21,8 @@ from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session, open_session
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
-from sessiond.store import Changes
-from sessiond.stores.sqlite import SqliteStore, migrations
+from sessiond.store.contract import Changes
+from sessiond.store.sqlite.store import SqliteStore, migrations
 from sessiond.system.clock import SystemClock
 
 __all__ = ["APPLICATION", "EVERY_SIGNAL", "LONG_LIVED", "Seeded", "client_of", "ready", "seed"]

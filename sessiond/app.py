@@ -24,8 +24,8 @@ from sessiond.journal import Journal
 from sessiond.policies import PolicyBook
 from sessiond.rpc.server import RpcServer, is_local
 from sessiond.rpc.service import SessionAuthority
-from sessiond.store import Commit, StoreFailed
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.contract import Commit, StoreFailed
+from sessiond.store.sqlite.store import SqliteStore
 from sessiond.sweeper import Sweeper
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy

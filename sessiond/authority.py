@@ -33,7 +33,7 @@ from sessiond.feed import Checkpoint, Feed
 from sessiond.gate import Gate
 from sessiond.journal import Done, Journal, Unit
 from sessiond.policies import Origins, PolicyBook
-from sessiond.store import SessionQuery, Store
+from sessiond.store.contract import SessionQuery, Store
 from sessiond.system.clock import Clock
 from sessiond.units import Call, Repeated
 from sessiond.validation import Validation

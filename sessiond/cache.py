@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sessiond.domain.session import Session, with_activity
 from sessiond.domain.values import Instant, SessionId
-from sessiond.store import Commit
+from sessiond.store.contract import Commit
 
 __all__ = ["Activity", "Entry", "SessionCache"]
 

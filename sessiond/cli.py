@@ -21,7 +21,7 @@ from sessiond.config import BadConfig, Config, load_config, parse_listen
 from sessiond.crypto.tokens import BadKeyFile
 from sessiond.domain.errors import Unavailable
 from sessiond.rpc.server import CannotListen
-from sessiond.store import StoreRefused
+from sessiond.store.contract import StoreRefused
 from sessiond.system.logs import set_up_logs
 
 __all__ = ["main"]

@@ -16,7 +16,7 @@ from itertools import islice
 from sessiond.domain.errors import CursorOutOfRange
 from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.values import Revision
-from sessiond.store import Head
+from sessiond.store.contract import Head
 
 __all__ = ["Checkpoint", "Feed"]
 

@@ -18,7 +18,7 @@ from sessiond.domain.event import Event, EventType
 from sessiond.domain.session import Session, expired_view
 from sessiond.domain.signals import Reaction, Signal
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
-from sessiond.store import Changes, Commit, KeptAnswer, Store, StoreFailed
+from sessiond.store.contract import Changes, Commit, KeptAnswer, Store, StoreFailed
 from sessiond.system.clock import Clock
 
 __all__ = ["NOTHING", "Done", "Journal", "Needs", "Unit", "Work"]

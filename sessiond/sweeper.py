@@ -13,7 +13,7 @@ from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
 from sessiond.domain.values import Instant, Millis
 from sessiond.gate import Gate
 from sessiond.journal import Journal
-from sessiond.store import Store, StoreFailed
+from sessiond.store.contract import Store, StoreFailed
 from sessiond.system.clock import Clock
 from sessiond.units import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import sessiond
-from sessiond.store import Store, Transaction
-from sessiond.stores.sqlite import SqliteStore
-from sessiond.stores.statements import load_statements
+from sessiond.store.contract import Store, Transaction
+from sessiond.store.sqlite.store import SqliteStore
+from sessiond.store.statements import load_statements
 
 SERVER = Path(sessiond.__file__).parent
 TESTS = Path(__file__).parent
@@ -88,8 +88,8 @@ def test_the_sqlite_store_has_every_method() -> None:
 
 def test_every_statement_is_used() -> None:
     """Each named statement is used by name, and each has its sentence."""
-    source = "".join(path.read_text(encoding="utf-8") for path in (SERVER / "stores").glob("*.py"))
-    text = (SERVER / "stores" / "queries.sql").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (SERVER / "store").glob("*.py"))
+    text = (SERVER / "store" / "queries.sql").read_text(encoding="utf-8")
     statements = load_statements()
     assert text.count(";\n") == len(statements)
     assert [name for name in statements if f'"{name}"' not in source] == []

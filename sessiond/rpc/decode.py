@@ -18,7 +18,7 @@ from sessiond.domain.requirements import Requirements
 from sessiond.domain.session import SessionState
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
 from sessiond.needed import Needed
-from sessiond.store import SessionQuery
+from sessiond.store.contract import SessionQuery
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [

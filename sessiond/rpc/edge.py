@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from sessiond.domain.errors import AuthorityError, Unavailable
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
-from sessiond.store import StoreFailed
+from sessiond.store.contract import StoreFailed
 
 __all__ = ["not_served", "stream", "unary"]
 

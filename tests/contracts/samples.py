@@ -21,7 +21,7 @@ from sessiond.domain.values import (
     Revision,
     SessionId,
 )
-from sessiond.store import KeptAnswer
+from sessiond.store.contract import KeptAnswer
 from tests.support.clock import START
 
 _numbers = itertools.count(1)

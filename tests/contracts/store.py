@@ -1,4 +1,4 @@
-"""What any store must show: one case for each promise of the docstrings in `sessiond.store`.
+"""What any store must show: one case for each promise of the docstrings in `sessiond.store.contract`.
 
 A store's own test file inherits `StoreContract`, says how the store is opened, and nothing else.
 """
@@ -25,7 +25,7 @@ from sessiond.domain.values import (
     Revision,
     SessionId,
 )
-from sessiond.store import Changes, Head, KeptAnswer, SessionQuery, Store
+from sessiond.store.contract import Changes, Head, KeptAnswer, SessionQuery, Store
 from tests.contracts import samples
 from tests.support.clock import START
 

@@ -12,7 +12,7 @@ from sessiond.domain.errors import CursorOutOfRange
 from sessiond.domain.event import Event, EventFilter, EventType
 from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Revision
 from sessiond.feed import Checkpoint, Feed
-from sessiond.store import Head
+from sessiond.store.contract import Head
 
 EVERYTHING = EventFilter()
 AN_HOUR = 3600.0

@@ -20,8 +20,8 @@ from sessiond.feed import Feed
 from sessiond.gate import Gate
 from sessiond.journal import Journal
 from sessiond.policies import PolicyBook
-from sessiond.store import Commit, StoreFailed
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.contract import Commit, StoreFailed
+from sessiond.store.sqlite.store import SqliteStore
 from sessiond.sweeper import Sweeper
 from sessiond.watching import Watching
 from tests.support.clock import ManualClock

@@ -20,7 +20,7 @@ from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import ClientContext, Millis, SessionId
-from sessiond.store import SessionQuery
+from sessiond.store.contract import SessionQuery
 from sessiond.units import Call, Repeated
 from tests.machine.living import LivingAuthority
 from tests.machine.model import (

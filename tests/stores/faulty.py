@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sessiond.store import Changes, Store, StoreFailed, Transaction
+from sessiond.store.contract import Changes, Store, StoreFailed, Transaction
 
 __all__ = ["FaultyStore"]
 

@@ -11,7 +11,7 @@ import pytest
 from sessiond.cache import SessionCache
 from sessiond.domain.session import Session, with_activity
 from sessiond.domain.values import Instant, Revision, SessionId
-from sessiond.store import Commit
+from sessiond.store.contract import Commit
 from tests.contracts import samples
 from tests.support.clock import START
 

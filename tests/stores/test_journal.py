@@ -15,8 +15,8 @@ from sessiond.domain.event import EventType
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Revision
 from sessiond.journal import Journal, Needs, Work
-from sessiond.store import Changes, Commit, StoreFailed
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.contract import Changes, Commit, StoreFailed
+from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
 from tests.stores.faulty import FaultyStore
 from tests.support.clock import START, ManualClock

@@ -16,8 +16,8 @@ from sessiond.crypto.tokens import KEY_BYTES, BadKeyFile
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
 from sessiond.journal import Journal, Needs, Work
-from sessiond.store import Changes, StoreFailed
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.contract import Changes, StoreFailed
+from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
 from tests.stores.test_sqlite_engine import fingerprint
 from tests.support.clock import ManualClock

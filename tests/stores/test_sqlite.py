@@ -9,7 +9,7 @@ import pytest
 
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KEY_BYTES
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts.store import Opener, StoreContract
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from sessiond.domain.values import Revision
-from sessiond.store import Changes, StoreFailed, StoreRefused
-from sessiond.stores.rows import event_row, session_row
-from sessiond.stores.sqlite import SqliteStore, migrations
-from sessiond.stores.statements import load_statements
+from sessiond.store.contract import Changes, StoreFailed, StoreRefused
+from sessiond.store.rows import event_row, session_row
+from sessiond.store.sqlite.store import SqliteStore, migrations
+from sessiond.store.statements import load_statements
 from tests.contracts import samples
 
 _HOLD = """
 import asyncio, sys
 from pathlib import Path
-from sessiond.stores.sqlite import SqliteStore
+from sessiond.store.sqlite.store import SqliteStore
 
 async def main():
     store = await SqliteStore.open(Path(sys.argv[1]))
@@ -214,7 +214,7 @@ async def test_pragmas_are_in_force(tmp_path: Path) -> None:
 
 def test_migrations_are_numbered_without_a_gap() -> None:
     """The migrations bear the numbers 1, 2, 3, ... in their names."""
-    folder = files("sessiond.stores").joinpath("migrations/sqlite")
+    folder = files("sessiond.store.sqlite").joinpath("migrations")
     names = sorted(file.name for file in folder.iterdir())
     assert [int(name.split("_")[0]) for name in names] == list(range(1, len(names) + 1))
     assert all(name.endswith(".sql") for name in names)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sessiond.domain.values import Instant, Millis, Revision
-from sessiond.store import Head, StoreRefused
-from sessiond.stores.rows import event_row, session_row
-from sessiond.stores.sqlite import SqliteStore, migrations
+from sessiond.store.contract import Head, StoreRefused
+from sessiond.store.rows import event_row, session_row
+from sessiond.store.sqlite.store import SqliteStore, migrations
 from tests.contracts import samples
 from tests.support.clock import START
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sessiond.domain.session import SessionState
-from sessiond.store import Changes, SessionQuery
-from sessiond.stores.sqlite import _STATE_CONDITIONS, SqliteStore
-from sessiond.stores.statements import load_statements
+from sessiond.store.contract import Changes, SessionQuery
+from sessiond.store.sqlite.store import _STATE_CONDITIONS, SqliteStore
+from sessiond.store.statements import load_statements
 from tests.contracts import samples
 from tests.support.clock import START
 

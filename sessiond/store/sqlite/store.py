@@ -23,11 +23,11 @@ from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.event import Event
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.values import CauseKind, Instant, Revision, SessionId
-from sessiond.store import Changes, Head, KeptAnswer, SessionQuery, StoreFailed, StoreRefused, Transaction
-from sessiond.stores.filelock import FileLock
-from sessiond.stores.rows import event_from_row, event_row, session_from_row, session_row
-from sessiond.stores.statements import Statement, load_statements
-from sessiond.stores.values import StoredData, value_row
+from sessiond.store.contract import Changes, Head, KeptAnswer, SessionQuery, StoreFailed, StoreRefused, Transaction
+from sessiond.store.rows import event_from_row, event_row, session_from_row, session_row
+from sessiond.store.sealed_data import StoredData, value_row
+from sessiond.store.sqlite.file_lock import FileLock
+from sessiond.store.statements import Statement, load_statements
 
 __all__ = ["SqliteStore"]
 
@@ -54,7 +54,7 @@ def _inserts(name: str, count: int) -> str:
 
 def migrations() -> list[str]:
     """The numbered migrations, in order: the first takes schema version 0 to 1, and so on."""
-    folder = files("sessiond.stores").joinpath("migrations/sqlite")
+    folder = files("sessiond.store.sqlite").joinpath("migrations")
     return [file.read_text(encoding="utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name)]
 
 

@@ -45,5 +45,5 @@ def _parse(template: str) -> Statement:
 
 def load_statements() -> Mapping[str, Statement]:
     """All statements by name."""
-    text = files("sessiond.stores").joinpath("queries.sql").read_text(encoding="utf-8")
+    text = files("sessiond.store").joinpath("queries.sql").read_text(encoding="utf-8")
     return {match["name"]: _parse(match["sql"].rstrip(";")) for match in _HEADER.finditer(text)}

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from sessiond.store import StoreRefused
+from sessiond.store.contract import StoreRefused
 
 __all__ = ["FileLock"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
-from sessiond.stores.rows import Row
+from sessiond.store.rows import Row
 
 __all__ = ["StoredData", "value_row"]
 
