@@ -13,7 +13,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from sessiond.cache import SessionCache
+from sessiond.cache.sessions import SessionCache
 from sessiond.domain.values import SessionId
 from sessiond.store.sqlite.store import SqliteStore
 

@@ -11,16 +11,17 @@ import structlog
 
 from sessiond import __version__
 from sessiond.authority import Authority
-from sessiond.cache import SessionCache
-from sessiond.clientfacts import FactReader
+from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import load_key_ring
+from sessiond.detection.client_facts import FactReader
+from sessiond.detection.suspicions import Watching
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Entropy
-from sessiond.feed import Feed
+from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.journal import Journal
 from sessiond.gate import Gate
-from sessiond.journal import Journal
 from sessiond.policies import PolicyBook
 from sessiond.rpc.server import RpcServer, is_local
 from sessiond.rpc.service import SessionAuthority
@@ -29,7 +30,6 @@ from sessiond.store.sqlite.store import SqliteStore
 from sessiond.sweeper import Sweeper
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy
-from sessiond.watching import Watching
 
 __all__ = ["App", "RemotePlaintext"]
 

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from sessiond import units
 from sessiond.answers import Answer, Changed, Companion, Description, Limit, Login, Named, Repeat, Revoked
-from sessiond.cache import SessionCache
+from sessiond.cache.sessions import SessionCache
 from sessiond.crypto.companions import csrf_token_of, issue_companion
 from sessiond.crypto.tickets import Ticket, issue_ticket, open_ticket, scope_digest
 from sessiond.crypto.tokens import KeyRing, Token, TokenForged, TokenMalformed, digest, new_secret
+from sessiond.detection.suspicions import Watching
 from sessiond.domain.errors import InvalidField, SessionNotFound
 from sessiond.domain.event import Event, EventFilter, EventType
 from sessiond.domain.guessing import SourceLock
@@ -29,15 +30,14 @@ from sessiond.domain.values import (
     Revision,
     SessionId,
 )
-from sessiond.feed import Checkpoint, Feed
+from sessiond.eventlog.feed import Checkpoint, Feed
+from sessiond.eventlog.journal import Done, Journal, Unit
 from sessiond.gate import Gate
-from sessiond.journal import Done, Journal, Unit
 from sessiond.policies import Origins, PolicyBook
 from sessiond.store.contract import SessionQuery, Store
 from sessiond.system.clock import Clock
 from sessiond.units import Call, Repeated
 from sessiond.validation import Validation
-from sessiond.watching import Watching
 
 __all__ = ["Authority"]
 

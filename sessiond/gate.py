@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass
 
 from sessiond import units
-from sessiond.clientfacts import source_of
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
+from sessiond.detection.client_facts import source_of
 from sessiond.domain.errors import LockNotFound
 from sessiond.domain.event import EventType
 from sessiond.domain.guessing import GuessEffect, GuessWatch, SourceLock
 from sessiond.domain.judge import FORGED, LOCKED, MALFORMED, Judgement
 from sessiond.domain.values import Cause, CauseKind
-from sessiond.journal import NOTHING, Journal, Needs, Unit, Work
+from sessiond.eventlog.journal import NOTHING, Journal, Needs, Unit, Work
 from sessiond.system.clock import Clock
 from sessiond.units import Call
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from sessiond.cache import Activity, SessionCache
+from sessiond.cache.sessions import Activity, SessionCache
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
 from sessiond.domain.values import Instant, Millis
+from sessiond.eventlog.journal import Journal
 from sessiond.gate import Gate
-from sessiond.journal import Journal
 from sessiond.store.contract import Store, StoreFailed
 from sessiond.system.clock import Clock
 from sessiond.units import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity

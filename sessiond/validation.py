@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from sessiond import units
 from sessiond.answers import Answer
-from sessiond.cache import Entry, SessionCache
+from sessiond.cache.sessions import Entry, SessionCache
 from sessiond.crypto.companions import csrf_token
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
+from sessiond.detection.suspicions import Watching
 from sessiond.domain.errors import BeyondLog
 from sessiond.domain.judge import PLAIN, UNKNOWN, Judgement, Presented, Verdict, judge
 from sessiond.domain.policy import Policy
@@ -17,13 +18,12 @@ from sessiond.domain.requirements import RequirementKind, Unmet
 from sessiond.domain.session import Session, as_seen, expired_view, idle_deadline
 from sessiond.domain.signals import OF_THE_SESSION, Reaction, Signal, SignalType
 from sessiond.domain.values import Instant
-from sessiond.feed import Feed
+from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.journal import Journal
 from sessiond.gate import Gate
-from sessiond.journal import Journal
 from sessiond.needed import Needed, unmet
 from sessiond.system.clock import Clock
 from sessiond.units import Call
-from sessiond.watching import Watching
 
 __all__ = ["Validation"]
 

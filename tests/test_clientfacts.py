@@ -11,7 +11,7 @@ import netaddr  # type: ignore[import-untyped]  # ships no types
 import pytest
 from mmdb_writer import MMDBWriter
 
-from sessiond.clientfacts import BadNetworkFile, FactReader, source_of
+from sessiond.detection.client_facts import BadNetworkFile, FactReader, source_of
 from sessiond.domain.values import ClientContext
 from sessiond.domain.watch import ClientFacts
 from sessiond.rpc import decode

@@ -13,7 +13,7 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import OF_THE_SESSION, Reaction, Signal
 from sessiond.domain.values import Cause, CauseKind, ClientContext, SessionId
-from sessiond.journal import Needs, Work
+from sessiond.eventlog.journal import Needs, Work
 
 __all__ = [
     "Call",

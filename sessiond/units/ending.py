@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sessiond.domain import session as lifecycle
 from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
-from sessiond.journal import Needs, Work
+from sessiond.eventlog.journal import Needs, Work
 from sessiond.units.common import Call, NamedSession, Outcome, end_session, find, needs_of
 from sessiond.units.opening import Create
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.values import Instant
-from sessiond.journal import Done, Needs, Unit, Work
+from sessiond.eventlog.journal import Done, Needs, Unit, Work
 from sessiond.store.contract import KeptAnswer
 
 __all__ = ["KEEP_FOR", "Once", "Recall", "Repeated"]

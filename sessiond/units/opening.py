@@ -12,7 +12,7 @@ from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.policy import LimitRule
 from sessiond.domain.session import Session
 from sessiond.domain.values import Authentication, Cause, CauseKind, Instant, SessionId
-from sessiond.journal import NOTHING, Needs, Work
+from sessiond.eventlog.journal import NOTHING, Needs, Work
 from sessiond.store.contract import KeptAnswer
 from sessiond.units.common import Call, Outcome, checked_size, end_session, needs_of, settle
 from sessiond.units.once import KEEP_FOR

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, Instant, Revision, SessionId
-from sessiond.journal import NOTHING, Needs, Work
+from sessiond.eventlog.journal import NOTHING, Needs, Work
 from sessiond.units.common import expire_due
 
 __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveActivity", "Total"]

@@ -10,7 +10,7 @@ from sessiond.domain.errors import VersionMismatch
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.journal import Needs, Work
+from sessiond.eventlog.journal import Needs, Work
 from sessiond.units.common import Call, NamedSession, Outcome, Suspicion, checked_size, find, needs_of, react, settle
 
 __all__ = ["Report", "Settle", "UpdateData"]

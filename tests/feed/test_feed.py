@@ -11,7 +11,7 @@ import pytest
 from sessiond.domain.errors import CursorOutOfRange
 from sessiond.domain.event import Event, EventFilter, EventType
 from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Revision
-from sessiond.feed import Checkpoint, Feed
+from sessiond.eventlog.feed import Checkpoint, Feed
 from sessiond.store.contract import Head
 
 EVERYTHING = EventFilter()

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sessiond.authority import Authority
-from sessiond.cache import SessionCache
-from sessiond.clientfacts import FactReader
+from sessiond.cache.sessions import SessionCache
 from sessiond.crypto.tokens import load_key_ring
+from sessiond.detection.client_facts import FactReader
+from sessiond.detection.suspicions import Watching
 from sessiond.domain.event import Event
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis, Revision
-from sessiond.feed import Feed
+from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.journal import Journal
 from sessiond.gate import Gate
-from sessiond.journal import Journal
 from sessiond.policies import PolicyBook
 from sessiond.store.contract import Commit, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.sweeper import Sweeper
-from sessiond.watching import Watching
 from tests.support.clock import ManualClock
 
 T = TypeVar("T")

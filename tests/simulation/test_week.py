@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond import clientfacts
+from sessiond.detection import client_facts as clientfacts
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
 from tests.simulation.bounds import MINUTE, Bounds

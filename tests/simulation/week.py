@@ -15,7 +15,7 @@ from sessiond.app import App
 from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.values import Millis, Revision
-from sessiond.feed import Checkpoint
+from sessiond.eventlog.feed import Checkpoint
 from sessiond.rpc.service import SessionAuthority
 from tests.simulation.agents import DESKTOPS, PHONES
 from tests.simulation.bounds import DAY, MINUTE, Bounds

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sessiond.cache import SessionCache
+from sessiond.cache.sessions import SessionCache
 from sessiond.domain.session import Session, with_activity
 from sessiond.domain.values import Instant, Revision, SessionId
 from sessiond.store.contract import Commit

@@ -14,7 +14,7 @@ from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Revision
-from sessiond.journal import Journal, Needs, Work
+from sessiond.eventlog.journal import Journal, Needs, Work
 from sessiond.store.contract import Changes, Commit, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples

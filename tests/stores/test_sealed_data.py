@@ -15,7 +15,7 @@ from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KEY_BYTES, BadKeyFile
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
-from sessiond.journal import Journal, Needs, Work
+from sessiond.eventlog.journal import Journal, Needs, Work
 from sessiond.store.contract import Changes, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sessiond.clientfacts import FactReader
+from sessiond.detection.client_facts import FactReader
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.guessing import GuessWatch
 from sessiond.domain.policy import Policy

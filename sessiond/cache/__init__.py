@@ -1,0 +1,1 @@
+"""Sessions in memory: the newest revision wins, and activity that is written behind."""

@@ -1,0 +1,1 @@
+"""Detection: client facts, and the bounded memory of uses, suspicions and guesses."""

@@ -1,0 +1,1 @@
+"""The event log: units of work, the journal that commits them, and the feed that subscribers read."""
