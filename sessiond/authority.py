@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from sessiond import units
+from sessiond import changes
 from sessiond.answers import Answer, Changed, Companion, Description, Limit, Login, Named, Repeat, Revoked
 from sessiond.cache.sessions import SessionCache
+from sessiond.changes import Call, Repeated
 from sessiond.crypto.companions import csrf_token_of, issue_companion
 from sessiond.crypto.tickets import Ticket, issue_ticket, open_ticket, scope_digest
 from sessiond.crypto.tokens import KeyRing, Token, TokenForged, TokenMalformed, digest, new_secret
@@ -36,7 +37,6 @@ from sessiond.gate import Gate
 from sessiond.policies import Origins, PolicyBook
 from sessiond.store.contract import SessionQuery, Store
 from sessiond.system.clock import Clock
-from sessiond.units import Call, Repeated
 from sessiond.validation import Validation
 
 __all__ = ["Authority"]
@@ -105,7 +105,7 @@ class Authority:
         told = self._policies.replace(policies, origins)
         for application, what in told.items():
             cause = Cause(CauseKind.CONFIGURATION, reason=what[:_REASON])
-            await self._journal.submit(units.RecordOther(EventType.POLICY_CHANGED, application, cause))
+            await self._journal.submit(changes.RecordOther(EventType.POLICY_CHANGED, application, cause))
         return told
 
     # Giving tokens
@@ -133,7 +133,7 @@ class Authority:
         self._check_persistent(call, login)
         secret = new_secret(self._entropy)
         choice = self._choice(call, login, opened.presented.session_id)
-        unit = units.Authenticate(
+        unit = changes.Authenticate(
             call,
             opened.presented,
             login.subject,
@@ -154,16 +154,16 @@ class Authority:
         if isinstance(opened, Answer):
             return self._unchanged(opened.verdict)
         secret = new_secret(self._entropy)
-        unit = units.Roll(call, opened.presented, digest(secret))
+        unit = changes.Roll(call, opened.presented, digest(secret))
         return await self._carry_out(unit, lambda done: self._given(call, None, done, secret), repeat)
 
     def _opening(
         self, call: Call, login: Login, data: Mapping[str, bytes], *, login_page: bool
-    ) -> tuple[units.Create, bytes]:
+    ) -> tuple[changes.Create, bytes]:
         self._check_persistent(call, login)
         session_id = SessionId.make(self._clock.now(), self._entropy)
         secret = new_secret(self._entropy)
-        unit = units.Create(
+        unit = changes.Create(
             call,
             session_id,
             login.subject,
@@ -181,7 +181,7 @@ class Authority:
         self,
         call: Call,
         login: Login | None,
-        done: Done[units.Outcome],
+        done: Done[changes.Outcome],
         secret: bytes,
         session_id: SessionId | None = None,
     ) -> Changed:
@@ -206,7 +206,7 @@ class Authority:
         ticket = Ticket(nonce, expires, scope_digest(self._ticket_scope(call, login, session_id)))
         return Limit(call.policy.max_sessions, live, issue_ticket(self._keys, ticket), expires)
 
-    def _choice(self, call: Call, login: Login, session_id: SessionId | None) -> units.Choice | None:
+    def _choice(self, call: Call, login: Login, session_id: SessionId | None) -> changes.Choice | None:
         if login.ticket is None:
             if login.evict:
                 raise InvalidField("evict_session_ids", "needs the ticket of the answer that asked for the choice")
@@ -214,7 +214,7 @@ class Authority:
         ticket = open_ticket(self._keys, login.ticket)
         if ticket is None or not ticket.is_for(self._ticket_scope(call, login, session_id)):
             raise InvalidField("ticket", "is not of this call; repeat the call without it to get another")
-        return units.Choice(ticket.key, ticket.expires, login.evict)
+        return changes.Choice(ticket.key, ticket.expires, login.evict)
 
     @staticmethod
     def _ticket_scope(call: Call, login: Login, session_id: SessionId | None) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ class Authority:
         if isinstance(opened, Answer):
             return self._unchanged(opened.verdict)
         return await self._carry_out(
-            units.Refresh(call, opened.presented), lambda done: self._changed(call, done), repeat
+            changes.Refresh(call, opened.presented), lambda done: self._changed(call, done), repeat
         )
 
     async def revoke(
@@ -253,15 +253,15 @@ class Authority:
                 successor, lambda done: Revoked(ended, False, self._given(call, None, done, secret)), repeat
             )
 
-        def answer(done: Done[units.Revocation]) -> Revoked:
+        def answer(done: Done[changes.Revocation]) -> Revoked:
             result = done.result
             ended = self._changed(call, Done(result.outcome, done.revision))
             if result.anonymous is None:
                 return Revoked(ended, result.revoked)
-            opened = units.Outcome(Judgement(Verdict.VALID), result.anonymous)
+            opened = changes.Outcome(Judgement(Verdict.VALID), result.anonymous)
             return Revoked(ended, result.revoked, self._given(call, None, Done(opened, done.revision), secret))
 
-        return await self._carry_out(units.Revoke(call, target, successor), answer, repeat)
+        return await self._carry_out(changes.Revoke(call, target, successor), answer, repeat)
 
     async def revoke_all(
         self, call: Call, query: SessionQuery, keep: SessionId | None, *, repeat: Repeat | None = None
@@ -274,13 +274,13 @@ class Authority:
         query = replace(query, activity_lag=call.policy.touch_granularity, limit=_REVOKE_PAGE)
         while page := await self._store.sessions(query):
             doomed = [session for session in page if session.id != keep]
-            done = await self._journal.submit(units.RevokeMany(call, doomed, query.subject is not None))
+            done = await self._journal.submit(changes.RevokeMany(call, doomed, query.subject is not None))
             count, revision = count + done.result, done.revision
             query = replace(query, before=page[-1].id)
         if repeat is None:
             return count, revision
         # Only what is kept: each batch is committed by itself, and ending what has ended changes nothing.
-        return await self._carry_out(units.Total(count), lambda done: (done.result, done.revision), repeat)
+        return await self._carry_out(changes.Total(count), lambda done: (done.result, done.revision), repeat)
 
     async def update_data(
         self,
@@ -295,7 +295,7 @@ class Authority:
         target = await self._resolve(call, named)
         if isinstance(target, Answer):
             return self._unchanged(target.verdict)
-        unit = units.UpdateData(call, target, changed, expected_version)
+        unit = changes.UpdateData(call, target, changed, expected_version)
         return await self._carry_out(unit, lambda done: self._changed(call, done), repeat)
 
     async def report(self, call: Call, named: Named, *, repeat: Repeat | None = None) -> Changed | Repeated:
@@ -303,9 +303,9 @@ class Authority:
         target = await self._resolve(call, named, heals=True)
         if isinstance(target, Answer):
             return self._unchanged(target.verdict)
-        unit = units.Report(call, target)
+        unit = changes.Report(call, target)
 
-        def answer(done: Done[units.Outcome]) -> Changed:
+        def answer(done: Done[changes.Outcome]) -> Changed:
             signals = done.result.judgement.signals
             reaction = call.policy.reaction_to(signals) if signals else None
             return Changed(done.result.verdict, done.result.session, done.revision, reaction=reaction)
@@ -395,7 +395,7 @@ class Authority:
 
     # Tokens and units
 
-    async def _resolve(self, call: Call, named: Named, *, heals: bool = False) -> units.NamedSession | Answer:
+    async def _resolve(self, call: Call, named: Named, *, heals: bool = False) -> changes.NamedSession | Answer:
         if isinstance(named, SessionId):
             return named
         opened = await self.validation.accept(call, named, heals=heals)
@@ -413,7 +413,7 @@ class Authority:
     async def recall(self, repeat: Repeat) -> Repeated | None:
         """The answer that was given before, if it was. Asked before anything else of the call is looked at: its token
         may be worth less by now, through the very change that is asked for again."""
-        found = (await self._journal.submit(units.Recall(repeat.key, repeat.parameters))).result
+        found = (await self._journal.submit(changes.Recall(repeat.key, repeat.parameters))).result
         return None if found is None else self._uncovered(found)
 
     async def _carry_out(self, unit: Unit[T], answer: Callable[[Done[T]], R], repeat: Repeat | None) -> R | Repeated:
@@ -426,7 +426,7 @@ class Authority:
             return self._keys.protect(repeat.seal(made[0]), _ANSWER)
 
         # What came in several units has told of itself before.
-        once: units.Once[T] = units.Once(unit, repeat.key, repeat.parameters, seal, isinstance(unit, units.Total))
+        once: changes.Once[T] = changes.Once(unit, repeat.key, repeat.parameters, seal, isinstance(unit, changes.Total))
         done = await self._journal.submit(once)
         if isinstance(done.result, Repeated):
             return self._uncovered(done.result)
@@ -441,7 +441,7 @@ class Authority:
     def _unchanged(self, verdict: Verdict) -> Changed:
         return Changed(verdict, None, self._feed.revision)
 
-    def _changed(self, call: Call, done: Done[units.Outcome]) -> Changed:
+    def _changed(self, call: Call, done: Done[changes.Outcome]) -> Changed:
         session = done.result.session
         seen = None if session is None else as_seen(session, call.policy, self._clock.now())
         return Changed(done.result.verdict, seen, done.revision)

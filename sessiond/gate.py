@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from sessiond import units
+from sessiond import changes
+from sessiond.changes import Call
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
 from sessiond.detection.client_facts import source_of
 from sessiond.domain.errors import LockNotFound
@@ -15,7 +16,6 @@ from sessiond.domain.judge import FORGED, LOCKED, MALFORMED, Judgement
 from sessiond.domain.values import Cause, CauseKind
 from sessiond.eventlog.journal import NOTHING, Journal, Needs, Unit, Work
 from sessiond.system.clock import Clock
-from sessiond.units import Call
 
 __all__ = ["Gate"]
 
@@ -65,7 +65,7 @@ class Gate:
         for lock in released:
             cause = Cause(CauseKind.SIGNAL, reason="the lock's time is over")
             await self._journal.submit(
-                units.RecordOther(EventType.SOURCE_UNLOCKED, lock.application, cause, lock.source)
+                changes.RecordOther(EventType.SOURCE_UNLOCKED, lock.application, cause, lock.source)
             )
         return len(released)
 
@@ -84,7 +84,7 @@ class Gate:
 
     def _record(self, type: EventType, application: str, source: str) -> None:
         # Behind the answer: a guesser waits for nothing and learns nothing from the time it takes.
-        unit = units.RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
+        unit = changes.RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
         task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit))
         self._records.add(task)
         task.add_done_callback(self._recorded)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from sessiond.cache.sessions import Activity, SessionCache
+from sessiond.changes import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
 from sessiond.domain.values import Instant, Millis
@@ -15,7 +16,6 @@ from sessiond.eventlog.journal import Journal
 from sessiond.gate import Gate
 from sessiond.store.contract import Store, StoreFailed
 from sessiond.system.clock import Clock
-from sessiond.units import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
 
 __all__ = ["Sweeper"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sessiond import units
+from sessiond import changes
 from sessiond.answers import Answer
 from sessiond.cache.sessions import Entry, SessionCache
+from sessiond.changes import Call
 from sessiond.crypto.companions import csrf_token
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
 from sessiond.detection.suspicions import Watching
@@ -23,7 +24,6 @@ from sessiond.eventlog.journal import Journal
 from sessiond.gate import Gate
 from sessiond.needed import Needed, unmet
 from sessiond.system.clock import Clock
-from sessiond.units import Call
 
 __all__ = ["Validation"]
 
@@ -132,7 +132,7 @@ class Validation:
         active = suffices and not passive
         lags = active and now - entry.saved >= call.policy.touch_granularity
         if judgement.activates or urgent or lags or expires:
-            unit = units.Settle(call, presented, passive, suspicion)
+            unit = changes.Settle(call, presented, passive, suspicion)
             outcome = (await self._journal.submit(unit)).result
             judgement, session = outcome.judgement, outcome.session
         if session is None or judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
@@ -184,7 +184,7 @@ class Validation:
         judgement, suspicion, urgent = self._suspect(call, entry, judgement, None, now, examines=not heals)
         if urgent:
             # Only what the suspicion asks for: the change itself may yet be refused, and then nothing has changed.
-            unit = units.Settle(call, presented, passive=True, suspicion=suspicion, renews=False)
+            unit = changes.Settle(call, presented, passive=True, suspicion=suspicion, renews=False)
             judgement = (await self._journal.submit(unit)).result.judgement
         refused = judgement.signals or not heals
         if judgement.verdict in (Verdict.INSUFFICIENT, Verdict.REPLAYED, Verdict.REVOKED) and refused:
@@ -206,7 +206,7 @@ class Validation:
 
     def _suspect(
         self, call: Call, entry: Entry, judgement: Judgement, stray: Signal | None, now: Instant, *, examines: bool
-    ) -> tuple[Judgement, units.Suspicion | None, bool]:
+    ) -> tuple[Judgement, changes.Suspicion | None, bool]:
         """The judgement with what is suspicious about this use; the suspicion; whether it must be carried out now."""
         session, signals = entry.session, judgement.signals
         if judgement.missed:
@@ -233,7 +233,7 @@ class Validation:
             and not session.must_authenticate
             and any(s.type in OF_THE_SESSION and call.policy.reactions[s.type] is reaction for s in signals)
         )
-        return judgement, units.Suspicion(signals, session.client, fresh), fresh or holds or reaction in _REVOKING
+        return judgement, changes.Suspicion(signals, session.client, fresh), fresh or holds or reaction in _REVOKING
 
     async def _stray_companion(self, opened: OpenedToken, needed: Needed | None) -> Signal | None:
         """The signal that the companion token presented is somebody else's: two cookies that never were together.

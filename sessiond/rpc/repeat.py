@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from google.protobuf.message import Message
 
 from sessiond.answers import Repeat
+from sessiond.changes import Call, Repeated
 from sessiond.domain.errors import InvalidField
-from sessiond.units import Call, Repeated
 
 __all__ = ["repeat_of", "repeated_answer"]
 

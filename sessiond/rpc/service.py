@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from sessiond.answers import Answer, Changed, Named, Repeat, Revoked
 from sessiond.authority import Authority
+from sessiond.changes import Call, Repeated
 from sessiond.crypto.tokens import OpenedToken, Token
 from sessiond.domain.errors import InvalidField, Unavailable
 from sessiond.domain.event import Event
@@ -24,7 +25,6 @@ from sessiond.rpc.cursor import decode_cursor, decode_page, decode_revision_page
 from sessiond.rpc.repeat import repeat_of, repeated_answer
 from sessiond.rpc.shortcut import Shortcut
 from sessiond.rpc.views import Refusals, SessionViews
-from sessiond.units import Call, Repeated
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["SessionAuthority"]

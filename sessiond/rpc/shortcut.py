@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from sessiond.answers import Answer
+from sessiond.changes import Call
 from sessiond.domain.judge import Presented
 from sessiond.domain.values import Entropy
-from sessiond.units import Call
 from sessiond.validation import Validation
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from sessiond.answers import Answer
+from sessiond.changes import Call
 from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
 from sessiond.rpc.cookies import fill_deletion
 from sessiond.rpc.encode import VERDICT, fill_session, next_step
-from sessiond.units import Call
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["Refusals", "SessionViews"]

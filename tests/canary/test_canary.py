@@ -43,7 +43,7 @@ FAULTY = (
     """
 import sys
 import sessiond.validation as validation
-from sessiond.units import Once
+from sessiond.changes import Once
 judge, unmet, once = validation.judge, validation.unmet, Once.apply
 def faulty(session, presented, policy, now):
     if session.subject == "explode":

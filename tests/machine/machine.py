@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sessiond.answers import Answer, Changed, Login, Repeat, Revoked
+from sessiond.changes import Call, Repeated
 from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import InvalidField, SubjectMismatch
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
@@ -21,7 +22,6 @@ from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import ClientContext, Millis, SessionId
 from sessiond.store.contract import SessionQuery
-from sessiond.units import Call, Repeated
 from tests.machine.living import LivingAuthority
 from tests.machine.model import (
     ABSOLUTE,

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from sessiond import validation
+from sessiond.changes import common, ending, once, opening
 from sessiond.crypto.tokens import KeyRing
 from sessiond.domain import judge as judging
 from sessiond.domain import session as lifecycle
@@ -19,7 +20,6 @@ from sessiond.domain.session import passed_deadline
 from sessiond.domain.values import Instant, Millis
 from sessiond.domain.watch import SuspicionFold
 from sessiond.sweeper import Sweeper
-from sessiond.units import common, ending, once, opening
 from tests.machine.machine import AuthorityMachine
 
 _SETTINGS = settings(

@@ -4,12 +4,12 @@ Every unit that takes a token judges it here, inside the transaction: what was t
 count, so no call can act on a session that another has just ended.
 """
 
-from sessiond.units.common import Call, NamedSession, Outcome, Suspicion
-from sessiond.units.ending import Revocation, Revoke, RevokeMany
-from sessiond.units.once import Once, Recall, Repeated
-from sessiond.units.opening import Authenticate, Choice, Create, Refresh, Roll
-from sessiond.units.upkeep import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
-from sessiond.units.using import Report, Settle, UpdateData
+from sessiond.changes.idempotency import Once, Recall, Repeated
+from sessiond.changes.judging import Call, NamedSession, Outcome, Suspicion
+from sessiond.changes.login import Authenticate, Choice, Create, Refresh, Roll
+from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
+from sessiond.changes.revocation import Revocation, Revoke, RevokeMany
+from sessiond.changes.use import Report, Settle, UpdateData
 
 __all__ = [
     "Authenticate",

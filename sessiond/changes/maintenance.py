@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sessiond.changes.judging import expire_due
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, Instant, Revision, SessionId
 from sessiond.eventlog.journal import NOTHING, Needs, Work
-from sessiond.units.common import expire_due
 
 __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveActivity", "Total"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sessiond.changes.idempotency import KEEP_FOR
+from sessiond.changes.judging import Call, Outcome, checked_size, end_session, needs_of, settle
 from sessiond.domain import session as lifecycle
 from sessiond.domain.errors import InvalidField, SubjectMismatch
 from sessiond.domain.event import EventType
@@ -14,8 +16,6 @@ from sessiond.domain.session import Session
 from sessiond.domain.values import Authentication, Cause, CauseKind, Instant, SessionId
 from sessiond.eventlog.journal import NOTHING, Needs, Work
 from sessiond.store.contract import KeptAnswer
-from sessiond.units.common import Call, Outcome, checked_size, end_session, needs_of, settle
-from sessiond.units.once import KEEP_FOR
 
 __all__ = ["Authenticate", "Choice", "Create", "Refresh", "Roll"]
 

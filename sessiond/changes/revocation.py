@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sessiond.changes.judging import Call, NamedSession, Outcome, end_session, find, needs_of
+from sessiond.changes.login import Create
 from sessiond.domain import session as lifecycle
 from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Needs, Work
-from sessiond.units.common import Call, NamedSession, Outcome, end_session, find, needs_of
-from sessiond.units.opening import Create
 
 __all__ = ["Revocation", "Revoke", "RevokeMany"]
 

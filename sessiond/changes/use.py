@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from sessiond.changes.judging import Call, NamedSession, Outcome, Suspicion, checked_size, find, needs_of, react, settle
 from sessiond.domain import session as lifecycle
 from sessiond.domain.errors import VersionMismatch
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.eventlog.journal import Needs, Work
-from sessiond.units.common import Call, NamedSession, Outcome, Suspicion, checked_size, find, needs_of, react, settle
 
 __all__ = ["Report", "Settle", "UpdateData"]
 
