@@ -10,7 +10,10 @@ from contextlib import suppress
 import structlog
 
 from sessiond import __version__
-from sessiond.authority import Authority
+from sessiond.authority.authority import Authority
+from sessiond.authority.policy_book import PolicyBook
+from sessiond.authority.sweeper import Sweeper
+from sessiond.authority.token_gate import Gate
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
 from sessiond.crypto.session_data import DataCipher
@@ -21,13 +24,10 @@ from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Entropy
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
-from sessiond.gate import Gate
-from sessiond.policies import PolicyBook
 from sessiond.rpc.server import RpcServer, is_local
 from sessiond.rpc.service import SessionAuthority
 from sessiond.store.contract import Commit, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
-from sessiond.sweeper import Sweeper
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy
 

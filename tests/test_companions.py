@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sessiond.authority.requirements import Needed, unmet
 from sessiond.crypto.companions import (
     Companion,
     csrf_token,
@@ -18,7 +19,6 @@ from sessiond.crypto.companions import (
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
 from sessiond.domain.requirements import RequirementKind, Requirements
 from sessiond.domain.values import Authentication, Instant, Millis, SessionId
-from sessiond.needed import Needed, unmet
 from tests.contracts import samples
 from tests.support.clock import START
 

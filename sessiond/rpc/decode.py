@@ -10,14 +10,14 @@ from typing import Protocol
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond.answers import Login, Named
+from sessiond.authority.requirements import Needed
+from sessiond.authority.results import Login, Named
 from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.event import EventFilter, EventType
 from sessiond.domain.requirements import Requirements
 from sessiond.domain.session import SessionState
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
-from sessiond.needed import Needed
 from sessiond.store.contract import SessionQuery
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond.answers import Answer, Limit
+from sessiond.authority.results import Answer, Limit
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.guessing import SourceLock
 from sessiond.domain.judge import Verdict

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from google.protobuf.message import Message
 
-from sessiond.answers import Repeat
+from sessiond.authority.results import Repeat
 from sessiond.changes import Call, Repeated
 from sessiond.domain.errors import InvalidField
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 
-from sessiond.answers import Answer, Changed, Named, Repeat, Revoked
-from sessiond.authority import Authority
+from sessiond.authority.authority import Authority
+from sessiond.authority.results import Answer, Changed, Named, Repeat, Revoked
 from sessiond.changes import Call, Repeated
 from sessiond.crypto.tokens import OpenedToken, Token
 from sessiond.domain.errors import InvalidField, Unavailable

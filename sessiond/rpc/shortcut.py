@@ -12,11 +12,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from sessiond.answers import Answer
+from sessiond.authority.results import Answer
+from sessiond.authority.validation import Validation
 from sessiond.changes import Call
 from sessiond.domain.judge import Presented
 from sessiond.domain.values import Entropy
-from sessiond.validation import Validation
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["Shortcut"]

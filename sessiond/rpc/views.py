@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from sessiond.answers import Answer
+from sessiond.authority.results import Answer
 from sessiond.changes import Call
 from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy

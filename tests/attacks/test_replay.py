@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.answers import Login
+from sessiond.authority.results import Login
 from sessiond.crypto.tokens import Token
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import ClientContext

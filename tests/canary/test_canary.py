@@ -42,7 +42,7 @@ _RUN = "\nfrom sessiond.cli import main\nmain(sys.argv[4:])\n"
 FAULTY = (
     """
 import sys
-import sessiond.validation as validation
+import sessiond.authority.validation as validation
 from sessiond.changes import Once
 judge, unmet, once = validation.judge, validation.unmet, Once.apply
 def faulty(session, presented, policy, now):
@@ -65,7 +65,7 @@ validation.judge, validation.unmet, Once.apply = faulty, faulty_unmet, faulty_on
 TALKATIVE = (
     """
 import sys, structlog
-from sessiond.validation import Validation
+from sessiond.authority.validation import Validation
 at_once = Validation.at_once
 def talkative(self, call, token, **options):
     structlog.get_logger().info("validating", token=token.reveal()[:20] + "...")

@@ -9,7 +9,10 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sessiond.authority import Authority
+from sessiond.authority.authority import Authority
+from sessiond.authority.policy_book import PolicyBook
+from sessiond.authority.sweeper import Sweeper
+from sessiond.authority.token_gate import Gate
 from sessiond.cache.sessions import SessionCache
 from sessiond.crypto.tokens import load_key_ring
 from sessiond.detection.client_facts import FactReader
@@ -19,11 +22,8 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis, Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
-from sessiond.gate import Gate
-from sessiond.policies import PolicyBook
 from sessiond.store.contract import Commit, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
-from sessiond.sweeper import Sweeper
 from tests.support.clock import ManualClock
 
 T = TypeVar("T")

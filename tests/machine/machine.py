@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sessiond.answers import Answer, Changed, Login, Repeat, Revoked
+from sessiond.authority.results import Answer, Changed, Login, Repeat, Revoked
 from sessiond.changes import Call, Repeated
 from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import InvalidField, SubjectMismatch

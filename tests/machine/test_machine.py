@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from sessiond import validation
+from sessiond.authority import validation
+from sessiond.authority.sweeper import Sweeper
 from sessiond.changes import common, ending, once, opening
 from sessiond.crypto.tokens import KeyRing
 from sessiond.domain import judge as judging
@@ -19,7 +20,6 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import passed_deadline
 from sessiond.domain.values import Instant, Millis
 from sessiond.domain.watch import SuspicionFold
-from sessiond.sweeper import Sweeper
 from tests.machine.machine import AuthorityMachine
 
 _SETTINGS = settings(

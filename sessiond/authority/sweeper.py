@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from sessiond.authority.token_gate import Gate
 from sessiond.cache.sessions import Activity, SessionCache
 from sessiond.changes import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
 from sessiond.domain.values import Instant, Millis
 from sessiond.eventlog.journal import Journal
-from sessiond.gate import Gate
 from sessiond.store.contract import Store, StoreFailed
 from sessiond.system.clock import Clock
 

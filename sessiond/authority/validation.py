@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sessiond import changes
-from sessiond.answers import Answer
+from sessiond.authority.requirements import Needed, unmet
+from sessiond.authority.results import Answer
+from sessiond.authority.token_gate import Gate
 from sessiond.cache.sessions import Entry, SessionCache
 from sessiond.changes import Call
 from sessiond.crypto.companions import csrf_token
@@ -21,8 +23,6 @@ from sessiond.domain.signals import OF_THE_SESSION, Reaction, Signal, SignalType
 from sessiond.domain.values import Instant
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
-from sessiond.gate import Gate
-from sessiond.needed import Needed, unmet
 from sessiond.system.clock import Clock
 
 __all__ = ["Validation"]

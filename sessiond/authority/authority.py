@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sessiond import changes
-from sessiond.answers import Answer, Changed, Companion, Description, Limit, Login, Named, Repeat, Revoked
+from sessiond.authority.policy_book import Origins, PolicyBook
+from sessiond.authority.results import Answer, Changed, Companion, Description, Limit, Login, Named, Repeat, Revoked
+from sessiond.authority.token_gate import Gate
+from sessiond.authority.validation import Validation
 from sessiond.cache.sessions import SessionCache
 from sessiond.changes import Call, Repeated
 from sessiond.crypto.companions import csrf_token_of, issue_companion
@@ -33,11 +36,8 @@ from sessiond.domain.values import (
 )
 from sessiond.eventlog.feed import Checkpoint, Feed
 from sessiond.eventlog.journal import Done, Journal, Unit
-from sessiond.gate import Gate
-from sessiond.policies import Origins, PolicyBook
 from sessiond.store.contract import SessionQuery, Store
 from sessiond.system.clock import Clock
-from sessiond.validation import Validation
 
 __all__ = ["Authority"]
 

@@ -1,0 +1,1 @@
+"""The use cases of the authority, in domain values, whatever carried them here."""
