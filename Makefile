@@ -10,7 +10,7 @@ DATA ?= data
 LISTEN ?= 127.0.0.1:7443
 SEED ?= 1
 USERS ?= 20
-SOURCES := sessiond clients/python/src/sessiond_client tests bench demo scripts
+SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo test test-fast simulate check bench generate lock format clean
 
@@ -48,7 +48,7 @@ test-fast: $(VENV)/.dev ## Run the tests that take less than ten seconds each.
 check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the freshness of generated code and locks.
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
-	@$(BIN)/mypy sessiond clients/python/src/sessiond_client tests bench demo scripts
+	@$(BIN)/mypy sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py

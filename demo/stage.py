@@ -154,7 +154,7 @@ class Tail:
         self._news = threading.Condition()
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "sessiond.sessionctl", "watch", "--target", self._target]
+        command = [sys.executable, "-m", "sessionctl", "watch", "--target", self._target]
         self._process = subprocess.Popen(
             [*command, "--json", "--checkpoints", "--earliest"],
             stdin=subprocess.DEVNULL,

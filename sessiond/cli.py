@@ -93,7 +93,7 @@ def check_config(file: Path, strict: bool, as_json: bool) -> None:
 
     Exit codes: 0 it can be used; 1 it departs (--strict); 2 it cannot be used.
     """
-    from sessiond.sessionctl.checking import check  # here, because a server has no use for an operator's tools
+    from sessionctl.checking import check  # here, because a server has no use for an operator's tools
 
     sys.exit(check(file, strict=strict, json=as_json))
 

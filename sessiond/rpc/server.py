@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from sessiond.rpc import edge
+from sessiond.rpc import handlers as edge
 from sessiond.rpc.service import SessionAuthority
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 

@@ -22,9 +22,9 @@ from sessiond.domain.judge import Verdict
 from sessiond.domain.values import Entropy, Revision, SessionId
 from sessiond.rpc import cookies, decode, encode
 from sessiond.rpc.cursor import decode_cursor, decode_page, decode_revision_page, encode_cursor, encode_page
-from sessiond.rpc.repeat import repeat_of, repeated_answer
-from sessiond.rpc.shortcut import Shortcut
-from sessiond.rpc.views import Refusals, SessionViews
+from sessiond.rpc.fast_path import Shortcut
+from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.retries import repeat_of, repeated_answer
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["SessionAuthority"]

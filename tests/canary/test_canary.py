@@ -80,7 +80,7 @@ CARELESS = "\nimport sys\nimport sessiond.authority as authority\nauthority.dige
 OPEN_ANSWERS = (
     """
 import sys
-import sessiond.rpc.repeat as repeat
+import sessiond.rpc.retries as repeat
 from sessiond.crypto.tokens import KeyRing
 class Nothing:
     encrypt = staticmethod(lambda plain, data: plain)
@@ -480,7 +480,7 @@ async def test_sessionctl_shows_its_token_to_no_other_process(tmp_path: Path) ->
             *(
                 sys.executable,
                 "-m",
-                "sessiond.sessionctl",
+                "sessionctl",
                 "validate",
                 "--target",
                 address,
@@ -505,7 +505,7 @@ async def test_sessionctl_shows_its_token_to_no_other_process(tmp_path: Path) ->
             os.kill(server.process.pid, signal.SIGCONT)
         output, _ = await operator.communicate()
         assert operator.returncode == 0, output
-        assert b"sessiond.sessionctl" in seen
+        assert b"sessionctl" in seen
         assert canary.found_in("sessionctl's process", seen) == []
         assert canary.found_in("sessionctl's output", output) == []
     finally:

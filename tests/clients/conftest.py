@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from sessiond.app import App
 from sessiond_client import AsyncClient
 from tests.clients.either import CLIENTS, Either
-from tests.clients.operator import Operator
+from tests.sessionctl.operator import Operator
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: str(kind.__name__))

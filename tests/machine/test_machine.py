@@ -12,9 +12,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from sessiond.authority import validation
 from sessiond.authority.sweeper import Sweeper
-from sessiond.changes import common, ending, once, opening
+from sessiond.changes import idempotency, judging, login, revocation
 from sessiond.crypto.tokens import KeyRing
-from sessiond.domain import judge as judging
+from sessiond.domain import judge as judge_module
 from sessiond.domain import session as lifecycle
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import passed_deadline
@@ -43,19 +43,19 @@ def test_authority_and_model_agree() -> None:
 
 def _no_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(session: Any, presented: Any, policy: Policy, now: Instant) -> Any:
-        return judging.judge(session, presented, replace(policy, renewal_overlap=Millis(0)), now)
+        return judge_module.judge(session, presented, replace(policy, renewal_overlap=Millis(0)), now)
 
     monkeypatch.setattr(validation, "judge", broken)
-    monkeypatch.setattr(common, "judge", broken)
+    monkeypatch.setattr(judging, "judge", broken)
 
 
 def _a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     late: Any = lambda session, now: passed_deadline(session, Instant(now - 1))  # noqa: E731 - a fault in a line
-    monkeypatch.setattr(judging, "passed_deadline", late)
+    monkeypatch.setattr(judge_module, "passed_deadline", late)
 
 
 def _no_revocation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "end_session", lambda work, call, session, cause: session)
+    monkeypatch.setattr(revocation, "end_session", lambda work, call, session, cause: session)
 
 
 def _lazy_activity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,18 +75,18 @@ def _forked_successors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _rolls_that_tolerate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = judging._judge_other_secret
+    right = judge_module._judge_other_secret
     monkeypatch.setattr(
-        judging, "_judge_other_secret", lambda s, p, policy, now: right(s, p, policy, Instant(s.rolled_at or 0))
+        judge_module, "_judge_other_secret", lambda s, p, policy, now: right(s, p, policy, Instant(s.rolled_at or 0))
     )
 
 
 def _replays_without_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "react", lambda work, call, session, judgement, fresh: judgement)
+    monkeypatch.setattr(judging, "react", lambda work, call, session, judgement, fresh: judgement)
 
 
 def _alarm_after_the_deed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = common.react
+    right = judging.react
 
     def broken(work: Any, *arguments: Any, **named: Any) -> Any:
         judgement = right(work, *arguments, **named)
@@ -95,7 +95,7 @@ def _alarm_after_the_deed(monkeypatch: pytest.MonkeyPatch) -> None:
             events[-2:] = [replace(events[-2], type=events[-1].type), replace(events[-1], type=events[-2].type)]
         return judgement
 
-    monkeypatch.setattr(common, "react", broken)
+    monkeypatch.setattr(judging, "react", broken)
 
 
 def _a_suspicion_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,11 +103,11 @@ def _a_suspicion_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_make_room", lambda work, call, subject, own, choice: opening._Room())
+    monkeypatch.setattr(login, "_make_room", lambda work, call, subject, own, choice: login._Room())
 
 
 def _tickets_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_use_ticket", lambda work, choice: None)
+    monkeypatch.setattr(login, "_use_ticket", lambda work, choice: None)
 
 
 def _elevated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def _elevated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _repeats_that_are_new_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(once.Recall, "apply", lambda self, work: None)
+    monkeypatch.setattr(idempotency.Recall, "apply", lambda self, work: None)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """`sessionctl`: an authority in an operator's hands. A client like any other, and no part of the server."""
 
-from sessiond.sessionctl.root import main
+from sessionctl.root import main
 
 __all__ = ["main"]

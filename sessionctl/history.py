@@ -6,9 +6,9 @@ from itertools import islice
 
 import click
 
-from sessiond.sessionctl.failures import Command
-from sessiond.sessionctl.output import as_json, event_line, show, show_facts
-from sessiond.sessionctl.settings import Settings, global_options, settings
+from sessionctl.failures import Command
+from sessionctl.output import as_json, event_line, show, show_facts
+from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import Checkpoint, Client, Event, EventQuery, Events, EventType
 
 __all__ = ["COMMANDS"]

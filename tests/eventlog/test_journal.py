@@ -18,7 +18,7 @@ from sessiond.eventlog.journal import Journal, Needs, Work
 from sessiond.store.contract import Changes, Commit, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
-from tests.stores.faulty import FaultyStore
+from tests.store.faulty import FaultyStore
 from tests.support.clock import START, ManualClock
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from sessiond.sessionctl.durations import in_config_notation
-from sessiond.sessionctl.failures import Command, applications_to_use
-from sessiond.sessionctl.output import as_json, printable, show, show_table
-from sessiond.sessionctl.settings import global_options, settings
+from sessionctl.durations import in_config_notation
+from sessionctl.failures import Command, applications_to_use
+from sessionctl.output import as_json, printable, show, show_table
+from sessionctl.settings import global_options, settings
 from sessiond_client import Application, Policy, Reaction, SignalType
 
 __all__ = ["effective", "policies"]

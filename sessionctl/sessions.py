@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
-from sessiond.sessionctl.durations import checked_span
-from sessiond.sessionctl.failures import Command
-from sessiond.sessionctl.output import as_json, session_facts, session_line, show, show_facts, signal_text
-from sessiond.sessionctl.secret_input import checked_session_id, read_token
-from sessiond.sessionctl.settings import Settings, global_options, settings
+from sessionctl.durations import checked_span
+from sessionctl.failures import Command
+from sessionctl.output import as_json, session_facts, session_line, show, show_facts, signal_text
+from sessionctl.secret_input import checked_session_id, read_token
+from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import (
     Authentication,
     Client,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from sessiond.sessionctl import history, sessions
-from sessiond.sessionctl.checking import check_config
-from sessiond.sessionctl.data import data
-from sessiond.sessionctl.failures import Group
-from sessiond.sessionctl.locks import locks
-from sessiond.sessionctl.policies import policies
-from sessiond.sessionctl.settings import global_options
+from sessionctl import history, sessions
+from sessionctl.checking import check_config
+from sessionctl.data import data
+from sessionctl.failures import Group
+from sessionctl.locks import locks
+from sessionctl.policies import policies
+from sessionctl.settings import global_options
 
 __all__ = ["main"]
 

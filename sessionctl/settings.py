@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULT_TARGET = "127.0.0.1:7443"
 _DEFAULT_TIMEOUT = 5.0
-_META = "sessiond.sessionctl"
+_META = "sessionctl"
 
 
 @dataclass(frozen=True, slots=True)

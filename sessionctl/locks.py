@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import click
 
-from sessiond.sessionctl.failures import Group
-from sessiond.sessionctl.output import as_json, printable, show, show_table, when
-from sessiond.sessionctl.settings import Settings, global_options, settings
+from sessionctl.failures import Group
+from sessionctl.output import as_json, printable, show, show_table, when
+from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import InvalidArgument, SourceLock
 
 __all__ = ["locks"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from sessiond.sessionctl.failures import Group
-from sessiond.sessionctl.output import as_json, printable, show
-from sessiond.sessionctl.secret_input import checked_session_id
-from sessiond.sessionctl.sessions import pairs
-from sessiond.sessionctl.settings import global_options, settings
+from sessionctl.failures import Group
+from sessionctl.output import as_json, printable, show
+from sessionctl.secret_input import checked_session_id
+from sessionctl.sessions import pairs
+from sessionctl.settings import global_options, settings
 from sessiond_client import Verdict
 
 __all__ = ["data"]

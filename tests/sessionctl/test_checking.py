@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sessiond import cli, sessionctl
+import sessionctl
+from sessiond import cli
 from sessiond.config import BadConfig, load_config
 
 GOOD = "[applications.shop]\n"
@@ -155,7 +156,7 @@ def test_the_file_is_the_one_that_serve_reads(
 
 def test_the_example_keeps_to_the_guidance(tool: click.Command) -> None:
     """The configuration that operators are given to copy passes the strict check."""
-    example = Path(__file__).parents[1] / "deploy" / "sessiond.toml"
+    example = Path(__file__).parents[2] / "deploy" / "sessiond.toml"
     assert CliRunner().invoke(tool, ["check-config", "--strict", str(example)]).exit_code == 0
 
 

@@ -17,10 +17,10 @@ from typing import NoReturn
 import pytest
 from click.testing import CliRunner
 
+from sessionctl import main
 from sessiond.app import App
-from sessiond.sessionctl import main
 from sessiond_client import Client, EventType, Unavailable
-from tests.clients.operator import Operator
+from tests.sessionctl.operator import Operator
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 
@@ -360,7 +360,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 async def test_the_target_may_come_from_the_environment(operator: Operator) -> None:
     """As a process of its own: SESSIOND_TARGET names the authority, an option wins over it, NO_COLOR is heard."""
     environment = os.environ | {"SESSIOND_TARGET": operator.target, "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "sessiond.sessionctl", "authority", "--json"]
+    command = [sys.executable, "-m", "sessionctl", "authority", "--json"]
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from sessiond.sessionctl import main
+from sessionctl import main
 from sessiond_client import AsyncClient, Created
 
 __all__ = ["Operator"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sessiond.sessionctl.failures import Command
-from sessiond.sessionctl.output import as_json, printable, show
-from sessiond.sessionctl.settings import json_option, settings
+from sessionctl.failures import Command
+from sessionctl.output import as_json, printable, show
+from sessionctl.settings import json_option, settings
 
 if TYPE_CHECKING:
     from sessiond.config import Departure

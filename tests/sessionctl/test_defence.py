@@ -11,7 +11,7 @@ from sessiond.app import App
 from sessiond.config import effective as configured
 from sessiond.domain.policy import PRESETS
 from sessiond_client import Authentication, ClientContext, Verdict
-from tests.clients.operator import Operator
+from tests.sessionctl.operator import Operator
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 

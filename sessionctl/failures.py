@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from sessiond.sessionctl.output import printable
-from sessiond.sessionctl.settings import Settings, settings
+from sessionctl.output import printable
+from sessionctl.settings import Settings, settings
 from sessiond_client import (
     Conflict,
     DeadlineExceeded,

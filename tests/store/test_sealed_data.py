@@ -19,7 +19,7 @@ from sessiond.eventlog.journal import Journal, Needs, Work
 from sessiond.store.contract import Changes, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
-from tests.stores.test_sqlite_engine import fingerprint
+from tests.store.sqlite.test_engine import fingerprint
 from tests.support.clock import ManualClock
 
 OLD, NEW = (bytes([number]) * KEY_BYTES for number in (1, 2))
