@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from structlog.testing import capture_logs
 
 from sessiond.app import App
-from sessiond_client import AsyncClient
 from tests.clients.either import CLIENTS, Either
-from tests.sessionctl.operator import Operator
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: str(kind.__name__))
@@ -18,16 +15,3 @@ async def client(request: pytest.FixtureRequest, app: App) -> AsyncIterator[Eith
     """A client of `app`, of each kind in turn."""
     async with Either(request.param, app.address) as client:
         yield client
-
-
-@pytest.fixture
-async def operator(app: App) -> AsyncIterator[Operator]:
-    """An operator of `app`; whatever the test does, no token may have been shown that was not asked for.
-
-    CliRunner takes standard output over for the whole process; the authority's log must not get into it.
-    """
-    with capture_logs():
-        async with AsyncClient(app.address, application="shop") as client:
-            operator = Operator(app.address, client)
-            yield operator
-    assert not [token for token in operator.tokens if token in operator.shown]

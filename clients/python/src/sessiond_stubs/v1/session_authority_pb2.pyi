@@ -22,8 +22,12 @@ Conventions that hold everywhere:
     What was never issued is told as that, whatever the id. The caller must treat the id of a call that gives a token as a
     secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
-  - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
-    to a later call as `min_revision` always sees its own change.
+  - Every change answers with a `consistency_token`: opaque text that names the state after the change. A caller that passes
+    it to a later call as `at_least` always sees its own change: the authority answers only from a state at least that new.
+    It waits for a change that exists and that this server has not applied yet (UNAVAILABLE if that takes too long).
+    INVALID_ARGUMENT: the token is damaged or belongs to another authority. OUT_OF_RANGE: the token is ahead of the log,
+    or comes from a part of the log that no longer exists. A consistency token is not a secret.
+  - No text may contain U+0000: INVALID_ARGUMENT with the field named.
 """
 
 from collections import abc as _abc
@@ -43,6 +47,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DeviceType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_TYPE_UNSPECIFIED: _DeviceType.ValueType  # 0
+    """The user agent does not say."""
+    DEVICE_TYPE_DESKTOP: _DeviceType.ValueType  # 1
+    """A desktop or laptop computer."""
+    DEVICE_TYPE_PHONE: _DeviceType.ValueType  # 2
+    """A phone."""
+    DEVICE_TYPE_TABLET: _DeviceType.ValueType  # 3
+    """A tablet."""
+    DEVICE_TYPE_TV: _DeviceType.ValueType  # 4
+    """A television or game console."""
+    DEVICE_TYPE_BOT: _DeviceType.ValueType  # 5
+    """A crawler, a script or another program without a person in front of it."""
+
+class DeviceType(_DeviceType, metaclass=_DeviceTypeEnumTypeWrapper):
+    """What kind of device a user agent describes."""
+
+DEVICE_TYPE_UNSPECIFIED: DeviceType.ValueType  # 0
+"""The user agent does not say."""
+DEVICE_TYPE_DESKTOP: DeviceType.ValueType  # 1
+"""A desktop or laptop computer."""
+DEVICE_TYPE_PHONE: DeviceType.ValueType  # 2
+"""A phone."""
+DEVICE_TYPE_TABLET: DeviceType.ValueType  # 3
+"""A tablet."""
+DEVICE_TYPE_TV: DeviceType.ValueType  # 4
+"""A television or game console."""
+DEVICE_TYPE_BOT: DeviceType.ValueType  # 5
+"""A crawler, a script or another program without a person in front of it."""
+Global___DeviceType: _TypeAlias = DeviceType  # noqa: Y015
 
 class _SessionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -388,6 +428,12 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """A subject reached its limit of concurrent sessions."""
     EVENT_TYPE_POLICY_CHANGED: _EventType.ValueType  # 14
     """An application's policy changed."""
+    EVENT_TYPE_SESSION_LEVEL_LOWERED: _EventType.ValueType  # 15
+    """A remembered session was without activity for the ordinary idle timeout: its level fell to the policy's `remember_level`."""
+    EVENT_TYPE_OLD_TOKEN_PRESENTED: _EventType.ValueType  # 16
+    """A token from before the last roll was presented, by a client that may never have received the new one. No alarm by itself;
+    the next use of the new token is: then two clients hold the session.
+    """
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """The kinds of lifecycle events."""
@@ -422,6 +468,12 @@ EVENT_TYPE_CONCURRENCY_LIMIT_REACHED: EventType.ValueType  # 13
 """A subject reached its limit of concurrent sessions."""
 EVENT_TYPE_POLICY_CHANGED: EventType.ValueType  # 14
 """An application's policy changed."""
+EVENT_TYPE_SESSION_LEVEL_LOWERED: EventType.ValueType  # 15
+"""A remembered session was without activity for the ordinary idle timeout: its level fell to the policy's `remember_level`."""
+EVENT_TYPE_OLD_TOKEN_PRESENTED: EventType.ValueType  # 16
+"""A token from before the last roll was presented, by a client that may never have received the new one. No alarm by itself;
+the next use of the new token is: then two clients hold the session.
+"""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _StreamStart:
@@ -489,6 +541,141 @@ class ClientContext(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClientContext: _TypeAlias = ClientContext  # noqa: Y015
+
+@_typing.final
+class Device(_message.Message):
+    """A user agent in words, ready for a "your devices" page. Derived from what the client sent: never proof of anything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """Such as "Firefox 140 on Linux"; empty if there is no user agent."""
+    type: Global___DeviceType.ValueType
+    """The kind of device."""
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        type: Global___DeviceType.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class Lifetimes(_message.Message):
+    """Timeouts of one session, shorter than the policy's. A value longer than the policy's timeout, or one for a timeout that
+    would be longer than the policy allows, has no effect: the policy's timeout holds. The session's `idle_expire_time` and
+    `absolute_expire_time` show the result.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ABSOLUTE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Ends the session after this long without activity; unset: the policy's idle timeout. At least 1 s."""
+
+    @_builtins.property
+    def absolute_timeout(self) -> _duration_pb2.Duration:
+        """Ends the session this long after it was opened or authenticated; unset: the policy's absolute timeout. At least 1 s."""
+
+    def __init__(
+        self,
+        *,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        absolute_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "idle_timeout", b"idle_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "idle_timeout", b"idle_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lifetimes: _TypeAlias = Lifetimes  # noqa: Y015
+
+@_typing.final
+class DataRequest(_message.Message):
+    """Asks for session data with an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    NEWER_THAN_FIELD_NUMBER: _builtins.int
+    newer_than: _builtins.int
+    """Only if the data is newer than this version, which the caller has already; 0: always."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these keys; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        newer_than: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "newer_than", b"newer_than"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataRequest: _TypeAlias = DataRequest  # noqa: Y015
+
+@_typing.final
+class SessionData(_message.Message):
+    """Session data at one version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its version."""
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """The data."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionData: _TypeAlias = SessionData  # noqa: Y015
 
 @_typing.final
 class Authentication(_message.Message):
@@ -590,6 +777,26 @@ class Session(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SESSION_ID_FIELD_NUMBER: _builtins.int
     APPLICATION_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
@@ -606,6 +813,11 @@ class Session(_message.Message):
     ELEVATION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PERSISTENT_FIELD_NUMBER: _builtins.int
     LOGIN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_CLIENT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    LAST_DEVICE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LIFETIMES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The public name of the session."""
     application: _builtins.str
@@ -642,7 +854,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def client(self) -> Global___ClientContext:
-        """The client context it was opened or last authenticated with."""
+        """The client context it was opened or last authenticated with: what later clients are compared with."""
 
     @_builtins.property
     def ending(self) -> Global___Ending:
@@ -655,6 +867,26 @@ class Session(_message.Message):
     @_builtins.property
     def login_expire_time(self) -> _timestamp_pb2.Timestamp:
         """Anonymous session of a login page: when it ends unless the subject logs in."""
+
+    @_builtins.property
+    def last_client(self) -> Global___ClientContext:
+        """Address and user agent of the last recorded activity; unset if no client context ever came with activity."""
+
+    @_builtins.property
+    def device(self) -> Global___Device:
+        """`client` in words."""
+
+    @_builtins.property
+    def last_device(self) -> Global___Device:
+        """`last_client` in words."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Public key-value pairs that the application set."""
+
+    @_builtins.property
+    def lifetimes(self) -> Global___Lifetimes:
+        """The session's own timeouts; unset if it has none."""
 
     def __init__(
         self,
@@ -675,10 +907,15 @@ class Session(_message.Message):
         elevation_expire_time: _timestamp_pb2.Timestamp | None = ...,
         persistent: _builtins.bool = ...,
         login_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        last_client: Global___ClientContext | None = ...,
+        device: Global___Device | None = ...,
+        last_device: Global___Device | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lifetimes: Global___Lifetimes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "elevation_expire_time", b"elevation_expire_time", "ending", b"ending", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time", "login_expire_time", b"login_expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "device", b"device", "elevation_expire_time", b"elevation_expire_time", "ending", b"ending", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time", "last_client", b"last_client", "last_device", b"last_device", "lifetimes", b"lifetimes", "login_expire_time", b"login_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "application", b"application", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "data_version", b"data_version", "elevation_expire_time", b"elevation_expire_time", "ending", b"ending", "generation", b"generation", "idle_expire_time", b"idle_expire_time", "last_active_time", b"last_active_time", "login_expire_time", b"login_expire_time", "persistent", b"persistent", "session_id", b"session_id", "state", b"state", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_expire_time", b"absolute_expire_time", "application", b"application", "authentication", b"authentication", "client", b"client", "create_time", b"create_time", "data_version", b"data_version", "device", b"device", "elevation_expire_time", b"elevation_expire_time", "ending", b"ending", "generation", b"generation", "idle_expire_time", b"idle_expire_time", "labels", b"labels", "last_active_time", b"last_active_time", "last_client", b"last_client", "last_device", b"last_device", "lifetimes", b"lifetimes", "login_expire_time", b"login_expire_time", "persistent", b"persistent", "session_id", b"session_id", "state", b"state", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1013,6 +1250,7 @@ class Policy(_message.Message):
     COOKIE_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
     LOST_ANSWER_TOLERANCE_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_RETENTION_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """The preset it started from: `owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     refresh_extends_lifetime: _builtins.bool
@@ -1051,7 +1289,7 @@ class Policy(_message.Message):
 
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long ended sessions are kept as history."""
+        """How long ended sessions of subjects are kept as history."""
 
     @_builtins.property
     def login_timeout(self) -> _duration_pb2.Duration:
@@ -1107,6 +1345,10 @@ class Policy(_message.Message):
         may have been lost.
         """
 
+    @_builtins.property
+    def anonymous_retention(self) -> _duration_pb2.Duration:
+        """How long ended anonymous sessions are kept as history."""
+
     def __init__(
         self,
         *,
@@ -1137,10 +1379,11 @@ class Policy(_message.Message):
         cookie: Global___CookieRules | None = ...,
         origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         lost_answer_tolerance: _duration_pb2.Duration | None = ...,
+        anonymous_retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1204,6 +1447,9 @@ class CookieRules(_message.Message):
     SAME_SITE_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     CLEAR_SITE_DATA_FIELD_NUMBER: _builtins.int
+    BROWSER_NAME_FIELD_NUMBER: _builtins.int
+    BROWSER_ANONYMOUS_NAME_FIELD_NUMBER: _builtins.int
+    PARTITIONED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the cookie of a session with a subject, before `__Host-` is put in front."""
     anonymous_name: _builtins.str
@@ -1211,12 +1457,18 @@ class CookieRules(_message.Message):
     secure: _builtins.bool
     """Whether it is sent over TLS only. With it and the path `/` the name bears the `__Host-` prefix."""
     same_site: _builtins.str
-    """`Strict` or `Lax`."""
+    """`Strict`, `Lax` or `None`."""
     path: _builtins.str
     """The path."""
+    browser_name: _builtins.str
+    """The name of the cookie of a session with a subject exactly as the browser sends it, prefix included. Read this cookie."""
+    browser_anonymous_name: _builtins.str
+    """The same for an anonymous session."""
+    partitioned: _builtins.bool
+    """Whether the cookie is partitioned by top-level site (CHIPS), for applications embedded in other sites."""
     @_builtins.property
     def clear_site_data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What `Clear-Site-Data` names at logout."""
+        """What `Clear-Site-Data` names at logout. `cookies` and `*` are left out of an answer that sets a fresh cookie."""
 
     def __init__(
         self,
@@ -1227,10 +1479,13 @@ class CookieRules(_message.Message):
         same_site: _builtins.str = ...,
         path: _builtins.str = ...,
         clear_site_data: _abc.Iterable[_builtins.str] | None = ...,
+        browser_name: _builtins.str = ...,
+        browser_anonymous_name: _builtins.str = ...,
+        partitioned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_name", b"anonymous_name", "clear_site_data", b"clear_site_data", "name", b"name", "path", b"path", "same_site", b"same_site", "secure", b"secure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_name", b"anonymous_name", "browser_anonymous_name", b"browser_anonymous_name", "browser_name", b"browser_name", "clear_site_data", b"clear_site_data", "name", b"name", "partitioned", b"partitioned", "path", b"path", "same_site", b"same_site", "secure", b"secure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1270,6 +1525,26 @@ class Event(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REVISION_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
@@ -1283,6 +1558,7 @@ class Event(_message.Message):
     SIGNALS_FIELD_NUMBER: _builtins.int
     REACTION_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Its position in the log: gapless, strictly increasing, in commit order."""
     type: Global___EventType.ValueType
@@ -1313,11 +1589,17 @@ class Event(_message.Message):
 
     @_builtins.property
     def authentication(self) -> Global___Authentication:
-        """SESSION_CREATED, SESSION_AUTHENTICATED: how the subject was authenticated; unset for an anonymous session."""
+        """SESSION_CREATED, SESSION_AUTHENTICATED, SESSION_LEVEL_LOWERED: how the subject is authenticated after the event; unset for
+        an anonymous session.
+        """
 
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signal]:
         """HIJACK_SUSPECTED: the reasons."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The session's labels after the event."""
 
     def __init__(
         self,
@@ -1335,10 +1617,11 @@ class Event(_message.Message):
         signals: _abc.Iterable[Global___Signal] | None = ...,
         reaction: Global___Reaction.ValueType = ...,
         source: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "cause", b"cause", "client", b"client", "event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "cause", b"cause", "client", b"client", "event_time", b"event_time", "generation", b"generation", "reaction", b"reaction", "revision", b"revision", "session_id", b"session_id", "signals", b"signals", "source", b"source", "subject", b"subject", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "cause", b"cause", "client", b"client", "event_time", b"event_time", "generation", b"generation", "labels", b"labels", "reaction", b"reaction", "revision", b"revision", "session_id", b"session_id", "signals", b"signals", "source", b"source", "subject", b"subject", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1375,6 +1658,26 @@ class CreateSessionRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     APPLICATION_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
@@ -1385,6 +1688,8 @@ class CreateSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     EVICT_SESSION_IDS_FIELD_NUMBER: _builtins.int
+    LIFETIMES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     subject: _builtins.str
@@ -1415,6 +1720,16 @@ class CreateSessionRequest(_message.Message):
     def evict_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With `ticket`: the sessions that the subject chose to end."""
 
+    @_builtins.property
+    def lifetimes(self) -> Global___Lifetimes:
+        """Timeouts of this session, shorter than the policy's."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Public key-value pairs: at most 8; keys of 1 to 64 of a-z, 0-9, '.', '_' and '-'; values of 1 to 256 characters. Anyone who
+        may list sessions sees them.
+        """
+
     def __init__(
         self,
         *,
@@ -1428,10 +1743,12 @@ class CreateSessionRequest(_message.Message):
         request_id: _builtins.str = ...,
         ticket: _builtins.str = ...,
         evict_session_ids: _abc.Iterable[_builtins.str] | None = ...,
+        lifetimes: Global___Lifetimes | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client", "lifetimes", b"lifetimes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "data", b"data", "evict_session_ids", b"evict_session_ids", "login_page", b"login_page", "persistent", b"persistent", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "data", b"data", "evict_session_ids", b"evict_session_ids", "labels", b"labels", "lifetimes", b"lifetimes", "login_page", b"login_page", "persistent", b"persistent", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1445,15 +1762,15 @@ class CreateSessionResponse(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     CSRF_TOKEN_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
     EVICTED_SESSION_IDS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Secret. The session's token: 70 characters of base64url, meaningless to all but the authority."""
-    revision: _builtins.int
-    """Position of the change in the log."""
+    consistency_token: _builtins.str
+    """The state after the change."""
     csrf_token: _builtins.str
     """Secret. The session's CSRF token, the same until the next roll."""
     @_builtins.property
@@ -1477,7 +1794,7 @@ class CreateSessionResponse(_message.Message):
         *,
         session: Global___Session | None = ...,
         token: _builtins.str = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
         csrf_token: _builtins.str = ...,
         cookies: Global___CookieDirectives | None = ...,
         evicted_session_ids: _abc.Iterable[_builtins.str] | None = ...,
@@ -1485,7 +1802,7 @@ class CreateSessionResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "limit", b"limit", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "evicted_session_ids", b"evicted_session_ids", "limit", b"limit", "revision", b"revision", "session", b"session", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "cookies", b"cookies", "csrf_token", b"csrf_token", "evicted_session_ids", b"evicted_session_ids", "limit", b"limit", "session", b"session", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1501,17 +1818,18 @@ class ValidateSessionRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     PASSIVE_FIELD_NUMBER: _builtins.int
-    MIN_REVISION_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     WITH_CSRF_TOKEN_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application that asks. A session of another application is VERDICT_UNKNOWN."""
     token: _builtins.str
     """Secret. What the client presented, unchanged; it is treated as untrusted input."""
     passive: _builtins.bool
     """Does not count as activity: for polling and for looks behind the scenes."""
-    min_revision: _builtins.int
-    """Answer only from a state at least this new; 0: any. OUT_OF_RANGE where the log has not come that far."""
+    at_least: _builtins.str
+    """Answer only from a state at least this new: a consistency token; empty: any."""
     with_csrf_token: _builtins.bool
     """Answer with the session's CSRF token too, to put into a page."""
     @_builtins.property
@@ -1522,6 +1840,10 @@ class ValidateSessionRequest(_message.Message):
     def requirements(self) -> Global___Requirements:
         """What this request needs beyond a good token."""
 
+    @_builtins.property
+    def data(self) -> Global___DataRequest:
+        """Answer with session data too, so that one web request is one question. Unset: no data."""
+
     def __init__(
         self,
         *,
@@ -1529,13 +1851,14 @@ class ValidateSessionRequest(_message.Message):
         token: _builtins.str = ...,
         client: Global___ClientContext | None = ...,
         passive: _builtins.bool = ...,
-        min_revision: _builtins.int = ...,
+        at_least: _builtins.str = ...,
         requirements: Global___Requirements | None = ...,
         with_csrf_token: _builtins.bool = ...,
+        data: Global___DataRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "requirements", b"requirements"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "min_revision", b"min_revision", "passive", b"passive", "requirements", b"requirements", "token", b"token", "with_csrf_token", b"with_csrf_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "at_least", b"at_least", "client", b"client", "data", b"data", "passive", b"passive", "requirements", b"requirements", "token", b"token", "with_csrf_token", b"with_csrf_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1557,6 +1880,9 @@ class ValidateSessionResponse(_message.Message):
     UNMET_FIELD_NUMBER: _builtins.int
     CSRF_TOKEN_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CACHEABLE_UNTIL_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the token is worth."""
     next_step: Global___NextStep.ValueType
@@ -1567,6 +1893,8 @@ class ValidateSessionResponse(_message.Message):
     """
     csrf_token: _builtins.str
     """Secret. The session's CSRF token, where it was asked for."""
+    consistency_token: _builtins.str
+    """The state that the answer is true at; set with `cacheable_until`."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session."""
@@ -1585,6 +1913,19 @@ class ValidateSessionResponse(_message.Message):
         the deletion. Else unset.
         """
 
+    @_builtins.property
+    def data(self) -> Global___SessionData:
+        """The session data, if it was asked for, the verdict is VALID and the data is newer than `newer_than`. Unset otherwise; then
+        `session.data_version` says whether the caller's copy is current.
+        """
+
+    @_builtins.property
+    def cacheable_until(self) -> _timestamp_pb2.Timestamp:
+        """VALID with NEXT_STEP_PROCEED: until when the same question about the same client may be answered with this answer, by a
+        cache that follows the authority and has heard of no change since `consistency_token`. Nobody else may reuse an answer.
+        Unset: the answer must not be reused.
+        """
+
     def __init__(
         self,
         *,
@@ -1596,10 +1937,13 @@ class ValidateSessionResponse(_message.Message):
         unmet: _abc.Iterable[Global___UnmetRequirement] | None = ...,
         csrf_token: _builtins.str = ...,
         cookies: Global___CookieDirectives | None = ...,
+        data: Global___SessionData | None = ...,
+        cacheable_until: _timestamp_pb2.Timestamp | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until", "cookies", b"cookies", "data", b"data", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "next_step", b"next_step", "renewed_token", b"renewed_token", "session", b"session", "signals", b"signals", "unmet", b"unmet", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until", "consistency_token", b"consistency_token", "cookies", b"cookies", "csrf_token", b"csrf_token", "data", b"data", "next_step", b"next_step", "renewed_token", b"renewed_token", "session", b"session", "signals", b"signals", "unmet", b"unmet", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1715,6 +2059,26 @@ class AuthenticateSessionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     APPLICATION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
@@ -1726,6 +2090,9 @@ class AuthenticateSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     EVICT_SESSION_IDS_FIELD_NUMBER: _builtins.int
+    OR_CREATE_FIELD_NUMBER: _builtins.int
+    LIFETIMES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
@@ -1744,6 +2111,11 @@ class AuthenticateSessionRequest(_message.Message):
     """Makes the call safe to repeat."""
     ticket: _builtins.str
     """Secret. From the `limit` of a refused call; the other fields must be unchanged."""
+    or_create: _builtins.bool
+    """A login always works. If the token is missing (empty) or dead (any verdict but VALID and INSUFFICIENT), open a fresh
+    session for the subject. If it belongs to another subject's session, end that session and open a fresh one. A fresh session
+    has no data. LOCKED is still denied. Must not be set together with `elevate`.
+    """
     @_builtins.property
     def authentication(self) -> Global___Authentication:
         """How."""
@@ -1755,6 +2127,14 @@ class AuthenticateSessionRequest(_message.Message):
     @_builtins.property
     def evict_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With `ticket`: the sessions that the subject chose to end."""
+
+    @_builtins.property
+    def lifetimes(self) -> Global___Lifetimes:
+        """Timeouts of this session from now on, shorter than the policy's; unset: the session's own timeouts stay as they are."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels to set: added to those that the session has. See CreateSessionRequest."""
 
     def __init__(
         self,
@@ -1770,10 +2150,13 @@ class AuthenticateSessionRequest(_message.Message):
         request_id: _builtins.str = ...,
         ticket: _builtins.str = ...,
         evict_session_ids: _abc.Iterable[_builtins.str] | None = ...,
+        or_create: _builtins.bool = ...,
+        lifetimes: Global___Lifetimes | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client", "lifetimes", b"lifetimes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "elevate", b"elevate", "evict_session_ids", b"evict_session_ids", "persistent", b"persistent", "reason", b"reason", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "elevate", b"elevate", "evict_session_ids", b"evict_session_ids", "labels", b"labels", "lifetimes", b"lifetimes", "or_create", b"or_create", "persistent", b"persistent", "reason", b"reason", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1788,19 +2171,27 @@ class AuthenticateSessionResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     CSRF_TOKEN_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
     EVICTED_SESSION_IDS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    PRESENTED_VERDICT_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
-    """What the presented token was worth."""
+    """What the presented token was worth; VALID as well if `created` is set."""
     token: _builtins.str
     """Secret. The token that replaces the presented one."""
-    revision: _builtins.int
-    """Position of the change in the log."""
+    consistency_token: _builtins.str
+    """The state after the change."""
     csrf_token: _builtins.str
     """Secret. The session's CSRF token, the same until the next roll."""
+    created: _builtins.bool
+    """With `or_create`: a fresh session was opened."""
+    presented_verdict: Global___Verdict.ValueType
+    """With `created`: what the presented token was worth. MALFORMED if there was none; VALID or INSUFFICIENT if it belonged to
+    another subject's session, which has been ended.
+    """
     @_builtins.property
     def session(self) -> Global___Session:
         """The session as it is now."""
@@ -1825,15 +2216,17 @@ class AuthenticateSessionResponse(_message.Message):
         verdict: Global___Verdict.ValueType = ...,
         session: Global___Session | None = ...,
         token: _builtins.str = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
         csrf_token: _builtins.str = ...,
         cookies: Global___CookieDirectives | None = ...,
         evicted_session_ids: _abc.Iterable[_builtins.str] | None = ...,
         limit: Global___ConcurrencyLimit | None = ...,
+        created: _builtins.bool = ...,
+        presented_verdict: Global___Verdict.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "limit", b"limit", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "evicted_session_ids", b"evicted_session_ids", "limit", b"limit", "revision", b"revision", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "cookies", b"cookies", "created", b"created", "csrf_token", b"csrf_token", "evicted_session_ids", b"evicted_session_ids", "limit", b"limit", "presented_verdict", b"presented_verdict", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1888,15 +2281,15 @@ class RollSessionResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     CSRF_TOKEN_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the presented token was worth."""
     token: _builtins.str
     """Secret. The token that replaces the presented one."""
-    revision: _builtins.int
-    """Position of the change in the log."""
+    consistency_token: _builtins.str
+    """The state after the change."""
     csrf_token: _builtins.str
     """Secret. The session's CSRF token, the same until the next roll."""
     @_builtins.property
@@ -1913,13 +2306,13 @@ class RollSessionResponse(_message.Message):
         verdict: Global___Verdict.ValueType = ...,
         session: Global___Session | None = ...,
         token: _builtins.str = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
         csrf_token: _builtins.str = ...,
         cookies: Global___CookieDirectives | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "csrf_token", b"csrf_token", "revision", b"revision", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "cookies", b"cookies", "csrf_token", b"csrf_token", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1935,6 +2328,7 @@ class RefreshSessionRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LIFETIMES_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
@@ -1945,6 +2339,10 @@ class RefreshSessionRequest(_message.Message):
     def client(self) -> Global___ClientContext:
         """What the caller sees of the client."""
 
+    @_builtins.property
+    def lifetimes(self) -> Global___Lifetimes:
+        """Timeouts of this session from now on, shorter than the policy's; unset: the session's own timeouts stay as they are."""
+
     def __init__(
         self,
         *,
@@ -1952,10 +2350,11 @@ class RefreshSessionRequest(_message.Message):
         token: _builtins.str = ...,
         client: Global___ClientContext | None = ...,
         request_id: _builtins.str = ...,
+        lifetimes: Global___Lifetimes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "lifetimes", b"lifetimes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "lifetimes", b"lifetimes", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1969,11 +2368,11 @@ class RefreshSessionResponse(_message.Message):
 
     VERDICT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What the presented token was worth."""
-    revision: _builtins.int
-    """Position of the change in the log."""
+    consistency_token: _builtins.str
+    """The state after the change."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session as it is now."""
@@ -1983,11 +2382,11 @@ class RefreshSessionResponse(_message.Message):
         *,
         verdict: Global___Verdict.ValueType = ...,
         session: Global___Session | None = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session", b"session", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "session", b"session", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2005,6 +2404,7 @@ class RevokeSessionRequest(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OPEN_ANONYMOUS_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     reason: _builtins.str
@@ -2013,6 +2413,10 @@ class RevokeSessionRequest(_message.Message):
     """Makes the call safe to repeat."""
     open_anonymous: _builtins.bool
     """Open a fresh anonymous session in its place: `anonymous_session` and `token`."""
+    subject: _builtins.str
+    """The session must belong to this subject; if it does not, NOT_FOUND, as if it did not exist. Set it when users end sessions
+    by id, so that nobody ends anybody else's. Set and empty: must be anonymous. Unset: anybody's.
+    """
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """Which session."""
@@ -2030,12 +2434,15 @@ class RevokeSessionRequest(_message.Message):
         client: Global___ClientContext | None = ...,
         request_id: _builtins.str = ...,
         open_anonymous: _builtins.bool = ...,
+        subject: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "client", b"client", "session", b"session", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "client", b"client", "open_anonymous", b"open_anonymous", "reason", b"reason", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "application", b"application", "client", b"client", "open_anonymous", b"open_anonymous", "reason", b"reason", "request_id", b"request_id", "session", b"session", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__subject: _TypeAlias = _typing.Literal["subject"]  # noqa: Y015
+    _WhichOneofArgType__subject: _TypeAlias = _typing.Literal["_subject", b"_subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__subject) -> _WhichOneofReturnType__subject | None: ...
 
 Global___RevokeSessionRequest: _TypeAlias = RevokeSessionRequest  # noqa: Y015
 
@@ -2048,7 +2455,7 @@ class RevokeSessionResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
     ANONYMOUS_SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
@@ -2057,8 +2464,8 @@ class RevokeSessionResponse(_message.Message):
     """By token: what it was worth before. VALID for a session named by its id that lived."""
     revoked: _builtins.bool
     """Whether this call ended it."""
-    revision: _builtins.int
-    """Position of the change in the log; of the log's head where nothing changed."""
+    consistency_token: _builtins.str
+    """The state after the change; the current state if nothing changed."""
     token: _builtins.str
     """Secret. Its token."""
     csrf_token: _builtins.str
@@ -2083,7 +2490,7 @@ class RevokeSessionResponse(_message.Message):
         verdict: Global___Verdict.ValueType = ...,
         revoked: _builtins.bool = ...,
         session: Global___Session | None = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
         cookies: Global___CookieDirectives | None = ...,
         anonymous_session: Global___Session | None = ...,
         token: _builtins.str = ...,
@@ -2091,7 +2498,7 @@ class RevokeSessionResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anonymous_session", b"anonymous_session", "cookies", b"cookies", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_session", b"anonymous_session", "cookies", b"cookies", "csrf_token", b"csrf_token", "revision", b"revision", "revoked", b"revoked", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_session", b"anonymous_session", "consistency_token", b"consistency_token", "cookies", b"cookies", "csrf_token", b"csrf_token", "revoked", b"revoked", "session", b"session", "token", b"token", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2103,11 +2510,32 @@ class SessionFilter(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUBJECT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     IP_NETWORK_FIELD_NUMBER: _builtins.int
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_UNTIL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """Exactly this subject; set and empty: anonymous sessions only."""
     state: Global___SessionState.ValueType
@@ -2122,6 +2550,10 @@ class SessionFilter(_message.Message):
     def created_until(self) -> _timestamp_pb2.Timestamp:
         """Opened before."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With all of these labels; at most 8."""
+
     def __init__(
         self,
         *,
@@ -2130,10 +2562,11 @@ class SessionFilter(_message.Message):
         ip_network: _builtins.str = ...,
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_until: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "created_from", b"created_from", "created_until", b"created_until", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "created_from", b"created_from", "created_until", b"created_until", "ip_network", b"ip_network", "state", b"state", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "created_from", b"created_from", "created_until", b"created_until", "ip_network", b"ip_network", "labels", b"labels", "state", b"state", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__subject: _TypeAlias = _typing.Literal["subject"]  # noqa: Y015
     _WhichOneofArgType__subject: _TypeAlias = _typing.Literal["_subject", b"_subject"]  # noqa: Y015
@@ -2192,20 +2625,20 @@ class RevokeSessionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVOKED_COUNT_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     revoked_count: _builtins.int
     """How many sessions this call ended."""
-    revision: _builtins.int
-    """Position of the last change in the log; of the log's head where nothing changed."""
+    consistency_token: _builtins.str
+    """The state after the last change; the current state if nothing changed."""
     def __init__(
         self,
         *,
         revoked_count: _builtins.int = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "revoked_count", b"revoked_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "revoked_count", b"revoked_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2219,8 +2652,11 @@ class GetSessionRequest(_message.Message):
 
     APPLICATION_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
+    at_least: _builtins.str
+    """Answer only from a state at least this new: a consistency token; empty: any."""
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """Which session."""
@@ -2230,10 +2666,11 @@ class GetSessionRequest(_message.Message):
         *,
         application: _builtins.str = ...,
         session: Global___SessionReference | None = ...,
+        at_least: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "at_least", b"at_least", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2277,12 +2714,15 @@ class ListSessionsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     page_size: _builtins.int
     """At most this many, 1 to 1,000; 0: 100. A page may hold fewer; only an empty `next_page_token` means the end."""
     page_token: _builtins.str
     """From the answer before; the other fields must be unchanged. Not a secret."""
+    at_least: _builtins.str
+    """Answer only from a state at least this new: a consistency token; empty: any. May differ from page to page."""
     @_builtins.property
     def filter(self) -> Global___SessionFilter:
         """Which sessions."""
@@ -2294,10 +2734,11 @@ class ListSessionsRequest(_message.Message):
         filter: Global___SessionFilter | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        at_least: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "at_least", b"at_least", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2340,8 +2781,11 @@ class GetSessionDataRequest(_message.Message):
     APPLICATION_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
+    at_least: _builtins.str
+    """Answer only from a state at least this new: a consistency token; empty: any."""
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """Which session."""
@@ -2356,10 +2800,11 @@ class GetSessionDataRequest(_message.Message):
         application: _builtins.str = ...,
         session: Global___SessionReference | None = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
+        at_least: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "keys", b"keys", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "at_least", b"at_least", "keys", b"keys", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2449,6 +2894,7 @@ class UpdateSessionDataRequest(_message.Message):
     DELETE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     expected_version: _builtins.int
@@ -2467,6 +2913,10 @@ class UpdateSessionDataRequest(_message.Message):
     def delete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys to delete; deleting a key that is not there is no error. Must not share a key with `set`."""
 
+    @_builtins.property
+    def data(self) -> Global___DataRequest:
+        """Answer with the data after the change too: write some keys and read the merged result in one call. Unset: no data."""
+
     def __init__(
         self,
         *,
@@ -2476,10 +2926,11 @@ class UpdateSessionDataRequest(_message.Message):
         delete: _abc.Iterable[_builtins.str] | None = ...,
         expected_version: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
+        data: Global___DataRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "data", b"data", "expected_version", b"expected_version", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "application", b"application", "delete", b"delete", "expected_version", b"expected_version", "request_id", b"request_id", "session", b"session", "set", b"set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "application", b"application", "data", b"data", "delete", b"delete", "expected_version", b"expected_version", "request_id", b"request_id", "session", b"session", "set", b"set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -2495,23 +2946,29 @@ class UpdateSessionDataResponse(_message.Message):
 
     VERDICT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """By token: what it is worth. By id: VALID, REVOKED or EXPIRED_*, as the session is."""
     version: _builtins.int
     """The version after the change."""
-    revision: _builtins.int
-    """Position of the change in the log."""
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def data(self) -> Global___SessionData:
+        """The data after the change, if it was asked for."""
+
     def __init__(
         self,
         *,
         verdict: Global___Verdict.ValueType = ...,
         version: _builtins.int = ...,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
+        data: Global___SessionData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "data", b"data", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2611,6 +3068,7 @@ class ListActivityRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     subject: _builtins.str
@@ -2619,6 +3077,8 @@ class ListActivityRequest(_message.Message):
     """At most this many, 1 to 1,000; 0: 100."""
     page_token: _builtins.str
     """From the answer before; the other fields must be unchanged. Not a secret."""
+    at_least: _builtins.str
+    """Answer only from a state at least this new: a consistency token; empty: any. May differ from page to page."""
     def __init__(
         self,
         *,
@@ -2626,10 +3086,11 @@ class ListActivityRequest(_message.Message):
         subject: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        at_least: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "at_least", b"at_least", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2711,11 +3172,11 @@ class ReportSignalResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     REACTION_FIELD_NUMBER: _builtins.int
-    revision: _builtins.int
-    """Position of the event in the log."""
+    consistency_token: _builtins.str
+    """The state after the change."""
     verdict: Global___Verdict.ValueType
     """By token: what it was worth before. By id: VALID, REVOKED or EXPIRED_*, as the session was."""
     reaction: Global___Reaction.ValueType
@@ -2723,13 +3184,13 @@ class ReportSignalResponse(_message.Message):
     def __init__(
         self,
         *,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
         verdict: Global___Verdict.ValueType = ...,
         reaction: Global___Reaction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaction", b"reaction", "revision", b"revision", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "reaction", b"reaction", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2871,17 +3332,17 @@ class ClearSourceLockResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REVISION_FIELD_NUMBER: _builtins.int
-    revision: _builtins.int
-    """Position of the event in the log."""
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """The state after the change."""
     def __init__(
         self,
         *,
-        revision: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2893,9 +3354,30 @@ class EventFilter(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     APPLICATIONS_FIELD_NUMBER: _builtins.int
     SUBJECTS_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of one of these applications; at most 100."""
@@ -2908,16 +3390,21 @@ class EventFilter(_message.Message):
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___EventType.ValueType]:
         """Of one of these types."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of sessions that have all of these labels; at most 8."""
+
     def __init__(
         self,
         *,
         applications: _abc.Iterable[_builtins.str] | None = ...,
         subjects: _abc.Iterable[_builtins.str] | None = ...,
         types: _abc.Iterable[Global___EventType.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "subjects", b"subjects", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "labels", b"labels", "subjects", b"subjects", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3023,37 +3510,171 @@ Global___SubscribeResponse: _TypeAlias = SubscribeResponse  # noqa: Y015
 
 @_typing.final
 class FollowRequest(_message.Message):
-    """See Follow. The first message must set `cursor` or leave it empty for NOW; later ones acknowledge."""
+    """See Follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___FollowStart:
+        """Begins the stream."""
+
+    @_builtins.property
+    def applied(self) -> Global___Acknowledgement:
+        """Says how far the cache has come."""
+
+    @_builtins.property
+    def renewal(self) -> Global___LeaseRenewal:
+        """Asks for a lease. The authority answers each with one grant, after every event up to its current revision."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___FollowStart | None = ...,
+        applied: Global___Acknowledgement | None = ...,
+        renewal: Global___LeaseRenewal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "item", b"item", "renewal", b"renewal", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "item", b"item", "renewal", b"renewal", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["start", "applied", "renewal"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___FollowRequest: _TypeAlias = FollowRequest  # noqa: Y015
+
+@_typing.final
+class FollowStart(_message.Message):
+    """Begins a Follow stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
     FOLLOWER_FIELD_NUMBER: _builtins.int
-    APPLIED_REVISION_FIELD_NUMBER: _builtins.int
-    RENEW_LEASE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to begin, on the first message."""
+    """Directly after this cursor; empty: NOW."""
     follower: _builtins.str
-    """What this cache calls itself, on the first message; shown to operators."""
-    applied_revision: _builtins.int
-    """All up to this revision has been applied."""
-    renew_lease: _builtins.bool
-    """Asks for the lease to be renewed."""
+    """What this cache calls itself; shown to operators, at most 256 characters."""
     def __init__(
         self,
         *,
         cursor: _builtins.str = ...,
         follower: _builtins.str = ...,
-        applied_revision: _builtins.int = ...,
-        renew_lease: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cursor", b"cursor", "follower", b"follower", "renew_lease", b"renew_lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "follower", b"follower"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FollowRequest: _TypeAlias = FollowRequest  # noqa: Y015
+Global___FollowStart: _TypeAlias = FollowStart  # noqa: Y015
+
+@_typing.final
+class Acknowledgement(_message.Message):
+    """Says that a cache has applied everything up to a position. The cache must not send it earlier: an awaited revocation returns
+    once every cache has acknowledged it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """The cursor of the last message that was applied."""
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
+
+@_typing.final
+class LeaseRenewal(_message.Message):
+    """Asks for a lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.int
+    """Chosen by the cache, another one for each renewal; comes back with the grant. The cache must note its own monotonic time
+    before it sends the renewal: the lease counts from there.
+    """
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseRenewal: _TypeAlias = LeaseRenewal  # noqa: Y015
+
+@_typing.final
+class LeaseGrant(_message.Message):
+    """Grants a lease, in answer to one renewal. A cache must ignore a grant whose nonce it did not send."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.int
+    """The renewal's nonce."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long the lease holds, counted from the cache's monotonic time just before it sent the renewal. The cache must stop
+        answering earlier than that by an allowance for the drift of its clock.
+        """
+
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseGrant: _TypeAlias = LeaseGrant  # noqa: Y015
+
+@_typing.final
+class FollowStarted(_message.Message):
+    """What a cache must know before it answers anything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    POLICIES_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    incarnation: _builtins.str
+    """The incarnation of the log. Entries from another incarnation must be dropped."""
+    policies_fingerprint: _builtins.str
+    """The fingerprint of the policies in force. Entries from under other policies must be dropped."""
+    def __init__(
+        self,
+        *,
+        incarnation: _builtins.str = ...,
+        policies_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "policies_fingerprint", b"policies_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowStarted: _TypeAlias = FollowStarted  # noqa: Y015
 
 @_typing.final
 class FollowResponse(_message.Message):
@@ -3064,9 +3685,10 @@ class FollowResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
-    LEASE_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Resumes exactly after this step."""
+    """Resumes exactly after this step. Not a secret."""
     @_builtins.property
     def event(self) -> Global___Event:
         """An event."""
@@ -3076,8 +3698,12 @@ class FollowResponse(_message.Message):
         """Progress without one."""
 
     @_builtins.property
-    def lease(self) -> _duration_pb2.Duration:
-        """How long, from receipt by the cache's monotonic clock, the cache may answer; unset: no change."""
+    def started(self) -> Global___FollowStarted:
+        """The first message of a stream; again whenever the policies change."""
+
+    @_builtins.property
+    def grant(self) -> Global___LeaseGrant:
+        """A lease."""
 
     def __init__(
         self,
@@ -3085,13 +3711,14 @@ class FollowResponse(_message.Message):
         cursor: _builtins.str = ...,
         event: Global___Event | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
-        lease: _duration_pb2.Duration | None = ...,
+        started: Global___FollowStarted | None = ...,
+        grant: Global___LeaseGrant | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "item", b"item", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "grant", b"grant", "item", b"item", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "cursor", b"cursor", "event", b"event", "item", b"item", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "cursor", b"cursor", "event", b"event", "grant", b"grant", "item", b"item", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "checkpoint", "started", "grant"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -3125,6 +3752,9 @@ class GetAuthorityResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     HORIZON_FIELD_NUMBER: _builtins.int
     APPLICATIONS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    POLICIES_FINGERPRINT_FIELD_NUMBER: _builtins.int
     authority_id: _builtins.str
     """The identity that cursors are bound to: a UUID, made with the database."""
     version: _builtins.str
@@ -3133,6 +3763,12 @@ class GetAuthorityResponse(_message.Message):
     """The newest revision of the log."""
     horizon: _builtins.int
     """The horizon: the oldest revision that can still be resumed from."""
+    consistency_token: _builtins.str
+    """The state that the answer is true at."""
+    incarnation: _builtins.str
+    """The current incarnation: one run of the log between two starts. Cursors and consistency tokens carry the one they come from."""
+    policies_fingerprint: _builtins.str
+    """Changes whenever any policy does; the same on every replica with the same policies."""
     @_builtins.property
     def applications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Application]:
         """The applications and their effective policies, by name."""
@@ -3145,10 +3781,13 @@ class GetAuthorityResponse(_message.Message):
         revision: _builtins.int = ...,
         horizon: _builtins.int = ...,
         applications: _abc.Iterable[Global___Application] | None = ...,
+        consistency_token: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
+        policies_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "authority_id", b"authority_id", "horizon", b"horizon", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "authority_id", b"authority_id", "consistency_token", b"consistency_token", "horizon", b"horizon", "incarnation", b"incarnation", "policies_fingerprint", b"policies_fingerprint", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -182,7 +182,11 @@ class SessionAuthorityServicer:
         """Binds a subject to an anonymous session (login), or authenticates the same subject again. Always rolls: the
         old token dies at once, the session data goes along, idle and absolute lifetime start again.
         The caller must have authenticated the subject, and must replace the client's token by the answer's.
-        FAILED_PRECONDITION where the session belongs to another subject: log out first.
+        FAILED_PRECONDITION if the session belongs to another subject: log out first, or set `or_create`.
+        With `or_create` a login always works: see the field.
+        A repeated login gives the first answer again, also without a `request_id`: the same token, subject and authentication,
+        within the policy's `lost_answer_tolerance` (or `roll_tolerance`, whichever is longer), while the session that the first
+        answer gave is still at that token. So two clicks on "log in", or a login whose answer was lost, end with one session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,8 +22,12 @@ Conventions that hold everywhere:
     What was never issued is told as that, whatever the id. The caller must treat the id of a call that gives a token as a
     secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
-  - Every change answers with the `revision` its last event has in the log. A caller that hands that revision
-    to a later call as `min_revision` always sees its own change.
+  - Every change answers with a `consistency_token`: opaque text that names the state after the change. A caller that passes
+    it to a later call as `at_least` always sees its own change: the authority answers only from a state at least that new.
+    It waits for a change that exists and that this server has not applied yet (UNAVAILABLE if that takes too long).
+    INVALID_ARGUMENT: the token is damaged or belongs to another authority. OUT_OF_RANGE: the token is ahead of the log,
+    or comes from a part of the log that no longer exists. A consistency token is not a secret.
+  - No text may contain U+0000: INVALID_ARGUMENT with the field named.
 """
 
 from collections import abc as _abc
@@ -74,7 +78,11 @@ class SessionAuthorityStub:
     """Binds a subject to an anonymous session (login), or authenticates the same subject again. Always rolls: the
     old token dies at once, the session data goes along, idle and absolute lifetime start again.
     The caller must have authenticated the subject, and must replace the client's token by the answer's.
-    FAILED_PRECONDITION where the session belongs to another subject: log out first.
+    FAILED_PRECONDITION if the session belongs to another subject: log out first, or set `or_create`.
+    With `or_create` a login always works: see the field.
+    A repeated login gives the first answer again, also without a `request_id`: the same token, subject and authentication,
+    within the policy's `lost_answer_tolerance` (or `roll_tolerance`, whichever is longer), while the session that the first
+    answer gave is still at that token. So two clicks on "log in", or a login whose answer was lost, end with one session.
     """
     RollSession: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RollSessionRequest, _session_authority_pb2.RollSessionResponse]
     """Replaces the token at a privilege change that is no login (password, role or permission change). No overlap.
@@ -160,7 +168,11 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """Binds a subject to an anonymous session (login), or authenticates the same subject again. Always rolls: the
     old token dies at once, the session data goes along, idle and absolute lifetime start again.
     The caller must have authenticated the subject, and must replace the client's token by the answer's.
-    FAILED_PRECONDITION where the session belongs to another subject: log out first.
+    FAILED_PRECONDITION if the session belongs to another subject: log out first, or set `or_create`.
+    With `or_create` a login always works: see the field.
+    A repeated login gives the first answer again, also without a `request_id`: the same token, subject and authentication,
+    within the policy's `lost_answer_tolerance` (or `roll_tolerance`, whichever is longer), while the session that the first
+    answer gave is still at that token. So two clicks on "log in", or a login whose answer was lost, end with one session.
     """
     RollSession: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RollSessionRequest, _session_authority_pb2.RollSessionResponse]  # type: ignore[assignment]
     """Replaces the token at a privilege change that is no login (password, role or permission change). No overlap.
@@ -273,7 +285,11 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         """Binds a subject to an anonymous session (login), or authenticates the same subject again. Always rolls: the
         old token dies at once, the session data goes along, idle and absolute lifetime start again.
         The caller must have authenticated the subject, and must replace the client's token by the answer's.
-        FAILED_PRECONDITION where the session belongs to another subject: log out first.
+        FAILED_PRECONDITION if the session belongs to another subject: log out first, or set `or_create`.
+        With `or_create` a login always works: see the field.
+        A repeated login gives the first answer again, also without a `request_id`: the same token, subject and authentication,
+        within the policy's `lost_answer_tolerance` (or `roll_tolerance`, whichever is longer), while the session that the first
+        answer gave is still at that token. So two clicks on "log in", or a login whose answer was lost, end with one session.
         """
 
     @_abc_1.abstractmethod
