@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.authority.results import Answer, Limit
+from sessiond.domain.device import Device, DeviceType
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.guessing import SourceLock
 from sessiond.domain.judge import Verdict
@@ -28,6 +29,7 @@ __all__ = [
     "REACTION",
     "VERDICT",
     "event_message",
+    "fill_device",
     "fill_event",
     "fill_limit",
     "fill_session",
@@ -48,6 +50,7 @@ VERDICT: Mapping[Verdict, pb.Verdict.ValueType] = MappingProxyType(
 REACTION: Mapping[Reaction, pb.Reaction.ValueType] = MappingProxyType(
     {reaction: pb.Reaction.Value(f"REACTION_{reaction.name}") for reaction in Reaction}
 )
+_DEVICE_TYPE = {kind: pb.DeviceType.Value(f"DEVICE_TYPE_{kind.name}") for kind in DeviceType}
 _STATE = {state: pb.SessionState.Value(f"SESSION_STATE_{state.name}") for state in SessionState}
 _CAUSE_KIND = {kind: pb.CauseKind.Value(f"CAUSE_KIND_{kind.name}") for kind in CauseKind}
 _EVENT_TYPE = {kind: pb.EventType.Value(f"EVENT_TYPE_{kind.name}") for kind in EventType}
@@ -116,6 +119,12 @@ def _fill_client(message: pb.ClientContext, context: ClientContext) -> None:
     message.user_agent = context.user_agent
     message.certificate_thumbprint = context.certificate_thumbprint
     message.device_id = context.device_id
+
+
+def fill_device(message: pb.Device, device: Device) -> None:
+    """What a user agent says of the client, in words."""
+    message.description = device.description
+    message.type = _DEVICE_TYPE[device.type]
 
 
 def _fill_cause(message: pb.Cause, cause: Cause) -> None:

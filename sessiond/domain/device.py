@@ -1,0 +1,35 @@
+"""What a user agent says of the client that sent it, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["UNKNOWN_DEVICE", "Device", "DeviceType"]
+
+
+class DeviceType(StrEnum):
+    """The kind of device; BOT is a program without a person in front of it."""
+
+    UNSPECIFIED = "unspecified"
+    DESKTOP = "desktop"
+    PHONE = "phone"
+    TABLET = "tablet"
+    TV = "tv"
+    BOT = "bot"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A client in words, for a page that lists a user's devices. Never proof of anything: clients send what they like.
+
+    description  one line of plain text such as `Firefox 140 on Linux`; empty if there is no user agent
+    type         the kind of device
+    """
+
+    description: str = ""
+    type: DeviceType = DeviceType.UNSPECIFIED
+
+
+UNKNOWN_DEVICE = Device()
+"""The device of a client without a user agent."""

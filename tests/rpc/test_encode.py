@@ -1,0 +1,30 @@
+"""Domain values to messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessiond.domain.device import UNKNOWN_DEVICE, Device, DeviceType
+from sessiond.rpc.encode import fill_device
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+
+@pytest.mark.parametrize("kind", list(DeviceType))
+def test_a_device(kind: DeviceType) -> None:
+    """A device has its description and the contract's kind of the same name."""
+    message = pb.Device()
+    fill_device(message, Device("Firefox 140 on Linux", kind))
+    assert message.description == "Firefox 140 on Linux"
+    assert pb.DeviceType.Name(message.type) == f"DEVICE_TYPE_{kind.name}"
+
+
+def test_every_kind_of_device_is_there() -> None:
+    """The contract and the domain know the same kinds of device."""
+    assert {f"DEVICE_TYPE_{kind.name}" for kind in DeviceType} == set(pb.DeviceType.keys())
+
+
+def test_no_device() -> None:
+    """What is known of no user agent is an empty message."""
+    message = pb.Device()
+    fill_device(message, UNKNOWN_DEVICE)
+    assert message == pb.Device()
