@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -55,7 +56,13 @@ _MAX_FILTER_VALUES = 100
 _MAX_UPDATES = 1000
 _MAX_EVICTED = 1000
 _MAX_PURPOSE = 64
+_MAX_SHOWN = 64
 _LONGEST_SECONDS = 10 * 365 * 86_400
+# An address with a port, or in brackets, as proxies and `Forwarded` (RFC 7239) write it.
+_IPV4_AND_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
+_IPV6_IN_BRACKETS = re.compile(r"\[([^\[\]]*:[^\[\]]*)\](?::[0-9]{1,5})?")
+# Longer than a session id or an address, shorter than every kind of token and ticket.
+_MAYBE_SECRET = re.compile(r"[A-Za-z0-9_-]{40}")
 
 _STATE_BACK = {pb.SessionState.Value(f"SESSION_STATE_{state.name}"): state for state in SessionState} | {
     pb.SESSION_STATE_UNSPECIFIED: SessionState.ACTIVE
@@ -67,6 +74,17 @@ def _text(field: str, value: str, most: int = _MAX_TEXT) -> str:
     if len(value) > most:
         raise InvalidField(field, f"has {len(value)} characters, at most {most} are allowed")
     return value
+
+
+def _shown(value: str) -> str:
+    """A value as a refusal may show it: quoted, in ASCII, cut to 64 characters.
+
+    What may be a token in the wrong field is not shown: callers log refusals.
+    """
+    if _MAYBE_SECRET.search(value[: 2 * _MAX_SHOWN]):
+        return f"a text of {len(value)} characters"
+    escaped = value[:_MAX_SHOWN].encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"' + ("..." if len(value) > _MAX_SHOWN else "")
 
 
 def application(name: str) -> str:
@@ -96,7 +114,8 @@ def session_id(value: str, field: str = "session_id") -> SessionId:
     try:
         return SessionId.parse(value)
     except ValueError:
-        raise InvalidField(field, "is not a session id (a UUID in its canonical lower-case form)") from None
+        remedy = f"{_shown(value)} is not a session id (a UUID in its canonical lower-case form)"
+        raise InvalidField(field, remedy) from None
 
 
 def named_session(reference: pb.SessionReference) -> Named:
@@ -111,10 +130,12 @@ def named_session(reference: pb.SessionReference) -> Named:
 
 
 def _address(value: str) -> str:
+    _text("client.ip_address", value, _MAX_ADDRESS)
+    bare = _IPV4_AND_PORT.fullmatch(value) or _IPV6_IN_BRACKETS.fullmatch(value)
     try:
-        parsed = ipaddress.ip_address(_text("client.ip_address", value, _MAX_ADDRESS))
+        parsed = ipaddress.ip_address(bare[1] if bare else value)
     except ValueError:
-        raise InvalidField("client.ip_address", "is not an IPv4 or IPv6 address") from None
+        raise InvalidField("client.ip_address", f"{_shown(value)} is not an IPv4 or IPv6 address") from None
     if parsed.version == 6 and (mapped := parsed.ipv4_mapped) is not None:
         return str(mapped)
     return str(parsed)
@@ -144,7 +165,7 @@ def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientC
 def _authentication(message: pb.Authentication) -> tuple[int, tuple[str, ...]]:
     """Level and methods."""
     if not 0 <= message.level <= _MAX_LEVEL:
-        raise InvalidField("authentication.level", f"must be 0 to {_MAX_LEVEL}")
+        raise InvalidField("authentication.level", f"is {message.level}, must be 0 to {_MAX_LEVEL}")
     methods = tuple(message.methods)
     if len(methods) > _MAX_METHODS:
         raise InvalidField("authentication.methods", f"has {len(methods)} entries, at most {_MAX_METHODS} are allowed")
@@ -192,7 +213,7 @@ def needed(request: pb.ValidateSessionRequest) -> Needed | None:
         return None
     message = request.requirements
     if not 0 <= message.min_level <= _MAX_LEVEL:
-        raise InvalidField("requirements.min_level", f"must be 0 to {_MAX_LEVEL}")
+        raise InvalidField("requirements.min_level", f"is {message.min_level}, must be 0 to {_MAX_LEVEL}")
     max_age, companion, csrf = None, None, None
     if message.HasField("max_authentication_age"):
         max_age = _millis("requirements.max_authentication_age", message.max_authentication_age)
@@ -207,7 +228,8 @@ def needed(request: pb.ValidateSessionRequest) -> Needed | None:
 def purpose(value: str, field: str = "purpose") -> str:
     """What a companion token is for: a word that may stand in a cookie's name."""
     if not 1 <= len(value) <= _MAX_PURPOSE or not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
-        raise InvalidField(field, f"must be 1 to {_MAX_PURPOSE} of letters, digits, '.', '_' and '-'")
+        remedy = f"is {_shown(value)}, must be 1 to {_MAX_PURPOSE} of ASCII letters, digits, '.', '_' and '-'"
+        raise InvalidField(field, remedy)
     return value
 
 
@@ -230,7 +252,8 @@ def source(value: str) -> str:
     try:
         return str(ipaddress.ip_network(_text("source", value)))
     except ValueError:
-        raise InvalidField("source", "must be a network as ListSourceLocks gives it") from None
+        remedy = f"{_shown(value)} is not a network as ListSourceLocks returns it"
+        raise InvalidField("source", remedy) from None
 
 
 def _millis(field: str, message: Duration) -> Millis:
@@ -274,14 +297,14 @@ def _data_key(field: str, key: str) -> str:
 def page_size(value: int) -> int:
     """How many at most."""
     if value < 0 or value > _MAX_PAGE:
-        raise InvalidField("page_size", f"must be 1 to {_MAX_PAGE}, or 0 for {_DEFAULT_PAGE}")
+        raise InvalidField("page_size", f"is {value}, must be 1 to {_MAX_PAGE}, or 0 for {_DEFAULT_PAGE}")
     return value or _DEFAULT_PAGE
 
 
 def session_query(name: str, message: pb.SessionFilter, now: Instant) -> SessionQuery:
     """Which sessions."""
     if message.state not in _STATE_BACK:
-        raise InvalidField("filter.state", f"{message.state} is no SessionState")
+        raise InvalidField("filter.state", f"{message.state} is not a SessionState")
     return SessionQuery(
         application=name,
         now=now,
@@ -301,7 +324,8 @@ def _network(value: str) -> tuple[str, str]:
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise InvalidField("filter.ip_network", "is neither an address nor a network in CIDR form") from None
+        remedy = f"{_shown(value)} is neither an address nor a network in CIDR form"
+        raise InvalidField("filter.ip_network", remedy) from None
     base = 0xFFFF << 32 if network.version == 4 else 0
     return f"{base + int(network[0]):032x}", f"{base + int(network[-1]):032x}"
 
@@ -320,7 +344,7 @@ def event_filter(message: pb.EventFilter) -> EventFilter:
             raise InvalidField(f"filter.{field}", f"at most {_MAX_FILTER_VALUES} values are allowed")
     for value in message.types:
         if value not in _EVENT_TYPE_BACK:
-            raise InvalidField("filter.types", f"{value} is no EventType")
+            raise InvalidField("filter.types", f"{value} is not an EventType")
     return EventFilter(
         frozenset(message.applications),
         frozenset(message.subjects),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,25 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sessiond.app import App
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing
-from sessiond.domain.values import Revision
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.values import Instant, Revision
+from sessiond.rpc import decode
 from sessiond.rpc.cursor import encode_cursor, encode_page
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.contracts import samples
 from tests.rpc.refusals import Refusal, first_of, refusal_of, revision_of, session_of
-from tests.support.clock import ManualClock
+from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 
 loose: Any = pb  # lets a message within a message be written as a dict
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = "x" * 257
+NOW = Instant(START)
 PAST = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 NO_TOKENS = {
     "empty": "",
@@ -587,10 +593,10 @@ async def test_a_source_that_is_not_locked(stub: AsyncStub, source: str) -> None
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("source", ["nowhere", "*", "\u00e9", "192.0.2.1/24", "192.0.2.0/33"])
 async def test_what_is_no_source(stub: AsyncStub, source: str) -> None:
-    """What is no network is named as the field at fault, and is not shown."""
+    """What is no network is named as the field at fault, and shown in plain ASCII."""
     refused = await refusal_of(stub.ClearSourceLock(loose.ClearSourceLockRequest(source=source)))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["source"])
-    assert source not in refused.message.removeprefix("source")
+    assert refused.message.startswith(f'source: "{source.encode("unicode_escape").decode()}" is not a network')
 
 
 async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: ManualClock) -> None:
@@ -607,6 +613,183 @@ async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: Manual
         assert [lock.source for lock in locks] == ["192.0.2.1/32"]
         assert (await stub.ClearSourceLock(unlock)).revision == await revision_of(stub)
         assert (await refusal_of(stub.ClearSourceLock(unlock))).code == grpc.StatusCode.NOT_FOUND
+
+
+# What a refusal shows
+
+
+SHOWN: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: decode.client(_client(ip_address="203.0.113.999")),
+        'client.ip_address: "203.0.113.999" is not an IPv4 or IPv6 address',
+    ),
+    (
+        lambda: decode.session_id("16FD2706-8BAF-433B-82EB-8C7FADA847DA", "except_session_id"),
+        'except_session_id: "16FD2706-8BAF-433B-82EB-8C7FADA847DA" is not a session id',
+    ),
+    (
+        lambda: decode.named_session(pb.SessionReference(session_id="me")),
+        'session.session_id: "me" is not a session id',
+    ),
+    (lambda: decode.source("192.0.2.1/24"), 'source: "192.0.2.1/24" is not a network as ListSourceLocks returns it'),
+    (lambda: decode.source(""), 'source: "" is not a network as ListSourceLocks returns it'),
+    (
+        lambda: decode.session_query("default", pb.SessionFilter(ip_network="10.0.0.0/33"), NOW),
+        'filter.ip_network: "10.0.0.0/33" is neither an address nor a network in CIDR form',
+    ),
+    (
+        lambda: decode.session_query("default", loose.SessionFilter(state=99), NOW),
+        "filter.state: 99 is not a SessionState",
+    ),
+    (lambda: decode.page_size(-1), "page_size: is -1, must be 1 to 1000, or 0 for 100"),
+    (lambda: decode.page_size(1001), "page_size: is 1001, must be 1 to 1000, or 0 for 100"),
+    (
+        lambda: decode.login(pb.CreateSessionRequest(subject="ada", authentication=pb.Authentication(level=4))),
+        "authentication.level: is 4, must be 0 to 3",
+    ),
+    (
+        lambda: decode.needed(loose.ValidateSessionRequest(requirements={"min_level": -1})),
+        "requirements.min_level: is -1, must be 0 to 3",
+    ),
+    (lambda: decode.purpose("two words"), 'purpose: is "two words", must be 1 to 64 of ASCII letters, digits'),
+    (lambda: decode.event_filter(loose.EventFilter(types=[99])), "filter.types: 99 is not an EventType"),
+]
+
+
+@pytest.mark.parametrize(("decoding", "message"), SHOWN, ids=[message.partition(":")[0] for _, message in SHOWN])
+def test_a_refusal_shows_what_was_wrong(decoding: Callable[[], Any], message: str) -> None:
+    """The message of a refusal names the field, shows the value, and says what would be right."""
+    with pytest.raises(InvalidField) as refused:
+        decoding()
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a\r\nb\0\x7f\x1b[0m", '"a\\r\\nb\\x00\\x7f\\x1b[0m"'),
+        ("\u202e\u2066x", '"\\u202e\\u2066x"'),
+        ("caf\u00e9 \U0001f600", '"caf\\xe9 \\U0001f600"'),
+        ('say "no" \\', '"say \\"no\\" \\\\"'),
+        (" " * 64, '"' + " " * 64 + '"'),
+        (" " * 65, '"' + " " * 64 + '"...'),
+        ("a b " * 10_000, '"' + "a b " * 16 + '"...'),
+        ("\U0001f600" * 65, '"' + "\\U0001f600" * 64 + '"...'),
+    ],
+    ids=["control characters", "bidirectional", "no ASCII", "quotes", "longest", "too long", "huge", "widest"],
+)
+def test_a_shown_value_is_printable_and_bounded(value: str, shown: str) -> None:
+    """A value is shown in quotes, in printable ASCII with all else escaped, and cut to 64 characters."""
+    with pytest.raises(InvalidField) as refused:
+        decode.purpose(value)
+    assert refused.value.remedy.startswith(f"is {shown}, must be ")
+    assert str(refused.value).isascii()
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("length", [40, 43, 70, 96, 1_000_000])
+@pytest.mark.parametrize("around", ["{}", " {} ", "Bearer {}", "__Host-id={}; Path=/", "{}\n"])
+def test_what_may_be_a_token_is_not_shown(length: int, around: str) -> None:
+    """A text as long and plain as a secret, in a field where it does not belong, is told by its length alone."""
+    secret = ("q7-_Z" * length)[:length]
+    value = around.format(secret)
+    for decoding in (
+        lambda: decode.session_id(value),
+        lambda: decode.purpose(value + " "),
+        lambda: decode.session_query("default", pb.SessionFilter(ip_network=value), NOW),
+    ):
+        with pytest.raises(InvalidField) as refused:
+            decoding()
+        assert secret[:20] not in str(refused.value)
+        assert "a text of " in str(refused.value)
+
+
+@pytest.mark.usefixtures("unchanged")
+async def test_a_token_in_the_place_of_an_id(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
+    """A caller that mistakes tokens for session ids is told so without the token in the message."""
+    for text in (opened.token, opened.csrf_token):
+        named = pb.SessionReference(session_id=text)
+        refused = await refusal_of(stub.GetSession(loose.GetSessionRequest(session=named)))
+        assert (refused.code, refused.fields) == (INVALID, ["session.session_id"])
+        assert f"a text of {len(text)} characters is not a session id" in refused.message
+        assert text[:20] not in refused.message
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9:54321", "203.0.113.9"),
+        ("203.0.113.9:0", "203.0.113.9"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:DB8:0:0::1]:65535", "2001:db8::1"),
+        ("2001:db8::1:443", "2001:db8::1:443"),  # without brackets all of it is the address
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("[::ffff:192.0.2.7]:8080", "192.0.2.7"),
+        ("[::ffff:c000:207]", "192.0.2.7"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("[fe80::1%eth0]:443", "fe80::1%eth0"),
+        ("[::1]", "::1"),
+    ],
+)
+def test_an_address_is_read_as_proxies_write_it(text: str, address: str) -> None:
+    """An address is read with or without brackets and port, and both have the same normal form."""
+    assert decode.client(pb.ClientContext(ip_address=text)).ip_address == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("203.0.113.9:", "203.0.113.9:x", "203.0.113.9:-1", "203.0.113.9:123456", "203.0.113.9:\u0661", ":80"),
+        *("203.0.113.9:80:80", "203.0.113.9 :80", "203.0.113.9:80\n", "[203.0.113.9]", "[203.0.113.9]:80"),
+        *("[2001:db8::1", "2001:db8::1]", "[2001:db8::1]443", "[2001:db8::1]:", "[2001:db8::1]:x", "[[::1]]", "[]:80"),
+        *("[]", "[:]", "unknown", "_hidden", "localhost:80", "203.0.113.9,198.51.100.1", "203.0.113.9/32", " ", "\0"),
+        *("[2001:db8::1%]:80", "1:1", "203.0.113:80"),
+    ],
+)
+def test_what_is_no_address(text: str) -> None:
+    """What is no address, with or without a port, is refused and shown."""
+    with pytest.raises(InvalidField) as refused:
+        decode.client(pb.ClientContext(ip_address=text))
+    shown = text.encode("unicode_escape").decode()
+    assert str(refused.value) == f'client.ip_address: "{shown}" is not an IPv4 or IPv6 address'
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_a_port_changes_no_address(address: IPv4Address | IPv6Address, port: int) -> None:
+    """Whatever the address, its port is not part of it."""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    plain = decode.client(pb.ClientContext(ip_address=str(address)))
+    assert decode.client(pb.ClientContext(ip_address=f"{host}:{port}")) == plain
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    """Whatever text comes as an address is read as one or refused by name, in printable ASCII."""
+    found, refusal = "", "client.ip_address: "
+    try:
+        found = decode.client(pb.ClientContext(ip_address=text)).ip_address
+    except InvalidField as refused:
+        refusal = str(refused)
+    assert not found or ip_address(found)
+    assert refusal.startswith("client.ip_address: ")
+    assert refusal.isascii()
+    assert refusal.isprintable()
+
+
+async def test_a_client_behind_a_proxy_that_tells_the_port(stub: AsyncStub) -> None:
+    """A session shows the address without its port, so that the next connection of the client is the same client."""
+    created = await stub.CreateSession(
+        loose.CreateSessionRequest(subject="ada", client=_client(ip_address="[2001:db8::1]:50123"))
+    )
+    assert created.session.client.ip_address == "2001:db8::1"
+    question = loose.ValidateSessionRequest(token=created.token, client=_client(ip_address="[2001:db8::1]:50124"))
+    answer = await stub.ValidateSession(question)
+    assert (answer.verdict, list(answer.signals)) == (pb.VERDICT_VALID, [])
 
 
 # Page tokens
