@@ -77,7 +77,9 @@ class Policy:
     roll_tolerance    a token that was rolled away is denied without alarm for this long
     lost_answer_tolerance
                       the same for this long where the token that replaced it was never used: its answer may be lost
-    retention         an ended session is kept as history for this long
+    retention         an ended session of a subject is kept as history for this long
+    anonymous_retention
+                      the same for an anonymous session: each visit of a bot leaves one
     max_data_bytes    bound on a session's data, keys and values together
     login_timeout     an anonymous session of a login page ends this long after it was opened (OWASP)
     remember_*        the limits of remembered sessions, and the level they fall to after `idle_timeout` without
@@ -100,6 +102,7 @@ class Policy:
     lost_answer_tolerance: Millis = Millis(60 * _SECOND)
     refresh_extends_lifetime: bool = False
     retention: Millis = Millis(30 * _DAY)
+    anonymous_retention: Millis = Millis(_DAY)
     max_data_bytes: int = 64 * 1024
     login_timeout: Millis = Millis(10 * _MINUTE)
     remember_idle_timeout: Millis | None = None

@@ -118,7 +118,8 @@ renewal_overlap = "10s"
 roll_tolerance = "1s"
 lost_answer_tolerance = "2s"
 refresh_extends_lifetime = true
-retention = "1d"
+retention = "2d"
+anonymous_retention = "3h"
 max_data_bytes = 5
 """
 
@@ -303,6 +304,7 @@ def test_the_example_loads_with_all_its_settings(tmp_path: Path) -> None:
     assert config.policies["shop"].remember_idle_timeout == 7 * DAY
     assert config.policies["payments"].on_limit is LimitRule.ASK
     assert config.policies["payments"].cookie.same_site == "Strict"
+    assert config.policies["payments"].anonymous_retention == 12 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -499,6 +501,7 @@ _NO_TIMEOUT = ('"never"', '"0s"', "300", "false")
 _NO_COOKIE_NAME = ('""', '"a b"', '"a;b"', '"a=b"', '"a,b"', '"é"', '"a\\n"', f'"{"x" * 65}"', "5", '"__secure-id"')
 _NO_REACTION = ('"revoke"', '"Alert"', "1", "false", "[]", "{}", '["alert"]')
 BAD_VALUES = {
+    "anonymous_retention": _NO_DURATION,
     "login_timeout": _NO_DURATION,
     "remember_idle_timeout": _NO_TIMEOUT,
     "remember_absolute_timeout": _NO_TIMEOUT,
@@ -561,6 +564,13 @@ EDGES = {
 def test_the_edges_are_in_range(tmp_path: Path, key: str, value: str) -> None:
     """The first and the last value of a range are part of it."""
     assert load_config(write(tmp_path, f"[applications.shop]\n{key} = {value}\n")).policies
+
+
+def test_anonymous_history_may_outlast_that_of_subjects(tmp_path: Path) -> None:
+    """The history of anonymous sessions is kept for as long as the file says, whatever is set for subjects."""
+    path = write(tmp_path, '[applications.a]\nretention = "1h"\nanonymous_retention = "2d"\n')
+    policy = load_config(path).policies["a"]
+    assert (policy.retention, policy.anonymous_retention) == (HOUR, 2 * DAY)
 
 
 def test_remembering_where_ordinary_sessions_have_no_timeout(tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ def test_a_session_id_has_16_bytes(length: int) -> None:
     ],
 )
 def test_presets(preset: str, idle: int | None, absolute: int, renewal: int) -> None:
-    """The presets have the numbers of the design, and all keep ended sessions for 30 days and 64 KiB of data."""
+    """The presets have the numbers of the design; all keep 64 KiB of data, and history for 30 days, guests' for one."""
     policy = PRESETS[preset]
     assert (policy.preset, policy.idle_timeout, policy.absolute_timeout) == (preset, idle, absolute)
     assert policy.renewal_timeout == renewal
-    assert (policy.retention, policy.max_data_bytes) == (30 * DAY, 64 * 1024)
+    assert (policy.retention, policy.anonymous_retention, policy.max_data_bytes) == (30 * DAY, DAY, 64 * 1024)
     assert 0 < policy.roll_tolerance < policy.renewal_overlap < renewal
     assert not policy.refresh_extends_lifetime
 

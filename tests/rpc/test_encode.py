@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sessiond.domain.device import UNKNOWN_DEVICE, Device, DeviceType
-from sessiond.rpc.encode import fill_device
+from sessiond.domain.policy import PRESETS
+from sessiond.rpc.encode import fill_device, policy_message
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 
@@ -28,3 +29,10 @@ def test_no_device() -> None:
     message = pb.Device()
     fill_device(message, UNKNOWN_DEVICE)
     assert message == pb.Device()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_how_long_history_is_kept(preset: str) -> None:
+    """A policy tells how long history is kept, of subjects for 30 days and of guests for one."""
+    message = policy_message(PRESETS[preset], {})
+    assert (message.retention.seconds, message.anonymous_retention.seconds) == (30 * 86_400, 86_400)
