@@ -29,6 +29,7 @@ def contradictions(application: str, policy: Policy) -> Iterator[Contradiction]:
         yield Contradiction("preset", "an application's name has 1 to 64 of a-z, 0-9, '.', '_' and '-'")
     yield from _timeouts(policy)
     yield from _remembering(policy)
+    yield from _cookie(policy)
     if policy.ticket_timeout > _LONGEST_TICKET:
         yield Contradiction("ticket_timeout", 'must be at most "1h"')
     guessing = policy.guessing
@@ -48,6 +49,17 @@ def _timeouts(policy: Policy) -> Iterator[Contradiction]:
                 yield Contradiction(key, "must not be longer than absolute_timeout", "absolute_timeout")
     if policy.renewal_timeout is not None and policy.renewal_overlap > policy.renewal_timeout:
         yield Contradiction("renewal_overlap", "must not be longer than renewal_timeout", "renewal_timeout")
+
+
+def _cookie(policy: Policy) -> Iterator[Contradiction]:
+    """Browsers drop such cookies without a word (RFC 6265bis; CHIPS)."""
+    cookie = policy.cookie
+    if cookie.secure:
+        return
+    if cookie.same_site == "None":
+        yield Contradiction("cookie.same_site", 'must not be "None" unless cookie.secure is on', "cookie.secure")
+    if cookie.partitioned:
+        yield Contradiction("cookie.partitioned", "must be off unless cookie.secure is on", "cookie.secure")
 
 
 def _remembering(policy: Policy) -> Iterator[Contradiction]:

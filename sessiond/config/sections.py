@@ -21,7 +21,8 @@ __all__ = ["DEFAULT_LISTEN", "ApplicationSection", "File", "parse_listen"]
 DEFAULT_LISTEN = "127.0.0.1:7443"
 # RFC 6265 section 4.1.1, which takes `token` from RFC 2616 section 2.2.
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
-_COOKIE_PREFIXES = ("__host-", "__secure-")  # browsers read them in any case
+# Browsers read them in any case.
+_COOKIE_PREFIXES = ("__Host-", "__Secure-", "__Http-", "__Host-Http-")
 _MAX_PORT = 65535
 _COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ignored by browsers (RFC 6265bis)
 
@@ -49,8 +50,8 @@ def _one_of(kind: type[StrEnum]) -> Callable[[Any], StrEnum]:
 def _cookie_name(value: Any) -> str:
     if not isinstance(value, str) or not _COOKIE_NAME.fullmatch(value):
         raise ValueError("must have 1 to 64 of the characters of an RFC 6265 token: letters, digits, !#$%&'*+-.^_`|~")
-    if value.lower().startswith(_COOKIE_PREFIXES):
-        raise ValueError("must not begin with __Host- or __Secure-: the authority puts the prefix in front")
+    if value.lower().startswith(tuple(prefix.lower() for prefix in _COOKIE_PREFIXES)):
+        raise ValueError(f"must not begin with {', '.join(_COOKIE_PREFIXES)}: the authority adds the prefix itself")
     return value
 
 
@@ -84,9 +85,10 @@ class _Cookie(_Section):
     name: CookieName = ""
     anonymous_name: CookieName = ""
     secure: bool = True
-    same_site: Literal["Strict", "Lax"] = "Lax"
+    same_site: Literal["Strict", "Lax", "None"] = "Lax"
     path: Annotated[str, BeforeValidator(_cookie_path)] = "/"
     clear_site_data: list[Literal["cache", "cookies", "storage", "executionContexts", "*"]] = []
+    partitioned: bool = False
 
     def given(self) -> dict[str, Any]:
         """As the rules take them."""

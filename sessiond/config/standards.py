@@ -256,6 +256,14 @@ def _cookie(policy: Policy) -> Iterator[_Finding]:
     if not cookie.clear_site_data:
         message = "nothing tells the browser at logout to clear what the application left there"
         yield _Finding("cookie.clear_site_data", message, f"{_ASVS} 14.3.1")
+    for kind in ("cookies", "*"):
+        if kind in cookie.clear_site_data:
+            message = (
+                f'"{kind}" clears the cookies of every host of the registrable domain, which logs users out of the '
+                "other hosts too; the authority deletes its own cookies anyway"
+            )
+            yield _Finding("cookie.clear_site_data", message, _OURS)
+            break
     for key in ("name", "anonymous_name"):
         name = getattr(cookie, key)
         if name.lower() in _FAMILIAR_NAMES:

@@ -33,7 +33,8 @@ class CookieRules:
     """The attributes of an application's cookies (OWASP; RFC 6265bis for the prefix).
 
     `name` and `anonymous_name` may differ, so that a cookie's name changes at login. With `secure`, a path of `/` and a
-    name without prefix, cookies bear the `__Host-` prefix, which browsers hold to exactly that.
+    name without prefix, cookies bear the `__Host-` prefix, which browsers hold to exactly that. `partitioned` gives
+    each top-level site that embeds the application a cookie of its own (CHIPS).
     """
 
     name: str = "id"
@@ -41,7 +42,9 @@ class CookieRules:
     secure: bool = True
     same_site: str = "Lax"
     path: str = "/"
-    clear_site_data: tuple[str, ...] = ("cache", "cookies", "storage")
+    # Without "cookies": it clears those of every host of the registrable domain, and so logs users out of the others.
+    clear_site_data: tuple[str, ...] = ("cache", "storage")
+    partitioned: bool = False
 
 
 _LOW = {

@@ -1,4 +1,4 @@
-"""Cookie directives: response headers, ready to be sent as they are (RFC 6265bis, OWASP)."""
+"""Cookie directives: response headers, ready to be sent as they are (RFC 6265bis, CHIPS, OWASP)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from sessiond.domain.session import Session
 from sessiond.domain.values import Instant
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["fill_companion", "fill_deletion", "fill_logout", "fill_token"]
+__all__ = ["browser_name", "fill_companion", "fill_deletion", "fill_logout", "fill_token"]
 
 _NO_STORE = "no-store"
 _PAST = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def browser_name(rules: CookieRules, anonymous: bool) -> str:
+    """The name of the cookie as browsers send it, prefix included."""
+    return _kind(rules, anonymous=anonymous).name
 
 
 def fill_token(
@@ -38,7 +43,10 @@ def fill_deletion(directives: pb.CookieDirectives, rules: CookieRules) -> None:
 
 
 def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool = False) -> None:
-    """Have the client forget what the session left behind; the cookies too unless a fresh one comes along."""
+    """Have the client forget what the session left behind.
+
+    With `keeps_cookies` a fresh cookie comes along, which `cookies` and `*` would clear at once: they are left out.
+    """
     kinds = [kind for kind in rules.clear_site_data if not (keeps_cookies and kind in ("cookies", "*"))]
     directives.clear_site_data = ", ".join(f'"{kind}"' for kind in kinds)
     directives.cache_control = _NO_STORE
@@ -74,14 +82,19 @@ def _kind(rules: CookieRules, *, anonymous: bool) -> _Kind:
 
 
 def _prefixed(name: str, rules: CookieRules, path: str) -> str:
-    """Browsers hold a cookie to what its prefix promises: `__Host-` means this host, TLS, the whole site."""
+    """The prefix that the attributes allow. Browsers drop a cookie that does not keep what its prefix promises.
+
+    `__Host-` means set by this host over TLS, and sent to this host alone and to all of its paths.
+    """
     if not rules.secure:
         return name
     return f"__Host-{name}" if path == "/" else f"__Secure-{name}"
 
 
 def _attributes(rules: CookieRules, path: str) -> str:
-    return f"; Path={path}; HttpOnly; SameSite={rules.same_site}" + ("; Secure" if rules.secure else "")
+    # A deletion needs `Partitioned` too: browsers keep partitioned cookies apart from others of the same name.
+    secure, partitioned = "; Secure" if rules.secure else "", "; Partitioned" if rules.partitioned else ""
+    return f"; Path={path}; HttpOnly; SameSite={rules.same_site}{secure}{partitioned}"
 
 
 def _deletion(name: str, rules: CookieRules) -> str:

@@ -23,6 +23,7 @@ from sessiond.domain.requirements import RequirementKind, Unmet
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, Authentication, Cause, CauseKind, ClientContext, Instant
+from sessiond.rpc.cookies import browser_name
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -268,6 +269,9 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
             same_site=cookie.same_site,
             path=cookie.path,
             clear_site_data=cookie.clear_site_data,
+            browser_name=browser_name(cookie, anonymous=False),
+            browser_anonymous_name=browser_name(cookie, anonymous=True),
+            partitioned=cookie.partitioned,
         ),
         origins=origins,
     )

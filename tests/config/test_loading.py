@@ -108,6 +108,7 @@ secure = false
 same_site = "Strict"
 path = "/shop"
 clear_site_data = ["cookies", "*"]
+partitioned = false
 """
 OLDER_KEYS = """
 preset = "owasp-high"
@@ -305,6 +306,8 @@ def test_the_example_loads_with_all_its_settings(tmp_path: Path) -> None:
     assert config.policies["payments"].on_limit is LimitRule.ASK
     assert config.policies["payments"].cookie.same_site == "Strict"
     assert config.policies["payments"].anonymous_retention == 12 * HOUR
+    embedded = config.policies["shop"].cookie
+    assert (embedded.same_site, embedded.partitioned) == ("None", True)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +445,17 @@ BAD = {
     "a cookie with its prefix": (
         '[applications.shop.cookie]\nname = "__Host-id"\n',
         2,
-        "applications.shop.cookie.name: must not begin with __Host- or __Secure-",
+        "applications.shop.cookie.name: must not begin with __Host-, __Secure-, __Http-, __Host-Http-: the authority",
+    ),
+    "a cookie for all sites in the clear": (
+        '[applications.shop.cookie]\nsecure = false\nsame_site = "None"\n',
+        3,
+        'applications.shop.cookie.same_site: must not be "None" unless cookie.secure is on',
+    ),
+    "a partitioned cookie in the clear": (
+        "[applications.shop.cookie]\npartitioned = true\nsecure = false\n",
+        2,
+        "applications.shop.cookie.partitioned: must be off unless cookie.secure is on",
     ),
     "remembered without idle timeout": (
         '[applications.shop]\nremember_absolute_timeout = "30d"\n',
@@ -498,7 +511,10 @@ BAD = {
 
 _NO_DURATION = ('"5"', '"none"', "300", "true")
 _NO_TIMEOUT = ('"never"', '"0s"', "300", "false")
-_NO_COOKIE_NAME = ('""', '"a b"', '"a;b"', '"a=b"', '"a,b"', '"é"', '"a\\n"', f'"{"x" * 65}"', "5", '"__secure-id"')
+_NO_COOKIE_NAME = (
+    *('""', '"a b"', '"a;b"', '"a=b"', '"a,b"', '"é"', '"a\\n"', f'"{"x" * 65}"', "5"),
+    *('"__secure-id"', '"__HOST-id"', '"__Http-id"', '"__http-"', '"__Host-Http-id"', '"__hOsT-hTtP-id"'),
+)
 _NO_REACTION = ('"revoke"', '"Alert"', "1", "false", "[]", "{}", '["alert"]')
 BAD_VALUES = {
     "anonymous_retention": _NO_DURATION,
@@ -525,7 +541,8 @@ BAD_VALUES = {
     "cookie.name": _NO_COOKIE_NAME,
     "cookie.anonymous_name": _NO_COOKIE_NAME,
     "cookie.secure": ("1", '"yes"'),
-    "cookie.same_site": ('"None"', '"lax"', "true"),
+    "cookie.same_site": ('"none"', '"lax"', '""', "true"),
+    "cookie.partitioned": ("1", '"true"'),
     "cookie.path": ('""', '"shop"', '"/a;b"', '"/a,b"', '"/é"', '"/a\\n"', f'"/{"x" * 1024}"', "5"),
     "cookie.clear_site_data": ('"cookies"', "true"),
 }
@@ -554,7 +571,10 @@ EDGES = {
     "login_timeout": ('"8h"',),
     "guessing.alarm_after": ("1", "100"),
     "guessing.lock_after": ("0", "20"),
-    "cookie.name": (f'"{"x" * 64}"', '"__id"', '"a!#$%&\'*+-.^_`|~9"'),
+    "anonymous_retention": ('"1ms"', '"31d"'),
+    "cookie.same_site": ('"Strict"', '"Lax"', '"None"'),
+    "cookie.partitioned": ("true", "false"),
+    "cookie.name": (f'"{"x" * 64}"', '"__id"', '"__Host"', '"Http-id"', '"a!#$%&\'*+-.^_`|~9"'),
     "cookie.path": ('"/"', '"/a b/~:<"', f'"/{"x" * 1023}"'),
     "cookie.clear_site_data": ("[]", '["executionContexts"]'),
 }
@@ -564,6 +584,30 @@ EDGES = {
 def test_the_edges_are_in_range(tmp_path: Path, key: str, value: str) -> None:
     """The first and the last value of a range are part of it."""
     assert load_config(write(tmp_path, f"[applications.shop]\n{key} = {value}\n")).policies
+
+
+def test_every_contradiction_of_a_cookie_is_told(tmp_path: Path) -> None:
+    """A cookie that contradicts itself twice is refused with a line for each, on the lines of its own keys."""
+    path = write(
+        tmp_path,
+        '[applications.a]\ncookie.secure = false\ncookie.same_site = "None"\ncookie.partitioned = true\n',
+    )
+    with pytest.raises(BadConfig) as refused:
+        load_config(path)
+    assert [line.split(": ")[:2] for line in str(refused.value).splitlines()] == [
+        [f"{path}:3", "applications.a.cookie.same_site"],
+        [f"{path}:4", "applications.a.cookie.partitioned"],
+    ]
+
+
+def test_an_embedded_application(tmp_path: Path) -> None:
+    """A cookie for all sites and one for each embedding site can be chosen, together and apart."""
+    for text, expected in (
+        ('cookie = { same_site = "None" }', CookieRules(same_site="None")),
+        ("cookie = { partitioned = true }", CookieRules(partitioned=True)),
+        ('cookie = { same_site = "None", partitioned = true }', CookieRules(same_site="None", partitioned=True)),
+    ):
+        assert load_config(write(tmp_path, f"[applications.a]\n{text}\n")).policies["a"].cookie == expected
 
 
 def test_anonymous_history_may_outlast_that_of_subjects(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ FOUND = {
     "insecure": ("owasp-low", "cookie.secure = false", "browsers send", "OWASP", "ASVS 5.0 3.3.1; NIST"),
     "path": ("owasp-low", 'cookie.path = "/shop"', "without the path", "ASVS 5.0 3.3.3", "NIST"),
     "nothing cleared": ("owasp-low", "cookie.clear_site_data = []", "nothing tells", "ASVS 5.0 14.3.1", ""),
+    "cookies cleared": (
+        "owasp-low",
+        'cookie.clear_site_data = ["cache", "cookies"]',
+        '"cookies" clears the cookies of every host of the registrable domain',
+        "sessiond",
+        "",
+    ),
+    "everything cleared": ("owasp-high", 'cookie.clear_site_data = ["*"]', '"*" clears the cookies', "sessiond", ""),
+    "cleared twice": ("owasp-low", 'cookie.clear_site_data = ["*", "cookies"]', '"cookies" clears', "sessiond", ""),
+    "for all sites": ("owasp-low", 'cookie.same_site = "None"', '"None" sends the cookie', "ASVS 5.0 3.3.2", "5.1.1"),
     "a known name": ("owasp-low", 'cookie.name = "JSESSIONID"', '"JSESSIONID" tells', "OWASP", "Fingerprinting"),
     "another known name": ("owasp-low", 'cookie.anonymous_name = "PHPSESSID"', '"PHPSESSID"', "OWASP", "Finger"),
 }
@@ -103,6 +113,13 @@ NOTHING_FOUND = {
     "companion": ("owasp-low", 'reactions.companion_mismatch = "revoke-subject"'),
     "addresses change": ("owasp-high", 'reactions.ip_change = "ignore"'),
     "same site": ("owasp-low", 'cookie.same_site = "Strict"'),
+    "cleared": ("owasp-low", 'cookie.clear_site_data = ["storage"]'),
+    "all of this origin cleared": (
+        "owasp-low",
+        'cookie.clear_site_data = ["cache", "storage", "executionContexts"]',
+    ),
+    "partitioned": ("owasp-low", "cookie.partitioned = true"),
+    "anonymous history": ("owasp-low", 'anonymous_retention = "90d"'),
     "locked sources": ("owasp-low", "guessing.deny_valid = true"),
 }
 
@@ -147,15 +164,6 @@ def test_an_insecure_cookie_is_told_once(tmp_path: Path) -> None:
     """Without `secure` there is no prefix to lose by the path."""
     found = departures(configured(tmp_path, 'cookie = { secure = false, path = "/shop" }\n'))
     assert [departure.key for departure in found] == ["cookie.secure"]
-
-
-def test_a_cookie_for_all_sites() -> None:
-    """SameSite=None, which no file can set, is told."""
-    config = load_config(None)
-    policy = config.policies["default"]
-    changed = replace(policy, cookie=replace(policy.cookie, same_site="None"))
-    (found,) = departures(replace(config, policies={"default": changed}))
-    assert (found.key, found.source) == ("cookie.same_site", "ASVS 5.0 3.3.2; NIST SP 800-63B-4 section 5.1.1")
 
 
 def test_a_signal_without_reaction() -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sessiond.crypto.tokens import Token
+from sessiond.domain.policy import PRESETS, CookieRules
+from sessiond.domain.values import Instant
+from sessiond.rpc.cookies import browser_name, fill_deletion, fill_logout, fill_token
+from sessiond.rpc.encode import policy_message
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.support.clock import ManualClock
+from tests.contracts import samples
+from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 
 loose: Any = pb  # lets a message within a message be written as a dict
 MINUTE = 60_000
 HOST = "Path=/; HttpOnly; SameSite=Lax; Secure"
 GONE = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-ALL_GONE = '"cache", "cookies", "storage"'
+CLEARED = '"cache", "storage"'
+NOW = Instant(START)
 TWO_NAMES = '[applications.default]\ncookie = { name = "id", anonymous_name = "visitor" }\n'
 
 
@@ -112,11 +120,11 @@ async def test_a_denied_request_renews_nothing(stub: AsyncStub, clock: ManualClo
 
 
 async def test_logout(stub: AsyncStub) -> None:
-    """Logout deletes the cookie and has the browser drop cache, cookies and storage; so does a repeated one."""
+    """Logout deletes the cookie by name and clears cache and storage, never other cookies; so does a repeated one."""
     created = await create(stub)
     for _ in range(2):
         answer = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
-        assert told(answer.cookies) == ([f"__Host-id=; {HOST}; {GONE}"], "no-store", ALL_GONE)
+        assert told(answer.cookies) == ([f"__Host-id=; {HOST}; {GONE}"], "no-store", CLEARED)
 
 
 async def test_logout_with_a_session_in_its_place(stub: AsyncStub) -> None:
@@ -126,7 +134,7 @@ async def test_logout_with_a_session_in_its_place(stub: AsyncStub) -> None:
     answer = await stub.RevokeSession(request)
     assert answer.token not in ("", created.token)
     assert answer.anonymous_session.subject == ""
-    assert told(answer.cookies) == ([f"__Host-id={answer.token}; {HOST}"], "no-store", '"cache", "storage"')
+    assert told(answer.cookies) == ([f"__Host-id={answer.token}; {HOST}"], "no-store", CLEARED)
     after = await validate(stub, answer.token)
     assert (after.verdict, after.session.session_id) == (pb.VERDICT_VALID, answer.anonymous_session.session_id)
 
@@ -180,6 +188,18 @@ async def test_no_cookie_where_nothing_is_given(tmp_path: Path, clock: ManualClo
         ('path = "/shop"', "__Secure-id", "Path=/shop; HttpOnly; SameSite=Lax; Secure"),
         ('same_site = "Strict"', "__Host-id", "Path=/; HttpOnly; SameSite=Strict; Secure"),
         ('name = "sid"', "__Host-sid", HOST),
+        ('same_site = "None"', "__Host-id", "Path=/; HttpOnly; SameSite=None; Secure"),
+        (
+            'same_site = "None", partitioned = true',
+            "__Host-id",
+            "Path=/; HttpOnly; SameSite=None; Secure; Partitioned",
+        ),
+        ("partitioned = true", "__Host-id", f"{HOST}; Partitioned"),
+        (
+            'partitioned = true, path = "/shop"',
+            "__Secure-id",
+            "Path=/shop; HttpOnly; SameSite=Lax; Secure; Partitioned",
+        ),
         ("secure = false", "id", "Path=/; HttpOnly; SameSite=Lax"),
         ('secure = false, path = "/shop"', "id", "Path=/shop; HttpOnly; SameSite=Lax"),
     ],
@@ -215,7 +235,7 @@ async def test_another_name_after_login(tmp_path: Path, clock: ManualClock) -> N
         assert told(logout.cookies) == (
             [f"__Host-visitor={logout.token}; {HOST}", f"__Host-id=; {HOST}; {GONE}"],
             "no-store",
-            '"cache", "storage"',
+            CLEARED,
         )
 
 
@@ -242,6 +262,8 @@ async def test_a_remembered_session(tmp_path: Path, clock: ManualClock) -> None:
 @pytest.mark.parametrize(
     ("kinds", "logout", "with_a_fresh_one"),
     [
+        ('["cache", "cookies", "storage"]', '"cache", "cookies", "storage"', '"cache", "storage"'),
+        ('["*", "cookies", "storage"]', '"*", "cookies", "storage"', '"storage"'),
         ('["cookies"]', '"cookies"', ""),
         ("[]", "", ""),
         ('["*"]', '"*"', ""),
@@ -259,6 +281,70 @@ async def test_clear_site_data(
             assert created.cookies.clear_site_data == ""
             request = loose.RevokeSessionRequest(session={"token": created.token}, open_anonymous=anew)
             assert (await stub.RevokeSession(request)).cookies.clear_site_data == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "anonymous_name"),
+    [
+        (CookieRules(), "__Host-id", "__Host-id"),
+        (CookieRules(name="sid", anonymous_name="visitor"), "__Host-sid", "__Host-visitor"),
+        (CookieRules(path="/shop", anonymous_name="visitor"), "__Secure-id", "__Secure-visitor"),
+        (CookieRules(secure=False, anonymous_name="visitor"), "id", "visitor"),
+        (CookieRules(same_site="None", partitioned=True), "__Host-id", "__Host-id"),
+    ],
+)
+def test_the_name_that_browsers_send(rules: CookieRules, name: str, anonymous_name: str) -> None:
+    """The policy names both cookies as browsers send them, which is how the directives set them."""
+    assert (browser_name(rules, anonymous=False), browser_name(rules, anonymous=True)) == (name, anonymous_name)
+    message = policy_message(replace(PRESETS["owasp-low"], cookie=rules), {}).cookie
+    assert (message.browser_name, message.browser_anonymous_name) == (name, anonymous_name)
+    assert (message.name, message.anonymous_name) == (rules.name, rules.anonymous_name)
+    assert (message.same_site, message.partitioned) == (rules.same_site, rules.partitioned)
+    for subject, expected in (("ada", name), ("", anonymous_name)):
+        directives = pb.CookieDirectives()
+        fill_token(directives, rules, samples.session(subject=subject), Token("T"), NOW)
+        assert directives.set_cookie[0].startswith(f"{expected}=T; ")
+
+
+async def test_the_names_that_an_application_reads(tmp_path: Path, clock: ManualClock) -> None:
+    """The names told with the policy are those in the headers, guest and member, and follow the configuration."""
+    text = '[applications.default]\ncookie = { name = "sid", anonymous_name = "visitor", path = "/shop" }\n'
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        (application,) = (await stub.GetAuthority(pb.GetAuthorityRequest())).applications
+        rules = application.policy.cookie
+        assert (rules.browser_name, rules.browser_anonymous_name) == ("__Secure-sid", "__Secure-visitor")
+        for subject, name in (("ada", rules.browser_name), ("", rules.browser_anonymous_name)):
+            created = await create(stub, subject)
+            assert created.cookies.set_cookie[0].startswith(f"{name}={created.token}; ")
+
+
+def test_a_deletion_reaches_its_cookie() -> None:
+    """A deletion has the name, path and partition of the cookie that it deletes, whatever the rules."""
+    for rules in (CookieRules(), CookieRules(path="/shop"), CookieRules(same_site="None", partitioned=True)):
+        given, deleted = pb.CookieDirectives(), pb.CookieDirectives()
+        fill_token(given, rules, samples.session(subject="ada"), Token("T"), NOW)
+        fill_deletion(deleted, rules)
+        assert [line.removesuffix(f"; {GONE}") for line in deleted.set_cookie] == [
+            line.replace("=T;", "=;") for line in given.set_cookie
+        ]
+
+
+def test_a_cookie_of_the_other_name_is_deleted_in_its_partition() -> None:
+    """With two names, the deletion of the other one is for the same partition."""
+    rules = CookieRules(anonymous_name="visitor", same_site="None", partitioned=True)
+    directives = pb.CookieDirectives()
+    fill_token(directives, rules, samples.session(subject="ada"), Token("T"), NOW)
+    attributes = "Path=/; HttpOnly; SameSite=None; Secure; Partitioned"
+    assert list(directives.set_cookie) == [f"__Host-id=T; {attributes}", f"__Host-visitor=; {attributes}; {GONE}"]
+
+
+def test_a_fresh_cookie_survives_the_headers_beside_it() -> None:
+    """Nothing that clears cookies is ever named beside a fresh cookie, whatever the policy names."""
+    for kinds in (("cookies",), ("*",), ("*", "cache", "cookies"), ("storage", "cookies", "executionContexts"), ()):
+        directives = pb.CookieDirectives()
+        fill_logout(directives, CookieRules(clear_site_data=kinds), keeps_cookies=True)
+        assert "cookies" not in directives.clear_site_data
+        assert "*" not in directives.clear_site_data
 
 
 async def test_the_largest_cookie(tmp_path: Path, clock: ManualClock) -> None:
