@@ -5,37 +5,140 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
 from sessiond import __version__
+from sessiond.access.callers import Callers
 from sessiond.authority.authority import Authority
+from sessiond.authority.data import SessionData
+from sessiond.authority.logins import Logins
+from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import PolicyBook
+from sessiond.authority.reading import Reading
+from sessiond.authority.retries import Retries
+from sessiond.authority.sessions import Sessions
 from sessiond.authority.sweeper import Sweeper
-from sessiond.authority.token_gate import Gate
+from sessiond.authority.token_gate import TokenGate
+from sessiond.authority.validation import Validation
+from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
 from sessiond.crypto.session_data import DataCipher
-from sessiond.crypto.tokens import load_key_ring
+from sessiond.crypto.tokens import KeyRing, load_key_ring
 from sessiond.detection.client_facts import FactReader
-from sessiond.detection.suspicions import Watching
+from sessiond.detection.guesses import GuessWatch
+from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.detection.uses import UseWatch
 from sessiond.domain.errors import Unavailable
-from sessiond.domain.values import Entropy
+from sessiond.domain.session import Session
+from sessiond.domain.signals import SignalType
+from sessiond.domain.values import Entropy, Instant, Millis, SessionId
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
+from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.response_cache import Refusals, SessionViews
 from sessiond.rpc.server import RpcServer, is_local
-from sessiond.rpc.service import SessionAuthority
-from sessiond.store.contract import Commit, StoreFailed
+from sessiond.rpc.service.calls import Calls
+from sessiond.rpc.service.data import DataService
+from sessiond.rpc.service.events import EventService
+from sessiond.rpc.service.logins import LoginService
+from sessiond.rpc.service.reading import ReadingService
+from sessiond.rpc.service.sessions import SessionService
+from sessiond.rpc.service.validation import ValidationService
+from sessiond.store.contract import Commit, Store, StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy
 
-__all__ = ["App", "RemotePlaintext"]
+__all__ = ["App", "Process", "RemotePlaintext", "assemble", "rpc_server"]
 
 _STOP_GRACE = 5.0
 _AT_START = ("event_retention", "cache_sessions", "subscriber_write_timeout", "encrypt_data", "operators", "countries")
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What an authority process takes from outside."""
+
+    keys: KeyRing
+    policies: PolicyBook
+    reader: FactReader
+    cache_sessions: int
+    clock: Clock
+    entropy: Entropy
+    on_store_failure: Callable[[StoreFailed], None]
+
+
+class _Memory:
+    """What units of work see beside the store; see `eventlog.work.Memory`. Kept true by every commit."""
+
+    def __init__(self, activity: UnsavedActivity, reported: Reported) -> None:
+        self._activity = activity
+        self._reported = reported
+
+    def with_activity(self, session: Session) -> Session:
+        return self._activity.added_to(session)
+
+    def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
+        return self._reported.was_reported(session_id, kind, window, now)
+
+
+async def assemble(store: Store, process: Process) -> Authority:
+    """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
+    feed = Feed(await store.head(), store)
+    activity, reported, guesses, uses = UnsavedActivity(), Reported(), GuessWatch(), UseWatch()
+    cache = SessionCache(store.session, activity, process.cache_sessions)
+    suspicions = Suspicions(process.reader, uses)
+
+    def publish(commit: Commit) -> None:
+        # Memory first, subscribers last: whoever hears of an event finds everything that it says.
+        cache.apply(commit)
+        reported.apply(commit.events)
+        suspicions.apply(commit.events)
+        guesses.apply(commit.events)
+        feed.publish(commit.events, commit.horizon)
+
+    journal = Journal(store, process.clock, _Memory(activity, reported), publish, process.on_store_failure)
+    gate = TokenGate(process.keys, guesses, journal, process.clock)
+    parts = Parts(
+        store,
+        journal,
+        feed,
+        cache,
+        activity,
+        process.keys,
+        process.policies,
+        gate,
+        suspicions,
+        reported,
+        process.clock,
+        process.entropy,
+    )
+    validation, retries = Validation(parts), Retries(journal, process.keys)
+    logins, reading = Logins(parts, validation, retries), Reading(parts, validation)
+    sessions = Sessions(parts, validation, retries, logins)
+    data = SessionData(parts, validation, retries, reading)
+    return Authority(parts, validation, retries, logins, sessions, data, reading)
+
+
+def rpc_server(authority: Authority, write_timeout: float) -> RpcServer:
+    """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
+    calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
+    validation = ValidationService(calls, authority, fast_path, SessionViews(), Refusals())
+    services = (
+        validation,
+        LoginService(calls, authority.logins),
+        SessionService(calls, authority),
+        DataService(calls, authority.data, authority.reading),
+        ReadingService(calls, authority, __version__),
+        EventService(authority.reading, write_timeout),
+    )
+    return RpcServer(services, Callers(), validation.fast_path)
 
 
 class RemotePlaintext(Exception):
@@ -79,42 +182,26 @@ class App:
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
         self._store = await SqliteStore.open(config.data / "sessiond.db", self._load_keys)
         try:
-            self._feed = Feed(await self._store.head(), self._store.events)
-            self._cache = SessionCache(self._store.session, config.cache_sessions)
-            self._watching = Watching(FactReader(config.operators, config.countries))
-            self._policies = PolicyBook(config.policies, config.origins)
-            self._journal = Journal(
-                self._store, self._clock, self._cache.with_activity, self._publish, self._on_store_failure
-            )
-            gate = Gate(self._keys, self._watching.guesses, self._journal, self._clock)
-            self.authority = Authority(
-                self._store,
-                self._journal,
-                self._feed,
-                self._cache,
+            process = Process(
                 self._keys,
-                self._policies,
-                gate,
-                self._watching,
+                PolicyBook(config.policies, config.origins),
+                FactReader(config.operators, config.countries),
+                config.cache_sessions,
                 self._clock,
                 self._entropy,
-            )
-            self.sweeper = Sweeper(
-                self._store,
-                self._journal,
-                self._cache,
-                self._policies,
-                gate,
-                self._clock,
-                config.event_retention,
                 self._on_store_failure,
             )
-            service = SessionAuthority(self.authority, __version__, config.subscriber_write_timeout / 1000)
-            self._server = RpcServer(service)
+            self.authority = await assemble(self._store, process)
+        except BaseException:
+            await self._store.close()
+            raise
+        parts = self.authority.parts
+        try:
+            self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
+            self._server = rpc_server(self.authority, config.subscriber_write_timeout / 1000)
             self.address = await self._server.start(config.listen)
         except BaseException:
-            if hasattr(self, "_journal"):
-                await self._journal.close()
+            await parts.journal.close()
             await self._store.close()
             raise
         self._sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
@@ -124,45 +211,40 @@ class App:
             pid=os.getpid(),
             data=str(config.data),
             applications=sorted(config.policies),
-            revision=self._feed.revision,
+            revision=parts.feed.revision,
             version=__version__,
         )
 
     async def reload(self, config: Config) -> None:
-        """Put the policies of another configuration in force; what else differs in it waits for a restart."""
-        told = await self.authority.change_policies(config.policies, config.origins)
-        for application, what in told.items():
+        """Put the policies of another configuration in force; other settings need a restart."""
+        changed = await self.authority.change_policies(config.policies, config.origins)
+        for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
             _log.log(level, "policy changed", application=application, change=what)
         waiting = [name for name in _AT_START if getattr(config, name) != getattr(self._config, name)]
         if waiting:
-            _log.warning("not in force before a restart", settings=waiting)
-        if not told:
+            _log.warning("restart required", settings=waiting)
+        if not changed:
             _log.info("policies unchanged")
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
         await self._server.announce_stop()
-        self._feed.close()
+        self.authority.parts.feed.close()
         await self._server.stop(_STOP_GRACE)
         self._sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await self._sweeping
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
             await self.sweeper.save_activity(all_of_it=True)
-        await self._journal.close()
+        await self.authority.parts.journal.close()
         await self._store.close()
-        _log.info("stopped", revision=self._feed.revision)
+        _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     def _load_keys(self) -> DataCipher:
         self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy)
         # Also where nothing is to be encrypted: what was encrypted before must stay readable.
         return DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
-
-    def _publish(self, commit: Commit) -> None:
-        self._cache.apply(commit)
-        self._watching.apply(commit.events)
-        self._feed.publish(commit.events, commit.horizon)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
         if self.failure.done():

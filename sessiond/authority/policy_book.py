@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
 
 from sessiond.domain.policy import Policy
 
@@ -19,6 +20,7 @@ class PolicyBook(Mapping[str, Policy]):
     def __init__(self, policies: Mapping[str, Policy], origins: Origins | None = None) -> None:
         self._policies = dict(policies)
         self.origins: Origins = origins or {}
+        self.fingerprint = _fingerprint(self._policies)
 
     def __getitem__(self, application: str) -> Policy:
         return self._policies[application]
@@ -32,6 +34,7 @@ class PolicyBook(Mapping[str, Policy]):
     def replace(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
         """Put other policies in force; for each application that differs, what changed, in words."""
         before, self._policies, self.origins = self._policies, dict(policies), origins
+        self.fingerprint = _fingerprint(self._policies)
         told = {}
         for application in sorted({*before, *policies}):
             old, new = before.get(application), policies.get(application)
@@ -43,3 +46,17 @@ class PolicyBook(Mapping[str, Policy]):
                 names = [field.name for field in fields(Policy) if getattr(old, field.name) != getattr(new, field.name)]
                 told[application] = "changed: " + ", ".join(names)
         return told
+
+
+def _fingerprint(policies: Mapping[str, Policy]) -> str:
+    """The same text for the same policies, on every replica: 32 hex digits."""
+    text = "\n".join(f"{name} {_canonical(policies[name])}" for name in sorted(policies))
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def _canonical(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_canonical(value[key])}" for key in sorted(value)) + "}"
+    if is_dataclass(value):
+        return "(" + ", ".join(f"{f.name}={_canonical(getattr(value, f.name))}" for f in fields(value)) + ")"
+    return repr(value)

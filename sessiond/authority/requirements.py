@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sessiond.crypto.companions import Companion, csrf_token_matches, open_companion
+from sessiond.crypto.companions import Companion, open_companion
+from sessiond.crypto.csrf import csrf_token_matches
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
-from sessiond.domain.requirements import RequirementKind, Requirements, Unmet, check_authentication
+from sessiond.domain.requirements import AuthenticationRequirements, RequirementKind, Unmet, check_authentication
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant
 
-__all__ = ["Needed", "unmet"]
+__all__ = ["NO_REQUIREMENTS", "Requirements", "unmet"]
 
 
 @dataclass(frozen=True, slots=True)
-class Needed:
+class Requirements:
     """Requirements, and the secrets that the client presented to meet them.
 
-    companion   the purpose, and the companion token presented (empty: none); None where none is needed
-    csrf        the CSRF token presented (empty: none); None where none is needed
+    companion   the purpose, and the companion token presented (empty: none); None if none is needed
+    csrf        the CSRF token presented (empty: none); None if none is needed
     """
 
-    requirements: Requirements = Requirements()
+    authentication: AuthenticationRequirements = field(default_factory=AuthenticationRequirements)
     companion: tuple[str, Token] | None = None
     csrf: Token | None = None
 
     def foreign_companion(self, keys: KeyRing, opened: OpenedToken) -> Companion | None:
-        """The companion token presented, where it is of another session than the session token."""
+        """The companion token presented, if it belongs to another session than the session token."""
         if self.companion is None:
             return None
         companion = open_companion(keys, self.companion[1].reveal())
         return None if companion is None or companion.session_id == opened.presented.session_id else companion
 
 
-def unmet(keys: KeyRing, opened: OpenedToken, session: Session, needed: Needed, now: Instant) -> tuple[Unmet, ...]:
+NO_REQUIREMENTS = Requirements()
+"""A good token is enough: always this very value."""
+
+
+def unmet(
+    keys: KeyRing, opened: OpenedToken, session: Session, requirements: Requirements, now: Instant
+) -> tuple[Unmet, ...]:
     """What is missing. `session` must show the authentication that counts now."""
-    missing = list(check_authentication(session.authentication, needed.requirements, now))
-    if needed.companion is not None:
-        purpose, token = needed.companion
+    if requirements is NO_REQUIREMENTS:
+        return ()
+    missing = list(check_authentication(session.authentication, requirements.authentication, now))
+    if requirements.companion is not None:
+        purpose, token = requirements.companion
         companion = open_companion(keys, token.reveal())
         good = companion is not None and companion.belongs_to(opened) and companion.is_for(purpose)
         if companion is None or not good or now >= companion.expires:
             remedy = f"issue a companion token for {purpose!r} and have the client present it"
             missing.append(Unmet(RequirementKind.COMPANION_TOKEN, remedy))
-    if needed.csrf is not None and not csrf_token_matches(opened, needed.csrf.reveal()):
+    if requirements.csrf is not None and not csrf_token_matches(opened, requirements.csrf.reveal()):
         remedy = "send the page again with the session's CSRF token (with_csrf_token) and have the client present it"
         missing.append(Unmet(RequirementKind.CSRF_TOKEN, remedy))
     return tuple(missing)

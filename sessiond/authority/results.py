@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
+from sessiond.changes.idempotency import Kept
 from sessiond.crypto.tokens import Token
 from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.policy import Policy
+from sessiond.domain.position import Position
 from sessiond.domain.requirements import Unmet
-from sessiond.domain.session import Session, with_activity
+from sessiond.domain.session import Activity, Session, with_activity
 from sessiond.domain.signals import Reaction
-from sessiond.domain.values import Instant, Revision, SessionId
+from sessiond.domain.values import Instant, Revision, SessionId, VersionedData
 
-__all__ = ["Answer", "Changed", "Companion", "Description", "Limit", "Login", "Named", "Repeat", "Revoked"]
+__all__ = [
+    "Answer",
+    "Changed",
+    "Companion",
+    "Description",
+    "Kept",
+    "Limit",
+    "Named",
+    "Reply",
+    "RequestId",
+    "Revoked",
+    "RevokedAll",
+    "TicketChoice",
+]
+
+R = TypeVar("R")
 
 Named = Token | SessionId
 """A session as a caller names it: by the secret that proves it, or by its public name."""
@@ -28,7 +46,9 @@ class Answer:
     active_at      activity that may be later than the session's own; `idle_deadline` is what follows from it
     presented      what the token said, where the answer was a plain one
     unmet          what is missing, where INSUFFICIENT
-    csrf           the session's CSRF token, where it was asked for
+    csrf           the session's CSRF token, if it was asked for
+    cacheable_until  until when the answer may be reused by a cache that follows; None: not at all
+    data           the session's data, if it was asked for and is newer than what the caller has
     """
 
     judgement: Judgement
@@ -39,13 +59,15 @@ class Answer:
     presented: Presented | None = None
     unmet: tuple[Unmet, ...] = ()
     csrf: Token | None = None
+    cacheable_until: Instant | None = None
+    data: VersionedData | None = None
 
     @property
     def current(self) -> Session | None:
         """The session with that activity."""
         if self.session is None or self.active_at is None or self.active_at <= self.session.last_active:
             return self.session
-        return with_activity(self.session, self.active_at, self.idle_deadline)
+        return with_activity(self.session, Activity(self.session.id, self.active_at, self.idle_deadline))
 
     @property
     def verdict(self) -> Verdict:
@@ -65,7 +87,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The answer to a change: what the token was worth, the session as it is now, its new token, the revision."""
+    """The answer to a change: the verdict on the token, the session as it is now, its new token, the revision.
+
+    `presented` is the verdict on the presented token if a fresh session was opened instead of using it; else None.
+    """
 
     verdict: Verdict
     session: Session | None
@@ -75,6 +100,9 @@ class Changed:
     evicted: tuple[SessionId, ...] = ()
     limit: Limit | None = None
     reaction: Reaction | None = None
+    presented: Verdict | None = None
+    data: VersionedData | None = None
+    at: Instant = Instant(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +115,17 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """How a subject was authenticated, and what is wished for its session.
+class RevokedAll:
+    """The answer to a bulk revocation: how many sessions it ended, and the revision after the last."""
 
-    `ticket` and `evict` carry out a choice that an earlier answer asked for.
-    """
+    count: int
+    revision: Revision
 
-    subject: str
-    level: int = 0
-    methods: tuple[str, ...] = ()
-    persistent: bool = False
+
+@dataclass(frozen=True, slots=True)
+class TicketChoice:
+    """The subject's choice of what to end, and the ticket that an earlier answer gave for it."""
+
     ticket: Token | None = None
     evict: tuple[SessionId, ...] = ()
 
@@ -111,12 +140,27 @@ class Companion:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
-    """Makes a change safe to repeat: under which id, with which parameters, and how its answer is sealed."""
+class RequestId:
+    """A caller's id of a call, which makes it safe to repeat.
+
+    key, parameters   digests of the id and of the call's other fields, as in `KeptAnswer`
+    secret            the id itself, under which the answer is sealed
+    """
 
     key: bytes
     parameters: bytes
-    seal: Callable[[object], bytes]
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[R]):
+    """How a change is answered: what makes the bytes of its message, and the caller's id of it, if it has one.
+
+    `encode` must be pure: it may be called more than once.
+    """
+
+    encode: Callable[[R], bytes]
+    request: RequestId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +168,8 @@ class Description:
     """Who the authority is, where its log stands, and by which policies it decides."""
 
     authority_id: bytes
-    revision: Revision
+    position: Position
     horizon: Revision
     policies: Mapping[str, Policy]
     origins: Mapping[str, Mapping[str, str]]
+    fingerprint: str

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
-from sessiond.authority.token_gate import Gate
-from sessiond.cache.sessions import Activity, SessionCache
-from sessiond.changes import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
+from sessiond.authority.parts import Parts
+from sessiond.cache.activity import Unsaved
+from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
 from sessiond.domain.errors import Unavailable
-from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
+from sessiond.domain.policy import DEFAULT_PRESET, PRESETS
+from sessiond.domain.session import touch_granularity
 from sessiond.domain.values import Instant, Millis
-from sessiond.eventlog.journal import Journal
-from sessiond.store.contract import Store, StoreFailed
-from sessiond.system.clock import Clock
+from sessiond.store.contract import StoreFailed
 
 __all__ = ["Sweeper"]
 
 _BATCH = 500
-_FALLBACK = PRESETS[DEFAULT_PRESET]  # sessions of an application that is configured no more
+_FALLBACK = PRESETS[DEFAULT_PRESET]  # sessions of an application that is no longer configured
 _log = structlog.get_logger(__name__)
 
 
@@ -31,32 +30,21 @@ class Sweeper:
     """
 
     def __init__(
-        self,
-        store: Store,
-        journal: Journal,
-        cache: SessionCache,
-        policies: Mapping[str, Policy],
-        gate: Gate,
-        clock: Clock,
-        event_retention: Millis,
-        on_fatal: Callable[[StoreFailed], None],
-        interval: float = 1.0,
+        self, parts: Parts, event_retention: Millis, on_fatal: Callable[[StoreFailed], None], interval: float = 1.0
     ) -> None:
-        self._store = store
-        self._journal = journal
-        self._cache = cache
-        self._policies = policies
-        self._gate = gate
-        self._clock = clock
+        self._parts = parts
+        self._store = parts.store
+        self._journal = parts.journal
+        self._clock = parts.clock
         self._event_retention = event_retention
         self._on_fatal = on_fatal
         self._interval = interval
 
     async def run(self) -> None:
-        """Go on until cancelled, or until the store fails.
+        """Go on until cancelled, or until the store fails. A store that does not answer for a while is asked again.
 
-        It asks the store in every round, and so is the one to tell where a read has failed and nobody writes; where
-        a commit has failed the journal has told.
+        It asks the store in every round, and so notices if a read has failed and nobody writes; a commit that failed
+        has been reported by the journal.
         """
         while True:
             await asyncio.sleep(self._interval)
@@ -65,12 +53,13 @@ class Sweeper:
                 await self.save_activity()
                 pruned = await self.prune()
                 await self.forget_answers()
-                await self._gate.release_due()
+                await self._parts.gate.release_due()
             except StoreFailed as failure:
                 self._on_fatal(failure)
                 return
-            except Unavailable:
-                return
+            except Unavailable as trouble:
+                _log.warning("sweep put off", error=str(trouble))
+                continue
             except Exception:  # noqa: BLE001 - one bad round must not be the last
                 _log.exception("sweep failed")
                 continue
@@ -81,7 +70,7 @@ class Sweeper:
         """End every session whose deadline has passed; how many."""
         total = 0
         while due := await self._store.due(self._clock.now(), _BATCH):
-            ended = (await self._journal.submit(Expire(due, self._policies, _FALLBACK))).result
+            ended = (await self._journal.submit(Expire(due, self._parts.policies, _FALLBACK))).result
             total += ended
             if len(due) < _BATCH or not ended:
                 break  # the next round finds the rest
@@ -94,10 +83,9 @@ class Sweeper:
         granularity.
         """
         now = self._clock.now()
-        quiet = [activity for activity in self._cache.unsaved() if all_of_it or self._is_quiet(activity, now)]
+        quiet = [one.activity for one in self._parts.activity.all() if all_of_it or self._is_quiet(one, now)]
         for start in range(0, len(quiet), _BATCH):
-            some = quiet[start : start + _BATCH]
-            await self._journal.submit(SaveActivity([(a.session_id, a.at, a.idle_deadline) for a in some]))
+            await self._journal.submit(SaveActivity(quiet[start : start + _BATCH]))
         return len(quiet)
 
     async def prune(self) -> int:
@@ -119,6 +107,6 @@ class Sweeper:
         """Drop the answers to repeated calls that have expired, some at a time."""
         await self._journal.submit(ForgetAnswers())
 
-    def _is_quiet(self, activity: Activity, now: Instant) -> bool:
-        policy = self._policies.get(activity.application, _FALLBACK)
-        return now - activity.at >= policy.touch_granularity
+    def _is_quiet(self, unsaved: Unsaved, now: Instant) -> bool:
+        policy = self._parts.policies.get(unsaved.session.application, _FALLBACK)
+        return now - unsaved.activity.at >= touch_granularity(unsaved.session, policy)

@@ -1,26 +1,26 @@
-"""The gate: where presented tokens are opened, and where guesses end without having touched a store."""
+"""The token gate: where presented tokens are opened, and where guesses end without having touched a store."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
-from sessiond import changes
-from sessiond.changes import Call
+from sessiond.changes.maintenance import RecordOther
+from sessiond.changes.sources import Unlock
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
 from sessiond.detection.client_facts import source_of
-from sessiond.domain.errors import LockNotFound
+from sessiond.detection.guesses import GuessEffect, GuessWatch, SourceLock
+from sessiond.domain.call import Call
 from sessiond.domain.event import EventType
-from sessiond.domain.guessing import GuessEffect, GuessWatch, SourceLock
 from sessiond.domain.judge import FORGED, LOCKED, MALFORMED, Judgement
 from sessiond.domain.values import Cause, CauseKind
-from sessiond.eventlog.journal import NOTHING, Journal, Needs, Unit, Work
+from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.work import Unit
 from sessiond.system.clock import Clock
 
-__all__ = ["Gate"]
+__all__ = ["TokenGate"]
 
 
-class Gate:
+class TokenGate:
     """Opens tokens, counts those that were never issued, and locks their sources (OWASP, strict session management)."""
 
     def __init__(self, keys: KeyRing, guesses: GuessWatch, journal: Journal, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class Gate:
 
     def open(self, call: Call, token: Token) -> OpenedToken | Judgement:
         """A presented token's content; the judgement where it has none, which counts as a guess."""
-        if self.shuts_out(call):
+        if self.is_locked_out(call):
             return LOCKED
         try:
             return self._keys.open(token.reveal())
@@ -44,8 +44,8 @@ class Gate:
             self._guessed(call)
             return FORGED
 
-    def shuts_out(self, call: Call) -> bool:
-        """Whether even valid tokens are refused from where the call's client is."""
+    def is_locked_out(self, call: Call) -> bool:
+        """Whether the policy refuses even valid tokens from where the call's client is."""
         if not call.policy.guessing.deny_valid or not call.client.ip_address:
             return False
         source = source_of(call.client.ip_address)
@@ -56,17 +56,15 @@ class Gate:
         return self._guesses.locks(call.application, self._clock.now())
 
     def unlock(self, call: Call, source: str) -> Unit[None]:
-        """The unit that lets a source go. It raises `LockNotFound`."""
-        return _Unlock(self._guesses, call, source)
+        """The unit that unlocks a source. It raises `LockNotFound`."""
+        return Unlock(self._guesses, call, source)
 
     async def release_due(self) -> int:
-        """Let go of the sources whose time is over; how many."""
-        released = self._guesses.release_due(self._clock.now())
+        """Unlock the sources whose time is over; how many."""
+        released = self._guesses.due(self._clock.now())
         for lock in released:
             cause = Cause(CauseKind.SIGNAL, reason="the lock's time is over")
-            await self._journal.submit(
-                changes.RecordOther(EventType.SOURCE_UNLOCKED, lock.application, cause, lock.source)
-            )
+            await self._journal.submit(RecordOther(EventType.SOURCE_UNLOCKED, lock.application, cause, lock.source))
         return len(released)
 
     def _guessed(self, call: Call) -> None:
@@ -84,7 +82,7 @@ class Gate:
 
     def _record(self, type: EventType, application: str, source: str) -> None:
         # Behind the answer: a guesser waits for nothing and learns nothing from the time it takes.
-        unit = changes.RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
+        unit = RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
         task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit))
         self._records.add(task)
         task.add_done_callback(self._recorded)
@@ -92,21 +90,4 @@ class Gate:
     def _recorded(self, task: asyncio.Task[object]) -> None:
         self._records.discard(task)
         if not task.cancelled():
-            task.exception()  # the journal has told of its own end already
-
-
-@dataclass(frozen=True, slots=True)
-class _Unlock:
-    guesses: GuessWatch
-    call: Call
-    source: str
-
-    def needs(self) -> Needs:
-        """Nothing: locks are memory."""
-        return NOTHING
-
-    def apply(self, work: Work) -> None:
-        """Here, not before: a repeat must find the first answer and not that the lock is gone."""
-        if self.guesses.clear(self.call.application, self.source) is None:
-            raise LockNotFound("source: is not locked for this application")
-        work.record_other(EventType.SOURCE_UNLOCKED, self.call.application, self.call.cause, source=self.source)
+            task.exception()  # the journal has reported its own failure already

@@ -1,195 +1,187 @@
-"""Validation: what a presented token is worth now, from memory where it can be."""
+"""Validation: the verdict on a presented token, from memory if possible."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from sessiond import changes
-from sessiond.authority.requirements import Needed, unmet
-from sessiond.authority.results import Answer
-from sessiond.authority.token_gate import Gate
-from sessiond.cache.sessions import Entry, SessionCache
-from sessiond.changes import Call
-from sessiond.crypto.companions import csrf_token
-from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
-from sessiond.detection.suspicions import Watching
-from sessiond.domain.errors import BeyondLog
+from sessiond.authority.parts import Parts
+from sessiond.authority.question import Question
+from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements, unmet
+from sessiond.authority.results import Answer, Kept
+from sessiond.cache.sessions import Entry
+from sessiond.changes.judging import Suspicion
+from sessiond.changes.use import Use
+from sessiond.crypto.csrf import csrf_token
+from sessiond.crypto.tokens import OpenedToken, Token
+from sessiond.domain.call import Call
 from sessiond.domain.judge import PLAIN, UNKNOWN, Judgement, Presented, Verdict, judge
-from sessiond.domain.policy import Policy
+from sessiond.domain.position import Position
+from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.requirements import RequirementKind, Unmet
-from sessiond.domain.session import Session, as_seen, expired_view, idle_deadline
-from sessiond.domain.signals import OF_THE_SESSION, Reaction, Signal, SignalType
-from sessiond.domain.values import Instant
-from sessiond.eventlog.feed import Feed
-from sessiond.eventlog.journal import Journal
-from sessiond.system.clock import Clock
+from sessiond.domain.session import (
+    Session,
+    as_seen,
+    cacheable_until,
+    expired_view,
+    idle_deadline,
+    in_application,
+    touch_granularity,
+)
+from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.values import Instant, SessionId, VersionedData
 
 __all__ = ["Validation"]
 
 _UNKNOWN = Answer(UNKNOWN)
 _EXPIRED = (Verdict.EXPIRED_IDLE, Verdict.EXPIRED_ABSOLUTE)
-_REVOKING = (Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
 _AUTHENTICATE_AGAIN = Unmet(RequirementKind.REAUTHENTICATION, "authenticate the subject again from this client")
 
 
 class Validation:
     """Judges presented tokens, watches how they are used, and has carried out what follows."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        feed: Feed,
-        cache: SessionCache,
-        keys: KeyRing,
-        policies: Mapping[str, Policy],
-        gate: Gate,
-        watching: Watching,
-        clock: Clock,
-    ) -> None:
-        self._journal = journal
-        self._feed = feed
-        self._cache = cache
-        self._keys = keys
-        self._policies = policies
-        self._gate = gate
-        self._watching = watching
-        self._clock = clock
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
-    def check_revision(self, wanted: int) -> None:
-        """Raise `BeyondLog` where the log has not come that far."""
-        if wanted > self._feed.revision:
-            raise BeyondLog(wanted, self._feed.revision)
-
-    async def validate(
-        self,
-        call: Call,
-        token: Token,
-        *,
-        passive: bool = False,
-        min_revision: int = 0,
-        needed: Needed | None = None,
-        with_csrf: bool = False,
-    ) -> Answer:
-        """Say what a token is worth.
+    async def validate(self, question: Question) -> Answer:
+        """Judge a token.
 
         Only a verdict with consequences waits for a commit: a successor's first use, a fresh suspicion, and activity
-        that would otherwise lag behind by more than the policy's granularity (so that a crash ends no session earlier
-        than that).
+        that would otherwise lag behind by more than its granularity (so that a crash ends no session earlier than
+        that). Raises `PositionOutOfRange`, `Unavailable` and, if data was asked for, `DataUnreadable`.
         """
-        self.check_revision(min_revision)
-        opened = self.at_once(call, token, passive=passive, needed=needed, with_csrf=with_csrf)
-        if isinstance(opened, Answer):
-            return opened
-        return await self.judge(call, opened, passive=passive, needed=needed, with_csrf=with_csrf)
+        if question.at_least is not None:
+            await self._parts.feed.reached(question.at_least)
+        opened = self.at_once(question)
+        return opened if isinstance(opened, Answer) else await self.judge(question, opened)
 
-    def at_once(
-        self,
-        call: Call,
-        token: Token,
-        *,
-        passive: bool = False,
-        needed: Needed | None = None,
-        with_csrf: bool = False,
-    ) -> Answer | OpenedToken:
-        """The answer where it can be given without waiting, as nearly every one can; else the opened token, to `judge`.
+    def at_once(self, question: Question) -> Answer | OpenedToken:
+        """The answer if it can be given without waiting, as nearly every one can; else the opened token, to `judge`.
 
         Refuses what was never issued, and passes what is plainly valid.
         """
-        opened = self._gate.open(call, token)
+        opened = self._parts.gate.open(question.call, question.token)
         if isinstance(opened, Judgement):
             return Answer(opened)
-        if needed is not None or with_csrf:
+        if not question.is_plain:
             return opened
-        return self.plainly_valid(call, opened.presented, passive=passive) or opened
-
-    async def judge(
-        self,
-        call: Call,
-        opened: OpenedToken,
-        *,
-        passive: bool = False,
-        needed: Needed | None = None,
-        with_csrf: bool = False,
-    ) -> Answer:
-        """The answer to an opened token, whatever follows from it."""
-        presented = opened.presented
-        stray = await self._stray_companion(opened, needed)
-        # From here to the judgement nothing waits, so the entry is as true as when it was found.
-        entry = await self._cache.fetch(presented.session_id)
-        if entry is None or entry.session.application != call.application:
-            return _UNKNOWN
-        now = self._clock.now()
-        session: Session | None = self._cache.with_activity(entry.session)
-        judgement = judge(session or entry.session, presented, call.policy, now)
-        expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
-        judgement, suspicion, urgent = self._suspect(call, entry, judgement, stray, now, examines=True)
-        suffices = judgement.verdict is Verdict.VALID
-        if needed is not None and suffices:
-            # A request that lacks something is denied, and so is no activity.
-            seen = as_seen(session or entry.session, call.policy, now)
-            passive = passive or bool(unmet(self._keys, opened, seen, needed, now))
-        active = suffices and not passive
-        lags = active and now - entry.saved >= call.policy.touch_granularity
-        if judgement.activates or urgent or lags or expires:
-            unit = changes.Settle(call, presented, passive, suspicion)
-            outcome = (await self._journal.submit(unit)).result
-            judgement, session = outcome.judgement, outcome.session
-        if session is None or judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
-            return Answer(judgement)
-        answer = self._granted(call, opened, judgement, session, needed, now, with_csrf=with_csrf)
-        if not active or answer.verdict is not Verdict.VALID:
-            return answer
-        deadline = idle_deadline(session, call.policy, now)
-        self._cache.note_activity(entry.session, now, deadline)
-        return replace(answer, active_at=now, idle_deadline=deadline)
+        return self.plainly_valid(question.call, opened.presented, passive=question.passive) or opened
 
     def plainly_valid(
-        self, call: Call, presented: Presented, *, passive: bool = False, min_revision: int = 0
+        self, call: Call, presented: Presented, *, passive: bool = False, at_least: Position | None = None
     ) -> Answer | None:
-        """The answer where it is VALID, from memory, and nothing follows from it but activity; else None.
+        """The answer if it is VALID, from memory, and nothing follows from it but activity; else None.
 
         Nearly every validation ends here. None says nothing about the token: the ordinary way decides.
         """
-        entry = self._cache.get(presented.session_id)
-        if entry is None or entry.session.application != call.application or min_revision > self._feed.revision:
+        parts = self._parts
+        entry = parts.cache.get(presented.session_id)
+        if entry is None or entry.session.application != call.application:
             return None
-        now = self._clock.now()
-        session = entry.session
+        if at_least is not None and not parts.feed.has(at_least):
+            return None
+        now, session = parts.clock.now(), entry.session
         if judge(session, presented, call.policy, now) is not PLAIN or not self._is_ordinary(call, session):
             return None
+        until = cacheable_until(session, call.policy, now, not passive, None)
         if passive:
-            return Answer(PLAIN, self._cache.with_activity(session), presented=presented)
-        if now - entry.saved >= call.policy.touch_granularity:
+            seen = parts.activity.added_to(session)
+            return Answer(PLAIN, seen, presented=presented, cacheable_until=until)
+        if now - entry.saved >= touch_granularity(session, call.policy):
             return None
         deadline = idle_deadline(session, call.policy, now)
-        self._cache.note_activity(session, now, deadline)
-        return Answer(PLAIN, session, None, now, deadline, presented)
+        parts.activity.note(session, now, deadline, call.client if call.tells_client else None)
+        return Answer(PLAIN, session, None, now, deadline, presented, cacheable_until=until)
 
-    async def accept(self, call: Call, token: Token, *, heals: bool = False) -> OpenedToken | Answer:
-        """A token for a change, or the answer where a signal stands in the way.
+    async def judge(self, question: Question, opened: OpenedToken) -> Answer:
+        """The answer to an opened token, whatever follows from it."""
+        while True:
+            answer = await self._judge(question, opened)
+            session, wanted = answer.session, question.data
+            if wanted is None or session is None or answer.verdict is not Verdict.VALID:
+                return answer
+            if wanted.newer_than and session.data_version <= wanted.newer_than:
+                return answer
+            stored = await self._parts.store.data(session.id)
+            entry = await self._parts.cache.fetch(session.id)
+            # From here on nothing waits. If the session ended or its data changed meanwhile, it is judged again:
+            # the data of a session that has ended is gone, and an empty map would look like an empty cart.
+            if entry is not None and entry.session.ending is None and entry.session.data_version == stored.version:
+                keys = [key for key in stored.values if not wanted.keys or key in wanted.keys]
+                values = {key: stored.values[key] for key in keys}
+                return replace(answer, data=VersionedData(values, stored.version))
 
-        Everything else is judged where the change is made. `heals` is for what a stranger may do as well, since it
-        harms nobody or proves who it is: authenticate, revoke, report.
+    async def accept(
+        self, call: Call, token: Token, recall: Callable[[], Awaitable[Kept | None]]
+    ) -> OpenedToken | Answer | Kept:
+        """A token for a change that only its rightful client may make, or the answer if a signal stands in the way.
+
+        Everything else is judged where the change is made. `recall` looks for the first answer to the same call: its
+        token may have been replaced by that very call.
         """
-        opened = self._gate.open(call, token)
-        if isinstance(opened, Judgement):
-            return Answer(opened)
-        presented = opened.presented
-        entry = await self._cache.fetch(presented.session_id)
-        if entry is None or entry.session.application != call.application:
+        opened = self.open(call, token)
+        if isinstance(opened, Answer):
             return opened
-        now = self._clock.now()
-        judgement = judge(self._cache.with_activity(entry.session), presented, call.policy, now)
-        judgement, suspicion, urgent = self._suspect(call, entry, judgement, None, now, examines=not heals)
+        entry = await self._fetch(call, opened.presented.session_id)
+        if entry is None:
+            return opened
+        now = self._parts.clock.now()
+        judgement = judge(self._parts.activity.added_to(entry.session), opened.presented, call.policy, now)
+        consequences, suspicion, urgent = self._examine(call, entry.session, judgement, None, now)
+        judgement = consequences.judgement
+        if judgement.verdict is Verdict.VALID and not urgent:
+            return opened
+        if (kept := await recall()) is not None:
+            return kept
         if urgent:
             # Only what the suspicion asks for: the change itself may yet be refused, and then nothing has changed.
-            unit = changes.Settle(call, presented, passive=True, suspicion=suspicion, renews=False)
-            judgement = (await self._journal.submit(unit)).result.judgement
-        refused = judgement.signals or not heals
-        if judgement.verdict in (Verdict.INSUFFICIENT, Verdict.REPLAYED, Verdict.REVOKED) and refused:
+            unit = Use(call, opened.presented, passive=True, suspicion=suspicion, renews=False)
+            judgement = (await self._parts.journal.submit(unit)).result.judgement
+        if judgement.verdict in (Verdict.INSUFFICIENT, Verdict.REPLAYED, Verdict.REVOKED):
             return Answer(judgement)
         return opened
+
+    def open(self, call: Call, token: Token) -> OpenedToken | Answer:
+        """A token for a change that anybody may make who has it, or the answer if it was never issued."""
+        opened = self._parts.gate.open(call, token)
+        return Answer(opened) if isinstance(opened, Judgement) else opened
+
+    async def _judge(self, question: Question, opened: OpenedToken) -> Answer:
+        call, presented, parts = question.call, opened.presented, self._parts
+        stray = await self._stray_companion(opened, question.requirements)
+        # From here to the judgement nothing waits, so the entry is as true as when it was found.
+        entry = await self._fetch(call, presented.session_id)
+        if entry is None:
+            return _UNKNOWN
+        now = parts.clock.now()
+        session: Session | None = parts.activity.added_to(entry.session)
+        judgement = judge(session or entry.session, presented, call.policy, now)
+        expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
+        consequences, suspicion, urgent = self._examine(call, entry.session, judgement, stray, now)
+        judgement, passive = consequences.judgement, question.passive
+        suffices = judgement.verdict is Verdict.VALID
+        if suffices and question.requirements is not NO_REQUIREMENTS:
+            # A request that lacks something is denied, and so is no activity.
+            seen = as_seen(session or entry.session, call.policy, now)
+            passive = passive or bool(unmet(parts.keys, opened, seen, question.requirements, now))
+        active = suffices and not passive
+        lags = active and now - entry.saved >= touch_granularity(entry.session, call.policy)
+        if judgement.activates or urgent or lags or expires:
+            outcome = (await parts.journal.submit(Use(call, presented, passive, suspicion))).result
+            judgement, session = outcome.judgement, outcome.session
+        if session is None or judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
+            return Answer(judgement)
+        answer = self._granted(question, opened, judgement, session, now)
+        if not active or answer.verdict is not Verdict.VALID:
+            return answer
+        deadline = idle_deadline(session, call.policy, now)
+        parts.activity.note(entry.session, now, deadline, call.client if call.tells_client else None)
+        return replace(answer, active_at=now, idle_deadline=deadline)
+
+    async def _fetch(self, call: Call, session_id: SessionId) -> Entry | None:
+        entry = await self._parts.cache.fetch(session_id)
+        return None if entry is None or in_application(entry.session, call.application) is None else entry
 
     def _is_ordinary(self, call: Call, session: Session) -> bool:
         """Whether nothing but the token has to be looked at: neither the session's state nor who uses it."""
@@ -197,57 +189,50 @@ class Validation:
             session.elevation is None
             and not session.persistent
             and not session.must_authenticate
-            and not self._watching.second_holder(session)
-            and (not call.tells_client or self._watching.is_at_home(session, call.client))
-            and not self._gate.shuts_out(call)
+            and (not call.tells_client or self._parts.suspicions.is_at_home(session, call.client))
+            and not self._parts.gate.is_locked_out(call)
             # A question that is remembered keeps the policy that it came with.
-            and self._policies.get(call.application) is call.policy
+            and self._parts.policies.get(call.application) is call.policy
         )
 
-    def _suspect(
-        self, call: Call, entry: Entry, judgement: Judgement, stray: Signal | None, now: Instant, *, examines: bool
-    ) -> tuple[Judgement, changes.Suspicion | None, bool]:
-        """The judgement with what is suspicious about this use; the suspicion; whether it must be carried out now."""
-        session, signals = entry.session, judgement.signals
-        if judgement.missed:
-            self._watching.miss(session)
+    def _examine(
+        self, call: Call, session: Session, judgement: Judgement, stray: Signal | None, now: Instant
+    ) -> tuple[Consequences, Suspicion | None, bool]:
+        """What follows from a judgement and this use; what was noticed; whether it must be carried out now."""
+        noticed: tuple[Signal, ...] = ()
         if judgement.verdict is Verdict.VALID:
-            if session.must_authenticate:
-                judgement = replace(judgement, verdict=Verdict.INSUFFICIENT)
-            if examines:
-                signals = self._watching.second_holder(session)
-            if examines and call.tells_client:
-                signals = (*signals, *self._watching.examine(session, call.client, call.policy, now))
+            if call.tells_client:
+                noticed = self._parts.suspicions.examine(session, call.client, call.policy, now)
             if stray is not None:
-                signals = (*signals, stray)
-        reaction = call.policy.reaction_to(signals)
-        if reaction is Reaction.IGNORE:
-            return judgement, None, False
-        # What the policy ignores is no suspicion by itself, but evidence beside another one.
-        judgement = replace(judgement, signals=signals)
-        fresh = self._watching.is_fresh(session, signals, call.policy, now)
-        if reaction is Reaction.STEP_UP and judgement.verdict is Verdict.VALID:
-            judgement = replace(judgement, verdict=Verdict.INSUFFICIENT)
-        holds = (
-            reaction is Reaction.STEP_UP
-            and not session.must_authenticate
-            and any(s.type in OF_THE_SESSION and call.policy.reactions[s.type] is reaction for s in signals)
+                noticed = (*noticed, stray)
+        if noticed:
+            judgement = replace(judgement, signals=(*judgement.signals, *noticed))
+        consequences = consequences_of(session, judgement, call.policy)
+        urgent = judgement.missed and session.old_token is None
+        if consequences.reaction is Reaction.IGNORE:
+            return consequences, None, urgent
+        reported, window = self._parts.reported, call.policy.fold_window
+        is_news = any(
+            call.policy.reactions[signal.type] is not Reaction.IGNORE
+            and not reported.was_reported(session.id, signal.type, window, now)
+            for signal in judgement.signals
         )
-        return judgement, changes.Suspicion(signals, session.client, fresh), fresh or holds or reaction in _REVOKING
+        suspicion = Suspicion(noticed, session.client) if noticed else None
+        return consequences, suspicion, urgent or is_news or consequences.changes_session
 
-    async def _stray_companion(self, opened: OpenedToken, needed: Needed | None) -> Signal | None:
+    async def _stray_companion(self, opened: OpenedToken, requirements: Requirements) -> Signal | None:
         """The signal that the companion token presented is somebody else's: two cookies that never were together.
 
         One that has expired, or is left over from an earlier session of the same subject, is only not good enough.
         """
-        companion = None if needed is None else needed.foreign_companion(self._keys, opened)
-        if companion is None or self._clock.now() >= companion.expires:
+        companion = requirements.foreign_companion(self._parts.keys, opened)
+        if companion is None or self._parts.clock.now() >= companion.expires:
             return None
         mine, other = opened.presented.session_id, companion.session_id
-        entries = [await self._cache.fetch(session_id) for session_id in (mine, other)]
+        entries = [await self._parts.cache.fetch(session_id) for session_id in (mine, other)]
         if entries[0] is None or entries[1] is None:
             return None
-        own, theirs = entries[0].session, expired_view(entries[1].session, self._clock.now())
+        own, theirs = entries[0].session, expired_view(entries[1].session, self._parts.clock.now())
         if theirs.application != own.application or theirs.ending is not None:
             return None
         if own.subject and own.subject == theirs.subject:
@@ -255,22 +240,18 @@ class Validation:
         return Signal(SignalType.COMPANION_MISMATCH, str(mine), f"companion of {other}")
 
     def _granted(
-        self,
-        call: Call,
-        opened: OpenedToken,
-        judgement: Judgement,
-        session: Session,
-        needed: Needed | None,
-        now: Instant,
-        *,
-        with_csrf: bool,
+        self, question: Question, opened: OpenedToken, judgement: Judgement, session: Session, now: Instant
     ) -> Answer:
-        session = as_seen(session, call.policy, now)
+        policy, requirements = question.call.policy, question.requirements
+        seen = as_seen(session, policy, now)
         missing = () if judgement.verdict is Verdict.VALID else (_AUTHENTICATE_AGAIN,)
-        if needed is not None:
-            missing = (*missing, *unmet(self._keys, opened, session, needed, now))
+        missing = (*missing, *unmet(self._parts.keys, opened, seen, requirements, now))
         if missing:
-            # Who is denied is given nothing: it may be a stranger.
-            return Answer(replace(judgement, verdict=Verdict.INSUFFICIENT), session, unmet=missing)
-        renewed = None if judgement.hand_out is None else self._keys.successor(opened, judgement.hand_out)
-        return Answer(judgement, session, renewed, csrf=csrf_token(opened) if with_csrf else None)
+            # A denied client gets nothing: it may be a stranger.
+            return Answer(replace(judgement, verdict=Verdict.INSUFFICIENT), seen, unmet=missing)
+        renewed = None if judgement.hand_out is None else self._parts.keys.successor(opened, judgement.hand_out)
+        reusable = renewed is None and not judgement.signals and not requirements.companion and not requirements.csrf
+        max_age = requirements.authentication.max_age
+        until = cacheable_until(session, policy, now, not question.passive, max_age) if reusable else None
+        csrf = csrf_token(opened) if question.with_csrf else None
+        return Answer(judgement, seen, renewed, csrf=csrf, cacheable_until=until)

@@ -1,33 +1,24 @@
-"""The cache of sessions, and the activity that the store does not have yet."""
+"""The cache of sessions: the newest revision of each wins, whatever the order in which they arrive."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
-from sessiond.domain.session import Session, with_activity
+from sessiond.cache.activity import UnsavedActivity
+from sessiond.domain.session import Activity, Session, with_activity
 from sessiond.domain.values import Instant, SessionId
 from sessiond.store.contract import Commit
+from sessiond.system.lru import Lru
 
-__all__ = ["Activity", "Entry", "SessionCache"]
-
-
-class Activity(NamedTuple):
-    """The last activity of a session, and the idle deadline that follows from it."""
-
-    session_id: SessionId
-    application: str
-    at: Instant
-    idle_deadline: Instant | None
+__all__ = ["Entry", "SessionCache"]
 
 
 class Entry:
     """One cached session: as it was committed or read, and the last activity that the store has.
 
-    Later activity is not in `session` but in the cache: a session's value changes only when something about it does,
-    so that what is derived from it can be kept with it. `SessionCache.with_activity` brings both together.
+    Later activity is not in `session` but in `UnsavedActivity`: a session's value changes only when something about it
+    does, so that what is derived from it can be kept with it.
     """
 
     __slots__ = ("saved", "session")
@@ -41,14 +32,15 @@ class SessionCache:
     """The most recently used sessions, kept true by every commit.
 
     An entry is filled only from a read that nothing was applied to since it began; concurrent misses of a session
-    share one read. Activity is known at once and kept until a commit has it, whether or not the entry stays.
+    share one read. `activity` holds what the store does not have yet.
     """
 
-    def __init__(self, load: Callable[[SessionId], Awaitable[Session | None]], capacity: int) -> None:
+    def __init__(
+        self, load: Callable[[SessionId], Awaitable[Session | None]], activity: UnsavedActivity, capacity: int
+    ) -> None:
         self._load = load
-        self._capacity = capacity
-        self._entries: OrderedDict[SessionId, Entry] = OrderedDict()
-        self._unsaved: dict[SessionId, Activity] = {}
+        self._activity = activity
+        self._entries: Lru[SessionId, Entry] = Lru(capacity)
         self._fills: dict[SessionId, _Fill] = {}
 
     def __len__(self) -> int:
@@ -56,14 +48,11 @@ class SessionCache:
 
     def get(self, session_id: SessionId) -> Entry | None:
         """The entry, if it is there."""
-        entry = self._entries.get(session_id)
-        if entry is not None:
-            self._entries.move_to_end(session_id)
-        return entry
+        return self._entries.get(session_id)
 
     async def fetch(self, session_id: SessionId) -> Entry | None:
-        """The entry, from the store if need be; None where no such session is known."""
-        if (entry := self.get(session_id)) is not None:
+        """The entry, from the store if need be; None if no such session is known."""
+        if (entry := self._entries.get(session_id)) is not None:
             return entry
         fill = self._fills.get(session_id)
         if fill is None:
@@ -72,40 +61,22 @@ class SessionCache:
         # Shielded: one caller that gives up does not take the read from the others.
         return await asyncio.shield(fill.task)
 
-    def note_activity(self, session: Session, at: Instant, idle_deadline: Instant | None) -> None:
-        """Take in activity that is not committed yet. It never moves backwards."""
-        known = self._unsaved.get(session.id)
-        if at > (session.last_active if known is None else known.at):
-            self._unsaved[session.id] = Activity(session.id, session.application, at, idle_deadline)
-
     def apply(self, commit: Commit) -> None:
         """Take in a commit. Called before anybody is told of it."""
         for session in commit.sessions.values():
             self._overtake(session.id)
             self._keep(session)
-        for session_id, (at, idle_deadline) in commit.activity.items():
+        for session_id, activity in commit.activity.items():
             self._overtake(session_id)
-            entry = self._entries.get(session_id)
+            entry = self._entries.peek(session_id)
             if entry is not None and entry.session.ending is None:
-                entry.saved = max(entry.saved, at)
-                if at > entry.session.last_active:
-                    entry.session = with_activity(entry.session, at, idle_deadline)
-            self._forget_saved(session_id, at)
+                entry.saved = max(entry.saved, activity.at)
+                entry.session = with_activity(entry.session, activity)
+            self._activity.saved(session_id, activity.at)
         for session_id in commit.pruned:
             self._overtake(session_id)
-            self._entries.pop(session_id, None)
-            self._unsaved.pop(session_id, None)
-
-    def unsaved(self) -> list[Activity]:
-        """The activity that the store does not have."""
-        return list(self._unsaved.values())
-
-    def with_activity(self, session: Session) -> Session:
-        """A session with the activity that only this process knows of; itself where there is none."""
-        unsaved = self._unsaved.get(session.id)
-        if unsaved is None or session.ending is not None or unsaved.at <= session.last_active:
-            return session
-        return with_activity(session, unsaved.at, unsaved.idle_deadline)
+            self._entries.pop(session_id)
+            self._activity.drop(session_id)
 
     async def _fill(self, session_id: SessionId, fill: _Fill) -> Entry | None:
         try:
@@ -121,29 +92,31 @@ class SessionCache:
             del self._fills[session_id]
 
     def _keep(self, session: Session) -> Entry:
-        saved = session.last_active
-        if session.ending is not None:
-            self._unsaved.pop(session.id, None)
-        else:
-            self._forget_saved(session.id, saved)
+        """Keep a session, unless a newer revision of it is there already."""
         entry = self._entries.get(session.id)
         if entry is None:
-            entry = self._entries[session.id] = Entry(session, saved)
-            if len(self._entries) > self._capacity:
-                self._entries.popitem(last=False)
+            entry = Entry(session, session.last_active)
+            self._entries.put(session.id, entry)
+        elif entry.session.revision <= session.revision:
+            # A write may have been decided before activity that was saved since; that is not lost again.
+            saved = max(entry.saved, session.last_active) if session.ending is None else session.last_active
+            entry.session, entry.saved = _latest(session, entry.session), saved
+        if entry.session.ending is not None:
+            self._activity.drop(session.id)
         else:
-            entry.session, entry.saved = session, saved
-            self._entries.move_to_end(session.id)
+            self._activity.saved(session.id, session.last_active)
         return entry
-
-    def _forget_saved(self, session_id: SessionId, at: Instant) -> None:
-        unsaved = self._unsaved.get(session_id)
-        if unsaved is not None and unsaved.at <= at:
-            del self._unsaved[session_id]
 
     def _overtake(self, session_id: SessionId) -> None:
         if (fill := self._fills.get(session_id)) is not None:
             fill.overtaken = True
+
+
+def _latest(session: Session, before: Session) -> Session:
+    """The session, with the activity of its earlier state if that is later."""
+    if before.ending is not None:
+        return session
+    return with_activity(session, Activity(session.id, before.last_active, before.idle_deadline, before.last_client))
 
 
 class _Fill:

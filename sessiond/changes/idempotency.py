@@ -1,77 +1,132 @@
-"""Safe retries: a unit that is carried out once, however often it is asked for."""
+"""Idempotency: a unit that is carried out once, however often it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from sessiond.domain.errors import InvalidField
-from sessiond.domain.values import Instant
-from sessiond.eventlog.journal import Done, Needs, Unit, Work
+from sessiond.domain.session import Session, expired_view
+from sessiond.domain.values import Instant, Millis
+from sessiond.eventlog.work import Done, Needs, Unit, Work
 from sessiond.store.contract import KeptAnswer
 
-__all__ = ["KEEP_FOR", "Once", "Recall", "Repeated"]
+__all__ = ["KEEP_FOR", "Kept", "Once", "Recall", "Retry"]
 
 T = TypeVar("T")
 
-KEEP_FOR = 24 * 3_600_000
-"""How long the first answer is kept, in milliseconds."""
+KEEP_FOR = Millis(24 * 3_600_000)
+"""How long the first answer to a call with a `request_id` is kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
-    """The call was made before: its first answer, still sealed."""
+class Kept:
+    """An answer as it is kept for repeats: the bytes of its message. They may hold a token."""
 
-    sealed: bytes = field(repr=False)
+    message: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What makes a change safe to repeat.
+
+    key, parameters   as in `KeptAnswer`
+    seal, open        the answer's message, so that only this call's secret opens it; `open` raises `InvalidField`
+    keep_for          for how long a repeat gets the first answer
+    strict            other parameters under the same key are the caller's mistake; else they make another call
+    while_current     the answer counts only while the session that it gives a token of is still at that token
+    """
+
+    key: bytes
+    parameters: bytes
+    seal: Callable[[bytes], bytes]
+    open: Callable[[bytes], bytes]
+    keep_for: Millis = KEEP_FOR
+    strict: bool = True
+    while_current: bool = False
+
+    def recall(self, work: Work) -> Kept | None:
+        """The first answer, if there is one that counts. Raises `InvalidField` if the key was used for another call."""
+        answer = work.answer(self.key)
+        if answer is None:
+            return None
+        if answer.parameters != self.parameters:
+            if self.strict:
+                raise InvalidField("request_id", "was used for another call; take a fresh UUIDv4 for each call")
+            return None
+        if answer.session_id is not None:
+            session = work.session(answer.session_id)
+            if session is None or expired_view(session, work.now).ending is not None:
+                return None
+            if session.generation != answer.generation:
+                return None
+        return Kept(self.open(answer.sealed))
+
+    def keep(self, work: Work, message: bytes, granted: Session | None) -> None:
+        """Keep the first answer; `granted` is the session that it gives a token of."""
+        depends = granted if self.while_current else None
+        if self.while_current and depends is None:
+            return  # a refusal gives no token: asked again, it is decided again
+        work.keep_answer(
+            KeptAnswer(
+                self.key,
+                self.parameters,
+                self.seal(message),
+                Instant(work.now + self.keep_for),
+                None if depends is None else depends.id,
+                0 if depends is None else depends.generation,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Look for the first answer to a call before anything of it is judged: its token may be worth less by now."""
+    """Look for the first answer to a call before anything of it is judged: its token may have been replaced by now."""
 
-    key: bytes
-    parameters: bytes
+    retries: Sequence[Retry]
 
     def needs(self) -> Needs:
-        """The first answer."""
-        return Needs(answers=(self.key,))
+        """The first answers."""
+        return Needs(answers=tuple(retry.key for retry in self.retries))
 
-    def apply(self, work: Work) -> Repeated | None:
-        """Raises `InvalidField` where the id was used for another call."""
-        kept = work.answer(self.key)
-        if kept is None:
-            return None
-        if kept.parameters != self.parameters:
-            raise InvalidField("request_id", "was used for another call; take a fresh UUIDv4 for each call")
-        return Repeated(kept.sealed)
+    def apply(self, work: Work) -> Kept | None:
+        """Raises `InvalidField` if the id was used for another call."""
+        for retry in self.retries:
+            if (kept := retry.recall(work)) is not None:
+                return kept
+        return None
+
+
+def _grants_nothing(_: object) -> Session | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Once(Generic[T]):
-    """A unit that leaves its answer for repeats. `key`, `parameters`: as in `KeptAnswer`. `seal` makes the answer.
+    """A unit that leaves its answer for repeats. `encode` makes the answer's message.
 
     A unit that refuses or changes nothing leaves nothing, unless `always`: asked again, it decides again.
     """
 
     unit: Unit[T]
-    key: bytes
-    parameters: bytes
-    seal: Callable[[Done[T]], bytes]
+    retries: Sequence[Retry]
+    encode: Callable[[Done[T]], bytes]
+    granted: Callable[[T], Session | None] = _grants_nothing
     always: bool = False
 
     def needs(self) -> Needs:
-        """What the unit needs, and the first answer."""
+        """What the unit needs, and the first answers."""
         needs = self.unit.needs()
-        return replace(needs, answers=(*needs.answers, self.key))
+        return replace(needs, answers=(*needs.answers, *(retry.key for retry in self.retries)))
 
-    def apply(self, work: Work) -> T | Repeated:
-        """Raises `InvalidField` where the id was used for another call."""
-        if (repeated := Recall(self.key, self.parameters).apply(work)) is not None:
-            return repeated
+    def apply(self, work: Work) -> Kept:
+        """Raises `InvalidField` if the id was used for another call."""
+        if (kept := Recall(self.retries).apply(work)) is not None:
+            return kept
         result = self.unit.apply(work)
-        if work.untouched and not self.always:
-            return result  # a dead token, say: asked again it is as dead, and nobody fills the store with it
-        sealed = self.seal(Done(result, work.revision))
-        work.keep_answer(KeptAnswer(self.key, self.parameters, sealed, Instant(work.now + KEEP_FOR)))
-        return result
+        message = self.encode(Done(result, work.revision, work.now))
+        if not work.untouched or self.always:
+            for retry in self.retries:
+                retry.keep(work, message, self.granted(result))
+        return Kept(message)

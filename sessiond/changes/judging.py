@@ -1,4 +1,4 @@
-"""What the units share: judging inside the transaction, and what follows from a judgement."""
+"""What every unit that takes a token shares: judging inside the transaction, and carrying out what follows."""
 
 from __future__ import annotations
 
@@ -6,63 +6,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sessiond.domain import session as lifecycle
+from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SessionNotFound
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import UNKNOWN, Judgement, Presented, Verdict, ended_verdict, judge
 from sessiond.domain.policy import Policy
-from sessiond.domain.session import Session
-from sessiond.domain.signals import OF_THE_SESSION, Reaction, Signal
+from sessiond.domain.reactions import Consequences, consequences_of
+from sessiond.domain.session import Session, in_application, retention_of
+from sessiond.domain.signals import Reaction, Signal
 from sessiond.domain.values import Cause, CauseKind, ClientContext, SessionId
-from sessiond.eventlog.journal import Needs, Work
+from sessiond.eventlog.work import Needs, Work
 
 __all__ = [
-    "Call",
     "NamedSession",
     "Outcome",
     "Suspicion",
+    "carry_out",
     "checked_size",
     "end_session",
     "expire_due",
     "find",
+    "judge_and_apply",
     "needs_of",
-    "react",
-    "settle",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What every call has: the application, its policy, who calls, and what they saw of the client.
-
-    `tells_client` is false where the call says nothing of a client; saying that nothing was seen is another matter.
-    """
-
-    application: str
-    policy: Policy
-    actor: str
-    client: ClientContext
-    reason: str = ""
-    tells_client: bool = True
-
-    @property
-    def cause(self) -> Cause:
-        """The call as the cause of what it does."""
-        return Cause(CauseKind.REQUEST, self.actor, self.reason)
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a presented token was worth, and the session as it is after the unit.
+    """The judgement on a presented token, and the session as it is after the unit.
 
-    session   None where the verdict is neither VALID nor INSUFFICIENT, or where the limit stood in the way
-    evicted   the sessions that had to end for this one
-    refused   the subject's live sessions, where the limit of concurrent sessions stood in the way; else None
+    session    None if the verdict is neither VALID nor INSUFFICIENT, or if the limit stood in the way
+    evicted    the sessions that had to end for this one
+    refused    the subject's live sessions, if the limit of concurrent sessions stood in the way; else None
+    replaced   the verdict on the presented token, if a fresh session was opened instead of using it; else None
+    data       the session's data after the unit, if it was asked for; else None
     """
 
     judgement: Judgement
     session: Session | None
     evicted: tuple[SessionId, ...] = ()
     refused: tuple[Session, ...] | None = None
+    replaced: Verdict | None = None
+    data: Mapping[str, bytes] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -71,20 +56,16 @@ class Outcome:
 
     @property
     def usable(self) -> Session | None:
-        """The session, where the token suffices for what only its subject may do."""
+        """The session, if the token suffices for what only its subject may do."""
         return self.session if self.verdict is Verdict.VALID else None
 
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What was noticed about a use of a session whose record has the client `expected`.
-
-    `fresh` says that it was not told lately: a repeat is not told again.
-    """
+    """What was noticed about a use of a session whose record has the client `expected`."""
 
     signals: tuple[Signal, ...]
     expected: ClientContext
-    fresh: bool
 
 
 NamedSession = Presented | SessionId
@@ -92,99 +73,97 @@ NamedSession = Presented | SessionId
 
 
 def needs_of(call: Call, named: NamedSession) -> Needs:
-    """What a unit needs that judges a session: itself, and its subject's others where a signal may end them all."""
+    """What a unit needs that judges a session: itself, and its subject's others if a signal may end them all."""
     session_id = named if isinstance(named, SessionId) else named.session_id
     return Needs(sessions=(session_id,), kin=(session_id,) if call.policy.revokes_subjects else ())
 
 
-def settle(
-    work: Work, call: Call, presented: Presented, suspicion: Suspicion | None = None, *, renews: bool = True
+def judge_and_apply(
+    work: Work,
+    call: Call,
+    presented: Presented,
+    suspicion: Suspicion | None = None,
+    *,
+    renews: bool = True,
+    allow_suspicious: bool = False,
 ) -> Outcome:
-    """Judge a token and carry out what follows from it; `renews` says whether a first use counts as one."""
-    session = work.session(presented.session_id)
-    if session is None or session.application != call.application:
+    """Judge a token and carry out what follows from it.
+
+    `renews` says whether a first use counts as one. `allow_suspicious` is for what an intruder may do as well, since it
+    harms nobody or proves who it is (authenticate, revoke, report): signals of a valid token's use count for nothing.
+    """
+    session = in_application(work.session(presented.session_id), call.application)
+    if session is None:
         return Outcome(UNKNOWN, None)
     judgement = judge(session, presented, call.policy, work.now)
     expire_due(work, session, call.policy)
-    fresh = True
-    if suspicion is not None:
-        fresh = suspicion.fresh
+    if judgement.missed and session.old_token is None:
+        returned = replace(session, old_token=presented.generation)
+        session = work.save(returned, EventType.OLD_TOKEN_PRESENTED, Cause(CauseKind.SIGNAL), call.client)
+    if judgement.verdict is Verdict.VALID:
+        if allow_suspicious and judgement.signals:
+            judgement = replace(judgement, signals=())
         # Another login may have given the session to this very client meanwhile.
-        if judgement.verdict is Verdict.VALID and session.client == suspicion.expected:
-            judgement = replace(judgement, signals=suspicion.signals)
-    if judgement.signals:
-        judgement = react(work, call, session, judgement, fresh=fresh)
-        session = work.session(session.id) or session
-    if session.must_authenticate and judgement.verdict is Verdict.VALID:
-        judgement = replace(judgement, verdict=Verdict.INSUFFICIENT)
+        if suspicion is not None and session.client == suspicion.expected:
+            judgement = replace(judgement, signals=(*judgement.signals, *suspicion.signals))
+    consequences = consequences_of(session, judgement, call.policy)
+    session, judgement = carry_out(work, call, session, consequences), consequences.judgement
     if judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
         return Outcome(judgement, None)
     # A stranger's denied use renews nothing: the honest client would be taken for a thief after the overlap.
     if renews and judgement.activates and judgement.verdict is Verdict.VALID:
         session = lifecycle.activate(session, presented.generation, work.now)
-        work.put(session)
-        work.record(EventType.SESSION_RENEWED, session, Cause(CauseKind.RENEWAL), call.client)
+        session = work.save(session, EventType.SESSION_RENEWED, Cause(CauseKind.RENEWAL), call.client)
     return Outcome(judgement, session)
 
 
-def react(work: Work, call: Call, session: Session, judgement: Judgement, *, fresh: bool) -> Judgement:
-    """Carry out the policy's reaction to a judgement's signals; the judgement as it is after that."""
-    reaction = call.policy.reaction_to(judgement.signals)
+def carry_out(work: Work, call: Call, session: Session, consequences: Consequences, *, always: bool = False) -> Session:
+    """Carry out what follows from a judgement; the session as it is after that.
+
+    A suspicion that was reported lately is not reported again, unless it changes the session or `always` is set.
+    """
+    signals, reaction = consequences.judgement.signals, consequences.reaction
     if reaction is Reaction.IGNORE:
-        return judgement
+        return session
     cause = Cause(CauseKind.SIGNAL)
-    revokes = reaction in (Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
-    if fresh or revokes:
-        work.record(
-            EventType.HIJACK_SUSPECTED,
-            session,
-            cause,
-            call.client,
-            signals=judgement.signals,
-            reaction=reaction,
-        )
-    if revokes:
-        end_session(work, call, session, cause)
-    if reaction is Reaction.REVOKE_SUBJECT and session.subject:
+    if consequences.holds_session:
+        held = replace(session, must_authenticate=True)
+        session = work.save(held, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
+    elif always or consequences.changes_session or work.is_news(session.id, signals, call.policy):
+        work.record(EventType.HIJACK_SUSPECTED, session, cause, call.client, signals, reaction)
+    if consequences.ends_session:
+        session = end_session(work, call, session, cause)
+    if consequences.ends_subject:
         for other in work.live_sessions(session.application, session.subject):
             end_session(work, call, other, cause)
-    if reaction is Reaction.STEP_UP and any(
-        s.type in OF_THE_SESSION and call.policy.reactions[s.type] is reaction for s in judgement.signals
-    ):
-        work.put(replace(session, must_authenticate=True))
-    if judgement.verdict is not Verdict.VALID:
-        return judgement
-    if revokes:
-        return Judgement(Verdict.REVOKED, signals=judgement.signals)
-    return replace(judgement, verdict=Verdict.INSUFFICIENT) if reaction is Reaction.STEP_UP else judgement
+    return session
 
 
 def end_session(work: Work, call: Call, session: Session, cause: Cause) -> Session:
     """Revoke a live session; the session as it is then."""
     ended = lifecycle.end(session, work.now, cause)
-    work.put_ended(ended, call.policy.retention)
-    work.record(EventType.SESSION_REVOKED, ended, cause, call.client)
-    return ended
+    retention = retention_of(session, call.policy)
+    return work.save_ended(ended, retention, EventType.SESSION_REVOKED, cause, call.client)
 
 
 def expire_due(work: Work, session: Session, policy: Policy) -> Session:
     """The session as it is now; a deadline that has passed is recorded.
 
-    Whoever is told of an expiry is told of a fact: a clock that is set back must not make the session live again.
+    An answer that says "expired" states a fact: a clock that is set back must not make the session live again.
     """
     expired = lifecycle.expired_view(session, work.now)
-    if expired.ending is not None and session.ending is None:
-        work.put_ended(expired, policy.retention)
-        work.record(EventType.SESSION_EXPIRED, expired, expired.ending.cause)
-    return expired
+    if expired.ending is None or session.ending is not None:
+        return expired
+    retention = retention_of(session, policy)
+    return work.save_ended(expired, retention, EventType.SESSION_EXPIRED, expired.ending.cause)
 
 
-def find(work: Work, call: Call, named: NamedSession) -> Outcome:
+def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool = False) -> Outcome:
     """A session as a call names it. Raises `SessionNotFound` for an id."""
     if not isinstance(named, SessionId):
-        return settle(work, call, named)
-    session = work.session(named)
-    if session is None or session.application != call.application:
+        return judge_and_apply(work, call, named, allow_suspicious=allow_suspicious)
+    session = in_application(work.session(named), call.application)
+    if session is None:
         raise SessionNotFound("session_id: no such session in this application")
     session = expire_due(work, session, call.policy)
     verdict = ended_verdict(session)
@@ -192,7 +171,7 @@ def find(work: Work, call: Call, named: NamedSession) -> Outcome:
 
 
 def checked_size(field: str, data: Mapping[str, bytes], policy: Policy) -> int:
-    """How many bytes the data takes. Raises `InvalidField` where that is too many."""
+    """How many bytes the data takes. Raises `InvalidField` if that is too many."""
     size = sum(len(key.encode()) + len(value) for key, value in data.items())
     if size > policy.max_data_bytes:
         raise InvalidField(

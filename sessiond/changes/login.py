@@ -1,94 +1,25 @@
-"""Units that give tokens: opening, authenticating, rolling; and refreshing, which renews a lifetime."""
+"""Units that give tokens: opening, authenticating and rolling; and refreshing, which renews a lifetime."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sessiond.changes.idempotency import KEEP_FOR
-from sessiond.changes.judging import Call, Outcome, checked_size, end_session, needs_of, settle
+from sessiond.changes.judging import Outcome, checked_size, end_session, judge_and_apply, needs_of
+from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain import session as lifecycle
-from sessiond.domain.errors import InvalidField, SubjectMismatch
+from sessiond.domain.call import Call
+from sessiond.domain.errors import SubjectMismatch
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Judgement, Presented, Verdict
-from sessiond.domain.policy import LimitRule
+from sessiond.domain.login import Login
 from sessiond.domain.session import Session
-from sessiond.domain.values import Authentication, Cause, CauseKind, Instant, SessionId
-from sessiond.eventlog.journal import NOTHING, Needs, Work
-from sessiond.store.contract import KeptAnswer
+from sessiond.domain.values import POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
+from sessiond.eventlog.work import NOTHING, Needs, Work
 
-__all__ = ["Authenticate", "Choice", "Create", "Refresh", "Roll"]
+__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll"]
 
 _OPENED = Judgement(Verdict.VALID)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a subject chose when the limit stood in the way, under a ticket that is good once.
-
-    `key` names the ticket among the kept answers, so that using it twice is noticed.
-    """
-
-    key: bytes
-    expires: Instant
-    evict: Sequence[SessionId]
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    evicted: tuple[SessionId, ...] = ()
-    refused: tuple[Session, ...] | None = None
-
-
-_ROOM = _Room()  # there is no limit
-
-
-def _with_limit(needs: Needs, call: Call, subject: str, choice: Choice | None) -> Needs:
-    policy = call.policy
-    subjects = [(call.application, subject)] if subject and (policy.max_sessions or policy.revokes_subjects) else []
-    if not subjects and choice is None:
-        return needs
-    return replace(needs, subjects=subjects, answers=() if choice is None else (choice.key,))
-
-
-def _make_room(work: Work, call: Call, subject: str, own: SessionId | None, choice: Choice | None) -> _Room:
-    """See to it that one more session of the subject is within the limit, as the policy says.
-
-    Decided against the transaction's own state, so that simultaneous logins cannot pass the limit together.
-    """
-    if choice is not None:
-        _use_ticket(work, choice)
-    policy = call.policy
-    if not subject or not policy.max_sessions:
-        return _ROOM
-    live = [session for session in work.live_sessions(call.application, subject) if session.id != own]
-    if len(live) < policy.max_sessions:
-        return _ROOM
-    cause = Cause(CauseKind.CONCURRENCY_LIMIT)
-    work.record_other(EventType.CONCURRENCY_LIMIT_REACHED, call.application, call.cause, subject=subject)
-    excess = len(live) - policy.max_sessions + 1
-    match policy.on_limit:
-        case LimitRule.EVICT_OLDEST:
-            doomed = sorted(live, key=lambda session: (session.created, session.id))[:excess]
-        case LimitRule.EVICT_LEAST_RECENT:
-            doomed = sorted(live, key=lambda session: (session.last_active, session.id))[:excess]
-        case LimitRule.ASK if choice is not None:
-            doomed = [session for session in live if session.id in choice.evict]
-            if len(doomed) < excess:
-                raise InvalidField("evict_session_ids", f"must name at least {excess} of the subject's live sessions")
-        case _:
-            newest_first = sorted(live, key=lambda session: session.id, reverse=True)
-            return _Room(refused=tuple(newest_first))
-    for session in doomed:
-        end_session(work, call, session, cause)
-    return _Room(evicted=tuple(session.id for session in doomed))
-
-
-def _use_ticket(work: Work, choice: Choice) -> None:
-    if work.now >= choice.expires or work.answer(choice.key) is not None:
-        raise InvalidField("ticket", "has been used or has expired; repeat the call without it to get another")
-    # Longer than the ticket itself: a clock that is set back must not make it good again.
-    work.keep_answer(KeptAnswer(choice.key, bytes(32), b"", Instant(choice.expires + KEEP_FOR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,101 +28,129 @@ class Create:
 
     call: Call
     session_id: SessionId
-    subject: str
+    login: Login
     digest: bytes
-    level: int
-    methods: tuple[str, ...]
     data: Mapping[str, bytes]
-    persistent: bool = False
     login_page: bool = False
     choice: Choice | None = None
 
     def needs(self) -> Needs:
-        """The subject's live sessions, where there is a limit."""
-        return _with_limit(NOTHING, self.call, self.subject, self.choice)
+        """The subject's live sessions, if there is a limit."""
+        return with_limit(NOTHING, self.call, self.login.subject, self.choice)
 
     def apply(self, work: Work) -> Outcome:
         """Write the session, its first data, and the event; unless the limit stands in the way."""
-        room = _ROOM
-        if self.call.policy.max_sessions or self.choice is not None:
-            room = _make_room(work, self.call, self.subject, None, self.choice)
+        call, login, room = self.call, self.login, Room()
+        if call.policy.max_sessions or self.choice is not None:
+            room = enforce_limit(work, call, login.subject, None, self.choice)
             if room.refused is not None:
                 return Outcome(_OPENED, None, refused=room.refused)
-        authentication = Authentication(self.level, self.methods, work.now) if self.subject else None
         session = lifecycle.open_session(
             self.session_id,
-            self.call.application,
-            self.subject,
+            call.application,
+            login.subject,
             self.digest,
-            authentication,
-            self.call.client,
-            self.call.policy,
+            Authentication(login.level, login.methods, work.now) if login.subject else None,
+            call.client,
+            call.policy,
             work.now,
-            persistent=self.persistent,
+            persistent=login.persistent,
             login_page=self.login_page,
+            lifetimes=login.lifetimes or POLICY_LIFETIMES,
+            labels=login.labels,
+            revision=work.next_revision,
         )
         if self.data:
-            session = lifecycle.with_data(session, checked_size("data", self.data, self.call.policy))
+            session = lifecycle.with_data(session, checked_size("data", self.data, call.policy))
             work.put_data(session.id, self.data)
-        work.put(session)
-        work.record(EventType.SESSION_CREATED, session, self.call.cause, self.call.client)
+        session = work.save(session, EventType.SESSION_CREATED, call.cause, call.client)
         return Outcome(_OPENED, session, room.evicted)
 
 
 @dataclass(frozen=True, slots=True)
+class OpenInstead:
+    """Open a session because the token that was presented with a login cannot be used; `presented` is its verdict."""
+
+    create: Create
+    presented: Verdict
+
+    def needs(self) -> Needs:
+        """What opening needs."""
+        return self.create.needs()
+
+    def apply(self, work: Work) -> Outcome:
+        """Open it, unless the limit stands in the way."""
+        return replace(self.create.apply(work), replaced=self.presented)
+
+
+@dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Bind a subject, authenticate the same one again, or elevate: always a roll."""
+    """Bind a subject, authenticate the same one again, or elevate: always a roll.
+
+    `fresh` opens a session for the subject if the presented token is dead or belongs to another subject's session.
+    """
 
     call: Call
     presented: Presented
-    subject: str
+    login: Login
     digest: bytes
-    level: int
-    methods: tuple[str, ...]
-    persistent: bool = False
     elevates: bool = False
     choice: Choice | None = None
+    fresh: Create | None = None
 
     def needs(self) -> Needs:
-        """The session, and the subject's other live sessions, where there is a limit."""
-        return _with_limit(needs_of(self.call, self.presented), self.call, self.subject, self.choice)
+        """The session, and the subject's other live sessions, if there is a limit."""
+        return with_limit(needs_of(self.call, self.presented), self.call, self.login.subject, self.choice)
 
     def apply(self, work: Work) -> Outcome:
-        """Raises `SubjectMismatch` where the session is somebody else's."""
-        outcome = settle(work, self.call, self.presented)
+        """Raises `SubjectMismatch` if the session is somebody else's, and there is no `fresh`."""
+        outcome = judge_and_apply(work, self.call, self.presented, allow_suspicious=True)
         session = outcome.session
         if session is None:
-            return outcome
-        if session.subject not in ("", self.subject):
-            raise SubjectMismatch("subject: the session belongs to another subject; revoke it and open a new one")
-        authentication = Authentication(self.level, self.methods, work.now)
-        room = _ROOM
+            return outcome if self.fresh is None else OpenInstead(self.fresh, outcome.verdict).apply(work)
+        if session.subject not in ("", self.login.subject):
+            if self.fresh is None:
+                raise SubjectMismatch("subject: the session belongs to another subject; revoke it and open a new one")
+            opened = OpenInstead(self.fresh, outcome.verdict).apply(work)
+            if opened.session is not None:
+                cause = replace(self.call.cause, reason="another subject logged in")
+                end_session(work, self.call, session, cause)
+            return opened
         if self.elevates:
-            if not session.subject:
-                raise SubjectMismatch("elevate: an anonymous session has nothing to elevate; authenticate it first")
-            session = lifecycle.elevate(
-                session, authentication, self.call.client, self.digest, self.call.policy, work.now
-            )
-        else:
-            if not session.subject or self.choice is not None:  # authenticating again takes no second place
-                room = _make_room(work, self.call, self.subject, session.id, self.choice)
-            if room.refused is not None:
-                return Outcome(_OPENED, None, refused=room.refused)
-            session = lifecycle.authenticate(
-                session,
-                self.subject,
-                authentication,
-                self.call.client,
-                self.digest,
-                self.call.policy,
-                work.now,
-                persistent=self.persistent,
-            )
-        work.put(session)
-        work.record(EventType.SESSION_AUTHENTICATED, session, self.call.cause, self.call.client)
-        work.record(EventType.SESSION_ROLLED, session, self.call.cause, self.call.client)
-        # A token that did not suffice for anything else was enough for this.
-        return Outcome(_OPENED, session, room.evicted)
+            return self._elevate(work, session)
+        return self._authenticate(work, session)
+
+    def _elevate(self, work: Work, session: Session) -> Outcome:
+        if not session.subject:
+            raise SubjectMismatch("elevate: an anonymous session has nothing to elevate; authenticate it first")
+        call, authentication = self.call, Authentication(self.login.level, self.login.methods, work.now)
+        elevated = lifecycle.elevate(session, authentication, call.client, self.digest, call.policy, work.now)
+        return Outcome(_OPENED, self._save(work, elevated))
+
+    def _authenticate(self, work: Work, session: Session) -> Outcome:
+        call, login, room = self.call, self.login, Room()
+        if not session.subject or self.choice is not None:  # authenticating again takes no second place
+            room = enforce_limit(work, call, login.subject, session.id, self.choice)
+        if room.refused is not None:
+            return Outcome(_OPENED, None, refused=room.refused)
+        bound = lifecycle.authenticate(
+            session,
+            login.subject,
+            Authentication(login.level, login.methods, work.now),
+            call.client,
+            self.digest,
+            call.policy,
+            work.now,
+            persistent=login.persistent,
+            lifetimes=login.lifetimes,
+            labels=login.labels,
+        )
+        return Outcome(_OPENED, self._save(work, bound), room.evicted)
+
+    def _save(self, work: Work, session: Session) -> Session:
+        # VALID whatever the token was: one that did not suffice for anything else was enough for this.
+        session = work.save(session, EventType.SESSION_AUTHENTICATED, self.call.cause, self.call.client)
+        return work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +167,11 @@ class Roll:
 
     def apply(self, work: Work) -> Outcome:
         """A fresh secret, no overlap."""
-        outcome = settle(work, self.call, self.presented)
+        outcome = judge_and_apply(work, self.call, self.presented)
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
         session = lifecycle.roll(outcome.usable, self.digest, self.call.policy, work.now)
-        work.put(session)
-        work.record(EventType.SESSION_ROLLED, session, self.call.cause, self.call.client)
+        session = work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
         return Outcome(outcome.judgement, session)
 
 
@@ -223,17 +181,17 @@ class Refresh:
 
     call: Call
     presented: Presented
+    lifetimes: Lifetimes | None = None
 
     def needs(self) -> Needs:
         """The session."""
         return needs_of(self.call, self.presented)
 
     def apply(self, work: Work) -> Outcome:
-        """Last activity starts again, and the lifetime where the policy says so."""
-        outcome = settle(work, self.call, self.presented)
+        """Last activity starts again, and the lifetime if the policy says so."""
+        outcome = judge_and_apply(work, self.call, self.presented)
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
-        session = lifecycle.refresh(outcome.usable, self.call.policy, work.now)
-        work.put(session)
-        work.record(EventType.SESSION_REFRESHED, session, self.call.cause, self.call.client)
+        session = lifecycle.refresh(outcome.usable, self.call.policy, work.now, self.lifetimes)
+        session = work.save(session, EventType.SESSION_REFRESHED, self.call.cause, self.call.client)
         return Outcome(outcome.judgement, session)

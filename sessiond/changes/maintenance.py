@@ -1,4 +1,4 @@
-"""Units of upkeep: what must happen though nobody asks, and what is recorded about no single session."""
+"""Units of maintenance: what must happen though nobody asks, and what is recorded about no single session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sessiond.changes.judging import expire_due
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import Policy
-from sessiond.domain.values import Cause, Instant, Revision, SessionId
-from sessiond.eventlog.journal import NOTHING, Needs, Work
+from sessiond.domain.session import Activity
+from sessiond.domain.values import Cause, Revision, SessionId
+from sessiond.eventlog.work import NOTHING, Needs, Work
 
 __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveActivity", "Total"]
 
@@ -18,7 +19,7 @@ __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveA
 class SaveActivity:
     """Write behind the activity that only memory has."""
 
-    activities: Sequence[tuple[SessionId, Instant, Instant | None]]
+    activities: Sequence[Activity]
 
     def needs(self) -> Needs:
         """Nothing: the store itself never revives nor moves backwards."""
@@ -26,8 +27,8 @@ class SaveActivity:
 
     def apply(self, work: Work) -> None:
         """Write the last activity and the deadline that follows from it."""
-        for session_id, at, idle_deadline in self.activities:
-            work.put_activity(session_id, at, idle_deadline)
+        for activity in self.activities:
+            work.put_activity(activity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Expire:
                 continue
             policy = self.policies.get(session.application, self.fallback)
             if expire_due(work, session, policy).ending is None:
-                work.put_activity(session_id, session.last_active, session.idle_deadline)
+                work.put_activity(Activity(session_id, session.last_active, session.idle_deadline))
             else:
                 ended += 1
         return ended
@@ -102,7 +103,7 @@ class ForgetAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What a call in several units has come to: changes nothing, there to be kept as the answer to repeats."""
+    """The count of a call that took several units. Changes nothing; it is there to be kept as the answer to repeats."""
 
     count: int
 

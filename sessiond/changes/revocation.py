@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sessiond.changes.judging import Call, NamedSession, Outcome, end_session, find, needs_of
+from sessiond.changes.judging import NamedSession, Outcome, end_session, find, needs_of
 from sessiond.changes.login import Create
-from sessiond.domain import session as lifecycle
-from sessiond.domain.session import Session
+from sessiond.domain.call import Call
+from sessiond.domain.errors import SessionNotFound
+from sessiond.domain.session import Session, expired_view
 from sessiond.domain.values import SessionId
-from sessiond.eventlog.journal import Needs, Work
+from sessiond.eventlog.work import Needs, Work
 
 __all__ = ["Revocation", "Revoke", "RevokeMany"]
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What became of one revocation: the outcome, whether it ended the session, the session in its place if any."""
+    """The outcome of one revocation: whether it ended the session, and the session in its place if any."""
 
     outcome: Outcome
     revoked: bool
@@ -26,19 +27,24 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """End one session; `successor` opens an anonymous one in its place."""
+    """End one session, which must be `owner`'s if one is named; `successor` opens an anonymous one in its place."""
 
     call: Call
     named: NamedSession
     successor: Create | None = None
+    owner: str | None = None
 
     def needs(self) -> Needs:
         """The session."""
         return needs_of(self.call, self.named)
 
     def apply(self, work: Work) -> Revocation:
-        """The session as it is now; by an id also one that had ended before."""
-        outcome = find(work, self.call, self.named)
+        """The session as it is now; by an id also one that had ended before. Raises `SessionNotFound`."""
+        named = self.named if isinstance(self.named, SessionId) else self.named.session_id
+        session = work.session(named)
+        if self.owner is not None and session is not None and session.subject != self.owner:
+            raise SessionNotFound("session_id: no such session of this subject in this application")
+        outcome = find(work, self.call, self.named, allow_suspicious=True)
         anonymous = None if self.successor is None else self.successor.apply(work).session
         if outcome.session is None:
             known = work.session(self.named) if isinstance(self.named, SessionId) else None
@@ -49,7 +55,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class RevokeMany:
-    """End the given sessions where they still live; `by_subject`: and have the subject that they were found by."""
+    """End the given sessions that still live; `by_subject`: and have the subject that they were found by."""
 
     call: Call
     found: Sequence[Session]
@@ -66,7 +72,7 @@ class RevokeMany:
             session = work.session(found.id)
             if session is None or (self.by_subject and session.subject != found.subject):
                 continue
-            if lifecycle.expired_view(session, work.now).ending is not None:
+            if expired_view(session, work.now).ending is not None:
                 continue
             end_session(work, self.call, session, self.call.cause)
             ended += 1

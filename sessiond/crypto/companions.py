@@ -1,20 +1,19 @@
-"""What is derived from a session's token: companion tokens for sensitive pages, and CSRF tokens.
+"""Companion tokens: a second token for sensitive pages, for one purpose and a short time.
 
-Both are bound to the session's secret, which no store holds: they are verified together with the session token and
-against it, without a read, and every roll makes them worthless. Whoever steals the key alone can make neither.
+Bound to the session's secret, which no store holds: a companion is verified together with the session token and
+against it, without a read, and every roll makes it worthless. A stolen key alone cannot make one.
 """
 
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
+from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
 from sessiond.domain.values import Instant, SessionId
 
-__all__ = ["Companion", "csrf_token", "csrf_token_matches", "csrf_token_of", "issue_companion", "open_companion"]
+__all__ = ["Companion", "issue_companion", "open_companion"]
 
 _PURPOSE = b"sessiond/companion/v1"
 _BYTES = 16 + 16 + 8 + 16
@@ -56,25 +55,6 @@ def open_companion(keys: KeyRing, text: str) -> Companion | None:
     except (TokenMalformed, TokenForged):
         return None
     return Companion(SessionId(plain[:16]), Instant(int.from_bytes(plain[32:40], "big")), plain[16:32], plain[40:])
-
-
-def csrf_token(opened: OpenedToken) -> Token:
-    """The session's CSRF token: 43 characters, the same until the next roll."""
-    return _csrf(opened.bind(b"csrf"))
-
-
-def csrf_token_of(session_id: SessionId, secret: bytes) -> Token:
-    """The CSRF token of a session whose secret was just made."""
-    return _csrf(bind(secret, session_id, b"csrf"))
-
-
-def _csrf(bound: bytes) -> Token:
-    return Token(urlsafe_b64encode(bound).rstrip(b"=").decode())
-
-
-def csrf_token_matches(opened: OpenedToken, text: str) -> bool:
-    """Whether a presented CSRF token is the session's, in constant time."""
-    return text.isascii() and hmac.compare_digest(csrf_token(opened).reveal(), text)
 
 
 def _short(label: bytes, value: bytes) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any
 import maxminddb
 import ua_parser
 
+from sessiond.domain.client_facts import ClientFacts
 from sessiond.domain.values import ClientContext
-from sessiond.domain.watch import ClientFacts
 
 __all__ = ["BadNetworkFile", "FactReader", "source_of"]
 

@@ -1,33 +1,59 @@
-"""Watching: what the authority of one process remembers of how sessions are used and who guesses."""
+"""Suspicions: what is suspicious about the use of a session, and which suspicions were reported lately."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from sessiond.detection.client_facts import FactReader
+from sessiond.detection.uses import UseWatch
+from sessiond.domain.client_facts import compare
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.guessing import GuessWatch
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
-from sessiond.domain.signals import Reaction, Signal
-from sessiond.domain.values import NOBODY, ClientContext, Instant
-from sessiond.domain.watch import MissedRolls, SuspicionFold, UseWatch, compare
+from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
+from sessiond.system.lru import Lru
 
-__all__ = ["Watching"]
+__all__ = ["Reported", "Suspicions"]
 
-_ANEW = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
+_FORGETS = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
 _REFUSING = (Reaction.STEP_UP, Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
 
 
-class Watching:
-    """Signals of use, their folding, and guesses. All of it bounded, none of it durable: events are."""
+class Reported:
+    """Which kinds of suspicion were reported lately of a session: within the window a repeat is not reported again.
 
-    def __init__(self, reader: FactReader) -> None:
+    Whatever the evidence: anyone who holds a token can make up any number of user agents. Changed by committed events
+    alone, so nothing is taken for reported that was not.
+    """
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._reported: Lru[tuple[SessionId, SignalType], Instant] = Lru(capacity)
+
+    def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
+        """Whether a suspicion of this kind was reported of the session within the window."""
+        at = self._reported.peek((session_id, kind))
+        return at is not None and 0 <= now - at < window
+
+    def apply(self, events: Sequence[Event]) -> None:
+        """Take in what was committed. A session that was authenticated again starts afresh."""
+        for event in events:
+            if event.session_id is None:
+                continue
+            if event.type is EventType.HIJACK_SUSPECTED:
+                for signal in event.signals:
+                    self._reported.put((event.session_id, signal.type), event.at)
+            elif event.type in _FORGETS and len(self._reported):
+                for kind in SignalType:
+                    self._reported.pop((event.session_id, kind))
+
+
+class Suspicions:
+    """What is suspicious about the uses of sessions. Bounded memory of one process; events are what is durable."""
+
+    def __init__(self, reader: FactReader, uses: UseWatch) -> None:
         self._reader = reader
-        self._uses = UseWatch()
-        self._fold = SuspicionFold()
-        self._missed = MissedRolls()
-        self.guesses = GuessWatch()
+        self._uses = uses
 
     def is_at_home(self, session: Session, client: ClientContext) -> bool:
         """Whether `examine` would find nothing to look at."""
@@ -38,7 +64,7 @@ class Watching:
     def examine(self, session: Session, client: ClientContext, policy: Policy, now: Instant) -> tuple[Signal, ...]:
         """What is suspicious about this client using this session.
 
-        Nothing can be where nothing was seen, unless the session is bound to something that is then missing.
+        Nothing can be if nothing was seen, unless the session is bound to something that is then missing.
         """
         if session.client == NOBODY or (client == NOBODY and not _is_bound(session.client)):
             return ()
@@ -51,30 +77,15 @@ class Watching:
             seen = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)
         signals = compare(expected, seen)
         if policy.reaction_to(signals) in _REFUSING:
-            return signals  # who is refused takes no turns with the honest client
+            return signals  # a refused client does not take turns with the honest one
         turns = self._uses.see(session.id, expected, seen, policy.concurrent_use_window, now)
         return signals if turns is None else (*signals, turns)
 
-    def miss(self, session: Session) -> None:
-        """A token came back whose holder may have missed the answer to the session's roll."""
-        self._missed.note(session.id, session.generation)
-
-    def second_holder(self, session: Session) -> tuple[Signal, ...]:
-        """That the session's own token is used although one from before its roll came back: two hold the session."""
-        return self._missed.signals(session.id, session.generation)
-
-    def is_fresh(self, session: Session, signals: tuple[Signal, ...], policy: Policy, now: Instant) -> bool:
-        """Whether any signal that the policy does not ignore was not told lately; they count as told from now on."""
-        heard = [signal for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE]
-        return bool(self._fold.news(session.id, heard, policy.fold_window, now))
-
     def apply(self, events: Sequence[Event]) -> None:
-        """Take in what was committed: for sessions that were authenticated again all begins anew, others have ended."""
+        """Take in what was committed: a session that was authenticated again starts afresh, others have ended."""
         for event in events:
-            if event.type in _ANEW and event.session_id is not None:
+            if event.type in _FORGETS and event.session_id is not None:
                 self._uses.forget(event.session_id)
-                self._fold.forget(event.session_id)
-                self._missed.forget(event.session_id)
 
 
 def _is_bound(home: ClientContext) -> bool:

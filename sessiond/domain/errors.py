@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from sessiond.domain.values import Revision, SessionId
+from sessiond.domain.values import SessionId
 
 __all__ = [
     "AuthorityError",
-    "BeyondLog",
-    "CursorOutOfRange",
     "DataUnreadable",
     "InvalidField",
     "LockNotFound",
+    "PositionOutOfRange",
     "SessionNotFound",
     "SubjectMismatch",
     "Unavailable",
@@ -19,7 +18,12 @@ __all__ = [
 
 
 class AuthorityError(Exception):
-    """Any refusal that is the caller's to understand. Its text is sent to the caller: never a secret in it."""
+    """Any refusal that is the caller's to understand. `public` is sent to the caller: never a secret in it."""
+
+    @property
+    def public(self) -> str:
+        """What the caller is told."""
+        return str(self)
 
 
 class InvalidField(AuthorityError):
@@ -64,21 +68,11 @@ class DataUnreadable(AuthorityError):
         super().__init__(f"the data of session {session_id} cannot be read: {why}")
 
 
-class CursorOutOfRange(AuthorityError):
-    """The cursor is from before the horizon or ahead of the log."""
+class PositionOutOfRange(AuthorityError):
+    """A cursor or consistency token names a place that the log does not have: pruned, not yet written, or lost."""
 
-    def __init__(self, position: Revision, horizon: Revision, head: Revision) -> None:
-        where = "from before the horizon" if position < horizon else "ahead of the log"
-        super().__init__(
-            f"cursor: revision {position} is {where}: the log can be resumed from revision {horizon} to {head}"
-        )
-
-
-class BeyondLog(AuthorityError):
-    """`min_revision` is ahead of the log."""
-
-    def __init__(self, wanted: int, head: Revision) -> None:
-        super().__init__(f"min_revision: {wanted} is ahead of the log, which ends at revision {head}")
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
 
 
 class Unavailable(AuthorityError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sessiond.domain.signals import Reaction, Signal
-from sessiond.domain.values import Authentication, Cause, ClientContext, Instant, Revision, SessionId
+from sessiond.domain.values import Authentication, Cause, ClientContext, Instant, Labels, Revision, SessionId
 
 __all__ = ["Event", "EventFilter", "EventType"]
 
@@ -28,6 +28,8 @@ class EventType(StrEnum):
     SOURCE_UNLOCKED = "source_unlocked"
     CONCURRENCY_LIMIT_REACHED = "concurrency_limit_reached"
     POLICY_CHANGED = "policy_changed"
+    SESSION_LEVEL_LOWERED = "session_level_lowered"
+    OLD_TOKEN_PRESENTED = "old_token_presented"  # noqa: S105 - a kind of event, not a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,17 @@ class Event:
     signals: tuple[Signal, ...] = ()
     reaction: Reaction | None = None
     source: str = ""
+    labels: Labels = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events. An empty set is no condition; all conditions must hold."""
+    """Which events. An empty set is no condition; all conditions must hold, and all of the labels."""
 
     applications: frozenset[str] = frozenset()
     subjects: frozenset[str] = frozenset()
     types: frozenset[EventType] = frozenset()
+    labels: frozenset[tuple[str, str]] = frozenset()
 
     def matches(self, event: Event) -> bool:
         """Whether the event fits."""
@@ -63,4 +67,5 @@ class EventFilter:
             (not self.applications or event.application in self.applications)
             and (not self.subjects or event.subject in self.subjects)
             and (not self.types or event.type in self.types)
+            and (not self.labels or self.labels.issubset(event.labels))
         )

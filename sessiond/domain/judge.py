@@ -52,13 +52,13 @@ class Presented:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one presented token is worth, and what follows from it.
+    """The verdict on one presented token, and what follows from it.
 
     activates  the token is the successor's first use: its generation must become the current one
     hand_out   the generation of the token that the client must have from now on; None: the one it has
     signals    reasons for suspicion
-    missed     the token was rolled away, and its holder may never have got the one that replaced it: no reason for
-               suspicion, unless that one is used after this
+    missed     the token was rolled away, and its client may never have received the new one: no reason for suspicion by
+               itself, but the next use of the new one will be
     """
 
     verdict: Verdict
@@ -73,7 +73,6 @@ FORGED = Judgement(Verdict.FORGED)
 UNKNOWN = Judgement(Verdict.UNKNOWN)
 LOCKED = Judgement(Verdict.LOCKED)
 PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
-_ACTIVATED = Judgement(Verdict.VALID, activates=True)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
 _MISSED = Judgement(Verdict.REPLAYED, missed=True)
 _BY_CAUSE = {
@@ -93,7 +92,7 @@ def ended_verdict(session: Session) -> Verdict:
 
 
 def judge(session: Session, presented: Presented, policy: Policy, now: Instant) -> Judgement:
-    """Decide what one presented token is worth.
+    """Judge one presented token.
 
     The rows of the table "Judging a token" in docs/design.md, in its order; the first that fits decides.
     The digest is compared on every path and in constant time, so that an answer's timing tells nothing.
@@ -105,18 +104,28 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
         return Judgement(_BY_CAUSE[deadline.kind])
     if not proven:
         return _judge_other_secret(session, presented, policy, now)
+    signals = _second_holder(session)
     match presented.generation - session.generation:
         case 0:
             due = policy.renewal_timeout is not None and now >= session.generation_began + policy.renewal_timeout
-            return Judgement(Verdict.VALID, hand_out=session.generation + 1) if due else PLAIN
+            if not due and not signals:
+                return PLAIN
+            return Judgement(Verdict.VALID, hand_out=session.generation + 1 if due else None, signals=signals)
         case 1:
-            return _ACTIVATED
+            return Judgement(Verdict.VALID, activates=True, signals=signals)
         case -1 if now < session.generation_began + policy.renewal_overlap:
             # Heals a lost Set-Cookie: the very token that was lost goes out again.
-            return Judgement(Verdict.VALID, hand_out=session.generation)
+            return Judgement(Verdict.VALID, hand_out=session.generation, signals=signals)
         case _:
             replay = token_replay(session.generation, presented.generation, other_secret=False)
             return Judgement(Verdict.REPLAYED, signals=(replay,))
+
+
+def _second_holder(session: Session) -> tuple[Signal, ...]:
+    """The signal that the session's own token is used although one from before its roll came back: two hold it."""
+    if session.old_token is None:
+        return ()
+    return (token_replay(session.generation, session.old_token, other_secret=True),)
 
 
 def _judge_other_secret(session: Session, presented: Presented, policy: Policy, now: Instant) -> Judgement:

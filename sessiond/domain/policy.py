@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.signals import Reaction, Signal, SignalType, strongest
 from sessiond.domain.values import Millis
 

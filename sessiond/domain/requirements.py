@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from sessiond.domain.values import Authentication, Instant, Millis
 
-__all__ = ["RequirementKind", "Requirements", "Unmet", "check_authentication"]
+__all__ = ["AuthenticationRequirements", "RequirementKind", "Unmet", "check_authentication"]
 
 
 class RequirementKind(StrEnum):
@@ -21,7 +21,7 @@ class RequirementKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Requirements:
+class AuthenticationRequirements:
     """What of the authentication is required. `max_age` in milliseconds; None: any."""
 
     min_level: int = 0
@@ -39,7 +39,7 @@ class Unmet:
 
 
 def check_authentication(
-    authentication: Authentication | None, requirements: Requirements, now: Instant
+    authentication: Authentication | None, requirements: AuthenticationRequirements, now: Instant
 ) -> tuple[Unmet, ...]:
     """What is missing of level and age (ASVS 7.5.1, 7.5.3). At its greatest age an authentication is too old."""
     unmet = []

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from sessiond.domain.policy import Policy
-from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, SessionId
+from sessiond.domain.values import (
+    NO_REVISION,
+    NOBODY,
+    POLICY_LIFETIMES,
+    Authentication,
+    Cause,
+    CauseKind,
+    ClientContext,
+    Instant,
+    Labels,
+    Lifetimes,
+    Millis,
+    Revision,
+    SessionId,
+)
 
 __all__ = [
+    "Activity",
     "Deadline",
     "Elevation",
     "Ending",
@@ -16,17 +32,21 @@ __all__ = [
     "SessionState",
     "activate",
     "as_seen",
+    "cacheable_until",
     "authenticate",
     "authentication_at",
     "elevate",
     "end",
     "expired_view",
     "idle_deadline",
+    "in_application",
     "open_session",
     "passed_deadline",
     "refresh",
+    "retention_of",
     "roll",
     "touch",
+    "touch_granularity",
     "with_activity",
     "with_data",
 ]
@@ -79,6 +99,10 @@ class Session:
     `rolled_digest` is the digest that the last roll replaced, at `rolled_at`.
     `login_page` says that the absolute deadline is the login timeout of an anonymous session.
     `must_authenticate` says that its token is not enough until the subject has authenticated: a signal's reaction.
+    `old_token` is the generation of a token from before the last roll that came back, although no active validation had
+    used the new one: its client may never have received that. None: none came back.
+    `last_client` is the address and user agent of the last recorded activity.
+    `revision` is that of the session's last event that changed it.
     """
 
     id: SessionId
@@ -102,6 +126,11 @@ class Session:
     login_page: bool = False
     elevation: Elevation | None = None
     must_authenticate: bool = False
+    old_token: int | None = None
+    last_client: ClientContext = NOBODY
+    labels: Labels = ()
+    lifetimes: Lifetimes = POLICY_LIFETIMES
+    revision: Revision = NO_REVISION
 
     @property
     def due_at(self) -> Instant | None:
@@ -116,6 +145,20 @@ class Session:
     def state(self) -> SessionState:
         """As recorded: deadlines that passed unnoticed are told by `passed_deadline`."""
         return SessionState.ACTIVE if self.ending is None else self.ending.state
+
+
+class Activity(NamedTuple):
+    """The last activity of a session, the idle deadline that follows, and the client, if the call told of one."""
+
+    session_id: SessionId
+    at: Instant
+    idle_deadline: Instant | None
+    client: ClientContext | None = None
+
+
+def in_application(session: Session | None, application: str) -> Session | None:
+    """The session, if it belongs to the application. Another application's is as unknown as one that never was."""
+    return session if session is not None and session.application == application else None
 
 
 def passed_deadline(session: Session, now: Instant) -> Deadline | None:
@@ -175,9 +218,13 @@ def open_session(
     *,
     persistent: bool = False,
     login_page: bool = False,
+    lifetimes: Lifetimes = POLICY_LIFETIMES,
+    labels: Labels = (),
+    revision: Revision = NO_REVISION,
 ) -> Session:
     """A new session, at generation 0, with all its timeouts starting now."""
-    absolute = _after(now, policy.absolute_for(persistent=persistent))
+    lifetimes = _bounded(lifetimes, policy, persistent=persistent)
+    absolute = _after(now, _shorter(policy.absolute_for(persistent=persistent), lifetimes.absolute))
     if login_page:
         login = Instant(now + policy.login_timeout)
         absolute = login if absolute is None else min(absolute, login)
@@ -187,7 +234,7 @@ def open_session(
         subject=subject,
         created=now,
         last_active=now,
-        idle_deadline=_after(now, policy.idle_for(persistent=persistent)),
+        idle_deadline=_after(now, _shorter(policy.idle_for(persistent=persistent), lifetimes.idle)),
         absolute_deadline=absolute,
         generation=0,
         generation_began=now,
@@ -196,27 +243,95 @@ def open_session(
         client=client,
         persistent=persistent,
         login_page=login_page,
+        last_client=_seen(client),
+        labels=labels,
+        lifetimes=lifetimes,
+        revision=revision,
     )
+
+
+def _shorter(limit: Millis | None, own: Millis | None) -> Millis | None:
+    if own is None or limit is None:
+        return limit if own is None else own
+    return min(limit, own)
+
+
+def _bounded(lifetimes: Lifetimes, policy: Policy, *, persistent: bool) -> Lifetimes:
+    """The lifetimes without those that would be longer than the policy's."""
+    if lifetimes == POLICY_LIFETIMES:
+        return POLICY_LIFETIMES
+    idle, absolute = policy.idle_for(persistent=persistent), policy.absolute_for(persistent=persistent)
+    return Lifetimes(
+        None if idle is not None and lifetimes.idle is not None and lifetimes.idle >= idle else lifetimes.idle,
+        None
+        if absolute is not None and lifetimes.absolute is not None and lifetimes.absolute >= absolute
+        else lifetimes.absolute,
+    )
+
+
+def _seen(client: ClientContext) -> ClientContext:
+    """What is kept of the client of an activity: address and user agent."""
+    if not client.certificate_thumbprint and not client.device_id:
+        return client
+    return ClientContext(client.ip_address, client.user_agent)
 
 
 def idle_deadline(session: Session, policy: Policy, last_active: Instant) -> Instant | None:
     """When the session, with that activity, expires without more of it."""
-    return _after(last_active, policy.idle_for(persistent=session.persistent))
+    return _after(last_active, _shorter(policy.idle_for(persistent=session.persistent), session.lifetimes.idle))
 
 
-def touch(session: Session, policy: Policy, at: Instant) -> Session:
+def _absolute_deadline(session: Session, policy: Policy, now: Instant) -> Instant | None:
+    return _after(now, _shorter(policy.absolute_for(persistent=session.persistent), session.lifetimes.absolute))
+
+
+def touch_granularity(session: Session, policy: Policy) -> Millis:
+    """How far the recorded activity of this session may lag behind: a twentieth of its idle timeout, 60 s at most."""
+    own = session.lifetimes.idle
+    if own is None:
+        return policy.touch_granularity
+    return Millis(max(1, min(own // 20, policy.touch_granularity)))
+
+
+def touch(session: Session, policy: Policy, at: Instant, client: ClientContext | None = None) -> Session:
     """The session with activity at `at`. Activity never moves backwards, nor revives an ended session."""
     if session.ending is not None or at <= session.last_active:
         return session
-    idle_deadline = _after(at, policy.idle_for(persistent=session.persistent))
+    deadline = idle_deadline(session, policy, at)
+    seen = session.last_client if client is None else _seen(client)
     if not session.persistent:
-        return replace(session, last_active=at, idle_deadline=idle_deadline)
+        return replace(session, last_active=at, idle_deadline=deadline, last_client=seen)
     fallen = _fallen(session, policy, at)
-    return replace(session, last_active=at, idle_deadline=idle_deadline, authentication=fallen)
+    return replace(session, last_active=at, idle_deadline=deadline, authentication=fallen, last_client=seen)
+
+
+def cacheable_until(
+    session: Session, policy: Policy, now: Instant, active: bool, max_age: Millis | None
+) -> Instant | None:
+    """Until when a plain VALID answer about a session stays what it is if nothing changes; None: for no time at all.
+
+    The earliest of: activity that must be reported, a renewal that falls due, any deadline, and any change of what
+    counts of the authentication. `active` says that the answer counted as activity at `now`; `max_age` is how old the
+    request's authentication may be.
+    """
+    ends = [end for end in (session.idle_deadline, session.absolute_deadline) if end is not None]
+    if active:
+        ends.append(Instant(now + touch_granularity(session, policy)))
+    if policy.renewal_timeout is not None:
+        ends.append(Instant(session.generation_began + policy.renewal_timeout))
+    if session.elevation is not None:
+        ends.append(session.elevation.until)
+    if session.persistent and policy.idle_timeout is not None:
+        ends.append(Instant(session.last_active + policy.idle_timeout))
+    if max_age is not None:
+        authentication = authentication_at(session, policy, now)
+        ends.append(now if authentication is None else Instant(authentication.at + max_age))
+    earliest = min(ends, default=None)
+    return None if earliest is None or earliest <= now else earliest
 
 
 def activate(session: Session, generation: int, now: Instant) -> Session:
-    """The successor's first use: its generation becomes the current one. Whether it is activity, the call tells."""
+    """The successor's first use: its generation becomes current. The caller decides whether this counts as activity."""
     return replace(session, generation=generation, generation_began=now)
 
 
@@ -246,24 +361,38 @@ def authenticate(
     now: Instant,
     *,
     persistent: bool = False,
+    lifetimes: Lifetimes | None = None,
+    labels: Labels = (),
 ) -> Session:
     """The session bound to `subject`, rolled, with both lifetimes starting now (NIST SP 800-63B-4 section 5).
 
-    Once remembered, a session stays so: authenticating again is no wish to be forgotten.
+    Once remembered, a session stays so: authenticating again is no wish to be forgotten. Without `lifetimes` it keeps
+    its own; `labels` are added to those it has.
     """
-    persistent = persistent or session.persistent
-    rolled = roll(session, digest, policy, now)
-    return replace(
-        rolled,
+    rolled = replace(
+        roll(session, digest, policy, now),
         subject=subject,
         authentication=authentication,
         client=client,
-        idle_deadline=_after(now, policy.idle_for(persistent=persistent)),
-        absolute_deadline=_after(now, policy.absolute_for(persistent=persistent)),
-        persistent=persistent,
+        last_client=session.last_client if client == NOBODY else _seen(client),
+        persistent=persistent or session.persistent,
         login_page=False,
         elevation=None,
         must_authenticate=False,
+        old_token=None,
+        labels=tuple(sorted({**dict(session.labels), **dict(labels)}.items())) if labels else session.labels,
+    )
+    return _restarted(rolled, lifetimes, policy, now)
+
+
+def _restarted(session: Session, lifetimes: Lifetimes | None, policy: Policy, now: Instant) -> Session:
+    """The session with both lifetimes starting now."""
+    kept = session.lifetimes if lifetimes is None else lifetimes
+    session = replace(session, lifetimes=_bounded(kept, policy, persistent=session.persistent))
+    return replace(
+        session,
+        idle_deadline=idle_deadline(session, policy, now),
+        absolute_deadline=_absolute_deadline(session, policy, now),
     )
 
 
@@ -278,20 +407,43 @@ def elevate(
     """The session rolled, with an authentication that counts for the policy's elevation timeout."""
     rolled = roll(session, digest, policy, now)
     elevation = Elevation(authentication, Instant(now + policy.elevation_timeout))
-    return replace(rolled, elevation=elevation, client=client, must_authenticate=False)
+    return replace(
+        rolled,
+        elevation=elevation,
+        client=client,
+        last_client=session.last_client if client == NOBODY else _seen(client),
+        must_authenticate=False,
+        old_token=None,
+    )
 
 
-def refresh(session: Session, policy: Policy, now: Instant) -> Session:
-    """The session as good as new: last activity starts again, and the lifetime too where the policy allows it."""
+def refresh(session: Session, policy: Policy, now: Instant, lifetimes: Lifetimes | None = None) -> Session:
+    """The session as good as new: last activity starts again, and the lifetime too if the policy allows it.
+
+    With `lifetimes` the session gets these from now on. They shorten what is left of it and never lengthen it past what
+    the policy allows: the absolute lifetime counts from now only if the policy says so.
+    """
+    if lifetimes is not None:
+        session = replace(session, lifetimes=_bounded(lifetimes, policy, persistent=session.persistent))
+        session = replace(session, idle_deadline=idle_deadline(session, policy, session.last_active))
     touched = touch(session, policy, now)
-    if not policy.refresh_extends_lifetime or session.login_page:
+    fresh = _absolute_deadline(touched, policy, now)
+    if touched.login_page:
         return touched
-    return replace(touched, absolute_deadline=_after(now, policy.absolute_for(persistent=session.persistent)))
+    if policy.refresh_extends_lifetime:
+        return replace(touched, absolute_deadline=fresh)
+    if lifetimes is None or fresh is None:
+        return touched
+    left = touched.absolute_deadline
+    return replace(touched, absolute_deadline=fresh if left is None else min(left, fresh))
 
 
-def with_activity(session: Session, last_active: Instant, idle_deadline: Instant | None) -> Session:
-    """The session with activity that was judged elsewhere."""
-    return replace(session, last_active=last_active, idle_deadline=idle_deadline)
+def with_activity(session: Session, activity: Activity) -> Session:
+    """The session with activity that was judged elsewhere; itself if that is not later, or if it has ended."""
+    if session.ending is not None or activity.at <= session.last_active:
+        return session
+    seen = session.last_client if activity.client is None else _seen(activity.client)
+    return replace(session, last_active=activity.at, idle_deadline=activity.idle_deadline, last_client=seen)
 
 
 def with_data(session: Session, data_bytes: int) -> Session:
@@ -304,6 +456,11 @@ def end(session: Session, at: Instant, cause: Cause) -> Session:
     if session.ending is not None:
         return session
     return replace(session, ending=Ending(at, cause), data_bytes=0)
+
+
+def retention_of(session: Session, policy: Policy) -> Millis:
+    """How long the session's history is kept once it has ended."""
+    return policy.retention if session.subject else policy.anonymous_retention
 
 
 def expired_view(session: Session, now: Instant) -> Session:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["OF_THE_SESSION", "Reaction", "Signal", "SignalType", "strongest", "token_replay"]
+__all__ = ["Reaction", "Signal", "SignalType", "strongest", "token_replay"]
 
 
 class SignalType(StrEnum):
@@ -33,9 +33,6 @@ class Reaction(StrEnum):
     REVOKE_SESSION = "revoke-session"
     REVOKE_SUBJECT = "revoke-subject"
 
-
-OF_THE_SESSION = frozenset({SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE, SignalType.REPORTED})
-"""Signals that say nothing of which client is the stranger: a step-up for one of them holds for all of them."""
 
 _STRENGTH = {reaction: strength for strength, reaction in enumerate(Reaction)}
 

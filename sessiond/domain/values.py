@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType, Self
 
 __all__ = [
     "NOBODY",
+    "NO_REVISION",
+    "POLICY_LIFETIMES",
     "Authentication",
     "Cause",
     "CauseKind",
     "ClientContext",
     "Entropy",
     "Instant",
+    "Labels",
+    "Lifetimes",
     "Millis",
     "Revision",
     "SessionId",
+    "VersionedData",
 ]
 
 Instant = NewType("Instant", int)
@@ -29,6 +34,12 @@ Millis = NewType("Millis", int)
 
 Revision = NewType("Revision", int)
 """The position of an event in the log: gapless, strictly increasing, commit-ordered. The first event has 1."""
+
+NO_REVISION = Revision(0)
+"""Before the first event."""
+
+Labels = tuple[tuple[str, str], ...]
+"""Public key-value pairs of a session, sorted by key; no key comes twice."""
 
 Entropy = Callable[[int], bytes]
 """A source of randomness: gives that many bytes. In production the operating system's CSPRNG."""
@@ -99,6 +110,18 @@ class Authentication:
     at: Instant
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """A session's own timeouts, which may be shorter than the policy's and never longer. None: the policy's."""
+
+    idle: Millis | None = None
+    absolute: Millis | None = None
+
+
+POLICY_LIFETIMES = Lifetimes()
+"""No timeouts of the session's own."""
+
+
 class CauseKind(StrEnum):
     """Why something happened."""
 
@@ -119,3 +142,11 @@ class Cause:
     kind: CauseKind
     actor: str = "authority"
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedData:
+    """A session's data, or some keys of it, and its version, read together."""
+
+    values: Mapping[str, bytes] = field(repr=False)
+    version: int

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
-from sessiond.domain.errors import CursorOutOfRange
+from sessiond.domain.errors import PositionOutOfRange, Unavailable
 from sessiond.domain.event import Event, EventFilter
+from sessiond.domain.position import Incarnation, Position, check_position
 from sessiond.domain.values import Revision
 from sessiond.store.contract import Head
 
@@ -30,19 +32,24 @@ class Checkpoint:
     revision: Revision
 
 
+class Log(Protocol):
+    """What the feed reads: a store, of which it needs no more than this."""
+
+    incarnations: Sequence[Incarnation]
+    """The runs of the log, oldest first; the last one is this run."""
+
+    async def head(self) -> Head:
+        """Where the log stands."""
+
+    async def events(self, after: Revision, limit: int) -> Sequence[Event]:
+        """At most so many events that follow `after`, in order."""
+
+
 class Feed:
-    """The log of one process, from `head` on kept current by `publish`.
+    """The log as one process knows it: from `head` on, kept current by `publish`."""
 
-    `read` gives at most so many events of the log after a revision, in order.
-    """
-
-    def __init__(
-        self,
-        head: Head,
-        read: Callable[[Revision, int], Awaitable[Sequence[Event]]],
-        tail_length: int = 4096,
-    ) -> None:
-        self._read = read
+    def __init__(self, head: Head, log: Log, tail_length: int = 4096) -> None:
+        self._log = log
         self._revision = head.revision
         self._horizon = head.horizon
         self._tail: deque[Event] = deque(maxlen=tail_length)
@@ -75,10 +82,51 @@ class Feed:
         self._closed = True
         self._wake()
 
+    @property
+    def incarnation(self) -> Incarnation:
+        """The current run of the log."""
+        return self._log.incarnations[-1]
+
+    def position(self, revision: Revision | None = None) -> Position:
+        """A revision of this run of the log, by default the newest, as cursors and consistency tokens have it."""
+        return Position(self._log.incarnations[-1].id, self._revision if revision is None else revision)
+
+    def has(self, position: Position) -> bool:
+        """Whether everything up to a position of this run has been published here. False says nothing yet."""
+        return position.revision <= self._revision and position.incarnation == self._log.incarnations[-1].id
+
+    def resume(self, position: Position) -> Revision:
+        """The revision that a cursor resumes after. Raises `PositionOutOfRange`."""
+        revision = check_position("cursor", position, self._log.incarnations, self._revision)
+        self.check(revision)
+        return revision
+
+    async def reached(self, position: Position, timeout: float = 2.0) -> None:
+        """Return once everything up to a consistency token's position has been published here.
+
+        A revision that this process has not heard of may have been committed: by another one, or a moment ago.
+        Raises `PositionOutOfRange` if it does not exist, `Unavailable` if it is not here after `timeout` seconds.
+        """
+        if self.has(position):
+            return  # nearly always
+        head = max(self._revision, (await self._log.head()).revision)
+        revision = check_position("at_least", position, self._log.incarnations, head)
+        try:
+            async with asyncio.timeout(timeout):
+                while self._revision < revision:
+                    await self._news.wait()
+        except TimeoutError:
+            raise Unavailable("at_least: this server has not caught up with the change yet; try again") from None
+
     def check(self, position: Revision) -> None:
-        """Raise `CursorOutOfRange` where the log cannot be resumed from there."""
+        """Raise `PositionOutOfRange` if the log cannot be resumed from there."""
         if not self._horizon <= position <= self._revision:
-            raise CursorOutOfRange(position, self._horizon, self._revision)
+            where = "from before the horizon" if position < self._horizon else "ahead of the log"
+            raise PositionOutOfRange(
+                "cursor",
+                f"revision {position} is {where}: "
+                f"the log can be resumed from revision {self._horizon} to {self._revision}",
+            )
 
     async def subscribe(
         self, after: Revision, wanted: EventFilter, checkpoint_interval: float
@@ -87,7 +135,7 @@ class Feed:
 
         A checkpoint comes first, then whenever nothing was delivered for `checkpoint_interval` seconds, and last when
         the feed is closed. None is ever ahead of an event not delivered: both come from the one position.
-        Raises `CursorOutOfRange` at the start, or later where the horizon overtakes a slow subscriber.
+        Raises `PositionOutOfRange` at the start, or later if the horizon overtakes a slow subscriber.
         """
         self.check(after)
         loop = asyncio.get_running_loop()
@@ -118,7 +166,7 @@ class Feed:
             start = position + 1 - self._tail[0].revision
             return list(islice(self._tail, start, start + _PAGE))
         self.check(position)
-        page = await self._read(position, _PAGE)
+        page = await self._log.events(position, _PAGE)
         # Pruning may have come between the check and the read: a page that does not follow on would be a gap.
         self.check(position)
         if not page or page[-1].revision != position + len(page):

@@ -1,52 +1,89 @@
-"""Cursors and page tokens: opaque, versioned positions that callers keep for us. None is a secret."""
+"""Cursors, consistency tokens and page tokens: opaque, versioned positions that callers keep. None is a secret."""
 
 from __future__ import annotations
 
 import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import crc32
 
+from sessiond.crypto import base64url
 from sessiond.domain.errors import InvalidField
+from sessiond.domain.position import INCARNATION_BYTES, Position
 from sessiond.domain.values import Revision
 
-__all__ = ["decode_cursor", "decode_page", "decode_revision_page", "encode_cursor", "encode_page"]
+__all__ = [
+    "decode_consistency_token",
+    "decode_cursor",
+    "decode_page",
+    "decode_revision_page",
+    "encode_consistency_token",
+    "encode_cursor",
+    "encode_page",
+]
 
-_CURSOR_VERSION = 1
+_CURSOR_VERSION = 2
+_CONSISTENCY_VERSION = 0x81  # the high bit tells the two kinds apart
 _PAGE_VERSION = 1
-_CURSOR = struct.Struct(">B16sQ")
+_OWNER = struct.Struct(">B16s")
+_POSITION = struct.Struct(f">H{INCARNATION_BYTES}sQ")  # log, incarnation, revision; once for each log
+_LOG = 0
 _MAX_REVISION = 2**63 - 1
 _CHECK = struct.Struct(">I")
 
 
 def _seal(body: bytes) -> str:
-    return urlsafe_b64encode(body + _CHECK.pack(crc32(body))).rstrip(b"=").decode()
+    return base64url.encode(body + _CHECK.pack(crc32(body)))
 
 
 def _unseal(text: str, field: str) -> bytes:
     try:
-        raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        raw = base64url.decode(text)
     except ValueError:
         raw = b""
     body, check = raw[: -_CHECK.size], raw[-_CHECK.size :]
-    if not body or len(check) != _CHECK.size or _CHECK.unpack(check)[0] != crc32(body) or _seal(body) != text:
-        raise InvalidField(field, "is damaged or was never given out; use one exactly as an answer gave it")
+    if not body or len(check) != _CHECK.size or _CHECK.unpack(check)[0] != crc32(body):
+        raise InvalidField(field, "is invalid; pass it exactly as received")
     return body
 
 
-def encode_cursor(authority_id: bytes, position: Revision) -> str:
+def encode_cursor(authority_id: bytes, position: Position) -> str:
     """The cursor that resumes exactly after `position` of this authority's log."""
-    return _seal(_CURSOR.pack(_CURSOR_VERSION, authority_id, position))
+    return _encode(_CURSOR_VERSION, authority_id, position)
 
 
-def decode_cursor(text: str, authority_id: bytes) -> Revision:
-    """The position. Raises `InvalidField` for a damaged cursor, one of a newer format, or of another authority."""
-    body = _unseal(text, "cursor")
-    if body[0] != _CURSOR_VERSION or len(body) != _CURSOR.size:
-        raise InvalidField("cursor", f"has format {body[0]}, this authority knows format {_CURSOR_VERSION}")
-    _, identity, position = _CURSOR.unpack(body)
+def decode_cursor(text: str, authority_id: bytes) -> Position:
+    """The position. Raises `InvalidField` for a damaged cursor, one of another format, or of another authority."""
+    remedy = "belongs to another authority; start again with start = EARLIEST or NOW"
+    return _decode("cursor", text, _CURSOR_VERSION, authority_id, remedy)
+
+
+def encode_consistency_token(authority_id: bytes, position: Position) -> str:
+    """The consistency token of the state at `position` of this authority's log."""
+    return _encode(_CONSISTENCY_VERSION, authority_id, position)
+
+
+def decode_consistency_token(text: str, authority_id: bytes) -> Position:
+    """The position. Raises `InvalidField`, as `decode_cursor` does."""
+    remedy = "belongs to another authority; leave it out"
+    return _decode("at_least", text, _CONSISTENCY_VERSION, authority_id, remedy)
+
+
+def _encode(version: int, authority_id: bytes, position: Position) -> str:
+    return _seal(_OWNER.pack(version, authority_id) + _POSITION.pack(_LOG, position.incarnation, position.revision))
+
+
+def _decode(field: str, text: str, version: int, authority_id: bytes, remedy: str) -> Position:
+    body = _unseal(text, field)
+    if body[0] != version:
+        raise InvalidField(field, f"has format {body[0]}, this authority reads format {version}")
+    if len(body) != _OWNER.size + _POSITION.size:
+        raise InvalidField(field, "names logs that this authority does not have")
+    _, identity = _OWNER.unpack_from(body)
+    log, incarnation, revision = _POSITION.unpack_from(body, _OWNER.size)
     if identity != authority_id:
-        raise InvalidField("cursor", "is another authority's; begin anew with start = EARLIEST or NOW")
-    return Revision(position)
+        raise InvalidField(field, remedy)
+    if log != _LOG or revision > _MAX_REVISION:
+        raise InvalidField(field, "names a position that this authority does not have")
+    return Position(incarnation, Revision(revision))
 
 
 def encode_page(question: bytes, position: bytes) -> str:
@@ -61,7 +98,7 @@ def decode_revision_page(text: str, question: bytes) -> Revision | None:
         return None
     revision = int.from_bytes(position, "big")
     if revision > _MAX_REVISION:
-        raise InvalidField("page_token", "was never given out; use one exactly as an answer gave it")
+        raise InvalidField("page_token", "is invalid; pass it exactly as received")
     return Revision(revision)
 
 
@@ -74,7 +111,7 @@ def decode_page(text: str, question: bytes, length: int) -> bytes | None:
         return None
     body = _unseal(text, "page_token")
     if body[0] != _PAGE_VERSION or len(body) != 1 + _CHECK.size + length:
-        raise InvalidField("page_token", "is of another kind; use one exactly as this call's last answer gave it")
+        raise InvalidField("page_token", "belongs to another call; pass the one from this call's last answer")
     if body[1 : 1 + _CHECK.size] != _CHECK.pack(crc32(question)):
         raise InvalidField("page_token", "belongs to another question; leave the other fields as they were")
     return body[1 + _CHECK.size :]

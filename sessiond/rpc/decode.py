@@ -6,20 +6,24 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond.authority.requirements import Needed
-from sessiond.authority.results import Login, Named
+from sessiond.authority.question import DataRequest, Question
+from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
+from sessiond.authority.results import Named, TicketChoice
 from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.event import EventFilter, EventType
-from sessiond.domain.requirements import Requirements
+from sessiond.domain.login import Login
+from sessiond.domain.position import Position
+from sessiond.domain.query import SessionQuery
+from sessiond.domain.requirements import AuthenticationRequirements
 from sessiond.domain.session import SessionState
-from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
-from sessiond.store.contract import SessionQuery
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Labels, Lifetimes, Millis, SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -31,8 +35,13 @@ __all__ = [
     "event_filter",
     "first_data",
     "login",
+    "data_request",
+    "labels",
+    "lifetimes",
     "named_session",
-    "needed",
+    "owner",
+    "question",
+    "requirements",
     "page_size",
     "purpose",
     "reason",
@@ -40,6 +49,7 @@ __all__ = [
     "session_query",
     "source",
     "subject",
+    "ticket_choice",
     "time_to_live",
     "token",
 ]
@@ -57,6 +67,9 @@ _MAX_UPDATES = 1000
 _MAX_EVICTED = 1000
 _MAX_PURPOSE = 64
 _MAX_SHOWN = 64
+_MAX_LABELS = 8
+_LABEL_KEY = re.compile(r"[a-z0-9._-]{1,64}")
+_SHORTEST_LIFETIME = 1_000  # milliseconds
 _LONGEST_SECONDS = 10 * 365 * 86_400
 # An address with a port, or in brackets, as proxies and `Forwarded` (RFC 7239) write it.
 _IPV4_AND_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
@@ -70,7 +83,15 @@ _STATE_BACK = {pb.SessionState.Value(f"SESSION_STATE_{state.name}"): state for s
 _EVENT_TYPE_BACK = {pb.EventType.Value(f"EVENT_TYPE_{kind.name}"): kind for kind in EventType}
 
 
+def _clean(field: str, value: str) -> str:
+    """Text without U+0000, which not every store can keep."""
+    if "\0" in value:
+        raise InvalidField(field, "must not contain U+0000")
+    return value
+
+
 def _text(field: str, value: str, most: int = _MAX_TEXT) -> str:
+    _clean(field, value)
     if len(value) > most:
         raise InvalidField(field, f"has {len(value)} characters, at most {most} are allowed")
     return value
@@ -89,13 +110,18 @@ def _shown(value: str) -> str:
 
 def application(name: str) -> str:
     """The application's name; `default` where none is given."""
-    return name or "default"
+    return _clean("application", name) or "default"
 
 
 def subject(value: str) -> str:
     """A subject that must be there."""
     if not value:
         raise InvalidField("subject", "must be set")
+    return _text("subject", value)
+
+
+def owner(value: str) -> str:
+    """The subject that a session must belong to; empty: none."""
     return _text("subject", value)
 
 
@@ -155,8 +181,8 @@ def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientC
     if thumbprint and len(thumbprint) != 32:
         raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest of 32 bytes")
     return ClientContext(
-        ip_address=_address(address) if address else "",
-        user_agent=agent,
+        ip_address=_address(_clean("client.ip_address", address)) if address else "",
+        user_agent=_clean("client.user_agent", agent),
         certificate_thumbprint=thumbprint,
         device_id=_text("client.device_id", device),
     )
@@ -190,27 +216,71 @@ class _LoginRequest(Protocol):
     def evict_session_ids(self) -> Sequence[str]:
         """What the subject chose to end."""
 
+    @property
+    def lifetimes(self) -> pb.Lifetimes:
+        """The session's own timeouts."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The session's labels."""
+
+    def HasField(self, field_name: Any, /) -> bool:  # noqa: N802 - the name that messages have
+        """Whether a field is set."""
+
 
 def login(request: _LoginRequest) -> Login:
-    """Who was authenticated and how, and what is wished for the session."""
+    """Who was authenticated and how, and what is wanted for the session."""
     level, methods = _authentication(request.authentication)
-    evict = request.evict_session_ids
-    if len(evict) > _MAX_EVICTED:
-        raise InvalidField("evict_session_ids", f"has {len(evict)} entries, at most {_MAX_EVICTED} are allowed")
     return Login(
         _text("subject", request.subject),
         level,
         methods,
         request.persistent,
+        lifetimes(request.lifetimes) if request.HasField("lifetimes") else None,
+        labels("labels", request.labels) if request.labels else (),
+    )
+
+
+def ticket_choice(request: _LoginRequest) -> TicketChoice:
+    """What the subject chose to end, and the ticket for it."""
+    evict = request.evict_session_ids
+    if len(evict) > _MAX_EVICTED:
+        raise InvalidField("evict_session_ids", f"has {len(evict)} entries, at most {_MAX_EVICTED} are allowed")
+    return TicketChoice(
         Token(request.ticket) if request.ticket else None,
         tuple([session_id(one, "evict_session_ids") for one in evict]) if evict else (),
     )
 
 
-def needed(request: pb.ValidateSessionRequest) -> Needed | None:
-    """What a request needs beyond a good token; None: nothing."""
+def lifetimes(message: pb.Lifetimes) -> Lifetimes:
+    """A session's own timeouts."""
+    own = {}
+    for name in ("idle_timeout", "absolute_timeout"):
+        if message.HasField(name):
+            field = f"lifetimes.{name}"
+            own[name] = _millis(field, getattr(message, name))
+            if own[name] < _SHORTEST_LIFETIME:
+                raise InvalidField(field, "must be at least 1 s")
+    return Lifetimes(own.get("idle_timeout"), own.get("absolute_timeout"))
+
+
+def labels(field: str, values: Mapping[str, str]) -> Labels:
+    """Public key-value pairs."""
+    if len(values) > _MAX_LABELS:
+        raise InvalidField(field, f"has {len(values)} entries, at most {_MAX_LABELS} are allowed")
+    for key, value in values.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise InvalidField(field, f"the key {_shown(key)} must have 1 to 64 of a-z, 0-9, '.', '_' and '-'")
+        if not value:
+            raise InvalidField(field, f"the value of {key!r} must not be empty")
+        _text(field, value)
+    return tuple(sorted(values.items()))
+
+
+def requirements(request: pb.ValidateSessionRequest) -> Requirements:
+    """What a request needs beyond a good token."""
     if not request.HasField("requirements"):
-        return None
+        return NO_REQUIREMENTS
     message = request.requirements
     if not 0 <= message.min_level <= _MAX_LEVEL:
         raise InvalidField("requirements.min_level", f"is {message.min_level}, must be 0 to {_MAX_LEVEL}")
@@ -222,7 +292,27 @@ def needed(request: pb.ValidateSessionRequest) -> Needed | None:
         companion = (name, Token(message.companion.companion_token))
     if message.HasField("csrf"):
         csrf = Token(message.csrf.csrf_token)
-    return Needed(Requirements(message.min_level, max_age), companion, csrf)
+    return Requirements(AuthenticationRequirements(message.min_level, max_age), companion, csrf)
+
+
+def data_request(message: pb.DataRequest, field: str = "data") -> DataRequest:
+    """Which session data is wanted."""
+    if len(message.keys) > _MAX_UPDATES:
+        raise InvalidField(f"{field}.keys", f"has {len(message.keys)} entries, at most {_MAX_UPDATES} are allowed")
+    return DataRequest(frozenset(_data_key(f"{field}.keys", key) for key in message.keys), message.newer_than)
+
+
+def question(call: Call, request: pb.ValidateSessionRequest, at_least: Position | None) -> Question:
+    """All that one validation asks."""
+    return Question(
+        call,
+        Token(request.token),
+        request.passive,
+        requirements(request),
+        request.with_csrf_token,
+        data_request(request.data) if request.HasField("data") else None,
+        at_least,
+    )
 
 
 def purpose(value: str, field: str = "purpose") -> str:
@@ -291,7 +381,7 @@ def data_changes(message: pb.UpdateSessionDataRequest) -> dict[str, bytes | None
 def _data_key(field: str, key: str) -> str:
     if not 1 <= len(key) <= _MAX_TEXT:
         raise InvalidField(field, f"a key must have 1 to {_MAX_TEXT} characters")
-    return key
+    return _clean(field, key)
 
 
 def page_size(value: int) -> int:
@@ -317,6 +407,7 @@ def session_query(name: str, message: pb.SessionFilter, now: Instant) -> Session
         created_until=(
             _instant("filter.created_until", message.created_until) if message.HasField("created_until") else None
         ),
+        labels=labels("filter.labels", message.labels),
     )
 
 
@@ -342,13 +433,16 @@ def event_filter(message: pb.EventFilter) -> EventFilter:
     for field in ("applications", "subjects"):
         if len(getattr(message, field)) > _MAX_FILTER_VALUES:
             raise InvalidField(f"filter.{field}", f"at most {_MAX_FILTER_VALUES} values are allowed")
-    for value in message.types:
-        if value not in _EVENT_TYPE_BACK:
-            raise InvalidField("filter.types", f"{value} is not an EventType")
+        for value in getattr(message, field):
+            _text(f"filter.{field}", value)
+    for number in message.types:
+        if number not in _EVENT_TYPE_BACK:
+            raise InvalidField("filter.types", f"{number} is not an EventType")
     return EventFilter(
         frozenset(message.applications),
         frozenset(message.subjects),
         frozenset(_EVENT_TYPE_BACK[value] for value in message.types),
+        frozenset(labels("filter.labels", message.labels)),
     )
 
 

@@ -14,15 +14,26 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.authority.results import Answer, Limit
+from sessiond.detection.devices import describe
+from sessiond.detection.guesses import SourceLock
 from sessiond.domain.device import Device, DeviceType
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.guessing import SourceLock
 from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.requirements import RequirementKind, Unmet
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.signals import Reaction, Signal, SignalType
-from sessiond.domain.values import NOBODY, Authentication, Cause, CauseKind, ClientContext, Instant
+from sessiond.domain.values import (
+    NOBODY,
+    POLICY_LIFETIMES,
+    Authentication,
+    Cause,
+    CauseKind,
+    ClientContext,
+    Instant,
+    Lifetimes,
+    VersionedData,
+)
 from sessiond.rpc.cookies import browser_name
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -30,6 +41,7 @@ __all__ = [
     "REACTION",
     "VERDICT",
     "event_message",
+    "fill_data",
     "fill_device",
     "fill_event",
     "fill_limit",
@@ -98,6 +110,14 @@ def fill_session(message: pb.Session, session: Session) -> None:
         _fill_authentication(message.authentication, session.authentication)
     if session.client != NOBODY:
         _fill_client(message.client, session.client)
+        fill_device(message.device, describe(session.client.user_agent))
+    if session.last_client != NOBODY:
+        _fill_client(message.last_client, session.last_client)
+        fill_device(message.last_device, describe(session.last_client.user_agent))
+    if session.labels:
+        message.labels.update(session.labels)
+    if session.lifetimes is not POLICY_LIFETIMES:
+        _fill_lifetimes(message.lifetimes, session.lifetimes)
     if session.persistent:
         message.persistent = True
     if session.login_page and session.absolute_deadline is not None:
@@ -107,6 +127,13 @@ def fill_session(message: pb.Session, session: Session) -> None:
     if session.ending is not None:
         set_time(message.ending.end_time, session.ending.at)
         _fill_cause(message.ending.cause, session.ending.cause)
+
+
+def _fill_lifetimes(message: pb.Lifetimes, lifetimes: Lifetimes) -> None:
+    if lifetimes.idle is not None:
+        message.idle_timeout.FromMilliseconds(lifetimes.idle)
+    if lifetimes.absolute is not None:
+        message.absolute_timeout.FromMilliseconds(lifetimes.absolute)
 
 
 def _fill_authentication(message: pb.Authentication, value: Authentication) -> None:
@@ -205,6 +232,16 @@ def fill_event(message: pb.Event, event: Event) -> None:
         message.reaction = REACTION[event.reaction]
     if event.source:
         message.source = event.source
+    if event.labels:
+        message.labels.update(event.labels)
+
+
+def fill_data(message: pb.SessionData, data: VersionedData) -> None:
+    """Session data at one version."""
+    message.SetInParent()  # set even if there is no data: version 0 of nothing
+    message.version = data.version
+    for key, value in data.values.items():
+        message.values[key] = value
 
 
 def fill_limit(message: pb.ConcurrencyLimit, limit: Limit) -> None:

@@ -1,17 +1,16 @@
-"""Answers, kept: building one costs more than judging the token, and it changes far less often."""
+"""Responses kept in memory: building one costs more than judging the token, and it changes far less often."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from sessiond.authority.results import Answer
-from sessiond.changes import Call
+from sessiond.domain.call import Call
 from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
 from sessiond.rpc.cookies import fill_deletion
 from sessiond.rpc.encode import VERDICT, fill_session, next_step
+from sessiond.system.lru import Lru
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["Refusals", "SessionViews"]
@@ -25,8 +24,7 @@ class SessionViews:
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
-        self._capacity = capacity
-        self._views: OrderedDict[SessionId, tuple[Session, pb.Session]] = OrderedDict()
+        self._views: Lru[SessionId, tuple[Session, pb.Session]] = Lru(capacity)
 
     def fill(self, message: pb.Session, session: Session) -> None:
         """Write what callers may see of a live session."""
@@ -34,9 +32,8 @@ class SessionViews:
         if kept is None or kept[0] is not session:
             view = pb.Session()
             fill_session(view, session)
-            kept = self._views[session.id] = (session, view)
-            if len(self._views) > self._capacity:
-                self._views.popitem(last=False)
+            kept = (session, view)
+            self._views.put(session.id, kept)
         message.CopyFrom(kept[1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -10,8 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from sessiond.rpc import handlers as edge
-from sessiond.rpc.service import SessionAuthority
+from sessiond.access.callers import Callers
+from sessiond.rpc import handlers
+from sessiond.rpc.handlers import FastPath
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["SERVICE", "CannotListen", "RpcServer", "is_local"]
@@ -51,12 +53,17 @@ def is_local(address: str) -> bool:
 
 
 class RpcServer:
-    """A gRPC server for one service, not started yet."""
+    """A gRPC server for one service, not started yet.
 
-    def __init__(self, service: SessionAuthority) -> None:
+    `services` have the calls of the contract as methods, by their names; a call that none of them has is not served.
+    `fast_path` may answer a ValidateSession before its message is read.
+    """
+
+    def __init__(self, services: Sequence[object], callers: Callers, fast_path: FastPath | None = None) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.HealthServicer()
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _handlers(service)),))
+        found = _handlers(services, callers, fast_path)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -72,7 +79,7 @@ class RpcServer:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def announce_stop(self) -> None:
-        """Tell health checks that this server is going, while it still answers."""
+        """Have health checks say that this server is going, while it still answers."""
         await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace: float) -> None:
@@ -84,16 +91,18 @@ class RpcServer:
             await self._health.set(name, status)
 
 
-def _handlers(service: SessionAuthority) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+def _handlers(
+    services: Sequence[object], callers: Callers, fast_path: FastPath | None
+) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in _DESCRIPTOR.methods:
-        handler = getattr(service, method.name, None)
+        handler = next((getattr(one, method.name) for one in services if hasattr(one, method.name)), None)
         request_type = getattr(pb, method.input_type.name)
         if handler is None:
-            handlers[method.name] = edge.not_served(method.name, client_streams=method.client_streaming)
+            found[method.name] = handlers.not_served(method.name, client_streams=method.client_streaming)
         elif method.server_streaming:
-            handlers[method.name] = edge.stream(method.name, request_type, handler)
+            found[method.name] = handlers.stream(method.name, request_type, handler, callers)
         else:
-            shortcut = service.shortcut if method.name == "ValidateSession" else None
-            handlers[method.name] = edge.unary(method.name, request_type, handler, shortcut)
-    return handlers
+            fast = fast_path if method.name == "ValidateSession" else None
+            found[method.name] = handlers.unary(method.name, request_type, handler, callers, fast)
+    return found

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from sessiond.domain import errors
 
 __all__ = ["STATUS", "status_of"]
+
+_RETRY_NANOS = 200_000_000
 
 STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
@@ -19,16 +22,19 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.SubjectMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VersionMismatch: grpc.StatusCode.ABORTED,
     errors.DataUnreadable: grpc.StatusCode.DATA_LOSS,
-    errors.CursorOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
-    errors.BeyondLog: grpc.StatusCode.OUT_OF_RANGE,
+    errors.PositionOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
 
 def status_of(error: errors.AuthorityError) -> Any:
     """The status of an exception, with a google.rpc.BadRequest where a field is to blame."""
-    code, _ = STATUS[type(error)].value
-    status = status_pb2.Status(code=code, message=str(error))
+    # The store's kinds of failure are kinds of `Unavailable`.
+    row = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    status = status_pb2.Status(code=row.value[0], message=error.public)
+    if isinstance(error, errors.Unavailable):
+        retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=_RETRY_NANOS))
+        status.details.add().Pack(retry)
     if isinstance(error, errors.InvalidField):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.remedy)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))

@@ -1,38 +1,57 @@
-"""The stores' contract. Docstrings are what every store must keep; `tests/contracts` holds each of them to it.
+"""The stores' contract. Docstrings say what every store must keep; `tests/contracts` holds each store to them.
 
 A store knows rows, everything above it knows domain values: only those travel through here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
+from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
-from sessiond.domain.session import Session, SessionState
-from sessiond.domain.values import Instant, Millis, Revision, SessionId
+from sessiond.domain.position import Incarnation
+from sessiond.domain.query import SessionQuery
+from sessiond.domain.session import Activity, Session
+from sessiond.domain.values import Instant, Millis, Revision, SessionId, VersionedData
 
 __all__ = [
     "Changes",
     "Commit",
+    "Decision",
     "Head",
     "KeptAnswer",
-    "SessionQuery",
     "Store",
     "StoreFailed",
     "StoreRefused",
+    "StoreUnavailable",
     "Transaction",
 ]
+
+T = TypeVar("T")
 
 
 class StoreRefused(Exception):
     """The store cannot be opened as it is: the text says why and what to do. Nothing was changed."""
 
 
-class StoreFailed(Exception):
+class StoreUnavailable(Unavailable):
+    """The store does not answer now and may soon. Of a write nobody can know whether it was carried out."""
+
+    @property
+    def public(self) -> str:
+        """Says nothing about where the store is."""
+        return "the store does not answer; whether a change was made is unknown"
+
+
+class StoreFailed(Unavailable):
     """The store broke (I/O error, disk full). What was acknowledged is safe; what was not is unknown. Fatal."""
+
+    @property
+    def public(self) -> str:
+        """Says nothing about where the store is."""
+        return "the store failed; the authority is stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +63,22 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionQuery:
-    """Which sessions of one application, newest first.
-
-    state          ACTIVE: not ended and not past a deadline at `now`; EXPIRED: ended by a deadline, or past one;
-                   REVOKED: ended otherwise
-    ip_range       first and last address of a network, as 32 hex digits each (IPv4 mapped into IPv6)
-    before         only sessions whose id is less: where the page before ended
-    activity_lag   how far recorded activity may lag: a session is left out as expired only past deadline and lag
-    """
-
-    application: str
-    now: Instant
-    state: SessionState = SessionState.ACTIVE
-    subject: str | None = None
-    ip_range: tuple[str, str] | None = None
-    created_from: Instant | None = None
-    created_until: Instant | None = None
-    before: SessionId | None = None
-    activity_lag: Millis = Millis(0)
-    limit: int = 100
-
-    def page(self, before: SessionId | None, limit: int) -> SessionQuery:
-        """The same question for another page."""
-        return replace(self, before=before, limit=limit)
-
-
-@dataclass(frozen=True, slots=True)
 class KeptAnswer:
     """The first answer to a call that may be repeated.
 
     key         32 bytes: a digest of the caller's secret id for the call
     parameters  32 bytes: a digest of the call's other fields
     sealed      the answer, sealed under a key that only the id gives: without it nobody can read the token in it
+    session_id  the session whose token is in the answer, if the answer counts only while that session is still at
+                `generation`; None: it counts whatever happens
     """
 
     key: bytes
     parameters: bytes
     sealed: bytes = field(repr=False)
     expires: Instant
+    session_id: SessionId | None = None
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -90,7 +86,7 @@ class Changes:
     """What one transaction writes. Filled by units of work, carried out by `Transaction.write`.
 
     sessions   rows as they are to be, new ones included
-    activity   per session the last activity and the idle deadline that follows from it
+    activity   per session its last activity
     data       per session what to set (bytes) and what to delete (None)
     retention  per ended session how long its history is kept
     events     numbered, following the head without a gap
@@ -101,7 +97,7 @@ class Changes:
     """
 
     sessions: dict[SessionId, Session] = field(default_factory=dict)
-    activity: dict[SessionId, tuple[Instant, Instant | None]] = field(default_factory=dict)
+    activity: dict[SessionId, Activity] = field(default_factory=dict)
     data: dict[SessionId, dict[str, bytes | None]] = field(default_factory=dict)
     retention: dict[SessionId, Millis] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -119,7 +115,8 @@ class Changes:
             self.events.extend(other.events)
         for session_id, activity in other.activity.items():
             # The sweeper may bring older activity than a validation of the same group.
-            if session_id not in self.activity or self.activity[session_id][0] < activity[0]:
+            known = self.activity.get(session_id)
+            if known is None or known.at < activity.at:
                 self.activity[session_id] = activity
         for session_id, changed in other.data.items():
             self.data.setdefault(session_id, {}).update(changed)
@@ -145,17 +142,25 @@ class Commit:
     """What one committed transaction changed: for caches and feeds."""
 
     sessions: Mapping[SessionId, Session]
-    activity: Mapping[SessionId, tuple[Instant, Instant | None]]
+    activity: Mapping[SessionId, Activity]
     pruned: Sequence[SessionId]
     events: Sequence[Event]
     revision: Revision
     horizon: Revision
 
 
-class Transaction(Protocol):
-    """One write transaction. It holds the log's head from its beginning to its end: no other writer is between.
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[T]):
+    """What one run of a write decided: what to write, and the answer that counts if this run is the last."""
 
-    Every method raises `StoreFailed` where the store breaks.
+    changes: Changes
+    answer: T
+
+
+class Transaction(Protocol):
+    """What one run of a write sees. It holds the log's head from its beginning to its end: no other writer is between.
+
+    Every method raises `StoreUnavailable` or `StoreFailed` if the store does not answer or breaks.
     """
 
     head: Head
@@ -176,29 +181,31 @@ class Transaction(Protocol):
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
         """The kept answers under these keys, as they are now; one that is not there is left out."""
 
-    async def write(self, changes: Changes) -> None:
-        """Write all of `changes`, to be committed together.
-
-        Called once at most, and after the reads.
-        Must number nothing itself: events come numbered, and the head row moves to the last of them.
-        Must not revive: a row that is there and has ended stays as it is, whatever `sessions` or `activity` say.
-        Must not move last activity backwards by `activity`.
-        Must drop the data of a session that ends.
-        """
-
 
 class Store(Protocol):
     """Where sessions and the log live.
 
-    Reads must see every transaction whose `transaction()` block has been left, and no part of one that has not.
-    Every method raises `StoreFailed` where the store breaks.
+    Reads must see every write that has returned, and no part of one that has not been committed.
+    Every method raises `StoreUnavailable` or `StoreFailed` if the store does not answer or breaks.
     """
 
     authority_id: bytes
     """16 bytes, a UUID made with the database: what cursors are bound to."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """One write transaction: committed durably when the block is left, rolled back when it raises."""
+    incarnations: Sequence[Incarnation]
+    """The runs of the log, oldest first, from the one that holds the horizon on. The last one is this run."""
+
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+        """Run `decide` in one write transaction, write its changes all together, commit durably, and give its answer.
+
+        May run `decide` more than once (a conflict, a lost connection): only the last run's changes are written, and
+        only its answer counts. So `decide` must change nothing but its own decision.
+        Must change nothing if `decide` raises; what it raises comes through.
+        Must number nothing itself: events come numbered, following the head, and the head moves to the last of them.
+        Must not revive: a row that is there and has ended stays as it is, whatever `sessions` or `activity` say.
+        Must not move last activity backwards by `activity`.
+        Must drop the data of a session that ends.
+        """
 
     async def head(self) -> Head:
         """Where the log stands."""
@@ -209,8 +216,11 @@ class Store(Protocol):
     async def sessions(self, query: SessionQuery) -> list[Session]:
         """At most `query.limit` sessions that match, newest first."""
 
-    async def data(self, session_id: SessionId) -> dict[str, bytes]:
-        """A session's data; empty where there is none. Raises `DataUnreadable`."""
+    async def data(self, session_id: SessionId) -> VersionedData:
+        """A session's data and its version, from one moment; empty and 0 if there is none.
+
+        Taking a value that cannot be read out of the answer raises `DataUnreadable`.
+        """
 
     async def due(self, now: Instant, limit: int) -> list[SessionId]:
         """Live sessions with a recorded deadline at or before `now`, the longest overdue first."""
@@ -221,7 +231,7 @@ class Store(Protocol):
     async def horizon_for(self, before: Instant, limit: int) -> Revision | None:
         """The horizon after dropping the log's oldest events from before that time, at most `limit` of them.
 
-        None where there is nothing to drop. An event from before that time that follows a later one stays.
+        None if there is nothing to drop. An event from before that time that follows a later one stays.
         """
 
     async def events(self, after: Revision, limit: int) -> list[Event]:

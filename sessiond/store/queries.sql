@@ -5,6 +5,21 @@
 -- Where the log stands, and whose log it is.
 SELECT authority_id, revision, horizon FROM log_head WHERE log = 1;
 
+-- read_incarnations
+-- The runs of the log, oldest first.
+SELECT incarnation, first_revision FROM incarnations ORDER BY number;
+
+-- begin_incarnation
+-- Record that a new run of the log begins.
+INSERT INTO incarnations (incarnation, first_revision) VALUES (:incarnation, :first_revision);
+
+-- forget_incarnations
+-- Drop the runs that ended before the horizon: no cursor of theirs can be resumed.
+DELETE FROM incarnations WHERE EXISTS (
+    SELECT 1 FROM incarnations AS later
+    WHERE later.number > incarnations.number AND later.first_revision <= :horizon
+);
+
 -- move_head
 -- Record the newest revision; the row was taken at the beginning of the transaction.
 UPDATE log_head SET revision = :revision WHERE log = 1;
@@ -20,13 +35,15 @@ INSERT INTO sessions (
     generation, generation_began, digest, rolled_digest, rolled_at, auth_level, auth_methods, auth_at,
     ip_address, ip_key, user_agent, certificate, device_id, data_version, data_bytes,
     ended_at, end_kind, end_actor, end_reason, purge_at,
-    persistent, login_page, elevation, must_authenticate
+    persistent, login_page, elevation, must_authenticate,
+    old_token, last_ip, last_agent, own_idle, own_absolute, labels, revision
 ) VALUES (
     :session_id, :application, :subject, :created_at, :last_active, :idle_deadline, :absolute_deadline, :due_at,
     :generation, :generation_began, :digest, :rolled_digest, :rolled_at, :auth_level, :auth_methods, :auth_at,
     :ip_address, :ip_key, :user_agent, :certificate, :device_id, :data_version, :data_bytes,
     :ended_at, :end_kind, :end_actor, :end_reason, :purge_at,
-    :persistent, :login_page, :elevation, :must_authenticate
+    :persistent, :login_page, :elevation, :must_authenticate,
+    :old_token, :last_ip, :last_agent, :own_idle, :own_absolute, :labels, :revision
 )
 ON CONFLICT (session_id) DO UPDATE SET
     subject = excluded.subject, last_active = excluded.last_active, idle_deadline = excluded.idle_deadline,
@@ -38,8 +55,16 @@ ON CONFLICT (session_id) DO UPDATE SET
     data_version = excluded.data_version, data_bytes = excluded.data_bytes, ended_at = excluded.ended_at,
     end_kind = excluded.end_kind, end_actor = excluded.end_actor, end_reason = excluded.end_reason,
     purge_at = excluded.purge_at, persistent = excluded.persistent, login_page = excluded.login_page,
-    elevation = excluded.elevation, must_authenticate = excluded.must_authenticate
+    elevation = excluded.elevation, must_authenticate = excluded.must_authenticate,
+    old_token = excluded.old_token, last_ip = excluded.last_ip, last_agent = excluded.last_agent,
+    own_idle = excluded.own_idle, own_absolute = excluded.own_absolute, labels = excluded.labels,
+    revision = excluded.revision
 WHERE sessions.ended_at IS NULL;
+
+-- put_label
+-- Write one label of a session, to be found by.
+INSERT INTO session_labels (session_id, key, value, application) VALUES (:session_id, :key, :value, :application)
+ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value;
 
 -- touch_session
 -- Record activity. Never revives: an ended session is left alone, and activity never moves backwards.
@@ -50,7 +75,9 @@ SET last_active = :at,
         WHEN :idle_deadline IS NULL THEN absolute_deadline
         WHEN absolute_deadline IS NOT NULL AND absolute_deadline < :idle_deadline THEN absolute_deadline
         ELSE :idle_deadline
-    END
+    END,
+    last_ip = COALESCE(:last_ip, last_ip),
+    last_agent = COALESCE(:last_agent, last_agent)
 WHERE session_id = :session_id AND ended_at IS NULL AND last_active < :at;
 
 -- get_sessions
@@ -63,13 +90,15 @@ SELECT * FROM sessions WHERE application = :application AND subject = :subject A
 
 -- get_answers
 -- The kept answers under these keys.
-SELECT answer_key, parameters, sealed, expires_at FROM answers WHERE answer_key IN ({ids});
+SELECT answer_key, parameters, sealed, expires_at, session_id, generation FROM answers WHERE answer_key IN ({ids});
 
 -- keep_answer
 -- Keep the first answer: an older one under the same key has expired.
-INSERT INTO answers (answer_key, parameters, sealed, expires_at) VALUES (:key, :parameters, :sealed, :expires)
+INSERT INTO answers (answer_key, parameters, sealed, expires_at, session_id, generation)
+VALUES (:key, :parameters, :sealed, :expires, :session_id, :generation)
 ON CONFLICT (answer_key) DO UPDATE SET
-    parameters = excluded.parameters, sealed = excluded.sealed, expires_at = excluded.expires_at;
+    parameters = excluded.parameters, sealed = excluded.sealed, expires_at = excluded.expires_at,
+    session_id = excluded.session_id, generation = excluded.generation;
 
 -- forget_answers
 -- Drop answers that have expired, a bounded number of them.
@@ -92,6 +121,17 @@ SELECT session_id FROM sessions WHERE ended_at IS NOT NULL AND purge_at <= :now 
 -- prune_session
 -- Drop the history of one ended session.
 DELETE FROM sessions WHERE session_id = :session_id AND ended_at IS NOT NULL;
+
+-- prune_labels
+-- Drop the labels of a session whose history was dropped.
+DELETE FROM session_labels
+WHERE session_id = :session_id AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.session_id = :session_id);
+
+-- read_data
+-- One session's data and its version, from one moment.
+SELECT sessions.data_version, session_data.key, session_data.value, session_data.sealed
+FROM sessions LEFT JOIN session_data ON session_data.session_id = sessions.session_id
+WHERE sessions.session_id = :session_id;
 
 -- get_data
 -- The data of the named sessions.

@@ -8,20 +8,31 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.session import Elevation, Ending, Session
+from sessiond.domain.session import Activity, Elevation, Ending, Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
+    POLICY_LIFETIMES,
     Authentication,
     Cause,
     CauseKind,
     ClientContext,
     Instant,
+    Lifetimes,
     Millis,
     Revision,
     SessionId,
 )
+from sessiond.store.contract import KeptAnswer
 
-__all__ = ["event_from_row", "event_row", "session_from_row", "session_row"]
+__all__ = [
+    "activity_row",
+    "answer_from_row",
+    "answer_row",
+    "event_from_row",
+    "event_row",
+    "session_from_row",
+    "session_row",
+]
 
 
 class Row(Protocol):
@@ -77,6 +88,13 @@ def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
         "login_page": int(session.login_page),
         "elevation": None if elevation is None else _elevation_text(elevation),
         "must_authenticate": int(session.must_authenticate),
+        "old_token": session.old_token,
+        "last_ip": session.last_client.ip_address,
+        "last_agent": session.last_client.user_agent,
+        "own_idle": session.lifetimes.idle,
+        "own_absolute": session.lifetimes.absolute,
+        "labels": json.dumps(dict(session.labels)) if session.labels else None,
+        "revision": session.revision,
     }
 
 
@@ -108,6 +126,53 @@ def session_from_row(row: Row) -> Session:
         login_page=bool(row["login_page"]),
         elevation=None if row["elevation"] is None else _elevation(row["elevation"]),
         must_authenticate=bool(row["must_authenticate"]),
+        old_token=row["old_token"],
+        last_client=ClientContext(row["last_ip"], row["last_agent"]),
+        labels=tuple(sorted(json.loads(row["labels"]).items())) if row["labels"] else (),
+        lifetimes=_lifetimes(row["own_idle"], row["own_absolute"]),
+        revision=Revision(row["revision"]),
+    )
+
+
+def _lifetimes(idle: int | None, absolute: int | None) -> Lifetimes:
+    if idle is None and absolute is None:
+        return POLICY_LIFETIMES
+    return Lifetimes(None if idle is None else Millis(idle), None if absolute is None else Millis(absolute))
+
+
+def activity_row(activity: Activity) -> dict[str, Any]:
+    """The parameters that record activity; an unknown client leaves the last one as it is."""
+    client = activity.client
+    return {
+        "session_id": bytes(activity.session_id),
+        "at": activity.at,
+        "idle_deadline": activity.idle_deadline,
+        "last_ip": None if client is None else client.ip_address,
+        "last_agent": None if client is None else client.user_agent,
+    }
+
+
+def answer_row(answer: KeptAnswer) -> dict[str, Any]:
+    """The row of a kept answer."""
+    return {
+        "key": answer.key,
+        "parameters": answer.parameters,
+        "sealed": answer.sealed,
+        "expires": answer.expires,
+        "session_id": None if answer.session_id is None else bytes(answer.session_id),
+        "generation": answer.generation,
+    }
+
+
+def answer_from_row(row: Row) -> KeptAnswer:
+    """The kept answer of a row."""
+    return KeptAnswer(
+        row["answer_key"],
+        row["parameters"],
+        row["sealed"],
+        Instant(row["expires_at"]),
+        None if row["session_id"] is None else SessionId(row["session_id"]),
+        row["generation"],
     )
 
 
@@ -153,6 +218,7 @@ def event_from_row(row: Row) -> Event:
         signals=tuple(Signal(SignalType(kind), expected, seen) for kind, expected, seen in detail.get("signals", ())),
         reaction=Reaction(detail["reaction"]) if "reaction" in detail else None,
         source=detail.get("source", ""),
+        labels=tuple(sorted(detail.get("labels", {}).items())),
     )
 
 
@@ -184,4 +250,6 @@ def _detail(event: Event) -> str | None:
         detail["reaction"] = event.reaction.value
     if event.source:
         detail["source"] = event.source
+    if event.labels:
+        detail["labels"] = dict(event.labels)
     return json.dumps(detail, separators=(",", ":")) if detail else None

@@ -10,7 +10,7 @@ from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import SessionId
 from sessiond.store.rows import Row
 
-__all__ = ["StoredData", "value_row"]
+__all__ = ["SealedValues", "value_row"]
 
 
 def value_row(cipher: DataCipher | None, session_id: SessionId, key: str, value: bytes) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def value_row(cipher: DataCipher | None, session_id: SessionId, key: str, value:
     return {"session_id": bytes(session_id), "key": key, "value": stored, "sealed": int(sealed)}
 
 
-class StoredData(Mapping[str, bytes]):
+class SealedValues(Mapping[str, bytes]):
     """One session's data as it was read. A value is opened when it is asked for, and then raises `DataUnreadable`.
 
     Not before: a transaction reads for many callers, and only the one whose data it is may fail.

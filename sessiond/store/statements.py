@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["Statement", "load_statements"]
+__all__ = ["STATEMENTS", "Statement", "load_statements"]
 
 _HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\n-- .+?\n(?P<sql>.+?;)\n", re.MULTILINE | re.DOTALL)
 _VALUES = re.compile(r"VALUES \([^()]*\)")
-_PARAMETER = re.compile(r":([a-z_]+)")
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")  # not the casts of other engines: x::text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,7 @@ def load_statements() -> Mapping[str, Statement]:
     """All statements by name."""
     text = files("sessiond.store").joinpath("queries.sql").read_text(encoding="utf-8")
     return {match["name"]: _parse(match["sql"].rstrip(";")) for match in _HEADER.finditer(text)}
+
+
+STATEMENTS = load_statements()
+"""All statements by name, read once."""

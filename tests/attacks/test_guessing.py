@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.domain.guessing import GuessLimits, GuessWatch
+from sessiond.domain.guess_limits import GuessLimits, GuessWatch
 from sessiond.domain.values import Instant
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import ATTACKER, MINUTE, authority, create, kinds, login, policy, roll, story_of, validate

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.values import Instant
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (

@@ -11,7 +11,7 @@ import pytest
 
 from sessiond.config import BadConfig, effective, format_duration, load_config, parse_duration
 from sessiond.config.lines import line_index, nearest_line
-from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.policy import PRESETS, CookieRules, LimitRule
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis

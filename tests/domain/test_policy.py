@@ -8,7 +8,7 @@ from itertools import pairwise, permutations
 
 import pytest
 
-from sessiond.domain.guessing import GuessLimits
+from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.policy import PRESETS, Policy
 from sessiond.domain.signals import Reaction, Signal, SignalType, strongest
 from sessiond.domain.values import Millis

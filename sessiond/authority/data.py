@@ -1,0 +1,83 @@
+"""Session data: reading it, and changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sessiond.authority.parts import Parts
+from sessiond.authority.question import DataRequest, Question
+from sessiond.authority.reading import Reading
+from sessiond.authority.results import Answer, Changed, Kept, Named, Reply
+from sessiond.authority.retries import Retries
+from sessiond.authority.validation import Validation
+from sessiond.changes.data import UpdateData
+from sessiond.changes.judging import Outcome
+from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Call
+from sessiond.domain.judge import Verdict
+from sessiond.domain.values import SessionId, VersionedData
+from sessiond.eventlog.work import Done
+
+__all__ = ["SessionData"]
+
+_ALL = DataRequest()
+
+
+class SessionData:
+    """Reads and changes the data of sessions."""
+
+    def __init__(self, parts: Parts, validation: Validation, retries: Retries, reading: Reading) -> None:
+        self._parts = parts
+        self._validation = validation
+        self._retries = retries
+        self._reading = reading
+
+    async def read(self, call: Call, named: Named) -> tuple[Verdict, VersionedData | None]:
+        """A live session's data and its version. Raises `SessionNotFound` and `DataUnreadable`."""
+        if isinstance(named, Token):
+            answer = await self._validation.validate(Question(call, named, passive=True, data=_ALL))
+            return answer.verdict, answer.data
+        while True:
+            verdict, session = await self._reading.get(call, named)
+            if verdict is not Verdict.VALID or session is None:
+                return verdict, None
+            stored = await self._parts.store.data(session.id)
+            verdict, session = await self._reading.get(call, named)
+            # If the session changed while its data was read, it is read again.
+            if verdict is Verdict.VALID and session is not None and session.data_version == stored.version:
+                return verdict, VersionedData(dict(stored.values), stored.version)
+
+    async def update(
+        self,
+        call: Call,
+        named: Named,
+        changed: Mapping[str, bytes | None],
+        reply: Reply[Changed],
+        *,
+        expected_version: int | None = None,
+        wanted: DataRequest | None = None,
+    ) -> Changed | Kept:
+        """Set (bytes) and delete (None) keys; the data after the change, if it is wanted.
+
+        Raises `VersionMismatch`, `InvalidField` and `SessionNotFound`.
+        """
+        if isinstance(named, SessionId):
+            unit = UpdateData(call, named, changed, expected_version)
+        else:
+            opened = await self._validation.accept(call, named, self._retries.recall(reply))
+            if isinstance(opened, Kept):
+                return opened
+            if isinstance(opened, Answer):
+                return Changed(opened.verdict, None, self._parts.feed.revision, at=self._parts.clock.now())
+            unit = UpdateData(call, opened.presented, changed, expected_version)
+
+        def answer(done: Done[Outcome]) -> Changed:
+            outcome, data = done.result, None
+            if wanted is not None and outcome.data is not None and outcome.session is not None:
+                version = outcome.session.data_version
+                if not wanted.newer_than or version > wanted.newer_than:
+                    keys = [key for key in outcome.data if not wanted.keys or key in wanted.keys]
+                    data = VersionedData({key: outcome.data[key] for key in keys}, version)
+            return Changed(outcome.verdict, outcome.session, done.revision, data=data, at=done.at)
+
+        return await self._retries.carry_out(unit, answer, reply)

@@ -1,0 +1,171 @@
+"""Logins: the calls that give tokens, and the limit of concurrent sessions that may stand in their way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sessiond.authority.parts import Parts
+from sessiond.authority.results import Answer, Changed, Kept, Limit, Reply, TicketChoice
+from sessiond.authority.retries import Retries
+from sessiond.authority.validation import Validation
+from sessiond.changes.judging import Outcome
+from sessiond.changes.limits import Choice
+from sessiond.changes.login import Authenticate, Create, OpenInstead, Roll
+from sessiond.crypto.csrf import csrf_token_of
+from sessiond.crypto.tickets import Ticket, issue_ticket, open_ticket, scope_digest
+from sessiond.crypto.tokens import Token, digest, new_secret
+from sessiond.domain.call import Call
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.judge import Verdict
+from sessiond.domain.login import Login
+from sessiond.domain.policy import LimitRule
+from sessiond.domain.session import Session, as_seen
+from sessiond.domain.values import Instant, SessionId
+from sessiond.eventlog.work import Done
+
+__all__ = ["Logins"]
+
+_NO_CHOICE = TicketChoice()
+
+
+class Logins:
+    """Opens sessions, authenticates their subjects and rolls their tokens."""
+
+    def __init__(self, parts: Parts, validation: Validation, retries: Retries) -> None:
+        self._parts = parts
+        self._validation = validation
+        self._retries = retries
+
+    async def create(
+        self,
+        call: Call,
+        login: Login,
+        data: Mapping[str, bytes],
+        reply: Reply[Changed],
+        *,
+        login_page: bool = False,
+        choice: TicketChoice = _NO_CHOICE,
+    ) -> Changed | Kept:
+        """Open a session; anonymous if the login has no subject."""
+        secret = new_secret(self._parts.entropy)
+        chosen = self._chosen(call, login, None, choice)
+        unit = replace(self.opening(call, login, secret, data, login_page=login_page), choice=chosen)
+        return await self._retries.carry_out(unit, lambda done: self.given(call, login, done, secret), reply)
+
+    async def authenticate(
+        self,
+        call: Call,
+        token: Token,
+        login: Login,
+        reply: Reply[Changed],
+        *,
+        elevates: bool = False,
+        or_create: bool = False,
+        choice: TicketChoice = _NO_CHOICE,
+    ) -> Changed | Kept:
+        """Bind a subject, authenticate it again or elevate; rolls. Raises `SubjectMismatch`.
+
+        With `or_create` a fresh session is opened if the token cannot be used for this subject.
+        """
+        if or_create and elevates:
+            raise InvalidField("or_create", "must not be set with elevate: only a live session can be elevated")
+        secret = new_secret(self._parts.entropy)
+        opened = self._validation.open(call, token)
+        session_id = None if isinstance(opened, Answer) else opened.presented.session_id
+        chosen = self._chosen(call, login, session_id, choice)
+        fresh = replace(self.opening(call, login, secret, {}), choice=chosen) if or_create else None
+        if isinstance(opened, Answer):
+            if fresh is None or opened.verdict is Verdict.LOCKED:
+                return self.unchanged(opened.verdict)
+            instead = OpenInstead(fresh, opened.verdict)
+            return await self._retries.carry_out(instead, lambda done: self.given(call, login, done, secret), reply)
+        self._check_persistent(call, login)
+        unit = Authenticate(call, opened.presented, login, digest(secret), elevates, chosen, fresh)
+        return await self._retries.log_in(
+            unit,
+            lambda done: self.given(call, login, done, secret, session_id),
+            reply,
+            self._retries.repeated_login(call, opened, login, elevates=elevates),
+            lambda outcome: outcome.session,
+        )
+
+    async def roll(self, call: Call, token: Token, reply: Reply[Changed]) -> Changed | Kept:
+        """Replace the token at a privilege change."""
+        opened = await self._validation.accept(call, token, self._retries.recall(reply))
+        if isinstance(opened, Answer):
+            return self.unchanged(opened.verdict)
+        if isinstance(opened, Kept):
+            return opened
+        secret = new_secret(self._parts.entropy)
+        unit = Roll(call, opened.presented, digest(secret))
+        return await self._retries.carry_out(unit, lambda done: self.given(call, None, done, secret), reply)
+
+    def opening(
+        self, call: Call, login: Login, secret: bytes, data: Mapping[str, bytes], *, login_page: bool = False
+    ) -> Create:
+        """The unit that opens a session with this secret."""
+        self._check_persistent(call, login)
+        session_id = SessionId.make(self._parts.clock.now(), self._parts.entropy)
+        return Create(call, session_id, login, digest(secret), data, login_page)
+
+    def given(
+        self, call: Call, login: Login | None, done: Done[Outcome], secret: bytes, session_id: SessionId | None = None
+    ) -> Changed:
+        """The answer that gives a token, or says what stood in the way."""
+        outcome = done.result
+        if outcome.refused is not None and login is not None:
+            limit = self._limit(call, login, outcome.refused, session_id, digest(secret)[:16], done.at)
+            return Changed(outcome.verdict, None, done.revision, limit=limit, at=done.at)
+        if outcome.session is None:
+            return Changed(outcome.verdict, None, done.revision, at=done.at)
+        session = outcome.session
+        return Changed(
+            outcome.verdict,
+            as_seen(session, call.policy, done.at),
+            done.revision,
+            self._parts.keys.seal(session.id, session.generation, secret),
+            csrf_token_of(session.id, secret),
+            outcome.evicted,
+            presented=outcome.replaced,
+            at=done.at,
+        )
+
+    def unchanged(self, verdict: Verdict) -> Changed:
+        """The answer to a call that changed nothing."""
+        return Changed(verdict, None, self._parts.feed.revision, at=self._parts.clock.now())
+
+    def _limit(
+        self,
+        call: Call,
+        login: Login,
+        live: tuple[Session, ...],
+        session_id: SessionId | None,
+        nonce: bytes,
+        now: Instant,
+    ) -> Limit:
+        if call.policy.on_limit is not LimitRule.ASK:
+            return Limit(call.policy.max_sessions)
+        expires = Instant(now + call.policy.ticket_timeout)
+        ticket = Ticket(nonce, expires, scope_digest(_ticket_scope(call, login, session_id)))
+        return Limit(call.policy.max_sessions, live, issue_ticket(self._parts.keys, ticket), expires)
+
+    def _chosen(self, call: Call, login: Login, session_id: SessionId | None, choice: TicketChoice) -> Choice | None:
+        if choice.ticket is None:
+            if choice.evict:
+                raise InvalidField("evict_session_ids", "needs the ticket of the answer that asked for the choice")
+            return None
+        ticket = open_ticket(self._parts.keys, choice.ticket)
+        if ticket is None or not ticket.is_for(_ticket_scope(call, login, session_id)):
+            raise InvalidField("ticket", "is not of this call; repeat the call without it to get another")
+        return Choice(ticket.key, ticket.expires, choice.evict)
+
+    @staticmethod
+    def _check_persistent(call: Call, login: Login) -> None:
+        if login.persistent and call.policy.remember_idle_timeout is None:
+            raise InvalidField("persistent", "the application's policy sets no remember_idle_timeout")
+
+
+def _ticket_scope(call: Call, login: Login, session_id: SessionId | None) -> tuple[str, ...]:
+    own = "" if session_id is None else str(session_id)
+    return (call.application, login.subject, str(login.level), " ".join(login.methods), own)

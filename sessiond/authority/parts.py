@@ -1,0 +1,37 @@
+"""What the use cases share: the parts of one authority process, put together by `app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sessiond.authority.policy_book import PolicyBook
+from sessiond.authority.token_gate import TokenGate
+from sessiond.cache.activity import UnsavedActivity
+from sessiond.cache.sessions import SessionCache
+from sessiond.crypto.tokens import KeyRing
+from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.domain.values import Entropy
+from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.journal import Journal
+from sessiond.store.contract import Store
+from sessiond.system.clock import Clock
+
+__all__ = ["Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one authority process over one store."""
+
+    store: Store
+    journal: Journal
+    feed: Feed
+    cache: SessionCache
+    activity: UnsavedActivity
+    keys: KeyRing
+    policies: PolicyBook
+    gate: TokenGate
+    suspicions: Suspicions
+    reported: Reported
+    clock: Clock
+    entropy: Entropy

@@ -1,0 +1,102 @@
+"""Reading: sessions, their history, sources that are locked, and the authority itself. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from sessiond.authority.parts import Parts
+from sessiond.authority.question import Question
+from sessiond.authority.results import Description, Named
+from sessiond.authority.validation import Validation
+from sessiond.crypto.tokens import Token
+from sessiond.detection.guesses import SourceLock
+from sessiond.domain.call import Call
+from sessiond.domain.errors import SessionNotFound
+from sessiond.domain.event import Event, EventFilter
+from sessiond.domain.judge import Verdict, ended_verdict
+from sessiond.domain.position import Position
+from sessiond.domain.query import SessionQuery
+from sessiond.domain.session import Session, as_seen, expired_view, in_application
+from sessiond.domain.values import Revision, SessionId
+from sessiond.eventlog.feed import Checkpoint
+
+__all__ = ["Reading"]
+
+
+class Reading:
+    """Shows sessions, history, locks and the authority."""
+
+    def __init__(self, parts: Parts, validation: Validation) -> None:
+        self._parts = parts
+        self._validation = validation
+
+    async def reached(self, position: Position | None) -> None:
+        """Return once this process has everything up to that position. Raises `PositionOutOfRange`, `Unavailable`."""
+        if position is not None:
+            await self._parts.feed.reached(position)
+
+    def describe(self) -> Description:
+        """The authority's identity, its position in the log, and the policies by which it decides."""
+        parts = self._parts
+        return Description(
+            parts.store.authority_id,
+            parts.feed.position(),
+            parts.feed.horizon,
+            parts.policies,
+            parts.policies.origins,
+            parts.policies.fingerprint,
+        )
+
+    async def get(self, call: Call, named: Named) -> tuple[Verdict, Session | None]:
+        """One session as it is now; by token only if it is VALID. Raises `SessionNotFound` for an unknown id."""
+        if isinstance(named, Token):
+            answer = await self._validation.validate(Question(call, named, passive=True))
+            return answer.verdict, answer.session
+        entry = await self._parts.cache.fetch(named)
+        session = in_application(None if entry is None else entry.session, call.application)
+        if session is None:
+            raise SessionNotFound("session_id: no such session in this application")
+        now = self._parts.clock.now()
+        session = expired_view(self._parts.activity.added_to(session), now)
+        return ended_verdict(session), as_seen(session, call.policy, now)
+
+    async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:
+        """One page, newest first, and where the next one begins (None at the end)."""
+        query = replace(query, activity_lag=call.policy.touch_granularity)
+        found: list[Session] = []
+        while True:
+            page = await self._parts.store.sessions(replace(query, limit=query.limit + 1))
+            more = len(page) > query.limit
+            for session in page[: query.limit]:
+                seen = expired_view(self._parts.activity.added_to(session), query.now)
+                if seen.state is query.state:
+                    found.append(as_seen(seen, call.policy, query.now))
+            before = page[query.limit - 1].id if more else None
+            # A page may lose sessions whose state only memory knows; an empty one would look like the end.
+            if found or before is None:
+                return found, before
+            query = replace(query, before=before)
+
+    async def activity(
+        self, call: Call, subject: str, before: Revision | None, limit: int
+    ) -> tuple[Sequence[Event], Revision | None]:
+        """One page of a subject's history, newest first, and where the next one begins (None at the end)."""
+        events = await self._parts.store.activity(call.application, subject, before, limit + 1)
+        return events[:limit], events[limit - 1].revision if len(events) > limit else None
+
+    def locks(self, call: Call) -> Sequence[SourceLock]:
+        """The application's sources that are locked for guessing, oldest first."""
+        return self._parts.gate.locks(call)
+
+    def subscribe(
+        self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool = False
+    ) -> AsyncGenerator[Event | Checkpoint, None]:
+        """The event stream, after a cursor, or from the horizon or the head on. Raises `PositionOutOfRange`."""
+        feed = self._parts.feed
+        fixed = feed.horizon if earliest else feed.revision
+        return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval)
+
+    def position(self, revision: Revision) -> Position:
+        """A revision of this run of the log, as cursors and consistency tokens have it."""
+        return self._parts.feed.position(revision)

@@ -1,0 +1,105 @@
+"""Retries: changes that are carried out once, however often they are asked for."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from typing import TypeVar
+
+from sessiond.authority.results import Kept, Reply, RequestId
+from sessiond.changes.idempotency import Once, Recall, Retry
+from sessiond.changes.maintenance import Total
+from sessiond.crypto.kept_answers import open_answer, seal_answer
+from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged
+from sessiond.domain.call import Call
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.login import Login
+from sessiond.domain.session import Session
+from sessiond.domain.values import Millis
+from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.work import Done, Unit
+
+__all__ = ["Retries"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Retries:
+    """Carries out changes; one with a request id, or a login, leaves its answer for repeats."""
+
+    def __init__(self, journal: Journal, keys: KeyRing) -> None:
+        self._journal = journal
+        self._keys = keys
+
+    async def carry_out(self, unit: Unit[T], answer: Callable[[Done[T]], R], reply: Reply[R]) -> R | Kept:
+        """Carry out a unit; its answer, or the answer as it is kept."""
+        retries = self._of_request(reply)
+        if not retries:
+            return answer(await self._journal.submit(unit))
+        once: Once[T] = Once(
+            # What came in several units has recorded its events before.
+            unit,
+            retries,
+            lambda done: reply.encode(answer(done)),
+            always=isinstance(unit, Total),
+        )
+        return (await self._journal.submit(once)).result
+
+    async def log_in(
+        self,
+        unit: Unit[T],
+        answer: Callable[[Done[T]], R],
+        reply: Reply[R],
+        repeated: Retry,
+        granted: Callable[[T], Session | None],
+    ) -> Kept:
+        """Carry out a login, which gives its first answer again even without a request id: see `repeated_login`."""
+        retries = (*self._of_request(reply), repeated)
+        once: Once[T] = Once(unit, retries, lambda done: reply.encode(answer(done)), granted)
+        return (await self._journal.submit(once)).result
+
+    def recall(self, reply: Reply[R]) -> Callable[[], Awaitable[Kept | None]]:
+        """What looks for the first answer to a call: its token may have been replaced by that very call."""
+
+        async def look() -> Kept | None:
+            retries = self._of_request(reply)
+            return (await self._journal.submit(Recall(retries))).result if retries else None
+
+        return look
+
+    def repeated_login(self, call: Call, opened: OpenedToken, login: Login, *, elevates: bool) -> Retry:
+        """What makes a login the repeat of another: the same token, subject and authentication, soon after.
+
+        The answer is sealed under a secret that only the holder of the presented token can make, and counts while the
+        session that it gives a token of is still at that token.
+        """
+        secret = opened.bind(b"login")
+        facts = (call.application, login.subject, login.level, login.methods, login.persistent, elevates)
+        tolerance = Millis(max(call.policy.roll_tolerance, call.policy.lost_answer_tolerance))
+        return self._retry(
+            sha256(b"sessiond/login/v1\0" + secret).digest(),
+            hmac.digest(secret, repr(facts).encode(), "sha256"),
+            secret,
+            keep_for=tolerance,
+        )
+
+    def _of_request(self, reply: Reply[R]) -> tuple[Retry, ...]:
+        request: RequestId | None = reply.request
+        return () if request is None else (self._retry(request.key, request.parameters, request.secret),)
+
+    def _retry(self, key: bytes, parameters: bytes, secret: bytes, *, keep_for: Millis | None = None) -> Retry:
+        def seal(message: bytes) -> bytes:
+            return seal_answer(self._keys, secret, message)
+
+        def unseal(sealed: bytes) -> bytes:
+            try:
+                return open_answer(self._keys, secret, sealed)
+            except TokenForged:
+                remedy = "its answer was sealed under a key that is gone; make the call again with a new id"
+                raise InvalidField("request_id", remedy) from None
+
+        if keep_for is None:
+            return Retry(key, parameters, seal, unseal)
+        return Retry(key, parameters, seal, unseal, keep_for, strict=False, while_current=True)

@@ -1,0 +1,149 @@
+"""Sessions: the other changes of one session or of many, and companion tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sessiond.authority.logins import Logins
+from sessiond.authority.parts import Parts
+from sessiond.authority.question import Question
+from sessiond.authority.results import Answer, Changed, Companion, Kept, Named, Reply, Revoked, RevokedAll
+from sessiond.authority.retries import Retries
+from sessiond.authority.validation import Validation
+from sessiond.changes.judging import NamedSession, Outcome
+from sessiond.changes.login import Refresh
+from sessiond.changes.maintenance import Total
+from sessiond.changes.revocation import Revocation, Revoke, RevokeMany
+from sessiond.changes.use import Report
+from sessiond.crypto.companions import issue_companion
+from sessiond.crypto.tokens import Token, new_secret
+from sessiond.domain.call import Call
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.judge import Judgement, Verdict
+from sessiond.domain.login import ANONYMOUS
+from sessiond.domain.query import SessionQuery
+from sessiond.domain.session import as_seen
+from sessiond.domain.values import Instant, Lifetimes, Millis, SessionId
+from sessiond.eventlog.work import Done
+
+__all__ = ["Sessions"]
+
+_REVOKE_PAGE = 200
+
+
+class Sessions:
+    """Refreshes, revokes and reports sessions, and issues companion tokens."""
+
+    def __init__(self, parts: Parts, validation: Validation, retries: Retries, logins: Logins) -> None:
+        self._parts = parts
+        self._validation = validation
+        self._retries = retries
+        self._logins = logins
+
+    async def refresh(
+        self, call: Call, token: Token, reply: Reply[Changed], lifetimes: Lifetimes | None = None
+    ) -> Changed | Kept:
+        """Make a session as good as new, as far as policy allows."""
+        opened = await self._validation.accept(call, token, self._retries.recall(reply))
+        if isinstance(opened, Answer):
+            return self._logins.unchanged(opened.verdict)
+        if isinstance(opened, Kept):
+            return opened
+        unit = Refresh(call, opened.presented, lifetimes)
+        return await self._retries.carry_out(unit, lambda done: _changed(call, done), reply)
+
+    async def revoke(
+        self,
+        call: Call,
+        named: Named,
+        reply: Reply[Revoked],
+        *,
+        open_anonymous: bool = False,
+        owner: str | None = None,
+    ) -> Revoked | Kept:
+        """End one session, and open an anonymous one in its place if asked to.
+
+        Raises `SessionNotFound` for an id that is not there, or if the session is not `owner`'s.
+        """
+        target = self._target(call, named)
+        successor, secret = None, new_secret(self._parts.entropy)
+        if open_anonymous:
+            successor = self._logins.opening(call, ANONYMOUS, secret, {})
+        if isinstance(target, Answer):
+            ended = self._logins.unchanged(target.verdict)
+            if successor is None:
+                return Revoked(ended, revoked=False)
+            return await self._retries.carry_out(
+                successor,
+                lambda done: Revoked(ended, False, self._logins.given(call, None, done, secret)),
+                reply,
+            )
+
+        def answer(done: Done[Revocation]) -> Revoked:
+            result = done.result
+            ended = _changed(call, replace(done, result=result.outcome))  # type: ignore[arg-type]
+            if result.anonymous is None:
+                return Revoked(ended, result.revoked)
+            opened = Done(Outcome(Judgement(Verdict.VALID), result.anonymous), done.revision, done.at)
+            return Revoked(ended, result.revoked, self._logins.given(call, None, opened, secret))
+
+        return await self._retries.carry_out(Revoke(call, target, successor, owner), answer, reply)
+
+    async def revoke_all(
+        self, call: Call, query: SessionQuery, keep: SessionId | None, reply: Reply[RevokedAll]
+    ) -> RevokedAll | Kept:
+        """End all live sessions that match, in bounded batches.
+
+        Walks from the newest down, so a session that is opened meanwhile is not met, and none is met twice.
+        """
+        if (kept := await self._retries.recall(reply)()) is not None:
+            return kept
+        count, revision = 0, self._parts.feed.revision
+        query = replace(query, activity_lag=call.policy.touch_granularity, limit=_REVOKE_PAGE)
+        while page := await self._parts.store.sessions(query):
+            doomed = [session for session in page if session.id != keep]
+            done = await self._parts.journal.submit(RevokeMany(call, doomed, query.subject is not None))
+            count, revision = count + done.result, done.revision
+            query = replace(query, before=page[-1].id)
+        if reply.request is None:
+            return RevokedAll(count, revision)
+        # Only what is kept: each batch is committed by itself, and ending what has ended changes nothing.
+        return await self._retries.carry_out(Total(count), lambda done: RevokedAll(done.result, done.revision), reply)
+
+    async def report(self, call: Call, named: Named, reply: Reply[Changed]) -> Changed | Kept:
+        """Take in an application's own suspicion (the call's reason). Raises `SessionNotFound` for an unknown id."""
+        target = self._target(call, named)
+        if isinstance(target, Answer):
+            return self._logins.unchanged(target.verdict)
+
+        def answer(done: Done[Outcome]) -> Changed:
+            signals = done.result.judgement.signals
+            reaction = call.policy.reaction_to(signals) if signals else None
+            return Changed(done.result.verdict, done.result.session, done.revision, reaction=reaction, at=done.at)
+
+        return await self._retries.carry_out(Report(call, target), answer, reply)
+
+    async def issue_companion(self, call: Call, token: Token, purpose: str, time_to_live: Millis | None) -> Companion:
+        """A companion token for one purpose. Writes nothing: it is proven by the session's own secret."""
+        longest = call.policy.companion_timeout
+        if time_to_live is not None and not 0 < time_to_live <= longest:
+            raise InvalidField("time_to_live", f"must be more than nothing and at most {longest / 1000:.15g} s")
+        # Passive: the application asks right after a login, whose answer may yet be lost on its way to the client.
+        answer = await self._validation.validate(Question(call, token, passive=True))
+        if answer.verdict is not Verdict.VALID:
+            return Companion(answer.verdict)
+        expires = Instant(self._parts.clock.now() + (longest if time_to_live is None else time_to_live))
+        opened = self._parts.keys.open(token.reveal())
+        return Companion(answer.verdict, issue_companion(self._parts.keys, opened, purpose, expires), expires)
+
+    def _target(self, call: Call, named: Named) -> NamedSession | Answer:
+        if isinstance(named, SessionId):
+            return named
+        opened = self._validation.open(call, named)
+        return opened if isinstance(opened, Answer) else opened.presented
+
+
+def _changed(call: Call, done: Done[Outcome]) -> Changed:
+    session = done.result.session
+    seen = None if session is None else as_seen(session, call.policy, done.at)
+    return Changed(done.result.verdict, seen, done.revision, at=done.at)

@@ -1,0 +1,50 @@
+"""Activity that the store does not have yet: known at once, written behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sessiond.domain.session import Activity, Session, with_activity
+from sessiond.domain.values import ClientContext, Instant, SessionId
+
+__all__ = ["UnsavedActivity", "Unsaved"]
+
+
+class Unsaved(NamedTuple):
+    """The last activity of a session that is not saved, and the session as it was then."""
+
+    session: Session
+    activity: Activity
+
+
+class UnsavedActivity:
+    """The last activity of each session until a commit has it, whether or not the session itself stays in memory."""
+
+    def __init__(self) -> None:
+        self._unsaved: dict[SessionId, Unsaved] = {}
+
+    def note(self, session: Session, at: Instant, idle_deadline: Instant | None, client: ClientContext | None) -> None:
+        """Take in activity. It never moves backwards."""
+        known = self._unsaved.get(session.id)
+        if at > (session.last_active if known is None else known.activity.at):
+            self._unsaved[session.id] = Unsaved(session, Activity(session.id, at, idle_deadline, client))
+
+    def added_to(self, session: Session) -> Session:
+        """A session with the activity that is not saved; itself if there is none."""
+        unsaved = self._unsaved.get(session.id)
+        return session if unsaved is None else with_activity(session, unsaved.activity)
+
+    def saved(self, session_id: SessionId, at: Instant) -> None:
+        """Forget what a commit has: activity up to that time."""
+        unsaved = self._unsaved.get(session_id)
+        if unsaved is not None and unsaved.activity.at <= at:
+            del self._unsaved[session_id]
+
+    def drop(self, session_id: SessionId) -> None:
+        """Forget the activity of a session that has ended."""
+        self._unsaved.pop(session_id, None)
+
+    def all(self) -> Iterable[Unsaved]:
+        """All of it, as it is now."""
+        return list(self._unsaved.values())

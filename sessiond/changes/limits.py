@@ -1,0 +1,91 @@
+"""The limit of concurrent sessions: decided against the transaction's own state, so that logins cannot race past it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sessiond.changes.idempotency import KEEP_FOR
+from sessiond.changes.judging import end_session
+from sessiond.domain.call import Call
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.event import EventType
+from sessiond.domain.policy import LimitRule
+from sessiond.domain.session import Session
+from sessiond.domain.values import Cause, CauseKind, Instant, SessionId
+from sessiond.eventlog.work import Needs, Work
+from sessiond.store.contract import KeptAnswer
+
+__all__ = ["Choice", "Room", "enforce_limit", "with_limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a subject chose when the limit stood in the way, under a ticket that is good once.
+
+    `key` names the ticket among the kept answers, so that using it twice is noticed.
+    """
+
+    key: bytes
+    expires: Instant
+    evict: Sequence[SessionId]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Whether there is room for one more session: what was ended for it, or the live sessions that stand in the way."""
+
+    evicted: tuple[SessionId, ...] = ()
+    refused: tuple[Session, ...] | None = None
+
+
+_ROOM = Room()  # there is no limit
+
+
+def with_limit(needs: Needs, call: Call, subject: str, choice: Choice | None) -> Needs:
+    """What a unit needs that may have to enforce the limit."""
+    policy = call.policy
+    subjects = [(call.application, subject)] if subject and (policy.max_sessions or policy.revokes_subjects) else []
+    if not subjects and choice is None:
+        return needs
+    return replace(needs, subjects=subjects, answers=() if choice is None else (choice.key,))
+
+
+def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, choice: Choice | None) -> Room:
+    """Make room for one more session of the subject, as the policy says. `own` is the session that is to be bound.
+
+    Raises `InvalidField` for a ticket that is no longer good, or a choice that names too few sessions.
+    """
+    if choice is not None:
+        _use_ticket(work, choice)
+    policy = call.policy
+    if not subject or not policy.max_sessions:
+        return _ROOM
+    live = [session for session in work.live_sessions(call.application, subject) if session.id != own]
+    if len(live) < policy.max_sessions:
+        return _ROOM
+    cause = Cause(CauseKind.CONCURRENCY_LIMIT)
+    work.record_other(EventType.CONCURRENCY_LIMIT_REACHED, call.application, call.cause, subject=subject)
+    excess = len(live) - policy.max_sessions + 1
+    match policy.on_limit:
+        case LimitRule.EVICT_OLDEST:
+            doomed = sorted(live, key=lambda session: (session.created, session.id))[:excess]
+        case LimitRule.EVICT_LEAST_RECENT:
+            doomed = sorted(live, key=lambda session: (session.last_active, session.id))[:excess]
+        case LimitRule.ASK if choice is not None:
+            doomed = [session for session in live if session.id in choice.evict]
+            if len(doomed) < excess:
+                raise InvalidField("evict_session_ids", f"must name at least {excess} of the subject's live sessions")
+        case _:
+            newest_first = sorted(live, key=lambda session: session.id, reverse=True)
+            return Room(refused=tuple(newest_first))
+    for session in doomed:
+        end_session(work, call, session, cause)
+    return Room(evicted=tuple(session.id for session in doomed))
+
+
+def _use_ticket(work: Work, choice: Choice) -> None:
+    if work.now >= choice.expires or work.answer(choice.key) is not None:
+        raise InvalidField("ticket", "has been used or has expired; repeat the call without it to get another")
+    # Longer than the ticket itself: a clock that is set back must not make it good again.
+    work.keep_answer(KeptAnswer(choice.key, bytes(32), b"", Instant(choice.expires + KEEP_FOR)))

@@ -1,0 +1,45 @@
+"""The unit that unlocks a source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sessiond.domain.call import Call
+from sessiond.domain.errors import LockNotFound
+from sessiond.domain.event import EventType
+from sessiond.domain.values import Instant
+from sessiond.eventlog.work import NOTHING, Needs, Work
+
+__all__ = ["Locks", "Unlock"]
+
+
+class Locks(Protocol):
+    """What is known of locked sources. A unit only reads it; the committed SOURCE_UNLOCKED releases the lock."""
+
+    def locked(self, application: str, source: str, now: Instant) -> object | None:
+        """The lock on a source, if one is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlock:
+    """Unlock a source."""
+
+    locks: Locks
+    call: Call
+    source: str
+
+    def needs(self) -> Needs:
+        """Nothing: locks are memory."""
+        return NOTHING
+
+    def apply(self, work: Work) -> None:
+        """Raises `LockNotFound` if the source is not locked, or was unlocked a moment ago."""
+        application = self.call.application
+        unlocked = any(
+            event.type is EventType.SOURCE_UNLOCKED and (event.application, event.source) == (application, self.source)
+            for event in work.changes.events
+        )
+        if unlocked or self.locks.locked(application, self.source, work.now) is None:
+            raise LockNotFound("source: is not locked for this application")
+        work.record_other(EventType.SOURCE_UNLOCKED, application, self.call.cause, source=self.source)

@@ -1,0 +1,28 @@
+"""CSRF tokens: derived from a session's secret, which no store holds, and so new at every roll."""
+
+from __future__ import annotations
+
+import hmac
+
+from sessiond.crypto import base64url
+from sessiond.crypto.tokens import OpenedToken, Token, bind
+from sessiond.domain.values import SessionId
+
+__all__ = ["csrf_token", "csrf_token_matches", "csrf_token_of"]
+
+_LABEL = b"csrf"
+
+
+def csrf_token(opened: OpenedToken) -> Token:
+    """The session's CSRF token: 43 characters, the same until the next roll."""
+    return Token(base64url.encode(opened.bind(_LABEL)))
+
+
+def csrf_token_of(session_id: SessionId, secret: bytes) -> Token:
+    """The CSRF token of a session whose secret was just made."""
+    return Token(base64url.encode(bind(secret, session_id, _LABEL)))
+
+
+def csrf_token_matches(opened: OpenedToken, text: str) -> bool:
+    """Whether a presented CSRF token is the session's, in constant time."""
+    return text.isascii() and hmac.compare_digest(csrf_token(opened).reveal(), text)

@@ -1,0 +1,79 @@
+"""Which clients use a session: the memory behind the signal `concurrent_use`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sessiond.domain.client_facts import OF_THE_CLIENT, ClientFacts, differ, merged
+from sessiond.domain.signals import Signal, SignalType
+from sessiond.domain.values import Instant, Millis, SessionId
+from sessiond.system.lru import Lru
+
+__all__ = ["UseWatch"]
+
+_TURNS = 3
+_TURNS_OF_NETWORK = 8
+_LONGER = 10
+
+
+class UseWatch:
+    """Which clients take turns in using a session.
+
+    Holds only sessions that were seen with more than one client, `capacity` of them at most.
+    """
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._uses: Lru[SessionId, _Use] = Lru(capacity)
+
+    def knows(self, session_id: SessionId) -> bool:
+        """Whether the session was seen with more than one client."""
+        return session_id in self._uses
+
+    def see(
+        self, session_id: SessionId, home: ClientFacts, seen: ClientFacts, window: Millis, now: Instant
+    ) -> Signal | None:
+        """Take in a use; a signal if two clients take turns.
+
+        Three turns within `window` between clients of different agents, certificates or devices are two clients. By
+        network alone eight are needed within ten windows: a phone on the doorstep changes between two networks three
+        or four times a minute.
+        """
+        use = self._uses.get(session_id)
+        if use is None:
+            if not differ(home, seen):
+                return None
+            use = _Use(home)
+            self._uses.put(session_id, use)
+        turns = [turn for turn in use.turns if 0 <= now - turn.at < _LONGER * window]
+        if not differ(use.latest, seen):
+            use.latest = merged(use.latest, seen)
+            if not turns and not differ(home, seen):
+                self.forget(session_id)  # back for good
+            return None
+        before, use.latest = use.latest, seen
+        use.turns = turns = [*turns, _Turn(now, differ(before, seen, OF_THE_CLIENT))]
+        if len(turns) < _TURNS_OF_NETWORK and sum(t.of_client and now - t.at < window for t in turns) < _TURNS:
+            return None
+        use.turns = []
+        return Signal(SignalType.CONCURRENT_USE, _name(before), _name(seen))
+
+    def forget(self, session_id: SessionId) -> None:
+        """Begin anew: the session was authenticated again, or has ended."""
+        self._uses.pop(session_id)
+
+
+class _Turn(NamedTuple):
+    at: Instant
+    of_client: bool
+
+
+class _Use:
+    __slots__ = ("latest", "turns")
+
+    def __init__(self, latest: ClientFacts) -> None:
+        self.latest = latest
+        self.turns: list[_Turn] = []
+
+
+def _name(facts: ClientFacts) -> str:
+    return ", ".join(part for part in (facts.agent, facts.network) if part) or "a client without facts"

@@ -1,0 +1,39 @@
+"""Which sessions: the question behind every list and every bulk revocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sessiond.domain.session import SessionState
+from sessiond.domain.values import Instant, Labels, Millis, SessionId
+
+__all__ = ["SessionQuery"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """Which sessions of one application, newest first.
+
+    state          ACTIVE: not ended and not past a deadline at `now`; EXPIRED: ended by a deadline, or past one;
+                   REVOKED: ended otherwise
+    ip_range       first and last address of a network, as 32 hex digits each (IPv4 mapped into IPv6)
+    labels         with all of these labels
+    before         only sessions whose id is less: where the page before ended
+    activity_lag   how far recorded activity may lag: a session is left out as expired only past deadline and lag
+    """
+
+    application: str
+    now: Instant
+    state: SessionState = SessionState.ACTIVE
+    subject: str | None = None
+    ip_range: tuple[str, str] | None = None
+    created_from: Instant | None = None
+    created_until: Instant | None = None
+    labels: Labels = ()
+    before: SessionId | None = None
+    activity_lag: Millis = Millis(0)
+    limit: int = 100
+
+    def page(self, before: SessionId | None, limit: int) -> SessionQuery:
+        """The same question for another page."""
+        return replace(self, before=before, limit=limit)

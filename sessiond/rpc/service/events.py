@@ -1,0 +1,57 @@
+"""The event stream."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from sessiond.authority.reading import Reading
+from sessiond.domain.call import Caller
+from sessiond.domain.errors import InvalidField, Unavailable
+from sessiond.domain.event import Event
+from sessiond.rpc import decode, encode
+from sessiond.rpc.cursor import decode_cursor, encode_cursor
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["EventService"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EventService:
+    """Subscribe.
+
+    `write_timeout` is how long, in seconds, a subscriber may leave a message unread before its stream is ended.
+    """
+
+    def __init__(self, reading: Reading, write_timeout: float) -> None:
+        self._reading = reading
+        self._write_timeout = write_timeout
+
+    async def Subscribe(self, request: pb.SubscribeRequest, _: Caller, context: Context) -> None:
+        """Stream the log."""
+        interval, wanted = decode.checkpoint_interval(request), decode.event_filter(request.filter)
+        identity = self._reading.describe().authority_id
+        cursor = decode_cursor(request.cursor, identity) if request.WhichOneof("from") == "cursor" else None
+        if request.start not in (pb.STREAM_START_UNSPECIFIED, pb.STREAM_START_NOW, pb.STREAM_START_EARLIEST):
+            raise InvalidField("start", f"{request.start} is not a StreamStart")
+        earliest = request.start == pb.STREAM_START_EARLIEST
+        items = self._reading.subscribe(cursor, wanted, interval, earliest=earliest)
+        async with aclosing(items):
+            async for item in items:
+                response = pb.SubscribeResponse(cursor=encode_cursor(identity, self._reading.position(item.revision)))
+                if isinstance(item, Event):
+                    encode.fill_event(response.event, item)
+                else:
+                    response.checkpoint.revision = item.revision
+                try:
+                    await asyncio.wait_for(context.write(response), self._write_timeout)
+                except TimeoutError:
+                    await context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        "the subscriber has not read for too long; resume from the last cursor it dealt with",
+                    )
+        raise Unavailable("the authority is shutting down; resume from the last cursor")

@@ -1,0 +1,93 @@
+"""Calls that show: sessions, history, locks, the authority."""
+
+from __future__ import annotations
+
+import uuid
+
+from sessiond.authority.authority import Authority
+from sessiond.domain.call import Caller
+from sessiond.domain.values import SessionId
+from sessiond.rpc import decode, encode
+from sessiond.rpc.cursor import decode_page, decode_revision_page, encode_page
+from sessiond.rpc.service.calls import Calls
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["ReadingService"]
+
+
+class ReadingService:
+    """GetSession, ListSessions, ListActivity, ListSourceLocks, GetAuthority."""
+
+    def __init__(self, calls: Calls, authority: Authority, version: str) -> None:
+        self._calls = calls
+        self._authority = authority
+        self._reading = authority.reading
+        self._version = version
+
+    async def GetSession(self, request: pb.GetSessionRequest, caller: Caller) -> pb.GetSessionResponse:
+        """Show one session."""
+        call, named = self._calls.of(request, caller), decode.named_session(request.session)
+        await self._reading.reached(self._calls.at_least(request.at_least))
+        verdict, session = await self._reading.get(call, named)
+        return pb.GetSessionResponse(
+            verdict=encode.VERDICT[verdict], session=None if session is None else encode.session_message(session)
+        )
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, caller: Caller) -> pb.ListSessionsResponse:
+        """Show a page of sessions."""
+        call = self._calls.of(request, caller)
+        query = decode.session_query(call.application, request.filter, self._authority.now())
+        size = decode.page_size(request.page_size)
+        question = b"sessions" + call.application.encode() + request.filter.SerializeToString(deterministic=True)
+        before = decode_page(request.page_token, question, 16)
+        await self._reading.reached(self._calls.at_least(request.at_least))
+        query = query.page(None if before is None else SessionId(before), size)
+        sessions, following = await self._reading.list(call, query)
+        return pb.ListSessionsResponse(
+            sessions=map(encode.session_message, sessions),
+            next_page_token="" if following is None else encode_page(question, following),
+        )
+
+    async def ListActivity(self, request: pb.ListActivityRequest, caller: Caller) -> pb.ListActivityResponse:
+        """Show a page of a subject's history."""
+        call = self._calls.of(request, caller)
+        subject = decode.subject(request.subject)
+        size = decode.page_size(request.page_size)
+        question = b"activity" + call.application.encode() + b"\0" + subject.encode()
+        before = decode_revision_page(request.page_token, question)
+        await self._reading.reached(self._calls.at_least(request.at_least))
+        events, following = await self._reading.activity(call, subject, before, size)
+        return pb.ListActivityResponse(
+            events=map(encode.event_message, events),
+            next_page_token="" if following is None else encode_page(question, following.to_bytes(8, "big")),
+        )
+
+    async def ListSourceLocks(self, request: pb.ListSourceLocksRequest, caller: Caller) -> pb.ListSourceLocksResponse:
+        """Show a page of the locked sources."""
+        call = self._calls.of(request, caller)
+        size = decode.page_size(request.page_size)
+        question = b"locks" + call.application.encode()
+        after = decode_revision_page(request.page_token, question) or 0
+        locks = [lock for lock in self._reading.locks(call) if lock.revision > after]
+        page = locks[:size]
+        response = pb.ListSourceLocksResponse(source_locks=map(encode.lock_message, page))
+        if len(locks) > size:
+            response.next_page_token = encode_page(question, page[-1].revision.to_bytes(8, "big"))
+        return response
+
+    async def GetAuthority(self, _: pb.GetAuthorityRequest, __: Caller) -> pb.GetAuthorityResponse:
+        """Say who answers, and by which rules."""
+        state = self._reading.describe()
+        return pb.GetAuthorityResponse(
+            authority_id=str(uuid.UUID(bytes=state.authority_id)),
+            version=self._version,
+            revision=state.position.revision,
+            horizon=state.horizon,
+            applications=[
+                pb.Application(name=name, policy=encode.policy_message(policy, state.origins.get(name, {})))
+                for name, policy in sorted(state.policies.items())
+            ],
+            consistency_token=self._calls.consistency_token(state.position.revision),
+            incarnation=state.position.incarnation.hex(),
+            policies_fingerprint=state.fingerprint,
+        )

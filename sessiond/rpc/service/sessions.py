@@ -1,0 +1,112 @@
+"""Calls that refresh, end and report sessions."""
+
+from __future__ import annotations
+
+from sessiond.authority.authority import Authority
+from sessiond.authority.results import Changed, Revoked, RevokedAll
+from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Call
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.judge import Verdict
+from sessiond.domain.values import Revision
+from sessiond.rpc import cookies, decode, encode
+from sessiond.rpc.service.calls import Calls, Change, changing
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["SessionService"]
+
+_TOKEN_LIVES = (Verdict.SUPERSEDED, Verdict.LOCKED)
+
+
+class SessionService:
+    """RefreshSession, RevokeSession, RevokeSessions, ReportSignal, ClearSourceLock."""
+
+    def __init__(self, calls: Calls, authority: Authority) -> None:
+        self._calls = calls
+        self._authority = authority
+
+    @changing(pb.RefreshSessionResponse)
+    def RefreshSession(self, call: Call, request: pb.RefreshSessionRequest) -> Change[Changed]:
+        """Make a session as good as new."""
+        token = decode.token(request.token)
+        lifetimes = decode.lifetimes(request.lifetimes) if request.HasField("lifetimes") else None
+
+        def fill(response: pb.RefreshSessionResponse, changed: Changed) -> None:
+            response.verdict = encode.VERDICT[changed.verdict]
+            response.consistency_token = self._calls.consistency_token(changed.revision)
+            if changed.session is not None:
+                encode.fill_session(response.session, changed.session)
+
+        return Change(lambda reply: self._authority.sessions.refresh(call, token, reply, lifetimes), fill)
+
+    @changing(pb.RevokeSessionResponse)
+    def RevokeSession(self, call: Call, request: pb.RevokeSessionRequest) -> Change[Revoked]:
+        """End one session."""
+        named = decode.named_session(request.session)
+        owner = decode.owner(request.subject) if request.HasField("subject") else None
+        return Change(
+            lambda reply: self._authority.sessions.revoke(
+                call, named, reply, open_anonymous=request.open_anonymous, owner=owner
+            ),
+            lambda response, answer: self._fill_revoked(response, call, answer, by_token=isinstance(named, Token)),
+        )
+
+    def _fill_revoked(self, response: pb.RevokeSessionResponse, call: Call, answer: Revoked, *, by_token: bool) -> None:
+        ended, rules = answer.ended, call.policy.cookie
+        response.verdict = encode.VERDICT[ended.verdict]
+        response.revoked = answer.revoked
+        response.consistency_token = self._calls.consistency_token(ended.revision)
+        if ended.session is not None:
+            encode.fill_session(response.session, ended.session)
+        fresh = answer.anonymous
+        if fresh is not None and fresh.session is not None and fresh.token is not None and fresh.csrf is not None:
+            encode.fill_session(response.anonymous_session, fresh.session)
+            response.token, response.csrf_token = fresh.token.reveal(), fresh.csrf.reveal()
+            response.consistency_token = self._calls.consistency_token(fresh.revision)
+            cookies.fill_token(response.cookies, rules, fresh.session, fresh.token, fresh.at)
+        elif by_token and (answer.revoked or ended.verdict not in _TOKEN_LIVES):
+            cookies.fill_deletion(response.cookies, rules)
+        else:
+            return  # another device's session, or one that lives on
+        cookies.fill_logout(response.cookies, rules, keeps_cookies=fresh is not None)
+
+    @changing(pb.RevokeSessionsResponse)
+    def RevokeSessions(self, call: Call, request: pb.RevokeSessionsRequest) -> Change[RevokedAll]:
+        """End all sessions that match."""
+        if request.filter.state != pb.SESSION_STATE_UNSPECIFIED:
+            raise InvalidField("filter.state", "must be unset: only live sessions can be revoked")
+        query = decode.session_query(call.application, request.filter, self._authority.now())
+        if not request.filter.ListFields() and not request.whole_application:
+            raise InvalidField("whole_application", "must be true to end every session; or set a condition in filter")
+        keep = None
+        if request.except_session_id:
+            keep = decode.session_id(request.except_session_id, "except_session_id")
+
+        def fill(response: pb.RevokeSessionsResponse, answer: RevokedAll) -> None:
+            response.revoked_count = answer.count
+            response.consistency_token = self._calls.consistency_token(answer.revision)
+
+        return Change(lambda reply: self._authority.sessions.revoke_all(call, query, keep, reply), fill)
+
+    @changing(pb.ReportSignalResponse)
+    def ReportSignal(self, call: Call, request: pb.ReportSignalRequest) -> Change[Changed]:
+        """Take in an application's own suspicion."""
+        named = decode.named_session(request.session)
+
+        def fill(response: pb.ReportSignalResponse, changed: Changed) -> None:
+            response.verdict = encode.VERDICT[changed.verdict]
+            response.consistency_token = self._calls.consistency_token(changed.revision)
+            if changed.reaction is not None:
+                response.reaction = encode.REACTION[changed.reaction]
+
+        return Change(lambda reply: self._authority.sessions.report(call, named, reply), fill)
+
+    @changing(pb.ClearSourceLockResponse)
+    def ClearSourceLock(self, call: Call, request: pb.ClearSourceLockRequest) -> Change[Revision]:
+        """Unlock a source."""
+        source = decode.source(request.source)
+
+        def fill(response: pb.ClearSourceLockResponse, revision: Revision) -> None:
+            response.consistency_token = self._calls.consistency_token(revision)
+
+        return Change(lambda reply: self._authority.clear_lock(call, source, reply), fill)

@@ -1,0 +1,137 @@
+"""Calls that judge tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sessiond.authority.authority import Authority
+from sessiond.authority.question import Question
+from sessiond.authority.results import Answer
+from sessiond.domain.call import Call, Caller
+from sessiond.domain.errors import DataUnreadable, InvalidField
+from sessiond.rpc import cookies, decode, encode
+from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.service.calls import Calls
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["ValidationService"]
+
+_MAX_BATCH = 1000
+
+
+class ValidationService:
+    """ValidateSession, ValidateSessions, IssueCompanionToken."""
+
+    def __init__(
+        self, calls: Calls, authority: Authority, fast_path: FastPath, views: SessionViews, refusals: Refusals
+    ) -> None:
+        self._calls = calls
+        self._authority = authority
+        self._fast_path = fast_path
+        self._views = views
+        self._refusals = refusals
+
+    async def ValidateSession(self, request: pb.ValidateSessionRequest, caller: Caller) -> pb.ValidateSessionResponse:
+        """Judge one token."""
+        question = self._question(request, caller)
+        answer = await self._authority.validation.validate(question)
+        self._fast_path.remember(request, question, answer)
+        return self._validation(question.call, answer)
+
+    def fast_path(self, caller: Caller, raw: bytes) -> pb.ValidateSessionResponse | None:
+        """ValidateSession's answer to these bytes if it is a plain one again; None: the ordinary path decides."""
+        answer = self._fast_path.answer(caller, raw)
+        return None if answer is None else self._plain_validation(answer)
+
+    async def ValidateSessions(
+        self, request: pb.ValidateSessionsRequest, caller: Caller
+    ) -> pb.ValidateSessionsResponse:
+        """Judge many tokens, each by itself."""
+        if len(request.requests) > _MAX_BATCH:
+            raise InvalidField("requests", f"has {len(request.requests)} entries, at most {_MAX_BATCH} are allowed")
+        # All questions are checked before any is judged: a broken call must change nothing.
+        questions = [self._question(one, caller) for one in request.requests]
+        for position in {question.at_least for question in questions}:
+            await self._authority.reading.reached(position)
+        answers = await self._answers(questions)
+        return pb.ValidateSessionsResponse(
+            responses=[
+                self._validation(question.call, answer) for question, answer in zip(questions, answers, strict=True)
+            ]
+        )
+
+    async def _answers(self, questions: Sequence[Question]) -> Sequence[Answer]:
+        # A task for each question would cost more than most questions do: only those that have to wait become one.
+        answers: dict[int, Answer] = {}
+        waiting = {}
+        for number, question in enumerate(questions):
+            found = self._authority.validation.at_once(question)
+            if isinstance(found, Answer):
+                answers[number] = found
+            else:
+                waiting[number] = self._judge_alone(question)
+        answers.update(zip(waiting, await asyncio.gather(*waiting.values()), strict=True))
+        return [answers[number] for number in range(len(questions))]
+
+    async def _judge_alone(self, question: Question) -> Answer:
+        try:
+            return await self._authority.validation.validate(question)
+        except DataUnreadable:
+            # One session's damaged data must not fail the others' answers: this one is left without data.
+            return await self._authority.validation.validate(question.without_data())
+
+    def _question(self, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
+        call = self._calls.validating(request, caller)
+        return decode.question(call, request, self._calls.at_least(request.at_least))
+
+    def _plain_validation(self, answer: Answer) -> pb.ValidateSessionResponse:
+        message = pb.ValidateSessionResponse()
+        message.verdict = encode.VERDICT[answer.verdict]
+        message.next_step = encode.next_step(answer)
+        if answer.session is not None:
+            self._views.fill(message.session, answer.session)
+            if answer.active_at is not None:
+                encode.set_activity(message.session, answer.active_at, answer.idle_deadline)
+        if answer.cacheable_until is not None:
+            encode.set_time(message.cacheable_until, answer.cacheable_until)
+            message.consistency_token = self._calls.consistency_token()
+        return message
+
+    def _validation(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
+        if answer.session is None and not answer.judgement.signals:
+            return self._refusals.message(call, answer)
+        message = self._plain_validation(answer)
+        if answer.judgement.signals:
+            message.signals.extend(encode.signal_messages(answer.judgement.signals))
+        if answer.unmet:
+            message.unmet.extend(encode.unmet_messages(answer.unmet))
+        if answer.csrf is not None:
+            message.csrf_token = answer.csrf.reveal()
+        if answer.data is not None:
+            encode.fill_data(message.data, answer.data)
+        if answer.renewed is not None and answer.session is not None:
+            message.renewed_token = answer.renewed.reveal()
+            now = self._authority.now()
+            cookies.fill_token(message.cookies, call.policy.cookie, answer.session, answer.renewed, now)
+        elif message.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
+            cookies.fill_deletion(message.cookies, call.policy.cookie)
+        return message
+
+    async def IssueCompanionToken(
+        self, request: pb.IssueCompanionTokenRequest, caller: Caller
+    ) -> pb.IssueCompanionTokenResponse:
+        """Give a second token for one purpose."""
+        call = self._calls.of(request, caller)
+        purpose, path = decode.purpose(request.purpose), decode.companion_path(request.path)
+        companion = await self._authority.sessions.issue_companion(
+            call, decode.token(request.token), purpose, decode.time_to_live(request)
+        )
+        response = pb.IssueCompanionTokenResponse(verdict=encode.VERDICT[companion.verdict])
+        if companion.token is not None and companion.expires is not None:
+            response.companion_token = companion.token.reveal()
+            encode.set_time(response.expire_time, companion.expires)
+            seconds = -((self._authority.now() - companion.expires) // 1000)  # rounded up: 0 would delete it
+            cookies.fill_companion(response.cookies, call.policy.cookie, purpose, path, companion.token, seconds)
+        return response

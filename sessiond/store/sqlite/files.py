@@ -1,0 +1,90 @@
+"""The database file: made with the right mode, locked, and known to be ours before anything in it is changed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from importlib.resources import files
+from pathlib import Path
+
+from sessiond.store.contract import StoreRefused
+from sessiond.store.sqlite.connection import Connection
+from sessiond.store.sqlite.file_lock import FileLock
+
+__all__ = ["check_ours", "migrate", "migrations", "open_file", "set_pragmas"]
+
+_APPLICATION_ID = 0x73657373  # "sess": tells our files from other SQLite databases
+_MAGIC = b"SQLite format 3\0"
+
+
+def migrations() -> list[str]:
+    """The numbered migrations, in order: the first takes schema version 0 to 1, and so on."""
+    folder = files("sessiond.store.sqlite").joinpath("migrations")
+    return [file.read_text(encoding="utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name)]
+
+
+async def open_file(path: Path) -> tuple[Connection, FileLock]:
+    """Open or make the file, locked. Raises `StoreRefused`, and then nothing is held."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreRefused(f"cannot make the data folder {path.parent}: {error.strerror}") from error
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        # Ours alone from the start: SQLite gives its log files the same mode.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        beginning = os.read(handle, len(_MAGIC))
+        os.close(handle)
+    except OSError as error:
+        lock.release()
+        raise StoreRefused(f"cannot open {path} for writing: {error.strerror}") from error
+    if beginning not in (b"", _MAGIC):
+        lock.release()  # SQLite itself would take a file of a few bytes for an empty one, and write over it
+        raise StoreRefused(f"cannot use {path}: it is not a database; name another file")
+    try:
+        return await Connection.open(path), lock
+    except sqlite3.Error as error:
+        lock.release()
+        raise StoreRefused(f"cannot open {path}: {error}; is the folder writable?") from error
+
+
+async def check_ours(db: Connection, path: Path) -> int:
+    """The schema version. Raises `StoreRefused` for another program's database or a newer schema."""
+    await db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    application_id = (await db.all("PRAGMA application_id"))[0][0]
+    version: int = (await db.all("PRAGMA user_version"))[0][0]
+    foreign = application_id or version or await db.all("SELECT 1 FROM sqlite_schema LIMIT 1")
+    if application_id != _APPLICATION_ID and foreign:
+        raise StoreRefused(f"{path} is a SQLite database of another program; name another file")
+    newest = len(migrations())
+    if version > newest:
+        raise StoreRefused(
+            f"{path} has schema version {version}, this sessiond knows versions up to {newest}: "
+            "run the newer sessiond, or restore a backup from before the upgrade"
+        )
+    return version
+
+
+async def set_pragmas(db: Connection, *, overwrites: bool) -> None:
+    """Durable at every commit. `overwrites`: what is replaced or dropped is overwritten with zeros."""
+    if overwrites:
+        await db.execute("PRAGMA secure_delete = ON")
+    await db.execute("PRAGMA journal_mode = WAL")
+    await db.execute("PRAGMA synchronous = FULL")
+    await db.execute("PRAGMA cache_size = -65536")
+    # Four times SQLite's own: a page that many commits write is carried over to the file once for all of them.
+    await db.execute("PRAGMA wal_autocheckpoint = 4000")
+    await db.execute("PRAGMA trusted_schema = OFF")
+
+
+async def migrate(db: Connection, version: int) -> None:
+    """Bring the schema from that version to the newest, a transaction a step."""
+    for number, step in enumerate(migrations()[version:], version + 1):
+        await db.script(
+            f"BEGIN IMMEDIATE; {step}\n"
+            f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+        )
+    # A write takes the exclusive lock now rather than at the first change.
+    await db.execute("BEGIN EXCLUSIVE")
+    await db.execute("COMMIT")

@@ -1,0 +1,159 @@
+"""One run of a write: what it reads, and the statements that carry out what it decided."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.session import Session
+from sessiond.domain.values import SessionId
+from sessiond.store.contract import Changes, Head, KeptAnswer
+from sessiond.store.rows import activity_row, answer_from_row, answer_row, event_row, session_from_row, session_row
+from sessiond.store.sealed_data import SealedValues, value_row
+from sessiond.store.sqlite.connection import Connection
+from sessiond.store.statements import STATEMENTS
+
+__all__ = ["SqliteTransaction", "Writes"]
+
+_IDS_A_STATEMENT = 500
+_ROWS_A_STATEMENT = 64
+
+
+@lru_cache(maxsize=64)
+def _inserts(name: str, count: int) -> str:
+    return STATEMENTS[name].times(count)
+
+
+class SqliteTransaction:
+    """See `Transaction`.
+
+    The store's turn and the exclusive file keep every other writer out from the first read on, so SQLite's own
+    transaction is begun only when everything to be written is known.
+    """
+
+    def __init__(self, db: Connection, cipher: DataCipher | None, head: Head) -> None:
+        self._db = db
+        self._cipher = cipher
+        self.head = head
+
+    async def sessions(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Session]:
+        """See `Transaction`."""
+        rows = await self._by_ids("get_sessions", ids)
+        return {session.id: session for session in map(session_from_row, rows)}
+
+    async def data(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Mapping[str, bytes]]:
+        """See `Transaction`. Taking a value out of the answer raises `DataUnreadable`."""
+        found: dict[SessionId, list[sqlite3.Row]] = {}
+        for row in await self._by_ids("get_data", ids):
+            found.setdefault(SessionId(row["session_id"]), []).append(row)
+        return {session_id: SealedValues(self._cipher, session_id, rows) for session_id, rows in found.items()}
+
+    async def live_sessions(self, subjects: Sequence[tuple[str, str]]) -> Sequence[Session]:
+        """See `Transaction`."""
+        statement = STATEMENTS["live_sessions"]
+        found: list[Session] = []
+        for application, subject in subjects:
+            bound = statement.bind({"application": application, "subject": subject})
+            found += map(session_from_row, await self._db.all(statement.sql, bound))
+        return found
+
+    async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
+        """See `Transaction`."""
+        return {answer.key: answer for answer in map(answer_from_row, await self._by_ids("get_answers", keys))}
+
+    async def _by_ids(self, name: str, ids: Sequence[bytes]) -> list[sqlite3.Row]:
+        rows: list[sqlite3.Row] = []
+        for start in range(0, len(ids), _IDS_A_STATEMENT):
+            some = tuple(bytes(session_id) for session_id in ids[start : start + _IDS_A_STATEMENT])
+            statement = STATEMENTS[name].fill(ids=", ".join("?" * len(some)))
+            rows += await self._db.all(statement.sql, some)
+        return rows
+
+
+class Writes:
+    """The statements that carry out changes, and the log's head after them."""
+
+    def __init__(self, changes: Changes, cipher: DataCipher | None, head: Head) -> None:
+        self.head = head
+        self._statements: list[tuple[str, list[tuple[Any, ...]]]] = []
+        self._sessions(changes)
+        self._data(changes, cipher)
+        self._many("keep_answer", map(answer_row, changes.answers))
+        if changes.forget is not None:
+            self._many("forget_answers", [{"now": changes.forget}])
+        self._many("prune_session", ({"session_id": bytes(i)} for i in changes.pruned))
+        self._many("prune_labels", ({"session_id": bytes(i)} for i in changes.pruned))
+        self._log(changes)
+
+    def __bool__(self) -> bool:
+        return bool(self._statements)
+
+    def carry_out(self, connection: sqlite3.Connection) -> None:
+        """Run all of it in one transaction, durably."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, rows in self._statements:
+                connection.executemany(sql, rows)
+        except BaseException:
+            if connection.in_transaction:  # a full disk has rolled back by itself, and its error is the one to report
+                connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def _sessions(self, changes: Changes) -> None:
+        sessions = changes.sessions.values()
+        self._insert("put_session", (session_row(s, changes.retention.get(s.id)) for s in sessions))
+        self._many(
+            "put_label",
+            (
+                {"session_id": bytes(s.id), "key": key, "value": value, "application": s.application}
+                for s in sessions
+                for key, value in s.labels
+            ),
+        )
+        self._many("touch_session", map(activity_row, changes.activity.values()))
+
+    def _data(self, changes: Changes, cipher: DataCipher | None) -> None:
+        cells = [(i, key, value) for i, keys in changes.data.items() for key, value in keys.items()]
+        self._many("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
+        self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
+        ended = [s.id for s in changes.sessions.values() if s.ending is not None]
+        self._many("drop_data", ({"session_id": bytes(i)} for i in ended))
+
+    def _log(self, changes: Changes) -> None:
+        self._insert("append_event", map(event_row, changes.events))
+        revision, horizon = self.head.revision, self.head.horizon
+        if changes.events:
+            revision = changes.events[-1].revision
+            self._many("move_head", [{"revision": revision}])
+        if changes.horizon is not None and changes.horizon > horizon:
+            horizon = changes.horizon
+            self._many("move_horizon", [{"horizon": horizon}])
+            self._many("drop_events", [{"horizon": horizon}])
+        self.head = Head(revision, horizon)
+
+    def _many(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
+        statement = STATEMENTS[name]
+        rows = [statement.bind(row) for row in values]
+        if rows:
+            self._statements.append((statement.sql, rows))
+
+    def _insert(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
+        """Insert rows, many with each statement; their columns must stand in the statement's order.
+
+        Python gives up its lock for each statement, not for each row, and takes it back in a race with the loop's
+        thread. Powers of two keep the number of different statements, and so of preparations, small.
+        """
+        rows = [tuple(row.values()) for row in values]
+        size = _ROWS_A_STATEMENT
+        while rows:
+            if len(rows) < size:
+                size //= 2
+                continue
+            flat = tuple(chain.from_iterable(rows[:size]))
+            self._statements.append((_inserts(name, size), [flat]))
+            rows = rows[size:]
