@@ -183,7 +183,7 @@ class Story:
         for ended_id in alive:
             self._tail.expect("SESSION_REVOKED", ended_id)
         for name, token in (("laptop", laptop), ("phone", phone)):
-            answer = self._client.validate(token, min_revision=ended.revision)
+            answer = self._client.validate(token, at_least=ended.consistency_token)
             assert answer.verdict is Verdict.REVOKED, f"the {name}'s token is {answer.verdict}"
         self._teller.step("laptop and phone were listed, both are revoked: neither token opens anything, now or ever")
 

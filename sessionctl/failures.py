@@ -43,7 +43,7 @@ def explain(error: SessiondError, asked: Settings) -> str:
         case NotFound():
             text = f"{error.message}; --application names another than `{asked.application or 'default'}`"
         case OutOfRange():
-            text = f"{error.message}; begin anew with --earliest, or without --after"
+            text = f"{error.message}; start again with --earliest, or without --after"
         case Conflict() | FailedPrecondition():
             text = error.message  # the authority's own text names the field and the remedy
         case NotServed():

@@ -7,6 +7,7 @@ from itertools import islice
 import click
 
 from sessionctl.failures import Command
+from sessionctl.labels import label_option
 from sessionctl.output import as_json, event_line, show, show_facts
 from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import Checkpoint, Client, Event, EventQuery, Events, EventType
@@ -48,6 +49,7 @@ def activity(subject: str, limit: int | None) -> None:
     metavar="TYPE",
     help=f"Only of this type; may be repeated. One of {', '.join(_TYPES).lower()}.",
 )
+@label_option("Only of sessions with this label; may be repeated, then with all of them.")
 @click.option("--checkpoints", is_flag=True, help="Show checkpoints, too; the first says that the stream has begun.")
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="End after this many lines.")
 @global_options
@@ -58,13 +60,14 @@ def watch(
     earliest: bool,
     subjects: tuple[str, ...],
     types: tuple[str, ...],
+    labels: dict[str, str],
     checkpoints: bool,
     limit: int | None,
 ) -> None:
     """Follow the events as they happen.
 
-    Goes on over broken connections and restarts. Without --application, of all applications. With --json each line has
-    a `cursor` that --after takes.
+    Continues after broken connections and restarts. Without --application, follows all applications. With --json each
+    line has a `cursor` for --after.
     """
     if after is not None and earliest:
         raise click.UsageError("begin at one of --after and --earliest")
@@ -73,20 +76,21 @@ def watch(
         applications=[asked.application] if asked.application else [],
         subjects=subjects,
         types=[EventType(item) for item in types],
+        labels=labels,
     )
     if after is not None:
         query["after"] = after
     elif earliest:
         query["start"] = "earliest"
     with asked.client() as client:
-        client.authority()  # a stream waits for its authority for ever; a person with a wrong --target should not
+        client.authority()  # a stream waits for its authority for ever; a wrong --target should fail at once
         with _events(client, query, checkpoints=checkpoints) as events:
             try:
                 for item in islice(events, limit):
                     _tell(item, asked)
             except KeyboardInterrupt:
                 if events.cursor and not asked.json:
-                    click.echo(f"\ngo on with: sessionctl watch --after {events.cursor}", err=True)
+                    click.echo(f"\ncontinue with: sessionctl watch --after {events.cursor}", err=True)
                 context.exit(_INTERRUPTED)
 
 
@@ -120,6 +124,7 @@ def authority() -> None:
         [
             ("authority", answer.authority_id),
             ("version", answer.version),
+            ("incarnation", answer.incarnation),
             ("revision", str(answer.revision)),
             ("horizon", str(answer.horizon)),
         ]

@@ -20,7 +20,7 @@ __all__ = ["locks"]
 def locks(context: click.Context) -> None:
     """Show the sources that are locked for guessing.
 
-    `locks clear` lets one go. Without --application, of all applications.
+    `locks clear` unlocks one. Without --application, shows those of all applications.
     """
     if context.invoked_subcommand is not None:
         return
@@ -63,9 +63,9 @@ def _found(asked: Settings) -> list[SourceLock]:
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def clear(source: str, reason: str) -> None:
-    """Let SOURCE go.
+    """Unlock SOURCE.
 
-    It is named as `sessionctl locks` shows it. What was counted against it is forgotten.
+    Name it as `sessionctl locks` shows it. The guesses that were counted for it are forgotten.
     """
     asked = settings()
     with asked.client() as client:
@@ -79,4 +79,4 @@ def clear(source: str, reason: str) -> None:
     if asked.json:
         as_json(answer)
     else:
-        show(("let go", "green"), f": {printable(source)}")
+        show(("unlocked", "green"), f": {printable(source)}")

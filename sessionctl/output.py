@@ -1,7 +1,7 @@
 """What commands write: JSON for machines, aligned and coloured lines for people.
 
 Everything that came from elsewhere passes `printable` on its way to a terminal: a subject, a reason or a user agent may
-hold escape sequences that somebody hopes an operator's terminal will obey.
+contain escape sequences meant for an operator's terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,22 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from sessiond_client import Authentication, Event, EventType, Reaction, Session, SessionState, Signal, SignalType, Token
+from sessionctl.durations import in_config_notation
+from sessionctl.labels import labels_text
+from sessiond_client import (
+    Authentication,
+    ClientContext,
+    Device,
+    DeviceType,
+    Event,
+    EventType,
+    Reaction,
+    Session,
+    SessionState,
+    Signal,
+    SignalType,
+    Token,
+)
 
 __all__ = [
     "as_json",
@@ -48,6 +63,8 @@ _EVENT_STYLES = {
     EventType.SOURCE_UNLOCKED: "green",
     EventType.CONCURRENCY_LIMIT_REACHED: "yellow",
     EventType.POLICY_CHANGED: "yellow",
+    EventType.SESSION_LEVEL_LOWERED: "yellow",
+    EventType.OLD_TOKEN_PRESENTED: "yellow",
 }
 
 
@@ -55,7 +72,7 @@ _EVENT_STYLES = {
 
 
 def plain(value: Any) -> Any:
-    """A value of the client in JSON's terms. A token is not shown: who means to print one says so."""
+    """A value of the client as JSON can express it. A token becomes null; only an explicit argument shows one."""
     match value:
         case Token():
             return None
@@ -87,19 +104,19 @@ def as_json(value: Any, **more: Any) -> None:
 
 
 def printable(text: str) -> str:
-    """Text without a character that a terminal would act on; such a one is shown as its escape."""
+    """Text with each character that a terminal would act on replaced by its escape."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
 def when(moment: datetime | None) -> str:
-    """A moment in UTC, and marked as such: it can be held against JSON and logs wherever its reader is."""
+    """A moment in UTC, marked as such, so that it can be compared with JSON and logs in any time zone."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ") if moment is not None else "never"
 
 
 def signal_text(signal: Signal) -> str:
-    """A signal with its evidence; of what an application reported nothing was expected."""
+    """A signal with its evidence; a reported signal has no expected value."""
     if signal.type is SignalType.REPORTED:
         return f"reported: {signal.seen}" if signal.seen else "reported"
     return f"{signal.type}: expected {signal.expected or '?'}, seen {signal.seen or '?'}"
@@ -118,7 +135,7 @@ def show_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def show_table(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
-    """Write rows of cells, each a pair of text and style, with columns that stand under each other."""
+    """Write rows of cells, each a pair of text and style, in aligned columns."""
     safe = [[(printable(text), style) for text, style in row] for row in rows]
     widths = [max(len(text) for text, _ in column) for column in zip(*safe, strict=True)]
     for row in safe:
@@ -128,7 +145,7 @@ def show_table(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
 
 
 def session_facts(session: Session) -> list[tuple[str, str]]:
-    """All there is to see of a session."""
+    """Everything that can be shown of a session."""
     facts = [
         ("session", session.session_id),
         ("application", session.application),
@@ -142,8 +159,20 @@ def session_facts(session: Session) -> list[tuple[str, str]]:
         ("authenticated", _authentication(session.authentication)),
         ("ip address", session.client.ip_address or "unknown"),
         ("user agent", session.client.user_agent or "unknown"),
+        ("device", _device(session.device) or "unknown"),
+        *_last_seen(session.last_client, session.last_device),
         ("data version", str(session.data_version)),
+        *(("label", f"{key}={value}") for key, value in sorted(session.labels.items())),
     ]
+    if session.lifetimes is not None:
+        facts += [
+            (name, in_config_notation(timeout))
+            for name, timeout in (
+                ("own idle timeout", session.lifetimes.idle_timeout),
+                ("own absolute timeout", session.lifetimes.absolute_timeout),
+            )
+            if timeout is not None
+        ]
     if session.login_expire_time is not None:
         facts.append(("login page ends", f"{when(session.login_expire_time)} unless the subject logs in"))
     if session.persistent:
@@ -166,12 +195,14 @@ def session_line(session: Session) -> None:
         f"  opened {when(session.create_time)}  active {when(session.last_active_time)}  ",
         f"{printable(session.client.ip_address) or '-':<15}  ",
         printable(session.subject) or "(anonymous)",
+        (f"  {device}", "dim") if (device := printable(_device(session.last_device or session.device))) else "",
+        (f"  {labels}", "blue") if (labels := printable(labels_text(session.labels))) else "",
         *((f"  {mark}", "cyan") for mark in _marks(session)),
     )
 
 
 def _marks(session: Session) -> list[str]:
-    """What is out of the ordinary about a session."""
+    """What is unusual about a session."""
     marks = ["remembered"] if session.persistent else []
     if session.elevation_expire_time is not None:
         marks.append(f"elevated until {when(session.elevation_expire_time)}")
@@ -181,7 +212,7 @@ def _marks(session: Session) -> list[str]:
 
 
 def event_line(event: Event) -> None:
-    """Write an event as one line: whom it is about, by whom and why, the evidence and what was done about it."""
+    """Write an event as one line: whom it is about, who caused it and why, the evidence and the reaction."""
     cause = " ".join(part for part in (event.cause.kind, event.cause.actor and f"by {event.cause.actor}") if part)
     who = printable(event.subject) or ("(anonymous)" if event.session_id else "-")
     parts: list[str | tuple[str, str]] = [
@@ -195,7 +226,27 @@ def event_line(event: Event) -> None:
     parts.extend((printable(f"  {signal_text(item)}"), "red") for item in event.signals)
     if event.reaction is not Reaction.UNSPECIFIED:
         parts.append((f"  reaction {event.reaction}", "bold red"))
+    if event.labels:
+        parts.append((printable(f"  {labels_text(event.labels)}"), "blue"))
     show(*parts)
+
+
+def _device(device: Device | None) -> str:
+    """A device in words; empty if nothing is known about it."""
+    if device is None:
+        return ""
+    kind = "" if device.type is DeviceType.UNSPECIFIED else device.type.lower()
+    return f"{device.description} ({kind})" if device.description and kind else device.description or kind
+
+
+def _last_seen(client: ClientContext | None, device: Device | None) -> list[tuple[str, str]]:
+    if client is None:
+        return []
+    return [
+        ("last ip address", client.ip_address or "unknown"),
+        ("last user agent", client.user_agent or "unknown"),
+        ("last device", _device(device) or "unknown"),
+    ]
 
 
 def _authentication(authentication: Authentication | None) -> str:

@@ -19,6 +19,8 @@ from sessiond_client import Application, Policy, Reaction, SignalType
 __all__ = ["effective", "policies"]
 
 _UNKNOWN = "unknown"
+_DERIVED = ("browser_name", "browser_anonymous_name")
+"""The cookies' names with their prefix: results of the configuration, not keys of it."""
 
 
 @click.command(cls=Command)
@@ -26,8 +28,9 @@ _UNKNOWN = "unknown"
 def policies() -> None:
     """Show the policies in force, and where each value came from.
 
-    That is a preset, or a line of a file. The running authority is asked, not the file. Keys and values are written as
-    in the configuration, with --json too.
+    That is a preset, or a line of a file. The values are those of the running authority, not of the file. Keys and
+    values are written as in the configuration, with --json too. `cookie.browser_name` and
+    `cookie.browser_anonymous_name` are derived from it: the names of the cookies as browsers send them.
     """
     asked = settings()
     with asked.client() as client:
@@ -46,7 +49,7 @@ def policies() -> None:
 
 
 def effective(policy: Policy) -> dict[str, Any]:
-    """Every value of a policy by its path in the configuration (`reactions.ip_change`), as it is written there."""
+    """Every configured value of a policy by its path in the configuration (`reactions.ip_change`), as written there."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(policy):
         value = getattr(policy, field.name)
@@ -57,7 +60,8 @@ def effective(policy: Policy) -> dict[str, Any]:
             values |= {f"{field.name}.{kind.lower()}": _written(value[kind]) for kind in SignalType if kind in value}
         elif dataclasses.is_dataclass(value):
             for inner in dataclasses.fields(value):
-                values[f"{field.name}.{inner.name}"] = _written(getattr(value, inner.name))
+                if inner.name not in _DERIVED:
+                    values[f"{field.name}.{inner.name}"] = _written(getattr(value, inner.name))
         else:
             values[field.name] = _written(value)
     return values
@@ -80,7 +84,9 @@ def _as_document(application: Application) -> None:
     values = {
         key: {"value": value, "origin": origins.get(key, "")} for key, value in effective(application.policy).items()
     }
-    as_json({"application": application.name, "values": values})
+    cookie = application.policy.cookie
+    names = {name: getattr(cookie, name) for name in _DERIVED}
+    as_json({"application": application.name, "values": values, "cookie_names": names})
 
 
 def _as_table(application: Application) -> None:
@@ -90,7 +96,9 @@ def _as_table(application: Application) -> None:
     for key, value in effective(application.policy).items():
         origin = origins.get(key, _UNKNOWN)
         text = value if isinstance(value, str) else json.dumps(value)
-        # What somebody set stands out from what the preset brought along.
+        # Values set in the file stand out from those of the preset.
         looks = "" if origin.startswith("preset ") or origin == _UNKNOWN else "bold cyan"
         rows.append(((f"  {key}", "dim"), (text, looks), (origin, "dim")))
+    cookie = application.policy.cookie
+    rows += [((f"  cookie.{name}", "dim"), (getattr(cookie, name), ""), ("derived", "dim")) for name in _DERIVED]
     show_table(rows)

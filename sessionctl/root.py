@@ -19,7 +19,7 @@ __all__ = ["main"]
 @click.version_option(package_name="sessiond")
 @global_options
 def main() -> None:
-    """Look into a session authority, end sessions, let go of sources that were locked.
+    """Look into a session authority, end sessions, unlock sources.
 
     The global options may stand before or after a command. A token is read from standard input or a hidden prompt,
     never from an argument or the environment. Exit codes: 0 done; 1 refused or out of reach; 2 wrong usage, or a

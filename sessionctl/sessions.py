@@ -12,6 +12,7 @@ import click
 
 from sessionctl.durations import checked_span
 from sessionctl.failures import Command
+from sessionctl.labels import label_option
 from sessionctl.output import as_json, session_facts, session_line, show, show_facts, signal_text
 from sessionctl.secret_input import checked_session_id, read_token
 from sessionctl.settings import Settings, global_options, settings
@@ -22,6 +23,7 @@ from sessiond_client import (
     ConcurrencyLimitReached,
     Reaction,
     Requirements,
+    RevokedAll,
     SessionState,
     Verdict,
 )
@@ -61,6 +63,7 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @click.option("--level", type=click.IntRange(0, 3), default=0, help="Assurance level, 1 to 3; 0: not ranked.")
 @click.option("--method", "methods", multiple=True, help="An authentication method (pwd, otp, ...); may be repeated.")
 @click.option("--data", callback=pairs, multiple=True, metavar="KEY=VALUE", help="Session data; may be repeated.")
+@label_option("A public label of the session; may be repeated.")
 @_client_options
 @click.option("--show-token", is_flag=True, help="Show the token, too.")
 @click.option("--token-only", is_flag=True, help="Write the token and nothing else, for piping.")
@@ -70,6 +73,7 @@ def create(
     level: int,
     methods: tuple[str, ...],
     data: dict[str, bytes],
+    labels: dict[str, str],
     ip: str,
     user_agent: str,
     device_id: str,
@@ -78,14 +82,13 @@ def create(
 ) -> None:
     """Open a session.
 
-    Its token is a secret. People see it only with --show-token or --token-only; with --json it is the field `token`.
-    It cannot be shown later. Where the subject has as many sessions as it may have, those are shown, and the exit code
-    is 1.
+    Its token is a secret. It is shown only with --show-token or --token-only, and with --json as the field `token`. It
+    cannot be shown later. If the subject has reached its limit of sessions, they are listed, and the exit code is 1.
     """
     if show_token and token_only:
-        raise click.UsageError("one of --show-token and --token-only: the second writes the token and nothing else")
+        raise click.UsageError("Specify one of --show-token and --token-only: the second writes only the token.")
     if (level or methods) and not subject:
-        raise click.UsageError("--level and --method say how a subject was authenticated: name it with --subject")
+        raise click.UsageError("--level and --method say how a subject was authenticated, so they need --subject.")
     asked = settings()
     with asked.client() as client:
         try:
@@ -94,6 +97,7 @@ def create(
                 authentication=Authentication(level=level, methods=methods) if subject else None,
                 client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
                 data=data,
+                labels=labels,
             )
         except ConcurrencyLimitReached as refusal:
             excess = _show_limit(client, asked, subject, refusal)
@@ -114,9 +118,9 @@ def create(
 
 
 def _show_limit(client: Client, asked: Settings, subject: str, refusal: ConcurrencyLimitReached) -> int:
-    """Tell the live sessions that stand in the way; how many must end. A ticket is a secret, and of no use here."""
+    """List the live sessions; returns how many must end. The ticket is a secret and of no use here: not shown."""
     limit = refusal.limit
-    # The authority tells them itself only where the policy asks; an operator may know them anyway.
+    # The authority lists them itself only if the policy asks; an operator may see them in any case.
     live = limit.live_sessions or tuple(client.list(subject=subject))
     if asked.json:
         as_json({"max_sessions": limit.max_sessions, "live_sessions": live})
@@ -124,7 +128,7 @@ def _show_limit(client: Client, asked: Settings, subject: str, refusal: Concurre
         show((f"at most {_live_sessions(limit.max_sessions)}; open now:", "yellow"))
         for session in live:
             session_line(session)
-    return max(1, len(live) - limit.max_sessions + 1)  # more than one where the limit was lowered
+    return max(1, len(live) - limit.max_sessions + 1)  # more than one if the limit was lowered
 
 
 def _live_sessions(number: int) -> str:
@@ -153,11 +157,11 @@ def validate(
     max_age: timedelta | None,
     active: bool,
 ) -> None:
-    """Say what a token is worth. Exit code 0 for VALID, 3 for any other verdict.
+    """Check a token. Exit code 0 for VALID, 3 for any other verdict.
 
     The token is read from standard input, or from a hidden prompt. A renewed token is never shown: it belongs to the
-    client, and it is the same whenever it is asked for. A token that the authority never gave out counts as a guess, of
-    the source that --ip names; without --ip only towards the `flood_after` of the policy.
+    client, and the authority returns the same one again. A token that the authority never issued counts as a guess from
+    the address that --ip names; without --ip it counts only towards `flood_after` of the policy.
     """
     token = read_token()
     asked = settings()
@@ -207,14 +211,19 @@ def show_session(session_id: str) -> None:
     help="In this state.",
 )
 @click.option("--network", default="", metavar="CIDR", help="Opened or last authenticated from within this network.")
+@label_option("With this label; may be repeated, then with all of them.")
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="At most this many.")
 @global_options
-def list_sessions(subject: str | None, state: str, network: str, limit: int | None) -> None:
+def list_sessions(subject: str | None, state: str, network: str, labels: dict[str, str], limit: int | None) -> None:
     """List sessions, newest first."""
     asked = settings()
     with asked.client() as client:
         found = client.list(
-            subject=subject, state=SessionState(state.upper()), ip_network=network, page_size=min(limit or 500, 500)
+            subject=subject,
+            state=SessionState(state.upper()),
+            ip_network=network,
+            labels=labels,
+            page_size=min(limit or 500, 500),
         )
         empty = True
         for session in islice(found, limit):
@@ -231,13 +240,14 @@ def list_sessions(subject: str | None, state: str, network: str, limit: int | No
 @click.argument("session_id", callback=checked_session_id, required=False)
 @click.option("--token", "by_token", is_flag=True, help="The session of a token, read from standard input or a prompt.")
 @click.option("--subject", default=None, help="All sessions of this subject.")
+@label_option("All sessions with this label; may be repeated, then with all of them. Also narrows --subject.")
 @click.option(
     "--except",
     "kept",
     callback=checked_session_id,
     metavar="SESSION_ID",
     default=None,
-    help="With --subject: but keep this session.",
+    help="With --subject or --label: but keep this session.",
 )
 @click.option("--all", "everything", is_flag=True, help="All sessions of the application.")
 @click.option("--yes", is_flag=True, help="With --all: do not ask.")
@@ -249,6 +259,7 @@ def revoke(
     session_id: str | None,
     by_token: bool,
     subject: str | None,
+    labels: dict[str, str],
     kept: str | None,
     everything: bool,
     yes: bool,
@@ -256,21 +267,27 @@ def revoke(
 ) -> None:
     """End sessions, at once and for good.
 
-    One session, all of a subject, or all of an application.
+    One session, all of a subject, all with a label, or all of an application.
     """
-    if [session_id is not None, by_token, subject is not None, everything].count(True) != 1:
-        raise click.UsageError("say what to end by exactly one of SESSION_ID, --token, --subject and --all")
-    if kept and subject is None:
-        raise click.UsageError("--except goes with --subject")
+    filtered = subject is not None or bool(labels)
+    if [session_id is not None, by_token, filtered, everything].count(True) != 1:
+        raise click.UsageError("Specify exactly one of SESSION_ID, --token, --subject and/or --label, and --all.")
+    if kept and not filtered:
+        raise click.UsageError("--except needs --subject or --label.")
     asked = settings()
     if everything and not yes:
         _confirm(asked)
     token = read_token() if by_token else None
     with asked.client() as client:
-        if subject is not None or everything:
-            _revoke_many(
-                client, asked, subject=subject, except_session_id=kept or "", everything=everything, reason=reason
+        if filtered or everything:
+            ended = client.revoke_all(
+                subject=subject,
+                labels=labels,
+                except_session_id=kept or "",
+                whole_application=everything,
+                reason=reason,
             )
+            _show_ended(ended, asked)
             return
         answer = client.revoke(session_id=session_id, token=token, reason=reason)
     if asked.json:
@@ -280,15 +297,10 @@ def revoke(
     else:
         show(("nothing to end", "yellow"), f": the {'token' if by_token else 'session'} was {answer.verdict}")
     if answer.verdict not in _HAS_ENDED:
-        context.exit(1)  # the session behind the token, if there is one, lives on
+        context.exit(1)  # if the token has a session, it is still live
 
 
-def _revoke_many(
-    client: Client, asked: Settings, *, subject: str | None, except_session_id: str, everything: bool, reason: str
-) -> None:
-    answer = client.revoke_all(
-        subject=subject, except_session_id=except_session_id, whole_application=everything, reason=reason
-    )
+def _show_ended(answer: RevokedAll, asked: Settings) -> None:
     if asked.json:
         as_json(answer)
     else:
@@ -297,7 +309,7 @@ def _revoke_many(
 
 def _confirm(asked: Settings) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("--all asks first, and here is no terminal to ask: add --yes")
+        raise click.UsageError("--all needs confirmation; stdin is not a terminal, so add --yes.")
     question = f"End all sessions of application `{asked.application or 'default'}` at {asked.target}?"
     click.confirm(question, abort=True, err=True)
 
@@ -307,7 +319,7 @@ def _confirm(asked: Settings) -> None:
 @click.option("--reason", required=True, help="What was noticed, for the event: at most 256 characters.")
 @global_options
 def report(session_id: str, reason: str) -> None:
-    """Report a suspicion of your own. What follows is the policy's reaction to the signal `reported`."""
+    """Report a suspicion of your own. The policy reacts to it as to the signal `reported`."""
     asked = settings()
     with asked.client() as client:
         answer = client.report_signal(session_id=session_id, reason=reason)

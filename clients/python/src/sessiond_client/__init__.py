@@ -4,10 +4,11 @@
         created = authority.create(data={"cart": b"[]"})
         answer = authority.validate(created.token)
 
-A bad token is a verdict in an answer. Exceptions (`SessiondError`) are for calls that were not answered as asked; treat
-each as a denial. Tokens are `Token`s, which show themselves only when asked to.
+A bad token is a verdict in an answer. Exceptions (`SessiondError`) are for calls that failed; treat each as a denial.
+Tokens are `Token`s, which show their value only when asked. Session data is bytes; `json_data` turns values into them.
 """
 
+from sessiond_client import json_data
 from sessiond_client.aio import AsyncClient, AsyncEvents
 from sessiond_client.answers import (
     Authority,
@@ -27,6 +28,7 @@ from sessiond_client.answers import (
 )
 from sessiond_client.enums import (
     CauseKind,
+    DeviceType,
     EventType,
     NextStep,
     Reaction,
@@ -53,7 +55,8 @@ from sessiond_client.errors import (
     Unavailable,
     Violation,
 )
-from sessiond_client.questions import NOT_REQUIRED, NotRequired, Question, Requirements
+from sessiond_client.json_data import NotJson
+from sessiond_client.questions import NOT_REQUIRED, DataRequest, NotRequired, Question, Requirements
 from sessiond_client.subscription import EventQuery
 from sessiond_client.sync import Client, Events
 from sessiond_client.tokens import Token
@@ -66,11 +69,14 @@ from sessiond_client.values import (
     ConcurrencyLimit,
     CookieDirectives,
     CookieRules,
+    Device,
     Ending,
     Event,
     GuessLimits,
+    Lifetimes,
     Policy,
     Session,
+    SessionData,
     Signal,
     SourceLock,
     UnmetRequirement,
@@ -93,15 +99,22 @@ __all__ = [
     "ConcurrencyLimit",
     "CookieDirectives",
     "CookieRules",
+    "Device",
     "Ending",
     "Event",
     "GuessLimits",
+    "Lifetimes",
     "Policy",
     "Session",
+    "SessionData",
     "Signal",
     "SourceLock",
     "UnmetRequirement",
+    # Session data as JSON
+    "json_data",
+    "NotJson",
     # Questions
+    "DataRequest",
     "NOT_REQUIRED",
     "NotRequired",
     "Question",
@@ -123,6 +136,7 @@ __all__ = [
     "Validation",
     # Words
     "CauseKind",
+    "DeviceType",
     "EventType",
     "NextStep",
     "Reaction",

@@ -13,9 +13,9 @@ import grpc.aio
 
 from sessiond_client import calls
 from sessiond_client.answers import Page
-from sessiond_client.calls import Call
 from sessiond_client.connection import Connection, as_method
 from sessiond_client.errors import from_rpc
+from sessiond_client.rpc import Call
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscribe_request
 from sessiond_client.values import Checkpoint, Event
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -102,7 +102,7 @@ class AsyncClient(Connection):
     def events(self, *, include_checkpoints: bool = False, **query: Unpack[EventQuery]) -> AsyncEvents[Any]:
         """Follow the event stream over broken connections and restarts, each event once.
 
-        See `EventQuery` for the parameters and `AsyncEvents` for what is promised.
+        See `EventQuery` for the parameters and `AsyncEvents` for the guarantees.
         """
         request = subscribe_request(self._application, **query)
         events: AsyncEvents[Any] = AsyncEvents(
@@ -123,7 +123,7 @@ class AsyncClient(Connection):
     async def _ask(self, call: Call[T]) -> T:
         try:
             request = self._identified(call)
-            answer = await getattr(self._stub(), call.rpc)(request, timeout=self._deadline(call.timeout))
+            answer = await getattr(self._stub(), call.rpc.name)(request, timeout=self._deadline(call.timeout))
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
         return call.read(answer)
@@ -145,11 +145,11 @@ class AsyncClient(Connection):
 
 
 class AsyncEvents(Generic[Item]):
-    """An endless asynchronous iterator over the event stream that mends itself; an async context manager.
+    """An endless asynchronous iterator over the event stream that repairs itself; an async context manager.
 
     Each event under the filter comes once, in the order of revisions. A broken stream is resumed after the last item
-    that was handed out, with growing pauses. Raises `OutOfRange` where the position has left the log (rebuild what
-    you keep from `list`, and begin anew), `InvalidArgument` for a cursor of another authority or a broken filter.
+    that was handed out, with growing pauses. Raises `OutOfRange` if the position is no longer in the log (rebuild what
+    you keep from `list`, and subscribe again), `InvalidArgument` for a cursor of another authority or a wrong filter.
     Ends only by `close`. A cancelled `anext`, as by a timeout, loses nothing: the next one goes on. One task iterates.
     """
 
@@ -161,7 +161,7 @@ class AsyncEvents(Generic[Item]):
 
     @property
     def cursor(self) -> str | None:
-        """The resume position: of the last item handed out, or of a later checkpoint that was passed over."""
+        """The resume position: that of the last item handed out, or of a later checkpoint that was skipped."""
         return self._position.cursor
 
     def __aiter__(self) -> Self:
@@ -182,7 +182,7 @@ class AsyncEvents(Generic[Item]):
                 if response is not grpc.aio.EOF:
                     item = self._position.step(response)
                     if item is not None:
-                        return item  # type: ignore[return-value]  # checkpoints come only where they are asked for
+                        return item  # type: ignore[return-value]  # checkpoints come only if the caller asked for them
                     continue
                 broken = ENDED
             self._drop()

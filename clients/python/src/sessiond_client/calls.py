@@ -1,20 +1,27 @@
-"""Every unary call, once: its parameters, its request, and how its answer is read. Nothing here does I/O.
+"""Every unary call, defined once: its parameters, its request, and how its response is read. Nothing here does I/O.
 
-A function here takes the application and the call's own parameters and makes a `Call`; each client turns it into a
-method of the same signature, so the two clients cannot drift apart. Every method raises `SessiondError`.
+A function here takes the application and the call's own parameters and returns a `Call`. Each client turns it into a
+method with the same signature, so the two clients cannot drift apart. Every method raises `SessiondError`.
 
-`timeout` is in seconds and everywhere means this one call's deadline, repetitions included; None: the client's own.
-`request_id` is a UUIDv4 of the caller's own making, for who wants to repeat a call himself: within 24 hours the same id
-with the same parameters gives the first answer again, and changes nothing. An id is for one call, and where the call
-gives a token it is as secret as that. None: the client makes one, unless its `safe_retries` are off.
+Parameters that several calls share:
+
+- `timeout`: the deadline of this one call in seconds, retries included. None: the client's own.
+- `request_id`: a UUIDv4 of your own, if you want to repeat a call yourself. Within 24 hours, the same id with the same
+  parameters returns the first answer again and changes nothing. Use each id for one call. If the call returns a token,
+  the id is as secret as the token. None: the client makes one, unless its `safe_retries` are off.
+- `at_least`: the `consistency_token` of an earlier answer. The call is answered only from a state at least that new, so
+  that you see your own change. Empty: any state. Raises `InvalidArgument` if the token is damaged or belongs to another
+  authority, and `OutOfRange` if it is ahead of the log or from a part of the log that no longer exists.
+- `lifetimes`: timeouts of this one session. They can only be shorter than the policy's; a longer one has no effect.
+- `labels`: public key-value pairs of a session, at most 8, for filters. Keys have 1 to 64 of `a-z`, `0-9`, `.`, `_` and
+  `-`; values have 1 to 256 characters. Anyone who may list sessions sees them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from sessiond_client import convert, reading
 from sessiond_client.answers import (
@@ -34,13 +41,14 @@ from sessiond_client.answers import (
     Validation,
 )
 from sessiond_client.enums import SessionState
-from sessiond_client.questions import Question, Requirements
+from sessiond_client.questions import DataRequest, Question, Requirements
+from sessiond_client.rpc import Call, Rpc
 from sessiond_client.tokens import Token
-from sessiond_client.values import Authentication, ClientContext, Event, Session, SourceLock
+from sessiond_client.values import Authentication, ClientContext, Event, Lifetimes, Session, SourceLock
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
-    "Call",
+    "RPCS",
     "activity",
     "authenticate",
     "authority",
@@ -61,24 +69,10 @@ __all__ = [
     "validate_many",
 ]
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One call, ready to be made. Shows no request: it may hold a token."""
-
-    rpc: str
-    """Its name in the contract."""
-    request: Any = field(repr=False)
-    """The request message."""
-    read: Callable[[Any], T] = field(repr=False)
-    """From the response message to the answer."""
-    timeout: float | None
-    """Seconds; None: the client's own."""
-
 
 # One session's life
+
+_CREATE = Rpc("CreateSession", reading.created, changes=True)
 
 
 def create(
@@ -90,19 +84,21 @@ def create(
     data: Mapping[str, bytes] | None = None,
     login_page: bool = False,
     persistent: bool = False,
+    lifetimes: Lifetimes | None = None,
+    labels: Mapping[str, str] | None = None,
     ticket: str | Token | None = None,
     evict: Iterable[str] = (),
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[Created]:
-    """Open a session: anonymous where `subject` is empty, else for a subject that has been authenticated.
+    """Open a session: anonymous if `subject` is empty, otherwise for a subject that you have authenticated.
 
-    The answer's token goes to the client over a protected channel; keep no copy. `login_page`: an anonymous session
-    that ends after the policy's login timeout unless the subject logs in. `persistent`: remember it, by the policy's
-    longer limits; `InvalidArgument` where there are none.
+    Send the answer's token to the client over a protected channel and keep no copy. `login_page`: an anonymous session
+    that ends after the policy's login timeout unless the subject logs in. `persistent`: remember the session, with the
+    policy's longer limits; raises `InvalidArgument` if the policy has none.
 
-    Raises `ConcurrencyLimitReached` where the subject has as many sessions as it may have. Where its `limit` has a
-    ticket, make the same call again with that `ticket`, and with the session ids that the subject chose to `evict`.
+    Raises `ConcurrencyLimitReached` if the subject has as many sessions as it may have. If its `limit` has a ticket,
+    repeat the call with that `ticket` and with the ids of the sessions that the subject chose to `evict`.
     """
     request = pb.CreateSessionRequest(
         application=application,
@@ -112,11 +108,16 @@ def create(
         data=data or {},
         login_page=login_page,
         persistent=persistent,
+        lifetimes=convert.lifetimes_message(lifetimes),
+        labels=labels or {},
         request_id=convert.secret_text(request_id),
         ticket=convert.secret_text(ticket),
         evict_session_ids=evict,
     )
-    return Call("CreateSession", request, reading.created, timeout)
+    return _CREATE.call(request, timeout)
+
+
+_VALIDATE = Rpc("ValidateSession", reading.validation)
 
 
 def validate(
@@ -125,22 +126,26 @@ def validate(
     *,
     client: ClientContext | None = None,
     passive: bool = False,
-    min_revision: int = 0,
+    at_least: str = "",
     requirements: Requirements | None = None,
     with_csrf_token: bool = False,
+    data: DataRequest | bool | None = None,
     timeout: float | None = None,
 ) -> Call[Validation]:
-    """Say what one presented token is worth. Counts as activity unless `passive`.
+    """Check one presented token. Counts as activity unless `passive`.
 
-    Treat every verdict but VALID as "no session", follow `next_step`, and treat an exception as a denial. With
-    `min_revision`, a revision that a change answered with, the answer always sees that change. Raises `OutOfRange`
-    where the log has not come that far.
+    Treat every verdict but VALID as "no session", follow `next_step`, and treat an exception as a denial.
 
-    `requirements`: what this request needs beyond a good token; where it is not met, the verdict is INSUFFICIENT and
-    `unmet` says what is missing. `with_csrf_token`: answer with the session's CSRF token too, to put into a page.
+    `requirements`: what this request needs beyond a good token; if one is not met, the verdict is INSUFFICIENT and
+    `unmet` says what is missing. `with_csrf_token`: return the session's CSRF token too, to put into a page. `data`:
+    return session data too, so that one web request is one call: True for all of it, a `DataRequest` for some keys or
+    only for data that is newer than your copy.
     """
-    question = Question(token, client, passive, min_revision, requirements, with_csrf_token)
-    return Call("ValidateSession", _question_message(application, question), reading.validation, timeout)
+    question = Question(token, client, passive, at_least, requirements, with_csrf_token, data)
+    return _VALIDATE.call(_question_message(application, question), timeout)
+
+
+_VALIDATE_MANY = Rpc("ValidateSessions", reading.validations)
 
 
 def validate_many(
@@ -149,18 +154,21 @@ def validate_many(
     *,
     timeout: float | None = None,
 ) -> Call[tuple[Validation, ...]]:
-    """Say what up to 1,000 presented tokens are worth, in one message; answers stand in the order of the questions."""
+    """Check up to 1,000 presented tokens in one message. The answers are in the order of the questions."""
     request = pb.ValidateSessionsRequest(
         requests=[
             _question_message(application, item if isinstance(item, Question) else Question(item)) for item in questions
         ]
     )
-    return Call("ValidateSessions", request, reading.validations, timeout)
+    return _VALIDATE_MANY.call(request, timeout)
+
+
+_AUTHENTICATE = Rpc("AuthenticateSession", reading.authenticated, changes=True)
 
 
 def authenticate(
     application: str,
-    token: str | Token,
+    token: str | Token | None,
     subject: str,
     *,
     authentication: Authentication | None = None,
@@ -168,33 +176,50 @@ def authenticate(
     reason: str = "",
     persistent: bool = False,
     elevate: bool = False,
+    or_create: bool = False,
+    lifetimes: Lifetimes | None = None,
+    labels: Mapping[str, str] | None = None,
     ticket: str | Token | None = None,
     evict: Iterable[str] = (),
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[Rolled]:
-    """Bind a subject that has been authenticated (login), or authenticate the same one again.
+    """Log in a subject that you have authenticated, or authenticate the same subject again.
 
-    Always rolls: the presented token dies at once, the session data goes along. Replace the client's token by the
-    answer's. Raises `FailedPrecondition` where the session belongs to another subject: log out first.
+    Always rolls: the presented token dies at once, the session data stays. Give the client the answer's token instead.
+    Repeating a login with the same token (two clicks, a lost answer) returns the first answer again while the policy's
+    `lost_answer_tolerance` lasts, so both end in the same session.
 
-    `elevate`: `authentication` counts for the policy's elevation timeout, then the one before counts again; only for a
-    session that has a subject. `persistent`, `ticket`, `evict` and `ConcurrencyLimitReached`: as with `create`.
+    `or_create`: the login always works. If there is no token (None or empty) or a dead one, a fresh session is opened
+    for the subject. If the token belongs to another subject's session, that session ends and a fresh one is opened. A
+    fresh session has no data; `Rolled.created` tells you. LOCKED is still denied. Cannot be combined with `elevate`.
+    Without `or_create` a dead token changes nothing (check `Rolled.token` or `verdict`), and another subject's session
+    raises `FailedPrecondition`.
+
+    `elevate`: `authentication` counts for the policy's elevation timeout, then the earlier one counts again; only for a
+    session that has a subject. `lifetimes` replaces the session's own; None leaves them as they are. `labels` are added
+    to those that the session has. `persistent`, `ticket`, `evict` and `ConcurrencyLimitReached`: as with `create`.
     """
     request = pb.AuthenticateSessionRequest(
         application=application,
-        token=Token(token).reveal(),
+        token=convert.secret_text(token),
         subject=subject,
         authentication=convert.authentication_message(authentication),
         client=convert.client_message(client),
         reason=reason,
         persistent=persistent,
         elevate=elevate,
+        or_create=or_create,
+        lifetimes=convert.lifetimes_message(lifetimes),
+        labels=labels or {},
         request_id=convert.secret_text(request_id),
         ticket=convert.secret_text(ticket),
         evict_session_ids=evict,
     )
-    return Call("AuthenticateSession", request, reading.authenticated, timeout)
+    return _AUTHENTICATE.call(request, timeout)
+
+
+_ROLL = Rpc("RollSession", reading.rolled, changes=True)
 
 
 def roll(
@@ -206,9 +231,9 @@ def roll(
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[Rolled]:
-    """Replace the token at a privilege change that is no login (`reason`: `password`, `role`, ...).
+    """Replace the token at a privilege change other than login (`reason`: `password`, `role`, ...).
 
-    The presented token dies at once. Replace the client's token by the answer's.
+    The presented token dies at once. Replace the client's token with the answer's.
     """
     request = pb.RollSessionRequest(
         application=application,
@@ -217,7 +242,10 @@ def roll(
         reason=reason,
         request_id=convert.secret_text(request_id),
     )
-    return Call("RollSession", request, reading.rolled, timeout)
+    return _ROLL.call(request, timeout)
+
+
+_REFRESH = Rpc("RefreshSession", reading.refreshed, changes=True)
 
 
 def refresh(
@@ -225,17 +253,26 @@ def refresh(
     token: str | Token,
     *,
     client: ClientContext | None = None,
+    lifetimes: Lifetimes | None = None,
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[Refreshed]:
-    """Make a session as good as new: last activity starts again, the lifetime too where the policy says so."""
+    """Start the idle timeout again, and the absolute lifetime too if the policy says so. The token stays.
+
+    `lifetimes` replaces the session's own timeouts; None leaves them as they are.
+    """
     request = pb.RefreshSessionRequest(
         application=application,
         token=Token(token).reveal(),
         client=convert.client_message(client),
+        lifetimes=convert.lifetimes_message(lifetimes),
         request_id=convert.secret_text(request_id),
     )
-    return Call("RefreshSession", request, reading.refreshed, timeout)
+    return _REFRESH.call(request, timeout)
+
+
+# Idempotent: a session that has ended stays ended.
+_REVOKE = Rpc("RevokeSession", reading.revoked, changes=True, idempotent=True)
 
 
 def revoke(
@@ -243,6 +280,7 @@ def revoke(
     *,
     token: str | Token | None = None,
     session_id: str | None = None,
+    subject: str | None = None,
     reason: str = "",
     client: ClientContext | None = None,
     open_anonymous: bool = False,
@@ -251,21 +289,27 @@ def revoke(
 ) -> Call[Revoked]:
     """End one session, named by exactly one of `token` and `session_id`, at once and for good.
 
-    Ending what has ended changes nothing and is no error. `open_anonymous`: open a fresh anonymous session in its
-    place. Raises `NotFound` for an id that the application does not have.
+    Ending a session that has ended changes nothing and is no error. Raises `NotFound` for an id that the application
+    does not have. `open_anonymous`: open a fresh anonymous session in its place.
+
+    `subject`: the session must belong to this subject (empty: be anonymous), otherwise `NotFound`. Always set it when
+    users end their sessions by id, so that nobody can end anybody else's.
     """
     request = pb.RevokeSessionRequest(
         application=application,
         session=convert.reference_message(token, session_id),
+        subject=subject,
         reason=reason,
         client=convert.client_message(client),
         request_id=convert.secret_text(request_id),
         open_anonymous=open_anonymous,
     )
-    return Call("RevokeSession", request, reading.revoked, timeout)
+    return _REVOKE.call(request, timeout, needs_id=open_anonymous)  # made twice, it would open two sessions
 
 
 # Many sessions
+
+_REVOKE_ALL = Rpc("RevokeSessions", reading.revoked_all, changes=True)
 
 
 def revoke_all(
@@ -275,6 +319,7 @@ def revoke_all(
     ip_network: str = "",
     created_from: datetime | None = None,
     created_until: datetime | None = None,
+    labels: Mapping[str, str] | None = None,
     except_session_id: str = "",
     whole_application: bool = False,
     reason: str = "",
@@ -283,30 +328,44 @@ def revoke_all(
 ) -> Call[RevokedAll]:
     """End all live sessions that match every given condition and were opened before the call began.
 
-    `subject=""` means the anonymous ones; `except_session_id` keeps one ("log out everywhere else"). Without any
-    condition `whole_application` must be true. Where the authority fails half-way, what it has ended stays ended; a
-    repetition ends the rest, counts only that, and begins anew: it may end a session opened in between.
+    `subject=""` means the anonymous sessions; `labels` means the sessions that have all of them. `except_session_id`
+    keeps one session ("log out everywhere else"). Without any condition, `whole_application` must be true. If the
+    authority fails half-way, the sessions that it ended stay ended. Repeating the call ends the rest and counts only
+    those; it may also end sessions that were opened in between.
     """
     request = pb.RevokeSessionsRequest(
         application=application,
-        filter=_filter(subject, None, ip_network, created_from, created_until),
+        filter=_filter(subject, None, ip_network, created_from, created_until, labels),
         except_session_id=except_session_id,
         whole_application=whole_application,
         reason=reason,
         request_id=convert.secret_text(request_id),
     )
-    return Call("RevokeSessions", request, reading.revoked_all, timeout)
+    return _REVOKE_ALL.call(request, timeout)
+
+
+_GET = Rpc("GetSession", reading.found)
 
 
 def get(
-    application: str, *, token: str | Token | None = None, session_id: str | None = None, timeout: float | None = None
+    application: str,
+    *,
+    token: str | Token | None = None,
+    session_id: str | None = None,
+    at_least: str = "",
+    timeout: float | None = None,
 ) -> Call[Found]:
-    """Show one session, ended ones included while their history is kept. Does not count as activity.
+    """Show one session; an ended one too, while its history is kept. Does not count as activity.
 
     Raises `NotFound` for an id that the application does not have.
     """
-    request = pb.GetSessionRequest(application=application, session=convert.reference_message(token, session_id))
-    return Call("GetSession", request, reading.found, timeout)
+    request = pb.GetSessionRequest(
+        application=application, session=convert.reference_message(token, session_id), at_least=at_least
+    )
+    return _GET.call(request, timeout)
+
+
+_LIST = Rpc("ListSessions", reading.sessions)
 
 
 def list_sessions(
@@ -317,38 +376,53 @@ def list_sessions(
     ip_network: str = "",
     created_from: datetime | None = None,
     created_until: datetime | None = None,
+    labels: Mapping[str, str] | None = None,
+    at_least: str = "",
     page_size: int = 0,
     page_token: str = "",
     timeout: float | None = None,
 ) -> Call[Page[Session]]:
-    """Sessions that match every given condition, newest first; live ones unless `state` says otherwise.
+    """Sessions that match every given condition, newest first; only live ones unless `state` is given.
 
-    `subject=""` means the anonymous ones. A page holds at most `page_size`, 1 to 1,000 (0: 100); `timeout` is per
-    page. `page_token` goes on from an earlier page, with the other conditions unchanged.
+    `subject=""` means the anonymous sessions; `labels` means the sessions that have all of them. A page holds at most
+    `page_size` sessions, 1 to 1,000 (0: 100); `timeout` is per page. `page_token` continues after an earlier page, with
+    the other conditions unchanged.
     """
     request = pb.ListSessionsRequest(
         application=application,
-        filter=_filter(subject, state, ip_network, created_from, created_until),
+        filter=_filter(subject, state, ip_network, created_from, created_until, labels),
+        at_least=at_least,
         page_size=page_size,
         page_token=page_token,
     )
-    return Call("ListSessions", request, reading.sessions, timeout)
+    return _LIST.call(request, timeout)
+
+
+_ACTIVITY = Rpc("ListActivity", reading.activity)
 
 
 def activity(
-    application: str, subject: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    application: str,
+    subject: str,
+    *,
+    at_least: str = "",
+    page_size: int = 0,
+    page_token: str = "",
+    timeout: float | None = None,
 ) -> Call[Page[Event]]:
     """A subject's lifecycle history, newest first, as far back as the horizon.
 
-    A page holds at most `page_size`, 1 to 1,000 (0: 100); `timeout` is per page.
+    A page holds at most `page_size` events, 1 to 1,000 (0: 100); `timeout` is per page.
     """
     request = pb.ListActivityRequest(
-        application=application, subject=subject, page_size=page_size, page_token=page_token
+        application=application, subject=subject, at_least=at_least, page_size=page_size, page_token=page_token
     )
-    return Call("ListActivity", request, reading.activity, timeout)
+    return _ACTIVITY.call(request, timeout)
 
 
 # Session data
+
+_GET_DATA = Rpc("GetSessionData", reading.data)
 
 
 def get_data(
@@ -357,13 +431,20 @@ def get_data(
     token: str | Token | None = None,
     session_id: str | None = None,
     keys: Iterable[str] = (),
+    at_least: str = "",
     timeout: float | None = None,
 ) -> Call[Data]:
-    """Read a session's data, all of it or only `keys`. Does not count as activity."""
+    """Read a session's data, all of it or only `keys`. Does not count as activity.
+
+    In a web request, `validate(..., data=True)` checks the token and reads the data in one call.
+    """
     request = pb.GetSessionDataRequest(
-        application=application, session=convert.reference_message(token, session_id), keys=keys
+        application=application, session=convert.reference_message(token, session_id), keys=keys, at_least=at_least
     )
-    return Call("GetSessionData", request, reading.data, timeout)
+    return _GET_DATA.call(request, timeout)
+
+
+_UPDATE_DATA = Rpc("UpdateSessionData", reading.data_updated, changes=True)
 
 
 def update_data(
@@ -374,13 +455,15 @@ def update_data(
     set: Mapping[str, bytes] | None = None,
     delete: Iterable[str] = (),
     expected_version: int | None = None,
+    return_data: DataRequest | bool | None = None,
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[DataUpdated]:
-    """Set and delete keys of a session's data, all or none of them.
+    """Set and delete keys of a session's data, all or none of them. Other keys stay as they are.
 
-    Raises `Conflict` where `expected_version` is given and is not the current one, `InvalidArgument` where the data
-    would grow over the policy's limit.
+    `return_data`: return the data after the change too, True for all of it, a `DataRequest` for some of it. Raises
+    `Conflict` if `expected_version` is given and is not the current version, and `InvalidArgument` if the data would
+    grow over the policy's limit.
     """
     request = pb.UpdateSessionDataRequest(
         application=application,
@@ -388,12 +471,15 @@ def update_data(
         set=set or {},
         delete=delete,
         expected_version=expected_version,
+        data=convert.data_request_message(return_data),
         request_id=convert.secret_text(request_id),
     )
-    return Call("UpdateSessionData", request, reading.data_updated, timeout)
+    return _UPDATE_DATA.call(request, timeout)
 
 
 # Companion tokens, suspicion and guessing
+
+_ISSUE_COMPANION_TOKEN = Rpc("IssueCompanionToken", reading.companion_issued)
 
 
 def issue_companion_token(
@@ -408,9 +494,9 @@ def issue_companion_token(
 ) -> Call[CompanionIssued]:
     """Issue a short-lived token for one purpose, bound to the session: for sensitive pages.
 
-    It is good only together with the session's token (`Requirements.companion`), and dies with the session and at every
-    roll. `time_to_live` is at most the policy's `companion_timeout` (None: that). `path` is the one that its cookie is
-    for, with a leading slash; empty: that of the session's cookie.
+    It is valid only together with the session's token (`Requirements.companion`), and dies with the session and at
+    every roll. `time_to_live` is at most the policy's `companion_timeout` (None: that). `path` is the path of its
+    cookie, with a leading slash; empty: the path of the session's cookie.
     """
     request = pb.IssueCompanionTokenRequest(
         application=application,
@@ -420,7 +506,10 @@ def issue_companion_token(
         path=path,
         client=convert.client_message(client),
     )
-    return Call("IssueCompanionToken", request, reading.companion_issued, timeout)
+    return _ISSUE_COMPANION_TOKEN.call(request, timeout)
+
+
+_REPORT_SIGNAL = Rpc("ReportSignal", reading.signal_reported, changes=True)
 
 
 def report_signal(
@@ -433,9 +522,9 @@ def report_signal(
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[SignalReported]:
-    """Feed the application's own suspicion into the policy's reactions, as the signal REPORTED.
+    """Report a suspicion of your application. The policy reacts to it as to the signal REPORTED.
 
-    The session is named by exactly one of `token` and `session_id`; `reason` says what was noticed, in at most 256
+    The session is named by exactly one of `token` and `session_id`; `reason` says what you noticed, in at most 256
     characters. Raises `NotFound` for an id that the application does not have.
     """
     request = pb.ReportSignalRequest(
@@ -445,7 +534,10 @@ def report_signal(
         client=convert.client_message(client),
         request_id=convert.secret_text(request_id),
     )
-    return Call("ReportSignal", request, reading.signal_reported, timeout)
+    return _REPORT_SIGNAL.call(request, timeout)
+
+
+_LIST_SOURCE_LOCKS = Rpc("ListSourceLocks", reading.source_locks)
 
 
 def list_source_locks(
@@ -453,10 +545,13 @@ def list_source_locks(
 ) -> Call[Page[SourceLock]]:
     """Sources that are locked for guessing, oldest first.
 
-    A page holds at most `page_size`, 1 to 1,000 (0: 100); `timeout` is per page.
+    A page holds at most `page_size` locks, 1 to 1,000 (0: 100); `timeout` is per page.
     """
     request = pb.ListSourceLocksRequest(application=application, page_size=page_size, page_token=page_token)
-    return Call("ListSourceLocks", request, reading.source_locks, timeout)
+    return _LIST_SOURCE_LOCKS.call(request, timeout)
+
+
+_CLEAR_SOURCE_LOCK = Rpc("ClearSourceLock", reading.lock_cleared, changes=True)
 
 
 def clear_source_lock(
@@ -467,23 +562,29 @@ def clear_source_lock(
     request_id: str | Token | None = None,
     timeout: float | None = None,
 ) -> Call[LockCleared]:
-    """Let a locked source go, named as `list_source_locks` gives it, and forget what was counted against it.
+    """Unlock a source, named as `list_source_locks` returns it, and forget the guesses that were counted for it.
 
-    Raises `NotFound` where it is not locked.
+    Raises `NotFound` if it is not locked.
     """
     request = pb.ClearSourceLockRequest(
         application=application, source=source, reason=reason, request_id=convert.secret_text(request_id)
     )
-    return Call("ClearSourceLock", request, reading.lock_cleared, timeout)
+    return _CLEAR_SOURCE_LOCK.call(request, timeout)
 
 
 # The authority
 
+_AUTHORITY = Rpc("GetAuthority", reading.authority)
+
 
 def authority(application: str, *, timeout: float | None = None) -> Call[Authority]:
     """The authority's identity, version and position, and all applications with their effective policies."""
-    del application  # the one call that is of no application
-    return Call("GetAuthority", pb.GetAuthorityRequest(), reading.authority, timeout)
+    del application  # this call alone is not about one application
+    return _AUTHORITY.call(pb.GetAuthorityRequest(), timeout)
+
+
+RPCS: tuple[Rpc[Any], ...] = tuple(item for item in tuple(globals().values()) if isinstance(item, Rpc))
+"""Every unary RPC, as described above; collected, so that nothing is listed twice."""
 
 
 # Parts of requests
@@ -495,9 +596,10 @@ def _question_message(application: str, question: Question) -> pb.ValidateSessio
         token=Token(question.token).reveal(),
         client=convert.client_message(question.client),
         passive=question.passive,
-        min_revision=question.min_revision,
+        at_least=question.at_least,
         requirements=convert.requirements_message(question.requirements),
         with_csrf_token=question.with_csrf_token,
+        data=convert.data_request_message(question.data),
     )
 
 
@@ -507,6 +609,7 @@ def _filter(
     ip_network: str,
     created_from: datetime | None,
     created_until: datetime | None,
+    labels: Mapping[str, str] | None,
 ) -> pb.SessionFilter:
     return pb.SessionFilter(
         subject=subject,
@@ -514,4 +617,5 @@ def _filter(
         ip_network=ip_network,
         created_from=convert.timestamp_message(created_from),
         created_until=convert.timestamp_message(created_until),
+        labels=labels or {},
     )

@@ -1,4 +1,4 @@
-"""Between messages and values: the one place that knows both. Nothing here does I/O."""
+"""Converts between messages and values. Nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond_client.enums import (
     CauseKind,
+    DeviceType,
     EventType,
     NextStep,
     Reaction,
@@ -21,7 +22,7 @@ from sessiond_client.enums import (
     SignalType,
     Verdict,
 )
-from sessiond_client.questions import NOT_REQUIRED, Requirements
+from sessiond_client.questions import NOT_REQUIRED, DataRequest, Requirements
 from sessiond_client.tokens import Token
 from sessiond_client.values import (
     Application,
@@ -31,11 +32,14 @@ from sessiond_client.values import (
     ConcurrencyLimit,
     CookieDirectives,
     CookieRules,
+    Device,
     Ending,
     Event,
     GuessLimits,
+    Lifetimes,
     Policy,
     Session,
+    SessionData,
     Signal,
     SourceLock,
     UnmetRequirement,
@@ -48,8 +52,10 @@ __all__ = [
     "client_message",
     "concurrency_limit",
     "cookie_directives",
+    "data_request_message",
     "event",
     "event_type_number",
+    "lifetimes_message",
     "moment_or_none",
     "next_step",
     "reaction",
@@ -57,6 +63,7 @@ __all__ = [
     "requirements_message",
     "secret_text",
     "session",
+    "session_data",
     "signal",
     "source_lock",
     "span_message",
@@ -71,15 +78,15 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def _numbers(kind: type[E], wire: Any, prefix: str) -> dict[E, Any]:
-    """The number of each word on the wire. Fails at import where the two have drifted apart."""
+    """The wire number of each member. Fails at import if the enumeration and the contract differ."""
     return {member: wire.Value(prefix + member.name) for member in kind}
 
 
 def _reader(kind: type[E], wire: Any, prefix: str) -> Callable[[int], E]:
-    """A function from a number to its word; a number nobody knows yet is UNSPECIFIED, as number 0 is."""
-    words = {number: member for member, number in _numbers(kind, wire, prefix).items()}
-    unspecified = words[0]
-    return lambda number: words.get(number, unspecified)
+    """A function from a wire number to its member; an unknown number is UNSPECIFIED, as number 0 is."""
+    members = {number: member for member, number in _numbers(kind, wire, prefix).items()}
+    unspecified = members[0]
+    return lambda number: members.get(number, unspecified)
 
 
 verdict = _reader(Verdict, pb.Verdict, "VERDICT_")
@@ -88,6 +95,7 @@ _state = _reader(SessionState, pb.SessionState, "SESSION_STATE_")
 _cause_kind = _reader(CauseKind, pb.CauseKind, "CAUSE_KIND_")
 _signal_type = _reader(SignalType, pb.SignalType, "SIGNAL_TYPE_")
 _event_type = _reader(EventType, pb.EventType, "EVENT_TYPE_")
+_device_type = _reader(DeviceType, pb.DeviceType, "DEVICE_TYPE_")
 _requirement_kind = _reader(RequirementKind, pb.RequirementKind, "REQUIREMENT_KIND_")
 reaction = _reader(Reaction, pb.Reaction, "REACTION_")
 _STATE_NUMBERS = _numbers(SessionState, pb.SessionState, "SESSION_STATE_")
@@ -135,7 +143,7 @@ def secret_text(secret: str | Token | None) -> str:
 
 
 def requirements_message(requirements: Requirements | None) -> pb.Requirements | None:
-    """What a request needs. A token that is required and missing is an empty one, never no requirement."""
+    """What a request needs. A required token that is missing is sent as an empty one, never as no requirement."""
     if requirements is None:
         return None
     message = pb.Requirements(
@@ -157,7 +165,7 @@ def authentication_message(authentication: Authentication | None) -> pb.Authenti
 
 
 def client_message(client: ClientContext | None) -> pb.ClientContext | None:
-    """A client context. What the client says of itself may be any bytes; it must not be able to break the call."""
+    """A client context. A client may send any bytes about itself; they must not be able to break the call."""
     if client is None:
         return None
     return pb.ClientContext(
@@ -166,6 +174,24 @@ def client_message(client: ClientContext | None) -> pb.ClientContext | None:
         certificate_thumbprint=client.certificate_thumbprint,
         device_id=_sound(client.device_id),
     )
+
+
+def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:
+    """A session's own timeouts; None is unset."""
+    if lifetimes is None:
+        return None
+    return pb.Lifetimes(
+        idle_timeout=span_message(lifetimes.idle_timeout), absolute_timeout=span_message(lifetimes.absolute_timeout)
+    )
+
+
+def data_request_message(data: DataRequest | bool | None) -> pb.DataRequest | None:
+    """Which session data to return; True is all of it, False and None are none."""
+    if data is None or data is False:
+        return None
+    if data is True:
+        return pb.DataRequest()
+    return pb.DataRequest(keys=data.keys, newer_than=data.newer_than)
 
 
 def reference_message(token: str | Token | None, session_id: str | None) -> pb.SessionReference:
@@ -178,7 +204,7 @@ def reference_message(token: str | Token | None, session_id: str | None) -> pb.S
 
 
 def _sound(text: str) -> str:
-    """Text with a UTF-8 form: lone surrogates, as WSGI makes of odd header bytes, become question marks."""
+    """Text that UTF-8 can encode: lone surrogates, which WSGI makes of odd header bytes, become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -207,9 +233,19 @@ def session(message: pb.Session) -> Session:
         authentication=_authentication(message.authentication) if message.HasField("authentication") else None,
         elevation_expire_time=moment_or_none(message, "elevation_expire_time"),
         client=_client(message.client),
+        last_client=_client(message.last_client) if message.HasField("last_client") else None,
+        device=_device(message.device) if message.HasField("device") else None,
+        last_device=_device(message.last_device) if message.HasField("last_device") else None,
+        labels=dict(message.labels),
+        lifetimes=_lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
         data_version=message.data_version,
         ending=_ending(message.ending) if message.HasField("ending") else None,
     )
+
+
+def session_data(message: pb.SessionData) -> SessionData:
+    """Session data at its version."""
+    return SessionData(values=dict(message.values), version=message.version)
 
 
 def signal(message: pb.Signal) -> Signal:
@@ -218,7 +254,7 @@ def signal(message: pb.Signal) -> Signal:
 
 
 def event(message: pb.Event, cursor: str = "") -> Event:
-    """One fact of the lifecycle; `cursor` where it came on a stream."""
+    """One fact of the lifecycle; `cursor` if it came on a stream."""
     return Event(
         revision=message.revision,
         type=_event_type(message.type),
@@ -233,6 +269,7 @@ def event(message: pb.Event, cursor: str = "") -> Event:
         signals=tuple(signal(item) for item in message.signals),
         reaction=reaction(message.reaction),
         source=message.source,
+        labels=dict(message.labels),
         cursor=cursor,
     )
 
@@ -257,7 +294,7 @@ def cookie_directives(message: pb.CookieDirectives) -> CookieDirectives:
 
 
 def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
-    """What stood in the way of a login."""
+    """The limit that a login has reached."""
     return ConcurrencyLimit(
         max_sessions=message.max_sessions,
         live_sessions=tuple(session(item) for item in message.live_sessions),
@@ -292,6 +329,7 @@ def _policy(policy: pb.Policy) -> Policy:
         lost_answer_tolerance=_span(policy.lost_answer_tolerance),
         refresh_extends_lifetime=policy.refresh_extends_lifetime,
         retention=_span(policy.retention),
+        anonymous_retention=_span(policy.anonymous_retention),
         max_data_bytes=policy.max_data_bytes,
         login_timeout=_span(policy.login_timeout),
         remember_idle_timeout=_span_or_none(policy, "remember_idle_timeout"),
@@ -340,6 +378,9 @@ def _cookie_rules(message: pb.CookieRules) -> CookieRules:
         same_site=message.same_site,
         path=message.path,
         clear_site_data=tuple(message.clear_site_data),
+        partitioned=message.partitioned,
+        browser_name=message.browser_name,
+        browser_anonymous_name=message.browser_anonymous_name,
     )
 
 
@@ -366,6 +407,17 @@ def _client(message: pb.ClientContext) -> ClientContext:
         user_agent=message.user_agent,
         certificate_thumbprint=message.certificate_thumbprint,
         device_id=message.device_id,
+    )
+
+
+def _device(message: pb.Device) -> Device:
+    return Device(description=message.description, type=_device_type(message.type))
+
+
+def _lifetimes(message: pb.Lifetimes) -> Lifetimes:
+    return Lifetimes(
+        idle_timeout=_span_or_none(message, "idle_timeout"),
+        absolute_timeout=_span_or_none(message, "absolute_timeout"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The closed sets of words that the authority answers with.
+"""The enumerations of the contract.
 
 Each has UNSPECIFIED for a value that this version of the client does not know: an authority may be newer.
 """
@@ -9,6 +9,7 @@ from enum import StrEnum
 
 __all__ = [
     "CauseKind",
+    "DeviceType",
     "EventType",
     "NextStep",
     "Reaction",
@@ -107,6 +108,23 @@ class SessionState(StrEnum):
     """Somebody or some rule ended it."""
 
 
+class DeviceType(StrEnum):
+    """What kind of device a user agent describes."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    """The user agent does not say."""
+    DESKTOP = "DESKTOP"
+    """A desktop or laptop computer."""
+    PHONE = "PHONE"
+    """A phone."""
+    TABLET = "TABLET"
+    """A tablet."""
+    TV = "TV"
+    """A television or game console."""
+    BOT = "BOT"
+    """A crawler, a script or another program without a person in front of it."""
+
+
 class CauseKind(StrEnum):
     """Why something happened."""
 
@@ -170,7 +188,7 @@ class EventType(StrEnum):
     SESSION_REFRESHED = "SESSION_REFRESHED"
     """The session was made as good as new."""
     SESSION_DATA_CHANGED = "SESSION_DATA_CHANGED"
-    """Session data changed. Neither keys nor values are told."""
+    """Session data changed. The event has neither keys nor values."""
     SESSION_EXPIRED = "SESSION_EXPIRED"
     """A deadline passed."""
     SESSION_REVOKED = "SESSION_REVOKED"
@@ -182,8 +200,13 @@ class EventType(StrEnum):
     SOURCE_LOCKED = "SOURCE_LOCKED"
     """A guessing source was locked."""
     SOURCE_UNLOCKED = "SOURCE_UNLOCKED"
-    """A locked source was let go."""
+    """A locked source was unlocked."""
     CONCURRENCY_LIMIT_REACHED = "CONCURRENCY_LIMIT_REACHED"
     """A subject reached its limit of concurrent sessions."""
     POLICY_CHANGED = "POLICY_CHANGED"
     """An application's policy changed."""
+    SESSION_LEVEL_LOWERED = "SESSION_LEVEL_LOWERED"
+    """A remembered session had no activity for the ordinary idle timeout: its level fell to `Policy.remember_level`."""
+    OLD_TOKEN_PRESENTED = "OLD_TOKEN_PRESENTED"  # noqa: S105 - a word of the contract, not a secret
+    """A token from before the last roll was presented, by a client that may never have received the new one. Not an
+    alarm by itself; the next use of the new token is one, since then two clients hold the session."""

@@ -1,7 +1,7 @@
-"""One exception tree for everything that can go wrong with a call, and the way into it from a gRPC status.
+"""One exception tree for everything that can go wrong with a call, and its mapping from gRPC statuses.
 
-No exception shows a token: messages are the authority's own text, which never names one, and the request is not kept.
-The ticket of a `ConcurrencyLimitReached` is a `Token`.
+No exception shows a token: messages are the authority's own text, which never contains one, and no request is kept. The
+ticket of a `ConcurrencyLimitReached` is a `Token`.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Violation:
 
 
 class SessiondError(Exception):
-    """A call that was not answered as asked. Treat it as a denial.
+    """A call that failed. Treat it as a denial.
 
-    After an error nothing has changed, except after `Unavailable`, `DeadlineExceeded` and `Cancelled`, where nobody
-    can know. `status` is the gRPC status by name.
+    After an error nothing has changed, except after `Unavailable`, `DeadlineExceeded` and `Cancelled`, whose outcome is
+    unknown. `status` is the name of the gRPC status.
     """
 
     def __init__(self, message: str = "", *, status: str = "UNKNOWN") -> None:
@@ -64,7 +64,7 @@ class SessiondError(Exception):
 
 
 class InvalidArgument(SessiondError):
-    """The request is broken; `violations` names its fields. Do not repeat it."""
+    """The request is wrong; `violations` names the fields. Do not repeat it."""
 
     def __init__(
         self, message: str = "", *, status: str = "INVALID_ARGUMENT", violations: tuple[Violation, ...] = ()
@@ -76,9 +76,9 @@ class InvalidArgument(SessiondError):
 class ConcurrencyLimitReached(SessiondError):
     """The subject has as many live sessions as it may have: nothing was opened or bound, nobody is logged in.
 
-    The one exception that is no RPC error (`status` is `OK`). Raised, and not answered, so that a caller who does not
-    think of it denies. Where the policy asks, `limit` has the live sessions and the ticket with which the same call is
-    made again: `create(..., ticket=limit.ticket, evict=[chosen.session_id])`.
+    The only exception that is no RPC error (`status` is `OK`). It is raised, not returned, so that a caller who forgets
+    this case denies. If the policy is to ask, `limit` has the live sessions and the ticket for repeating the call:
+    `create(..., ticket=limit.ticket, evict=[chosen.session_id])`.
     """
 
     def __init__(self, limit: ConcurrencyLimit) -> None:
@@ -99,7 +99,7 @@ class FailedPrecondition(SessiondError):
 
 
 class OutOfRange(SessiondError):
-    """A cursor from before the horizon or ahead of the log, or a `min_revision` that the log has not reached."""
+    """A cursor or consistency token (`at_least`) is ahead of the log, or from a part of it that no longer exists."""
 
 
 class Unavailable(SessiondError):
@@ -131,7 +131,7 @@ class PermissionDenied(SessiondError):
 
 
 class InternalError(SessiondError):
-    """The authority, or the transport, failed in a way that is not told."""
+    """The authority, or the transport, failed for a reason that it does not give."""
 
 
 _BY_STATUS: dict[str, type[SessiondError]] = {
@@ -155,7 +155,7 @@ _BY_STATUS: dict[str, type[SessiondError]] = {
 
 def from_rpc(error: grpc.RpcError) -> SessiondError:
     """The exception for a gRPC failure, of either client. Never raises: a status that is broken loses its details."""
-    status: Any = error  # both libraries raise errors that are calls too, and say so nowhere in their types
+    status: Any = error  # both libraries raise errors that are calls too, which their types do not say
     name = str(status.code().name)
     message = str(status.details() or name)
     kind = _BY_STATUS.get(name, SessiondError)
@@ -165,7 +165,7 @@ def from_rpc(error: grpc.RpcError) -> SessiondError:
 
 
 def _violations(status: Any) -> tuple[Violation, ...]:
-    """The fields named by a google.rpc.BadRequest in the details of a status, where there is one."""
+    """The fields named by a google.rpc.BadRequest in the details of a status, if there is one."""
     try:
         rich = rpc_status.from_call(status)
     except Exception:  # noqa: BLE001 - details come from the wire; whatever is wrong with them, the status stands

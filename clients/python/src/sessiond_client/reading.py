@@ -1,7 +1,8 @@
-"""From each response message to its answer. A session is unset where the token was not proven."""
+"""Turns each response message into its answer. A session is unset if the token did not prove it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sessiond_client import convert
@@ -23,7 +24,7 @@ from sessiond_client.answers import (
 )
 from sessiond_client.errors import ConcurrencyLimitReached
 from sessiond_client.tokens import Token
-from sessiond_client.values import Event, Session, SourceLock
+from sessiond_client.values import Event, Session, SessionData, SourceLock
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -49,13 +50,17 @@ __all__ = [
 
 
 def _refuse_at_limit(answer: pb.CreateSessionResponse | pb.AuthenticateSessionResponse) -> None:
-    # An exception: who looks at the verdict alone, which is the token's, would take the subject for logged in.
+    # An exception: the verdict is about the token, and a caller who checks nothing else would assume a login.
     if answer.HasField("limit"):
         raise ConcurrencyLimitReached(convert.concurrency_limit(answer.limit))
 
 
 def _session(answer: Any) -> Session | None:
     return convert.session(answer.session) if answer.HasField("session") else None
+
+
+def _data(answer: pb.ValidateSessionResponse | pb.UpdateSessionDataResponse) -> SessionData | None:
+    return convert.session_data(answer.data) if answer.HasField("data") else None
 
 
 def created(answer: pb.CreateSessionResponse) -> Created:
@@ -67,7 +72,7 @@ def created(answer: pb.CreateSessionResponse) -> Created:
         csrf_token=Token(answer.csrf_token),
         cookies=convert.cookie_directives(answer.cookies),
         evicted_session_ids=tuple(answer.evicted_session_ids),
-        revision=answer.revision,
+        consistency_token=answer.consistency_token,
     )
 
 
@@ -82,6 +87,9 @@ def validation(answer: pb.ValidateSessionResponse) -> Validation:
         unmet=tuple(convert.unmet_requirement(item) for item in answer.unmet),
         csrf_token=convert.token_or_none(answer.csrf_token),
         cookies=convert.cookie_directives(answer.cookies),
+        data=_data(answer),
+        cacheable_until=convert.moment_or_none(answer, "cacheable_until"),
+        consistency_token=answer.consistency_token,
     )
 
 
@@ -93,29 +101,36 @@ def validations(answer: pb.ValidateSessionsResponse) -> tuple[Validation, ...]:
 def authenticated(answer: pb.AuthenticateSessionResponse) -> Rolled:
     """The answer to `authenticate`. Raises `ConcurrencyLimitReached`."""
     _refuse_at_limit(answer)
-    return _rolled(answer, tuple(answer.evicted_session_ids))
+    return replace(
+        rolled(answer),
+        evicted_session_ids=tuple(answer.evicted_session_ids),
+        created=answer.created,
+        presented_verdict=convert.verdict(answer.presented_verdict) if answer.created else None,
+    )
 
 
-def rolled(answer: pb.RollSessionResponse) -> Rolled:
-    """The answer to `roll`."""
-    return _rolled(answer, ())
-
-
-def _rolled(answer: pb.AuthenticateSessionResponse | pb.RollSessionResponse, evicted: tuple[str, ...]) -> Rolled:
+def rolled(answer: pb.RollSessionResponse | pb.AuthenticateSessionResponse) -> Rolled:
+    """The answer to `roll`, and the part of the answer to `authenticate` that is the same."""
     return Rolled(
         verdict=convert.verdict(answer.verdict),
         session=_session(answer),
         token=convert.token_or_none(answer.token),
         csrf_token=convert.token_or_none(answer.csrf_token),
         cookies=convert.cookie_directives(answer.cookies),
-        evicted_session_ids=evicted,
-        revision=answer.revision,
+        evicted_session_ids=(),
+        consistency_token=answer.consistency_token,
+        created=False,
+        presented_verdict=None,
     )
 
 
 def refreshed(answer: pb.RefreshSessionResponse) -> Refreshed:
     """The answer to `refresh`."""
-    return Refreshed(verdict=convert.verdict(answer.verdict), session=_session(answer), revision=answer.revision)
+    return Refreshed(
+        verdict=convert.verdict(answer.verdict),
+        session=_session(answer),
+        consistency_token=answer.consistency_token,
+    )
 
 
 def revoked(answer: pb.RevokeSessionResponse) -> Revoked:
@@ -124,7 +139,7 @@ def revoked(answer: pb.RevokeSessionResponse) -> Revoked:
         verdict=convert.verdict(answer.verdict),
         revoked=answer.revoked,
         session=_session(answer),
-        revision=answer.revision,
+        consistency_token=answer.consistency_token,
         cookies=convert.cookie_directives(answer.cookies),
         anonymous_session=convert.session(answer.anonymous_session) if answer.HasField("anonymous_session") else None,
         token=convert.token_or_none(answer.token),
@@ -134,7 +149,7 @@ def revoked(answer: pb.RevokeSessionResponse) -> Revoked:
 
 def revoked_all(answer: pb.RevokeSessionsResponse) -> RevokedAll:
     """The answer to `revoke_all`."""
-    return RevokedAll(revoked_count=answer.revoked_count, revision=answer.revision)
+    return RevokedAll(revoked_count=answer.revoked_count, consistency_token=answer.consistency_token)
 
 
 def found(answer: pb.GetSessionResponse) -> Found:
@@ -159,7 +174,12 @@ def data(answer: pb.GetSessionDataResponse) -> Data:
 
 def data_updated(answer: pb.UpdateSessionDataResponse) -> DataUpdated:
     """The answer to `update_data`."""
-    return DataUpdated(verdict=convert.verdict(answer.verdict), version=answer.version, revision=answer.revision)
+    return DataUpdated(
+        verdict=convert.verdict(answer.verdict),
+        version=answer.version,
+        consistency_token=answer.consistency_token,
+        data=_data(answer),
+    )
 
 
 def companion_issued(answer: pb.IssueCompanionTokenResponse) -> CompanionIssued:
@@ -175,7 +195,9 @@ def companion_issued(answer: pb.IssueCompanionTokenResponse) -> CompanionIssued:
 def signal_reported(answer: pb.ReportSignalResponse) -> SignalReported:
     """The answer to `report_signal`."""
     return SignalReported(
-        verdict=convert.verdict(answer.verdict), reaction=convert.reaction(answer.reaction), revision=answer.revision
+        verdict=convert.verdict(answer.verdict),
+        reaction=convert.reaction(answer.reaction),
+        consistency_token=answer.consistency_token,
     )
 
 
@@ -188,7 +210,7 @@ def source_locks(answer: pb.ListSourceLocksResponse) -> Page[SourceLock]:
 
 def lock_cleared(answer: pb.ClearSourceLockResponse) -> LockCleared:
     """The answer to `clear_source_lock`."""
-    return LockCleared(revision=answer.revision)
+    return LockCleared(consistency_token=answer.consistency_token)
 
 
 def authority(answer: pb.GetAuthorityResponse) -> Authority:
@@ -199,4 +221,7 @@ def authority(answer: pb.GetAuthorityResponse) -> Authority:
         revision=answer.revision,
         horizon=answer.horizon,
         applications=tuple(convert.application(item) for item in answer.applications),
+        consistency_token=answer.consistency_token,
+        incarnation=answer.incarnation,
+        policies_fingerprint=answer.policies_fingerprint,
     )

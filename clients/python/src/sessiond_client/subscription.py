@@ -1,9 +1,9 @@
-"""Where a stream of events stands and what to do when it breaks: all of a subscription that is not I/O."""
+"""The position of an event stream, and what to do when it breaks: all of a subscription but the I/O."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from secrets import SystemRandom
 from typing import Literal, TypedDict
 
@@ -30,28 +30,30 @@ _log = logging.getLogger("sessiond_client")
 _between = SystemRandom().uniform  # only spreads clients out; shares no state with a seeded generator
 
 _FINAL = (InvalidArgument, OutOfRange, NotServed, PermissionDenied, Unauthenticated)
-"""Going on from the same cursor cannot mend these."""
+"""Resuming from the same cursor cannot fix these."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 
 ENDED: SessiondError = Unavailable("the stream ended", status="OK")
-"""A stream that ends without a word is a broken one: the contract knows no end."""
+"""A stream that ends without an error counts as broken: by the contract, streams do not end."""
 
 
 class EventQuery(TypedDict, total=False):
-    """Where a subscription begins and which events it brings; everything may be left out."""
+    """Where a subscription begins and which events it delivers; everything may be left out."""
 
     after: str | None
     """Begin directly after this cursor. Not together with `start`."""
     start: Literal["now", "earliest"]
-    """`now` (as without it): after the newest event; `earliest`: at the horizon."""
+    """`now` (the default): after the newest event; `earliest`: at the horizon."""
     applications: Iterable[str] | None
     """Events of these, at most 100. None: of the client's own application. Empty: of all."""
     subjects: Iterable[str]
     """Events of these, at most 100. Empty: of all."""
     types: Iterable[EventType]
     """Events of these types. Empty: of all."""
+    labels: Mapping[str, str]
+    """Events of sessions that have all of these labels, at most 8. Empty: of all."""
     checkpoint_interval: float | None
     """Seconds that the stream may be quiet before a checkpoint, 0.1 to 3,600; None: 10."""
 
@@ -64,9 +66,10 @@ def subscribe_request(
     applications: Iterable[str] | None = None,
     subjects: Iterable[str] = (),
     types: Iterable[EventType] = (),
+    labels: Mapping[str, str] | None = None,
     checkpoint_interval: float | None = None,
 ) -> pb.SubscribeRequest:
-    """The request of a subscription's first stream. Raises TypeError where it begins at two places."""
+    """The request of a subscription's first stream. Raises TypeError if both `after` and `start` are given."""
     if after is not None and start is not None:
         raise TypeError("begin at one of after and start")
     if start not in (None, "now", "earliest"):
@@ -76,6 +79,7 @@ def subscribe_request(
             applications=[application or "default"] if applications is None else applications,
             subjects=subjects,
             types=[convert.event_type_number(item) for item in types],
+            labels=labels or {},
         )
     )
     if after is not None:
@@ -89,11 +93,11 @@ def subscribe_request(
 
 
 class Position:
-    """Where a subscription stands, over any number of streams.
+    """The position of a subscription, over any number of streams.
 
-    It moves when an item is handed out (or passed over as an unwanted checkpoint) and never before, so that what a
-    broken stream had under way is asked for again. A start at `now` is fixed by the stream's first checkpoint; where
-    the stream breaks even before that, the subscription begins at the then-now.
+    It moves when an item is handed out (or skipped as an unwanted checkpoint) and never earlier, so that what is lost
+    with a broken stream is requested again. The stream's first checkpoint fixes a start at `now`; if the stream breaks
+    even before that, the subscription begins at the time of the next stream.
     """
 
     def __init__(
@@ -110,17 +114,17 @@ class Position:
 
     @property
     def cursor(self) -> str | None:
-        """The cursor of the last step dealt with; None before the first where no cursor was given."""
+        """The cursor of the last step; None before the first if no cursor was given."""
         return self._request.cursor or None
 
     def request(self) -> pb.SubscribeRequest:
-        """A request that goes on from here, with the same filter."""
+        """A request that resumes from here, with the same filter."""
         copy = pb.SubscribeRequest()
         copy.CopyFrom(self._request)
         return copy
 
     def step(self, response: pb.SubscribeResponse) -> Event | Checkpoint | None:
-        """Move over one step of the stream; None where it is not for the caller."""
+        """Advance by one message of the stream. Returns its item, or None if it is not for the caller."""
         self._breaks = 0
         self._request.cursor = response.cursor  # takes the place of `start`: they share a oneof
         if response.HasField("event"):
@@ -130,10 +134,10 @@ class Position:
         return None
 
     def pause_after(self, error: SessiondError) -> float:
-        """How many seconds to wait before the next stream. Raises `error` where no other stream can mend it.
+        """How many seconds to wait before the next stream. Raises `error` if another stream cannot fix it.
 
-        Doubles from 0.1 s to 5 s while nothing comes, less a random part of up to a half, so that many subscribers
-        of one restarted authority do not come back in step.
+        Doubles from 0.1 s to 5 s while nothing arrives, minus a random part of up to a half, so that the subscribers of
+        a restarted authority do not all come back at the same moment.
         """
         if isinstance(error, _FINAL):
             raise error

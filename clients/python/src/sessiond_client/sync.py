@@ -11,9 +11,9 @@ import grpc
 
 from sessiond_client import calls
 from sessiond_client.answers import Page
-from sessiond_client.calls import Call
 from sessiond_client.connection import DEFAULT_TIMEOUT, Connection, as_method
 from sessiond_client.errors import from_rpc
+from sessiond_client.rpc import Call
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscribe_request
 from sessiond_client.values import Checkpoint, Event
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -104,7 +104,7 @@ class Client(Connection):
     def events(self, *, include_checkpoints: bool = False, **query: Unpack[EventQuery]) -> Events[Any]:
         """Follow the event stream over broken connections and restarts, each event once.
 
-        See `EventQuery` for the parameters and `Events` for what is promised.
+        See `EventQuery` for the parameters and `Events` for the guarantees.
         """
         request = subscribe_request(self._application, **query)
         events: Events[Any] = Events(self._stub.Subscribe, Position(request, include_checkpoints=include_checkpoints))
@@ -114,7 +114,7 @@ class Client(Connection):
     def _ask(self, call: Call[T]) -> T:
         try:
             request = self._identified(call)
-            answer = getattr(self._stub, call.rpc)(request, timeout=self._deadline(call.timeout))
+            answer = getattr(self._stub, call.rpc.name)(request, timeout=self._deadline(call.timeout))
         except grpc.RpcError as error:
             raise from_rpc(error) from None
         return call.read(answer)
@@ -135,11 +135,11 @@ class Client(Connection):
 
 
 class Events(Generic[Item]):
-    """An endless iterator over the event stream that mends itself; a context manager.
+    """An endless iterator over the event stream that repairs itself; a context manager.
 
     Each event under the filter comes once, in the order of revisions. A broken stream is resumed after the last item
-    that was handed out, with growing pauses. Raises `OutOfRange` where the position has left the log (rebuild what
-    you keep from `list`, and begin anew), `InvalidArgument` for a cursor of another authority or a broken filter.
+    that was handed out, with growing pauses. Raises `OutOfRange` if the position is no longer in the log (rebuild what
+    you keep from `list`, and subscribe again), `InvalidArgument` for a cursor of another authority or a wrong filter.
     Ends only by `close`, from any thread. One thread iterates.
     """
 
@@ -152,7 +152,7 @@ class Events(Generic[Item]):
 
     @property
     def cursor(self) -> str | None:
-        """The resume position: of the last item handed out, or of a later checkpoint that was passed over."""
+        """The resume position: that of the last item handed out, or of a later checkpoint that was skipped."""
         return self._position.cursor
 
     def __iter__(self) -> Self:
@@ -171,7 +171,7 @@ class Events(Generic[Item]):
                 raise
             else:
                 if item is not None:
-                    return item  # type: ignore[return-value]  # checkpoints come only where they are asked for
+                    return item  # type: ignore[return-value]  # checkpoints come only if the caller asked for them
                 continue
             self._drop()
             if not self._closed.is_set():

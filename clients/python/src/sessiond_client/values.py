@@ -1,12 +1,12 @@
-"""The things an authority speaks of. All frozen; times are aware UTC datetimes, spans are timedeltas."""
+"""What answers are made of. All values are frozen; times are aware UTC datetimes, spans are timedeltas."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sessiond_client.enums import CauseKind, EventType, Reaction, RequirementKind, SessionState, SignalType
+from sessiond_client.enums import CauseKind, DeviceType, EventType, Reaction, RequirementKind, SessionState, SignalType
 from sessiond_client.tokens import Token
 
 __all__ = [
@@ -18,11 +18,14 @@ __all__ = [
     "ConcurrencyLimit",
     "CookieDirectives",
     "CookieRules",
+    "Device",
     "Ending",
     "Event",
     "GuessLimits",
+    "Lifetimes",
     "Policy",
     "Session",
+    "SessionData",
     "Signal",
     "SourceLock",
     "UnmetRequirement",
@@ -33,7 +36,7 @@ __all__ = [
 class ClientContext:
     """What the caller saw of the client; an empty field is neither stored nor compared.
 
-    Fill it from the connection, or from a proxy that is trusted, never from what the client claims to be.
+    Fill it from the connection, or from a proxy that you trust, never from what the client claims to be.
     """
 
     ip_address: str = ""
@@ -51,11 +54,39 @@ class Authentication:
     """How and when a subject was authenticated."""
 
     level: int = 0
-    """Assurance level, 1 to 3 as in NIST SP 800-63B-4 AAL1 to AAL3; 0 where the application does not rank."""
+    """Assurance level, 1 to 3 as in NIST SP 800-63B-4 AAL1 to AAL3; 0 if the application does not rank."""
     methods: tuple[str, ...] = ()
     """Authentication methods, as in RFC 8176 (`pwd`, `otp`, `hwk`, ...)."""
     authenticate_time: datetime | None = None
     """When it took place. Set by the authority; ignored in requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A user agent in words, for a "your devices" page. Derived from what the client sent: never proof of anything."""
+
+    description: str
+    """Such as `Firefox 140 on Linux`; empty if there is no user agent."""
+    type: DeviceType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """Timeouts of one session. They can only be shorter than the policy's: a longer one has no effect."""
+
+    idle_timeout: timedelta | None = None
+    """Ends the session after this long without activity, at least 1 s; None: the policy's idle timeout."""
+    absolute_timeout: timedelta | None = None
+    """Ends the session this long after it was opened or authenticated, at least 1 s; None: the policy's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionData:
+    """Session data at one version."""
+
+    values: Mapping[str, bytes] = field(repr=False)  # the subject's business; it does not belong in a log
+    version: int
+    """Pass it to `update_data` as `expected_version` to write only if nobody else has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,26 +119,36 @@ class Session:
     subject: str
     """Empty for an anonymous session."""
     state: SessionState
-    """Whether it lived when the answer was given."""
+    """Whether it was live at the time of the answer."""
     generation: int
     """How often its token has been renewed or rolled."""
     create_time: datetime
     last_active_time: datetime
     """The last activity that the authority knows of."""
     idle_expire_time: datetime | None
-    """When it expires without further activity; None where the policy has no idle timeout."""
+    """When it expires without further activity; None if the policy has no idle timeout."""
     absolute_expire_time: datetime | None
-    """When it expires whatever happens; None where the policy has no absolute timeout."""
+    """When it expires in any case; None if the policy has no absolute timeout."""
     login_expire_time: datetime | None
-    """Anonymous session of a login page: when it ends unless the subject logs in. None for every other."""
+    """Anonymous session of a login page: when it ends unless the subject logs in. None for other sessions."""
     persistent: bool
-    """Whether it is remembered beyond the browser's session, by the policy's longer limits."""
+    """Whether it is remembered beyond the browser's session, with the policy's longer limits."""
     authentication: Authentication | None
     """None for an anonymous session."""
     elevation_expire_time: datetime | None
     """Until when `authentication` is an elevation; then it falls back to what it was before. None: no elevation."""
     client: ClientContext
-    """The client context it was opened or last authenticated with."""
+    """The client context it was opened or last authenticated with: later clients are compared with it."""
+    last_client: ClientContext | None
+    """Address and user agent of the last recorded activity; None if no client context ever came with activity."""
+    device: Device | None
+    """`client` in words."""
+    last_device: Device | None
+    """`last_client` in words."""
+    labels: Mapping[str, str]
+    """Public key-value pairs that the application set."""
+    lifetimes: Lifetimes | None
+    """The session's own timeouts; None if it has none."""
     data_version: int
     """Version of the session data; 0 before the first change."""
     ending: Ending | None
@@ -120,7 +161,7 @@ class Signal:
 
     type: SignalType
     expected: str
-    """What the session's record let expect."""
+    """What the session's record led to expect."""
     seen: str
     """What was seen."""
 
@@ -140,7 +181,7 @@ class UnmetRequirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieDirectives:
-    """Headers for the response to the client, ready to be sent as they are; empty where there are none to send.
+    """Headers for the response to the client, ready to be sent as they are; empty if there are none to send.
 
     Send all of them: `for name, value in answer.cookies.headers(): response.headers.append(name, value)`.
     """
@@ -167,17 +208,17 @@ class CookieDirectives:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyLimit:
-    """The limit of concurrent sessions stood in the way: nothing was opened or bound."""
+    """The limit of concurrent sessions was reached: nothing was opened or bound."""
 
     max_sessions: int
     """How many live sessions the subject may have."""
     live_sessions: tuple[Session, ...]
-    """The subject's live sessions, newest first, to choose from. Only where the policy asks."""
+    """The subject's live sessions, newest first, to choose from. Empty if the policy does not ask."""
     ticket: Token | None
-    """Repeats the refused call with the subject's choice: hand it in with `evict`. Good once, for a short time, for the
-    same application, subject and authentication. None where the policy does not ask."""
+    """Repeats the refused call with the subject's choice: pass it with `evict`. Valid once, for a short time, for the
+    same application, subject and authentication. None if the policy does not ask."""
     ticket_expire_time: datetime | None
-    """When the ticket stops being good."""
+    """When the ticket expires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +230,7 @@ class SourceLock:
     application: str
     lock_time: datetime
     expire_time: datetime
-    """When it will be let go."""
+    """When the lock ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,16 +256,22 @@ class CookieRules:
     """The attributes of an application's cookies."""
 
     name: str
-    """Name of the cookie of a session with a subject, before `__Host-` is put in front."""
+    """Name of the cookie of a session with a subject, without the prefix `__Host-`."""
     anonymous_name: str
-    """Name of the cookie of an anonymous session."""
+    """Name of the cookie of an anonymous session, without the prefix."""
     secure: bool
-    """Whether it is sent over TLS only. With it and the path `/` the name bears the `__Host-` prefix."""
+    """Whether it is sent over TLS only. With it and the path `/` the name gets the prefix `__Host-`."""
     same_site: str
-    """`Strict` or `Lax`."""
+    """`Strict`, `Lax` or `None`."""
     path: str
     clear_site_data: tuple[str, ...]
-    """What `Clear-Site-Data` names at logout."""
+    """What `Clear-Site-Data` names at logout. `cookies` and `*` are left out of an answer that sets a fresh cookie."""
+    partitioned: bool
+    """Whether the cookie is partitioned by top-level site (CHIPS), for applications embedded in other sites."""
+    browser_name: str
+    """Name of the cookie of a session with a subject as the browser sends it, prefix included: the cookie to read."""
+    browser_anonymous_name: str
+    """The same for an anonymous session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,11 +289,13 @@ class Policy:
     roll_tolerance: timedelta
     """How long a token that was rolled away is denied without alarm."""
     lost_answer_tolerance: timedelta
-    """The same where no active validation used the token that replaced it: its answer may have been lost."""
+    """The same if no active validation used the token that replaced it: that answer may have been lost."""
     refresh_extends_lifetime: bool
     """Whether `refresh` starts the absolute lifetime again."""
     retention: timedelta
-    """How long ended sessions are kept as history."""
+    """How long ended sessions of subjects are kept as history."""
+    anonymous_retention: timedelta
+    """How long ended anonymous sessions are kept as history."""
     max_data_bytes: int
     """Bound on a session's data, keys and values together, in bytes."""
     login_timeout: timedelta
@@ -301,7 +350,7 @@ class Event:
     """Its position in the log: gapless over all events, strictly increasing, in commit order."""
     type: EventType
     event_time: datetime
-    """By the authority's wall clock. Order is told by `revision`, not by this."""
+    """By the authority's wall clock. The order of events is that of `revision`, not of this."""
     application: str
     subject: str
     """Empty for an anonymous session."""
@@ -313,22 +362,25 @@ class Event:
     generation: int
     """The session's generation after the event."""
     authentication: Authentication | None
-    """SESSION_CREATED and SESSION_AUTHENTICATED: how; None for an anonymous session."""
+    """SESSION_CREATED, SESSION_AUTHENTICATED, SESSION_LEVEL_LOWERED: how the subject is authenticated after the event;
+    None for an anonymous session."""
     signals: tuple[Signal, ...]
     """HIJACK_SUSPECTED: the reasons."""
     reaction: Reaction
     """HIJACK_SUSPECTED: what the authority did about it; else UNSPECIFIED."""
     source: str
     """GUESSING_SUSPECTED, SOURCE_LOCKED, SOURCE_UNLOCKED: the network in CIDR form; `*` for a flood from many."""
+    labels: Mapping[str, str]
+    """The session's labels after the event."""
     cursor: str = ""
-    """On a stream: resumes exactly after this event. Opaque, no secret. Empty in `activity`."""
+    """On a stream: resumes exactly after this event. Opaque, not a secret. Empty in `activity`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Progress on a stream without an event: all up to here has been seen."""
+    """Progress on a stream without an event: you have seen everything up to here."""
 
     revision: int
     """Nothing under the filter is undelivered up to this revision."""
     cursor: str
-    """Resumes exactly here. Opaque, no secret."""
+    """Resumes exactly here. Opaque, not a secret."""

@@ -1,0 +1,65 @@
+"""JSON as session data: turns values into the bytes that sessiond keeps, and back.
+
+Session data is bytes by default. These two functions work with every call that takes or returns data, of both clients:
+
+    client.update_data(token=token, set=json_data.encode({"cart": [1, 2]}))
+    answer = client.validate(token, data=True)
+    cart = json_data.decode(answer.data.values)["cart"]
+
+They are functions, not a mode of the client: data of both kinds may stand in one session (decode only the keys that you
+wrote as JSON), and no call has a second, untyped form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+__all__ = ["NotJson", "decode", "encode"]
+
+
+class NotJson(ValueError):
+    """A value that cannot be written as JSON, or bytes that are not JSON. Names the key and never shows the value."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"session data {key!r} {problem}")
+        self.key = key
+
+
+def encode(values: Mapping[str, Any]) -> dict[str, bytes]:
+    """Each value as compact JSON in UTF-8. Raises `NotJson`.
+
+    Takes what `json.dumps` takes, except NaN, the infinities and lone surrogates, which JSON cannot express. As usual,
+    tuples come back as lists, and the keys of inner dictionaries as text.
+    """
+    return {key: _encoded(key, value) for key, value in values.items()}
+
+
+def decode(values: Mapping[str, bytes]) -> dict[str, Any]:
+    """Each value read as JSON. Raises `NotJson` if one is not."""
+    return {key: _decoded(key, value) for key, value in values.items()}
+
+
+# Both functions raise after the handler has ended. The json module's errors hold the whole document; inside the handler
+# they would become the `__context__` of ours, and a crash reporter would send them along.
+
+
+def _encoded(key: str, value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise NotJson(key, f"cannot be written as JSON: JSON cannot express all of this {type(value).__name__}")
+
+
+def _decoded(key: str, value: bytes) -> Any:
+    try:
+        return json.loads(value.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        pass
+    raise NotJson(key, "is not JSON; was it written as plain bytes?")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)  # NaN and the infinities, which Python would read though they are not JSON
