@@ -34,6 +34,10 @@ class Either:
             return [item async for item in method(*args, **conditions)]
         return await asyncio.to_thread(lambda: list(method(*args, **conditions)))
 
+    async def newest_revision(self) -> int:
+        """The revision of the newest event in the log."""
+        return int((await self.authority()).revision)
+
     def follow(self, **query: Any) -> Following:
         """The event stream."""
         return Following(self.client.events(**query))

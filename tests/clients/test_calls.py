@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ async def test_revoke_ends_a_session_once(client: Either, by: str) -> None:
     first, again = await client.revoke(reason="logout", **named), await client.revoke(**named)
     assert (first.revoked, again.revoked) == (True, False)
     assert again.verdict is Verdict.REVOKED
-    ended = await client.validate(created.token, min_revision=first.revision)
+    ended = await client.validate(created.token, at_least=first.consistency_token)
     assert ended.verdict is Verdict.REVOKED
     session = (await client.get(session_id=created.session.session_id)).session
     assert session.state is SessionState.REVOKED
@@ -230,22 +231,84 @@ async def test_what_is_not_there_is_not_found(client: Either) -> None:
             await call(session_id=NOBODY)
 
 
-async def test_a_revision_that_the_log_has_not_reached(client: Either) -> None:
-    """`min_revision` ahead of the log is OutOfRange."""
+async def test_a_caller_sees_its_own_change(client: Either) -> None:
+    """Every change answers with a consistency token that every reading call takes as `at_least`."""
+    created = await client.create(subject="ada")
+    session_id = created.session.session_id
+    rolled = await client.roll(created.token)
+    refreshed = await client.refresh(rolled.token)
+    written = await client.update_data(token=rolled.token, set={"a": b"1"})
+    seen = [created, rolled, refreshed, written, await client.authority()]
+    assert all(answer.consistency_token for answer in seen)
+    for state in (answer.consistency_token for answer in seen):
+        assert (await client.validate(rolled.token, at_least=state)).valid
+        assert (await client.validate_many([Question(rolled.token, at_least=state)]))[0].valid
+        assert (await client.get(session_id=session_id, at_least=state)).session.data_version == written.version
+        assert (await client.get_data(session_id=session_id, at_least=state)).data == {"a": b"1"}
+        assert len(await client.all("list", subject="ada", at_least=state)) == 1
+        assert len(await client.all("activity", "ada", at_least=state, page_size=1)) == 4
+
+
+async def test_a_consistency_token_is_of_its_authority(client: Either, tmp_path: Path) -> None:
+    """A damaged consistency token and one of another authority are InvalidArgument, by field."""
     created = await client.create()
-    with pytest.raises(OutOfRange):
-        await client.validate(created.token, min_revision=created.revision + 100)
+    async with serving(config_for(tmp_path / "other")) as other, AsyncClient(other.address) as elsewhere:
+        foreign = (await elsewhere.create()).consistency_token
+    for wrong in ("nonsense", foreign, created.consistency_token[:-1]):
+        with pytest.raises(InvalidArgument) as refusal:
+            await client.validate(created.token, at_least=wrong)
+        assert [violation.field for violation in refusal.value.violations] == ["at_least"]
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_a_state_that_no_longer_exists(kind: type[AsyncClient] | type[Client], tmp_path: Path) -> None:
+    """After a restored backup, a consistency token of a change that was lost with it is OutOfRange."""
+    config = config_for(tmp_path)
+    async with serving(config) as app, Either(kind, app.address) as client:
+        kept = await client.create(subject="ada")
+    shutil.copytree(config.data, tmp_path / "backup")
+    async with serving(config) as app, Either(kind, app.address) as client:
+        lost = await client.create(subject="bob")
+    shutil.rmtree(config.data)
+    shutil.copytree(tmp_path / "backup", config.data)
+    async with serving(config) as app, Either(kind, app.address) as client:
+        assert (await client.validate(kept.token, at_least=kept.consistency_token)).valid
+        with pytest.raises(OutOfRange):
+            await client.validate(kept.token, at_least=lost.consistency_token)
+
+
+async def test_an_answer_says_until_when_a_cache_may_reuse_it(client: Either) -> None:
+    """A good token with nothing to do has a time and a state; every other answer has neither."""
+    created = await client.create(subject="ada")
+    good = await client.validate(created.token)
+    assert good.cacheable_until > created.session.create_time
+    assert (await client.validate(created.token, at_least=good.consistency_token)).valid
+    bad = await client.validate("nonsense")
+    assert (bad.cacheable_until, bad.consistency_token) == (None, "")
 
 
 async def test_the_authority_tells_its_policies(client: Either) -> None:
     """`authority` shows who answers, and each application's policy in force."""
     created = await client.create()
     answer = await client.authority()
-    assert answer.revision == created.revision
+    assert answer.revision == 1
+    assert answer.incarnation
+    assert answer.policies_fingerprint
+    assert (await client.validate(created.token, at_least=answer.consistency_token)).valid
     assert [application.name for application in answer.applications] == ["default"]
     policy = answer.applications[0].policy
     assert policy.preset == "owasp-low"
     assert policy.idle_timeout.total_seconds() == 1800
+    assert timedelta(0) < policy.anonymous_retention < policy.retention
+
+
+async def test_the_authority_tells_the_names_of_its_cookies(client: Either) -> None:
+    """The cookies' names in the policy are those of the cookies that are set, prefix included."""
+    rules = (await client.authority()).applications[0].policy.cookie
+    for subject, name in (("ada", rules.browser_name), ("", rules.browser_anonymous_name)):
+        (cookie,) = (await client.create(subject=subject)).cookies.set_cookie
+        assert cookie.reveal().startswith(f"{name}=")
+    assert (rules.browser_name, rules.partitioned) == ("__Host-id", False)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -329,7 +392,7 @@ async def test_no_exception_holds_a_token(client: Either) -> None:
     broken = [
         client.authenticate(created.token, "bob"),
         client.authenticate(created.token, "x" * 300),
-        client.validate(created.token, min_revision=10_000),
+        client.validate(created.token, at_least="nonsense"),
         client.update_data(token=created.token, set={"a": b"1"}, expected_version=7),
         client.revoke(session_id=secret),
     ]

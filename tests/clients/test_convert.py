@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import uuid
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -13,9 +12,9 @@ import pytest
 from sessiond_client import (
     Application,
     Authentication,
+    Authority,
     Cause,
     CauseKind,
-    Client,
     ClientContext,
     CompanionIssued,
     ConcurrencyLimit,
@@ -23,18 +22,30 @@ from sessiond_client import (
     CookieDirectives,
     CookieRules,
     Created,
+    Data,
+    DataRequest,
+    DataUpdated,
+    Device,
+    DeviceType,
     Ending,
     Event,
     EventType,
+    Found,
     GuessLimits,
+    Lifetimes,
+    LockCleared,
     NextStep,
     Policy,
     Question,
     Reaction,
+    Refreshed,
     RequirementKind,
     Requirements,
     Revoked,
+    RevokedAll,
+    Rolled,
     Session,
+    SessionData,
     SessionState,
     Signal,
     SignalReported,
@@ -47,7 +58,7 @@ from sessiond_client import (
     calls,
     convert,
 )
-from sessiond_client.connection import REPEATABLE, REPEATABLE_WITH_ID, channel_options
+from sessiond_client.rpc import Call
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 WORDS: list[tuple[type[StrEnum], Any, str]] = [
@@ -55,6 +66,7 @@ WORDS: list[tuple[type[StrEnum], Any, str]] = [
     (NextStep, pb.NextStep, "NEXT_STEP_"),
     (SessionState, pb.SessionState, "SESSION_STATE_"),
     (CauseKind, pb.CauseKind, "CAUSE_KIND_"),
+    (DeviceType, pb.DeviceType, "DEVICE_TYPE_"),
     (SignalType, pb.SignalType, "SIGNAL_TYPE_"),
     (EventType, pb.EventType, "EVENT_TYPE_"),
     (Reaction, pb.Reaction, "REACTION_"),
@@ -80,6 +92,7 @@ def test_every_set_of_words_has_its_counterpart() -> None:
     [
         (Application, pb.Application, set()),
         (Authentication, pb.Authentication, set()),
+        (Authority, pb.GetAuthorityResponse, set()),
         (Cause, pb.Cause, set()),
         (ClientContext, pb.ClientContext, set()),
         (CompanionIssued, pb.IssueCompanionTokenResponse, set()),
@@ -87,14 +100,25 @@ def test_every_set_of_words_has_its_counterpart() -> None:
         (CookieDirectives, pb.CookieDirectives, set()),
         (CookieRules, pb.CookieRules, set()),
         (Created, pb.CreateSessionResponse, {"limit"}),  # raised, not answered
+        (Data, pb.GetSessionDataResponse, set()),
+        (DataRequest, pb.DataRequest, set()),
+        (DataUpdated, pb.UpdateSessionDataResponse, set()),
+        (Device, pb.Device, set()),
         (Ending, pb.Ending, set()),
         (Event, pb.Event, {"cursor"}),  # of the stream, not of the event
+        (Found, pb.GetSessionResponse, set()),
         (GuessLimits, pb.GuessLimits, set()),
+        (Lifetimes, pb.Lifetimes, set()),
+        (LockCleared, pb.ClearSourceLockResponse, set()),
         (Policy, pb.Policy, set()),
         (Question, pb.ValidateSessionRequest, {"application"}),  # the client's own
+        (Refreshed, pb.RefreshSessionResponse, set()),
         (Requirements, pb.Requirements, set()),
         (Revoked, pb.RevokeSessionResponse, set()),
+        (RevokedAll, pb.RevokeSessionsResponse, set()),
+        (Rolled, pb.AuthenticateSessionResponse, {"limit"}),  # raised, not answered
         (Session, pb.Session, set()),
+        (SessionData, pb.SessionData, set()),
         (Signal, pb.Signal, set()),
         (SignalReported, pb.ReportSignalResponse, set()),
         (SourceLock, pb.SourceLock, set()),
@@ -126,10 +150,13 @@ def test_unset_fields_are_none() -> None:
     assert session.ending is None
     assert session.login_expire_time is None
     assert session.elevation_expire_time is None
+    assert (session.last_client, session.device, session.last_device) == (None, None, None)
+    assert (session.lifetimes, session.labels) == (None, {})
     denied = calls.validate("shop", "any").read(pb.ValidateSessionResponse(verdict=pb.VERDICT_FORGED))
     assert denied.session is None
     assert denied.renewed_token is None
     assert denied.csrf_token is None
+    assert (denied.data, denied.cacheable_until, denied.consistency_token) == (None, None, "")
     assert denied.cookies.headers() == []
     revoked = calls.revoke("shop", token="any").read(pb.RevokeSessionResponse(verdict=pb.VERDICT_VALID))
     assert (revoked.anonymous_session, revoked.token, revoked.csrf_token) == (None, None, None)
@@ -252,7 +279,7 @@ def test_headers_are_ready_to_be_sent() -> None:
     ],
     ids=["create", "authenticate"],
 )
-def test_a_limit_is_no_answer(call: calls.Call[Any], answer: Any) -> None:
+def test_a_limit_is_no_answer(call: Call[Any], answer: Any) -> None:
     """A login that the limit stood in the way of is an exception with the limit: overlooked, it still denies."""
     answer.limit.max_sessions = 2
     answer.limit.live_sessions.add(session_id="s")
@@ -286,62 +313,212 @@ def test_a_policy_tells_its_reactions_by_signal() -> None:
     assert dataclasses.asdict(policy)["preset"] == ""  # nothing in it that cannot be copied
 
 
-def test_every_call_is_repeatable_or_known_not_to_be() -> None:
-    """Each unary call of the contract may be repeated, by itself or by its id; what has an id is told as such."""
-    service = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
-    streams = {"StreamValidations", "Subscribe", "Follow"}
-    assert sorted((*REPEATABLE, *REPEATABLE_WITH_ID, *streams)) == sorted(service.methods_by_name)
-    with_id = {
-        name for name, method in service.methods_by_name.items() if "request_id" in method.input_type.fields_by_name
-    }
-    assert with_id == {*REPEATABLE_WITH_ID, "RevokeSession"}
+# What a call carries
 
 
-def test_only_what_changes_nothing_twice_is_repeated_without_an_id() -> None:
-    """Without safe retries gRPC repeats no call that opens, rolls or writes."""
-    (_, config), *_ = channel_options(safe_retries=False)
-    assert "RevokeSession" in str(config)
-    assert not [method for method in REPEATABLE_WITH_ID if f'"{method}"' in str(config)]
-    (_, config), *_ = channel_options(safe_retries=True)
-    assert all(f'"{method}"' in str(config) for method in (*REPEATABLE, *REPEATABLE_WITH_ID))
+def parameters_of(rpc: str) -> set[str]:
+    """The fields of an RPC's request."""
+    return set(pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods_by_name[rpc].input_type.fields_by_name)
 
 
-CHANGING = [
-    calls.create,
-    lambda application, **more: calls.authenticate(application, "any", "ada", **more),
-    lambda application, **more: calls.roll(application, "any", **more),
-    lambda application, **more: calls.refresh(application, "any", **more),
-    lambda application, **more: calls.revoke(application, token="any", **more),
-    lambda application, **more: calls.revoke_all(application, subject="ada", **more),
-    lambda application, **more: calls.update_data(application, token="any", **more),
-    lambda application, **more: calls.report_signal(application, token="any", **more),
-    lambda application, **more: calls.clear_source_lock(application, "192.0.2.1/32", **more),
+AT_LEAST: list[Call[Any]] = [
+    calls.validate("shop", "any", at_least="state"),
+    calls.get("shop", token="any", at_least="state"),
+    calls.get_data("shop", token="any", at_least="state"),
+    calls.list_sessions("shop", at_least="state"),
+    calls.activity("shop", "ada", at_least="state"),
 ]
 
 
-@pytest.mark.parametrize("change", CHANGING)
-def test_a_change_carries_an_id(change: Any) -> None:
-    """Each changing call has an id of its own, a UUIDv4; the caller's own stays, and shows nowhere."""
-    with Client("127.0.0.1:1") as client:
-        ids = {client._identified(change("shop")).request_id for _ in range(3)}
-        assert len(ids) == 3
-        assert {(uuid.UUID(text).version, str(uuid.UUID(text)) == text) for text in ids} == {(4, True)}
-        own = change("shop", request_id=Token("canary"))
-        assert client._identified(own).request_id == "canary"
-        assert "canary" not in repr(own)
-    with Client("127.0.0.1:1", safe_retries=False) as client:
-        assert client._identified(change("shop")).request_id == ""
-        assert client._identified(change("shop", request_id="own")).request_id == "own"
+def test_a_state_can_be_demanded_of_every_call_that_reads() -> None:
+    """`at_least` goes along with each call whose request has it, in a batch too; without it there is no demand."""
+    assert [call.request.at_least for call in AT_LEAST] == ["state"] * len(AT_LEAST)
+    demanding = {rpc.name for rpc in calls.RPCS if "at_least" in parameters_of(rpc.name)}
+    assert {call.rpc.name for call in AT_LEAST} == demanding
+    batch = calls.validate_many("shop", [Question("any", at_least="state"), "any"]).request
+    assert [question.at_least for question in batch.requests] == ["state", ""]
+    assert calls.validate("shop", "any").request.at_least == ""
 
 
-def test_an_end_that_opens_is_never_repeated_without_an_id() -> None:
-    """`revoke` is repeated even without safe retries; where it opens a session, it has an id so as not to open two."""
-    with Client("127.0.0.1:1", safe_retries=False) as client:
-        assert client._identified(calls.revoke("shop", token="any", open_anonymous=True)).request_id
+@pytest.mark.parametrize(
+    ("data", "asked"),
+    [
+        (None, None),
+        (False, None),
+        (True, pb.DataRequest()),
+        (DataRequest(), pb.DataRequest()),
+        (DataRequest(keys=("cart", "theme"), newer_than=7), pb.DataRequest(keys=["cart", "theme"], newer_than=7)),
+    ],
+    ids=repr,
+)
+def test_data_is_asked_for_with_a_validation_or_a_write(
+    data: DataRequest | bool | None, asked: pb.DataRequest | None
+) -> None:
+    """True asks for all data, a `DataRequest` for some, None and False for none: alone, in a batch and with a write."""
+    requests: list[Any] = [
+        calls.validate("shop", "any", data=data).request,
+        calls.validate_many("shop", [Question("any", data=data)]).request.requests[0],
+        calls.update_data("shop", token="any", return_data=data).request,
+    ]
+    for request in requests:
+        assert request.HasField("data") is (asked is not None)
+        assert asked is None or request.data == asked
 
 
-def test_reading_calls_need_no_id() -> None:
-    """A call that changes nothing is sent as it is."""
-    with Client("127.0.0.1:1") as client:
-        assert client._identified(calls.authority("shop")) == pb.GetAuthorityRequest()
-        assert client._identified(calls.issue_companion_token("shop", "any", "pay")).purpose == "pay"
+def test_data_comes_with_its_version_and_shows_no_value() -> None:
+    """Data with an answer has its version; neither it nor the answer shows a value."""
+    data = pb.SessionData(values={"cart": b"canary"}, version=3)
+    answers: list[Any] = [
+        calls.validate("shop", "any").read(pb.ValidateSessionResponse(verdict=pb.VERDICT_VALID, data=data)),
+        calls.update_data("shop", token="any").read(pb.UpdateSessionDataResponse(data=data)),
+    ]
+    for answer in answers:
+        assert answer.data == SessionData(values={"cart": b"canary"}, version=3)
+        assert "canary" not in f"{answer!r} {answer.data!r} {answer.data}"
+    assert calls.update_data("shop", token="any").read(pb.UpdateSessionDataResponse()).data is None
+
+
+def test_no_data_is_not_empty_data() -> None:
+    """Data that is not sent is None; a session without data has an empty mapping."""
+    validate = calls.validate("shop", "any")
+    assert validate.read(pb.ValidateSessionResponse()).data is None
+    assert validate.read(pb.ValidateSessionResponse(data=pb.SessionData())).data == SessionData(values={}, version=0)
+
+
+def test_until_when_an_answer_may_be_reused() -> None:
+    """An answer that may be reused has a time and the state that it is true at."""
+    moment = datetime(2026, 5, 6, tzinfo=UTC)
+    message = pb.ValidateSessionResponse(cacheable_until=convert.timestamp_message(moment), consistency_token="state")
+    answer = calls.validate("shop", "any").read(message)
+    assert (answer.cacheable_until, answer.consistency_token) == (moment, "state")
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_a_login_needs_no_token(token: str | None) -> None:
+    """None and an empty token are sent alike: as no token, for the authority to judge."""
+    request = calls.authenticate("shop", token, "ada", or_create=True).request
+    assert (request.token, request.or_create) == ("", True)
+    assert not calls.authenticate("shop", token, "ada").request.or_create
+
+
+def test_a_login_says_whether_it_opened_a_session() -> None:
+    """`presented_verdict` is there with `created` only, and then tells what the presented token was."""
+    login = calls.authenticate("shop", None, "ada", or_create=True)
+    fresh = pb.AuthenticateSessionResponse(
+        verdict=pb.VERDICT_VALID, created=True, presented_verdict=pb.VERDICT_REVOKED, evicted_session_ids=["old"]
+    )
+    answer = login.read(fresh)
+    assert (answer.created, answer.presented_verdict) == (True, Verdict.REVOKED)
+    assert answer.evicted_session_ids == ("old",)
+    ordinary = login.read(pb.AuthenticateSessionResponse(verdict=pb.VERDICT_VALID))
+    assert (ordinary.created, ordinary.presented_verdict) == (False, None)
+    rolled = calls.roll("shop", "any").read(pb.RollSessionResponse(verdict=pb.VERDICT_VALID))
+    assert (rolled.created, rolled.presented_verdict) == (False, None)
+
+
+def test_a_session_may_have_timeouts_of_its_own() -> None:
+    """`lifetimes` goes along with an opening, a login and a refresh; a timeout that is not given stays unset."""
+    own = Lifetimes(idle_timeout=timedelta(minutes=5))
+    requests: list[Any] = [
+        calls.create("shop", lifetimes=own).request,
+        calls.authenticate("shop", "any", "ada", lifetimes=own).request,
+        calls.refresh("shop", "any", lifetimes=own).request,
+    ]
+    for request in requests:
+        assert request.lifetimes.idle_timeout.ToTimedelta() == timedelta(minutes=5)
+        assert not request.lifetimes.HasField("absolute_timeout")
+    without: list[Any] = [calls.create("shop"), calls.authenticate("shop", "any", "ada"), calls.refresh("shop", "any")]
+    assert not any(call.request.HasField("lifetimes") for call in without)
+    message = pb.Session()
+    message.lifetimes.absolute_timeout.FromTimedelta(timedelta(hours=1))
+    assert convert.session(message).lifetimes == Lifetimes(absolute_timeout=timedelta(hours=1))
+
+
+def test_labels_are_set_and_filtered_by() -> None:
+    """Labels go along with an opening and a login, and into the filter of a listing and of a bulk revocation."""
+    labels = {"tenant": "acme", "region": "eu"}
+    carried: list[Any] = [
+        calls.create("shop", labels=labels).request.labels,
+        calls.authenticate("shop", "any", "ada", labels=labels).request.labels,
+        calls.list_sessions("shop", labels=labels).request.filter.labels,
+        calls.revoke_all("shop", labels=labels).request.filter.labels,
+    ]
+    assert [dict(found) for found in carried] == [labels] * 4
+    assert dict(calls.revoke_all("shop", subject="ada").request.filter.labels) == {}
+    assert convert.session(pb.Session(labels=labels)).labels == labels
+    assert convert.event(pb.Event(labels=labels)).labels == labels
+
+
+def test_an_owner_can_be_demanded() -> None:
+    """`revoke(subject=...)` demands the owner; an empty one demands an anonymous session, None nothing."""
+    assert not calls.revoke("shop", session_id="s").request.HasField("subject")
+    for owner in ("ada", ""):
+        request = calls.revoke("shop", session_id="s", subject=owner).request
+        assert request.HasField("subject")
+        assert request.subject == owner
+
+
+def test_a_session_shows_the_devices_it_was_seen_on() -> None:
+    """A session has the client and the device of its opening and of its last activity, each its own."""
+    message = pb.Session(
+        client=pb.ClientContext(user_agent="first"),
+        last_client=pb.ClientContext(user_agent="last"),
+        device=pb.Device(description="Firefox 140 on Linux", type=pb.DEVICE_TYPE_DESKTOP),
+        last_device=pb.Device(description="Firefox 140 on Android", type=pb.DEVICE_TYPE_PHONE),
+    )
+    session = convert.session(message)
+    assert session.client == ClientContext(user_agent="first")
+    assert session.last_client == ClientContext(user_agent="last")
+    assert session.device == Device(description="Firefox 140 on Linux", type=DeviceType.DESKTOP)
+    assert session.last_device == Device(description="Firefox 140 on Android", type=DeviceType.PHONE)
+
+
+def test_a_device_from_the_future_is_unspecified() -> None:
+    """A type of device that this client does not know is UNSPECIFIED, and the description stays."""
+    message = pb.Session()
+    message.device.MergeFromString(b"\x0a\x04Ring\x10\x63")  # description = "Ring", type = 99
+    assert convert.session(message).device == Device(description="Ring", type=DeviceType.UNSPECIFIED)
+
+
+def test_a_policy_tells_the_cookies_names_and_both_retentions() -> None:
+    """A policy has the cookies' names as browsers send them, and a retention of its own for anonymous sessions."""
+    message = pb.Policy(
+        cookie=pb.CookieRules(browser_name="__Host-id", browser_anonymous_name="__Host-guest", partitioned=True)
+    )
+    message.retention.FromTimedelta(timedelta(days=30))
+    message.anonymous_retention.FromTimedelta(timedelta(days=1))
+    policy = convert.application(pb.Application(policy=message)).policy
+    assert (policy.cookie.browser_name, policy.cookie.browser_anonymous_name) == ("__Host-id", "__Host-guest")
+    assert policy.cookie.partitioned
+    assert (policy.retention, policy.anonymous_retention) == (timedelta(days=30), timedelta(days=1))
+
+
+def test_the_authority_tells_its_state() -> None:
+    """`authority` has the state, the incarnation and the policies' fingerprint."""
+    message = pb.GetAuthorityResponse(
+        revision=9, horizon=2, consistency_token="state", incarnation="run", policies_fingerprint="print"
+    )
+    answer = calls.authority("shop").read(message)
+    assert (answer.revision, answer.horizon) == (9, 2)
+    assert (answer.consistency_token, answer.incarnation, answer.policies_fingerprint) == ("state", "run", "print")
+
+
+CHANGES: list[tuple[Call[Any], Any]] = [
+    (calls.create("shop"), pb.CreateSessionResponse),
+    (calls.authenticate("shop", "any", "ada"), pb.AuthenticateSessionResponse),
+    (calls.roll("shop", "any"), pb.RollSessionResponse),
+    (calls.refresh("shop", "any"), pb.RefreshSessionResponse),
+    (calls.revoke("shop", token="any"), pb.RevokeSessionResponse),
+    (calls.revoke_all("shop", subject="ada"), pb.RevokeSessionsResponse),
+    (calls.update_data("shop", token="any"), pb.UpdateSessionDataResponse),
+    (calls.report_signal("shop", token="any"), pb.ReportSignalResponse),
+    (calls.clear_source_lock("shop", "192.0.2.1/32"), pb.ClearSourceLockResponse),
+]
+
+
+def test_every_change_answers_with_its_state() -> None:
+    """Each call that changes something has its answer's consistency token."""
+    assert [call.read(message(consistency_token="state")).consistency_token for call, message in CHANGES] == [
+        "state"
+    ] * len(CHANGES)
+    assert {call.rpc.name for call, _ in CHANGES} == {rpc.name for rpc in calls.RPCS if rpc.changes}

@@ -10,6 +10,8 @@ from grpc.aio import AioRpcError, Metadata
 
 from sessiond_client import (
     Cancelled,
+    ConcurrencyLimit,
+    ConcurrencyLimitReached,
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
@@ -70,6 +72,23 @@ def test_every_status_has_its_exception(code: grpc.StatusCode) -> None:
     assert type(error) is EXPECTED[code]
     assert error.message == str(error) == "why it is so"
     assert error.status == code.name
+
+
+@pytest.mark.parametrize("details", ["", None])
+def test_a_failure_without_words_is_named_by_its_status(details: str | None) -> None:
+    """A status that says nothing more becomes an exception whose message is the status's name, never an empty one."""
+    error = from_rpc(AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), details))
+    assert isinstance(error, Unavailable)
+    assert error.message == str(error) == "UNAVAILABLE"
+
+
+def test_a_limit_names_its_number_and_is_no_rpc_error() -> None:
+    """A limit that was reached says how many sessions it allows, and has the status OK."""
+    limit = ConcurrencyLimit(max_sessions=3, live_sessions=(), ticket=None, ticket_expire_time=None)
+    error = ConcurrencyLimitReached(limit)
+    assert error.message == "the subject has reached its limit of 3 live sessions"
+    assert (error.status, error.limit) == ("OK", limit)
+    assert isinstance(error, SessiondError)
 
 
 def test_the_fields_of_a_bad_request_are_told() -> None:

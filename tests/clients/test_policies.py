@@ -218,7 +218,7 @@ async def test_a_reported_suspicion_has_the_policys_reaction(client: Either) -> 
     created = await client.create(subject="ada")
     reported = await client.report_signal(session_id=created.session.session_id, reason="odd transfers")
     assert (reported.verdict, reported.reaction) == (Verdict.VALID, Reaction.REVOKE_SESSION)
-    assert (await client.validate(created.token, min_revision=reported.revision)).verdict is Verdict.REVOKED
+    assert (await client.validate(created.token, at_least=reported.consistency_token)).verdict is Verdict.REVOKED
     events = await client.all("activity", "ada")
     told = [event for event in events if event.reaction is not Reaction.UNSPECIFIED]
     assert [(event.signals[0].type, event.reaction) for event in told] == [
@@ -235,7 +235,7 @@ async def test_a_guessing_source_is_listed_and_let_go(client: Either) -> None:
     assert [lock.source for lock in locks] == ["192.0.2.1/32", "192.0.2.2/32"]
     assert locks[0].application == "default"
     assert locks[0].expire_time - locks[0].lock_time == timedelta(minutes=15)
-    assert (await client.clear_source_lock("192.0.2.1/32", reason="a test of ours")).revision > 0
+    assert (await client.clear_source_lock("192.0.2.1/32", reason="a test of ours")).consistency_token
     assert [lock.source for lock in (await client.list_source_locks_page()).items] == ["192.0.2.2/32"]
     with pytest.raises(NotFound):
         await client.clear_source_lock("192.0.2.1/32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from sessiond_client import (
@@ -26,7 +28,13 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 
 def position(*, include_checkpoints: bool = False) -> Position:
-    request = subscribe_request("shop", subjects=["ada"], types=[EventType.SESSION_REVOKED], checkpoint_interval=0.25)
+    request = subscribe_request(
+        "shop",
+        subjects=["ada"],
+        types=[EventType.SESSION_REVOKED],
+        labels={"tenant": "acme"},
+        checkpoint_interval=0.25,
+    )
     return Position(request, include_checkpoints=include_checkpoints, jitter=lambda least, most: most)
 
 
@@ -55,6 +63,15 @@ def test_applications_are_the_clients_own_unless_told() -> None:
     assert list(subscribe_request("").filter.applications) == ["default"]
     assert list(subscribe_request("shop", applications=[]).filter.applications) == []
     assert list(subscribe_request("shop", applications=["a", "b"]).filter.applications) == ["a", "b"]
+
+
+def test_each_condition_is_in_the_filter() -> None:
+    """Subjects, types and labels go along; labels that are not given set no condition."""
+    conditions = position().request().filter
+    assert list(conditions.subjects) == ["ada"]
+    assert list(conditions.types) == [pb.EVENT_TYPE_SESSION_REVOKED]
+    assert dict(conditions.labels) == {"tenant": "acme"}
+    assert dict(subscribe_request("shop").filter.labels) == {}
 
 
 def test_a_later_stream_goes_on_after_the_last_item_with_the_same_filter() -> None:
@@ -95,6 +112,31 @@ def test_pauses_double_up_to_a_limit_and_begin_anew_when_something_comes() -> No
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
     stands.step(CHECKPOINT)
     assert stands.pause_after(Unavailable()) == 0.1
+
+
+def test_the_random_part_is_of_the_pause_that_is_due() -> None:
+    """Each pause is drawn between half of the time that is due and all of it, and is what was drawn."""
+    drawn: list[tuple[float, float]] = []
+
+    def jitter(least: float, most: float) -> float:
+        drawn.append((least, most))
+        return (least + most) / 2
+
+    stands = Position(subscribe_request("shop"), include_checkpoints=False, jitter=jitter)
+    pauses = [stands.pause_after(Unavailable()) for _ in range(7)]
+    assert drawn == [(due / 2, due) for due in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)]
+    assert pauses == [(least + most) / 2 for least, most in drawn]
+
+
+def test_a_break_is_logged_with_its_status_and_pause(caplog: pytest.LogCaptureFixture) -> None:
+    """The logger `sessiond_client` reports a broken stream at level INFO; nothing is logged about one that is final."""
+    with caplog.at_level(logging.INFO, "sessiond_client"):
+        position().pause_after(Unavailable("gone", status="UNAVAILABLE"))
+        with pytest.raises(OutOfRange):
+            position().pause_after(OutOfRange())
+    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("sessiond_client", "INFO", "event stream broke (UNAVAILABLE); going on in 0.10 s")
+    ]
 
 
 def test_the_random_part_of_a_pause_is_at_most_a_half() -> None:

@@ -1,4 +1,4 @@
-"""The two clients are one: the same methods, the same parameters, the same words."""
+"""Both clients have the same methods, the same parameters and the same documentation."""
 
 from __future__ import annotations
 

@@ -45,6 +45,11 @@ def created() -> Created:
         authentication=None,
         elevation_expire_time=None,
         client=ClientContext(),
+        last_client=None,
+        device=None,
+        last_device=None,
+        labels={},
+        lifetimes=None,
         data_version=0,
         ending=None,
     )
@@ -54,7 +59,7 @@ def created() -> Created:
         csrf_token=Token(SECRET),
         cookies=CookieDirectives(set_cookie=(Token(f"id={SECRET}"),)),
         evicted_session_ids=(),
-        revision=1,
+        consistency_token="c1",
     )
 
 

@@ -1,0 +1,177 @@
+"""How a client reaches its authority: which calls may be repeated, with which id, and what a client shows of itself."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from sessiond_client import AsyncClient, Client, Token, calls
+from sessiond_client.connection import channel_options
+from sessiond_client.rpc import Call
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+NOBODY = "127.0.0.1:1"
+SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
+STREAMS = {"StreamValidations", "Subscribe", "Follow"}
+
+CHANGING: dict[str, Callable[..., Call[Any]]] = {
+    "CreateSession": calls.create,
+    "AuthenticateSession": lambda application, **more: calls.authenticate(application, "any", "ada", **more),
+    "RollSession": lambda application, **more: calls.roll(application, "any", **more),
+    "RefreshSession": lambda application, **more: calls.refresh(application, "any", **more),
+    "RevokeSession": lambda application, **more: calls.revoke(application, token="any", **more),
+    "RevokeSessions": lambda application, **more: calls.revoke_all(application, subject="ada", **more),
+    "UpdateSessionData": lambda application, **more: calls.update_data(application, token="any", **more),
+    "ReportSignal": lambda application, **more: calls.report_signal(application, token="any", **more),
+    "ClearSourceLock": lambda application, **more: calls.clear_source_lock(application, "192.0.2.1/32", **more),
+}
+READING: list[Call[Any]] = [
+    calls.validate("shop", "any"),
+    calls.validate_many("shop", ["any"]),
+    calls.get("shop", token="any"),
+    calls.get_data("shop", token="any"),
+    calls.list_sessions("shop"),
+    calls.activity("shop", "ada"),
+    calls.issue_companion_token("shop", "any", "pay"),
+    calls.list_source_locks("shop"),
+    calls.authority("shop"),
+]
+
+
+def retried(*, safe_retries: bool) -> set[str]:
+    """The calls that gRPC is told to repeat."""
+    options = dict(channel_options(safe_retries=safe_retries))
+    (config,) = json.loads(str(options["grpc.service_config"]))["methodConfig"]
+    assert {name["service"] for name in config["name"]} == {SERVICE.full_name}
+    return {name["method"] for name in config["name"]}
+
+
+# Each call describes itself
+
+
+def test_every_call_of_the_contract_is_described_once() -> None:
+    """The descriptions are of the contract's unary calls, each of them, once."""
+    assert sorted(rpc.name for rpc in calls.RPCS) == sorted({*SERVICE.methods_by_name} - STREAMS)
+
+
+def test_a_change_is_what_has_an_id_in_the_contract() -> None:
+    """A call is described as a change exactly if the contract gives its request a `request_id`."""
+    with_id = {
+        name for name, method in SERVICE.methods_by_name.items() if "request_id" in method.input_type.fields_by_name
+    }
+    assert {rpc.name for rpc in calls.RPCS if rpc.changes} == with_id == set(CHANGING)
+
+
+def test_each_call_is_made_with_its_own_description() -> None:
+    """A call's request and answer are those that the contract has for the RPC that it names."""
+    made = [*READING, *(change("shop") for change in CHANGING.values())]
+    assert {call.rpc for call in made} == set(calls.RPCS)
+    for call in made:
+        assert SERVICE.methods_by_name[call.rpc.name].input_type == call.request.DESCRIPTOR
+    assert {name: change("shop").rpc.name for name, change in CHANGING.items()} == {name: name for name in CHANGING}
+
+
+def test_safe_retries_repeat_every_call() -> None:
+    """With ids, gRPC repeats all unary calls, and no stream."""
+    assert retried(safe_retries=True) == {*SERVICE.methods_by_name} - STREAMS
+
+
+def test_only_what_changes_nothing_twice_is_repeated_without_an_id() -> None:
+    """Without safe retries gRPC repeats what reads, and `revoke`, since a session that has ended stays ended."""
+    assert retried(safe_retries=False) == {call.rpc.name for call in READING} | {"RevokeSession"}
+
+
+def test_a_repetition_is_of_what_cannot_have_been_answered() -> None:
+    """GRPC repeats after UNAVAILABLE and CANCELLED only, at most four times."""
+    options = dict(channel_options(safe_retries=True))
+    (config,) = json.loads(str(options["grpc.service_config"]))["methodConfig"]
+    assert set(config["retryPolicy"]["retryableStatusCodes"]) == {"UNAVAILABLE", "CANCELLED"}
+    assert config["retryPolicy"]["maxAttempts"] == 5
+
+
+# Ids
+
+
+@pytest.mark.parametrize("change", CHANGING.values(), ids=CHANGING)
+def test_a_change_carries_an_id(change: Any) -> None:
+    """Each changing call has an id of its own, a UUIDv4; the caller's own stays, and shows nowhere."""
+    with Client(NOBODY) as client:
+        ids = {client._identified(change("shop")).request_id for _ in range(3)}
+        assert len(ids) == 3
+        assert {(uuid.UUID(text).version, str(uuid.UUID(text)) == text) for text in ids} == {(4, True)}
+        own = change("shop", request_id=Token("canary"))
+        assert client._identified(own).request_id == "canary"
+        assert "canary" not in repr(own)
+    with Client(NOBODY, safe_retries=False) as client:
+        assert client._identified(change("shop")).request_id == ""
+        assert client._identified(change("shop", request_id="own")).request_id == "own"
+
+
+@pytest.mark.parametrize("safe_retries", [True, False])
+def test_an_end_that_opens_always_has_an_id(safe_retries: bool) -> None:
+    """`revoke` is repeated even without safe retries; if it opens a session, it has an id so as not to open two."""
+    with Client(NOBODY, safe_retries=safe_retries) as client:
+        for call in (
+            calls.revoke("shop", token="any", open_anonymous=True),
+            calls.revoke("shop", session_id="s", open_anonymous=True),
+        ):
+            assert uuid.UUID(client._identified(call).request_id).version == 4
+        own = calls.revoke("shop", token="any", open_anonymous=True, request_id="own")
+        assert client._identified(own).request_id == "own"
+        assert bool(client._identified(calls.revoke("shop", session_id="s")).request_id) is safe_retries
+
+
+@pytest.mark.parametrize("call", READING, ids=lambda call: call.rpc.name)
+def test_a_call_that_reads_needs_no_id(call: Call[Any]) -> None:
+    """A call that changes nothing is sent as it is."""
+    before = call.request.SerializeToString(deterministic=True)
+    with Client(NOBODY) as client:
+        assert client._identified(call).SerializeToString(deterministic=True) == before
+
+
+# What a client is
+
+
+@pytest.mark.parametrize("kind", [AsyncClient, Client])
+def test_a_client_tells_where_it_points(kind: type[AsyncClient] | type[Client]) -> None:
+    """A client's target and application are those that it was made with; without an application it is empty."""
+    client = kind(NOBODY, application="shop")
+    assert (client.target, client.application) == (NOBODY, "shop")
+    assert (kind("unix:/run/s.sock").target, kind(NOBODY).application) == ("unix:/run/s.sock", "")
+
+
+class Library:
+    """Notes which channel is asked for, in place of gRPC."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[Any, ...]] = []
+
+    def insecure_channel(self, target: str, options: Any) -> str:
+        self.opened.append((target, None, options))
+        return "plaintext"
+
+    def secure_channel(self, target: str, credentials: Any, options: Any) -> str:
+        self.opened.append((target, credentials, options))
+        return "encrypted"
+
+
+@pytest.mark.parametrize("safe_retries", [True, False])
+def test_credentials_decide_over_the_channel(safe_retries: bool) -> None:
+    """With credentials the channel is encrypted with them, without it is plaintext; both repeat what they may."""
+    library, credentials = Library(), grpc.ssl_channel_credentials()
+    plain = AsyncClient(NOBODY, safe_retries=safe_retries)
+    encrypted = AsyncClient(NOBODY, safe_retries=safe_retries, credentials=credentials)
+    assert (plain._open(library), encrypted._open(library)) == ("plaintext", "encrypted")
+    options = channel_options(safe_retries=safe_retries)
+    assert library.opened == [(NOBODY, None, options), (NOBODY, credentials, options)]
+
+
+def test_a_calls_deadline_comes_before_the_clients() -> None:
+    """A call's own timeout counts if it has one, 0 too; otherwise it is the client's."""
+    client = AsyncClient(NOBODY, timeout=2.0)
+    assert [client._deadline(timeout) for timeout in (None, 0.5, 0.0)] == [2.0, 0.5, 0.0]
