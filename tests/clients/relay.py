@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-__all__ = ["Cutting", "Relay", "Swallowing"]
+__all__ = ["Counting", "Cutting", "Losing", "Relay", "Swallowing"]
 
 _PREFACE = 24
 _FRAME_HEADER = 9
 _HEADERS = 1
-"""HTTP/2 (RFC 9113): bytes of a client's preface and of a frame's header; type of a frame that begins a call."""
+"""HTTP/2 (RFC 9113): bytes of a client's preface and of a frame's header; type of a frame that begins a call, or its
+answer."""
 
 
 class Relay:
@@ -84,4 +85,36 @@ class Swallowing(Relay):
                     self.breaks += 1
                     return
                 writer.write(frame)
+                await writer.drain()
+
+
+class Losing(Relay):
+    """Breaks the first connection off as it carries its first answer, which never arrives: the call took place."""
+
+    async def downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                header = await reader.readexactly(_FRAME_HEADER)
+                frame = header + await reader.readexactly(int.from_bytes(header[:3]))
+                if header[3] == _HEADERS and not self.breaks:
+                    self.breaks += 1
+                    return
+                writer.write(frame)
+                await writer.drain()
+
+
+class Counting(Relay):
+    """Counts the calls that a client makes: each begins with one frame of its own."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.calls = 0
+
+    async def upwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            writer.write(await reader.readexactly(_PREFACE))
+            while True:
+                header = await reader.readexactly(_FRAME_HEADER)
+                self.calls += header[3] == _HEADERS
+                writer.write(header + await reader.readexactly(int.from_bytes(header[:3])))
                 await writer.drain()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from sessiond_client import (
     Verdict,
 )
 from tests.clients.either import CLIENTS, Either
-from tests.clients.relay import Relay
+from tests.clients.relay import Losing
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 
@@ -54,24 +52,6 @@ on_limit = "ask"
 PASSWORD = Authentication(level=1, methods=("pwd",))
 SECOND_FACTOR = Authentication(level=2, methods=("pwd", "otp"))
 MINUTE = 60_000
-_FRAME_HEADER = 9
-_HEADERS = 1
-"""HTTP/2 (RFC 9113): bytes of a frame's header; type of the frame that begins an answer."""
-
-
-class Losing(Relay):
-    """Breaks the first connection off as it carries its first answer, which never arrives: the call took place."""
-
-    async def downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                header = await reader.readexactly(_FRAME_HEADER)
-                frame = header + await reader.readexactly(int.from_bytes(header[:3]))
-                if header[3] == _HEADERS and not self.breaks:
-                    self.breaks += 1
-                    return
-                writer.write(frame)
-                await writer.drain()
 
 
 @pytest.fixture
@@ -226,8 +206,8 @@ async def test_a_reported_suspicion_has_the_policys_reaction(client: Either) -> 
     ]
 
 
-async def test_a_guessing_source_is_listed_and_let_go(client: Either) -> None:
-    """A source that guessed too often is listed, on pages of any size, until it is let go; then it is not found."""
+async def test_a_guessing_source_is_listed_and_unlocked(client: Either) -> None:
+    """A source that guessed too often is listed, on pages of any size, until it is unlocked; then it is not found."""
     for address in ("192.0.2.1", "192.0.2.2"):
         for _ in range(3):
             await client.validate("A" * 70, client=ClientContext(ip_address=address))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from sessiond.app import App
 from sessiond.config import effective as configured
 from sessiond.domain.policy import PRESETS
-from sessiond_client import Authentication, ClientContext, Verdict
+from sessiond_client import Authentication, ClientContext, Lifetimes, Verdict
 from tests.sessionctl.operator import Operator
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
@@ -70,7 +71,7 @@ async def test_policies_are_told_with_their_origins(operator: Operator, tmp_path
     assert values["idle_timeout"] == {"value": "20m", "origin": f"{file}:4"}
     assert values["absolute_timeout"] == {"value": "8h", "origin": "preset owasp-low"}
     assert values["cookie.anonymous_name"] == {"value": "visitor", "origin": f"{file}:7"}
-    assert values["cookie.clear_site_data"]["value"] == ["cache", "storage"]
+    assert "cookies" not in values["cookie.clear_site_data"]["value"]  # it would log out sibling hosts of the domain
     assert values["cookie.secure"]["value"] is True
     assert values["guessing.lock_after"] == {"value": 3, "origin": f"{file}:11"}
     assert values["reactions.token_replay"] == {"value": "revoke-session", "origin": "preset owasp-low"}
@@ -82,6 +83,16 @@ async def test_policies_leave_nothing_out(operator: Operator) -> None:
     (document,) = await operator.json("policies")
     assert list(document["values"]) == list(configured(PRESETS["owasp-low"]))
     assert all(entry["origin"] for entry in document["values"].values())
+
+
+async def test_policies_tell_the_names_of_the_cookies(operator: Operator) -> None:
+    """The cookies' names as browsers send them stand beside the values, and are no values: nobody configures them."""
+    (document,) = await operator.json("policies")
+    assert document["cookie_names"] == {"browser_name": "__Host-id", "browser_anonymous_name": "__Host-visitor"}
+    assert not [key for key in document["values"] if "browser" in key]
+    lines = [line.split() for line in (await operator.type("policies")).stdout.splitlines()]
+    assert ["cookie.browser_name", "__Host-id", "derived"] in lines
+    assert ["cookie.browser_anonymous_name", "__Host-visitor", "derived"] in lines
 
 
 async def test_policies_for_people(operator: Operator, tmp_path: Path) -> None:
@@ -106,8 +117,8 @@ async def test_policies_of_all_applications_or_of_one(operator: Operator) -> Non
 # Locks
 
 
-async def test_a_locked_source_is_listed_and_let_go(operator: Operator) -> None:
-    """`locks` tells source, since and until; `locks clear` lets it go with a reason, once."""
+async def test_a_locked_source_is_listed_and_unlocked(operator: Operator) -> None:
+    """`locks` tells source, since and until; `locks clear` unlocks it with a reason, once."""
     assert (await operator.type("locks")).stdout == "no source is locked\n"
     assert await operator.json("locks") == []
     await guess(operator)
@@ -122,7 +133,7 @@ async def test_a_locked_source_is_listed_and_let_go(operator: Operator) -> None:
     assert people.startswith("192.0.2.66/32  shop  since ")
     assert "until" in people
     cleared = await operator.type("locks", "clear", "192.0.2.66/32", "--reason", "a café")
-    assert cleared.stdout == "let go: 192.0.2.66/32\n"
+    assert cleared.stdout == "unlocked: 192.0.2.66/32\n"
     assert await operator.json("locks") == []
     (event,) = await operator.json("watch", "--earliest", "--type", "source_unlocked", "--limit", "1")
     assert (event["source"], event["cause"]["reason"]) == ("192.0.2.66/32", "a café")
@@ -167,6 +178,37 @@ async def test_what_is_out_of_the_ordinary_about_a_session_is_shown(operator: Op
         for other, (fact, mark) in told.items():
             assert (fact in shown) is (other == session_id)
             assert (mark in line) is (other == session_id)
+
+
+async def test_devices_are_shown_in_words(operator: Operator, clock: ManualClock) -> None:
+    """`show` has the device of the opening and of the last activity, `list` the latter, and JSON both."""
+    opened = ClientContext(
+        ip_address="192.0.2.10", user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    )
+    later = ClientContext(
+        ip_address="192.0.2.77", user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101 Firefox/141.0"
+    )
+    created = await operator.open(client=opened)
+    clock.advance(5 * MINUTE)
+    await operator.client.validate(created.token, client=later)
+    shown = [line.split() for line in (await operator.type("show", created.session.session_id)).stdout.splitlines()]
+    assert ["device", "Firefox", "140", "on", "Linux", "(desktop)"] in shown
+    assert ["last", "device", "Firefox", "141", "on", "Linux", "(desktop)"] in shown
+    assert ["last", "ip", "address", "192.0.2.77"] in shown
+    assert "Firefox 141 on Linux (desktop)" in (await operator.type("list")).stdout
+    (machine,) = await operator.json("list")
+    assert machine["device"] == {"description": "Firefox 140 on Linux", "type": "DESKTOP"}
+    assert machine["last_client"]["ip_address"] == "192.0.2.77"
+
+
+async def test_timeouts_of_a_session_are_shown(operator: Operator) -> None:
+    """A session's own timeouts stand in `show` if it has any, as the configuration writes them."""
+    own = Lifetimes(idle_timeout=timedelta(minutes=5))
+    created, plain = await operator.open(lifetimes=own), await operator.open()
+    shown = (await operator.type("show", created.session.session_id)).stdout
+    assert ["own", "idle", "timeout", "5m"] in [line.split() for line in shown.splitlines()]
+    assert "own absolute timeout" not in shown
+    assert "own idle timeout" not in (await operator.type("show", plain.session.session_id)).stdout
 
 
 async def test_an_alarm_is_told_with_its_reaction(operator: Operator) -> None:

@@ -111,6 +111,7 @@ async def test_a_renewed_token_is_not_shown(operator: Operator, clock: ManualClo
         ("watch", "--type"),
         ("locks",),
         ("report", "--session-id"),
+        ("list", "--label"),
         ("validate", "--max-age"),
         ("check-config", "--strict", "file"),
     ],
@@ -196,9 +197,32 @@ async def test_activity_and_authority(operator: Operator) -> None:
     (authority,) = await operator.json("authority")
     assert "shop" in [application["name"] for application in authority["applications"]]
     people = (await operator.type("authority")).stdout.splitlines()
-    assert [line.split()[0] for line in people[:-1]] == ["authority", "version", "revision", "horizon", "application"]
+    names = ["authority", "version", "incarnation", "revision", "horizon", "application"]
+    assert [line.split()[0] for line in people[:-1]] == names
+    assert ["incarnation", authority["incarnation"]] in [line.split() for line in people]
     assert people[-2].split(maxsplit=1)[1] == "shop, preset owasp-low"
     assert people[-1] == "sessionctl policies shows the rules"
+
+
+async def test_labels_are_given_shown_and_filtered_by(operator: Operator) -> None:
+    """`create` sets labels, `show`, `list` and `watch` show them, and `list`, `watch` and `revoke` filter by them."""
+    await operator.open("eve")
+    for subject, tenant in (("ada", "acme"), ("bob", "other")):
+        labels = ("--label", f"tenant={tenant}", "--label", "region=eu")
+        (opened,) = await operator.json("create", "--subject", subject, *labels)
+        assert opened["session"]["labels"] == {"tenant": tenant, "region": "eu"}
+    (line,) = (await operator.type("list", "--label", "tenant=acme", "--label", "region=eu")).stdout.splitlines()
+    assert line.endswith("ada  region=eu tenant=acme")
+    shown = (await operator.type("show", line.split()[0])).stdout.splitlines()
+    assert ["label", "tenant=acme"] in [fact.split() for fact in shown]
+    watched = await operator.type("watch", "--earliest", "--label", "tenant=other", "--limit", "1")
+    assert "  bob  " in watched.stdout
+    assert watched.stdout.endswith("  region=eu tenant=other\n")
+    assert (await operator.type("revoke", "--label", "region=eu", "--subject", "bob")).stdout == "revoked: 1\n"
+    kept = await operator.type("revoke", "--label", "region=eu", "--except", line.split()[0])
+    assert kept.stdout == "revoked: 0\n"
+    assert (await operator.type("revoke", "--label", "tenant=acme")).stdout == "revoked: 1\n"
+    assert [session["subject"] for session in await operator.json("list")] == ["eve"]
 
 
 async def test_watch_goes_on_after_a_cursor(operator: Operator) -> None:
@@ -339,6 +363,11 @@ def test_no_answer_is_told_with_the_remedy() -> None:
         ("revoke",),
         ("revoke", NOBODY, "--all"),
         ("revoke", NOBODY, "--except", NOBODY),
+        ("revoke", NOBODY, "--label", "tenant=acme"),
+        ("revoke", "--all", "--yes", "--label", "tenant=acme"),
+        ("revoke", "--label", "tenant"),
+        ("list", "--label", "=acme"),
+        ("watch", "--label", "tenant=a", "--label", "tenant=b"),
         ("watch", "--after", "c", "--earliest"),
         ("create", "--level", "2"),
         ("create", "--token-only", "--show-token"),
