@@ -30,20 +30,95 @@ def calls(tree: ast.AST) -> set[str]:
 
 def test_one_place_constructs_the_parts() -> None:
     """The concrete store and the journal are constructed in the composition root alone."""
-    parts = {"SqliteStore.open", "Journal", "Feed", "SessionCache", "Authority", "Sweeper", "RpcServer"}
+    parts = {
+        *(
+            "SqliteStore.open",
+            "Journal",
+            "Feed",
+            "SessionCache",
+            "UnsavedActivity",
+            "Authority",
+            "Sweeper",
+            "RpcServer",
+        ),
+        *("TokenGate", "Suspicions", "Reported", "UseWatch", "GuessWatch", "FactReader", "PolicyBook", "Retries"),
+        *(
+            "Validation",
+            "Logins",
+            "Sessions",
+            "SessionData",
+            "Reading",
+            "FastPath",
+            "Calls",
+            "SessionViews",
+            "Refusals",
+        ),
+    }
     found = {path.name for path in MODULES if calls(parsed(path)) & parts}
     assert found == {"app.py"}
 
 
+def classes() -> list[tuple[str, ast.ClassDef]]:
+    """Every class of the server, with the path of its module."""
+    return [
+        (str(path.relative_to(SERVER)), node)
+        for path in MODULES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef)
+    ]
+
+
+def is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+LONG_CLASSES: dict[str, str] = {}
+"""Classes that may have more than 250 lines, each with its reason. There is none."""
+
+
+def test_no_class_is_long() -> None:
+    """No class of the server has more than 250 lines: a longer one holds two ideas."""
+    long = {node.name for _, node in classes() if (node.end_lineno or 0) - node.lineno + 1 > 250}
+    assert long == set(LONG_CLASSES)
+
+
+def test_no_constructor_takes_much() -> None:
+    """No constructor outside dataclasses takes more than six parameters."""
+    for module, node in classes():
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and method.name == "__init__" and not is_dataclass(node):
+                arguments = method.args
+                count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs) - 1
+                assert count <= 6, f"{module}: {node.name} takes {count}"
+
+
+def test_what_follows_from_a_judgement_stands_once() -> None:
+    """The reactions that end or hold a session are told apart in `domain/reactions.py` alone."""
+    reactions = {"Reaction.REVOKE_SESSION", "Reaction.REVOKE_SUBJECT"}
+    found = {
+        str(path.relative_to(SERVER))
+        for path in MODULES
+        if {ast.unparse(node) for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)} & reactions
+    }
+    assert found == {
+        "config/standards.py",  # judges configurations
+        "detection/suspicions.py",  # a refused client does not take turns
+        "domain/policy.py",  # the presets
+        "domain/reactions.py",
+    }
+
+
 REVEALS = {
-    "authority/authority.py": "opens the session token that a companion token is derived from",
     "authority/requirements.py": "opens presented companion tokens, and hands on presented CSRF tokens",
+    "authority/sessions.py": "opens the session token that a companion token is derived from",
     "authority/token_gate.py": "opens presented session tokens",
-    "crypto/companions.py": "compares a presented CSRF token with the session's, in constant time",
+    "crypto/csrf.py": "compares a presented CSRF token with the session's, in constant time",
     "crypto/tickets.py": "opens presented tickets",
     "rpc/cookies.py": "writes Set-Cookie values",
     "rpc/encode.py": "writes tickets into answers",
-    "rpc/service.py": "writes tokens into answers",
+    "rpc/service/logins.py": "writes tokens into answers",
+    "rpc/service/sessions.py": "writes the fresh token into the answer to a logout",
+    "rpc/service/validation.py": "writes tokens into answers",
 }
 """The modules of the server that may take a token's text, each with its reason."""
 

@@ -85,9 +85,9 @@ class Reading:
         events = await self._parts.store.activity(call.application, subject, before, limit + 1)
         return events[:limit], events[limit - 1].revision if len(events) > limit else None
 
-    def locks(self, call: Call) -> Sequence[SourceLock]:
+    async def locks(self, call: Call) -> Sequence[SourceLock]:
         """The application's sources that are locked for guessing, oldest first."""
-        return self._parts.gate.locks(call)
+        return await self._parts.gate.locks(call)
 
     def subscribe(
         self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool = False

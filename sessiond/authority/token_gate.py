@@ -51,8 +51,10 @@ class TokenGate:
         source = source_of(call.client.ip_address)
         return self._guesses.locked(call.application, source, self._clock.now()) is not None
 
-    def locks(self, call: Call) -> list[SourceLock]:
-        """The application's locks in force, oldest first."""
+    async def locks(self, call: Call) -> list[SourceLock]:
+        """The application's locks in force, oldest first. Waits for those that are being recorded."""
+        if self._records:
+            await asyncio.wait(set(self._records))
         return self._guesses.locks(call.application, self._clock.now())
 
     def unlock(self, call: Call, source: str) -> Unit[None]:

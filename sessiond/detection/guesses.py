@@ -119,5 +119,7 @@ class GuessWatch:
                 if lock is not None and not lock.revision:
                     self._locks.put(key, replace(lock, revision=event.revision))
             elif event.type is EventType.SOURCE_UNLOCKED:
-                self._locks.pop(key)
-                self._counts.pop(key)
+                lock = self._locks.peek(key)
+                if lock is not None and lock.revision:  # else it is a newer lock, whose own record is on its way
+                    self._locks.pop(key)
+                    self._counts.pop(key)

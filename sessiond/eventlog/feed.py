@@ -97,6 +97,8 @@ class Feed:
 
     def resume(self, position: Position) -> Revision:
         """The revision that a cursor resumes after. Raises `PositionOutOfRange`."""
+        if position.incarnation == self.incarnation.id:
+            self.check(position.revision)  # its message names both ends of the log
         revision = check_position("cursor", position, self._log.incarnations, self._revision)
         self.check(revision)
         return revision

@@ -81,8 +81,8 @@ def _decode(field: str, text: str, version: int, authority_id: bytes, remedy: st
     log, incarnation, revision = _POSITION.unpack_from(body, _OWNER.size)
     if identity != authority_id:
         raise InvalidField(field, remedy)
-    if log != _LOG or revision > _MAX_REVISION:
-        raise InvalidField(field, "names a position that this authority does not have")
+    if log != _LOG:
+        raise InvalidField(field, "names a log that this authority does not have")
     return Position(incarnation, Revision(revision))
 
 

@@ -19,7 +19,7 @@ from tests.support.server import AsyncStub, stub_for
 
 async def break_store(app: App) -> None:
     """Take the database away from under the authority."""
-    await app._store._db._execute(app._store._db._conn.close)  # type: ignore[no-untyped-call]
+    await app._store._db.run(lambda connection: connection.close())
 
 
 async def test_the_store_breaks(tmp_path: Path, clock: ManualClock) -> None:

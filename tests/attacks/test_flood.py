@@ -76,9 +76,9 @@ async def peer(address: str) -> AsyncIterator[Peer]:
 async def statements(app: App) -> AsyncIterator[list[str]]:
     """Every statement that SQLite itself carries out meanwhile."""
     seen: list[str] = []
-    await app._store._db.set_trace_callback(seen.append)
+    await app._store._db.run(lambda connection: connection.set_trace_callback(seen.append))
     yield seen
-    await app._store._db.set_trace_callback(None)  # type: ignore[arg-type]
+    await app._store._db.run(lambda connection: connection.set_trace_callback(None))
 
 
 def reads(seen: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from tests.attacks.story import MINUTE, VICTIM, authority, create, kinds, login,
 from tests.rpc.refusals import session_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
+from tests.support.tokens import revision_in
 
 
 async def revoke(stub: AsyncStub, session_id: str) -> pb.RevokeSessionResponse:
@@ -71,7 +72,7 @@ async def test_a_logout_among_fifty_requests(stub: AsyncStub, round_: int) -> No
             return (await validate(stub, mine.token)).verdict, 0
         update = pb.UpdateSessionDataRequest(session=by_token, set={f"key-{number}": b"value"})
         answer = await stub.UpdateSessionData(update)
-        return answer.verdict, answer.revision
+        return answer.verdict, revision_in(answer)
 
     tasks = [asyncio.create_task(request(n)) for n in range(25 + round_)]
     ending = asyncio.create_task(revoke(stub, mine.session.session_id))
@@ -81,7 +82,7 @@ async def test_a_logout_among_fifty_requests(stub: AsyncStub, round_: int) -> No
     assert {verdict for verdict, _ in after} == {pb.VERDICT_REVOKED}
     during = [await task for task in tasks]
     assert {verdict for verdict, _ in during} <= {pb.VERDICT_VALID, pb.VERDICT_REVOKED}
-    assert all(revision < ended.revision for verdict, revision in during if verdict == pb.VERDICT_VALID)
+    assert all(revision < revision_in(ended) for verdict, revision in during if verdict == pb.VERDICT_VALID)
     events = await story_of(stub, mine.token)
     assert kinds(events)[-1] == "SESSION_REVOKED"
     assert kinds(events).count("SESSION_REVOKED") == 1
@@ -125,7 +126,7 @@ async def test_a_login_amid_a_logout_of_many(tmp_path: Path, everybody: bool) ->
     """Who logs in while everybody is logged out is logged out too; where only guests are meant, it stays."""
     async with authority(tmp_path) as (app, stub):
         guest = await create(stub, "")
-        found = app.authority._store.sessions
+        found = app.authority.parts.store.sessions
 
         async def then_a_login(query: SessionQuery) -> list[Session]:
             page = await found(query)
@@ -134,7 +135,7 @@ async def test_a_login_amid_a_logout_of_many(tmp_path: Path, everybody: bool) ->
             return page
 
         logins: list[str] = []
-        app.authority._store.sessions = then_a_login  # type: ignore[method-assign]
+        app.authority.parts.store.sessions = then_a_login  # type: ignore[method-assign]
         named = {"whole_application": True} if everybody else {"filter": {"subject": ""}}
         await stub.RevokeSessions(loose.RevokeSessionsRequest(**named))
         expected = pb.VERDICT_REVOKED if everybody else pb.VERDICT_VALID

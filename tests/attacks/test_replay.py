@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.authority.results import Login
+from sessiond.authority.results import Reply
 from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Caller
+from sessiond.domain.login import Login
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import ClientContext
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -105,10 +107,11 @@ async def test_a_lost_answer_is_no_alarm(tmp_path: Path, clock: ManualClock) -> 
             assert (answer.renewed_token, signal_types(answer)) == ("", [])
             for refused in (await login(stub, old), await stub.RollSession(pb.RollSessionRequest(token=old))):
                 assert (refused.verdict, refused.token) == (pb.VERDICT_REPLAYED, "")
-        assert kinds(await story_of(stub, old, new)) == ["SESSION_CREATED", "SESSION_ROLLED"]
+        told = ["SESSION_CREATED", "SESSION_ROLLED", "OLD_TOKEN_PRESENTED"]  # once, however often it comes back
+        assert kinds(await story_of(stub, old, new)) == told
         clock.advance(1)
         assert signal_types(await validate(stub, old)) == ["TOKEN_REPLAY"]
-        assert kinds(await story_of(stub, old, new))[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
+        assert kinds(await story_of(stub, old, new)) == [*told, "HIJACK_SUSPECTED", "SESSION_REVOKED"]
 
 
 async def _by_validation(stub: AsyncStub, token: str) -> int:
@@ -133,13 +136,14 @@ async def test_a_thief_who_rolls_and_waits(
         thiefs = (await roll(stub, victims)).token  # as the victim would: no other signal gives it away
         clock.advance(30 * SECOND)
         assert await comes_back(stub, victims) == pb.VERDICT_REPLAYED
-        assert kinds(await story_of(stub, victims, thiefs)) == ["SESSION_CREATED", "SESSION_ROLLED"]
+        told = ["SESSION_CREATED", "SESSION_ROLLED", "OLD_TOKEN_PRESENTED"]
+        assert kinds(await story_of(stub, victims, thiefs)) == told
         clock.advance(10 * MINUTE)
         used = await validate(stub, thiefs)
         assert (used.verdict, signal_types(used)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])
         events = await story_of(stub, victims, thiefs)
-        assert kinds(events)[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
-        (replay,) = events[2].signals
+        assert kinds(events) == [*told, "HIJACK_SUSPECTED", "SESSION_REVOKED"]
+        (replay,) = events[3].signals
         assert (replay.expected, replay.seen) == ("generation 1", "generation 0, rolled away")
 
 
@@ -167,7 +171,19 @@ async def test_a_thief_who_rolls_and_uses_it_otherwise(tmp_path: Path, clock: Ma
             case _:
                 verdict = (await stub.ValidateSession(asked)).verdict
         assert verdict == pb.VERDICT_REVOKED
-        assert kinds(await story_of(stub))[2:] == ["HIJACK_SUSPECTED", "SESSION_REVOKED"]
+        assert kinds(await story_of(stub))[2:] == ["OLD_TOKEN_PRESENTED", "HIJACK_SUSPECTED", "SESSION_REVOKED"]
+
+
+async def test_an_old_token_that_came_back_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    """The second of two holders is an alarm even if the authority restarted between them."""
+    async with authority(tmp_path, clock) as (_, stub):
+        victims = (await create(stub)).token
+        thiefs = (await roll(stub, victims)).token
+        clock.advance(30 * SECOND)
+        assert (await validate(stub, victims)).verdict == pb.VERDICT_REPLAYED
+    async with authority(tmp_path, clock) as (_, stub):
+        used = await validate(stub, thiefs)
+        assert (used.verdict, signal_types(used)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])
 
 
 async def test_who_authenticates_on_it_is_the_subject(tmp_path: Path, clock: ManualClock) -> None:
@@ -253,9 +269,12 @@ async def test_a_login_whose_caller_hangs_up_begins_anew(tmp_path: Path, clock: 
         stolen, own = await rolled_away(stub, clock)
         clock.advance(MINUTE)
         await validate(stub, stolen)
-        call = app.authority.call("default", ClientContext())
-        calling = asyncio.create_task(app.authority.authenticate(call, Token(own), Login("ada", 1, ("pwd",))))
-        await asyncio.sleep(0)  # the session is in memory: by now the login is with the journal
+        call = app.authority.call("default", Caller("test"), ClientContext())
+        login_of_ada = app.authority.logins.authenticate(
+            call, Token(own), Login("ada", 1, ("pwd",)), Reply(lambda changed: b"")
+        )
+        calling = asyncio.create_task(login_of_ada)
+        await asyncio.sleep(0)  # by now the login is with the journal
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling

@@ -265,7 +265,7 @@ async def test_a_dead_token_keeps_no_answer(tmp_path: Path, clock: ManualClock) 
             again = pb.RollSessionRequest(token=mine.token, client=VICTIM, request_id=fresh_id())
             assert (await stub.RollSession(again)).verdict == pb.VERDICT_REVOKED
         assert await revision_of(stub) == before
-        rows = await app._store._all("SELECT count(*) FROM answers")  # type: ignore[attr-defined, unused-ignore]
+        rows = await app._store._db.all("SELECT count(*) FROM answers")
         assert rows[0][0] == 0
 
 

@@ -75,7 +75,9 @@ Validation.at_once = talkative
     + _RUN
 )
 """Protection off: serves with a log line that shows the beginning of each token."""
-CARELESS = "\nimport sys\nimport sessiond.authority.authority as authority\nauthority.digest = lambda secret: secret\n" + _RUN
+CARELESS = (
+    "\nimport sys\nimport sessiond.authority.authority as authority\nauthority.digest = lambda secret: secret\n" + _RUN
+)
 """Protection off: serves from a store that holds secrets where their digests should be."""
 OPEN_ANSWERS = (
     """

@@ -7,17 +7,11 @@ from typing import Any
 
 import pytest
 
-from sessiond.authority.requirements import Needed, unmet
-from sessiond.crypto.companions import (
-    Companion,
-    csrf_token,
-    csrf_token_matches,
-    csrf_token_of,
-    issue_companion,
-    open_companion,
-)
+from sessiond.authority.requirements import Requirements, unmet
+from sessiond.crypto.companions import Companion, issue_companion, open_companion
+from sessiond.crypto.csrf import csrf_token, csrf_token_matches, csrf_token_of
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
-from sessiond.domain.requirements import RequirementKind, Requirements
+from sessiond.domain.requirements import AuthenticationRequirements, RequirementKind
 from sessiond.domain.values import Authentication, Instant, Millis, SessionId
 from tests.contracts import samples
 from tests.support.clock import START
@@ -190,21 +184,23 @@ def test_sealed_bytes_have_one_spelling(length: int) -> None:
 # What a request needs
 
 
-def missing(needed: Needed, of: OpenedToken | None = None, after: int = 0, **fields: Any) -> list[RequirementKind]:
+def missing(
+    requirements: Requirements, of: OpenedToken | None = None, after: int = 0, **fields: Any
+) -> list[RequirementKind]:
     """What a request lacks, so many milliseconds after the start."""
     session = samples.session(id=SESSION, **fields)
-    return [one.kind for one in unmet(RING, of or opened(), session, needed, Instant(START + after))]
+    return [one.kind for one in unmet(RING, of or opened(), session, requirements, Instant(START + after))]
 
 
-def pay(token: Token | None = None, purpose: str = "pay") -> Needed:
+def pay(token: Token | None = None, purpose: str = "pay") -> Requirements:
     """The need of a companion token, and the one presented."""
-    return Needed(companion=(purpose, token or issue_companion(RING, opened(), "pay", EXPIRES)))
+    return Requirements(companion=(purpose, token or issue_companion(RING, opened(), "pay", EXPIRES)))
 
 
-def test_nothing_needed() -> None:
+def test_nothing_requirements() -> None:
     """A request that needs nothing lacks nothing."""
-    assert missing(Needed()) == []
-    assert Needed().foreign_companion(RING, opened()) is None
+    assert missing(Requirements()) == []
+    assert Requirements().foreign_companion(RING, opened()) is None
 
 
 @pytest.mark.parametrize(("after", "good"), [(0, True), (999, True), (1_000, False), (1_001, False)])
@@ -214,7 +210,7 @@ def test_a_companion_expires(after: int, good: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("needed", "of"),
+    ("requirements", "of"),
     [
         (pay(Token("")), opened()),
         (pay(Token("é" * 96)), opened()),
@@ -224,9 +220,9 @@ def test_a_companion_expires(after: int, good: bool) -> None:
         (pay(), opened(OTHER)),
     ],
 )
-def test_a_companion_that_is_not_good_enough(needed: Needed, of: OpenedToken) -> None:
+def test_a_companion_that_is_not_good_enough(requirements: Requirements, of: OpenedToken) -> None:
     """A companion token that is missing, none of ours, for another purpose, rolled away or another's does not do."""
-    assert missing(needed, of) == [RequirementKind.COMPANION_TOKEN]
+    assert missing(requirements, of) == [RequirementKind.COMPANION_TOKEN]
 
 
 def test_a_companion_of_another_session_is_foreign() -> None:
@@ -237,7 +233,7 @@ def test_a_companion_of_another_session_is_foreign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("needed", "of"),
+    ("requirements", "of"),
     [
         (pay(), opened()),
         (pay(purpose="delete"), opened()),
@@ -247,25 +243,27 @@ def test_a_companion_of_another_session_is_foreign() -> None:
         (pay(RING.seal(OTHER, 0, SECRET)), opened()),
     ],
 )
-def test_a_stale_companion_is_not_foreign(needed: Needed, of: OpenedToken) -> None:
+def test_a_stale_companion_is_not_foreign(requirements: Requirements, of: OpenedToken) -> None:
     """A companion token that is the session's own or none of ours is not another session's, however useless it is."""
-    assert needed.foreign_companion(RING, of) is None
+    assert requirements.foreign_companion(RING, of) is None
 
 
 @pytest.mark.parametrize(
     ("presented", "good"),
     [(csrf_token(opened()), True), (csrf_token(opened(OTHER)), False), (Token(""), False), (Token("é"), False)],
 )
-def test_a_csrf_token_that_is_needed(presented: Token, good: bool) -> None:
-    """Where a CSRF token is needed only the session's own does."""
-    assert missing(Needed(csrf=presented)) == ([] if good else [RequirementKind.CSRF_TOKEN])
+def test_a_csrf_token_that_is_requirements(presented: Token, good: bool) -> None:
+    """Where a CSRF token is requirements only the session's own does."""
+    assert missing(Requirements(csrf=presented)) == ([] if good else [RequirementKind.CSRF_TOKEN])
 
 
 def test_all_that_is_missing_is_told_together() -> None:
     """A request is told of everything it lacks at once, and of what would help; no remedy holds a secret."""
-    needed = Needed(Requirements(2, Millis(10)), ("pay", Token("wrong-companion")), Token("wrong-csrf"))
+    requirements = Requirements(
+        AuthenticationRequirements(2, Millis(10)), ("pay", Token("wrong-companion")), Token("wrong-csrf")
+    )
     session = samples.session(id=SESSION, authentication=Authentication(1, ("pwd",), START))
-    told = unmet(RING, opened(), session, needed, Instant(START + 10))
+    told = unmet(RING, opened(), session, requirements, Instant(START + 10))
     assert [one.kind for one in told] == [
         RequirementKind.LEVEL,
         RequirementKind.AUTHENTICATION_AGE,
@@ -274,11 +272,11 @@ def test_all_that_is_missing_is_told_together() -> None:
     ]
     assert all(one.remedy for one in told)
     assert not any("wrong" in one.remedy for one in told)
-    assert "wrong" not in repr(needed)
+    assert "wrong" not in repr(requirements)
 
 
 def test_the_session_shows_what_counts() -> None:
     """Level and age are checked against the authentication that the session shows."""
     fresh = Authentication(2, ("pwd", "otp"), START)
-    assert missing(Needed(Requirements(2, Millis(10))), after=9, authentication=fresh) == []
-    assert missing(Needed(Requirements(1)), authentication=None) == [RequirementKind.LEVEL]
+    assert missing(Requirements(AuthenticationRequirements(2, Millis(10))), after=9, authentication=fresh) == []
+    assert missing(Requirements(AuthenticationRequirements(1)), authentication=None) == [RequirementKind.LEVEL]

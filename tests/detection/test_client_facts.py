@@ -12,8 +12,8 @@ import pytest
 from mmdb_writer import MMDBWriter
 
 from sessiond.detection.client_facts import BadNetworkFile, FactReader, source_of
-from sessiond.domain.values import ClientContext
 from sessiond.domain.client_facts import ClientFacts
+from sessiond.domain.values import ClientContext
 from sessiond.rpc import decode
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 

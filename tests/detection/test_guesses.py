@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.domain.guessing import GuessEffect, GuessLimits, GuessWatch, SourceLock
-from sessiond.domain.values import Instant, Millis
+from sessiond.detection.guesses import GuessEffect, GuessWatch, SourceLock
+from sessiond.domain.event import EventType
+from sessiond.domain.guess_limits import GuessLimits
+from sessiond.domain.values import Instant, Millis, Revision
+from tests.contracts import samples
 from tests.support.clock import START
 
 NOTHING, ALARM, LOCK = GuessEffect.NOTHING, GuessEffect.ALARM, GuessEffect.LOCK
@@ -25,6 +28,22 @@ def guess(
 def is_locked(watch: GuessWatch, at: int, source: str = SOURCE) -> bool:
     """Whether a source is locked, so many milliseconds after the start."""
     return watch.locked("shop", source, Instant(START + at)) is not None
+
+
+def record(
+    watch: GuessWatch,
+    revision: int,
+    source: str = SOURCE,
+    kind: EventType = EventType.SOURCE_LOCKED,
+    app: str = "shop",
+) -> None:
+    """Commit what a lock, or the end of one, is recorded by."""
+    watch.apply([samples.other_event(revision, type=kind, application=app, source=source)])
+
+
+def unlock(watch: GuessWatch, revision: int, source: str = SOURCE, app: str = "shop") -> None:
+    """Commit the end of a lock."""
+    record(watch, revision, source, EventType.SOURCE_UNLOCKED, app)
 
 
 def test_alarm_and_lock() -> None:
@@ -77,18 +96,21 @@ def test_counting_under_a_clock_that_is_set_back() -> None:
 
 
 def test_a_lock_says_since_when_and_until_when() -> None:
-    """A lock names application, source, beginning and end."""
+    """A lock names application, source, beginning and end, and is listed with its revision once it is recorded."""
     watch = GuessWatch()
     guess(watch, 5, 7)
-    lock = SourceLock("shop", SOURCE, Instant(START + 7), Instant(START + 10_007), number=1)
+    lock = SourceLock("shop", SOURCE, Instant(START + 7), Instant(START + 10_007))
     assert watch.locked("shop", SOURCE, Instant(START + 7)) == lock
-    assert watch.locks("shop", Instant(START + 7)) == [lock]
+    assert watch.locks("shop", Instant(START + 7)) == []
+    record(watch, 9)
+    assert watch.locks("shop", Instant(START + 7)) == [replace(lock, revision=Revision(9))]
 
 
 def test_a_lock_is_of_one_application_and_source() -> None:
     """A lock holds neither for another application nor for another source."""
     watch = GuessWatch()
     guess(watch, 5)
+    record(watch, 1)
     assert watch.locked("bank", SOURCE, START) is None
     assert watch.locks("bank", START) == []
     assert not is_locked(watch, 0, "192.0.2.2/32")
@@ -107,69 +129,79 @@ def test_a_lock_ends_by_time() -> None:
     """A lock is in force up to one millisecond before its end, on every path."""
     watch = GuessWatch()
     guess(watch, 5)
+    record(watch, 1)
     before, until = Instant(START + 9_999), Instant(START + 10_000)
     assert is_locked(watch, 9_999)
     assert len(watch.locks("shop", before)) == 1
-    assert watch.release_due(before) == []
+    assert watch.due(before) == []
     assert not is_locked(watch, 10_000)
     assert watch.locks("shop", until) == []
-    assert [lock.source for lock in watch.release_due(until)] == [SOURCE]
+    assert [lock.source for lock in watch.due(until)] == [SOURCE]
 
 
-def test_a_lock_is_released_once() -> None:
-    """A lock whose time is over is released once; those still in force stay."""
+def test_a_lock_is_due_until_its_end_is_recorded() -> None:
+    """A lock whose time is over is due until SOURCE_UNLOCKED is committed, so a failed commit loses no end."""
     watch = GuessWatch()
     guess(watch, 5)
     guess(watch, 5, 1, "192.0.2.2/32")
-    assert [lock.source for lock in watch.release_due(Instant(START + 10_000))] == [SOURCE]
-    assert watch.release_due(Instant(START + 10_000)) == []
+    record(watch, 1)
+    record(watch, 2, "192.0.2.2/32")
+    over = Instant(START + 10_000)
+    assert [lock.source for lock in watch.due(over)] == [lock.source for lock in watch.due(over)] == [SOURCE]
+    unlock(watch, 3)
+    assert watch.due(over) == []
     assert is_locked(watch, 10_000, "192.0.2.2/32")
 
 
-def test_a_cleared_source_begins_again() -> None:
-    """Clearing gives the lock that was there, lets the source in and starts its count again."""
+def test_an_unlocked_source_begins_again() -> None:
+    """A committed SOURCE_UNLOCKED lets the source in and starts its count again."""
     watch = GuessWatch()
     guess(watch, 5)
-    cleared = watch.clear("shop", SOURCE)
-    assert cleared is not None
-    assert cleared.source == SOURCE
+    record(watch, 1)
+    unlock(watch, 2)
     assert not is_locked(watch, 0)
     assert guess(watch, 2) == [NOTHING, NOTHING]
 
 
-def test_clearing_what_is_not_locked_forgets_nothing() -> None:
-    """Where there is no lock clearing says so, and what was counted against the source still counts."""
+def test_the_end_of_an_old_lock_does_not_end_a_new_one() -> None:
+    """A source that was locked again before the end of its old lock was recorded stays locked."""
+    watch = GuessWatch()
+    guess(watch, 5)
+    record(watch, 1)
+    guess(watch, 5, 10_000)
+    unlock(watch, 2)
+    assert is_locked(watch, 10_000)
+    record(watch, 3)
+    assert [lock.revision for lock in watch.locks("shop", Instant(START + 10_000))] == [3]
+
+
+def test_the_end_of_no_lock_forgets_nothing() -> None:
+    """Without a lock SOURCE_UNLOCKED changes nothing: what was counted against the source still counts."""
     watch, untouched = GuessWatch(), GuessWatch()
     guess(watch, 2)
     guess(untouched, 2)
-    assert watch.clear("shop", SOURCE) is None
+    unlock(watch, 1)
     assert guess(watch, 2) == guess(untouched, 2) != [NOTHING, NOTHING]
 
 
-def test_clearing_is_for_one_application_and_source() -> None:
-    """Clearing another source, or the source at another application, leaves a lock alone."""
+def test_unlocking_is_for_one_application_and_source() -> None:
+    """Unlocking another source, or the source at another application, leaves a lock alone."""
     watch = GuessWatch()
     guess(watch, 5)
-    assert watch.clear("bank", SOURCE) is None
-    assert watch.clear("shop", "192.0.2.2/32") is None
+    record(watch, 1)
+    unlock(watch, 2, app="bank")
+    unlock(watch, 3, "192.0.2.2/32")
     assert is_locked(watch, 0)
 
 
-def test_locks_are_listed_oldest_first() -> None:
-    """Locks are listed by their beginning, a source that was locked anew before its release included."""
+def test_locks_are_listed_in_the_order_of_the_log() -> None:
+    """Locks are listed by their revisions, a source that was locked again before its release included."""
     watch = GuessWatch()
-    guess(watch, 5, 0, "a")
-    guess(watch, 5, 5_000, "b")
-    guess(watch, 5, 10_000, "a")
-    assert [lock.source for lock in watch.locks("shop", Instant(START + 10_000))] == ["b", "a"]
-
-
-def test_locks_are_numbered() -> None:
-    """Each lock of a process has the next number, one anew on the same source included: in order of the listing."""
-    watch = GuessWatch()
-    for at, source in ((0, "a"), (5_000, "b"), (10_000, "a")):
+    for revision, (at, source) in enumerate(((0, "a"), (5_000, "b"), (10_000, "a")), 1):
         guess(watch, 5, at, source)
-    assert [lock.number for lock in watch.locks("shop", Instant(START + 10_000))] == [2, 3]
+        record(watch, revision, source)
+    locks = watch.locks("shop", Instant(START + 10_000))
+    assert [(lock.source, lock.revision) for lock in locks] == [("b", 2), ("a", 3)]
 
 
 # Floods
@@ -258,9 +290,10 @@ def test_a_flood_of_sources_pushes_out_no_lock() -> None:
 def test_locks_are_bounded() -> None:
     """As many sources as `capacity` can be locked; one more pushes out the oldest lock and no other."""
     watch = GuessWatch(capacity=3)
-    for number in range(3):
+    for number in range(4):
         guess(watch, 5, number, str(number))
-    assert [lock.source for lock in watch.locks("shop", Instant(START + 3))] == ["0", "1", "2"]
-    guess(watch, 5, 3, "3")
+        record(watch, number + 1, str(number))
+        if number == 2:
+            assert [lock.source for lock in watch.locks("shop", Instant(START + 3))] == ["0", "1", "2"]
     assert [lock.source for lock in watch.locks("shop", Instant(START + 3))] == ["1", "2", "3"]
     assert not is_locked(watch, 3, "0")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sessiond.app import App
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing
 from sessiond.domain.errors import InvalidField
-from sessiond.domain.values import Instant, Revision
+from sessiond.domain.values import Instant
 from sessiond.rpc import decode
 from sessiond.rpc.cursor import encode_cursor, encode_page
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -26,6 +26,7 @@ from tests.contracts import samples
 from tests.rpc.refusals import Refusal, first_of, refusal_of, revision_of, session_of
 from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
+from tests.support.tokens import at_revision, revision_in
 
 loose: Any = pb  # lets a message within a message be written as a dict
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -91,7 +92,7 @@ async def verdicts_on(stub: AsyncStub, token: str, application: str = "") -> lis
     answers += (await stub.ValidateSessions(batch)).responses
     for answer in answers:
         shown = {field.name for field, _ in answer.ListFields()}
-        assert shown <= {"verdict", "next_step", "revision", "cookies"}, shown
+        assert shown <= {"verdict", "next_step", "consistency_token", "cookies"}, shown
         discards = isinstance(answer, pb.ValidateSessionResponse | pb.RevokeSessionResponse)
         deletions = ["__Host-id=; Path=/; HttpOnly; SameSite=Lax; Secure; " + PAST] if discards else []
         if "cookies" in shown or discards:
@@ -126,7 +127,7 @@ async def test_a_token_of_another_application_is_unknown(tmp_path: Path, clock: 
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         created = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
         assert set(await verdicts_on(stub, created.token, "shop")) == {"VERDICT_UNKNOWN"}
-        assert await revision_of(stub) == created.revision
+        assert await revision_of(stub) == revision_in(created)
         named = pb.SessionReference(session_id=created.session.session_id)
         refused = await refusal_of(stub.GetSession(loose.GetSessionRequest(application="shop", session=named)))
         assert refused.code == grpc.StatusCode.NOT_FOUND
@@ -430,12 +431,14 @@ async def test_a_batch_that_is_refused_has_judged_nothing(stub: AsyncStub, clock
     assert renewed
     before = (await revision_of(stub), await session_of(stub, created.session.session_id))
     clock.advance(60_000)
-    batch = loose.ValidateSessionsRequest(requests=[{"token": renewed}, {"token": renewed, "min_revision": 10**6}])
+    batch = loose.ValidateSessionsRequest(
+        requests=[{"token": renewed}, {"token": renewed, "at_least": at_revision(created.consistency_token, 10**6)}]
+    )
     refused = await refusal_of(stub.ValidateSessions(batch))
     assert refused.code == grpc.StatusCode.OUT_OF_RANGE
     # A change that had been set off would be in the log before this one.
     after = await stub.CreateSession(loose.CreateSessionRequest())
-    assert (after.revision - 1, await session_of(stub, created.session.session_id)) == before
+    assert (revision_in(after) - 1, await session_of(stub, created.session.session_id)) == before
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -611,7 +614,7 @@ async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: Manual
         await stub.ValidateSession(guess)
         locks = (await stub.ListSourceLocks(pb.ListSourceLocksRequest())).source_locks
         assert [lock.source for lock in locks] == ["192.0.2.1/32"]
-        assert (await stub.ClearSourceLock(unlock)).revision == await revision_of(stub)
+        assert revision_in(await stub.ClearSourceLock(unlock)) == await revision_of(stub)
         assert (await refusal_of(stub.ClearSourceLock(unlock))).code == grpc.StatusCode.NOT_FOUND
 
 
@@ -648,7 +651,7 @@ SHOWN: list[tuple[Callable[[], Any], str]] = [
         "authentication.level: is 4, must be 0 to 3",
     ),
     (
-        lambda: decode.needed(loose.ValidateSessionRequest(requirements={"min_level": -1})),
+        lambda: decode.requirements(loose.ValidateSessionRequest(requirements={"min_level": -1})),
         "requirements.min_level: is -1, must be 0 to 3",
     ),
     (lambda: decode.purpose("two words"), 'purpose: is "two words", must be 1 to 64 of ASCII letters, digits'),
@@ -747,7 +750,7 @@ def test_an_address_is_read_as_proxies_write_it(text: str, address: str) -> None
         *("203.0.113.9:", "203.0.113.9:x", "203.0.113.9:-1", "203.0.113.9:123456", "203.0.113.9:\u0661", ":80"),
         *("203.0.113.9:80:80", "203.0.113.9 :80", "203.0.113.9:80\n", "[203.0.113.9]", "[203.0.113.9]:80"),
         *("[2001:db8::1", "2001:db8::1]", "[2001:db8::1]443", "[2001:db8::1]:", "[2001:db8::1]:x", "[[::1]]", "[]:80"),
-        *("[]", "[:]", "unknown", "_hidden", "localhost:80", "203.0.113.9,198.51.100.1", "203.0.113.9/32", " ", "\0"),
+        *("[]", "[:]", "unknown", "_hidden", "localhost:80", "203.0.113.9,198.51.100.1", "203.0.113.9/32", " "),
         *("[2001:db8::1%]:80", "1:1", "203.0.113:80"),
     ],
 )
@@ -868,7 +871,7 @@ async def test_every_damaged_cursor_is_refused(stub: AsyncStub) -> None:
 
 async def test_a_foreign_cursor_is_refused(app: App, stub: AsyncStub) -> None:
     """A cursor of another authority is refused, and the text says so."""
-    foreign = encode_cursor(bytes(16), Revision(0))
+    foreign = encode_cursor(bytes(16), app.authority.parts.feed.position())
     refused = await subscription_refused(stub, cursor=foreign)
     assert (refused.code, refused.fields) == (INVALID, ["cursor"])
     assert "another authority" in refused.message
@@ -877,9 +880,9 @@ async def test_a_foreign_cursor_is_refused(app: App, stub: AsyncStub) -> None:
 async def test_a_cursor_ahead_of_the_log(app: App, stub: AsyncStub) -> None:
     """A cursor ahead of the log is OUT_OF_RANGE, and the text names horizon and head."""
     await stub.CreateSession(loose.CreateSessionRequest())
-    identity = app.authority.describe().authority_id
+    newest = (await first_of(stub, loose.SubscribeRequest())).cursor
     for position in (2, 2**64 - 1):
-        refused = await subscription_refused(stub, cursor=encode_cursor(identity, Revision(position)))
+        refused = await subscription_refused(stub, cursor=at_revision(newest, position))
         assert refused.code == grpc.StatusCode.OUT_OF_RANGE
         assert f"revision {position} is ahead of the log" in refused.message
         assert "from revision 0 to 1" in refused.message
@@ -897,8 +900,7 @@ async def test_a_cursor_from_before_the_horizon(app: App, stub: AsyncStub, clock
     refused = await subscription_refused(stub, cursor=start.cursor)
     assert refused.code == grpc.StatusCode.OUT_OF_RANGE
     assert f"from revision {horizon} to" in refused.message
-    identity = app.authority.describe().authority_id
-    resumed = await first_of(stub, loose.SubscribeRequest(cursor=encode_cursor(identity, Revision(horizon))))
+    resumed = await first_of(stub, loose.SubscribeRequest(cursor=at_revision(start.cursor, horizon)))
     assert resumed.checkpoint.revision == horizon
 
 

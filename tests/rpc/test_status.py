@@ -6,14 +6,18 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from sessiond.access.callers import Callers
 from sessiond.app import App
 from sessiond.domain import errors
 from sessiond.rpc.server import SERVICE, RpcServer
-from sessiond.rpc.service import SessionAuthority
-from sessiond.rpc.status import STATUS
+from sessiond.rpc.service.calls import Calls
+from sessiond.rpc.service.logins import LoginService
+from sessiond.rpc.status import STATUS, status_of
+from sessiond.store.contract import StoreFailed, StoreUnavailable
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.rpc.refusals import first_of, refusal_of, revision_of
 from tests.support.server import AsyncStub, stub_for
@@ -28,8 +32,19 @@ def leaves(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def test_every_exception_has_its_row() -> None:
-    """Each subclass of AuthorityError has its row in the status table, and the table has no other rows."""
-    assert leaves(errors.AuthorityError) - {errors.AuthorityError} == set(STATUS)
+    """Each exception of the domain has its row in the status table, and the table has no other rows."""
+    kinds = {kind for kind in leaves(errors.AuthorityError) if kind.__module__ == errors.__name__}
+    assert (kinds | {errors.Unavailable}) - {errors.AuthorityError} == set(STATUS)
+
+
+@pytest.mark.parametrize("kind", [StoreFailed, StoreUnavailable])
+def test_a_store_that_fails_is_unavailable(kind: type[errors.Unavailable]) -> None:
+    """A store's failures are UNAVAILABLE, say when to try again, and show nothing of where the store is."""
+    status = status_of(kind("/var/lib/sessiond/sessiond.db: disk I/O error"))
+    assert status.code is grpc.StatusCode.UNAVAILABLE
+    assert "sessiond.db" not in status.details
+    parsed = status_pb2.Status.FromString(dict(status.trailing_metadata)["grpc-status-details-bin"])
+    assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in parsed.details)
 
 
 def test_no_row_is_internal() -> None:
@@ -37,8 +52,8 @@ def test_no_row_is_internal() -> None:
     assert not {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK} & set(STATUS.values())
 
 
-class BrokenService(SessionAuthority):
-    """A service with faults of ours."""
+class BrokenService:
+    """A service with faults of ours, before the real ones."""
 
     async def GetAuthority(self, *_: Any) -> Any:  # noqa: N802 - the contract's name
         """Break."""
@@ -51,7 +66,8 @@ class BrokenService(SessionAuthority):
 
 async def test_an_internal_exception_never_shows(app: App) -> None:
     """A fault of ours is INTERNAL, and its text stays here, for calls and for streams; the server lives on."""
-    server = RpcServer(BrokenService(app.authority, "test"))
+    calls_of = Calls(app.authority)
+    server = RpcServer((BrokenService(), LoginService(calls_of, app.authority.logins)), Callers())
     address = await server.start("127.0.0.1:0")
     try:
         async with stub_for(address) as stub:

@@ -15,6 +15,7 @@ import grpc
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.server import AsyncStub
 from tests.support.streams import Fact, position, read, subscribe
+from tests.support.tokens import revision_in
 
 __all__ = ["OUTCOME_UNKNOWN", "Ledger", "Life", "Record", "Recovered", "Unsure", "losses", "recover", "work"]
 
@@ -101,7 +102,7 @@ async def _create(stub: AsyncStub, ledger: Ledger, dice: random.Random) -> Life:
     answer = await stub.CreateSession(pb.CreateSessionRequest(subject=subject, data=data))
     life = Life(answer.session.session_id, subject, answer.token, data=data, data_version=answer.session.data_version)
     ledger.lives[life.session_id] = life
-    ledger.facts.append(Fact(answer.revision, pb.EVENT_TYPE_SESSION_CREATED, life.session_id, subject))
+    ledger.facts.append(Fact(revision_in(answer), pb.EVENT_TYPE_SESSION_CREATED, life.session_id, subject))
     return life
 
 
@@ -125,7 +126,7 @@ async def _change_data(stub: AsyncStub, ledger: Ledger, life: Life, dice: random
             pb.UpdateSessionDataRequest(session=pb.SessionReference(token=life.token), set={key: value})
         )
     life.data, life.data_version = life.unsure_data, answer.version
-    ledger.facts.append(Fact(answer.revision, pb.EVENT_TYPE_SESSION_DATA_CHANGED, life.session_id, life.subject))
+    ledger.facts.append(Fact(revision_in(answer), pb.EVENT_TYPE_SESSION_DATA_CHANGED, life.session_id, life.subject))
 
 
 async def _revoke(stub: AsyncStub, ledger: Ledger, life: Life) -> None:
@@ -134,7 +135,7 @@ async def _revoke(stub: AsyncStub, ledger: Ledger, life: Life) -> None:
             pb.RevokeSessionRequest(session=pb.SessionReference(session_id=life.session_id), reason="logout")
         )
     life.revoked = True
-    ledger.facts.append(Fact(answer.revision, pb.EVENT_TYPE_SESSION_REVOKED, life.session_id, life.subject))
+    ledger.facts.append(Fact(revision_in(answer), pb.EVENT_TYPE_SESSION_REVOKED, life.session_id, life.subject))
     after = await stub.ValidateSession(pb.ValidateSessionRequest(token=life.token))
     if after.verdict != pb.VERDICT_REVOKED:
         ledger.wrong.append(f"{life} got {pb.Verdict.Name(after.verdict)} after its revocation")

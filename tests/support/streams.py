@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.server import AsyncStub
+from tests.support.tokens import revision_in
 
 __all__ = [
     "EARLIEST",
@@ -63,7 +64,10 @@ async def create(stub: AsyncStub, subject: str, client: pb.ClientContext | None 
     """Open a session; its token, and the event that must be in the log."""
     answer = await stub.CreateSession(pb.CreateSessionRequest(subject=subject, client=client))
     return answer.token, Fact(
-        answer.revision, pb.EVENT_TYPE_SESSION_CREATED, answer.session.session_id, answer.session.subject
+        revision_in(answer),
+        pb.EVENT_TYPE_SESSION_CREATED,
+        answer.session.session_id,
+        answer.session.subject,
     )
 
 
@@ -99,9 +103,16 @@ async def write_lives(stub: AsyncStub, writer: int, lives: int, facts: list[Fact
         facts.append(fact)
         reference = pb.SessionReference(token=token)
         changed = await stub.UpdateSessionData(pb.UpdateSessionDataRequest(session=reference, set={"key": b"value"}))
-        facts.append(Fact(changed.revision, pb.EVENT_TYPE_SESSION_DATA_CHANGED, fact.session_id, fact.subject))
+        facts.append(
+            Fact(
+                revision_in(changed),
+                pb.EVENT_TYPE_SESSION_DATA_CHANGED,
+                fact.session_id,
+                fact.subject,
+            )
+        )
         ended = await stub.RevokeSession(pb.RevokeSessionRequest(session=reference, reason="logout"))
-        facts.append(Fact(ended.revision, pb.EVENT_TYPE_SESSION_REVOKED, fact.session_id, fact.subject))
+        facts.append(Fact(revision_in(ended), pb.EVENT_TYPE_SESSION_REVOKED, fact.session_id, fact.subject))
 
 
 # Subscribers

@@ -68,7 +68,7 @@ class ReadingService:
         size = decode.page_size(request.page_size)
         question = b"locks" + call.application.encode()
         after = decode_revision_page(request.page_token, question) or 0
-        locks = [lock for lock in self._reading.locks(call) if lock.revision > after]
+        locks = [lock for lock in await self._reading.locks(call) if lock.revision > after]
         page = locks[:size]
         response = pb.ListSourceLocksResponse(source_locks=map(encode.lock_message, page))
         if len(locks) > size:

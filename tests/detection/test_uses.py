@@ -1,4 +1,4 @@
-"""Watching how a session is used: what differs, who takes turns, and what was told already."""
+"""Which clients use a session: who takes turns, and what is remembered of it."""
 
 from __future__ import annotations
 
@@ -6,76 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from sessiond.detection.uses import UseWatch
+from sessiond.domain.client_facts import ClientFacts
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import Instant, Millis
-from sessiond.domain.watch import ClientFacts, SuspicionFold, UseWatch, compare
 from tests.contracts import samples
 from tests.support.clock import START
 
 HOME = ClientFacts("192.0.2.0/24", "AS64500", "DE", "Chrome on Windows", "aa", "laptop")
 AWAY = replace(HOME, network="198.51.100.0/24")
 STRANGER = replace(AWAY, agent="Firefox on Linux")
-FACTS = [
-    ("network", SignalType.IP_CHANGE),
-    ("operator", SignalType.NETWORK_CHANGE),
-    ("country", SignalType.COUNTRY_CHANGE),
-    ("agent", SignalType.USER_AGENT_CHANGE),
-    ("certificate", SignalType.CERTIFICATE_MISMATCH),
-    ("device", SignalType.DEVICE_MISMATCH),
-]
-BOUND = ("certificate", "device")
+FACTS = ("network", "operator", "country", "agent", "certificate", "device")
 WINDOW = Millis(1_000)
 SESSION = samples.session_id()
-
-
-# Comparing
-
-
-def test_the_same_client_is_no_suspicion() -> None:
-    """Where every fact is as expected there is no signal."""
-    assert compare(HOME, HOME) == ()
-
-
-@pytest.mark.parametrize(("fact", "kind"), FACTS)
-def test_a_fact_that_differs(fact: str, kind: SignalType) -> None:
-    """A fact that is known on both sides and differs is one signal of its kind, with both values as evidence."""
-    assert compare(HOME, replace(HOME, **{fact: "other"})) == (Signal(kind, getattr(HOME, fact), "other"),)
-
-
-@pytest.mark.parametrize("fact", [fact for fact, _ in FACTS if fact not in BOUND])
-def test_a_fact_that_is_unknown_now(fact: str) -> None:
-    """A fact that is not known now is not compared."""
-    assert compare(HOME, replace(HOME, **{fact: ""})) == ()
-
-
-@pytest.mark.parametrize(("fact", "kind"), [(fact, kind) for fact, kind in FACTS if fact in BOUND])
-def test_a_binding_that_is_missing_now(fact: str, kind: SignalType) -> None:
-    """A certificate or device that the session was bound to and that is missing now is a signal."""
-    assert compare(HOME, replace(HOME, **{fact: ""})) == (Signal(kind, getattr(HOME, fact), "none"),)
-
-
-@pytest.mark.parametrize("fact", [fact for fact, _ in FACTS])
-def test_a_fact_that_was_never_known(fact: str) -> None:
-    """A fact that the session's record does not have is never compared."""
-    unknown = replace(HOME, **{fact: ""})
-    assert compare(unknown, HOME) == ()
-    assert compare(unknown, unknown) == ()
-
-
-def test_every_difference_is_told() -> None:
-    """Each fact that differs is a signal of its own."""
-    other = ClientFacts("n", "o", "c", "a", "x", "d")
-    assert {signal.type for signal in compare(HOME, other)} == {kind for _, kind in FACTS}
-
-
-def test_families_of_addresses_are_not_compared() -> None:
-    """An IPv4 and an IPv6 network say nothing about each other; two of either family do."""
-    sixth, other = replace(HOME, network="2001:db8:1::/48"), replace(HOME, network="2001:db8:2::/48")
-    assert compare(HOME, sixth) == compare(sixth, HOME) == ()
-    assert compare(sixth, other) == (Signal(SignalType.IP_CHANGE, "2001:db8:1::/48", "2001:db8:2::/48"),)
-
-
-# Taking turns
 
 
 def uses(watch: UseWatch, *seen: tuple[ClientFacts, int]) -> list[bool]:
@@ -162,7 +105,7 @@ def test_a_session_that_stays_away_is_remembered() -> None:
     ]
 
 
-@pytest.mark.parametrize("fact", [fact for fact, _ in FACTS])
+@pytest.mark.parametrize("fact", FACTS)
 def test_a_server_that_passes_on_less_is_no_other_client(fact: str) -> None:
     """Uses that differ by what is not known are of one client, whoever of the callers knows more."""
     watch, less = UseWatch(), replace(HOME, **{fact: ""})
@@ -208,84 +151,3 @@ def test_a_forgotten_session_takes_turns_anew() -> None:
     watch.forget(samples.session_id())
     assert not watch.knows(SESSION)
     assert uses(watch, (STRANGER, 2), (HOME, 3)) == [False, False]
-
-
-# Folding
-
-
-def signal(kind: SignalType = SignalType.IP_CHANGE, seen: str = "elsewhere") -> Signal:
-    """A signal with that evidence."""
-    return Signal(kind, "home", seen)
-
-
-def is_news(fold: SuspicionFold, at: int, told: Signal | None = None) -> bool:
-    """Whether the fold lets a signal through, so many milliseconds after the start."""
-    return bool(fold.news(SESSION, [told or signal()], WINDOW, Instant(START + at)))
-
-
-def test_a_repeat_is_folded_whatever_the_evidence() -> None:
-    """A session's next signal of the same kind is folded into the first, whatever its evidence."""
-    fold = SuspicionFold()
-    assert is_news(fold, 0)
-    assert not is_news(fold, 1)
-    assert not is_news(fold, 2, signal(seen="elsewhere again"))
-
-
-def test_folding_is_per_session_and_kind() -> None:
-    """Another kind of signal, or the same kind about another session, is news."""
-    fold = SuspicionFold()
-    assert is_news(fold, 0)
-    assert is_news(fold, 0, signal(SignalType.COUNTRY_CHANGE))
-    assert fold.news(samples.session_id(), [signal()], WINDOW, START) == (signal(),)
-
-
-def test_of_several_signals_only_the_news_is_told() -> None:
-    """Of signals that come together those that were told already are left out, twice of one kind included."""
-    fold, other = SuspicionFold(), signal(SignalType.COUNTRY_CHANGE)
-    is_news(fold, 0)
-    assert fold.news(SESSION, [signal(), other, replace(other, seen="x")], WINDOW, START) == (other,)
-
-
-@pytest.mark.parametrize(("at", "news"), [(999, False), (1_000, True)])
-def test_the_window_of_folding(at: int, news: bool) -> None:
-    """A signal is told again from the window's end on, counted from when it was last told and not from its repeats."""
-    fold = SuspicionFold()
-    is_news(fold, 0)
-    is_news(fold, 998)
-    assert is_news(fold, at) is news
-
-
-def test_what_is_told_again_opens_a_window() -> None:
-    """A signal that is told again has its repeats folded for another window."""
-    fold = SuspicionFold()
-    assert [is_news(fold, at) for at in (0, 1_000, 1_999, 2_000)] == [True, True, False, True]
-
-
-def test_folding_under_a_clock_that_is_set_back() -> None:
-    """A clock that is set back tells a signal once more and then folds as ever."""
-    fold = SuspicionFold()
-    assert [is_news(fold, at) for at in (0, -5_000, -4_999, -4_000)] == [True, True, False, True]
-
-
-def test_the_fold_is_bounded() -> None:
-    """Over its capacity the fold lets go of what was told longest ago."""
-    fold = SuspicionFold(capacity=2)
-    first, second, third = (signal(kind) for kind in list(SignalType)[:3])
-    for at, told in enumerate((first, second)):
-        is_news(fold, at, told)
-    assert is_news(fold, 1_000, first)  # told again: now the later of the two
-    assert is_news(fold, 1_000, third)
-    assert not is_news(fold, 1_000, first)
-    assert is_news(fold, 1_000, second)
-
-
-def test_a_forgotten_session_is_told_of_anew() -> None:
-    """After forgetting, every kind of signal about that session is news again, and about no other."""
-    fold, other = SuspicionFold(), samples.session_id()
-    signals = [signal(kind) for kind in SignalType]
-    fold.news(SESSION, signals, WINDOW, START)
-    fold.news(other, signals, WINDOW, START)
-    fold.forget(SESSION)
-    fold.forget(samples.session_id())
-    assert fold.news(SESSION, signals, WINDOW, START) == tuple(signals)
-    assert fold.news(other, signals, WINDOW, START) == ()
