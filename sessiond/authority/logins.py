@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from sessiond.authority.parts import Parts
 from sessiond.authority.results import Answer, Changed, Kept, Limit, Reply, TicketChoice
@@ -50,7 +49,7 @@ class Logins:
         """Open a session; anonymous if the login has no subject."""
         secret = new_secret(self._parts.entropy)
         chosen = self._chosen(call, login, None, choice)
-        unit = replace(self.opening(call, login, secret, data, login_page=login_page), choice=chosen)
+        unit = self.opening(call, login, secret, data, login_page=login_page, choice=chosen)
         return await self._retries.carry_out(unit, lambda done: self.given(call, login, done, secret), reply)
 
     async def authenticate(
@@ -74,7 +73,7 @@ class Logins:
         opened = self._validation.open(call, token)
         session_id = None if isinstance(opened, Answer) else opened.presented.session_id
         chosen = self._chosen(call, login, session_id, choice)
-        fresh = replace(self.opening(call, login, secret, {}), choice=chosen) if or_create else None
+        fresh = self.opening(call, login, secret, {}, choice=chosen) if or_create else None
         if isinstance(opened, Answer):
             if fresh is None or opened.verdict is Verdict.LOCKED:
                 return self.unchanged(opened.verdict)
@@ -102,12 +101,19 @@ class Logins:
         return await self._retries.carry_out(unit, lambda done: self.given(call, None, done, secret), reply)
 
     def opening(
-        self, call: Call, login: Login, secret: bytes, data: Mapping[str, bytes], *, login_page: bool = False
+        self,
+        call: Call,
+        login: Login,
+        secret: bytes,
+        data: Mapping[str, bytes],
+        *,
+        login_page: bool = False,
+        choice: Choice | None = None,
     ) -> Create:
         """The unit that opens a session with this secret."""
         self._check_persistent(call, login)
         session_id = SessionId.make(self._parts.clock.now(), self._parts.entropy)
-        return Create(call, session_id, login, digest(secret), data, login_page)
+        return Create(call, session_id, login, digest(secret), data, login_page, choice)
 
     def given(
         self, call: Call, login: Login | None, done: Done[Outcome], secret: bytes, session_id: SessionId | None = None

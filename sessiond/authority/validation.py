@@ -155,15 +155,15 @@ class Validation:
         if entry is None:
             return _UNKNOWN
         now = parts.clock.now()
-        session: Session | None = parts.activity.added_to(entry.session)
-        judgement = judge(session or entry.session, presented, call.policy, now)
+        known, judgement = self._judged(entry.session, presented, question, now)
+        session: Session | None = known
         expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
         consequences, suspicion, urgent = self._examine(call, entry.session, judgement, stray, now)
         judgement, passive = consequences.judgement, question.passive
         suffices = judgement.verdict is Verdict.VALID
         if suffices and question.requirements is not NO_REQUIREMENTS:
             # A request that lacks something is denied, and so is no activity.
-            seen = as_seen(session or entry.session, call.policy, now)
+            seen = as_seen(known, call.policy, now)
             passive = passive or bool(unmet(parts.keys, opened, seen, question.requirements, now))
         active = suffices and not passive
         lags = active and now - entry.saved >= touch_granularity(entry.session, call.policy)
@@ -178,6 +178,20 @@ class Validation:
         deadline = idle_deadline(session, call.policy, now)
         parts.activity.note(entry.session, now, deadline, call.client if call.tells_client else None)
         return replace(answer, active_at=now, idle_deadline=deadline)
+
+    def _judged(
+        self, session: Session, presented: Presented, question: Question, now: Instant
+    ) -> tuple[Session, Judgement]:
+        """The judgement, and the session with the activity that is not saved yet if anything depends on that.
+
+        A valid token is valid without it, since activity only moves the idle deadline on, and a session as it is
+        recorded has its message built already. The level of a remembered session does depend on activity.
+        """
+        judgement = judge(session, presented, question.call.policy, now)
+        if judgement.verdict is Verdict.VALID and not question.passive and not session.persistent:
+            return session, judgement
+        session = self._parts.activity.added_to(session)
+        return session, judge(session, presented, question.call.policy, now)
 
     async def _fetch(self, call: Call, session_id: SessionId) -> Entry | None:
         entry = await self._parts.cache.fetch(session_id)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.signals import Reaction, Signal, SignalType, strongest
 from sessiond.domain.values import Millis
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "CookieRules", "LimitRule", "Policy"]
+__all__ = ["DEFAULT_PRESET", "PRESETS", "CookieRules", "LimitRule", "Policy", "granularity_of"]
 
 _SECOND = 1_000
 _MINUTE = 60 * _SECOND
@@ -151,9 +152,13 @@ class Policy:
     @property
     def touch_granularity(self) -> Millis:
         """How far recorded activity may lag behind real activity: a twentieth of the idle timeout, 60 s at most."""
-        if self.idle_timeout is None:
-            return Millis(_MINUTE)
-        return Millis(max(1, min(self.idle_timeout // 20, _MINUTE)))
+        return granularity_of(self.idle_timeout)
+
+
+@lru_cache(maxsize=1_000)
+def granularity_of(idle_timeout: Millis | None) -> Millis:
+    """How far the recorded activity of sessions with this idle timeout may lag behind real activity."""
+    return Millis(_MINUTE if idle_timeout is None else max(1, min(idle_timeout // 20, _MINUTE)))
 
 
 def _preset(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from sessiond.domain.policy import Policy
+from sessiond.domain.policy import Policy, granularity_of
 from sessiond.domain.values import (
     NO_REVISION,
     NOBODY,
@@ -51,6 +51,7 @@ __all__ = [
     "with_data",
 ]
 
+_NEVER = 2**63
 _EXPIRIES = (CauseKind.IDLE_TIMEOUT, CauseKind.ABSOLUTE_TIMEOUT, CauseKind.LOGIN_TIMEOUT)
 
 
@@ -290,7 +291,7 @@ def touch_granularity(session: Session, policy: Policy) -> Millis:
     own = session.lifetimes.idle
     if own is None:
         return policy.touch_granularity
-    return Millis(max(1, min(own // 20, policy.touch_granularity)))
+    return min(granularity_of(own), policy.touch_granularity)
 
 
 def touch(session: Session, policy: Policy, at: Instant, client: ClientContext | None = None) -> Session:
@@ -314,20 +315,22 @@ def cacheable_until(
     counts of the authentication. `active` says that the answer counted as activity at `now`; `max_age` is how old the
     request's authentication may be.
     """
-    ends = [end for end in (session.idle_deadline, session.absolute_deadline) if end is not None]
-    if active:
-        ends.append(Instant(now + touch_granularity(session, policy)))
-    if policy.renewal_timeout is not None:
-        ends.append(Instant(session.generation_began + policy.renewal_timeout))
+    # Step by step rather than as the minimum of a list: every validation asks.
+    until = now + touch_granularity(session, policy) if active else _NEVER
+    if session.idle_deadline is not None and session.idle_deadline < until:
+        until = session.idle_deadline
+    if session.absolute_deadline is not None and session.absolute_deadline < until:
+        until = session.absolute_deadline
+    if policy.renewal_timeout is not None and session.generation_began + policy.renewal_timeout < until:
+        until = session.generation_began + policy.renewal_timeout
     if session.elevation is not None:
-        ends.append(session.elevation.until)
+        until = min(until, session.elevation.until)
     if session.persistent and policy.idle_timeout is not None:
-        ends.append(Instant(session.last_active + policy.idle_timeout))
+        until = min(until, session.last_active + policy.idle_timeout)
     if max_age is not None:
         authentication = authentication_at(session, policy, now)
-        ends.append(now if authentication is None else Instant(authentication.at + max_age))
-    earliest = min(ends, default=None)
-    return None if earliest is None or earliest <= now else earliest
+        until = now if authentication is None else min(until, authentication.at + max_age)
+    return Instant(until) if now < until < _NEVER else None
 
 
 def activate(session: Session, generation: int, now: Instant) -> Session:

@@ -111,7 +111,10 @@ def fill_session(message: pb.Session, session: Session) -> None:
     if session.client != NOBODY:
         _fill_client(message.client, session.client)
         fill_device(message.device, describe(session.client.user_agent))
-    if session.last_client != NOBODY:
+    if session.last_client == session.client and session.client != NOBODY:  # so far nobody came from elsewhere
+        message.last_client.CopyFrom(message.client)
+        message.last_device.CopyFrom(message.device)
+    elif session.last_client != NOBODY:
         _fill_client(message.last_client, session.last_client)
         fill_device(message.last_device, describe(session.last_client.user_agent))
     if session.labels:

@@ -34,7 +34,7 @@ class Calls:
         self._authority = authority
         self._identity = authority.parts.store.authority_id
         # The newest token, for it is asked for again and again.
-        self._token = (self._authority.reading.position(Revision(0)), "")
+        self._token = (Revision(-1), "")
 
     def of(self, request: Request, caller: Caller) -> Call:
         """The call that a request makes. Raises `InvalidField`."""
@@ -54,10 +54,10 @@ class Calls:
 
     def consistency_token(self, revision: Revision | None = None) -> str:
         """The consistency token of the state at a revision, by default the newest."""
-        parts = self._authority.parts
-        position = parts.feed.position(revision)
-        if self._token[0] != position:
-            self._token = (position, encode_consistency_token(self._identity, position))
+        feed = self._authority.parts.feed
+        wanted = feed.revision if revision is None else revision
+        if self._token[0] != wanted:
+            self._token = (wanted, encode_consistency_token(self._identity, feed.position(wanted)))
         return self._token[1]
 
 
