@@ -56,7 +56,7 @@ class Reading:
         entry = await self._parts.cache.fetch(named)
         session = in_application(None if entry is None else entry.session, call.application)
         if session is None:
-            raise SessionNotFound("session_id: no such session in this application")
+            raise SessionNotFound
         now = self._parts.clock.now()
         session = expired_view(self._parts.activity.added_to(session), now)
         return ended_verdict(session), as_seen(session, call.policy, now)

@@ -81,7 +81,7 @@ class Sessions:
 
         def answer(done: Done[Revocation]) -> Revoked:
             result = done.result
-            ended = _changed(call, replace(done, result=result.outcome))  # type: ignore[arg-type]
+            ended = _changed(call, Done(result.outcome, done.revision, done.at))
             if result.anonymous is None:
                 return Revoked(ended, result.revoked)
             opened = Done(Outcome(Judgement(Verdict.VALID), result.anonymous), done.revision, done.at)

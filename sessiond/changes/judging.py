@@ -164,7 +164,7 @@ def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool 
         return judge_and_apply(work, call, named, allow_suspicious=allow_suspicious)
     session = in_application(work.session(named), call.application)
     if session is None:
-        raise SessionNotFound("session_id: no such session in this application")
+        raise SessionNotFound
     session = expire_due(work, session, call.policy)
     verdict = ended_verdict(session)
     return Outcome(Judgement(verdict), session if verdict is Verdict.VALID else None)

@@ -43,7 +43,7 @@ class Revoke:
         named = self.named if isinstance(self.named, SessionId) else self.named.session_id
         session = work.session(named)
         if self.owner is not None and session is not None and session.subject != self.owner:
-            raise SessionNotFound("session_id: no such session of this subject in this application")
+            raise SessionNotFound  # as if it did not exist: whose it is is not told
         outcome = find(work, self.call, self.named, allow_suspicious=True)
         anonymous = None if self.successor is None else self.successor.apply(work).session
         if outcome.session is None:

@@ -36,7 +36,10 @@ class InvalidField(AuthorityError):
 
 
 class SessionNotFound(AuthorityError):
-    """No such session in the application, or its history has been pruned."""
+    """No such session in the application (or not of that subject), or its history has been pruned."""
+
+    def __init__(self) -> None:
+        super().__init__("session_id: no such session in this application")
 
 
 class LockNotFound(AuthorityError):
