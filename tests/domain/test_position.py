@@ -77,7 +77,8 @@ def test_an_empty_log(revision: int, exists: bool) -> None:
             check(FIRST, revision, runs, 0)
 
 
-def test_the_refusal_names_the_field() -> None:
-    """A refusal begins with the field that the position came in."""
+@pytest.mark.parametrize(("incarnation", "revision"), [(OTHER, 0), (FIRST, 8), (LAST, 13)])
+def test_the_refusal_names_the_field(incarnation: bytes, revision: int) -> None:
+    """Each refusal begins with the field that the position came in."""
     with pytest.raises(PositionOutOfRange, match=r"^at_least: "):
-        check_position("at_least", Position(OTHER, Revision(0)), RUNS, HEAD)
+        check_position("at_least", Position(incarnation, Revision(revision)), RUNS, HEAD)

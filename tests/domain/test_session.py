@@ -8,8 +8,18 @@ import pytest
 
 from sessiond.domain import session as lifecycle
 from sessiond.domain.policy import PRESETS, Policy
-from sessiond.domain.session import Deadline, Session, SessionState
-from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Millis
+from sessiond.domain.session import Activity, Deadline, Elevation, Session, SessionState
+from sessiond.domain.values import (
+    NOBODY,
+    POLICY_LIFETIMES,
+    Authentication,
+    Cause,
+    CauseKind,
+    ClientContext,
+    Instant,
+    Lifetimes,
+    Millis,
+)
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -408,3 +418,363 @@ def test_a_session_remembered_under_an_older_policy() -> None:
     assert touched.idle_deadline == LATER + 100
     again = lifecycle.authenticate(remembered(), "ada", TWO_FACTORS, ClientContext(), b"n" * 32, POLICY, LATER)
     assert (again.idle_deadline, again.absolute_deadline) == (LATER + 100, LATER + 1_000)
+
+
+# A session's own timeouts
+
+
+def own(idle: int | None = None, absolute: int | None = None) -> Lifetimes:
+    """Timeouts of a session's own."""
+    return Lifetimes(None if idle is None else Millis(idle), None if absolute is None else Millis(absolute))
+
+
+def opened(lifetimes: Lifetimes, policy: Policy = POLICY, *, persistent: bool = False, page: bool = False) -> Session:
+    """A session with these timeouts, opened at the start."""
+    return lifecycle.open_session(
+        samples.session_id(),
+        "default",
+        "" if page else "ada",
+        b"d" * 32,
+        None if page else PASSWORD,
+        NOBODY,
+        policy,
+        START,
+        persistent=persistent,
+        login_page=page,
+        lifetimes=lifetimes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "idle", "absolute"),
+    [
+        (own(40, 700), own(40, 700), 40, 700),
+        (own(idle=40), own(idle=40), 40, 1_000),
+        (own(absolute=700), own(absolute=700), 100, 700),
+        (own(99, 999), own(99, 999), 99, 999),
+        (own(100, 1_000), POLICY_LIFETIMES, 100, 1_000),
+        (own(101, 1_001), POLICY_LIFETIMES, 100, 1_000),
+        (own(40, 5_000), own(idle=40), 40, 1_000),
+        (own(5_000, 700), own(absolute=700), 100, 700),
+        (POLICY_LIFETIMES, POLICY_LIFETIMES, 100, 1_000),
+    ],
+)
+def test_own_timeouts_are_shorter_than_the_policys(
+    wanted: Lifetimes, kept: Lifetimes, idle: int, absolute: int
+) -> None:
+    """A timeout shorter than the policy's holds from the opening on; one as long or longer has no effect."""
+    session = opened(wanted)
+    assert session.lifetimes == kept
+    assert (session.idle_deadline, session.absolute_deadline) == (START + idle, START + absolute)
+
+
+@pytest.mark.parametrize("lifetimes", [own(40), own(40, 700), own(5_000)])
+def test_activity_keeps_to_the_own_idle_timeout(lifetimes: Lifetimes) -> None:
+    """Each activity sets the idle deadline by the session's own timeout if that is shorter, else by the policy's."""
+    touched = lifecycle.touch(opened(lifetimes), POLICY, LATER)
+    expected = 40 if lifetimes.idle == 40 else 100
+    assert touched.idle_deadline == LATER + expected
+    assert touched.absolute_deadline == opened(lifetimes).absolute_deadline
+    assert lifecycle.roll(opened(lifetimes), b"n" * 32, POLICY, LATER).idle_deadline == LATER + expected
+
+
+def test_own_timeouts_under_a_policy_without_timeouts() -> None:
+    """A timeout that the policy does not have may be set for one session, however long."""
+    policy = replace(POLICY, idle_timeout=None, absolute_timeout=None)
+    session = opened(own(5_000, 90_000), policy)
+    assert session.lifetimes == own(5_000, 90_000)
+    assert (session.idle_deadline, session.absolute_deadline) == (START + 5_000, START + 90_000)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "idle", "absolute"),
+    [
+        (own(5_000, 20_000), own(5_000, 20_000), 5_000, 20_000),
+        (own(10_000, 50_000), POLICY_LIFETIMES, 10_000, 50_000),
+        (own(10_001, 50_001), POLICY_LIFETIMES, 10_000, 50_000),
+    ],
+)
+def test_own_timeouts_of_a_remembered_session(wanted: Lifetimes, kept: Lifetimes, idle: int, absolute: int) -> None:
+    """For a remembered session the limits of remembered sessions bound its own timeouts, not the ordinary ones."""
+    session = opened(wanted, REMEMBERING, persistent=True)
+    assert session.lifetimes == kept
+    assert (session.idle_deadline, session.absolute_deadline) == (START + idle, START + absolute)
+    assert lifecycle.touch(session, REMEMBERING, LATER).idle_deadline == LATER + idle
+
+
+@pytest.mark.parametrize(("absolute", "deadline"), [(70, 70), (80, 80), (90, 80), (None, 80)])
+def test_own_timeouts_of_a_login_page(absolute: int | None, deadline: int) -> None:
+    """A login page ends at the earlier of the login timeout and the session's own absolute timeout."""
+    assert opened(own(absolute=absolute), WAITING, page=True).absolute_deadline == START + deadline
+
+
+def test_own_timeouts_under_a_shorter_policy() -> None:
+    """Own timeouts that have become longer than a changed policy's no longer count."""
+    shorter = replace(POLICY, idle_timeout=Millis(20), absolute_timeout=Millis(300))
+    session = opened(own(40, 700))
+    assert lifecycle.idle_deadline(session, shorter, LATER) == LATER + 20
+    again = lifecycle.authenticate(session, "ada", PASSWORD, NOBODY, b"n" * 32, shorter, LATER)
+    assert (again.lifetimes, again.idle_deadline) == (POLICY_LIFETIMES, LATER + 20)
+    assert again.absolute_deadline == LATER + 300
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "idle", "absolute"),
+    [
+        (None, own(40, 700), 40, 700),
+        (POLICY_LIFETIMES, POLICY_LIFETIMES, 100, 1_000),
+        (own(30, 600), own(30, 600), 30, 600),
+        (own(60, 900), own(60, 900), 60, 900),
+        (own(idle=60), own(idle=60), 60, 1_000),
+        (own(5_000, 5_000), POLICY_LIFETIMES, 100, 1_000),
+    ],
+)
+def test_authentication_with_timeouts(wanted: Lifetimes | None, kept: Lifetimes, idle: int, absolute: int) -> None:
+    """Authentication keeps the session's own timeouts unless it brings others; both start again by them."""
+    session = lifecycle.authenticate(
+        opened(own(40, 700)), "ada", PASSWORD, NOBODY, b"n" * 32, POLICY, LATER, lifetimes=wanted
+    )
+    assert session.lifetimes == kept
+    assert (session.idle_deadline, session.absolute_deadline) == (LATER + idle, LATER + absolute)
+
+
+def test_a_session_that_is_remembered_at_login_keeps_its_own_timeouts() -> None:
+    """Own timeouts of an ordinary session bound it also once it is remembered, unless the login brings others."""
+    session = lifecycle.authenticate(
+        opened(own(40, 700), REMEMBERING), "ada", PASSWORD, NOBODY, b"n" * 32, REMEMBERING, LATER, persistent=True
+    )
+    assert (session.persistent, session.lifetimes) == (True, own(40, 700))
+    assert (session.idle_deadline, session.absolute_deadline) == (LATER + 40, LATER + 700)
+
+
+@pytest.mark.parametrize("extends", [False, True])
+@pytest.mark.parametrize(
+    ("before", "wanted", "kept", "idle", "kept_absolute", "extended_absolute"),
+    [
+        (POLICY_LIFETIMES, None, POLICY_LIFETIMES, 100, START + 1_000, LATER + 1_000),
+        (own(40, 700), None, own(40, 700), 40, START + 700, LATER + 700),
+        (POLICY_LIFETIMES, own(40, 500), own(40, 500), 40, LATER + 500, LATER + 500),
+        (POLICY_LIFETIMES, own(absolute=939), own(absolute=939), 100, START + 999, START + 999),
+        (POLICY_LIFETIMES, own(absolute=940), own(absolute=940), 100, START + 1_000, START + 1_000),
+        (POLICY_LIFETIMES, own(absolute=941), own(absolute=941), 100, START + 1_000, LATER + 941),
+        (own(40, 700), own(60, 900), own(60, 900), 60, START + 700, LATER + 900),
+        (own(40, 700), POLICY_LIFETIMES, POLICY_LIFETIMES, 100, START + 700, LATER + 1_000),
+        (own(70, 700), own(5_000, 5_000), POLICY_LIFETIMES, 100, START + 700, LATER + 1_000),
+    ],
+)
+def test_refresh_with_timeouts(
+    extends: bool,
+    before: Lifetimes,
+    wanted: Lifetimes | None,
+    kept: Lifetimes,
+    idle: int,
+    kept_absolute: int,
+    extended_absolute: int,
+) -> None:
+    """A refresh may shorten what is left of the lifetime; it lengthens it only if the policy extends lifetimes."""
+    policy = replace(POLICY, refresh_extends_lifetime=extends)
+    session = lifecycle.refresh(opened(before, policy), policy, LATER, wanted)
+    assert (session.lifetimes, session.last_active, session.idle_deadline) == (kept, LATER, LATER + idle)
+    assert session.absolute_deadline == (extended_absolute if extends else kept_absolute)
+
+
+@pytest.mark.parametrize("extends", [False, True])
+def test_refresh_sets_a_first_lifetime(extends: bool) -> None:
+    """A session without an absolute deadline gets one by a refresh with an absolute timeout."""
+    policy = replace(POLICY, absolute_timeout=None, refresh_extends_lifetime=extends)
+    session = lifecycle.refresh(opened(POLICY_LIFETIMES, policy), policy, LATER, own(absolute=700))
+    assert session.absolute_deadline == LATER + 700
+
+
+def test_refresh_shortens_the_idle_timeout_of_a_clock_set_back() -> None:
+    """A shorter idle timeout counts from the last activity, also if the clock has been set back before that."""
+    active = lifecycle.touch(opened(POLICY_LIFETIMES), POLICY, LATER)
+    session = lifecycle.refresh(active, POLICY, START, own(idle=40))
+    assert (session.last_active, session.idle_deadline) == (LATER, LATER + 40)
+
+
+@pytest.mark.parametrize(
+    ("policy_idle", "own_idle", "granularity"),
+    [
+        (1_800_000, None, 60_000),
+        (1_800_000, 1_199_999, 59_999),
+        (1_800_000, 1_200_000, 60_000),
+        (1_800_000, 1_799_999, 60_000),
+        (1_800_000, 60_000, 3_000),
+        (1_800_000, 1_000, 50),
+        (1_800_000, 20, 1),
+        (1_800_000, 19, 1),
+        (100, None, 5),
+        (100, 60, 3),
+        (None, None, 60_000),
+        (None, 60_000, 3_000),
+        (None, 90_000_000, 60_000),
+    ],
+)
+def test_touch_granularity(policy_idle: int | None, own_idle: int | None, granularity: int) -> None:
+    """Activity may lag by a twentieth of the session's own idle timeout if it has one, between 1 ms and 60 s."""
+    policy = replace(POLICY, idle_timeout=None if policy_idle is None else Millis(policy_idle))
+    assert lifecycle.touch_granularity(opened(own(own_idle), policy), policy) == granularity
+
+
+def test_touch_granularity_under_a_shorter_policy() -> None:
+    """A session's own idle timeout that is longer than a changed policy's makes nothing lag longer than the policy."""
+    policy = replace(POLICY, idle_timeout=Millis(100_000))
+    shorter = replace(POLICY, idle_timeout=Millis(10_000))
+    assert lifecycle.touch_granularity(opened(own(80_000), policy), shorter) == 500
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "after"),
+    [
+        ((), (), ()),
+        ((), (("b", "2"), ("a", "1")), (("a", "1"), ("b", "2"))),
+        ((("a", "1"),), (), (("a", "1"),)),
+        ((("b", "2"),), (("a", "1"), ("c", "3")), (("a", "1"), ("b", "2"), ("c", "3"))),
+        ((("a", "1"), ("b", "2")), (("a", "9"),), (("a", "9"), ("b", "2"))),
+    ],
+)
+def test_authentication_adds_labels(
+    before: tuple[tuple[str, str], ...], given: tuple[tuple[str, str], ...], after: tuple[tuple[str, str], ...]
+) -> None:
+    """A login's labels stand beside those of the session and replace those of the same key, sorted by key."""
+    session = replace(FRESH, labels=before)
+    bound = lifecycle.authenticate(session, "ada", PASSWORD, NOBODY, b"n" * 32, POLICY, LATER, labels=given)
+    assert bound.labels == after
+
+
+# Answers that may be reused
+
+RENEWING = replace(POLICY, idle_timeout=Millis(10_000), absolute_timeout=Millis(50_000), renewal_timeout=Millis(30_000))
+ENDLESS = replace(RENEWING, renewal_timeout=None)
+ACTIVE = lifecycle.open_session(samples.session_id(), "default", "ada", b"d" * 32, TWO_FACTORS, NOBODY, RENEWING, START)
+KEPT = replace(ACTIVE, persistent=True)
+
+
+def after(millis: int) -> Instant:
+    """So many milliseconds after the start."""
+    return Instant(START + millis)
+
+
+def raised(until: int, at: int = 0) -> Session:
+    """A session with an elevation."""
+    return replace(ACTIVE, elevation=Elevation(replace(PASSKEY, at=after(at)), after(until)))
+
+
+@pytest.mark.parametrize(
+    ("session", "policy", "active", "max_age", "until"),
+    [
+        pytest.param(ACTIVE, RENEWING, False, None, 10_000, id="idle"),
+        pytest.param(ACTIVE, RENEWING, True, None, 500, id="activity"),
+        pytest.param(replace(ACTIVE, lifetimes=own(4_000)), RENEWING, True, None, 200, id="activity of its own"),
+        pytest.param(replace(ACTIVE, absolute_deadline=after(400)), RENEWING, True, None, 400, id="absolute"),
+        pytest.param(ACTIVE, replace(RENEWING, renewal_timeout=Millis(300)), True, None, 300, id="renewal"),
+        pytest.param(raised(200), RENEWING, True, None, 200, id="elevation"),
+        pytest.param(KEPT, replace(REMEMBERING, idle_timeout=Millis(90)), False, None, 90, id="level"),
+        pytest.param(ACTIVE, RENEWING, True, 150, 150, id="age"),
+        pytest.param(raised(900, at=-50), RENEWING, True, 200, 150, id="age of the elevation"),
+        pytest.param(ACTIVE, ENDLESS, False, None, 10_000, id="without renewal"),
+        pytest.param(replace(ACTIVE, idle_deadline=None), RENEWING, False, None, 30_000, id="without idle deadline"),
+        pytest.param(replace(ACTIVE, idle_deadline=None), ENDLESS, False, None, 50_000, id="the lifetime alone"),
+        pytest.param(
+            replace(KEPT, idle_deadline=None),
+            replace(ENDLESS, idle_timeout=None),
+            False,
+            None,
+            50_000,
+            id="a level that never falls",
+        ),
+    ],
+)
+def test_the_earliest_end_of_an_answer(
+    session: Session, policy: Policy, active: bool, max_age: int | None, until: int
+) -> None:
+    """An answer may be reused until the first of what could change it."""
+    age = None if max_age is None else Millis(max_age)
+    assert lifecycle.cacheable_until(session, policy, START, active, age) == START + until
+
+
+@pytest.mark.parametrize(
+    ("session", "max_age"),
+    [
+        pytest.param(replace(ACTIVE, idle_deadline=after(7)), None, id="idle"),
+        pytest.param(replace(ACTIVE, absolute_deadline=after(7)), None, id="absolute"),
+        pytest.param(replace(ACTIVE, generation_began=after(7 - 30_000)), None, id="renewal"),
+        pytest.param(raised(7), None, id="elevation"),
+        pytest.param(replace(KEPT, last_active=after(7 - 10_000)), None, id="level"),
+        pytest.param(replace(ACTIVE, authentication=replace(TWO_FACTORS, at=after(7 - 70))), 70, id="age"),
+    ],
+)
+@pytest.mark.parametrize("active", [False, True])
+def test_an_answer_that_is_nearly_over(session: Session, max_age: int | None, active: bool) -> None:
+    """What is due in a millisecond leaves an answer that long; what is due now leaves it no time at all."""
+    age = None if max_age is None else Millis(max_age)
+    assert lifecycle.cacheable_until(session, RENEWING, after(6), active, age) == after(7)
+    assert lifecycle.cacheable_until(session, RENEWING, after(7), active, age) is None
+
+
+def test_an_age_of_no_authentication() -> None:
+    """If an age is required of a session that was never authenticated, the answer may not be reused."""
+    anonymous = replace(ACTIVE, authentication=None)
+    assert lifecycle.cacheable_until(anonymous, RENEWING, START, True, None) == after(500)
+    assert lifecycle.cacheable_until(anonymous, RENEWING, START, True, Millis(70)) is None
+
+
+def test_an_answer_that_nothing_ends() -> None:
+    """An answer without any end in sight may not be reused: nothing would ever bring the client back."""
+    policy = replace(RENEWING, renewal_timeout=None)
+    session = replace(ACTIVE, idle_deadline=None, absolute_deadline=None)
+    assert lifecycle.cacheable_until(session, policy, START, False, None) is None
+
+
+# Retention
+
+
+@pytest.mark.parametrize(("subject", "kept"), [("ada", 7_000), ("", 300)])
+def test_retention(subject: str, kept: int) -> None:
+    """The history of a subject's session is kept for the retention, that of a guest's for the anonymous one."""
+    policy = replace(POLICY, retention=Millis(7_000), anonymous_retention=Millis(300))
+    assert lifecycle.retention_of(replace(FRESH, subject=subject), policy) == kept
+
+
+# Activity that was judged elsewhere
+
+PHONE = ClientContext("10.0.0.9", "phone", b"c" * 32, "device")
+
+
+def activity(at: int, client: ClientContext | None = None, deadline: int | None = 9_000) -> Activity:
+    """Activity so many milliseconds after the start."""
+    return Activity(FRESH.id, Instant(START + at), None if deadline is None else Instant(START + deadline), client)
+
+
+@pytest.mark.parametrize("deadline", [None, 9_000])
+def test_later_activity_is_taken_over(deadline: int | None) -> None:
+    """Later activity brings its time, its deadline and its client's address and agent, and changes nothing else."""
+    active = lifecycle.with_activity(FRESH, activity(1, PHONE, deadline))
+    assert active == replace(
+        FRESH,
+        last_active=Instant(START + 1),
+        idle_deadline=None if deadline is None else Instant(START + deadline),
+        last_client=ClientContext("10.0.0.9", "phone"),
+    )
+
+
+def test_activity_without_a_client_keeps_the_last_one() -> None:
+    """Activity of a call that told nothing of a client leaves the last client what it was."""
+    active = lifecycle.with_activity(lifecycle.with_activity(FRESH, activity(1, PHONE)), activity(2))
+    assert (active.last_active, active.last_client) == (START + 2, ClientContext("10.0.0.9", "phone"))
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_activity_that_is_not_later(at: int) -> None:
+    """Activity that is not later than the session's own leaves it the very same."""
+    assert lifecycle.with_activity(FRESH, activity(at, PHONE)) is FRESH
+
+
+def test_activity_of_an_ended_session() -> None:
+    """Activity revives no session that has ended."""
+    ended = lifecycle.end(FRESH, START, samples.REVOKED)
+    assert lifecycle.with_activity(ended, activity(5, PHONE)) is ended
