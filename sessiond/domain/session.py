@@ -431,9 +431,7 @@ def refresh(session: Session, policy: Policy, now: Instant, lifetimes: Lifetimes
         session = replace(session, idle_deadline=idle_deadline(session, policy, session.last_active))
     touched = touch(session, policy, now)
     fresh = _absolute_deadline(touched, policy, now)
-    if touched.login_page:
-        return touched
-    if policy.refresh_extends_lifetime:
+    if policy.refresh_extends_lifetime and not touched.login_page:
         return replace(touched, absolute_deadline=fresh)
     if lifetimes is None or fresh is None:
         return touched

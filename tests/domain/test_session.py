@@ -593,6 +593,17 @@ def test_refresh_shortens_the_idle_timeout_of_a_clock_set_back() -> None:
     assert (session.last_active, session.idle_deadline) == (LATER, LATER + 40)
 
 
+@pytest.mark.parametrize("extends", [False, True])
+@pytest.mark.parametrize(
+    ("wanted", "deadline"), [(None, START + 80), (own(absolute=10), LATER + 10), (own(absolute=21), START + 80)]
+)
+def test_refresh_of_a_login_page_with_timeouts(extends: bool, wanted: Lifetimes | None, deadline: int) -> None:
+    """A refresh may shorten what is left of a login page, and lengthens it under no policy."""
+    policy = replace(WAITING, refresh_extends_lifetime=extends)
+    session = lifecycle.refresh(opened(POLICY_LIFETIMES, policy, page=True), policy, LATER, wanted)
+    assert (session.login_page, session.absolute_deadline) == (True, deadline)
+
+
 @pytest.mark.parametrize(
     ("policy_idle", "own_idle", "granularity"),
     [
