@@ -586,6 +586,14 @@ def test_refresh_sets_a_first_lifetime(extends: bool) -> None:
     assert session.absolute_deadline == LATER + 700
 
 
+@pytest.mark.parametrize("absolute", [None, 1_000])
+def test_refresh_under_a_shorter_policy(absolute: int | None) -> None:
+    """A refresh without timeouts leaves the lifetime as it was, also if the policy's has become shorter since."""
+    before = replace(POLICY, absolute_timeout=None if absolute is None else Millis(absolute))
+    session = lifecycle.refresh(opened(POLICY_LIFETIMES, before), replace(POLICY, absolute_timeout=Millis(300)), LATER)
+    assert session.absolute_deadline == (None if absolute is None else START + absolute)
+
+
 def test_refresh_shortens_the_idle_timeout_of_a_clock_set_back() -> None:
     """A shorter idle timeout counts from the last activity, also if the clock has been set back before that."""
     active = lifecycle.touch(opened(POLICY_LIFETIMES), POLICY, LATER)
