@@ -1,0 +1,60 @@
+"""Units of work without a journal: what one decides against a state that the test names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sessiond.cache.activity import UnsavedActivity
+from sessiond.detection.suspicions import Reported
+from sessiond.domain.call import Call, Caller
+from sessiond.domain.event import Event
+from sessiond.domain.policy import PRESETS, Policy
+from sessiond.domain.session import Session
+from sessiond.domain.signals import SignalType
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, Revision, SessionId
+from sessiond.eventlog.work import Read, Work
+from sessiond.store.contract import KeptAnswer
+from tests.support.clock import START
+
+__all__ = ["HEAD", "KnownMemory", "call_of", "types_of", "work_on"]
+
+HEAD = Revision(100)
+"""The log's head before the unit."""
+
+
+@dataclass
+class KnownMemory:
+    """What a process knows beside its store: activity that is not saved, and what was reported lately."""
+
+    activity: UnsavedActivity = field(default_factory=UnsavedActivity)
+    reported: Reported = field(default_factory=Reported)
+
+    def with_activity(self, session: Session) -> Session:
+        """See `Memory`."""
+        return self.activity.added_to(session)
+
+    def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
+        """See `Memory`."""
+        return self.reported.was_reported(session_id, kind, window, now)
+
+
+def work_on(
+    *sessions: Session, now: int = START, answers: Iterable[KeptAnswer] = (), memory: KnownMemory | None = None
+) -> Work:
+    """The work of a transaction that has read these sessions and answers."""
+    memory = memory or KnownMemory()
+    read = Read({s.id: memory.with_activity(s) for s in sessions}, {}, {answer.key: answer for answer in answers})
+    return Work(Instant(now), HEAD, read, memory)
+
+
+def call_of(policy: Policy = PRESETS["owasp-low"], client: ClientContext = NOBODY, **fields: Any) -> Call:
+    """A call about a client, under this policy."""
+    values: dict[str, Any] = {"application": "default", "caller": Caller("caller")}
+    return Call(policy=policy, client=client, **(values | fields))
+
+
+def types_of(events: Iterable[Event]) -> list[str]:
+    """The types of the events, in their order."""
+    return [event.type.value for event in events]
