@@ -1,0 +1,270 @@
+"""The fast path: it answers what was asked before, to the caller that asked it, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessiond.access.callers import Callers
+from sessiond.app import App
+from sessiond.authority.question import DataRequest, Question
+from sessiond.authority.results import Answer
+from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Caller
+from sessiond.domain.guess_limits import GuessLimits
+from sessiond.domain.judge import PLAIN, Verdict
+from sessiond.rpc import decode
+from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.server import RpcServer
+from sessiond.rpc.service.calls import Calls
+from sessiond.rpc.service.validation import ValidationService
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.attacks.story import ATTACKER, HOUR, SECOND, VICTIM, authority, create, policy, roll, validate
+from tests.support.clock import ManualClock
+from tests.support.server import AsyncStub, stub_for
+
+
+def messages_read() -> int:
+    """How many client contexts were read so far: the ordinary path reads that of each message, the fast one none."""
+    info = decode._client.cache_info()
+    return info.hits + info.misses
+
+
+class Asking:
+    """A fast path over an authority, and callers that ask it as the service does."""
+
+    def __init__(self, app: App, capacity: int = 100) -> None:
+        self.authority = app.authority
+        self.fast = FastPath(app.authority.validation, os.urandom, capacity)
+
+    async def ask(self, request: pb.ValidateSessionRequest, caller: str = "shop", **fields: Any) -> Answer:
+        """Ask by the ordinary path, which is remembered."""
+        call = self.authority.call("default", Caller(caller), None)
+        question = Question(call, Token(request.token), request.passive, **fields)
+        answer = await self.authority.validation.validate(question)
+        self.fast.remember(request, question, answer)
+        return answer
+
+    def again(self, request: pb.ValidateSessionRequest, caller: str = "shop") -> Answer | None:
+        """Ask the fast path."""
+        return self.fast.answer(Caller(caller), request.SerializeToString())
+
+
+# Over gRPC
+
+
+async def test_the_same_question_takes_the_fast_path(stub: AsyncStub) -> None:
+    """A question is read when it is asked first; asked again byte for byte it is answered without being read."""
+    mine = await create(stub)
+    read = messages_read()
+    first = await validate(stub, mine.token)
+    assert messages_read() == read + 1
+    for _ in range(3):
+        again = await validate(stub, mine.token)
+        assert (again.verdict, again.session) == (pb.VERDICT_VALID, first.session)
+    assert messages_read() == read + 1
+    assert (await validate(stub, mine.token, ATTACKER)).verdict == pb.VERDICT_VALID
+    assert messages_read() == read + 2
+
+
+@pytest.mark.parametrize("passive", [True, False])
+async def test_a_passive_question_stays_passive(stub: AsyncStub, clock: ManualClock, passive: bool) -> None:
+    """A passive question moves no deadline however often it is asked; one that is not passive does each time."""
+    mine = await create(stub)
+    for _ in range(5):
+        clock.advance(SECOND)
+        answer = await validate(stub, mine.token, passive=passive)
+        assert answer.verdict == pb.VERDICT_VALID
+        unmoved = answer.session.idle_expire_time == mine.session.idle_expire_time
+        assert unmoved is passive
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"requirements": {"min_level": 0}},
+        {"with_csrf_token": True},
+        {"data": {}},
+    ],
+)
+async def test_what_asks_for_more_is_always_read(stub: AsyncStub, fields: dict[str, Any]) -> None:
+    """A question with requirements, or one that wants more than the verdict, takes the ordinary path each time."""
+    mine = await create(stub)
+    read = messages_read()
+    for count in range(1, 4):
+        assert (await validate(stub, mine.token, **fields)).verdict == pb.VERDICT_VALID
+        assert messages_read() == read + count
+
+
+async def test_a_refusal_is_always_read(stub: AsyncStub) -> None:
+    """A question that was not answered VALID takes the ordinary path each time."""
+    mine = await create(stub)
+    await roll(stub, mine.token)
+    read = messages_read()
+    for count in range(1, 4):
+        assert (await validate(stub, mine.token)).verdict == pb.VERDICT_SUPERSEDED
+        assert messages_read() == read + count
+
+
+class ByMetadata(Callers):
+    """Callers that say their names."""
+
+    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
+        """The name in the metadata."""
+        return Caller(str(dict(metadata or ()).get("who", "")), peer, metadata or ())
+
+
+@asynccontextmanager
+async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
+    """A second port of the authority, at which callers say their names."""
+    calls, fast_path = Calls(app.authority), FastPath(app.authority.validation, os.urandom)
+    validation = ValidationService(calls, app.authority, fast_path, SessionViews(), Refusals())
+    server = RpcServer((validation,), ByMetadata(), validation.fast_path)
+    async with stub_for(await server.start("127.0.0.1:0")) as stub:
+        yield stub
+    await server.stop(0)
+
+
+async def test_callers_are_told_apart_before_the_fast_path(app: App, stub: AsyncStub) -> None:
+    """Each caller's first question is read, though another one has asked the same; from then on none is."""
+    mine = await create(stub)
+    request = pb.ValidateSessionRequest(token=mine.token, client=VICTIM)
+    async with named_callers(app) as named:
+        read = messages_read()
+        for round_ in range(2):
+            for count, who in enumerate(("shop", "bank"), 1):
+                answer = await named.ValidateSession(request, metadata=(("who", who),))
+                assert answer.verdict == pb.VERDICT_VALID
+                assert messages_read() == read + (2 if round_ else count)
+
+
+# By itself
+
+
+async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub) -> None:
+    """What was answered plainly VALID is answered so again, with the same session; before that nothing is."""
+    asking, mine = Asking(app), await create(stub)
+    for passive in (False, True):
+        request = pb.ValidateSessionRequest(token=mine.token, passive=passive)
+        assert asking.again(request) is None
+        first = await asking.ask(request)
+        again = asking.again(request)
+        assert again is not None
+        assert (again.judgement, again.session, again.active_at) == (PLAIN, first.session, first.active_at)
+        assert (again.active_at is None) is passive
+
+
+@pytest.mark.parametrize(
+    ("asked", "asks"),
+    [
+        ("shop", "bank"),
+        ("shop", ""),
+        ("", "shop"),
+        ("a" * 16, "a" * 17),
+        ("a" * 17, "a" * 18),
+        ("spiffe://example.org/shop", "spiffe://example.org/bank"),
+    ],
+)
+async def test_no_caller_is_answered_what_another_one_asked(app: App, stub: AsyncStub, asked: str, asks: str) -> None:
+    """A question that one caller has asked is new from any other, whatever their names, and known from itself."""
+    asking, mine = Asking(app), await create(stub)
+    request = pb.ValidateSessionRequest(token=mine.token)
+    await asking.ask(request, asked)
+    assert asking.again(request, asks) is None
+    assert asking.again(request, asked) is not None
+
+
+async def test_a_caller_is_its_name(app: App, stub: AsyncStub) -> None:
+    """The same caller from another connection, with other metadata, is the same."""
+    asking, mine = Asking(app), await create(stub)
+    request = pb.ValidateSessionRequest(token=mine.token)
+    await asking.ask(request)
+    elsewhere = Caller("shop", "ipv4:192.0.2.1:9", (("trace", "2"),))
+    assert asking.fast.answer(elsewhere, request.SerializeToString()) is not None
+
+
+async def test_other_bytes_are_another_question(app: App, stub: AsyncStub) -> None:
+    """What differs in any field is not known, nor is the same question written otherwise."""
+    asking, mine = Asking(app), await create(stub)
+    request = pb.ValidateSessionRequest(token=mine.token)
+    await asking.ask(request)
+    for other in (
+        pb.ValidateSessionRequest(token=mine.token, passive=True),
+        pb.ValidateSessionRequest(token=mine.token, application="default"),
+        pb.ValidateSessionRequest(token=mine.token, client=VICTIM),
+    ):
+        assert asking.again(other) is None
+    raw = request.SerializeToString()
+    assert asking.fast.answer(Caller("shop"), raw + raw) is None
+
+
+@pytest.mark.parametrize("fields", [{"with_csrf": True}, {"data": DataRequest()}])
+async def test_what_asks_for_more_is_not_remembered(app: App, stub: AsyncStub, fields: dict[str, Any]) -> None:
+    """An answer that held more than the verdict is not given again without that."""
+    asking, mine = Asking(app), await create(stub)
+    request = pb.ValidateSessionRequest(token=mine.token)
+    assert (await asking.ask(request, **fields)).verdict is Verdict.VALID
+    assert asking.again(request) is None
+
+
+async def test_a_refusal_is_not_remembered(app: App, stub: AsyncStub) -> None:
+    """What was denied is decided anew each time."""
+    asking, mine = Asking(app), await create(stub)
+    request = pb.ValidateSessionRequest(token=mine.token)
+    rolled = await roll(stub, mine.token)
+    assert (await asking.ask(request)).verdict is Verdict.SUPERSEDED
+    assert asking.again(request) is None
+    assert (await asking.ask(pb.ValidateSessionRequest(token=rolled.token))).verdict is Verdict.VALID
+
+
+async def test_what_changes_a_session_ends_it(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """After a roll, a revocation or a deadline a remembered question is left to the ordinary path."""
+    asking = Asking(app)
+    rolled, revoked, idle = [await create(stub) for _ in range(3)]
+    requests = [pb.ValidateSessionRequest(token=one.token, passive=True) for one in (rolled, revoked, idle)]
+    for request in requests:
+        await asking.ask(request)
+        assert asking.again(request) is not None
+    await roll(stub, rolled.token)
+    await stub.RevokeSession(pb.RevokeSessionRequest(session=pb.SessionReference(token=revoked.token)))
+    assert [asking.again(request) is None for request in requests] == [True, True, False]
+    clock.advance(HOUR)
+    assert asking.again(requests[2]) is None
+
+
+async def test_activity_that_lags_is_left_to_the_ordinary_path(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """Activity that has to be written by now is no matter for the fast path; a passive question still is."""
+    asking, mine = Asking(app), await create(stub)
+    active, passive = [pb.ValidateSessionRequest(token=mine.token, passive=passive) for passive in (False, True)]
+    for request in (active, passive):
+        await asking.ask(request)
+    clock.advance(60 * SECOND - 1)
+    assert asking.again(active) is not None
+    clock.advance(1)
+    assert (asking.again(active), asking.again(passive) is None) == (None, False)
+
+
+async def test_what_is_remembered_is_bounded(app: App, stub: AsyncStub) -> None:
+    """Over its capacity the question that was asked longest ago is forgotten, and answered by the ordinary path."""
+    asking = Asking(app, capacity=2)
+    requests = [pb.ValidateSessionRequest(token=(await create(stub)).token) for _ in range(3)]
+    for request in requests:
+        await asking.ask(request)
+    assert [asking.again(request) is None for request in requests] == [True, False, False]
+
+
+async def test_a_locked_source_is_left_to_the_ordinary_path(tmp_path: Path, clock: ManualClock) -> None:
+    """A question that was answered is denied from a source that has been locked since, where the policy says so."""
+    rules = policy(guessing=GuessLimits(alarm_after=1, lock_after=1, deny_valid=True))
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        mine = await create(stub)
+        for _ in range(2):
+            assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+        await validate(stub, "x")
+        assert (await validate(stub, mine.token)).verdict == pb.VERDICT_LOCKED
