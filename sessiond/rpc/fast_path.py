@@ -32,18 +32,18 @@ class _Remembered:
 class FastPath:
     """The latest questions that were answered plainly VALID, `capacity` of them at most.
 
-    A question is kept under a digest, keyed with randomness of this process, of its bytes and its caller: no token is
-    kept, nobody can make two messages that share one, and no caller gets an answer that was given to another.
+    A question is kept under its caller's name and a digest of its bytes, keyed with randomness of this process: no
+    token is kept, nobody can make two messages that share one, and no caller gets an answer that was given to another.
     """
 
     def __init__(self, validation: Validation, entropy: Entropy, capacity: int = 20_000) -> None:
         self._validation = validation
         self._key = entropy(32)
-        self._questions: Lru[bytes, _Remembered] = Lru(capacity)
+        self._questions: Lru[tuple[str, bytes], _Remembered] = Lru(capacity)
 
     def answer(self, caller: Caller, raw: bytes) -> Answer | None:
         """The plain answer to this message; None if the ordinary path must decide."""
-        known = self._questions.get(self._digest(caller, raw))
+        known = self._questions.get(self._name(caller, raw))
         if known is None:
             return None
         question = known.question
@@ -59,14 +59,8 @@ class FastPath:
         """
         if answer.presented is None:
             return
-        key = self._digest(question.call.caller, request.SerializeToString())
-        self._questions.put(key, _Remembered(question, answer.presented))
+        name = self._name(question.call.caller, request.SerializeToString())
+        self._questions.put(name, _Remembered(question, answer.presented))
 
-    def _digest(self, caller: Caller, raw: bytes) -> bytes:
-        return blake2b(raw, digest_size=16, key=self._key, person=_person(caller)).digest()
-
-
-def _person(caller: Caller) -> bytes:
-    """The caller's name as BLAKE2 takes it: 16 bytes at most, so a longer name is digested first."""
-    name = caller.name.encode()
-    return name if len(name) <= blake2b.PERSON_SIZE else blake2b(name, digest_size=blake2b.PERSON_SIZE).digest()
+    def _name(self, caller: Caller, raw: bytes) -> tuple[str, bytes]:
+        return caller.name, blake2b(raw, digest_size=16, key=self._key).digest()

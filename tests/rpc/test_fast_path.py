@@ -166,6 +166,8 @@ async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub) ->
         ("shop", "bank"),
         ("shop", ""),
         ("", "shop"),
+        ("shop", "shop\0"),
+        ("", "\0"),
         ("a" * 16, "a" * 17),
         ("a" * 17, "a" * 18),
         ("spiffe://example.org/shop", "spiffe://example.org/bank"),
