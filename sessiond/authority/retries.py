@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
 from sessiond.authority.results import Kept, Reply, RequestId
 from sessiond.changes.idempotency import Once, Recall, Retry
+from sessiond.changes.login import welcome_again
 from sessiond.changes.maintenance import Total
 from sessiond.crypto.kept_answers import open_answer, seal_answer
 from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged
@@ -78,18 +80,24 @@ class Retries:
         secret = opened.bind(b"login")
         facts = (call.application, login.subject, login.level, login.methods, login.persistent, elevates)
         tolerance = Millis(max(call.policy.roll_tolerance, call.policy.lost_answer_tolerance))
-        return self._retry(
+        retry = self._retry(
             sha256(b"sessiond/login/v1\0" + secret).digest(),
             hmac.digest(secret, repr(facts).encode(), "sha256"),
             secret,
+        )
+        return replace(
+            retry,
             keep_for=tolerance,
+            strict=False,
+            while_current=True,
+            again=lambda work, session: welcome_again(work, call, session),
         )
 
     def _of_request(self, reply: Reply[R]) -> tuple[Retry, ...]:
         request: RequestId | None = reply.request
         return () if request is None else (self._retry(request.key, request.parameters, request.secret),)
 
-    def _retry(self, key: bytes, parameters: bytes, secret: bytes, *, keep_for: Millis | None = None) -> Retry:
+    def _retry(self, key: bytes, parameters: bytes, secret: bytes) -> Retry:
         def seal(message: bytes) -> bytes:
             return seal_answer(self._keys, secret, message)
 
@@ -100,6 +108,4 @@ class Retries:
                 remedy = "its answer was sealed under a key that is gone; make the call again with a new id"
                 raise InvalidField("request_id", remedy) from None
 
-        if keep_for is None:
-            return Retry(key, parameters, seal, unseal)
-        return Retry(key, parameters, seal, unseal, keep_for, strict=False, while_current=True)
+        return Retry(key, parameters, seal, unseal)

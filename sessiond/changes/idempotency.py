@@ -27,6 +27,10 @@ class Kept:
     message: bytes = field(repr=False)
 
 
+def _changes_nothing(work: Work, session: Session) -> None:
+    """What giving an answer again does, if nothing else is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """What makes a change safe to repeat.
@@ -36,6 +40,7 @@ class Retry:
     keep_for          for how long a repeat gets the first answer
     strict            other parameters under the same key are the caller's mistake; else they make another call
     while_current     the answer counts only while the session that it gives a token of is still at that token
+    again             what giving such an answer again does to that session
     """
 
     key: bytes
@@ -45,6 +50,7 @@ class Retry:
     keep_for: Millis = KEEP_FOR
     strict: bool = True
     while_current: bool = False
+    again: Callable[[Work, Session], None] = _changes_nothing
 
     def recall(self, work: Work) -> Kept | None:
         """The first answer, if there is one that counts. Raises `InvalidField` if the key was used for another call."""
@@ -61,6 +67,7 @@ class Retry:
                 return None
             if session.generation != answer.generation:
                 return None
+            self.again(work, session)
         return Kept(self.open(answer.sealed))
 
     def keep(self, work: Work, message: bytes, granted: Session | None) -> None:
@@ -91,11 +98,10 @@ class Recall:
         return Needs(answers=tuple(retry.key for retry in self.retries))
 
     def apply(self, work: Work) -> Kept | None:
-        """Raises `InvalidField` if the id was used for another call."""
-        for retry in self.retries:
-            if (kept := retry.recall(work)) is not None:
-                return kept
-        return None
+        """The first that there is. Raises `InvalidField` if the id was used for another call."""
+        # All are looked for: giving an answer again may do something, and each knows its own.
+        found = [retry.recall(work) for retry in self.retries]
+        return next((kept for kept in found if kept is not None), None)
 
 
 def _grants_nothing(_: object) -> Session | None:

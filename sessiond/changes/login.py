@@ -17,7 +17,7 @@ from sessiond.domain.session import Session
 from sessiond.domain.values import POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
-__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll"]
+__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "welcome_again"]
 
 _OPENED = Judgement(Verdict.VALID)
 
@@ -151,6 +151,17 @@ class Authenticate:
         # VALID whatever the token was: one that did not suffice for anything else was enough for this.
         session = work.save(session, EventType.SESSION_AUTHENTICATED, self.call.cause, self.call.client)
         return work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
+
+
+def welcome_again(work: Work, call: Call, session: Session) -> None:
+    """A login's first answer is given again, to the subject, who has authenticated once more.
+
+    So it was the subject who came back with the token from before: whose answer was lost, and who has not two clients.
+    Other requests with that token may still be in flight, as they were at the roll itself.
+    """
+    if session.old_token is not None:
+        cleared = replace(session, old_token=None, rolled_at=work.now)
+        work.save(cleared, EventType.SESSION_REFRESHED, call.cause, call.client)
 
 
 @dataclass(frozen=True, slots=True)
