@@ -187,6 +187,20 @@ async def test_without_tolerance_nothing_is_repeated(tmp_path: Path, clock: Manu
 
 
 @or_create
+async def test_a_second_click_with_an_id_of_its_own_can_be_repeated(
+    stub: AsyncStub, clock: ManualClock, or_create: bool
+) -> None:
+    """What the second click was answered is the answer to its own id for a day, as for every call that gave a token."""
+    guest = await guest_of(stub)
+    second = fresh_id()
+    first = await click(stub, guest.token, or_create=or_create, request_id=fresh_id())
+    assert await click(stub, guest.token, or_create=or_create, request_id=second) == first
+    clock.advance(10 * MINUTE)
+    assert await click(stub, guest.token, or_create=or_create, request_id=second) == first
+    assert not hijacks(await story_of(stub, first.token))
+
+
+@or_create
 @ids
 @pytest.mark.parametrize("wait", [20 * SECOND, TOLERANCE - 1])
 async def test_a_page_between_the_lost_answer_and_the_next_try(
