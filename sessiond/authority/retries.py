@@ -80,15 +80,12 @@ class Retries:
         secret = opened.bind(b"login")
         facts = (call.application, login.subject, login.level, login.methods, login.persistent, elevates)
         tolerance = Millis(max(call.policy.roll_tolerance, call.policy.lost_answer_tolerance))
-        retry = self._retry(
-            sha256(b"sessiond/login/v1\0" + secret).digest(),
-            hmac.digest(secret, repr(facts).encode(), "sha256"),
-            secret,
-        )
+        parameters = hmac.digest(secret, repr(facts).encode(), "sha256")
+        # The facts are part of the key: several people may log in with one guest's token, each more than once.
+        key = sha256(b"sessiond/login/v1\0" + secret + parameters).digest()
         return replace(
-            retry,
+            self._retry(key, parameters, secret),
             keep_for=tolerance,
-            strict=False,
             while_current=True,
             again=lambda work, session: welcome_again(work, call, session),
         )

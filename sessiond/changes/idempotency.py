@@ -38,7 +38,6 @@ class Retry:
     key, parameters   as in `KeptAnswer`
     seal, open        the answer's message, so that only this call's secret opens it; `open` raises `InvalidField`
     keep_for          for how long a repeat gets the first answer
-    strict            other parameters under the same key are the caller's mistake; else they make another call
     while_current     the answer counts only while the session that it gives a token of is still at that token
     again             what giving such an answer again does to that session
     """
@@ -48,7 +47,6 @@ class Retry:
     seal: Callable[[bytes], bytes]
     open: Callable[[bytes], bytes]
     keep_for: Millis = KEEP_FOR
-    strict: bool = True
     while_current: bool = False
     again: Callable[[Work, Session], None] = _changes_nothing
 
@@ -58,9 +56,7 @@ class Retry:
         if answer is None:
             return None
         if answer.parameters != self.parameters:
-            if self.strict:
-                raise InvalidField("request_id", "was used for another call; take a fresh UUIDv4 for each call")
-            return None
+            raise InvalidField("request_id", "was used for another call; take a fresh UUIDv4 for each call")
         if answer.session_id is not None:
             session = work.session(answer.session_id)
             if session is None or expired_view(session, work.now).ending is not None:

@@ -148,12 +148,13 @@ class Work:
         ]
 
     def answer(self, key: bytes) -> KeptAnswer | None:
-        """The kept answer under this key, unless it has expired."""
-        for answers in (self._draft.answers, self.changes.answers, self._read.answers.values()):
-            for answer in answers:
-                if answer.key == key and self.now < answer.expires:
-                    return answer
-        return None
+        """The newest answer kept under this key, unless it has expired."""
+        for answers in (self._draft.answers, self.changes.answers):
+            for answer in reversed(answers):
+                if answer.key == key:
+                    return answer if self.now < answer.expires else None
+        read = self._read.answers.get(key)
+        return read if read is not None and self.now < read.expires else None
 
     def is_news(self, session_id: SessionId, signals: Iterable[Signal], policy: Policy) -> bool:
         """Whether any of the signals that the policy does not ignore was not reported of the session lately."""

@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 
 from sessiond.app import App
+from sessiond.authority.results import Changed, Kept, Reply
+from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Caller
 from sessiond.domain.guess_limits import GuessLimits
-from sessiond.domain.policy import CookieRules
-from sessiond.domain.values import Millis
+from sessiond.domain.login import Login
+from sessiond.domain.policy import CookieRules, LimitRule
+from sessiond.domain.values import Millis, SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
+    HOUR,
     MINUTE,
     SECOND,
     authority,
@@ -26,11 +31,12 @@ from tests.attacks.story import (
     login,
     loose,
     policy,
+    roll,
     story_of,
     validate,
 )
 from tests.rpc.jar import Jar
-from tests.rpc.refusals import revision_of
+from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
 
@@ -240,3 +246,68 @@ async def test_an_old_token_is_news_again_after_the_repeated_login(stub: AsyncSt
         "HIJACK_SUSPECTED",
         "SESSION_REVOKED",
     ]
+
+
+# What is the same login, and for how long
+
+
+async def test_logins_of_others_in_between(stub: AsyncStub, clock: ManualClock) -> None:
+    """One guest's token, several people: each login has its own first answer, whoever logged in meanwhile."""
+    guest = await guest_of(stub)
+    logins: list[dict[str, Any]] = [
+        {"subject": "ada"},
+        {"subject": "bob"},
+        {"subject": "ada", "authentication": {"level": 2, "methods": ["pwd", "otp"]}},
+        {"subject": "ada", "application": "shop"},
+    ]
+    first = [await click(stub, guest.token, or_create=True, **one) for one in logins]
+    assert len({answer.token for answer in first}) == len(logins)
+    clock.advance(TOLERANCE - 1)
+    before = await revision_of(stub)
+    assert [await click(stub, guest.token, or_create=True, **one) for one in logins] == first
+    assert await revision_of(stub) == before
+
+
+async def logged_in(app: App, token: str, subject: str = "ada") -> str:
+    """A login by way of the authority itself, so that several can be put into one group; the token that it gives."""
+    authority = app.authority
+    call = authority.call("default", Caller("test"), None)
+
+    def encode(changed: Changed) -> bytes:
+        assert changed.token is not None
+        return changed.token.reveal().encode()
+
+    answer = await authority.logins.authenticate(call, Token(token), Login(subject), Reply(encode), or_create=True)
+    assert isinstance(answer, Kept)
+    return answer.message.decode()
+
+
+async def ended(app: App, session_id: str) -> None:
+    """A revocation, likewise."""
+    call = app.authority.call("default", Caller("test"), None)
+    await app.authority.sessions.revoke(call, SessionId.parse(session_id), Reply(lambda _: b""))
+
+
+async def test_the_newest_first_answer_counts_within_a_group(app: App, stub: AsyncStub) -> None:
+    """Login, logout, login, login, all committed together: the last login repeats the one before it, not the first."""
+    guest = await guest_of(stub)
+    first, _, second, third = await asyncio.gather(
+        logged_in(app, guest.token),
+        ended(app, guest.session.session_id),
+        logged_in(app, guest.token),
+        logged_in(app, guest.token),
+    )
+    assert first != second
+    assert third == second
+    (session,) = await live(stub)
+    assert (await validate(stub, second)).session.session_id == session.session_id
+
+
+async def test_people_in_one_group(app: App, stub: AsyncStub) -> None:
+    """Two clicks each of two people on one guest's page, all committed together, are one session for each of them."""
+    guest = await guest_of(stub)
+    one, other, again, anew = await asyncio.gather(
+        *(logged_in(app, guest.token, subject) for subject in ("ada", "bob", "ada", "bob"))
+    )
+    assert (again, anew) == (one, other)
+    assert sorted(session.subject for session in await live(stub)) == ["ada", "bob"]
