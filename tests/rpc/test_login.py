@@ -1,22 +1,21 @@
-"""A login always works: made twice, with its answer lost, and whatever token the client presents."""
+"""A repeated login is one login: two clicks, a lost answer, and what is the same login for how long."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from itertools import permutations
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from sessiond.app import App
 from sessiond.authority.results import Changed, Kept, Reply
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
-from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.login import Login
-from sessiond.domain.policy import CookieRules, LimitRule
+from sessiond.domain.policy import CookieRules
 from sessiond.domain.values import Millis, SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
@@ -28,33 +27,29 @@ from tests.attacks.story import (
     fresh_id,
     hijacks,
     kinds,
-    login,
     loose,
     policy,
     roll,
     story_of,
     validate,
 )
-from tests.rpc.jar import Jar
-from tests.rpc.refusals import refusal_of, revision_of, session_of
+from tests.rpc.logins import CART, PASSWORD, check_one_login, click, guest_of, ids, live, request_ids
+from tests.rpc.refusals import refusal_of, revision_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
 
-CART = {"cart": b"3 apples"}
-PASSWORD = {"level": 1, "methods": ["pwd"]}
 TOLERANCE = MINUTE
 """The default policy's `lost_answer_tolerance`: for how long a repeated login gets the first answer."""
-TWO_NAMES = CookieRules(anonymous_name="visitor")
-LOCK = GuessLimits(alarm_after=1, lock_after=1, deny_valid=True)
 
 or_create = pytest.mark.parametrize("or_create", [False, True], ids=["plain", "or_create"])
-ids = pytest.mark.parametrize("ids", ["none", "same", "own", "first", "second"])
 
 
 @pytest.fixture
 async def served(tmp_path: Path, clock: ManualClock) -> AsyncIterator[tuple[App, AsyncStub]]:
     """An authority whose guests have a cookie of another name, with a second application beside the default one."""
-    async with authority(tmp_path, clock, policy(cookie=TWO_NAMES), extra={"shop": policy()}) as served:
+    async with authority(
+        tmp_path, clock, policy(cookie=CookieRules(anonymous_name="visitor")), extra={"shop": policy()}
+    ) as served:
         yield served
 
 
@@ -66,47 +61,6 @@ def stub(served: tuple[App, AsyncStub]) -> AsyncStub:
 @pytest.fixture
 def app(served: tuple[App, AsyncStub]) -> App:
     return served[0]
-
-
-def request_ids(ids: str) -> tuple[str, str]:
-    """The request ids of two clicks."""
-    one, other = fresh_id(), fresh_id()
-    return {"none": ("", ""), "same": (one, one), "own": (one, other), "first": (one, ""), "second": ("", other)}[ids]
-
-
-async def guest_of(stub: AsyncStub) -> pb.CreateSessionResponse:
-    """A guest with something in the cart."""
-    return await create(stub, "", data=CART)
-
-
-async def click(stub: AsyncStub, token: str, subject: str = "ada", **fields: Any) -> pb.AuthenticateSessionResponse:
-    """One click on "log in"."""
-    return await login(stub, token, subject, **{"authentication": PASSWORD, **fields})
-
-
-async def live(stub: AsyncStub, **conditions: Any) -> list[pb.Session]:
-    """The live sessions."""
-    return list((await stub.ListSessions(loose.ListSessionsRequest(filter=conditions))).sessions)
-
-
-async def check_one_login(
-    stub: AsyncStub,
-    before: pb.CookieDirectives,
-    answers: Sequence[pb.AuthenticateSessionResponse],
-    *,
-    data: dict[str, bytes],
-) -> pb.Session:
-    """In whatever order the answers arrive: one live session, the data in it, and the user logged in. The session."""
-    assert {answer.verdict for answer in answers} == {pb.VERDICT_VALID}
-    (session,) = await live(stub)
-    assert session.subject == "ada"
-    for order in permutations(answers):
-        token = Jar(before).take(answer.cookies for answer in order).token
-        page = await validate(stub, token, passive=True, data={}, with_csrf_token=True)
-        assert (page.verdict, page.session.session_id) == (pb.VERDICT_VALID, session.session_id)
-        assert dict(page.data.values) == data
-        assert page.csrf_token == order[-1].csrf_token
-    return session
 
 
 # Two clicks, and lost answers
@@ -126,6 +80,15 @@ async def test_two_clicks_at_once(stub: AsyncStub, ids: str, or_create: bool) ->
     assert not answers[0].created
     told = kinds(await story_of(stub, guest.token, answers[0].token))
     assert told == ["SESSION_CREATED", "SESSION_AUTHENTICATED", "SESSION_ROLLED"]
+
+
+@pytest.mark.parametrize("asks", [(False, True), (True, False)])
+async def test_both_kinds_of_login_are_one(stub: AsyncStub, asks: tuple[bool, bool]) -> None:
+    """A login with `or_create` repeats one without it, and the other way round: they ask for the same."""
+    guest = await guest_of(stub)
+    answers = await asyncio.gather(*(click(stub, guest.token, or_create=one) for one in asks))
+    assert answers[0] == answers[1]
+    await check_one_login(stub, guest.cookies, answers, data=CART)
 
 
 @or_create
@@ -311,3 +274,160 @@ async def test_people_in_one_group(app: App, stub: AsyncStub) -> None:
     )
     assert (again, anew) == (one, other)
     assert sorted(session.subject for session in await live(stub)) == ["ada", "bob"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"subject": "bob"},
+        {"authentication": {"level": 2, "methods": ["pwd"]}},
+        {"authentication": {"level": 1, "methods": ["pwd", "otp"]}},
+        {"authentication": {}},
+    ],
+    ids=["subject", "level", "methods", "unranked"],
+)
+async def test_another_login_is_not_the_first(stub: AsyncStub, clock: ManualClock, other: dict[str, Any]) -> None:
+    """Another subject, level or method is no repeat: the old token is SUPERSEDED, and the first answer stays."""
+    guest = await guest_of(stub)
+    first = await click(stub, guest.token)
+    before = await revision_of(stub)
+    denied = await click(stub, guest.token, **other)
+    assert (denied.verdict, denied.token, denied.HasField("session")) == (pb.VERDICT_SUPERSEDED, "", False)
+    assert await revision_of(stub) == before
+    fresh = await click(stub, guest.token, or_create=True, **other)
+    assert (fresh.created, fresh.presented_verdict) == (True, pb.VERDICT_SUPERSEDED)
+    assert fresh.session.session_id != first.session.session_id
+    assert (await validate(stub, fresh.token, data={})).data.values == {}
+    assert (await validate(stub, first.token, data={})).data.values == CART
+    assert await click(stub, guest.token) == first
+
+
+async def test_a_remembered_login_is_not_the_first(tmp_path: Path, clock: ManualClock) -> None:
+    """ "Remember me" makes it another login: the first one's answer would not be remembered by the browser."""
+    remembers = policy(remember_idle_timeout=Millis(9 * HOUR), remember_absolute_timeout=Millis(90 * HOUR))
+    async with authority(tmp_path, clock, remembers) as (_, stub):
+        guest = await guest_of(stub)
+        await click(stub, guest.token)
+        assert (await click(stub, guest.token, persistent=True)).verdict == pb.VERDICT_SUPERSEDED
+
+
+@pytest.mark.parametrize("after", ["logout", "admin", "roll", "login", "elevation"])
+async def test_after_another_change_the_first_answer_is_over(stub: AsyncStub, after: str) -> None:
+    """A first answer whose token is gone is not given again; with `or_create` the login works all the same."""
+    guest = await guest_of(stub)
+    first = await click(stub, guest.token)
+    named = {"token": first.token} if after == "logout" else {"session_id": first.session.session_id}
+    match after:
+        case "logout" | "admin":
+            await stub.RevokeSession(loose.RevokeSessionRequest(session=named))
+        case "roll":
+            await roll(stub, first.token)
+        case _:
+            await click(stub, first.token, elevate=after == "elevation")
+    # Two rolls later the guest's token is nobody's any more: that it comes back is a theft.
+    verdict = pb.VERDICT_REVOKED if after in ("logout", "admin") else pb.VERDICT_REPLAYED
+    denied = await click(stub, guest.token)
+    assert (denied.verdict, denied.token) == (verdict, "")
+    fresh = await click(stub, guest.token, or_create=True)
+    assert (fresh.verdict, fresh.created) == (pb.VERDICT_VALID, True)
+    assert fresh.token != first.token
+    assert (await validate(stub, fresh.token)).verdict == pb.VERDICT_VALID
+    assert [session.session_id for session in await live(stub)] == [fresh.session.session_id]
+
+
+async def test_after_a_renewal_the_first_answer_is_over(tmp_path: Path, clock: ManualClock) -> None:
+    """A first answer whose token has been renewed away, and whose successor is in use, is not given again."""
+    rules = policy(renewal_timeout=Millis(5 * SECOND), renewal_overlap=Millis(SECOND))
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        guest = await guest_of(stub)
+        first = await click(stub, guest.token)
+        clock.advance(5 * SECOND)
+        renewed = (await validate(stub, first.token)).renewed_token
+        assert await click(stub, guest.token) == first
+        await validate(stub, renewed)
+        assert (await click(stub, guest.token)).verdict == pb.VERDICT_SUPERSEDED
+
+
+@or_create
+@pytest.mark.parametrize("order", ["old first", "new first"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+async def test_a_guest_renewed_meanwhile(
+    stub: AsyncStub, clock: ManualClock, order: str, or_create: bool, at_once: bool
+) -> None:
+    """A guest's token and its successor are the same guest: two clicks, one with each, are one login."""
+    guest = await guest_of(stub)
+    for _ in range(3):
+        clock.advance(20 * MINUTE)
+        page = await validate(stub, guest.token)
+    assert page.next_step == pb.NEXT_STEP_REPLACE_TOKEN
+    tokens = [guest.token, page.renewed_token][:: 1 if order == "old first" else -1]
+    if at_once:
+        answers = list(await asyncio.gather(*(click(stub, token, or_create=or_create) for token in tokens)))
+    else:
+        answers = [await click(stub, token, or_create=or_create) for token in tokens]
+    assert answers[0] == answers[1]
+    session = await check_one_login(stub, guest.cookies, answers, data=CART)
+    assert session.session_id == guest.session.session_id
+
+
+async def test_the_kept_row_goes(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """A login leaves one sealed row, which is dropped when the tolerance is over and not before."""
+
+    async def rows() -> int:
+        await app.sweeper.forget_answers()
+        return int((await app._store._db.all("SELECT count(*) FROM answers"))[0][0])
+
+    guest = await guest_of(stub)
+    assert await rows() == 0
+    await click(stub, guest.token)
+    await click(stub, guest.token)
+    assert await rows() == 1
+    clock.advance(TOLERANCE - 1)
+    assert await rows() == 1
+    clock.advance(1)
+    assert await rows() == 0
+
+
+async def test_a_denied_login_keeps_nothing(app: App, stub: AsyncStub) -> None:
+    """A login that was denied leaves no row, with or without a request id."""
+    for token in ("", "x", "A" * 70, (await create(stub, "", application="shop")).token):
+        for request_id in ("", fresh_id()):
+            denied = await click(stub, token, request_id=request_id)
+            assert (denied.verdict != pb.VERDICT_VALID, denied.token) == (True, "")
+    assert (await app._store._db.all("SELECT count(*) FROM answers"))[0][0] == 0
+
+
+# Elevation
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+@ids
+async def test_an_elevation_twice(stub: AsyncStub, at_once: bool, ids: str) -> None:
+    """Two clicks on "confirm" elevate once: both get the same token, and the level counts."""
+    own = await create(stub, data=CART, authentication=PASSWORD)
+    strong = {"level": 2, "methods": ["pwd", "otp"]}
+    clicks = [click(stub, own.token, elevate=True, authentication=strong, request_id=one) for one in request_ids(ids)]
+    answers = list(await asyncio.gather(*clicks)) if at_once else [await one for one in clicks]
+    assert answers[0] == answers[1]
+    await check_one_login(stub, own.cookies, answers, data=CART)
+    page = await validate(stub, answers[0].token, requirements={"min_level": 2})
+    assert page.verdict == pb.VERDICT_VALID
+    assert kinds(await story_of(stub)) == ["SESSION_CREATED", "SESSION_AUTHENTICATED", "SESSION_ROLLED"]
+
+
+async def test_an_elevation_is_not_a_login(stub: AsyncStub) -> None:
+    """A login with the token that an elevation has just replaced is not the elevation once more."""
+    own = await create(stub, authentication=PASSWORD)
+    elevated = await click(stub, own.token, elevate=True)
+    assert elevated.verdict == pb.VERDICT_VALID
+    assert (await click(stub, own.token)).verdict == pb.VERDICT_SUPERSEDED
+
+
+@pytest.mark.parametrize("token", ["none", "own"])
+async def test_an_elevation_opens_nothing(stub: AsyncStub, token: str) -> None:
+    """`or_create` together with `elevate` is INVALID_ARGUMENT with the field named, and changes nothing."""
+    own = await create(stub)
+    before = await revision_of(stub)
+    refused = await refusal_of(click(stub, own.token if token == "own" else "", elevate=True, or_create=True))
+    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["or_create"])
+    assert await revision_of(stub) == before
