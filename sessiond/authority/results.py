@@ -14,7 +14,7 @@ from sessiond.domain.position import Position
 from sessiond.domain.requirements import Unmet
 from sessiond.domain.session import Activity, Session, with_activity
 from sessiond.domain.signals import Reaction
-from sessiond.domain.values import Instant, Revision, SessionId, VersionedData
+from sessiond.domain.values import NO_REVISION, Instant, Revision, SessionId, VersionedData
 
 __all__ = [
     "Answer",
@@ -48,6 +48,7 @@ class Answer:
     unmet          what is missing, where INSUFFICIENT
     csrf           the session's CSRF token, if it was asked for
     cacheable_until  until when the answer may be reused by a cache that follows; None: not at all
+    revision       the state that it is true at, if it may be reused
     data           the session's data, if it was asked for and is newer than what the caller has
     """
 
@@ -61,6 +62,7 @@ class Answer:
     csrf: Token | None = None
     cacheable_until: Instant | None = None
     data: VersionedData | None = None
+    revision: Revision = NO_REVISION
 
     @property
     def current(self) -> Session | None:

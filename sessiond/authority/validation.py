@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from sessiond.authority.parts import Parts
-from sessiond.authority.question import Question
+from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements, unmet
 from sessiond.authority.results import Answer, Kept
 from sessiond.cache.sessions import Entry
@@ -87,15 +87,18 @@ class Validation:
         until = cacheable_until(session, call.policy, now, not passive, None)
         if passive:
             seen = parts.activity.added_to(session)
-            return Answer(PLAIN, seen, presented=presented, cacheable_until=until)
+            return Answer(PLAIN, seen, presented=presented, cacheable_until=until, revision=parts.feed.revision)
         if now - entry.saved >= touch_granularity(session, call.policy):
             return None
         deadline = idle_deadline(session, call.policy, now)
         parts.activity.note(session, now, deadline, call.client if call.tells_client else None)
-        return Answer(PLAIN, session, None, now, deadline, presented, cacheable_until=until)
+        return Answer(
+            PLAIN, session, None, now, deadline, presented, cacheable_until=until, revision=parts.feed.revision
+        )
 
     async def judge(self, question: Question, opened: OpenedToken) -> Answer:
         """The answer to an opened token, whatever follows from it."""
+        stored: VersionedData | None = None
         while True:
             answer = await self._judge(question, opened)
             session, wanted = answer.session, question.data
@@ -103,14 +106,15 @@ class Validation:
                 return answer
             if wanted.newer_than and session.data_version <= wanted.newer_than:
                 return answer
+            if stored is not None and stored.version == session.data_version:
+                return replace(answer, data=_only(stored, wanted))
             stored = await self._parts.store.data(session.id)
             entry = await self._parts.cache.fetch(session.id)
-            # From here on nothing waits. If the session ended or its data changed meanwhile, it is judged again:
-            # the data of a session that has ended is gone, and an empty map would look like an empty cart.
-            if entry is not None and entry.session.ending is None and entry.session.data_version == stored.version:
-                keys = [key for key in stored.values if not wanted.keys or key in wanted.keys]
-                values = {key: stored.values[key] for key in keys}
-                return replace(answer, data=VersionedData(values, stored.version))
+            # From here on nothing waits. If anything about the session changed while its data was read, it is judged
+            # again: it may belong to somebody else now, or have ended, and then no data would look like an empty cart.
+            unchanged = entry is not None and entry.session.revision == session.revision
+            if unchanged and stored.version == session.data_version:
+                return replace(answer, data=_only(stored, wanted))
 
     async def accept(
         self, call: Call, token: Token, recall: Callable[[], Awaitable[Kept | None]]
@@ -154,7 +158,7 @@ class Validation:
         entry = await self._fetch(call, presented.session_id)
         if entry is None:
             return _UNKNOWN
-        now = parts.clock.now()
+        now, revision = parts.clock.now(), parts.feed.revision
         known, judgement = self._judged(entry.session, presented, question, now)
         session: Session | None = known
         expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
@@ -168,16 +172,16 @@ class Validation:
         active = suffices and not passive
         lags = active and now - entry.saved >= touch_granularity(entry.session, call.policy)
         if judgement.activates or urgent or lags or expires:
-            outcome = (await parts.journal.submit(Use(call, presented, passive, suspicion))).result
-            judgement, session = outcome.judgement, outcome.session
+            done = await parts.journal.submit(Use(call, presented, passive, suspicion))
+            judgement, session, revision = done.result.judgement, done.result.session, done.revision
         if session is None or judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
             return Answer(judgement)
         answer = self._granted(question, opened, judgement, session, now)
         if not active or answer.verdict is not Verdict.VALID:
-            return answer
+            return replace(answer, revision=revision)
         deadline = idle_deadline(session, call.policy, now)
         parts.activity.note(entry.session, now, deadline, call.client if call.tells_client else None)
-        return replace(answer, active_at=now, idle_deadline=deadline)
+        return replace(answer, active_at=now, idle_deadline=deadline, revision=revision)
 
     def _judged(
         self, session: Session, presented: Presented, question: Question, now: Instant
@@ -269,3 +273,9 @@ class Validation:
         until = cacheable_until(session, policy, now, not question.passive, max_age) if reusable else None
         csrf = csrf_token(opened) if question.with_csrf else None
         return Answer(judgement, seen, renewed, csrf=csrf, cacheable_until=until)
+
+
+def _only(stored: VersionedData, wanted: DataRequest) -> VersionedData:
+    """The data that is wanted. Raises `DataUnreadable` if a value of it cannot be read."""
+    keys = [key for key in stored.values if not wanted.keys or key in wanted.keys]
+    return VersionedData({key: stored.values[key] for key in keys}, stored.version)

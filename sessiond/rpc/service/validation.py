@@ -96,7 +96,7 @@ class ValidationService:
                 encode.set_activity(message.session, answer.active_at, answer.idle_deadline)
         if answer.cacheable_until is not None:
             encode.set_time(message.cacheable_until, answer.cacheable_until)
-            message.consistency_token = self._calls.consistency_token()
+            message.consistency_token = self._calls.consistency_token(answer.revision)
         return message
 
     def _validation(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
