@@ -18,6 +18,9 @@ from sessiond.domain.values import (
     CauseKind,
     ClientContext,
     Instant,
+    Labels,
+    Lifetimes,
+    Millis,
     Revision,
     SessionId,
 )
@@ -116,6 +119,15 @@ _authentications = st.builds(Authentication, st.integers(0, 3), st.lists(_words,
 _causes = st.builds(Cause, st.sampled_from(CauseKind), _texts, _texts)
 _elevations = st.builds(Elevation, _authentications, _instants)
 _signals = st.builds(Signal, st.sampled_from(SignalType), _texts, _texts)
+_revisions = st.integers(0, _MOST).map(Revision)
+_timeouts = st.none() | st.integers(1, _MOST).map(Millis)
+
+
+def _sorted(labels: dict[str, str]) -> Labels:
+    return tuple(sorted(labels.items()))
+
+
+_labels = st.dictionaries(_texts, _texts, max_size=8).map(_sorted)
 
 any_live_session = st.builds(
     Session,
@@ -139,6 +151,11 @@ any_live_session = st.builds(
     must_authenticate=st.booleans(),
     login_page=st.booleans(),
     elevation=st.none() | _elevations,
+    old_token=st.none() | st.integers(0, 2**32 - 1),
+    last_client=st.builds(ClientContext, ip_address=st.just("") | st.ip_addresses().map(str), user_agent=_texts),
+    labels=_labels,
+    lifetimes=st.builds(Lifetimes, _timeouts, _timeouts),
+    revision=_revisions,
 )
 any_ending = st.builds(Ending, _instants, _causes)
 any_event = st.builds(
@@ -156,4 +173,14 @@ any_event = st.builds(
     signals=st.lists(_signals, max_size=3).map(tuple),
     reaction=st.none() | st.sampled_from(Reaction),
     source=_texts,
+    labels=_labels,
+)
+any_answer = st.builds(
+    KeptAnswer,
+    key=_digests,
+    parameters=_digests,
+    sealed=st.binary(max_size=100),
+    expires=_instants,
+    session_id=st.none() | st.builds(session_id),
+    generation=st.integers(0, 2**32 - 1),
 )

@@ -8,27 +8,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event, EventType
-from sessiond.domain.session import Elevation, Session, SessionState
+from sessiond.domain.position import INCARNATION_BYTES
+from sessiond.domain.query import SessionQuery
+from sessiond.domain.session import Activity, Elevation, Session, SessionState
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
     Authentication,
     CauseKind,
     ClientContext,
     Instant,
+    Lifetimes,
     Millis,
     Revision,
     SessionId,
+    VersionedData,
 )
-from sessiond.store.contract import Changes, Head, KeptAnswer, SessionQuery, Store
+from sessiond.store.contract import Changes, Decision, Head, KeptAnswer, Store, Transaction
 from tests.contracts import samples
 from tests.support.clock import START
 
+T = TypeVar("T")
 Opener = Callable[[], Awaitable[Store]]
 NOW = START
 DAY = Millis(86_400_000)
@@ -44,24 +50,36 @@ _PROPERTY = settings(
 )
 
 
-class _Abandoned(Exception):
-    """Raised inside a transaction, to have it rolled back."""
-
-
 async def write(store: Store, **changes: Any) -> None:
     """Commit one transaction with these changes."""
-    async with store.transaction() as transaction:
-        await transaction.write(Changes(**changes))
+
+    async def decide(_: Transaction) -> Decision[None]:
+        return Decision(Changes(**changes), None)
+
+    await store.write(decide)
 
 
-async def abandon(store: Store, **changes: Any) -> None:
-    """Write these changes in a transaction whose block raises."""
-    try:
-        async with store.transaction() as transaction:
-            await transaction.write(Changes(**changes))
-            raise _Abandoned
-    except _Abandoned:
-        return
+async def within(store: Store, look: Callable[[Transaction], Awaitable[T]], **changes: Any) -> T:
+    """What `look` finds in a transaction, which then commits these changes."""
+
+    async def decide(transaction: Transaction) -> Decision[T]:
+        found = await look(transaction)
+        return Decision(Changes(**changes), found)
+
+    return await store.write(decide)
+
+
+async def fail(store: Store, session: Session, **changes: Any) -> Exception:
+    """Have a write fail half-way: these changes, and an event under a number that the log has. What it raises."""
+    twice = [*changes.pop("events", []), samples.event((await store.head()).revision)]
+    with pytest.raises(Unavailable) as failure:
+        await write(store, sessions={session.id: session}, events=twice, **changes)
+    return failure.value
+
+
+async def data_of(store: Store, session: SessionId) -> dict[str, bytes]:
+    """A session's data."""
+    return dict((await store.data(session)).values)
 
 
 async def put(store: Store, *sessions: Session, retention: int = DAY) -> None:
@@ -70,9 +88,12 @@ async def put(store: Store, *sessions: Session, retention: int = DAY) -> None:
     await write(store, sessions={session.id: session for session in sessions}, retention=ended)
 
 
-async def touch(store: Store, session: SessionId, at: int, idle_deadline: int | None = None) -> None:
+async def touch(
+    store: Store, session: SessionId, at: int, idle_deadline: int | None = None, client: ClientContext | None = None
+) -> None:
     """Commit activity."""
-    await write(store, activity={session: (at, idle_deadline)})
+    deadline = None if idle_deadline is None else Instant(idle_deadline)
+    await write(store, activity={session: Activity(session, Instant(at), deadline, client)})
 
 
 async def append(store: Store, *events: Event) -> None:
@@ -92,19 +113,22 @@ async def forget(store: Store, now: int) -> None:
 
 async def kept(store: Store, *keys: bytes) -> dict[bytes, KeptAnswer]:
     """The answers that a transaction finds under these keys."""
-    async with store.transaction() as transaction:
-        return dict(await transaction.answers(keys))
+    return dict(await within(store, lambda transaction: transaction.answers(keys)))
 
 
 async def living(store: Store, *subjects: tuple[str, str]) -> list[Session]:
     """The live sessions that a transaction finds of these subjects, in the order they were opened."""
-    async with store.transaction() as transaction:
-        return sorted(await transaction.live_sessions(subjects), key=lambda session: session.id)
+    found = await within(store, lambda transaction: transaction.live_sessions(subjects))
+    return sorted(found, key=lambda session: session.id)
 
 
 def ids(sessions: Sequence[Session]) -> list[SessionId]:
     """The ids, in order."""
     return [session.id for session in sessions]
+
+
+async def _ready(value: T) -> T:
+    return value
 
 
 class StoreContract:
@@ -138,6 +162,43 @@ class StoreContract:
         assert first.authority_id == second.authority_id
         assert any(first.authority_id)
 
+    async def test_each_opening_is_one_more_incarnation(self, open_store: Opener) -> None:
+        """Each time the store is opened the log has one more run, which begins after the head; the others stay."""
+        store = await open_store()
+        first = list(store.incarnations)
+        assert [run.first for run in first] == [1]
+        assert len(first[0].id) == INCARNATION_BYTES
+        await append(store, *(samples.event(number) for number in (1, 2, 3)))
+        assert list(store.incarnations) == first
+        await store.close()
+        for firsts in ([1, 4], [1, 4, 4]):
+            store = await open_store()
+            runs = list(store.incarnations)
+            await store.close()
+            assert [run.first for run in runs] == firsts
+            assert runs[:1] == first
+            assert len({run.id for run in runs}) == len(runs)
+
+    @pytest.mark.parametrize(("horizon", "firsts"), [(2, [1, 4, 7]), (3, [1, 4, 7]), (4, [4, 7]), (6, [4, 7])], ids=str)
+    async def test_incarnations_from_before_the_horizon_are_dropped(
+        self, open_store: Opener, horizon: int, firsts: list[int]
+    ) -> None:
+        """The next opening drops the runs that ended before the horizon, and keeps the one that the horizon is in."""
+        for start in (1, 4):
+            store = await open_store()
+            await append(store, *(samples.event(number) for number in range(start, start + 3)))
+            await store.close()
+        store = await open_store()
+        before = list(store.incarnations)
+        assert [run.first for run in before] == [1, 4, 7]
+        await write(store, horizon=Revision(horizon))
+        await store.close()
+        store = await open_store()
+        after = list(store.incarnations)
+        await store.close()
+        assert [run.first for run in after] == [*firsts, 7]
+        assert after[:-1] == before[-len(firsts) :]
+
     async def test_everything_survives_reopening(self, open_store: Opener) -> None:
         """Sessions, data, events, activity, head and horizon are the same after close and reopen."""
         live = samples.session(idle_deadline=NOW + 10)
@@ -156,7 +217,7 @@ class StoreContract:
                 live, last_active=Instant(NOW + 5), idle_deadline=Instant(NOW + 15)
             )
             assert await store.session(ended.id) == ended
-            assert await store.data(live.id) == {"cart": b"3 apples"}
+            assert await data_of(store, live.id) == {"cart": b"3 apples"}
             assert await store.events(Revision(0), 10) == events[1:]
             assert await store.due(Instant(NOW + 15), 10) == [live.id]
             assert await store.prunable(Instant(NOW + DAY), 10) == [ended.id]
@@ -208,11 +269,24 @@ class StoreContract:
             {"elevation": Elevation(Authentication(3, ("hwk", "pin"), NOW), Instant(NOW + 10))},
             {"elevation": Elevation(Authentication(0, (), Instant(0)), Instant(0))},
             {"must_authenticate": True},
+            {"old_token": 7},
+            {"old_token": 0},
+            {"last_client": ClientContext("192.0.2.1", "Firefox")},
+            {"last_client": ClientContext("", "Firefox")},
+            {"lifetimes": Lifetimes(Millis(1_000), Millis(2_000))},
+            {"lifetimes": Lifetimes(None, Millis(2_000))},
+            {"lifetimes": Lifetimes(Millis(1_000), None)},
+            {"labels": (("device", "Ada's phone"), ("tenant", "acme"))},
+            {"revision": Revision(2**53)},
         ],
-        ids=["persistent", "login page", "elevated", "elevated to nothing", "must authenticate"],
+        ids=[
+            *("persistent", "login page", "elevated", "elevated to nothing", "must authenticate"),
+            *("an old token", "the first token", "last client", "last agent"),
+            *("both timeouts", "absolute timeout", "idle timeout", "labels", "revision"),
+        ],
     )
-    async def test_what_a_policy_adds_comes_back(self, store: Store, fields: dict[str, Any]) -> None:
-        """Remembered, of a login page, elevated: each is there when it was set, and gone when it was taken away."""
+    async def test_what_a_session_may_have_comes_back(self, store: Store, fields: dict[str, Any]) -> None:
+        """What not every session has is there when it was set, and gone when it was taken away."""
         plain = samples.session()
         session = replace(plain, **fields)
         await put(store, session)
@@ -246,91 +320,126 @@ class StoreContract:
         assert await store.events(Revision(0), 10) == [locked, limit]
         assert await store.activity("default", "ada", None, 10) == [limit]
 
-    # Transactions
+    # Writes
 
-    async def test_nothing_of_a_rolled_back_block_stays(self, store: Store) -> None:
-        """A block that raises leaves no session, no data, no event, no activity and no horizon."""
-        before, other = samples.session(), samples.session()
-        await put(store, before)
+    async def test_what_a_write_decides_is_its_answer(self, store: Store) -> None:
+        """A write gives the answer of its decision, whatever that is, also where nothing is written."""
+        answer = object()
+        assert await within(store, lambda _: _ready(answer)) is answer
+        assert await within(store, lambda _: _ready(answer), events=[samples.event(1)]) is answer
+
+    async def test_a_write_that_raises_changes_nothing(self, store: Store) -> None:
+        """What `decide` raises comes through, consumes no revision, and the next write begins at the same head."""
         await append(store, samples.event(1))
-        await abandon(
+        fault = ZeroDivisionError("injected")
+        heads: list[Head] = []
+
+        async def decide(transaction: Transaction) -> Decision[None]:
+            heads.append(transaction.head)
+            raise fault
+
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) as raised:
+                await store.write(decide)
+            assert raised.value is fault
+        assert set(heads) == {Head(Revision(1), Revision(0))}
+        assert await store.head() == heads[0]
+        await append(store, samples.event(2))
+        assert (await store.head()).revision == 2
+
+    async def test_a_write_that_fails_half_way_changes_nothing(self, open_store: Opener) -> None:
+        """Of changes that cannot all be written there is nothing, neither at once nor after close and reopen."""
+        before, other, ended = samples.session(), samples.session(), samples.session(ending=samples.ending(NOW))
+        first, answer, lost = samples.event(1), samples.answer(NOW), samples.answer(NOW)
+        store = await open_store()
+        await put(store, before, ended)
+        await write(store, data={before.id: {"a": b"1"}}, events=[first], answers=[answer])
+        await fail(
             store,
-            sessions={other.id: other},
-            data={before.id: {"k": b"v"}},
+            other,
+            data={before.id: {"a": None, "k": b"v"}},
             events=[samples.event(2)],
-            activity={before.id: (Instant(NOW + 1), None)},
+            activity={before.id: Activity(before.id, Instant(NOW + 1), None)},
+            answers=[lost],
+            forget=Instant(NOW),
+            pruned=[ended.id],
             horizon=Revision(1),
         )
-        assert await store.head() == Head(Revision(1), Revision(0))
-        assert await store.session(other.id) is None
-        assert await store.session(before.id) == before
-        assert await store.data(before.id) == {}
-        assert len(await store.events(Revision(0), 10)) == 1
-
-    async def test_a_rolled_back_block_consumes_no_revision(self, store: Store) -> None:
-        """The transaction after one that was rolled back begins at the same head, and may use the same revision."""
-        await abandon(store, events=[samples.event(1, subject="lost")])
-        async with store.transaction() as transaction:
-            assert transaction.head == Head(Revision(0), Revision(0))
-            await transaction.write(Changes(events=[samples.event(1, subject="kept")]))
-        assert [event.subject for event in await store.events(Revision(0), 10)] == ["kept"]
+        await store.close()
+        store = await open_store()
+        try:
+            assert await store.head() == Head(Revision(1), Revision(0))
+            assert await store.session(other.id) is None
+            assert await store.session(before.id) == before
+            assert await store.session(ended.id) == ended
+            assert await data_of(store, before.id) == {"a": b"1"}
+            assert await store.events(Revision(0), 10) == [first]
+            assert await kept(store, answer.key, lost.key) == {answer.key: answer}
+        finally:
+            await store.close()
 
     async def test_reads_never_see_an_open_transaction(self, store: Store) -> None:
-        """A read that begins while a transaction is open waits for it or sees the state before it."""
+        """A read that begins while a write decides waits for it or sees the state before it."""
         session, bystander = samples.session(idle_deadline=NOW), samples.session()
         await put(store, bystander)
-        reads: list[tuple[asyncio.Task[Any], Any]]
-        async with store.transaction() as transaction:
-            await transaction.write(
-                Changes(
-                    sessions={session.id: session},
-                    data={bystander.id: {"k": b"v"}},
-                    events=[samples.event(1, subject="ada")],
-                )
+        reads: list[tuple[asyncio.Task[Any], Any]] = []
+        seen: list[tuple[Any, Any]] = []
+
+        async def look(transaction: Transaction) -> None:
+            reads.extend(
+                [
+                    (asyncio.create_task(store.session(session.id)), None),
+                    (asyncio.create_task(data_of(store, bystander.id)), {}),
+                    (asyncio.create_task(store.events(Revision(0), 10)), []),
+                    (asyncio.create_task(store.due(NOW, 10)), []),
+                    (asyncio.create_task(store.head()), Head(Revision(0), Revision(0))),
+                    (asyncio.create_task(store.activity("default", "ada", None, 10)), []),
+                ]
             )
-            reads = [
-                (asyncio.create_task(store.session(session.id)), None),
-                (asyncio.create_task(store.data(bystander.id)), {}),
-                (asyncio.create_task(store.events(Revision(0), 10)), []),
-                (asyncio.create_task(store.due(NOW, 10)), []),
-                (asyncio.create_task(store.head()), Head(Revision(0), Revision(0))),
-                (asyncio.create_task(store.activity("default", "ada", None, 10)), []),
-            ]
             for _ in range(10):  # work of the same engine, so that a read that does not wait has its chance
                 await transaction.sessions([bystander.id])
-            seen = [(read.result(), before) for read, before in reads if read.done()]
+            seen.extend((read.result(), before) for read, before in reads if read.done())
+
+        await within(
+            store,
+            look,
+            sessions={session.id: session},
+            data={bystander.id: {"k": b"v"}},
+            events=[samples.event(1, subject="ada")],
+        )
         for value, before in seen:
             assert value == before
         await asyncio.gather(*(read for read, _ in reads))
         assert await store.session(session.id) == session
 
-    async def test_reads_see_every_left_transaction(self, store: Store) -> None:
-        """What a block wrote is visible to every read that begins after the block was left."""
+    async def test_reads_see_every_write_that_has_returned(self, store: Store) -> None:
+        """What a write wrote is visible to every read that begins after it has returned."""
         session = samples.session(idle_deadline=NOW)
         await write(store, sessions={session.id: session}, data={session.id: {"k": b"v"}}, events=[samples.event(1)])
         assert await store.session(session.id) == session
-        assert await store.data(session.id) == {"k": b"v"}
+        assert await data_of(store, session.id) == {"k": b"v"}
         assert (await store.head()).revision == 1
         assert await store.due(NOW, 10) == [session.id]
         assert ids(await store.sessions(SessionQuery("default", Instant(NOW - 1)))) == [session.id]
 
-    async def test_transactions_follow_one_another(self, store: Store) -> None:
-        """A transaction holds the head to its end: another one begins only then, at the head it left."""
+    async def test_writes_follow_one_another(self, store: Store) -> None:
+        """A write holds the head to its end: another one begins only then, at the head it left."""
         order: list[str] = []
 
-        async def second() -> Revision:
-            async with store.transaction() as transaction:
-                order.append("second begins")
-                return transaction.head.revision
+        async def second(transaction: Transaction) -> Revision:
+            order.append("second begins")
+            return transaction.head.revision
 
-        bystander = samples.session()
-        async with store.transaction() as transaction:
-            waiting = asyncio.create_task(second())
+        bystander, waiting = samples.session(), list[asyncio.Task[Revision]]()
+
+        async def first(transaction: Transaction) -> None:
+            waiting.append(asyncio.create_task(within(store, second)))
             for _ in range(10):
                 await transaction.sessions([bystander.id])
-            await transaction.write(Changes(events=[samples.event(1)]))
             order.append("first ends")
-        assert await waiting == 1
+
+        await within(store, first, events=[samples.event(1)])
+        assert await waiting[0] == 1
         assert order == ["first ends", "second begins"]
 
     async def test_the_head_moves_to_the_last_event(self, store: Store) -> None:
@@ -345,17 +454,17 @@ class StoreContract:
         with_data, without = samples.session(), samples.session()
         await put(store, with_data, without)
         await write(store, data={with_data.id: {"a": b"1", "b": b""}})
-        async with store.transaction() as transaction:
-            wanted = [with_data.id, without.id, samples.session_id()]
-            assert dict(await transaction.sessions(wanted)) == {with_data.id: with_data, without.id: without}
-            assert dict(await transaction.data(wanted)) == {with_data.id: {"a": b"1", "b": b""}}
+        wanted = [with_data.id, without.id, samples.session_id()]
+        sessions = await within(store, lambda transaction: transaction.sessions(wanted))
+        assert dict(sessions) == {with_data.id: with_data, without.id: without}
+        data = await within(store, lambda transaction: transaction.data(wanted))
+        assert dict(data) == {with_data.id: {"a": b"1", "b": b""}}
 
     async def test_a_transaction_reads_many(self, store: Store) -> None:
         """A transaction reads more sessions at once than one statement takes parameters."""
         many = [samples.session() for _ in range(1201)]
         await put(store, *many)
-        async with store.transaction() as transaction:
-            assert len(await transaction.sessions(ids(many))) == len(many)
+        assert len(await within(store, lambda transaction: transaction.sessions(ids(many)))) == len(many)
 
     # Live sessions of subjects
 
@@ -425,12 +534,24 @@ class StoreContract:
         await keep(store, *many)
         assert await kept(store, *(answer.key for answer in many)) == {answer.key: answer for answer in many}
 
-    async def test_an_answer_goes_with_its_transaction(self, store: Store) -> None:
-        """In a block that raises no answer is kept, and none is forgotten."""
-        before, lost = samples.answer(NOW), samples.answer(NOW)
-        await keep(store, before)
-        await abandon(store, answers=[lost], forget=Instant(NOW))
-        assert await kept(store, before.key, lost.key) == {before.key: before}
+    @_PROPERTY
+    @given(first=samples.any_answer, later=samples.any_answer)
+    async def test_every_field_of_an_answer_comes_back(
+        self, store: Store, first: KeptAnswer, later: KeptAnswer
+    ) -> None:
+        """An answer is found as it was kept, the session that it depends on included; a later one replaces it whole."""
+        changed = replace(later, key=first.key)
+        await keep(store, first)
+        assert await kept(store, first.key) == {first.key: first}
+        await keep(store, changed)
+        assert await kept(store, first.key) == {first.key: changed}
+
+    async def test_of_two_answers_of_one_write_the_later_is_kept(self, store: Store) -> None:
+        """Of two answers under one key in one write the one that was decided last is kept."""
+        first = samples.answer(NOW)
+        later = replace(samples.answer(NOW + DAY), key=first.key)
+        await keep(store, first, later)
+        assert await kept(store, first.key) == {first.key: later}
 
     async def test_an_answer_replaces_an_expired_one(self, store: Store) -> None:
         """A later answer under a key stands in place of the one before, which nobody has forgotten yet."""
@@ -516,8 +637,8 @@ class StoreContract:
         await write(store, data={session.id: {"a": b"1"}, other.id: {"a": b"2"}})
         ended = replace(session, ending=samples.ending(NOW))
         await write(store, sessions={ended.id: ended}, retention={ended.id: DAY}, data={ended.id: {"b": b"late"}})
-        assert await store.data(session.id) == {}
-        assert await store.data(other.id) == {"a": b"2"}
+        assert await data_of(store, session.id) == {}
+        assert await data_of(store, other.id) == {"a": b"2"}
 
     # Activity of sessions
 
@@ -550,6 +671,45 @@ class StoreContract:
         assert await store.due(Instant(NOW + 19), 10) == []
         assert await store.due(Instant(NOW + 20), 10) == [both.id]
         assert await store.due(Instant(NOW + 30), 10) == [both.id, only.id]
+
+    async def test_activity_with_a_client_sets_the_last_client(self, store: Store) -> None:
+        """Activity of a known client sets the last client: address and user agent, and nothing else of the session."""
+        session = samples.session(client=ClientContext("192.0.2.1", "Firefox"))
+        await put(store, session)
+        seen = ClientContext("198.51.100.7", "Safari", bytes(32), "a device")
+        await touch(store, session.id, NOW + 5, client=seen)
+        stored = await store.session(session.id)
+        assert stored == replace(
+            session, last_active=Instant(NOW + 5), last_client=ClientContext("198.51.100.7", "Safari")
+        )
+        await touch(store, session.id, NOW + 6, client=ClientContext("", "Safari"))
+        stored = await store.session(session.id)
+        assert stored is not None
+        assert stored.last_client == ClientContext("", "Safari")
+
+    async def test_activity_without_a_client_leaves_the_last_client(self, store: Store) -> None:
+        """Activity of a call that tells of no client leaves the last client as it is."""
+        session = samples.session(last_client=ClientContext("192.0.2.1", "Firefox"))
+        await put(store, session)
+        await touch(store, session.id, NOW + 5)
+        assert await store.session(session.id) == replace(session, last_active=Instant(NOW + 5))
+
+    @pytest.mark.parametrize("at", [NOW, NOW - 1])
+    async def test_late_activity_leaves_the_last_client(self, store: Store, at: int) -> None:
+        """Activity that is not later than the recorded one does not change the last client either."""
+        session = samples.session(last_client=ClientContext("192.0.2.1", "Firefox"))
+        await put(store, session)
+        await touch(store, session.id, at, client=ClientContext("198.51.100.7", "Safari"))
+        assert await store.session(session.id) == session
+
+    async def test_activity_leaves_the_revision(self, store: Store) -> None:
+        """Activity is no change of the session's state: its revision stays."""
+        session = samples.session(revision=Revision(7))
+        await put(store, session)
+        await touch(store, session.id, NOW + 5)
+        stored = await store.session(session.id)
+        assert stored is not None
+        assert stored.revision == 7
 
     # What is due
 
@@ -679,9 +839,8 @@ class StoreContract:
         """A log of which every event was dropped goes on with the next revision."""
         await append(store, samples.event(1))
         await write(store, horizon=Revision(1))
-        async with store.transaction() as transaction:
-            assert transaction.head == Head(Revision(1), Revision(1))
-            await transaction.write(Changes(events=[samples.event(2)]))
+        head = await within(store, lambda transaction: _ready(transaction.head), events=[samples.event(2)])
+        assert head == Head(Revision(1), Revision(1))
         assert await store.head() == Head(Revision(2), Revision(1))
 
     # Lists
@@ -803,6 +962,85 @@ class StoreContract:
         )
         assert ids(await store.sessions(query)) == [wanted.id]
 
+    # Labels
+
+    async def test_lists_by_label(self, store: Store) -> None:
+        """A label lists the sessions that have that very key and value, in that application."""
+        acme = samples.session(labels=(("tenant", "acme"),))
+        other = samples.session(labels=(("device", "acme"), ("tenant", "other")))
+        await put(store, acme, other, samples.session(), samples.session(labels=acme.labels, application="shop"))
+        query = SessionQuery("default", NOW)
+        assert ids(await store.sessions(replace(query, labels=(("tenant", "acme"),)))) == [acme.id]
+        assert ids(await store.sessions(replace(query, labels=(("device", "acme"),)))) == [other.id]
+        assert await store.sessions(replace(query, labels=(("tenant", "ACME"),))) == []
+        assert await store.sessions(replace(query, labels=(("Tenant", "acme"),))) == []
+        assert await store.sessions(replace(query, labels=(("tenant", ""),))) == []
+
+    async def test_all_labels_of_a_list_must_be_there(self, store: Store) -> None:
+        """Of several labels, eight at most, a session must have all; more of its own are no matter."""
+        labels = tuple((f"key-{number}", f"value {number}") for number in range(8))
+        every = samples.session(labels=labels)
+        near = [samples.session(labels=labels[:number] + labels[number + 1 :]) for number in range(8)]
+        crossed = samples.session(labels=(("key-0", "value 1"), ("key-1", "value 0")))
+        await put(store, every, *near, crossed)
+        query = SessionQuery("default", NOW)
+        assert ids(await store.sessions(replace(query, labels=labels))) == [every.id]
+        found = await store.sessions(replace(query, labels=labels[:2]))
+        assert set(ids(found)) == {every.id, *ids(near[2:])}
+
+    async def test_lists_by_label_and_subject(self, store: Store) -> None:
+        """Labels and the other conditions of a list must all hold."""
+        labels = (("tenant", "acme"),)
+        wanted = samples.session(labels=labels)
+        others = [
+            samples.session(labels=labels, subject="bob"),
+            samples.session(labels=labels, ending=samples.ending(NOW)),
+            samples.session(labels=(("tenant", "other"),)),
+        ]
+        await put(store, wanted, *others)
+        query = SessionQuery("default", NOW, subject="ada", labels=labels)
+        assert ids(await store.sessions(query)) == [wanted.id]
+        revoked = await store.sessions(replace(query, state=SessionState.REVOKED))
+        assert ids(revoked) == [others[1].id]
+
+    async def test_lists_by_label_in_pages(self, store: Store) -> None:
+        """A list by labels comes in pages, newest first; none comes twice, none is left out."""
+        labels = (("tenant", "acme"),)
+        wanted = [samples.session(NOW + number, labels=labels) for number in range(7)]
+        others = [samples.session(NOW + number) for number in range(7)]
+        await put(store, *(session for pair in zip(wanted, others, strict=True) for session in pair))
+        query = SessionQuery("default", NOW, labels=labels, limit=3)
+        listed: list[Session] = []
+        while page := await store.sessions(query):
+            assert len(page) <= 3
+            listed += page
+            query = query.page(page[-1].id, 3)
+        assert listed == wanted[::-1]
+
+    async def test_labels_are_added_and_changed(self, store: Store) -> None:
+        """A session is found by the labels that it has now: by one that was added, and by the last value of each."""
+        session = samples.session(labels=(("tenant", "acme"),))
+        await put(store, session)
+        await put(store, replace(session, labels=(("device", "phone"), ("tenant", "other"))))
+        query = SessionQuery("default", NOW)
+        for labels, found in (
+            ((("tenant", "acme"),), []),
+            ((("tenant", "other"),), [session.id]),
+            ((("device", "phone"),), [session.id]),
+        ):
+            assert ids(await store.sessions(replace(query, labels=labels))) == found
+
+    async def test_labels_go_with_the_history(self, store: Store) -> None:
+        """Pruning drops the labels of the sessions that it drops, and leaves those of a live one."""
+        labels = (("tenant", "acme"),)
+        ended, live = samples.session(labels=labels, ending=samples.ending(NOW)), samples.session(labels=labels)
+        await put(store, ended, live)
+        await write(store, pruned=[ended.id, live.id])
+        # The same id again, without a label: what is left of the old ones would be found under it.
+        await put(store, samples.session(id=ended.id))
+        query = SessionQuery("default", NOW, labels=labels)
+        assert ids(await store.sessions(query)) == [live.id]
+
     # Data
 
     async def test_data_is_set_and_deleted(self, store: Store) -> None:
@@ -811,14 +1049,36 @@ class StoreContract:
         await put(store, session)
         await write(store, data={session.id: {"a": b"1", "b": b"2", "c": b""}})
         await write(store, data={session.id: {"a": b"one", "b": None, "z": None, "A": b"\0\xff"}})
-        assert await store.data(session.id) == {"a": b"one", "c": b"", "A": b"\0\xff"}
+        assert await data_of(store, session.id) == {"a": b"one", "c": b"", "A": b"\0\xff"}
 
     async def test_data_of_nothing_is_empty(self, store: Store) -> None:
-        """A session without data has an empty map, and so has one that is not there."""
+        """A session without data has an empty map, and so has one that is not there, at version 0."""
+        session = samples.session(data_version=3)
+        await put(store, session)
+        assert await store.data(session.id) == VersionedData({}, 3)
+        assert await store.data(samples.session_id()) == VersionedData({}, 0)
+
+    async def test_data_and_version_come_from_one_moment(self, store: Store) -> None:
+        """Data that is read while it is written over and over always comes with the version of just that data."""
         session = samples.session()
         await put(store, session)
-        assert await store.data(session.id) == {}
-        assert await store.data(samples.session_id()) == {}
+        rounds, seen, done = 40, list[VersionedData](), asyncio.Event()
+
+        async def follow() -> None:
+            while not done.is_set():
+                seen.append(await store.data(session.id))
+
+        readers = [asyncio.create_task(follow()) for _ in range(3)]
+        for version in range(1, rounds + 1):
+            changed = replace(session, data_version=version)
+            values = {"a": b"%d" % version, "b": b"%d" % version}
+            await write(store, sessions={session.id: changed}, data={session.id: values})
+        done.set()
+        await asyncio.gather(*readers)
+        assert len({data.version for data in seen}) > 2
+        for data in seen:
+            expected = b"%d" % data.version
+            assert dict(data.values) == ({"a": expected, "b": expected} if data.version else {})
 
     async def test_no_such_session(self, store: Store) -> None:
         """A session that was never opened is None."""

@@ -1,61 +1,102 @@
-"""A store with faults: the real one, slowed or broken at the doors that a test names."""
+"""Stores with faults: the real one behind doors that a test names, or one that runs every decision twice."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from sessiond.store.contract import Changes, Store, StoreFailed, Transaction
+from sessiond.store.contract import Changes, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 
-__all__ = ["FaultyStore"]
+__all__ = ["FaultyStore", "RepeatingStore"]
+
+T = TypeVar("T")
 
 
 class FaultyStore:
     """The real store behind doors.
 
-    `may_commit` holds every transaction at its end until it is set; `at_door` tells that one has come there.
-    `break_commit` makes the next commits fail as a broken disk does; `break_write` raises this from the next write.
+    `may_commit` holds every write before its commit until it is set; `at_door` tells that one has come there.
+    `break_commit` makes the next commits fail as a broken disk does; `break_once` makes the next one fail as a store
+    that does not answer, and `lose_answer` carries the next one out and fails all the same; `break_write` raises this
+    in place of the next write. `groups` are the changes of all writes that were let through.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.authority_id = store.authority_id
+        self.incarnations = store.incarnations
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self.at_door = asyncio.Event()
         self.break_commit = False
+        self.break_once = False
+        self.lose_answer = False
         self.break_write: Exception | None = None
         self.groups: list[Changes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """One write transaction, with the faults that are set."""
-        async with self._store.transaction() as transaction:
-            yield _Watched(transaction, self)
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+        """One write, with the faults that are set."""
+
+        async def watched(transaction: Transaction) -> Decision[T]:
+            decision = await decide(transaction)
+            if (fault := self.break_write) is not None:
+                self.break_write = None
+                raise fault
             self.at_door.set()
             await self.may_commit.wait()
             if self.break_commit:
                 raise StoreFailed("injected: disk I/O error")
+            if self.break_once:
+                self.break_once = False
+                raise StoreUnavailable("injected: connection refused")
+            self.groups.append(decision.changes)
+            return decision
+
+        answer = await self._store.write(watched)
+        if self.lose_answer:
+            self.lose_answer = False
+            raise StoreUnavailable("injected: connection lost during COMMIT")
+        return answer
 
 
-class _Watched:
-    def __init__(self, transaction: Transaction, store: FaultyStore) -> None:
-        self._transaction = transaction
+class _Conflict(Exception):
+    """Raised inside a write, to have its decision thrown away."""
+
+
+async def _nothing() -> None:
+    pass
+
+
+class RepeatingStore:
+    """The real store, in which every write has a conflict: it decides once for nothing, and then again.
+
+    `between` is what happens between the two: another writer's commit, time that passes.
+    """
+
+    def __init__(self, store: Store, between: Callable[[], Awaitable[None]] = _nothing) -> None:
         self._store = store
-        self.head = transaction.head
+        self.between = between
+        self.authority_id = store.authority_id
+        self.incarnations = store.incarnations
+        self.thrown_away = 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transaction, name)
+        return getattr(self._store, name)
 
-    async def write(self, changes: Changes) -> None:
-        """Write, and remember what was written."""
-        if (fault := self._store.break_write) is not None:
-            self._store.break_write = None
-            raise fault
-        self._store.groups.append(changes)
-        await self._transaction.write(changes)
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+        """One write, whose first run is rolled back."""
+
+        async def lost(transaction: Transaction) -> Decision[T]:
+            await decide(transaction)
+            raise _Conflict
+
+        with suppress(_Conflict):
+            await self._store.write(lost)
+        self.thrown_away += 1
+        await self.between()
+        return await self._store.write(decide)

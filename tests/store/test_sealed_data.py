@@ -14,11 +14,15 @@ import pytest
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KEY_BYTES, BadKeyFile
 from sessiond.domain.errors import DataUnreadable
+from sessiond.domain.event import EventType
 from sessiond.domain.values import SessionId
-from sessiond.eventlog.journal import Journal, Needs, Work
-from sessiond.store.contract import Changes, StoreFailed
+from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.work import Needs, Work
+from sessiond.store.contract import StoreFailed
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
+from tests.contracts.store import data_of, within, write
+from tests.eventlog.memory import NO_MEMORY
 from tests.store.sqlite.test_engine import fingerprint
 from tests.support.clock import ManualClock
 
@@ -37,9 +41,8 @@ async def opened(path: Path, *keys: bytes, encrypts: bool = True) -> AsyncIterat
 
 
 async def put(store: SqliteStore, session_id: SessionId, **data: bytes | None) -> None:
-    """Commit this change of a session's data."""
-    async with store.transaction() as transaction:
-        await transaction.write(Changes(data={session_id: data}))
+    """Commit a session with this change of its data."""
+    await write(store, sessions={session_id: samples.session(id=session_id)}, data={session_id: data})
 
 
 def files_hold(path: Path, value: bytes) -> bool:
@@ -62,7 +65,7 @@ async def test_files_hold_no_value_when_asked(path: Path, encrypts: bool) -> Non
         await put(store, session.id, cart=VALUE, large=VALUE * 1000)
         assert path.with_name("sessiond.db-wal").stat().st_size > 0
         assert files_hold(path, VALUE) is not encrypts
-        assert await store.data(session.id) == {"cart": VALUE, "large": VALUE * 1000}
+        assert await data_of(store, session.id) == {"cart": VALUE, "large": VALUE * 1000}
     assert files_hold(path, VALUE) is not encrypts
 
 
@@ -73,7 +76,7 @@ async def test_switching_on_keeps_older_values(path: Path) -> None:
         await put(store, session.id, first=b"1", second=b"2")
     async with opened(path, OLD) as store:
         await put(store, session.id, second=b"two", third=b"3")
-        assert await store.data(session.id) == {"first": b"1", "second": b"two", "third": b"3"}
+        assert await data_of(store, session.id) == {"first": b"1", "second": b"two", "third": b"3"}
 
 
 async def test_switching_off_keeps_sealed_values(path: Path) -> None:
@@ -83,7 +86,7 @@ async def test_switching_off_keeps_sealed_values(path: Path) -> None:
         await put(store, session.id, first=b"1", second=VALUE)
     async with opened(path, OLD, encrypts=False) as store:
         await put(store, session.id, second=VALUE, third=b"3")
-        assert await store.data(session.id) == {"first": b"1", "second": VALUE, "third": b"3"}
+        assert await data_of(store, session.id) == {"first": b"1", "second": VALUE, "third": b"3"}
     assert files_hold(path, VALUE)
 
 
@@ -95,9 +98,9 @@ async def test_a_plain_value_may_look_sealed(path: Path) -> None:
         async with opened(path, OLD, encrypts=encrypts) as store:
             if not encrypts:
                 await put(store, session.id, k=look_alike)
-            assert await store.data(session.id) == {"k": look_alike}
+            assert await data_of(store, session.id) == {"k": look_alike}
             await put(store, session.id, k=look_alike)
-            assert await store.data(session.id) == {"k": look_alike}
+            assert await data_of(store, session.id) == {"k": look_alike}
 
 
 async def test_a_replaced_plain_value_leaves_no_trace(path: Path) -> None:
@@ -119,10 +122,10 @@ async def test_keys_rotate(path: Path) -> None:
         await put(store, session.id, first=b"1", second=b"2")
     async with opened(path, NEW, OLD) as store:
         await put(store, session.id, second=b"two")
-        assert await store.data(session.id) == {"first": b"1", "second": b"two"}
+        assert await data_of(store, session.id) == {"first": b"1", "second": b"two"}
         await put(store, session.id, first=b"one")
     async with opened(path, NEW) as store:
-        assert await store.data(session.id) == {"first": b"one", "second": b"two"}
+        assert await data_of(store, session.id) == {"first": b"one", "second": b"two"}
 
 
 def tamper(path: Path, sql: str, *parameters: bytes) -> None:
@@ -149,8 +152,8 @@ async def test_what_was_altered_is_refused(path: Path, sql: str) -> None:
     async with opened(path, OLD) as store:
         for _ in range(2):
             with pytest.raises(DataUnreadable, match=str(session.id)):
-                await store.data(session.id)
-        assert await store.data(other.id) == {"a": b"fine"}
+                await data_of(store, session.id)
+        assert await data_of(store, other.id) == {"a": b"fine"}
 
 
 async def test_a_moved_row_is_refused(path: Path) -> None:
@@ -158,11 +161,12 @@ async def test_a_moved_row_is_refused(path: Path) -> None:
     victim, thief = samples.session(), samples.session()
     async with opened(path, OLD) as store:
         await put(store, victim.id, a=VALUE)
+        await put(store, thief.id)
     tamper(path, SET_ASIDE, bytes(thief.id), bytes(victim.id))
     async with opened(path, OLD) as store:
         with pytest.raises(DataUnreadable, match=str(thief.id)):
-            await store.data(thief.id)
-        assert await store.data(victim.id) == {}
+            await data_of(store, thief.id)
+        assert await data_of(store, victim.id) == {}
 
 
 @pytest.mark.parametrize("keys", [(), (NEW,)], ids=["no keys", "another key"])
@@ -173,9 +177,9 @@ async def test_values_without_their_key_are_refused(path: Path, keys: tuple[byte
         await put(store, session.id, a=VALUE)
     async with opened(path, *keys) as store:
         with pytest.raises(DataUnreadable, match=str(session.id)):
-            await store.data(session.id)
+            await data_of(store, session.id)
     async with opened(path, NEW, OLD) as store:
-        assert await store.data(session.id) == {"a": VALUE}
+        assert await data_of(store, session.id) == {"a": VALUE}
 
 
 class Reads:
@@ -186,12 +190,15 @@ class Reads:
 
     def needs(self) -> Needs:
         """The data."""
-        return Needs(data=[self._session_id])
+        return Needs(sessions=[self._session_id], data=[self._session_id])
 
     def apply(self, work: Work) -> dict[str, bytes]:
         """Read, then write."""
+        session = work.session(self._session_id)
+        assert session is not None
         data = work.data(self._session_id)
         work.put_data(self._session_id, {"seen": b"yes"})
+        work.save(session, EventType.SESSION_DATA_CHANGED, samples.REVOKED)
         return data
 
 
@@ -203,7 +210,7 @@ async def test_unreadable_data_fails_its_own_caller_alone(path: Path) -> None:
     failures: list[StoreFailed] = []
     async with opened(path, NEW) as store:
         await put(store, whole.id, a=b"fine")
-        journal = Journal(store, ManualClock(), lambda session: session, lambda _: None, failures.append)
+        journal = Journal(store, ManualClock(), NO_MEMORY, lambda _: None, failures.append)
         waiting = [journal.submit(Reads(session.id)) for session in (whole, broken, whole)]
         before, refused, after = await asyncio.gather(*waiting, return_exceptions=True)
         await journal.close()
@@ -214,20 +221,21 @@ async def test_unreadable_data_fails_its_own_caller_alone(path: Path) -> None:
         assert after.result == {"a": b"fine", "seen": b"yes"}
     assert failures == []
     async with opened(path, OLD) as store:
-        assert await store.data(broken.id) == {"a": VALUE}
+        assert await data_of(store, broken.id) == {"a": VALUE}
 
 
 async def test_an_ending_drops_data_that_nobody_can_read(path: Path) -> None:
     """A session whose data cannot be read is ended like any other, and its data go with it."""
     session = samples.session()
-    async with opened(path, OLD) as store, store.transaction() as transaction:
-        await transaction.write(Changes(sessions={session.id: session}, data={session.id: {"a": VALUE}}))
+    async with opened(path, OLD) as store:
+        await write(store, sessions={session.id: session}, data={session.id: {"a": VALUE}})
     async with opened(path, NEW) as store:
         ended = samples.session(id=session.id, ending=samples.ending(session.created))
-        async with store.transaction() as transaction:
-            assert dict(await transaction.sessions([session.id])) == {session.id: session}
-            await transaction.write(Changes(sessions={session.id: ended}))
-        assert await store.data(session.id) == {}
+        found = await within(
+            store, lambda transaction: transaction.sessions([session.id]), sessions={session.id: ended}
+        )
+        assert dict(found) == {session.id: session}
+        assert await data_of(store, session.id) == {}
 
 
 async def test_keys_are_made_beside_our_own_database_only(path: Path) -> None:

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from sessiond.domain.values import Revision
-from sessiond.store.contract import Changes, StoreFailed, StoreRefused
+from sessiond.store.contract import StoreFailed, StoreRefused
 from sessiond.store.rows import event_row, session_row
-from sessiond.store.sqlite.store import SqliteStore, migrations
+from sessiond.store.sqlite.files import migrations
+from sessiond.store.sqlite.store import SqliteStore
 from sessiond.store.statements import load_statements
 from tests.contracts import samples
+from tests.contracts.store import append
 
 _HOLD = """
 import asyncio, sys
@@ -94,8 +96,7 @@ async def test_a_second_store_of_one_process_is_refused(tmp_path: Path) -> None:
     try:
         assert "is held by process" in await refusal(path)
         assert (await store.head()).revision == 0
-        async with store.transaction() as transaction:
-            await transaction.write(Changes(events=[samples.event(1)]))
+        await append(store, samples.event(1))
     finally:
         await store.close()
 
@@ -193,8 +194,7 @@ async def test_its_files_are_ours_alone(tmp_path: Path) -> None:
     """Nobody but the owner may read the database or what stands beside it."""
     store = await SqliteStore.open(tmp_path / "new" / "sessiond.db")
     try:
-        async with store.transaction() as transaction:
-            await transaction.write(Changes(events=[samples.event(1)]))
+        await append(store, samples.event(1))
         for path in (tmp_path / "new", *(tmp_path / "new").iterdir()):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     finally:
@@ -205,9 +205,9 @@ async def test_pragmas_are_in_force(tmp_path: Path) -> None:
     """The file is held exclusively, in WAL mode, and each commit waits for the disk."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
-        pragmas = {name: (await store._all(f"PRAGMA {name}"))[0][0] for name in ("locking_mode", "journal_mode")}
+        pragmas = {name: (await store._db.all(f"PRAGMA {name}"))[0][0] for name in ("locking_mode", "journal_mode")}
         assert pragmas == {"locking_mode": "exclusive", "journal_mode": "wal"}
-        assert (await store._all("PRAGMA synchronous"))[0][0] == 2
+        assert (await store._db.all("PRAGMA synchronous"))[0][0] == 2
     finally:
         await store.close()
 
@@ -253,7 +253,6 @@ async def test_after_a_failure_the_store_refuses_everything(tmp_path: Path) -> N
         with pytest.raises(StoreFailed):
             await store.head()
         with pytest.raises(StoreFailed):
-            async with store.transaction():
-                pass
+            await append(store, samples.event(1))
     finally:
         await store.close()

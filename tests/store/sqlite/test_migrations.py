@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sessiond.domain.values import Instant, Millis, Revision
+from sessiond.domain.values import ClientContext, Instant, Millis, Revision
 from sessiond.store.contract import Head, StoreRefused
 from sessiond.store.rows import event_row, session_row
-from sessiond.store.sqlite.store import SqliteStore, migrations
+from sessiond.store.sqlite.files import migrations
+from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
+from tests.contracts.store import data_of, living
 from tests.support.clock import START
 
-LIVE, ENDED = samples.session(idle_deadline=START + 10), samples.session(ending=samples.ending(START))
+CLIENT = ClientContext("192.0.2.1", "Firefox", bytes(32), "a device")
+LIVE = samples.session(idle_deadline=START + 10, client=CLIENT)
+ENDED = samples.session(ending=samples.ending(START))
+TODAY = replace(LIVE, last_client=ClientContext(CLIENT.ip_address, CLIENT.user_agent))
+"""The live session as it is after the migration: nobody else can have used it."""
 FIRST_EVENTS = [samples.event(1, session_id=LIVE.id), samples.event(2, session_id=ENDED.id), samples.event(3)]
-ADDED_BY_THE_SECOND = {
-    "persistent",
-    "login_page",
-    "elevation",
-    "must_authenticate",
-}
 
 
 def version_one(path: Path) -> bytes:
@@ -36,7 +37,8 @@ def version_one(path: Path) -> bytes:
         db.execute("PRAGMA application_id = 0x73657373")
         db.execute("PRAGMA user_version = 1")
         for table, row in rows:
-            kept = {column: value for column, value in row.items() if column not in ADDED_BY_THE_SECOND}
+            columns = {column[1] for column in db.execute(f"PRAGMA table_info({table})")}
+            kept = {column: value for column, value in row.items() if column in columns}
             names, marks = ", ".join(kept), ", ".join("?" * len(kept))
             db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(kept.values()))
         db.execute("UPDATE log_head SET revision = 3")
@@ -61,13 +63,13 @@ async def test_a_database_of_the_first_version_opens_with_everything(tmp_path: P
         assert store.authority_id == identity
         assert await store.head() == Head(Revision(3), Revision(0))
         assert await store.events(Revision(0), 10) == FIRST_EVENTS
-        assert await store.session(LIVE.id) == LIVE
+        assert await store.session(LIVE.id) == TODAY
         assert await store.session(ENDED.id) == ENDED
-        assert await store.data(LIVE.id) == {"cart": b"3 apples"}
+        assert await data_of(store, LIVE.id) == {"cart": b"3 apples"}
         assert await store.due(Instant(START + 10), 10) == [LIVE.id]
         assert await store.prunable(Instant(START + 5), 10) == [ENDED.id]
-        async with store.transaction() as transaction:
-            assert await transaction.live_sessions([("default", "ada")]) == [LIVE]
+        assert [run.first for run in store.incarnations] == [4]
+        assert await living(store, ("default", "ada")) == [TODAY]
     finally:
         await store.close()
     assert version_of(path) == len(migrations())

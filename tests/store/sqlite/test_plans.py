@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import SessionState
-from sessiond.store.contract import Changes, SessionQuery
 from sessiond.store.sqlite.store import _STATE_CONDITIONS, SqliteStore
 from sessiond.store.statements import load_statements
 from tests.contracts import samples
+from tests.contracts.store import write
 from tests.support.clock import START
 
 BOTH = pytest.mark.parametrize("analyzed", [False, True], ids=["as it comes", "with statistics"])
@@ -21,7 +22,7 @@ async def plan(store: SqliteStore, name: str, conditions: str = "") -> list[str]
     statement = load_statements()[name]
     if conditions:
         statement = statement.fill(conditions=conditions)
-    rows = await store._all(f"EXPLAIN QUERY PLAN {statement.sql}", (None,) * len(statement.names))
+    rows = await store._db.all(f"EXPLAIN QUERY PLAN {statement.sql}", (None,) * len(statement.names))
     return [row["detail"] for row in rows]
 
 
@@ -32,8 +33,7 @@ async def fill(store: SqliteStore, analyzed: bool) -> None:
         samples.session(subject=f"subject-{number % 20}", ending=samples.ending(START + number))
         for number in range(400)
     ]
-    async with store.transaction() as transaction:
-        await transaction.write(Changes(sessions={session.id: session for session in (*live, *ended)}))
+    await write(store, sessions={session.id: session for session in (*live, *ended)})
     if analyzed:
         await store._db.execute("ANALYZE")
     query = SessionQuery("default", START, subject="subject-7")

@@ -1,0 +1,28 @@
+"""What units see beside the store, for tests of the journal."""
+
+from __future__ import annotations
+
+from sessiond.domain.session import Session
+from sessiond.domain.signals import SignalType
+from sessiond.domain.values import Instant, Millis, SessionId
+
+__all__ = ["NO_MEMORY", "Memory"]
+
+
+class Memory:
+    """Sessions whose activity only memory has, and nothing that was reported."""
+
+    def __init__(self, *active: Session) -> None:
+        self._active = {session.id: session for session in active}
+
+    def with_activity(self, session: Session) -> Session:
+        """The session as this memory has it, or as it is."""
+        return self._active.get(session.id, session)
+
+    def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
+        """Nothing was."""
+        return False
+
+
+NO_MEMORY = Memory()
+"""Nothing but what the store has."""
