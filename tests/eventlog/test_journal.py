@@ -12,12 +12,15 @@ import pytest
 
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
-from sessiond.domain.session import Session
-from sessiond.domain.values import Instant, Revision
-from sessiond.eventlog.journal import Journal, Needs, Work
-from sessiond.store.contract import Changes, Commit, StoreFailed
+from sessiond.domain.session import Activity, Session
+from sessiond.domain.values import Instant, Millis, Revision
+from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.work import Needs, Work
+from sessiond.store.contract import Commit, StoreFailed, StoreUnavailable
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
+from tests.contracts.store import data_of, put
+from tests.eventlog.memory import NO_MEMORY, Memory
 from tests.store.faulty import FaultyStore
 from tests.support.clock import START, ManualClock
 
@@ -44,23 +47,20 @@ class Step:
 
 def opens(session: Session) -> Step:
     """Opens a session, with its event."""
-
-    def do(work: Work) -> Session:
-        work.put(session)
-        work.record(EventType.SESSION_CREATED, session, samples.REVOKED)
-        return session
-
-    return Step(do)
+    return Step(lambda work: work.save(session, EventType.SESSION_CREATED, samples.REVOKED))
 
 
 def writes_then_refuses(session: Session) -> Step:
     """Writes everything that a unit can write, and then refuses."""
 
     def do(work: Work) -> None:
-        work.put(session)
+        work.save_ended(session, Millis(1), EventType.SESSION_CREATED, samples.REVOKED)
         work.put_data(session.id, {"k": b"v"})
-        work.put_activity(session.id, Instant(START + 9), None)
-        work.record(EventType.SESSION_CREATED, session, samples.REVOKED)
+        work.put_activity(Activity(session.id, Instant(START + 9), None))
+        work.keep_answer(samples.answer(START + 9))
+        work.prune([session.id])
+        work.forget_answers()
+        work.move_horizon(Revision(1))
         raise Refused
 
     return Step(do)
@@ -83,7 +83,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     commits: list[Commit] = []
     failures: list[StoreFailed] = []
     store = FaultyStore(sqlite)
-    journal = Journal(store, ManualClock(), lambda session: session, commits.append, failures.append)
+    journal = Journal(store, ManualClock(), NO_MEMORY, commits.append, failures.append)
     yield Bench(store, journal, commits, failures)
     store.may_commit.set()
     await journal.close()
@@ -122,7 +122,7 @@ async def test_a_group_is_bounded(tmp_path: Path) -> None:
     """More units than a group may hold go into several transactions, in order."""
     sqlite = await SqliteStore.open(tmp_path / "sessiond.db")
     store, commits = FaultyStore(sqlite), list[Commit]()
-    journal = Journal(store, ManualClock(), lambda s: s, commits.append, lambda _: None, max_group=4)
+    journal = Journal(store, ManualClock(), NO_MEMORY, commits.append, lambda _: None, max_group=4)
     done = await asyncio.gather(*(journal.submit(opens(samples.session())) for _ in range(10)))
     await journal.close()
     await sqlite.close()
@@ -135,12 +135,16 @@ async def test_a_unit_that_refuses_fails_alone(bench: Bench) -> None:
     good, bad, also_good = samples.session(), samples.session(), samples.session()
     results = await submit_all(bench, opens(good), writes_then_refuses(bad), opens(also_good))
     assert isinstance(results[1], Refused)
-    assert await bench.store.session(good.id) == good
+    assert await bench.store.session(good.id) == results[0].result
     assert await bench.store.session(bad.id) is None
-    assert await bench.store.data(bad.id) == {}
-    assert await bench.store.session(also_good.id) == also_good
-    assert bad.id not in bench.commits[-1].sessions
-    assert bad.id not in bench.commits[-1].activity
+    assert await data_of(bench.store, bad.id) == {}
+    assert await bench.store.session(also_good.id) == results[2].result
+    assert set(bench.commits[-1].sessions) == {good.id, also_good.id}
+    assert bench.commits[-1].activity == {}
+    assert bench.commits[-1].pruned == []
+    assert bench.commits[-1].horizon == 0
+    written = bench.store.groups[-1]
+    assert (written.retention, written.data, written.answers, written.forget) == ({}, {}, [], None)
 
 
 async def test_revisions_have_no_gap_over_refused_units(bench: Bench) -> None:
@@ -161,13 +165,14 @@ async def test_units_see_what_earlier_ones_left(bench: Bench) -> None:
         current = work.session(session.id)
         assert current is not None
         data = work.data(session.id)
-        work.put(replace(current, data_version=current.data_version + 1))
+        changed = replace(current, data_version=current.data_version + 1)
+        work.save(changed, EventType.SESSION_DATA_CHANGED, samples.REVOKED)
         work.put_data(session.id, {"n": b"x" * (len(data.get("n", b"")) + 1)})
         return current.data_version, data
 
     results = await submit_all(bench, *(Step(count, (session.id,)) for _ in range(3)))
     assert [done.result for done in results] == [(0, {}), (1, {"n": b"x"}), (2, {"n": b"xx"})]
-    assert await bench.store.data(session.id) == {"n": b"xxx"}
+    assert await data_of(bench.store, session.id) == {"n": b"xxx"}
 
 
 async def test_activity_of_a_group_never_moves_backwards(bench: Bench) -> None:
@@ -176,12 +181,14 @@ async def test_activity_of_a_group_never_moves_backwards(bench: Bench) -> None:
     await bench.journal.submit(opens(session))
 
     def active(at: int) -> Step:
-        return Step(lambda work: work.put_activity(session.id, Instant(START + at), Instant(START + at + 10)))
+        activity = Activity(session.id, Instant(START + at), Instant(START + at + 10))
+        return Step(lambda work: work.put_activity(activity))
 
     await submit_all(bench, active(5), active(8), active(3))
     stored = await bench.store.session(session.id)
     assert (stored.last_active, stored.idle_deadline) == (START + 8, START + 18)
-    assert bench.commits[-1].activity[session.id] == (START + 8, START + 18)
+    activity = bench.commits[-1].activity[session.id]
+    assert (activity.at, activity.idle_deadline) == (START + 8, START + 18)
 
 
 async def test_nobody_is_answered_before_the_commit(bench: Bench) -> None:
@@ -253,6 +260,55 @@ async def test_a_store_that_fails_is_the_end(bench: Bench) -> None:
     assert (await bench.store.head()).revision == 0
 
 
+async def test_a_store_that_does_not_answer_fails_its_group_alone(bench: Bench) -> None:
+    """If the store is unavailable the units of that group fail with Unavailable, refusals too; later ones go on."""
+    held = await hold(bench)
+    lost, kept = samples.session(), samples.session()
+    bench.store.may_commit.set()
+    await held
+    bench.store.break_once = True
+    group = [opens(lost), writes_then_refuses(samples.session()), opens(samples.session())]
+    failures = await asyncio.gather(*map(bench.journal.submit, group), return_exceptions=True)
+    assert [type(failure) for failure in failures] == [StoreUnavailable] * 3
+    assert all(isinstance(failure, Unavailable) for failure in failures)
+    assert [commit.revision for commit in bench.commits] == [1]
+    done = await bench.journal.submit(opens(kept))
+    assert done.revision == 2
+    assert await bench.store.session(lost.id) is None
+    assert await bench.store.session(kept.id) == done.result
+    assert bench.failures == []
+
+
+async def test_what_waits_behind_an_unavailable_group_is_carried_out(bench: Bench) -> None:
+    """Units that gathered while a group failed for want of an answer are a group of their own, and succeed."""
+    held = await hold(bench)
+    bench.store.break_once = True
+    waiting = [asyncio.create_task(bench.journal.submit(opens(samples.session()))) for _ in range(3)]
+    await asyncio.sleep(0)
+    bench.store.may_commit.set()
+    with pytest.raises(Unavailable):
+        await held
+    assert [done.revision for done in await asyncio.gather(*waiting)] == [1, 2, 3]
+
+
+async def test_a_lost_acknowledgement_is_unavailable(bench: Bench) -> None:
+    """A commit that was carried out, but whose answer was lost, is answered Unavailable: nobody can know."""
+    bench.store.lose_answer = True
+    session = samples.session()
+    with pytest.raises(Unavailable):
+        await bench.journal.submit(opens(session))
+    assert bench.commits == []
+    assert await bench.store.session(session.id) is not None
+
+
+def test_what_is_said_of_a_failing_store_names_no_place() -> None:
+    """The public text of either kind of failure says what it means for the call, and nothing of the store itself."""
+    for kind in (StoreFailed, StoreUnavailable):
+        failure = kind("/var/lib/secret/sessiond.db: disk I/O error")
+        assert "sessiond.db" not in failure.public
+        assert "store" in failure.public
+
+
 async def test_a_commit_that_cannot_be_made_known_is_the_end(tmp_path: Path) -> None:
     """Where caches or feed cannot take in a commit, nobody waits for ever and nobody is answered from an old state."""
     failures: list[StoreFailed] = []
@@ -261,7 +317,7 @@ async def test_a_commit_that_cannot_be_made_known_is_the_end(tmp_path: Path) -> 
         raise ZeroDivisionError("injected")
 
     store = await SqliteStore.open(tmp_path / "sessiond.db")
-    journal = Journal(store, ManualClock(), lambda session: session, publish, failures.append)
+    journal = Journal(store, ManualClock(), NO_MEMORY, publish, failures.append)
     for _ in range(2):
         with pytest.raises(Unavailable):
             await journal.submit(opens(samples.session()))
@@ -303,19 +359,18 @@ async def test_close_carries_out_what_waits(bench: Bench) -> None:
     bench.store.may_commit.set()
     await closing
     assert (await held).revision == 1
-    assert (await waiting).revision == 2
-    assert await bench.store.session(session.id) == session
+    done = await waiting
+    assert done.revision == 2
+    assert await bench.store.session(session.id) == done.result
 
 
 async def test_a_unit_sees_activity_that_only_memory_has(tmp_path: Path) -> None:
-    """What `recall` adds to a stored session is what units see."""
+    """A stored session has, for a unit, the activity that memory adds to it."""
     sqlite = await SqliteStore.open(tmp_path / "sessiond.db")
     session = samples.session(idle_deadline=START + 10)
-    async with sqlite.transaction() as transaction:
-        await transaction.write(Changes(sessions={session.id: session}))
-    journal = Journal(
-        sqlite, ManualClock(), lambda s: replace(s, last_active=Instant(START + 7)), lambda _: None, lambda _: None
-    )
+    await put(sqlite, session)
+    active = replace(session, last_active=Instant(START + 7))
+    journal = Journal(sqlite, ManualClock(), Memory(active), lambda _: None, lambda _: None)
     done = await journal.submit(Step(lambda work: work.session(session.id), (session.id,)))
     await journal.close()
     await sqlite.close()
