@@ -25,8 +25,10 @@ class UnsavedActivity:
         self._unsaved: dict[SessionId, Unsaved] = {}
 
     def note(self, session: Session, at: Instant, idle_deadline: Instant | None, client: ClientContext | None) -> None:
-        """Take in activity. It never moves backwards."""
+        """Take in activity. It never moves backwards, and one of an unknown client leaves the last known client."""
         known = self._unsaved.get(session.id)
+        if known is not None and client is None:
+            client = known.activity.client
         if at > (session.last_active if known is None else known.activity.at):
             self._unsaved[session.id] = Unsaved(session, Activity(session.id, at, idle_deadline, client))
 
