@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.domain.session import Activity, Session, with_activity
-from sessiond.domain.values import Instant, SessionId
+from sessiond.domain.values import NO_REVISION, Instant, SessionId
 from sessiond.store.contract import Commit
 from sessiond.system.lru import Lru
 
@@ -32,7 +32,8 @@ class SessionCache:
     """The most recently used sessions, kept true by every commit.
 
     An entry is filled only from a read that nothing was applied to since it began; concurrent misses of a session
-    share one read. `activity` holds what the store does not have yet.
+    share one read. A session that is not here is taken from a commit only if it is newer than everything seen so far:
+    an older state than one that was evicted must not come back. `activity` holds what the store does not have yet.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SessionCache:
         self._activity = activity
         self._entries: Lru[SessionId, Entry] = Lru(capacity)
         self._fills: dict[SessionId, _Fill] = {}
+        self._newest = NO_REVISION
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -63,9 +65,12 @@ class SessionCache:
 
     def apply(self, commit: Commit) -> None:
         """Take in a commit. Called before anybody is told of it."""
+        newest = self._newest
         for session in commit.sessions.values():
             self._overtake(session.id)
-            self._keep(session)
+            if session.revision > newest or session.id in self._entries:
+                self._keep(session)
+            self._settle(session)
         for session_id, activity in commit.activity.items():
             self._overtake(session_id)
             entry = self._entries.peek(session_id)
@@ -86,8 +91,12 @@ class SessionCache:
                 # From here to the return nothing waits, so nothing can be applied in between.
                 if (entry := self.get(session_id)) is not None:
                     return entry
-                if not fill.overtaken:
-                    return None if session is None else self._keep(session)
+                if fill.overtaken:
+                    continue
+                if session is None:
+                    return None
+                self._settle(session)
+                return self._keep(session)
         finally:
             del self._fills[session_id]
 
@@ -101,11 +110,15 @@ class SessionCache:
             # A write may have been decided before activity that was saved since; that is not lost again.
             saved = max(entry.saved, session.last_active) if session.ending is None else session.last_active
             entry.session, entry.saved = _latest(session, entry.session), saved
-        if entry.session.ending is not None:
+        self._newest = max(self._newest, session.revision)
+        return entry
+
+    def _settle(self, session: Session) -> None:
+        """Forget the activity that a committed state has, all of it if the session has ended."""
+        if session.ending is not None:
             self._activity.drop(session.id)
         else:
             self._activity.saved(session.id, session.last_active)
-        return entry
 
     def _overtake(self, session_id: SessionId) -> None:
         if (fill := self._fills.get(session_id)) is not None:
