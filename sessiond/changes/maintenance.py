@@ -52,7 +52,8 @@ class Expire:
                 continue
             policy = self.policies.get(session.application, self.fallback)
             if expire_due(work, session, policy).ending is None:
-                work.put_activity(Activity(session_id, session.last_active, session.idle_deadline))
+                seen = session.last_client
+                work.put_activity(Activity(session_id, session.last_active, session.idle_deadline, seen))
             else:
                 ended += 1
         return ended
