@@ -142,7 +142,8 @@ class Journal:
             read = await self._read(transaction, needs)
             work = Work(self._clock.now(), transaction.head.revision, read, self._memory)
             outcomes = [_outcome(work, waiting.unit) for waiting in group]
-            changes, horizon = work.changes, work.changes.horizon or transaction.head.horizon
+            changes, head = work.changes, transaction.head
+            horizon = head.horizon if changes.horizon is None else max(head.horizon, changes.horizon)
             commit = Commit(changes.sessions, changes.activity, changes.pruned, changes.events, work.revision, horizon)
             return Decision(changes, (commit, outcomes))
 

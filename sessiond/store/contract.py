@@ -116,8 +116,12 @@ class Changes:
         for session_id, activity in other.activity.items():
             # The sweeper may bring older activity than a validation of the same group.
             known = self.activity.get(session_id)
-            if known is None or known.at < activity.at:
+            if known is None:
                 self.activity[session_id] = activity
+            elif known.at < activity.at:
+                # One of an unknown client leaves the last known client, as it would in a transaction of its own.
+                client = known.client if activity.client is None else activity.client
+                self.activity[session_id] = activity._replace(client=client)
         for session_id, changed in other.data.items():
             self.data.setdefault(session_id, {}).update(changed)
         if other.retention:
@@ -127,7 +131,7 @@ class Changes:
         if other.pruned:
             self.pruned.extend(other.pruned)
         self.forget = other.forget if self.forget is None else self.forget
-        if other.horizon is not None:
+        if other.horizon is not None and (self.horizon is None or self.horizon < other.horizon):
             self.horizon = other.horizon
 
     def clear(self) -> None:

@@ -191,6 +191,17 @@ async def test_activity_of_a_group_never_moves_backwards(bench: Bench) -> None:
     assert (activity.at, activity.idle_deadline) == (START + 8, START + 18)
 
 
+async def test_the_published_horizon_never_moves_back(bench: Bench) -> None:
+    """A commit is published with the horizon that the store has: a smaller one than before is not taken over."""
+    await submit_all(bench, *(opens(samples.session()) for _ in range(4)))
+    for horizon, published in ((2, 2), (1, 2), (3, 3)):
+        await bench.journal.submit(Step(lambda work, horizon=horizon: work.move_horizon(Revision(horizon))))  # type: ignore[misc]
+        assert (await bench.store.head()).horizon == published
+        assert bench.commits[-1].horizon == published
+    await bench.journal.submit(opens(samples.session()))
+    assert bench.commits[-1].horizon == 3
+
+
 async def test_nobody_is_answered_before_the_commit(bench: Bench) -> None:
     """While the transaction has not been left nobody has an answer and nothing is published."""
     held = await hold(bench)
