@@ -10,6 +10,7 @@ import pytest
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KEY_BYTES
 from sessiond.store.sqlite.store import SqliteStore
+from tests.contracts.journal import JournalContract
 from tests.contracts.store import Opener, StoreContract
 
 
@@ -28,3 +29,11 @@ class TestSqliteSealed(StoreContract):
     def open_store(self, tmp_path: Path) -> Opener:
         keys = [bytes(KEY_BYTES)]
         return lambda: SqliteStore.open(tmp_path / "sessiond.db", lambda: DataCipher(keys, os.urandom, encrypts=True))
+
+
+class TestSqliteJournal(JournalContract):
+    """The journal over a file in a folder of its own."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> Opener:
+        return lambda: SqliteStore.open(tmp_path / "sessiond.db")
