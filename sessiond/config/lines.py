@@ -1,4 +1,4 @@
-"""On which line of a TOML text each key stands: the parser does not tell."""
+"""The line of each key in a TOML text: `tomllib` does not say."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class _Token(NamedTuple):
 def line_index(text: str) -> Mapping[KeyPath, int]:
     """The line of every table and key of a TOML text that has been parsed already, inline ones included.
 
-    The elements of an array stand under their number.
+    The elements of an array, and of an array of tables, stand under their number.
     """
     tokens = _tokens(text)
     lines: dict[KeyPath, int] = {}
+    elements: dict[KeyPath, int] = {}
     table: KeyPath = ()
     while tokens:
         if tokens[0].text == "\n":
             tokens.popleft()
         elif tokens[0].text == "[":
-            line = tokens.popleft().line
-            table = _key(tokens, "]")
+            line = tokens[0].line
+            table = _header(tokens, elements)
             _note(lines, table, line)
         else:
             _pair(tokens, table, lines)
@@ -76,16 +77,35 @@ def _note(lines: dict[KeyPath, int], path: KeyPath, line: int) -> None:
         lines.setdefault(path[:length], line)
 
 
-def _key(tokens: deque[_Token], end: str) -> KeyPath:
-    """The parts of a key up to the mark that ends it, which is taken too. `[[` and `]]` count as one."""
-    parts = []
-    while (token := tokens.popleft().text) != end:
-        if token[0] in "\"'":
-            parts.append(tomllib.loads(f"key = {token}")["key"])
-        elif token not in (".", "["):
-            parts.append(token)
-    if end == "]" and tokens and tokens[0].text == "]":
+def _header(tokens: deque[_Token], elements: dict[KeyPath, int]) -> KeyPath:
+    """The path of the table that a header begins. `elements` counts those of each array of tables so far."""
+    tokens.popleft()
+    is_element = tokens[0].text == "["
+    if is_element:
         tokens.popleft()
+    *outer, last = _key(tokens, "]")
+    if is_element:
+        tokens.popleft()
+    path: KeyPath = ()
+    for part in outer:
+        path = (*path, part)
+        if path in elements:  # within an array of tables, a header goes on with its latest element
+            path = (*path, str(elements[path] - 1))
+    path = (*path, last)
+    if is_element:
+        elements[path] = elements.get(path, 0) + 1
+        path = (*path, str(elements[path] - 1))
+    return path
+
+
+def _key(tokens: deque[_Token], end: str) -> KeyPath:
+    """The parts of a key up to the mark that ends it, which is taken too."""
+    parts = []
+    while (part := tokens.popleft().text) != end:
+        if part[0] in "\"'":
+            parts.append(tomllib.loads(f"key = {part}")["key"])
+        elif part != ".":
+            parts.append(part)
     return tuple(parts)
 
 
@@ -103,6 +123,7 @@ def _value(tokens: deque[_Token], path: KeyPath, lines: dict[KeyPath, int]) -> N
         case "[":
             _elements(tokens, path, lines)
         case _:
+            tokens.popleft()
             while tokens and tokens[0].text not in _ENDS_SCALAR:
                 tokens.popleft()
 

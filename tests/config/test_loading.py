@@ -235,7 +235,7 @@ def test_lines_of_everything_toml_allows() -> None:
     assert (lines["a",], lines["c",], lines["c", "0"], lines["c", "1"], lines["c", "2", "in"]) == (1, 4, 5, 6, 6)
     assert lines["d", "e.f", "g", "h", "1"] == lines["d", "e.f", "g", "i", "j"] == lines["d",] == 8
     assert (lines["k", "l", "m n"], lines["k", "l", "m n", "o"], lines["k", "l"]) == (10, 11, 10)
-    assert (lines["p",], lines["p", "q"], lines["k",], lines["k", "s"]) == (12, 13, 15, 16)
+    assert (lines["p",], lines["p", "0", "q"], lines["k",], lines["k", "s"]) == (12, 13, 15, 16)
     assert ("b",) not in lines
     assert ("r",) not in lines
     assert nearest_line(lines, ("k", "l", "nothing", "like", "that")) == 10
