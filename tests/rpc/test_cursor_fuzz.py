@@ -1,0 +1,144 @@
+"""Cursors and page tokens from callers who send anything: refused by field, never taken for something else."""
+
+from __future__ import annotations
+
+import string
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessiond.domain.errors import InvalidField
+from sessiond.domain.values import Revision
+from sessiond.rpc.cursor import decode_cursor, decode_page, decode_revision_page, encode_cursor, encode_page
+from tests.support.fuzz import bounded, damaged_text
+
+ALPHABET = string.ascii_letters + string.digits + "-_"
+IDENTITY = bytes(range(16))
+QUESTION = b"sessions of the shop"
+REFUSED = object()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of opaque text: how it is made and read, and the positions that it can hold."""
+
+    field: str
+    positions: st.SearchStrategy[Any]
+    encode: Callable[[Any], str]
+    decode: Callable[[str], Any]
+
+    @property
+    def texts(self) -> st.SearchStrategy[str]:
+        """Texts as the authority gives them."""
+        return self.positions.map(self.encode)
+
+    def outcome(self, text: str) -> Any:
+        """The position, or REFUSED."""
+        try:
+            return self.decode(text)
+        except InvalidField as refused:
+            # Not the words of the refusal: only the right field may be to blame.
+            return REFUSED if refused.field == self.field else refused
+
+
+_REVISIONS = st.integers(0, 2**63 - 1).map(Revision)
+KINDS = {
+    "cursor": Kind(
+        "cursor", _REVISIONS, lambda at: encode_cursor(IDENTITY, at), lambda text: decode_cursor(text, IDENTITY)
+    ),
+    "page of sessions": Kind(
+        "page_token",
+        st.binary(min_size=16, max_size=16),
+        lambda at: encode_page(QUESTION, at),
+        lambda text: decode_page(text, QUESTION, 16),
+    ),
+    "page of revisions": Kind(
+        "page_token",
+        _REVISIONS,
+        lambda at: encode_page(QUESTION, at.to_bytes(8, "big")),
+        lambda text: decode_revision_page(text, QUESTION),
+    ),
+}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+
+
+@kinds
+def test_what_was_never_given_out(kind: Kind) -> None:
+    """Any text but one that was given out is refused with its field, whatever it is made of."""
+    raw = st.binary(max_size=60).map(lambda some: urlsafe_b64encode(some).decode().rstrip("="))
+
+    @bounded(200)
+    @given(
+        st.text(min_size=1) | st.text(st.characters(), min_size=1) | st.text(ALPHABET, min_size=1, max_size=80) | raw
+    )
+    def check(text: str) -> None:
+        if text:
+            assert kind.outcome(text) is REFUSED
+
+    check()
+
+
+@kinds
+def test_damage_is_noticed(kind: Kind) -> None:
+    """A text that was given out and then damaged is refused, or is what it was; it never says another position."""
+
+    @bounded(200)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        position = data.draw(kind.positions)
+        original = kind.encode(position)
+        text = data.draw(damaged_text(st.just(original), ALPHABET + "=+/\n "))
+        if text == original:
+            assert kind.outcome(text) == position
+        elif text:
+            assert kind.outcome(text) is REFUSED
+
+    check()
+
+
+@kinds
+def test_every_change_of_one_byte(kind: Kind) -> None:
+    """A text of which one byte was changed, any byte to any other, is refused."""
+
+    @bounded(8)
+    @given(kind.texts, st.integers(1, 255))
+    def check(original: str, difference: int) -> None:
+        raw = urlsafe_b64decode(original + "=" * (-len(original) % 4))
+        for at in range(len(raw)):
+            changed = raw[:at] + bytes([raw[at] ^ difference]) + raw[at + 1 :]
+            assert kind.outcome(urlsafe_b64encode(changed).decode().rstrip("=")) is REFUSED
+
+    check()
+
+
+@kinds
+def test_every_change_of_one_character(kind: Kind) -> None:
+    """A text of which one character was changed, any to any other, is refused, also if base64 overlooks the change."""
+
+    @bounded(3)
+    @given(kind.texts)
+    def check(original: str) -> None:
+        for at in range(len(original)):
+            for character in (ALPHABET + "+/=.").replace(original[at], ""):
+                assert kind.outcome(original[:at] + character + original[at + 1 :]) is REFUSED
+
+    check()
+
+
+@kinds
+def test_one_kind_is_not_read_as_another(kind: Kind) -> None:
+    """What was given out as one kind is refused in the place of every other kind."""
+
+    @bounded(30)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        for other in KINDS.values():
+            if other is not kind:
+                assert kind.outcome(data.draw(other.texts)) is REFUSED
+
+    check()
