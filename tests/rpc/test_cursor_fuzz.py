@@ -1,4 +1,4 @@
-"""Cursors and page tokens from callers who send anything: refused by field, never taken for something else."""
+"""Cursors, consistency and page tokens from callers who send anything: never taken for something else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessiond.domain.errors import InvalidField
+from sessiond.domain.position import INCARNATION_BYTES, Position
 from sessiond.domain.values import Revision
-from sessiond.rpc.cursor import decode_cursor, decode_page, decode_revision_page, encode_cursor, encode_page
+from sessiond.rpc.cursor import (
+    decode_consistency_token,
+    decode_cursor,
+    decode_page,
+    decode_revision_page,
+    encode_consistency_token,
+    encode_cursor,
+    encode_page,
+)
 from tests.support.fuzz import bounded, damaged_text
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
@@ -47,9 +56,16 @@ class Kind:
 
 
 _REVISIONS = st.integers(0, 2**63 - 1).map(Revision)
+_POSITIONS = st.builds(Position, st.binary(min_size=INCARNATION_BYTES, max_size=INCARNATION_BYTES), _REVISIONS)
 KINDS = {
     "cursor": Kind(
-        "cursor", _REVISIONS, lambda at: encode_cursor(IDENTITY, at), lambda text: decode_cursor(text, IDENTITY)
+        "cursor", _POSITIONS, lambda at: encode_cursor(IDENTITY, at), lambda text: decode_cursor(text, IDENTITY)
+    ),
+    "consistency token": Kind(
+        "at_least",
+        _POSITIONS,
+        lambda at: encode_consistency_token(IDENTITY, at),
+        lambda text: decode_consistency_token(text, IDENTITY),
     ),
     "page of sessions": Kind(
         "page_token",
