@@ -10,9 +10,12 @@ DATA ?= data
 LISTEN ?= 127.0.0.1:7443
 SEED ?= 1
 USERS ?= 20
+MINUTES ?= 20
+BAR ?= 95
+MUTATED ?= sessiond/domain sessiond/changes sessiond/authority sessiond/crypto sessiond/rpc/cookies.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast simulate check bench generate lock format clean
+.PHONY: help run demo test test-fast mutate simulate check bench generate lock format clean
 
 help: ## List every target.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +55,9 @@ check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the fresh
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
+
+mutate: $(VENV)/.dev ## Make small faults in the code and count those that the tests find. SEED=number, MINUTES=number, BAR=per cent, MUTATED="folders".
+	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(MINUTES)" --bar "$(BAR)" $(MUTATED)
 
 simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted; an error where it alarms. SEED=number, USERS=number.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
