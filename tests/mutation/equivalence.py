@@ -19,6 +19,7 @@ FILTERS = (
     "type aliases that only annotations use; names and arguments of NewType and TypeVar; the type of a cast",
     "the text of a log call, and the wording (a literal with a blank in it) of an exception that is raised",
     "the case of an encoding's name",
+    "one false constant for another (None for False, '' for None), which mypy refuses",
     "source that does not compile",
 )
 """What is skipped without a run, in words."""
@@ -125,6 +126,8 @@ class _Erase(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if node.value is False or node.value == "":
+            return ast.Constant(None)
         if isinstance(node.value, str) and node.value.lower() in ("utf-8", "ascii"):
             node.value = node.value.lower()
         return node
