@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.domain.values import SessionId
 from sessiond.store.sqlite.store import SqliteStore
@@ -29,7 +30,7 @@ async def weigh(database: Path, count: int) -> float:
     try:
         for session_id in ids:
             await store.session(session_id)
-        cache = SessionCache(store.session, count)
+        cache = SessionCache(store.session, UnsavedActivity(), count)
         before = _resident()
         for session_id in ids:
             # As a token names it: an object of its own, not one that is here anyway.

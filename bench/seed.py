@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session, open_session
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
-from sessiond.store.contract import Changes
-from sessiond.store.sqlite.store import SqliteStore, migrations
+from sessiond.store.contract import Changes, Decision, Transaction
+from sessiond.store.sqlite.files import migrations
+from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import SystemClock
 
 __all__ = ["APPLICATION", "EVERY_SIGNAL", "LONG_LIVED", "Seeded", "client_of", "ready", "seed"]
@@ -129,8 +130,7 @@ async def seed(
     try:
         for start in range(0, count, _GROUP):
             numbers = range(start, min(start + _GROUP, count))
-            async with store.transaction() as transaction:
-                await transaction.write(_changes(manifest, numbers, transaction.head.revision, policy))
+            await store.write(_opening(manifest, numbers, policy))
             told(numbers.stop)
     finally:
         await store.close()
@@ -154,14 +154,22 @@ def _finish(folder: Path, manifest: _Manifest) -> Seeded:
     return seeded
 
 
+def _opening(manifest: _Manifest, numbers: range, policy: Policy) -> Callable[[Transaction], Awaitable[Decision[None]]]:
+    async def decide(transaction: Transaction) -> Decision[None]:
+        return Decision(_changes(manifest, numbers, transaction.head.revision, policy), None)
+
+    return decide
+
+
 def _changes(manifest: _Manifest, numbers: range, head: Revision, policy: Policy) -> Changes:
     changes = Changes()
     for number in numbers:
-        session = _session(manifest, number, policy)
+        revision = Revision(head + len(changes.events) + 1)
+        session = _session(manifest, number, policy, revision)
         changes.sessions[session.id] = session
         changes.events.append(
             Event(
-                revision=Revision(head + len(changes.events) + 1),
+                revision=revision,
                 type=EventType.SESSION_CREATED,
                 at=session.created,
                 application=session.application,
@@ -177,7 +185,7 @@ def _changes(manifest: _Manifest, numbers: range, head: Revision, policy: Policy
     return changes
 
 
-def _session(manifest: _Manifest, number: int, policy: Policy) -> Session:
+def _session(manifest: _Manifest, number: int, policy: Policy, revision: Revision) -> Session:
     session_id, secret = _identity(manifest, number)
     created = _created(manifest, number)
     authentication = Authentication(1, ("pwd",), created)
@@ -190,6 +198,7 @@ def _session(manifest: _Manifest, number: int, policy: Policy) -> Session:
         client_of(number),
         policy,
         created,
+        revision=revision,
     )
 
 
