@@ -84,12 +84,13 @@ class Validation:
         now, session = parts.clock.now(), entry.session
         if judge(session, presented, call.policy, now) is not PLAIN or not self._is_ordinary(call, session):
             return None
-        until = cacheable_until(session, call.policy, now, not passive, None)
         if passive:
             seen = parts.activity.added_to(session)
+            until = cacheable_until(seen, call.policy, now, False, None)
             return Answer(PLAIN, seen, presented=presented, cacheable_until=until, revision=parts.feed.revision)
         if now - entry.saved >= touch_granularity(session, call.policy):
             return None
+        until = cacheable_until(session, call.policy, now, True, None)
         deadline = idle_deadline(session, call.policy, now)
         parts.activity.note(session, now, deadline, call.client if call.tells_client else None)
         return Answer(
