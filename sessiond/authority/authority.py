@@ -16,7 +16,7 @@ from sessiond.authority.sessions import Sessions
 from sessiond.authority.validation import Validation
 from sessiond.changes.maintenance import RecordOther
 from sessiond.domain.call import Call, Caller
-from sessiond.domain.errors import InvalidField
+from sessiond.domain.errors import InvalidField, shown
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Revision
@@ -47,7 +47,7 @@ class Authority:
         policy = self.parts.policies.get(application)
         if policy is None:
             configured = ", ".join(sorted(self.parts.policies))
-            raise InvalidField("application", f"unknown application {application[:64]!r} (configured: {configured})")
+            raise InvalidField("application", f"unknown application {shown(application)} (configured: {configured})")
         return Call(application, policy, caller, client or NOBODY, reason, client is not None)
 
     def now(self) -> Instant:

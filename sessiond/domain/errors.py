@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sessiond.domain.values import SessionId
 
 __all__ = [
@@ -14,7 +16,23 @@ __all__ = [
     "SubjectMismatch",
     "Unavailable",
     "VersionMismatch",
+    "shown",
 ]
+
+_MAX_SHOWN = 64
+# Longer than a session id or an address, shorter than every kind of token and ticket.
+_MAYBE_SECRET = re.compile(r"[A-Za-z0-9_-]{40}")
+
+
+def shown(value: str) -> str:
+    """A value as a refusal may show it: quoted, in ASCII, cut to 64 characters.
+
+    What may be a token in the wrong field is not shown: callers log refusals.
+    """
+    if _MAYBE_SECRET.search(value[: 2 * _MAX_SHOWN]):
+        return f"a text of {len(value)} characters"
+    escaped = value[:_MAX_SHOWN].encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"' + ("..." if len(value) > _MAX_SHOWN else "")
 
 
 class AuthorityError(Exception):

@@ -16,7 +16,7 @@ from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
 from sessiond.authority.results import Named, TicketChoice
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Call
-from sessiond.domain.errors import InvalidField
+from sessiond.domain.errors import InvalidField, shown
 from sessiond.domain.event import EventFilter, EventType
 from sessiond.domain.login import Login
 from sessiond.domain.position import Position
@@ -66,7 +66,6 @@ _MAX_FILTER_VALUES = 100
 _MAX_UPDATES = 1000
 _MAX_EVICTED = 1000
 _MAX_PURPOSE = 64
-_MAX_SHOWN = 64
 _MAX_LABELS = 8
 _LABEL_KEY = re.compile(r"[a-z0-9._-]{1,64}")
 _SHORTEST_LIFETIME = 1_000  # milliseconds
@@ -74,8 +73,6 @@ _LONGEST_SECONDS = 10 * 365 * 86_400
 # An address with a port, or in brackets, as proxies and `Forwarded` (RFC 7239) write it.
 _IPV4_AND_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
 _IPV6_IN_BRACKETS = re.compile(r"\[([^\[\]]*:[^\[\]]*)\](?::[0-9]{1,5})?")
-# Longer than a session id or an address, shorter than every kind of token and ticket.
-_MAYBE_SECRET = re.compile(r"[A-Za-z0-9_-]{40}")
 
 _STATE_BACK = {pb.SessionState.Value(f"SESSION_STATE_{state.name}"): state for state in SessionState} | {
     pb.SESSION_STATE_UNSPECIFIED: SessionState.ACTIVE
@@ -95,17 +92,6 @@ def _text(field: str, value: str, most: int = _MAX_TEXT) -> str:
     if len(value) > most:
         raise InvalidField(field, f"has {len(value)} characters, at most {most} are allowed")
     return value
-
-
-def _shown(value: str) -> str:
-    """A value as a refusal may show it: quoted, in ASCII, cut to 64 characters.
-
-    What may be a token in the wrong field is not shown: callers log refusals.
-    """
-    if _MAYBE_SECRET.search(value[: 2 * _MAX_SHOWN]):
-        return f"a text of {len(value)} characters"
-    escaped = value[:_MAX_SHOWN].encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    return f'"{escaped}"' + ("..." if len(value) > _MAX_SHOWN else "")
 
 
 def application(name: str) -> str:
@@ -140,7 +126,7 @@ def session_id(value: str, field: str = "session_id") -> SessionId:
     try:
         return SessionId.parse(value)
     except ValueError:
-        remedy = f"{_shown(value)} is not a session id (a UUID in its canonical lower-case form)"
+        remedy = f"{shown(value)} is not a session id (a UUID in its canonical lower-case form)"
         raise InvalidField(field, remedy) from None
 
 
@@ -161,7 +147,7 @@ def _address(value: str) -> str:
     try:
         parsed = ipaddress.ip_address(bare[1] if bare else value)
     except ValueError:
-        raise InvalidField("client.ip_address", f"{_shown(value)} is not an IPv4 or IPv6 address") from None
+        raise InvalidField("client.ip_address", f"{shown(value)} is not an IPv4 or IPv6 address") from None
     if parsed.version == 6 and (mapped := parsed.ipv4_mapped) is not None:
         return str(mapped)
     return str(parsed)
@@ -270,7 +256,7 @@ def labels(field: str, values: Mapping[str, str]) -> Labels:
         raise InvalidField(field, f"has {len(values)} entries, at most {_MAX_LABELS} are allowed")
     for key, value in values.items():
         if not _LABEL_KEY.fullmatch(key):
-            raise InvalidField(field, f"the key {_shown(key)} must have 1 to 64 of a-z, 0-9, '.', '_' and '-'")
+            raise InvalidField(field, f"the key {shown(key)} must have 1 to 64 of a-z, 0-9, '.', '_' and '-'")
         if not value:
             raise InvalidField(field, f"the value of {key!r} must not be empty")
         _text(field, value)
@@ -318,7 +304,7 @@ def question(call: Call, request: pb.ValidateSessionRequest, at_least: Position 
 def purpose(value: str, field: str = "purpose") -> str:
     """What a companion token is for: a word that may stand in a cookie's name."""
     if not 1 <= len(value) <= _MAX_PURPOSE or not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
-        remedy = f"is {_shown(value)}, must be 1 to {_MAX_PURPOSE} of ASCII letters, digits, '.', '_' and '-'"
+        remedy = f"is {shown(value)}, must be 1 to {_MAX_PURPOSE} of ASCII letters, digits, '.', '_' and '-'"
         raise InvalidField(field, remedy)
     return value
 
@@ -342,7 +328,7 @@ def source(value: str) -> str:
     try:
         return str(ipaddress.ip_network(_text("source", value)))
     except ValueError:
-        remedy = f"{_shown(value)} is not a network as ListSourceLocks returns it"
+        remedy = f"{shown(value)} is not a network as ListSourceLocks returns it"
         raise InvalidField("source", remedy) from None
 
 
@@ -415,7 +401,7 @@ def _network(value: str) -> tuple[str, str]:
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        remedy = f"{_shown(value)} is neither an address nor a network in CIDR form"
+        remedy = f"{shown(value)} is neither an address nor a network in CIDR form"
         raise InvalidField("filter.ip_network", remedy) from None
     base = 0xFFFF << 32 if network.version == 4 else 0
     return f"{base + int(network[0]):032x}", f"{base + int(network[-1]):032x}"
