@@ -54,7 +54,9 @@ from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy
 
-__all__ = ["App", "Process", "RemotePlaintext", "assemble", "rpc_server"]
+__all__ = ["App", "Process", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
+
+Services = tuple[ValidationService, LoginService, SessionService, DataService, ReadingService, EventService]
 
 _STOP_GRACE = 5.0
 _AT_START = ("event_retention", "cache_sessions", "subscriber_write_timeout", "encrypt_data", "operators", "countries")
@@ -126,19 +128,23 @@ async def assemble(store: Store, process: Process) -> Authority:
     return Authority(parts, validation, retries, logins, sessions, data, reading)
 
 
-def rpc_server(authority: Authority, write_timeout: float) -> RpcServer:
-    """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
+def services_of(authority: Authority, write_timeout: float) -> Services:
+    """The calls of the contract over an authority, by subject. `write_timeout` is in seconds."""
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
-    validation = ValidationService(calls, authority, fast_path, SessionViews(), Refusals())
-    services = (
-        validation,
+    return (
+        ValidationService(calls, authority, fast_path, SessionViews(), Refusals()),
         LoginService(calls, authority.logins),
         SessionService(calls, authority),
         DataService(calls, authority.data, authority.reading),
         ReadingService(calls, authority, __version__),
         EventService(authority.reading, write_timeout),
     )
-    return RpcServer(services, Callers(), validation.fast_path)
+
+
+def rpc_server(authority: Authority, write_timeout: float) -> RpcServer:
+    """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
+    services = services_of(authority, write_timeout)
+    return RpcServer(services, Callers(), services[0].fast_path)
 
 
 class RemotePlaintext(Exception):

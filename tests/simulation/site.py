@@ -1,7 +1,7 @@
 """A web application in front of the authority: what a careful one does with every answer that it gets.
 
 It asks the real service, message by message, and passes on every cookie directive. It protects forms by CSRF tokens,
-and hands a form's nonce on as `request_id`, so that a form that is sent twice is carried out once.
+and passes a form's nonce on as `request_id`, so that a form that is sent twice is carried out once. Logins do without.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, cast
+from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from sessiond.domain.errors import InvalidField
-from sessiond.rpc.service import SessionAuthority
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.simulation.bounds import SECOND, Bounds
+from tests.simulation.service import Service
 from tests.simulation.tally import LOGOUT, Tally
 from tests.simulation.wheel import Wheel
 
@@ -24,7 +26,6 @@ __all__ = ["AGAIN", "COMPANION", "LOGIN", "PAGE", "SESSION", "STEP_UP", "Request
 SESSION = "__Host-id"
 COMPANION = "__Host-id-payment"
 _PURPOSE = "payment"
-_NO_CONTEXT = cast(Any, None)  # the service never asks its transport anything here
 
 PAGE: Final = "page"  # here you are
 LOGIN: Final = "login"  # the login page
@@ -65,7 +66,7 @@ class Site:
     """The pages, each with its rules. `level` is that of a login; one more is needed for payments."""
 
     def __init__(
-        self, service: SessionAuthority, wheel: Wheel, tally: Tally, random: Random, bounds: Bounds, level: int
+        self, service: Service, wheel: Wheel, tally: Tally, random: Random, bounds: Bounds, level: int
     ) -> None:
         self._service = service
         self._wheel = wheel
@@ -117,13 +118,13 @@ class Site:
             message = pb.UpdateSessionDataRequest(
                 session=pb.SessionReference(token=token), request_id=request.nonce, set={"cart": request.nonce.encode()}
             )
-            await self._change(self._service.UpdateSessionData, message)
+            await self._change("UpdateSessionData", message)
             response = self._shown(PAGE, answer)
         return response
 
     async def _login(self, request: Request, token: str) -> Response:
         answer = await self._validate(request, token, csrf=request.csrf)
-        # A form that was sent twice: the first one rolled the token away, and its answer is kept under the nonce.
+        # A form that was sent twice: the first one rolled the token away, and its answer is kept.
         if answer.verdict != pb.VERDICT_SUPERSEDED:
             response = await self._denied(request, answer)
             if response is not None:
@@ -149,17 +150,19 @@ class Site:
             authentication=pb.Authentication(level=level, methods=["otp" if elevate else "pwd"]),
             persistent=request.remember,
             elevate=elevate,
-            request_id=request.nonce,
+            # A login needs no id: sent twice, it gets its first answer again by itself.
+            request_id=request.nonce if elevate else "",
         )
-        given = await self._change(self._service.AuthenticateSession, message)
+        given = await self._change("AuthenticateSession", message)
         if given is None or not given.token:
             return Response(AGAIN)
         response = Response(PAGE, given.csrf_token, rolls=True)
         response.carry(given.cookies)
         if elevate:
             await self._wheel.sleep(20)  # this takes its time too
-            companion = await self._service.IssueCompanionToken(
-                pb.IssueCompanionTokenRequest(token=given.token, client=request.client, purpose=_PURPOSE), _NO_CONTEXT
+            companion = await self._service.ask(
+                "IssueCompanionToken",
+                pb.IssueCompanionTokenRequest(token=given.token, client=request.client, purpose=_PURPOSE),
             )
             response.carry(companion.cookies)
         return response
@@ -181,7 +184,7 @@ class Site:
             if response is not None:
                 return response
         message = pb.RollSessionRequest(token=token, client=request.client, reason="password", request_id=request.nonce)
-        given = await self._change(self._service.RollSession, message)
+        given = await self._change("RollSession", message)
         if given is None or not given.token:
             return Response(AGAIN)
         response = Response(PAGE, given.csrf_token, rolls=True)
@@ -200,7 +203,7 @@ class Site:
             open_anonymous=True,
             request_id=request.nonce,
         )
-        ended = await self._change(self._service.RevokeSession, message)
+        ended = await self._change("RevokeSession", message)
         if ended is None:
             return Response(AGAIN)
         response = Response(LOGIN, ended.csrf_token)
@@ -221,8 +224,9 @@ class Site:
         """The login page, with an anonymous session of its own."""
         if request.path in ("/part", "/poll"):
             return Response(AGAIN)
-        opened = await self._service.CreateSession(
-            pb.CreateSessionRequest(client=request.client, login_page=True, request_id=self._uuid()), _NO_CONTEXT
+        opened = await self._service.ask(
+            "CreateSession",
+            pb.CreateSessionRequest(client=request.client, login_page=True, request_id=self._uuid()),
         )
         response = Response(LOGIN, opened.csrf_token)
         response.carry(opened.cookies)
@@ -250,13 +254,13 @@ class Site:
         if csrf is not None:
             message.requirements.csrf.csrf_token = csrf
         self._presented.add(token)
-        # As the server does: the short way where there is one.
-        answer = self._service.shortcut(message.SerializeToString())
+        # As the server does: the fast path if it answers.
+        answer = self._service.fast_path(message)
         if answer is None:
-            answer = await self._service.ValidateSession(message, _NO_CONTEXT)
+            answer = await self._service.ask("ValidateSession", message)
             if self._random.random() < self._bounds.repeat_call:
                 self._tally.traffic["calls repeated"] += 1
-                answer = await self._service.ValidateSession(message, _NO_CONTEXT)
+                answer = await self._service.ask("ValidateSession", message)
         missed = answer.verdict == pb.VERDICT_REPLAYED and not answer.signals
         self._tally.verdicts["MISSED" if missed else pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")] += 1
         if answer.renewed_token:
@@ -265,16 +269,16 @@ class Site:
             self._tally.traffic["older tokens in flight" if late else "renewals offered"] += 1
         return answer
 
-    async def _change(self, method: Callable[[Any, Any], Awaitable[Any]], message: Any) -> Any:
+    async def _change(self, method: str, message: Message) -> Any:
         """Ask for a change; once more, a second later, where the answer is lost. None: refused."""
         try:
-            answer = await method(message, _NO_CONTEXT)
+            answer = await self._service.ask(method, message)
             if self._random.random() < self._bounds.repeat_call:
                 self._tally.traffic["calls repeated"] += 1
                 await self._wheel.sleep(SECOND)
-                again = await method(message, _NO_CONTEXT)
+                again = await self._service.ask(method, message)
                 if again != answer:
-                    raise AssertionError(f"{method.__name__} answered a repeated call differently")
+                    raise AssertionError(f"{method} answered a repeated call differently")
         except InvalidField:
             # The form came a second time and looks otherwise by now: from another address, say.
             self._tally.traffic["forms refused"] += 1

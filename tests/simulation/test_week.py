@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.detection import client_facts as clientfacts
+from sessiond.changes.idempotency import Retry
+from sessiond.detection import client_facts
 from sessiond.domain.policy import Policy
+from sessiond.domain.session import Session
 from sessiond.domain.values import Millis
+from sessiond.eventlog.work import Work
 from tests.simulation.bounds import MINUTE, Bounds
 from tests.simulation.thief import steal
 from tests.simulation.week import Week, simulate
@@ -90,9 +93,22 @@ async def test_with_the_tolerances() -> None:
     assert report.verdicts["SUPERSEDED"]
 
 
+async def test_without_kept_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were answers to logins not kept, an application that asks once more would be refused instead of answered."""
+    keep = Retry.keep
+
+    def forget(self: Retry, work: Work, message: bytes, granted: Session | None) -> None:
+        if not self.while_current:
+            keep(self, work, message, granted)
+
+    monkeypatch.setattr(Retry, "keep", forget)
+    with pytest.raises(AssertionError, match="AuthenticateSession answered a repeated call differently"):
+        await simulate(Week("nist-aal2", days=1, users=4, bounds=Bounds(repeat_call=0.2)))
+
+
 async def test_without_the_grain_of_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were user agents compared with their versions, updates would be alarms."""
-    monkeypatch.setattr(clientfacts, "_agent", lambda user_agent: user_agent)
+    monkeypatch.setattr(client_facts, "_agent", lambda user_agent: user_agent)
     report = await simulate(Week("nist-aal2", days=3, users=4))
     assert report.alarms["user_agent_change"]
 

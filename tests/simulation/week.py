@@ -10,23 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from sessiond import __version__
-from sessiond.app import App
+from sessiond.detection.client_facts import FactReader
 from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
-from sessiond.domain.values import Millis, Revision
+from sessiond.domain.values import Millis
 from sessiond.eventlog.feed import Checkpoint
-from sessiond.rpc.service import SessionAuthority
 from tests.simulation.agents import DESKTOPS, PHONES
 from tests.simulation.bounds import DAY, MINUTE, Bounds
 from tests.simulation.browser import Browser
 from tests.simulation.networks import desk, walk, write_databases
 from tests.simulation.people import Habits, Person
+from tests.simulation.service import Service
 from tests.simulation.site import Site
 from tests.simulation.tally import Report, Tally, report_of
 from tests.simulation.wheel import Wheel
+from tests.support.assembled import Assembled
 from tests.support.clock import START, ManualClock
-from tests.support.server import config_for
 
 __all__ = ["Stage", "Week", "policy_of", "simulate"]
 
@@ -78,34 +77,31 @@ async def simulate(week: Week, guest: Callable[[Stage], None] | None = None) -> 
     """Let the time pass; what came of it. The same week gives the same report."""
     clock, tally, random = ManualClock(_MIDNIGHT), Tally(), Random(week.seed)
     wheel = Wheel(clock)
-    async with _authority(week, clock) as app:
-        service = SessionAuthority(app.authority, __version__)
-        site = Site(service, wheel, tally, random, week.bounds, level=1)
+    async with _authority(week, clock) as assembled:
+        site = Site(Service(assembled.authority), wheel, tally, random, week.bounds, level=1)
         browsers = [browser for number in range(week.users) for browser in _user(week, number, site, wheel, tally)]
-        wheel.start(_sweep(app, wheel))
+        wheel.start(_sweep(assembled, wheel))
         if guest is not None:
             guest(Stage(site, wheel, browsers))
         try:
             await wheel.run(_MIDNIGHT + week.days * DAY)
         finally:
             await wheel.close()
-        events = await _log(app)
+        events = await _log(assembled)
     title = f"{week.preset}: {week.users} users, {week.days} days, seed {week.seed}"
     return report_of(title, tally, events, week.policy, _MIDNIGHT)
 
 
 @asynccontextmanager
-async def _authority(week: Week, clock: ManualClock) -> AsyncIterator[App]:
+async def _authority(week: Week, clock: ManualClock) -> AsyncIterator[Assembled]:
     folder = Path(tempfile.mkdtemp(prefix="sessiond-week-", dir=_MEMORY))
     try:
-        operators, countries = write_databases(folder)
-        policies = {"default": week.policy}
-        config = config_for(folder, policies=policies, operators=operators, countries=countries)
-        app = await App.start(config, clock, Random(f"{week.seed}/entropy").randbytes)
+        policies, entropy = {"default": week.policy}, Random(f"{week.seed}/entropy").randbytes
+        assembled = await Assembled.open(folder, policies, clock, entropy, FactReader(*write_databases(folder)))
         try:
-            yield app
+            yield assembled
         finally:
-            await app.stop()
+            await assembled.close()
     finally:
         shutil.rmtree(folder)
 
@@ -131,18 +127,17 @@ def _user(week: Week, number: int, site: Site, wheel: Wheel, tally: Tally) -> li
     return browsers
 
 
-async def _sweep(app: App, wheel: Wheel) -> None:
+async def _sweep(assembled: Assembled, wheel: Wheel) -> None:
     while True:
         await wheel.sleep(_SWEEP_EVERY)
-        await app.sweeper.sweep()
-        await app.sweeper.save_activity()
-        await app.sweeper.forget_answers()
+        await assembled.sweep()
 
 
-async def _log(app: App) -> list[Event]:
+async def _log(assembled: Assembled) -> list[Event]:
     """The whole log, as a subscriber gets it."""
-    head, events = app.authority.describe().revision, []
-    stream = app.authority.subscribe(Revision(0), EventFilter(), 0.05)
+    reading, events = assembled.authority.reading, []
+    head = reading.describe().position.revision
+    stream = reading.subscribe(None, EventFilter(), 0.05, earliest=True)
     async for item in stream:
         if isinstance(item, Checkpoint):
             if item.revision >= head:

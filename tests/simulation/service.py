@@ -1,0 +1,36 @@
+"""The service without a transport: the calls of the contract, message in, message out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+from sessiond.app import services_of
+from sessiond.authority.authority import Authority
+from sessiond.domain.call import Caller
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["Service"]
+
+_METHODS = pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods_by_name
+_SITE = Caller("site")
+
+
+class Service:
+    """What a server does with a call, between reading its bytes and writing the answer's."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._services = services_of(authority, write_timeout=1.0)
+
+    async def ask(self, method: str, message: Message) -> Any:
+        """Make a unary call."""
+        handler = next(getattr(one, method) for one in self._services if hasattr(one, method))
+        answer = await handler(message, _SITE)
+        if isinstance(answer, bytes):  # as it is kept for repeats
+            answer = getattr(pb, _METHODS[method].output_type.name).FromString(answer)
+        return answer
+
+    def fast_path(self, message: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse | None:
+        """What a server tries before it reads a validation's message."""
+        return self._services[0].fast_path(_SITE, message.SerializeToString())

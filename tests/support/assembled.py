@@ -1,0 +1,84 @@
+"""An authority over a real SQLite file, below gRPC, without background tasks: what must happen is called for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sessiond.app import Process, assemble
+from sessiond.authority.authority import Authority
+from sessiond.authority.policy_book import PolicyBook
+from sessiond.authority.sweeper import Sweeper
+from sessiond.crypto.session_data import DataCipher
+from sessiond.crypto.tokens import KeyRing, load_key_ring
+from sessiond.detection.client_facts import FactReader
+from sessiond.domain.policy import Policy
+from sessiond.domain.values import Entropy, Millis
+from sessiond.store.contract import StoreFailed
+from sessiond.store.sqlite.store import SqliteStore
+from sessiond.system.clock import Clock
+
+__all__ = ["Assembled"]
+
+_YEAR = Millis(365 * 86_400_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """An authority, its sweeper and its store."""
+
+    authority: Authority
+    sweeper: Sweeper
+    store: SqliteStore
+
+    @classmethod
+    async def open(
+        cls,
+        folder: Path,
+        policies: Mapping[str, Policy],
+        clock: Clock,
+        entropy: Entropy,
+        reader: FactReader | None = None,
+        cache_sessions: int = 10_000,
+    ) -> Assembled:
+        """Open or make the database in a folder, with its keys. A store that fails fails the test."""
+        keys: list[KeyRing] = []
+
+        def load_keys() -> DataCipher:
+            keys.append(load_key_ring(folder / "sessiond.key", entropy))
+            return DataCipher(keys[0].materials(), entropy, encrypts=False)
+
+        store = await SqliteStore.open(folder / "sessiond.db", load_keys, entropy)
+        try:
+            process = Process(
+                keys[0],
+                PolicyBook(policies),
+                reader or FactReader(None, None),
+                cache_sessions,
+                clock,
+                entropy,
+                _store_failed,
+            )
+            authority = await assemble(store, process)
+        except BaseException:
+            await store.close()
+            raise
+        return cls(authority, Sweeper(authority.parts, _YEAR, _store_failed), store)
+
+    async def sweep(self) -> None:
+        """One round of the sweeper."""
+        await self.sweeper.sweep()
+        await self.sweeper.save_activity()
+        await self.sweeper.prune()
+        await self.sweeper.forget_answers()
+        await self.authority.parts.gate.release_due()
+
+    async def close(self) -> None:
+        """Stop as a crash does: what only memory knows is lost."""
+        await self.authority.parts.journal.close()
+        await self.store.close()
+
+
+def _store_failed(failure: StoreFailed) -> None:
+    raise AssertionError(f"the store failed: {failure}")
