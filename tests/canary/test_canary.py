@@ -9,7 +9,7 @@ import sys
 import traceback
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -43,19 +43,20 @@ FAULTY = (
     """
 import sys
 import sessiond.authority.validation as validation
-from sessiond.changes import Once
+from sessiond.changes.idempotency import Once
 judge, unmet, once = validation.judge, validation.unmet, Once.apply
 def faulty(session, presented, policy, now):
     if session.subject == "explode":
         raise RuntimeError(f"induced: {session!r} {presented!r} {policy!r} {now!r}")
     return judge(session, presented, policy, now)
-def faulty_unmet(keys, opened, session, needed, now):
+def faulty_unmet(keys, opened, session, requirements, now):
     if session.subject == "explode later":
-        raise RuntimeError(f"induced: {needed!r} {opened!r} {keys!r} {session!r}")
-    return unmet(keys, opened, session, needed, now)
+        raise RuntimeError(f"induced: {requirements!r} {opened!r} {keys!r} {session!r}")
+    return unmet(keys, opened, session, requirements, now)
 def faulty_once(self, work):
-    if getattr(self.unit, "subject", "") == "explode at once":
-        raise RuntimeError(f"induced: {self!r} {work!r}")
+    login = getattr(self.unit, "login", None)
+    if login is not None and login.subject == "explode at once":
+        raise RuntimeError(f"induced: {self!r} {work!r} {vars(work)!r}")
     return once(self, work)
 validation.judge, validation.unmet, Once.apply = faulty, faulty_unmet, faulty_once
 """
@@ -67,33 +68,31 @@ TALKATIVE = (
 import sys, structlog
 from sessiond.authority.validation import Validation
 at_once = Validation.at_once
-def talkative(self, call, token, **options):
-    structlog.get_logger().info("validating", token=token.reveal()[:20] + "...")
-    return at_once(self, call, token, **options)
+def talkative(self, question):
+    structlog.get_logger().info("validating", token=question.token.reveal()[:20] + "...")
+    return at_once(self, question)
 Validation.at_once = talkative
 """
     + _RUN
 )
 """Protection off: serves with a log line that shows the beginning of each token."""
-CARELESS = (
-    "\nimport sys\nimport sessiond.authority.authority as authority\nauthority.digest = lambda secret: secret\n" + _RUN
-)
+CARELESS = "\nimport sys\nimport sessiond.authority.logins as logins\nlogins.digest = lambda secret: secret\n" + _RUN
 """Protection off: serves from a store that holds secrets where their digests should be."""
 OPEN_ANSWERS = (
     """
 import sys
-import sessiond.rpc.retries as repeat
+import sessiond.crypto.kept_answers as kept_answers
 from sessiond.crypto.tokens import KeyRing
 class Nothing:
     encrypt = staticmethod(lambda plain, data: plain)
-repeat._cipher = lambda secret: Nothing
+kept_answers._cipher = lambda secret: Nothing
 KeyRing.protect = lambda self, plain, purpose, right=KeyRing.protect: (
     plain if b"answer" in purpose else right(self, plain, purpose)
 )
 """
     + _RUN
 )
-"""Protection off: serves from a store that holds the answers to repeatable calls as they are."""
+"""Protection off: serves from a store that holds the answers kept for repeats as they are."""
 
 
 class Story:
@@ -106,6 +105,7 @@ class Story:
         self.codes: set[grpc.StatusCode] = set()
         self.verdicts: set[pb.Verdict.ValueType] = set()
         self.cookies = 0
+        self.data_brought: list[bytes] = []
 
     async def ask(self, call: Awaitable[Any]) -> Any:
         """Make a call: tokens in the answer become canaries, all the rest of it, errors included, is kept."""
@@ -130,6 +130,9 @@ class Story:
             if name in names and (token := getattr(message, name)):
                 self.canary.know_token(token)
                 message.ClearField(name)
+        if "data" in names:
+            self.take_data(message.data.values if isinstance(message.data, pb.SessionData) else message.data)
+            message.ClearField("data")
         for name in ("cookies", "limit"):
             if name in names and message.HasField(name):
                 self.take_secrets(getattr(message, name))
@@ -143,6 +146,10 @@ class Story:
             self.take_secrets(response)
         if "verdict" in names:
             self.verdicts.add(message.verdict)
+
+    def take_data(self, values: Mapping[str, bytes]) -> None:
+        """Note session data that an answer brought along, as it was asked to: nothing else may show it."""
+        self.data_brought += [value for value in values.values() if value == DATA_VALUE.encode()]
 
     def fresh_id(self) -> str:
         """An id for a call that may be repeated."""
@@ -175,10 +182,7 @@ class Story:
             verdict = (await self.validate(guest.token)).verdict
         await self.validate(renewed)  # revoked by the replay
         guest = await ask(stub.CreateSession(pb.CreateSessionRequest(data={"cart": DATA_VALUE.encode()})))
-        login = await ask(
-            stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=guest.token, subject="ada", reason="login"))
-        )
-        await self.validate(guest.token)  # superseded
+        login = await self.log_in(guest.token)
         rolled = await ask(stub.RollSession(pb.RollSessionRequest(token=login.token, reason="password")))
         await ask(stub.RefreshSession(pb.RefreshSessionRequest(token=rolled.token)))
         await ask(
@@ -202,6 +206,31 @@ class Story:
         await self.validate(rolled.token)
         await self.look()
 
+    async def log_in(self, guest: str) -> Any:
+        """A login that is clicked twice, another that is not the same, and logins whatever the token is worth."""
+        stub, ask = self.stub, self.ask
+        request = pb.AuthenticateSessionRequest(
+            token=guest, subject="ada", reason="login", labels={"device": "laptop"}, or_create=True
+        )
+        login, again = await ask(stub.AuthenticateSession(request)), await ask(stub.AuthenticateSession(request))
+        assert login == again
+        assert login.token
+        whole = pb.DataRequest()
+        question = pb.ValidateSessionRequest(token=login.token, data=whole)
+        assert (await ask(stub.ValidateSession(question))).data.values["cart"] == DATA_VALUE.encode()
+        await ask(stub.ValidateSessions(pb.ValidateSessionsRequest(requests=[question, question])))
+        reference = pb.SessionReference(token=login.token)
+        await ask(stub.UpdateSessionData(pb.UpdateSessionDataRequest(session=reference, set={"n": b"1"}, data=whole)))
+        await ask(stub.GetSessionData(pb.GetSessionDataRequest(session=reference)))
+        for token in ("", guest, login.token, "canary-of-no-tokens-form", login.token[:-1]):  # dead, or another's
+            request = pb.AuthenticateSessionRequest(token=token, subject="eve", or_create=True)
+            await ask(stub.AuthenticateSession(request))
+        guest = (await ask(stub.CreateSession(pb.CreateSessionRequest(data={"cart": DATA_VALUE.encode()})))).token
+        request = pb.AuthenticateSessionRequest(token=guest, subject="ada", labels={"device": "laptop"})
+        login = await ask(stub.AuthenticateSession(request))
+        await self.validate(guest)  # superseded
+        return login
+
     async def meet_requirements(self, token: str, csrf: str) -> None:
         """A companion token and a CSRF token: right, wrong, of another session, and none."""
         stub, ask = self.stub, self.ask
@@ -213,11 +242,13 @@ class Story:
         pairs = [(token, companion, csrf), (token, "", ""), (token, csrf, companion), (token, "x" * 96, "x" * 43)]
         pairs.append((victim.token, companion, csrf))  # two cookies that never were together: a signal
         for session, one, other in pairs:
-            needed = pb.Requirements(
+            requirements = pb.Requirements(
                 companion=pb.CompanionRequirement(purpose="pay", companion_token=one),
                 csrf=pb.CsrfRequirement(csrf_token=other),
             )
-            question = pb.ValidateSessionRequest(token=session, requirements=needed, with_csrf_token=True)
+            question = pb.ValidateSessionRequest(
+                token=session, requirements=requirements, with_csrf_token=True, data=pb.DataRequest()
+            )
             await ask(stub.ValidateSession(question))
             await ask(stub.ValidateSessions(pb.ValidateSessionsRequest(requests=[question, question])))
         for wrong in (companion, strange.companion_token, csrf):
@@ -300,6 +331,14 @@ class Story:
             )
         )
         await ask(stub.RollSession(pb.RollSessionRequest(token=token, request_id=token)))
+        await ask(stub.ValidateSession(pb.ValidateSessionRequest(token=token, at_least=token)))
+        await ask(stub.CreateSession(pb.CreateSessionRequest(subject="ada", labels={token: "x"})))
+        await ask(stub.ListSessions(pb.ListSessionsRequest(filter=pb.SessionFilter(labels={token: "x"}))))
+        await ask(
+            stub.RevokeSession(
+                pb.RevokeSessionRequest(session=pb.SessionReference(session_id=token), subject=token, reason="odd")
+            )
+        )
         await ask(stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=token, purpose=token)))
         await ask(stub.IssueCompanionToken(pb.IssueCompanionTokenRequest(token=token, purpose="p", path=token)))
         await ask(stub.CreateSession(pb.CreateSessionRequest(subject="ada", ticket=token)))
@@ -317,8 +356,12 @@ class Story:
         await self.ask(self.stub.ValidateSession(question))
         await self.ask(self.stub.ValidateSessions(pb.ValidateSessionsRequest(requests=[question, question])))
         doomed = await self.ask(self.stub.CreateSession(pb.CreateSessionRequest(subject="explode later")))
-        needed = pb.Requirements(csrf=pb.CsrfRequirement(csrf_token=doomed.csrf_token))
-        await self.ask(self.stub.ValidateSession(pb.ValidateSessionRequest(token=doomed.token, requirements=needed)))
+        requirements = pb.Requirements(csrf=pb.CsrfRequirement(csrf_token=doomed.csrf_token))
+        question = pb.ValidateSessionRequest(token=doomed.token, requirements=requirements)
+        await self.ask(self.stub.ValidateSession(question))
+        guest = await self.ask(self.stub.CreateSession(pb.CreateSessionRequest(data={"cart": DATA_VALUE.encode()})))
+        request = pb.AuthenticateSessionRequest(token=guest.token, subject="explode at once")
+        await self.ask(self.stub.AuthenticateSession(request))
 
     async def look(self) -> None:
         """Keep every event, and whatever else can be listed."""
@@ -330,6 +373,8 @@ class Story:
         stream.cancel()
         for state in (pb.SESSION_STATE_ACTIVE, pb.SESSION_STATE_REVOKED):
             await self.ask(stub.ListSessions(pb.ListSessionsRequest(filter=pb.SessionFilter(state=state))))
+        labelled = pb.SessionFilter(labels={"device": "laptop"}, state=pb.SESSION_STATE_REVOKED)
+        assert (await self.ask(stub.ListSessions(pb.ListSessionsRequest(filter=labelled)))).sessions
         await self.ask(stub.ListActivity(pb.ListActivityRequest(subject="ada")))
         locks = await self.ask(stub.ListSourceLocks(pb.ListSourceLocksRequest()))
         assert [lock.source for lock in locks.source_locks] == ["192.0.2.7/32"]
@@ -383,10 +428,12 @@ async def test_no_token_leaves_by_any_other_way(tmp_path: Path, form: str, forei
     assert {pb.VERDICT_REPLAYED, pb.VERDICT_SUPERSEDED, pb.VERDICT_FORGED, pb.VERDICT_MALFORMED} <= story.verdicts
     assert {pb.VERDICT_VALID, pb.VERDICT_UNKNOWN, pb.VERDICT_REVOKED, pb.VERDICT_INSUFFICIENT} <= story.verdicts
     assert story.cookies > 10
+    assert len(story.data_brought) == 5
     assert {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL} <= story.codes
     assert log.count(b"RuntimeError: induced: Session(") >= 2
     assert b"RuntimeError: induced: Once(" in log
-    assert b"RuntimeError: induced: Needed(" in log
+    assert log.count(b"RuntimeError: induced: Once(unit=Authenticate(") == 1
+    assert b"RuntimeError: induced: Requirements(" in log
     assert b"Traceback" in log
     assert len(canary.tokens) > 20
 
@@ -444,10 +491,12 @@ async def test_no_object_of_ours_shows_a_secret(tmp_path: Path, clock: ManualClo
             sys.setprofile(None)
             ticking.cancel()
     assert canary.found_in("a repr", *shown) == []
-    assert {"Token", "OpenedToken", "Presented", "Session", "Settle", "Roll", "Answer", "Changed"} <= types
-    assert {"KeyRing", "Work", "Entry", "Event", "Commit", "InvalidField"} <= types
-    assert {"Needed", "Companion", "Ticket", "Choice", "Login", "Limit"} <= types
-    assert {"Repeat", "Repeated", "Once", "Recall", "KeptAnswer", "Revoked"} <= types
+    assert {"Token", "OpenedToken", "Presented", "Session", "Use", "Roll", "Answer", "Changed"} <= types
+    assert {"KeyRing", "Work", "Changes", "Decision", "Read", "Entry", "Event", "Commit", "InvalidField"} <= types
+    assert {"Question", "Requirements", "DataRequest", "VersionedData", "SealedValues", "Caller", "Call"} <= types
+    assert {"Companion", "Ticket", "TicketChoice", "Choice", "Login", "Limit"} <= types
+    assert {"Reply", "RequestId", "Retry", "Kept", "Once", "Recall", "KeptAnswer", "Revoked"} <= types
+    assert {"Authenticate", "OpenInstead", "Create", "UpdateData"} <= types
 
 
 async def _tick(clock: ManualClock) -> None:
@@ -525,25 +574,43 @@ def _is_connected(pid: int) -> bool:
 # The canary can sing
 
 
+async def validate_one(story: Story) -> None:
+    """A session, and one validation."""
+    created = await story.ask(story.stub.CreateSession(pb.CreateSessionRequest(subject="ada")))
+    await story.validate(created.token)
+
+
+async def create_with_an_id(story: Story) -> None:
+    """A call whose answer is kept because it has a request id."""
+    request = pb.CreateSessionRequest(subject="ada", request_id=story.fresh_id())
+    await story.ask(story.stub.CreateSession(request))
+
+
+async def log_in_without_an_id(story: Story) -> None:
+    """A login, whose answer is kept because it is one."""
+    guest = await story.ask(story.stub.CreateSession(pb.CreateSessionRequest()))
+    await story.ask(story.stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=guest.token, subject="ada")))
+
+
 @pytest.mark.parametrize(
-    ("script", "place"),
+    ("script", "story_of", "place"),
     [
-        (TALKATIVE, "token text in server.log"),
-        (CARELESS, "secret in sessiond.db-wal"),
-        (OPEN_ANSWERS, "token text in sessiond.db-wal"),
+        (TALKATIVE, validate_one, "token text in server.log"),
+        (CARELESS, validate_one, "secret in sessiond.db-wal"),
+        (OPEN_ANSWERS, create_with_an_id, "token text in sessiond.db-wal"),
+        (OPEN_ANSWERS, log_in_without_an_id, "token text in sessiond.db-wal"),
     ],
-    ids=["in a log line", "in the place of a digest", "in a kept answer"],
+    ids=["in a log line", "in the place of a digest", "in a kept answer", "in a kept login"],
 )
-async def test_a_planted_leak_is_found(tmp_path: Path, script: str, place: str) -> None:
+async def test_a_planted_leak_is_found(
+    tmp_path: Path, script: str, story_of: Callable[[Story], Awaitable[None]], place: str
+) -> None:
     """With a token cut short in a log line, secrets stored for digests or answers as they are, the search finds it."""
     canary = Canary()
     server = ServerProcess(tmp_path, prefix=(sys.executable, "-c", script))
     try:
         async with stub_for(await server.address()) as stub:
-            story = Story(stub, canary)
-            request = pb.CreateSessionRequest(subject="ada", request_id=story.fresh_id())
-            created = await story.ask(stub.CreateSession(request))
-            await story.validate(created.token)
+            await story_of(Story(stub, canary))
         canary.know_key_file(tmp_path / "data" / "sessiond.key")
         assert place in canary.found_in_files([server.log_path, *files_of(tmp_path / "data")])
     finally:

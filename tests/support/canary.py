@@ -79,9 +79,11 @@ class Canary:
         if self._keys is None:
             return
         try:
-            self._know_bytes("secret", self._keys.open(text)._secret)
+            opened = self._keys.open(text)
         except (TokenMalformed, TokenForged):
             return
+        self._know_bytes("secret", opened._secret)
+        self._know_bytes("secret of a login", opened.bind(b"login"))  # opens the answer that is kept for its repeats
 
     def _know_bytes(self, label: str, raw: bytes) -> None:
         spellings = (
