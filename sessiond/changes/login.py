@@ -9,12 +9,12 @@ from sessiond.changes.judging import Outcome, checked_size, end_session, judge_a
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain import session as lifecycle
 from sessiond.domain.call import Call
-from sessiond.domain.errors import SubjectMismatch
+from sessiond.domain.errors import InvalidField, SubjectMismatch
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.session import Session
-from sessiond.domain.values import POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
+from sessiond.domain.values import MAX_LABELS, POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
 __all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "welcome_again"]
@@ -103,7 +103,7 @@ class Authenticate:
         return with_limit(needs_of(self.call, self.presented), self.call, self.login.subject, self.choice)
 
     def apply(self, work: Work) -> Outcome:
-        """Raises `SubjectMismatch` if the session is somebody else's, and there is no `fresh`."""
+        """Raises `SubjectMismatch` if the session is another subject's and there is no `fresh`, and `InvalidField`."""
         outcome = judge_and_apply(work, self.call, self.presented, allow_suspicious=True)
         session = outcome.session
         if session is None:
@@ -129,6 +129,9 @@ class Authenticate:
 
     def _authenticate(self, work: Work, session: Session) -> Outcome:
         call, login, room = self.call, self.login, Room()
+        labels = len(dict(session.labels) | dict(login.labels))
+        if labels > MAX_LABELS:
+            raise InvalidField("labels", f"the session would have {labels} labels, at most {MAX_LABELS} are allowed")
         if not session.subject or self.choice is not None:  # authenticating again takes no second place
             room = enforce_limit(work, call, login.subject, session.id, self.choice)
         if room.refused is not None:

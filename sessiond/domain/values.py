@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NewType, Self
 
 __all__ = [
+    "MAX_LABELS",
     "NOBODY",
     "NO_REVISION",
     "POLICY_LIFETIMES",
@@ -40,6 +41,9 @@ NO_REVISION = Revision(0)
 
 Labels = tuple[tuple[str, str], ...]
 """Public key-value pairs of a session, sorted by key; no key comes twice."""
+
+MAX_LABELS = 8
+"""How many labels a session may have, and a question may name."""
 
 Entropy = Callable[[int], bytes]
 """A source of randomness: gives that many bytes. In production the operating system's CSPRNG."""

@@ -23,7 +23,7 @@ from sessiond.domain.position import Position
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.requirements import AuthenticationRequirements
 from sessiond.domain.session import SessionState
-from sessiond.domain.values import NOBODY, ClientContext, Instant, Labels, Lifetimes, Millis, SessionId
+from sessiond.domain.values import MAX_LABELS, NOBODY, ClientContext, Instant, Labels, Lifetimes, Millis, SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -66,7 +66,6 @@ _MAX_FILTER_VALUES = 100
 _MAX_UPDATES = 1000
 _MAX_EVICTED = 1000
 _MAX_PURPOSE = 64
-_MAX_LABELS = 8
 _LABEL_KEY = re.compile(r"[a-z0-9._-]{1,64}")
 _SHORTEST_LIFETIME = 1_000  # milliseconds
 _LONGEST_SECONDS = 10 * 365 * 86_400
@@ -252,8 +251,8 @@ def lifetimes(message: pb.Lifetimes) -> Lifetimes:
 
 def labels(field: str, values: Mapping[str, str]) -> Labels:
     """Public key-value pairs."""
-    if len(values) > _MAX_LABELS:
-        raise InvalidField(field, f"has {len(values)} entries, at most {_MAX_LABELS} are allowed")
+    if len(values) > MAX_LABELS:
+        raise InvalidField(field, f"has {len(values)} entries, at most {MAX_LABELS} are allowed")
     for key, value in values.items():
         if not _LABEL_KEY.fullmatch(key):
             raise InvalidField(field, f"the key {shown(key)} must have 1 to 64 of a-z, 0-9, '.', '_' and '-'")
