@@ -28,6 +28,7 @@ __all__ = [
     "find",
     "judge_and_apply",
     "needs_of",
+    "save_lowered",
 ]
 
 
@@ -156,6 +157,13 @@ def expire_due(work: Work, session: Session, policy: Policy) -> Session:
         return expired
     retention = retention_of(session, policy)
     return work.save_ended(expired, retention, EventType.SESSION_EXPIRED, expired.ending.cause)
+
+
+def save_lowered(work: Work, call: Call, before: Session, active: Session) -> Session:
+    """The session after activity. If a remembered session's level has fallen, it is saved, with the event of that."""
+    if active.authentication == before.authentication:
+        return active
+    return work.save(active, EventType.SESSION_LEVEL_LOWERED, Cause(CauseKind.IDLE_TIMEOUT), call.client)
 
 
 def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool = False) -> Outcome:

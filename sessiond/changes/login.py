@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sessiond.changes.judging import Outcome, checked_size, end_session, judge_and_apply, needs_of
+from sessiond.changes.judging import Outcome, checked_size, end_session, judge_and_apply, needs_of, save_lowered
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain import session as lifecycle
 from sessiond.domain.call import Call
@@ -125,7 +125,7 @@ class Authenticate:
             raise SubjectMismatch("elevate: an anonymous session has nothing to elevate; authenticate it first")
         call, authentication = self.call, Authentication(self.login.level, self.login.methods, work.now)
         elevated = lifecycle.elevate(session, authentication, call.client, self.digest, call.policy, work.now)
-        return Outcome(_OPENED, self._save(work, elevated))
+        return Outcome(_OPENED, self._save(work, save_lowered(work, call, session, elevated)))
 
     def _authenticate(self, work: Work, session: Session) -> Outcome:
         call, login, room = self.call, self.login, Room()
@@ -185,6 +185,7 @@ class Roll:
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
         session = lifecycle.roll(outcome.usable, self.digest, self.call.policy, work.now)
+        session = save_lowered(work, self.call, outcome.usable, session)
         session = work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
         return Outcome(outcome.judgement, session)
 
@@ -207,5 +208,6 @@ class Refresh:
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
         session = lifecycle.refresh(outcome.usable, self.call.policy, work.now, self.lifetimes)
+        session = save_lowered(work, self.call, outcome.usable, session)
         session = work.save(session, EventType.SESSION_REFRESHED, self.call.cause, self.call.client)
         return Outcome(outcome.judgement, session)

@@ -12,15 +12,14 @@ from sessiond.changes.judging import (
     find,
     judge_and_apply,
     needs_of,
+    save_lowered,
 )
 from sessiond.domain import session as lifecycle
 from sessiond.domain.call import Call
-from sessiond.domain.event import EventType
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.reactions import consequences_of
 from sessiond.domain.session import Activity
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import Cause, CauseKind
 from sessiond.eventlog.work import Needs, Work
 
 __all__ = ["Report", "Use"]
@@ -52,13 +51,11 @@ class Use:
             return outcome
         client = call.client if call.tells_client else None
         touched = lifecycle.touch(session, call.policy, work.now, client)
-        if touched.authentication != session.authentication:
-            # A remembered session was idle for long; its activity starts again here, and the level must not.
-            cause = Cause(CauseKind.IDLE_TIMEOUT)
-            touched = work.save(touched, EventType.SESSION_LEVEL_LOWERED, cause, call.client)
-        else:
+        # A remembered session was idle for long? Its activity starts again here, and the level must not.
+        saved = save_lowered(work, call, session, touched)
+        if saved is touched:
             work.put_activity(Activity(touched.id, touched.last_active, touched.idle_deadline, client))
-        return Outcome(outcome.judgement, touched)
+        return Outcome(outcome.judgement, saved)
 
 
 @dataclass(frozen=True, slots=True)
