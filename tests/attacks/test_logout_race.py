@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sessiond.app import App
-from sessiond.domain.session import Session
 from sessiond.domain.query import SessionQuery
+from sessiond.domain.session import Session
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import MINUTE, VICTIM, authority, create, kinds, login, loose, story_of, validate
 from tests.rpc.refusals import session_of

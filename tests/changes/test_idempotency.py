@@ -34,7 +34,7 @@ def unseal(sealed: bytes) -> bytes:
 
 
 STRICT = Retry(MINE, CALL, seal, unseal)
-LOGIN = Retry(MINE, CALL, seal, unseal, Millis(500), strict=False, while_current=True)
+LOGIN = Retry(MINE, CALL, seal, unseal, Millis(500), while_current=True)
 RECORD = RecordOther(EventType.POLICY_CHANGED, "default", Cause(CauseKind.CONFIGURATION))
 
 
@@ -64,16 +64,12 @@ def test_a_call_that_was_never_made(retry: Retry) -> None:
     assert retry.recall(work_on(answers=[first_answer(key=OTHERS)])) is None
 
 
-def test_a_key_that_was_used_for_another_call() -> None:
-    """A strict key with other parameters is the caller's mistake, and refused by its field's name."""
+@pytest.mark.parametrize("retry", [STRICT, LOGIN])
+def test_a_key_that_was_used_for_another_call(retry: Retry) -> None:
+    """A key with other parameters is the caller's mistake, and refused by its field's name."""
     with pytest.raises(InvalidField, match="used for another call") as refused:
-        STRICT.recall(work_on(answers=[first_answer(parameters=OTHER_CALL)]))
+        retry.recall(work_on(answers=[first_answer(parameters=OTHER_CALL)]))
     assert refused.value.field == "request_id"
-
-
-def test_a_key_that_is_not_strict() -> None:
-    """If the key is not strict other parameters make another call, which has no first answer."""
-    assert LOGIN.recall(work_on(answers=[first_answer(parameters=OTHER_CALL)])) is None
 
 
 @pytest.mark.parametrize("parameters", [CALL, OTHER_CALL])
@@ -121,6 +117,16 @@ def test_recall_takes_the_first_answer_that_counts() -> None:
     login, request = first_answer(), first_answer(key=OTHERS, sealed=seal(b"by id"))
     assert recall.apply(work_on(answers=[login])) == Kept(b"first")
     assert recall.apply(work_on(answers=[login, request])) == Kept(b"by id")
+
+
+def test_recall_keeps_a_first_answer_under_the_id_of_the_repeat() -> None:
+    """A second click has an id of its own: from then on the first answer is the answer to that id as well."""
+    by_id = replace(STRICT, key=OTHERS)
+    work = work_on(answers=[first_answer()])
+    assert work.run(Recall((by_id, LOGIN))).result == Kept(b"first")
+    assert by_id.recall(work) == Kept(b"first")
+    (kept,) = work.changes.answers
+    assert (kept.key, kept.expires, kept.session_id) == (OTHERS, START + KEEP_FOR, None)
 
 
 # Keep
