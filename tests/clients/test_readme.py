@@ -1,4 +1,4 @@
-"""The client's README does what it says."""
+"""The READMEs do what they say."""
 
 from __future__ import annotations
 
@@ -12,14 +12,32 @@ import pytest
 from sessiond.app import App
 from sessiond_client import Verdict
 
-README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[2]
+README = ROOT / "clients" / "python" / "README.md"
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def blocks(readme: Path) -> list[str]:
+    """The Python examples of a page."""
+    return re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+
+
+BLOCKS = blocks(README)
+
+
+@pytest.mark.parametrize("block", [*BLOCKS, *blocks(ROOT / "README.md")], ids=lambda block: block.split("\n")[0][:40])
 def test_every_example_is_python(block: str) -> None:
     """Each example can be compiled."""
     assert compile(block, str(README), "exec")
+
+
+async def test_the_first_example_of_the_project_runs(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    """The project's first example, against a real authority: it ends when it sees the end of its own session."""
+    example = blocks(ROOT / "README.md")[0].replace("127.0.0.1:7443", app.address)
+    names: dict[str, Any] = {}
+    await asyncio.to_thread(exec, compile(example, "README.md", "exec"), names)
+    assert names["login"].token.reveal()
+    assert names["event"].subject == "alice"
+    assert names["login"].token.reveal() not in capsys.readouterr().out
 
 
 async def test_the_first_example_runs(app: App) -> None:
