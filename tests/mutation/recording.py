@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import pytest
 from coverage import CoverageData
 
 from tests.mutation.copies import Copy, named_in
@@ -23,6 +24,9 @@ _TIMING = re.compile(r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", re.MULTILINE)
 # A test that plants a fault of its own expects a failure, and gets it from a mutant too: it kills nothing.
 CHOSEN = ("-m", "not slow and not measured", "-k", "not finds_a_fault")
 """Which tests of a file are run, in pytest's terms."""
+
+_LONGEST_TEST = 120.0
+"""Seconds after which a test hangs even without a mutant."""
 
 _FIRST_SECONDS, _FIRST_TESTS, _FIRST_FILES = 4.0, 150, 3
 """How much runs before the rest is even collected: enough for most mutants, small enough to start at once."""
@@ -92,12 +96,12 @@ def _record(
     arguments = ["-q", "-n", "2", *CHOSEN, "--durations=0", "--durations-min=0"]
     arguments += ["--cov=.", "--cov-context=test", f"--cov-config={settings}", "--cov-report=", *tests]
     arguments += [f"--ignore={path}" for path in ignored]
-    run = copy.pytest(arguments, writes_bytecode=True)
+    run = copy.pytest(arguments, writes_bytecode=True, seconds_a_test=_LONGEST_TEST)
     seconds: defaultdict[str, float] = defaultdict(float)
     for duration, test in _TIMING.findall(run.output):
         seconds[test] += float(duration)
     failing = named_in(run.output, seconds)
-    if not seconds or not coverage_file.exists():
+    if run.code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not coverage_file.exists():
         raise RuntimeError(f"the tests of the unmutated tree could not be recorded:\n{run.output[-3000:]}")
     return {test: duration for test, duration in seconds.items() if test not in failing}, failing
 

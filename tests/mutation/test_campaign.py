@@ -99,7 +99,7 @@ class Campaign:
 
 def campaign(root: Path, *arguments: str) -> Campaign:
     """Run one on the package below `root`, as a process."""
-    command = [sys.executable, "-m", "tests.mutation", "pkg", "--root", str(root), "--patience", "1.5"]
+    command = [sys.executable, "-m", "tests.mutation", "pkg", "--root", str(root), "--patience", "3"]
     command += ["--equivalent", str(root / "equivalent.toml"), *arguments]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=300)
     assert run.stderr == ""
