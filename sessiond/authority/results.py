@@ -12,7 +12,7 @@ from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.position import Position
 from sessiond.domain.requirements import Unmet
-from sessiond.domain.session import Activity, Session, with_activity
+from sessiond.domain.session import Activity, Session
 from sessiond.domain.signals import Reaction
 from sessiond.domain.values import NO_REVISION, Instant, Revision, SessionId, VersionedData
 
@@ -43,7 +43,7 @@ class Answer:
 
     session        None unless VALID or INSUFFICIENT
     renewed        the token that the client must have from now on, if not its own
-    active_at      activity that may be later than the session's own; `idle_deadline` is what follows from it
+    activity       the last activity, this one included, if it may be later than the session's own
     presented      what the token said, where the answer was a plain one
     unmet          what is missing, where INSUFFICIENT
     csrf           the session's CSRF token, if it was asked for
@@ -55,21 +55,13 @@ class Answer:
     judgement: Judgement
     session: Session | None = None
     renewed: Token | None = None
-    active_at: Instant | None = None
-    idle_deadline: Instant | None = None
+    activity: Activity | None = None
     presented: Presented | None = None
     unmet: tuple[Unmet, ...] = ()
     csrf: Token | None = None
     cacheable_until: Instant | None = None
     data: VersionedData | None = None
     revision: Revision = NO_REVISION
-
-    @property
-    def current(self) -> Session | None:
-        """The session with that activity."""
-        if self.session is None or self.active_at is None or self.active_at <= self.session.last_active:
-            return self.session
-        return with_activity(self.session, Activity(self.session.id, self.active_at, self.idle_deadline))
 
     @property
     def verdict(self) -> Verdict:

@@ -92,10 +92,8 @@ class Validation:
             return None
         until = cacheable_until(session, call.policy, now, True, None)
         deadline = idle_deadline(session, call.policy, now)
-        parts.activity.note(session, now, deadline, call.client if call.tells_client else None)
-        return Answer(
-            PLAIN, session, None, now, deadline, presented, cacheable_until=until, revision=parts.feed.revision
-        )
+        activity = parts.activity.note(session, now, deadline, call.client)
+        return Answer(PLAIN, session, None, activity, presented, cacheable_until=until, revision=parts.feed.revision)
 
     async def judge(self, question: Question, opened: OpenedToken) -> Answer:
         """The answer to an opened token, whatever follows from it."""
@@ -181,8 +179,8 @@ class Validation:
         if not active or answer.verdict is not Verdict.VALID:
             return replace(answer, revision=revision)
         deadline = idle_deadline(session, call.policy, now)
-        parts.activity.note(entry.session, now, deadline, call.client if call.tells_client else None)
-        return replace(answer, active_at=now, idle_deadline=deadline, revision=revision)
+        activity = parts.activity.note(entry.session, now, deadline, call.client)
+        return replace(answer, activity=activity, revision=revision)
 
     def _judged(
         self, session: Session, presented: Presented, question: Question, now: Instant

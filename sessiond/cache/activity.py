@@ -24,13 +24,21 @@ class UnsavedActivity:
     def __init__(self) -> None:
         self._unsaved: dict[SessionId, Unsaved] = {}
 
-    def note(self, session: Session, at: Instant, idle_deadline: Instant | None, client: ClientContext | None) -> None:
-        """Take in activity. It never moves backwards, and one of an unknown client leaves the last known client."""
+    def note(
+        self, session: Session, at: Instant, idle_deadline: Instant | None, client: ClientContext | None
+    ) -> Activity | None:
+        """Take in activity; what is the last of the session now, None if that is saved.
+
+        It never moves backwards, and one of an unknown client leaves the last known client.
+        """
         known = self._unsaved.get(session.id)
-        if known is not None and client is None:
-            client = known.activity.client
-        if at > (session.last_active if known is None else known.activity.at):
-            self._unsaved[session.id] = Unsaved(session, Activity(session.id, at, idle_deadline, client))
+        if at <= (session.last_active if known is None else known.activity.at):
+            return None if known is None else known.activity
+        if client is None or not (client.ip_address or client.user_agent):
+            client = None if known is None else known.activity.client
+        activity = Activity(session.id, at, idle_deadline, client)
+        self._unsaved[session.id] = Unsaved(session, activity)
+        return activity
 
     def added_to(self, session: Session) -> Session:
         """A session with the activity that is not saved; itself if there is none."""

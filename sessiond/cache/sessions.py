@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from sessiond.cache.activity import UnsavedActivity
-from sessiond.domain.session import Activity, Session, with_activity
+from sessiond.domain.session import Session, activity_of, with_activity
 from sessiond.domain.values import NO_REVISION, Instant, SessionId
 from sessiond.store.contract import Commit
 from sessiond.system.lru import Lru
@@ -129,7 +129,7 @@ def _latest(session: Session, before: Session) -> Session:
     """The session, with the activity of its earlier state if that is later."""
     if before.ending is not None:
         return session
-    return with_activity(session, Activity(session.id, before.last_active, before.idle_deadline, before.last_client))
+    return with_activity(session, activity_of(before))
 
 
 class _Fill:

@@ -184,7 +184,7 @@ class Roll:
         outcome = judge_and_apply(work, self.call, self.presented)
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
-        session = lifecycle.roll(outcome.usable, self.digest, self.call.policy, work.now)
+        session = lifecycle.roll(outcome.usable, self.digest, self.call.policy, work.now, self.call.client)
         session = save_lowered(work, self.call, outcome.usable, session)
         session = work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
         return Outcome(outcome.judgement, session)
@@ -207,7 +207,7 @@ class Refresh:
         outcome = judge_and_apply(work, self.call, self.presented)
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
-        session = lifecycle.refresh(outcome.usable, self.call.policy, work.now, self.lifetimes)
+        session = lifecycle.refresh(outcome.usable, self.call.policy, work.now, self.lifetimes, self.call.client)
         session = save_lowered(work, self.call, outcome.usable, session)
         session = work.save(session, EventType.SESSION_REFRESHED, self.call.cause, self.call.client)
         return Outcome(outcome.judgement, session)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sessiond.changes.judging import expire_due
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import Policy
-from sessiond.domain.session import Activity
+from sessiond.domain.session import Activity, activity_of
 from sessiond.domain.values import Cause, Revision, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
@@ -52,8 +52,7 @@ class Expire:
                 continue
             policy = self.policies.get(session.application, self.fallback)
             if expire_due(work, session, policy).ending is None:
-                seen = session.last_client
-                work.put_activity(Activity(session_id, session.last_active, session.idle_deadline, seen))
+                work.put_activity(activity_of(session))
             else:
                 ended += 1
         return ended

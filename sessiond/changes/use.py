@@ -18,7 +18,6 @@ from sessiond.domain import session as lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.reactions import consequences_of
-from sessiond.domain.session import Activity
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.eventlog.work import Needs, Work
 
@@ -49,12 +48,11 @@ class Use:
         session = outcome.session
         if session is None or self.passive or outcome.verdict is not Verdict.VALID:
             return outcome
-        client = call.client if call.tells_client else None
-        touched = lifecycle.touch(session, call.policy, work.now, client)
+        touched = lifecycle.touch(session, call.policy, work.now, call.client)
         # A remembered session was idle for long? Its activity starts again here, and the level must not.
         saved = save_lowered(work, call, session, touched)
         if saved is touched:
-            work.put_activity(Activity(touched.id, touched.last_active, touched.idle_deadline, client))
+            work.put_activity(lifecycle.activity_of(touched))
         return Outcome(outcome.judgement, saved)
 
 

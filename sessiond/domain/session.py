@@ -31,6 +31,7 @@ __all__ = [
     "Session",
     "SessionState",
     "activate",
+    "activity_of",
     "as_seen",
     "cacheable_until",
     "authenticate",
@@ -149,7 +150,7 @@ class Session:
 
 
 class Activity(NamedTuple):
-    """The last activity of a session, the idle deadline that follows, and the client, if the call told of one."""
+    """The last activity of a session, the idle deadline that follows, and the client, if anything was seen of it."""
 
     session_id: SessionId
     at: Instant
@@ -270,11 +271,19 @@ def _bounded(lifetimes: Lifetimes, policy: Policy, *, persistent: bool) -> Lifet
     )
 
 
-def _seen(client: ClientContext) -> ClientContext:
-    """What is kept of the client of an activity: address and user agent."""
+def _seen(client: ClientContext, before: ClientContext = NOBODY) -> ClientContext:
+    """What is kept of the client of an activity: address and user agent. One that tells neither hides nobody before."""
+    if not client.ip_address and not client.user_agent:
+        return before
     if not client.certificate_thumbprint and not client.device_id:
         return client
     return ClientContext(client.ip_address, client.user_agent)
+
+
+def activity_of(session: Session) -> Activity:
+    """The last activity of a session, to be written without the rest of it."""
+    seen = None if session.last_client == NOBODY else session.last_client
+    return Activity(session.id, session.last_active, session.idle_deadline, seen)
 
 
 def idle_deadline(session: Session, policy: Policy, last_active: Instant) -> Instant | None:
@@ -294,12 +303,12 @@ def touch_granularity(session: Session, policy: Policy) -> Millis:
     return min(granularity_of(own), policy.touch_granularity)
 
 
-def touch(session: Session, policy: Policy, at: Instant, client: ClientContext | None = None) -> Session:
+def touch(session: Session, policy: Policy, at: Instant, client: ClientContext = NOBODY) -> Session:
     """The session with activity at `at`. Activity never moves backwards, nor revives an ended session."""
     if session.ending is not None or at <= session.last_active:
         return session
     deadline = idle_deadline(session, policy, at)
-    seen = session.last_client if client is None else _seen(client)
+    seen = _seen(client, session.last_client)
     if not session.persistent:
         return replace(session, last_active=at, idle_deadline=deadline, last_client=seen)
     fallen = _fallen(session, policy, at)
@@ -338,7 +347,7 @@ def activate(session: Session, generation: int, now: Instant) -> Session:
     return replace(session, generation=generation, generation_began=now)
 
 
-def roll(session: Session, digest: bytes, policy: Policy, now: Instant) -> Session:
+def roll(session: Session, digest: bytes, policy: Policy, now: Instant, client: ClientContext = NOBODY) -> Session:
     """A fresh secret and the next generation: every older token is worthless from now on."""
     return touch(
         replace(
@@ -351,6 +360,7 @@ def roll(session: Session, digest: bytes, policy: Policy, now: Instant) -> Sessi
         ),
         policy,
         now,
+        client,
     )
 
 
@@ -377,7 +387,7 @@ def authenticate(
         subject=subject,
         authentication=authentication,
         client=client,
-        last_client=session.last_client if client == NOBODY else _seen(client),
+        last_client=_seen(client, session.last_client),
         persistent=persistent or session.persistent,
         login_page=False,
         elevation=None,
@@ -414,13 +424,19 @@ def elevate(
         rolled,
         elevation=elevation,
         client=client,
-        last_client=session.last_client if client == NOBODY else _seen(client),
+        last_client=_seen(client, session.last_client),
         must_authenticate=False,
         old_token=None,
     )
 
 
-def refresh(session: Session, policy: Policy, now: Instant, lifetimes: Lifetimes | None = None) -> Session:
+def refresh(
+    session: Session,
+    policy: Policy,
+    now: Instant,
+    lifetimes: Lifetimes | None = None,
+    client: ClientContext = NOBODY,
+) -> Session:
     """The session as good as new: last activity starts again, and the lifetime too if the policy allows it.
 
     With `lifetimes` the session gets these from now on. They shorten what is left of it and never lengthen it past what
@@ -429,7 +445,7 @@ def refresh(session: Session, policy: Policy, now: Instant, lifetimes: Lifetimes
     if lifetimes is not None:
         session = replace(session, lifetimes=_bounded(lifetimes, policy, persistent=session.persistent))
         session = replace(session, idle_deadline=idle_deadline(session, policy, session.last_active))
-    touched = touch(session, policy, now)
+    touched = touch(session, policy, now, client)
     fresh = _absolute_deadline(touched, policy, now)
     if policy.refresh_extends_lifetime and not touched.login_page:
         return replace(touched, absolute_deadline=fresh)
@@ -443,7 +459,7 @@ def with_activity(session: Session, activity: Activity) -> Session:
     """The session with activity that was judged elsewhere; itself if that is not later, or if it has ended."""
     if session.ending is not None or activity.at <= session.last_active:
         return session
-    seen = session.last_client if activity.client is None else _seen(activity.client)
+    seen = session.last_client if activity.client is None else _seen(activity.client, session.last_client)
     return replace(session, last_active=activity.at, idle_deadline=activity.idle_deadline, last_client=seen)
 
 

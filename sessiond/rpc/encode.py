@@ -21,7 +21,7 @@ from sessiond.domain.event import Event, EventType
 from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.requirements import RequirementKind, Unmet
-from sessiond.domain.session import Session, SessionState
+from sessiond.domain.session import Activity, Session, SessionState
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
     NOBODY,
@@ -30,7 +30,6 @@ from sessiond.domain.values import (
     Cause,
     CauseKind,
     ClientContext,
-    Instant,
     Lifetimes,
     VersionedData,
 )
@@ -200,12 +199,17 @@ def next_step(answer: Answer) -> pb.NextStep.ValueType:
             return pb.NEXT_STEP_DISCARD_TOKEN
 
 
-def set_activity(message: pb.Session, at: Instant, idle_deadline: Instant | None) -> None:
+def set_activity(message: pb.Session, activity: Activity) -> None:
     """Activity that is later than the session's own."""
-    if at > message.last_active_time.seconds * 1000 + message.last_active_time.nanos // 1_000_000:
-        set_time(message.last_active_time, at)
-        if idle_deadline is not None:
-            set_time(message.idle_expire_time, idle_deadline)
+    if activity.at <= message.last_active_time.seconds * 1000 + message.last_active_time.nanos // 1_000_000:
+        return
+    set_time(message.last_active_time, activity.at)
+    if activity.idle_deadline is not None:
+        set_time(message.idle_expire_time, activity.idle_deadline)
+    client, shown = activity.client, message.last_client
+    if client is not None and (shown.ip_address, shown.user_agent) != (client.ip_address, client.user_agent):
+        shown.ip_address, shown.user_agent = client.ip_address, client.user_agent
+        fill_device(message.last_device, describe(client.user_agent))
 
 
 def event_message(event: Event) -> pb.Event:

@@ -156,8 +156,8 @@ async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub) ->
         first = await asking.ask(request)
         again = asking.again(request)
         assert again is not None
-        assert (again.judgement, again.session, again.active_at) == (PLAIN, first.session, first.active_at)
-        assert (again.active_at is None) is passive
+        assert (again.judgement, again.session, again.activity) == (PLAIN, first.session, first.activity)
+        assert (again.activity is None) is passive
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ class ValidationService:
         message.next_step = encode.next_step(answer)
         if answer.session is not None:
             self._views.fill(message.session, answer.session)
-            if answer.active_at is not None:
-                encode.set_activity(message.session, answer.active_at, answer.idle_deadline)
+            if answer.activity is not None:
+                encode.set_activity(message.session, answer.activity)
         if answer.cacheable_until is not None:
             encode.set_time(message.cacheable_until, answer.cacheable_until)
             message.consistency_token = self._calls.consistency_token(answer.revision)
