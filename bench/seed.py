@@ -18,8 +18,9 @@ from pathlib import Path
 from sessiond.config import Config, load_config
 from sessiond.crypto.tokens import KeyRing, digest, load_key_ring
 from sessiond.domain.event import Event, EventType
+from sessiond.domain.lifecycle import open_session
 from sessiond.domain.policy import Policy
-from sessiond.domain.session import Session, open_session
+from sessiond.domain.session import Session
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
 from sessiond.store.contract import Changes, Decision, Transaction
 from sessiond.store.sqlite.files import migrations

@@ -15,9 +15,10 @@ from sessiond.domain.call import Call
 from sessiond.domain.errors import SessionNotFound
 from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.judge import Verdict, ended_verdict
+from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.position import Position
 from sessiond.domain.query import SessionQuery
-from sessiond.domain.session import Session, as_seen, expired_view, in_application
+from sessiond.domain.session import Session, as_seen, in_application
 from sessiond.domain.values import Revision, SessionId
 from sessiond.eventlog.feed import Checkpoint
 

@@ -16,18 +16,11 @@ from sessiond.crypto.csrf import csrf_token
 from sessiond.crypto.tokens import OpenedToken, Token
 from sessiond.domain.call import Call
 from sessiond.domain.judge import PLAIN, UNKNOWN, Judgement, Presented, Verdict, judge
+from sessiond.domain.lifecycle import expired_view, idle_deadline
 from sessiond.domain.position import Position
 from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.requirements import RequirementKind, Unmet
-from sessiond.domain.session import (
-    Session,
-    as_seen,
-    cacheable_until,
-    expired_view,
-    idle_deadline,
-    in_application,
-    touch_granularity,
-)
+from sessiond.domain.session import Session, as_seen, cacheable_until, in_application, touch_granularity
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import Instant, SessionId, VersionedData
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sessiond.domain.session import Activity, Session, with_activity
+from sessiond.domain.lifecycle import with_activity
+from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import ClientContext, Instant, SessionId
 
 __all__ = ["UnsavedActivity", "Unsaved"]

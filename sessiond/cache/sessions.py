@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from sessiond.cache.activity import UnsavedActivity
-from sessiond.domain.session import Session, activity_of, with_activity
+from sessiond.domain.lifecycle import with_activity
+from sessiond.domain.session import Session, activity_of
 from sessiond.domain.values import NO_REVISION, Instant, SessionId
 from sessiond.store.contract import Commit
 from sessiond.system.lru import Lru

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sessiond.changes.judging import NamedSession, Outcome, checked_size, find, needs_of
-from sessiond.domain import session as lifecycle
+from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import VersionMismatch
 from sessiond.domain.event import EventType

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from sessiond.domain.errors import InvalidField
-from sessiond.domain.session import Session, expired_view
+from sessiond.domain.lifecycle import expired_view
+from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Millis
 from sessiond.eventlog.work import Done, Needs, Unit, Work
 from sessiond.store.contract import KeptAnswer

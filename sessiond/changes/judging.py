@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sessiond.domain import session as lifecycle
+from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SessionNotFound
 from sessiond.domain.event import EventType

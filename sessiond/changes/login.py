@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sessiond.changes.judging import Outcome, checked_size, end_session, judge_and_apply, needs_of, save_lowered
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
-from sessiond.domain import session as lifecycle
+from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SubjectMismatch
 from sessiond.domain.event import EventType

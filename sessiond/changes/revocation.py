@@ -9,7 +9,8 @@ from sessiond.changes.judging import NamedSession, Outcome, end_session, find, n
 from sessiond.changes.login import Create
 from sessiond.domain.call import Call
 from sessiond.domain.errors import SessionNotFound
-from sessiond.domain.session import Session, expired_view
+from sessiond.domain.lifecycle import expired_view
+from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.work import Needs, Work
 

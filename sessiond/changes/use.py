@@ -14,10 +14,11 @@ from sessiond.changes.judging import (
     needs_of,
     save_lowered,
 )
-from sessiond.domain import session as lifecycle
+from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.reactions import consequences_of
+from sessiond.domain.session import activity_of
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.eventlog.work import Needs, Work
 
@@ -52,7 +53,7 @@ class Use:
         # A remembered session was idle for long? Its activity starts again here, and the level must not.
         saved = save_lowered(work, call, session, touched)
         if saved is touched:
-            work.put_activity(lifecycle.activity_of(touched))
+            work.put_activity(activity_of(touched))
         return Outcome(outcome.judgement, saved)
 
 

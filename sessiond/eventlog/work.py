@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from sessiond.domain.event import Event, EventType
+from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.policy import Policy
-from sessiond.domain.session import Activity, Session, expired_view
+from sessiond.domain.session import Activity, Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store.contract import Changes, KeptAnswer

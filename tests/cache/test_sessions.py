@@ -11,7 +11,8 @@ import pytest
 
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import Entry, SessionCache
-from sessiond.domain.session import Activity, Session, with_activity
+from sessiond.domain.lifecycle import with_activity
+from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import ClientContext, Instant, Revision, SessionId
 from sessiond.store.contract import Commit
 from tests.contracts import samples

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import Entry, SessionCache
-from sessiond.domain.session import Activity, Session, with_activity
+from sessiond.domain.lifecycle import with_activity
+from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import Instant, Revision, SessionId
 from sessiond.store.contract import Commit
 from tests.contracts import samples

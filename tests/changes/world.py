@@ -24,9 +24,10 @@ from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.judge import Presented, Verdict
+from sessiond.domain.lifecycle import idle_deadline
 from sessiond.domain.login import Login
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
-from sessiond.domain.session import Session, idle_deadline
+from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
     NOBODY,

@@ -1,4 +1,4 @@
-"""The steps of a session's life: pure functions from one state to the next."""
+"""The session and the steps of its life: pure functions from one state to the next."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.domain import session as lifecycle
+from sessiond.domain import lifecycle
 from sessiond.domain.policy import PRESETS, Policy
-from sessiond.domain.session import Activity, Deadline, Elevation, Session, SessionState
+from sessiond.domain.session import (
+    Activity,
+    Deadline,
+    Elevation,
+    Session,
+    SessionState,
+    as_seen,
+    authentication_at,
+    cacheable_until,
+    passed_deadline,
+    retention_of,
+    touch_granularity,
+)
 from sessiond.domain.values import (
     NOBODY,
     POLICY_LIFETIMES,
@@ -71,7 +83,7 @@ def test_due_at_the_first_deadline(idle: int | None, absolute: int | None, due: 
 def test_passed_deadline(idle: int | None, absolute: int | None, now: int, passed: Deadline | None) -> None:
     """The earlier deadline ends a session, at the deadline itself, and the answer stays the same later."""
     session = samples.session(idle_deadline=idle, absolute_deadline=absolute)
-    assert lifecycle.passed_deadline(session, Instant(now)) == passed
+    assert passed_deadline(session, Instant(now)) == passed
 
 
 def test_touch_moves_activity_forward() -> None:
@@ -171,8 +183,8 @@ WAITING = replace(POLICY, login_timeout=Millis(80))
 def test_a_login_page_ends_at_the_login_timeout() -> None:
     """A session of a login page ends of the login timeout, at exactly that, however active it is."""
     session = lifecycle.touch(login_page(WAITING), WAITING, Instant(START + 70))
-    assert lifecycle.passed_deadline(session, Instant(START + 79)) is None
-    passed = lifecycle.passed_deadline(session, Instant(START + 80))
+    assert passed_deadline(session, Instant(START + 79)) is None
+    passed = passed_deadline(session, Instant(START + 80))
     assert passed == Deadline(CauseKind.LOGIN_TIMEOUT, Instant(START + 80))
     ending = lifecycle.expired_view(session, Instant(START + 5_000)).ending
     assert ending is not None
@@ -182,7 +194,7 @@ def test_a_login_page_ends_at_the_login_timeout() -> None:
 def test_a_login_page_left_alone_is_idle() -> None:
     """Where the idle timeout comes first it ends a session of a login page, as any other."""
     policy = replace(POLICY, login_timeout=Millis(101))
-    passed = lifecycle.passed_deadline(login_page(policy), Instant(START + 200))
+    passed = passed_deadline(login_page(policy), Instant(START + 200))
     assert passed == Deadline(CauseKind.IDLE_TIMEOUT, Instant(START + 100))
 
 
@@ -216,7 +228,7 @@ def test_after_login_it_is_no_login_page() -> None:
     )
     assert not session.login_page
     assert session.absolute_deadline == START + 79 + 1_000
-    passed = lifecycle.passed_deadline(replace(session, idle_deadline=None), Instant(START + 9_999))
+    passed = passed_deadline(replace(session, idle_deadline=None), Instant(START + 9_999))
     assert passed == Deadline(CauseKind.ABSOLUTE_TIMEOUT, Instant(START + 79 + 1_000))
 
 
@@ -233,15 +245,15 @@ ELEVATED = lifecycle.elevate(LOGGED_IN, PASSKEY, ClientContext("10.0.0.2"), b"n"
 
 def level(session: Session, policy: Policy, after: int) -> int:
     """The level that counts so many milliseconds after the start."""
-    authentication = lifecycle.authentication_at(session, policy, Instant(START + after))
+    authentication = authentication_at(session, policy, Instant(START + after))
     assert authentication is not None
     return authentication.level
 
 
 def test_an_elevation_counts_until_its_end() -> None:
     """An elevated authentication counts up to one millisecond before its end; then the session's own does again."""
-    assert lifecycle.authentication_at(ELEVATED, ELEVATING, Instant(LATER + 29)) == PASSKEY
-    assert lifecycle.authentication_at(ELEVATED, ELEVATING, Instant(LATER + 30)) == PASSWORD
+    assert authentication_at(ELEVATED, ELEVATING, Instant(LATER + 29)) == PASSKEY
+    assert authentication_at(ELEVATED, ELEVATING, Instant(LATER + 30)) == PASSWORD
 
 
 def test_an_elevation_rolls_and_prolongs_nothing() -> None:
@@ -284,17 +296,17 @@ def test_authentication_ends_an_elevation() -> None:
 
 def test_an_elevated_session_as_callers_see_it() -> None:
     """Callers see the authentication that counts, and an elevation only while it lasts."""
-    during = lifecycle.as_seen(ELEVATED, ELEVATING, Instant(LATER + 29))
+    during = as_seen(ELEVATED, ELEVATING, Instant(LATER + 29))
     assert (during.authentication, during.elevation) == (PASSKEY, ELEVATED.elevation)
-    after = lifecycle.as_seen(ELEVATED, ELEVATING, Instant(LATER + 30))
+    after = as_seen(ELEVATED, ELEVATING, Instant(LATER + 30))
     assert after == replace(ELEVATED, elevation=None)
 
 
 def test_an_ordinary_session_is_seen_as_it_is() -> None:
     """A session that is neither elevated nor remembered is seen unchanged, whatever the time."""
-    assert lifecycle.as_seen(LOGGED_IN, POLICY, Instant(START + 5_000)) is LOGGED_IN
-    assert lifecycle.authentication_at(LOGGED_IN, POLICY, Instant(START + 5_000)) == PASSWORD
-    assert lifecycle.authentication_at(FRESH, POLICY, START) is None
+    assert as_seen(LOGGED_IN, POLICY, Instant(START + 5_000)) is LOGGED_IN
+    assert authentication_at(LOGGED_IN, POLICY, Instant(START + 5_000)) == PASSWORD
+    assert authentication_at(FRESH, POLICY, START) is None
 
 
 # Remembered sessions
@@ -335,7 +347,7 @@ def test_a_remembered_level_falls(after: int, expected: int) -> None:
     """After exactly the ordinary idle timeout without activity a remembered session's level has fallen."""
     session = remembered()
     assert level(session, REMEMBERING, after) == expected
-    seen = lifecycle.as_seen(session, REMEMBERING, Instant(START + after)).authentication
+    seen = as_seen(session, REMEMBERING, Instant(START + after)).authentication
     assert seen == replace(TWO_FACTORS, level=expected)
 
 
@@ -396,7 +408,7 @@ def test_a_low_level_does_not_fall(own: int) -> None:
 
 def test_a_remembered_session_without_authentication() -> None:
     """A remembered session that was never authenticated has no authentication later either."""
-    assert lifecycle.authentication_at(remembered(None), REMEMBERING, Instant(START + 5_000)) is None
+    assert authentication_at(remembered(None), REMEMBERING, Instant(START + 5_000)) is None
 
 
 def test_the_remembered_level_is_the_policys() -> None:
@@ -633,14 +645,14 @@ def test_refresh_of_a_login_page_with_timeouts(extends: bool, wanted: Lifetimes 
 def test_touch_granularity(policy_idle: int | None, own_idle: int | None, granularity: int) -> None:
     """Activity may lag by a twentieth of the session's own idle timeout if it has one, between 1 ms and 60 s."""
     policy = replace(POLICY, idle_timeout=None if policy_idle is None else Millis(policy_idle))
-    assert lifecycle.touch_granularity(opened(own(own_idle), policy), policy) == granularity
+    assert touch_granularity(opened(own(own_idle), policy), policy) == granularity
 
 
 def test_touch_granularity_under_a_shorter_policy() -> None:
     """A session's own idle timeout that is longer than a changed policy's makes nothing lag longer than the policy."""
     policy = replace(POLICY, idle_timeout=Millis(100_000))
     shorter = replace(POLICY, idle_timeout=Millis(10_000))
-    assert lifecycle.touch_granularity(opened(own(80_000), policy), shorter) == 500
+    assert touch_granularity(opened(own(80_000), policy), shorter) == 500
 
 
 # Labels
@@ -713,7 +725,7 @@ def test_the_earliest_end_of_an_answer(
 ) -> None:
     """An answer may be reused until the first of what could change it."""
     age = None if max_age is None else Millis(max_age)
-    assert lifecycle.cacheable_until(session, policy, START, active, age) == START + until
+    assert cacheable_until(session, policy, START, active, age) == START + until
 
 
 @pytest.mark.parametrize(
@@ -731,22 +743,22 @@ def test_the_earliest_end_of_an_answer(
 def test_an_answer_that_is_nearly_over(session: Session, max_age: int | None, active: bool) -> None:
     """What is due in a millisecond leaves an answer that long; what is due now leaves it no time at all."""
     age = None if max_age is None else Millis(max_age)
-    assert lifecycle.cacheable_until(session, RENEWING, after(6), active, age) == after(7)
-    assert lifecycle.cacheable_until(session, RENEWING, after(7), active, age) is None
+    assert cacheable_until(session, RENEWING, after(6), active, age) == after(7)
+    assert cacheable_until(session, RENEWING, after(7), active, age) is None
 
 
 def test_an_age_of_no_authentication() -> None:
     """If an age is required of a session that was never authenticated, the answer may not be reused."""
     anonymous = replace(ACTIVE, authentication=None)
-    assert lifecycle.cacheable_until(anonymous, RENEWING, START, True, None) == after(500)
-    assert lifecycle.cacheable_until(anonymous, RENEWING, START, True, Millis(70)) is None
+    assert cacheable_until(anonymous, RENEWING, START, True, None) == after(500)
+    assert cacheable_until(anonymous, RENEWING, START, True, Millis(70)) is None
 
 
 def test_an_answer_that_nothing_ends() -> None:
     """An answer without any end in sight may not be reused: nothing would ever bring the client back."""
     policy = replace(RENEWING, renewal_timeout=None)
     session = replace(ACTIVE, idle_deadline=None, absolute_deadline=None)
-    assert lifecycle.cacheable_until(session, policy, START, False, None) is None
+    assert cacheable_until(session, policy, START, False, None) is None
 
 
 # Retention
@@ -756,7 +768,7 @@ def test_an_answer_that_nothing_ends() -> None:
 def test_retention(subject: str, kept: int) -> None:
     """The history of a subject's session is kept for the retention, that of a guest's for the anonymous one."""
     policy = replace(POLICY, retention=Millis(7_000), anonymous_retention=Millis(300))
-    assert lifecycle.retention_of(replace(FRESH, subject=subject), policy) == kept
+    assert retention_of(replace(FRESH, subject=subject), policy) == kept
 
 
 # Activity that was judged elsewhere

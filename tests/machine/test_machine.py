@@ -15,7 +15,7 @@ from sessiond.authority.sweeper import Sweeper
 from sessiond.changes import idempotency, judging, login, revocation
 from sessiond.crypto.tokens import KeyRing
 from sessiond.domain import judge as judge_module
-from sessiond.domain import session as lifecycle
+from sessiond.domain import lifecycle
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import passed_deadline
 from sessiond.domain.values import Instant, Millis
