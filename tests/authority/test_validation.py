@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +152,57 @@ async def test_a_replay_at_another_application(tmp_path: Path, clock: ManualCloc
         # The control: at its own application it is a replay, and ends the session.
         assert (await validate(stub, stolen)).verdict == pb.VERDICT_REPLAYED
         assert (await validate(stub, own)).verdict == pb.VERDICT_REVOKED
+
+
+async def reported(stub: AsyncStub, clock: ManualClock) -> str:
+    """A token that is a replay, as was reported a moment ago."""
+    stolen, _ = await replayed(stub, clock)
+    assert (await validate(stub, stolen)).verdict == pb.VERDICT_REPLAYED
+    return stolen
+
+
+async def held(stub: AsyncStub, clock: ManualClock) -> str:
+    """The current token of a session whose subject must authenticate again."""
+    mine = await create(stub)
+    named = {"session_id": mine.session.session_id}
+    await stub.ReportSignal(loose.ReportSignalRequest(session=named, reason="odd"))
+    assert (await validate(stub, mine.token)).verdict == pb.VERDICT_INSUFFICIENT
+    return mine.token
+
+
+async def superseded(stub: AsyncStub, clock: ManualClock) -> str:
+    """A token that was rolled away a moment ago."""
+    mine = await create(stub)
+    await roll(stub, mine.token)
+    return mine.token
+
+
+async def current(stub: AsyncStub, clock: ManualClock) -> str:
+    """A token that is VALID."""
+    mine = await create(stub)
+    assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+    return mine.token
+
+
+async def ended(stub: AsyncStub, clock: ManualClock) -> str:
+    """A token of a revoked session."""
+    mine = await create(stub)
+    await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": mine.token}))
+    return mine.token
+
+
+@pytest.mark.parametrize("state", [reported, held, superseded, current, ended])
+@pytest.mark.parametrize("reaction", [Reaction.ALERT, Reaction.IGNORE])
+async def test_any_token_at_another_application(
+    tmp_path: Path, clock: ManualClock, state: Callable[[AsyncStub, ManualClock], Awaitable[str]], reaction: Reaction
+) -> None:
+    """Whatever a token is worth at its own application, at another one it is UNKNOWN and says nothing else."""
+    rules = policy(reactions={SignalType.TOKEN_REPLAY: reaction, SignalType.REPORTED: Reaction.STEP_UP})
+    async with authority(tmp_path, clock, rules, extra={"shop": rules}) as (_, stub):
+        token = await state(stub, clock)
+        before = await revision_of(stub)
+        assert await verdicts(stub, token, "shop") == {"VERDICT_UNKNOWN"}
+        assert await revision_of(stub) == before
 
 
 async def test_a_lost_answer_at_another_application(tmp_path: Path, clock: ManualClock) -> None:

@@ -147,9 +147,10 @@ async def test_callers_are_told_apart_before_the_fast_path(app: App, stub: Async
 # By itself
 
 
-async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub) -> None:
+async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub, clock: ManualClock) -> None:
     """What was answered plainly VALID is answered so again, with the same session; before that nothing is."""
     asking, mine = Asking(app), await create(stub)
+    clock.advance(1)
     for passive in (False, True):
         request = pb.ValidateSessionRequest(token=mine.token, passive=passive)
         assert asking.again(request) is None
