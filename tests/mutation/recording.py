@@ -102,7 +102,9 @@ def _record(
         seconds[test] += float(duration)
     failing = named_in(run.output, seconds)
     if run.code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not coverage_file.exists():
-        raise RuntimeError(f"the tests of the unmutated tree could not be recorded:\n{run.output[-3000:]}")
+        raise RuntimeError(
+            f"the tests of the unmutated tree could not be recorded (exit code {run.code}):\n{run.output[-3000:]}"
+        )
     return {test: duration for test, duration in seconds.items() if test not in failing}, failing
 
 
