@@ -1,4 +1,8 @@
-"""A database of an older version becomes one of today's, whole or not at all, and keeps what is in it."""
+"""A database of an older version becomes one of today's, whole or not at all, and keeps what is in it.
+
+`golden/version_N.sql` is the dump of a database that the sessiond of schema version N made, with its pragmas. A
+migration that was ever released is never edited: it would leave those who have applied it with another schema.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +10,86 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sessiond.domain.values import ClientContext, Instant, Millis, Revision
-from sessiond.store.contract import Head, StoreRefused
-from sessiond.store.rows import event_row, session_row
+from sessiond.domain.event import EventType
+from sessiond.domain.query import SessionQuery
+from sessiond.domain.session import Elevation, Ending, Session, SessionState
+from sessiond.domain.values import (
+    Authentication,
+    Cause,
+    CauseKind,
+    ClientContext,
+    Instant,
+    Revision,
+    SessionId,
+    VersionedData,
+)
+from sessiond.store.contract import Head, KeptAnswer, StoreRefused
 from sessiond.store.sqlite.files import migrations
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
-from tests.contracts.store import data_of, living
+from tests.contracts.store import ids, kept, living, put
 from tests.support.clock import START
 
-CLIENT = ClientContext("192.0.2.1", "Firefox", bytes(32), "a device")
-LIVE = samples.session(idle_deadline=START + 10, client=CLIENT)
-ENDED = samples.session(ending=samples.ending(START))
-TODAY = replace(LIVE, last_client=ClientContext(CLIENT.ip_address, CLIENT.user_agent))
-"""The live session as it is after the migration: nobody else can have used it."""
-FIRST_EVENTS = [samples.event(1, session_id=LIVE.id), samples.event(2, session_id=ENDED.id), samples.event(3)]
+GOLDEN = {int(path.stem.split("_")[1]): path for path in (Path(__file__).parent / "golden").glob("version_*.sql")}
+LOGOUT = Cause(CauseKind.REQUEST, "caller", "logout")
+IDENTITY = bytes(range(16))
 
 
-def version_one(path: Path) -> bytes:
-    """Make a database as the first sessiond left it, with sessions, data and events in it; its identity."""
-    rows = [("sessions", session_row(LIVE, None)), ("sessions", session_row(ENDED, Millis(5)))]
-    rows += [("events", event_row(event)) for event in FIRST_EVENTS]
-    rows += [("session_data", {"session_id": bytes(LIVE.id), "key": "cart", "value": b"3 apples"})]
+def _session(number: int, **fields: Any) -> Session:
+    at = START + number
+    session_id = SessionId(at.to_bytes(6, "big") + b"\x70\x00\x80" + bytes(6) + bytes([number]))
+    return samples.session(at, id=session_id, digest=bytes([number]) * 32, **fields)
+
+
+PLAIN = _session(1, idle_deadline=Instant(START + 1000))
+FULL = _session(
+    2,
+    subject="bob ü 'quoted'",
+    last_active=Instant(START + 50),
+    idle_deadline=Instant(START + 2000),
+    absolute_deadline=Instant(START + 3000),
+    generation=7,
+    generation_began=Instant(START + 40),
+    rolled_digest=b"\xaa" * 32,
+    rolled_at=Instant(START + 39),
+    authentication=Authentication(2, ("pwd", "otp"), Instant(START + 38)),
+    client=ClientContext("2001:db8::1", "Firefox", b"\xbb" * 32, "a device"),
+    last_client=ClientContext("2001:db8::1", "Firefox"),  # nobody else can have used it
+    data_version=3,
+    data_bytes=17,
+)
+REVOKED = _session(3, ending=Ending(Instant(START + 60), LOGOUT))
+EXPIRED = _session(
+    4,
+    application="shop",
+    subject="",
+    idle_deadline=Instant(START + 70),
+    ending=Ending(Instant(START + 70), Cause(CauseKind.IDLE_TIMEOUT)),
+)
+ELEVATED = _session(
+    5,
+    persistent=True,
+    elevation=Elevation(Authentication(3, ("hwk",), Instant(START + 5)), Instant(START + 500)),
+)
+LOGIN_PAGE = _session(6, subject="", login_page=True)
+HELD = _session(7, must_authenticate=True)
+SESSIONS = {1: (PLAIN, FULL, REVOKED, EXPIRED), 2: (PLAIN, FULL, REVOKED, EXPIRED, ELEVATED, LOGIN_PAGE, HELD)}
+ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
+IN_THE_WAY = {1: "answers", 2: "incarnations"}
+"""A table that the next migration makes."""
+
+EACH = pytest.mark.parametrize("version", sorted(GOLDEN))
+
+
+def put_back(path: Path, version: int) -> None:
+    """Make the database of that version."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(migrations()[0])
-        db.execute("PRAGMA application_id = 0x73657373")
-        db.execute("PRAGMA user_version = 1")
-        for table, row in rows:
-            columns = {column[1] for column in db.execute(f"PRAGMA table_info({table})")}
-            kept = {column: value for column, value in row.items() if column in columns}
-            names, marks = ", ".join(kept), ", ".join("?" * len(kept))
-            db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(kept.values()))
-        db.execute("UPDATE log_head SET revision = 3")
-        db.commit()
-        identity: bytes = db.execute("SELECT authority_id FROM log_head").fetchone()[0]
-    return identity
+        db.executescript(GOLDEN[version].read_text(encoding="utf-8"))
 
 
 def version_of(path: Path) -> int:
@@ -54,50 +99,99 @@ def version_of(path: Path) -> int:
     return version
 
 
-async def test_a_database_of_the_first_version_opens_with_everything(tmp_path: Path) -> None:
-    """A database of schema version 1 becomes the newest, and keeps identity, log, sessions, history and data."""
-    path = tmp_path / "sessiond.db"
-    identity = version_one(path)
+def schema_of(path: Path) -> list[tuple[str, str]]:
+    """A database's tables and indexes."""
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def test_every_older_version_has_its_database() -> None:
+    """Each schema version before today's has a database that the sessiond of its time made."""
+    assert sorted(GOLDEN) == list(range(1, len(migrations())))
+
+
+@EACH
+def test_an_applied_migration_is_never_edited(tmp_path: Path, version: int) -> None:
+    """The migrations up to a version make just the schema that the sessiond of that version made with them."""
+    old, made = tmp_path / "old.db", tmp_path / "made.db"
+    put_back(old, version)
+    assert version_of(old) == version
+    with closing(sqlite3.connect(made)) as db:
+        for step in migrations()[:version]:
+            db.executescript(step)
+    assert schema_of(old) == schema_of(made)
+
+
+@EACH
+async def test_a_database_of_an_older_version_opens_with_everything(tmp_path: Path, version: int) -> None:
+    """An older database becomes the newest, and keeps identity, log, sessions, history, data and kept answers."""
+    path, sessions = tmp_path / "sessiond.db", SESSIONS[version]
+    put_back(path, version)
     store = await SqliteStore.open(path)
     try:
-        assert store.authority_id == identity
-        assert await store.head() == Head(Revision(3), Revision(0))
-        assert await store.events(Revision(0), 10) == FIRST_EVENTS
-        assert await store.session(LIVE.id) == TODAY
-        assert await store.session(ENDED.id) == ENDED
-        assert await data_of(store, LIVE.id) == {"cart": b"3 apples"}
-        assert await store.due(Instant(START + 10), 10) == [LIVE.id]
-        assert await store.prunable(Instant(START + 5), 10) == [ENDED.id]
-        assert [run.first for run in store.incarnations] == [4]
-        assert await living(store, ("default", "ada")) == [TODAY]
+        head = len(sessions) + 2
+        assert store.authority_id == IDENTITY
+        assert await store.head() == Head(Revision(head), Revision(2))
+        for session in sessions:
+            assert await store.session(session.id) == session
+        events = await store.events(Revision(0), 100)
+        assert [event.revision for event in events] == list(range(3, head + 1))
+        assert [event.session_id for event in events[:-2]] == ids(sessions[2:])
+        last = [(event.type, event.session_id, event.cause) for event in events[-2:]]
+        assert last == [
+            (EventType.SESSION_REVOKED, REVOKED.id, LOGOUT),
+            (EventType.SESSION_EXPIRED, EXPIRED.id, LOGOUT),
+        ]
+        assert await store.data(FULL.id) == VersionedData({"cart": b"3 apples", "ü": b"\0\xff"}, 3)
+        assert await store.due(Instant(START + 2000), 10) == [PLAIN.id, FULL.id]
+        assert await store.prunable(Instant(START + 75), 10) == [REVOKED.id, EXPIRED.id]
+        mine = [session for session in sessions if session.subject == "ada" and session.ending is None]
+        assert await living(store, ("default", "ada")) == mine
+        query = SessionQuery("default", START, subject="ada", state=SessionState.REVOKED)
+        assert await store.sessions(query) == [REVOKED]
+        assert await kept(store, ANSWER.key) == ({} if version < 2 else {ANSWER.key: ANSWER})
+        assert [run.first for run in store.incarnations] == [head + 1]
     finally:
         await store.close()
     assert version_of(path) == len(migrations())
 
 
-async def test_a_database_of_the_first_version_gets_todays_schema(tmp_path: Path) -> None:
-    """After its migration a database of schema version 1 has the same tables and indexes as a fresh one."""
-
-    def schema(path: Path) -> list[tuple[str, str]]:
-        with closing(sqlite3.connect(path)) as db:
-            return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
-
+@EACH
+async def test_a_database_of_an_older_version_gets_todays_schema(tmp_path: Path, version: int) -> None:
+    """After its migration an older database has the same tables and indexes as a fresh one."""
     old, fresh = tmp_path / "old.db", tmp_path / "fresh.db"
-    version_one(old)
+    put_back(old, version)
     for path in (old, fresh):
         await (await SqliteStore.open(path)).close()
-    assert schema(old) == schema(fresh)
+    assert schema_of(old) == schema_of(fresh)
 
 
-async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+@EACH
+async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, version: int) -> None:
     """A migration is done whole or not at all: what stands in its way is told, and the old version can go on."""
-    path = tmp_path / "sessiond.db"
-    version_one(path)
+    path, table = tmp_path / "sessiond.db", IN_THE_WAY[version]
+    put_back(path, version)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("CREATE TABLE answers (theirs)")
-        before = db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
-    with pytest.raises(StoreRefused, match="answers"):
+        db.execute(f"CREATE TABLE {table} (theirs)")
+    before = schema_of(path)
+    with pytest.raises(StoreRefused, match=table):
         await SqliteStore.open(path)
-    assert version_of(path) == 1
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall() == before
+    assert version_of(path) == version
+    assert schema_of(path) == before
+
+
+async def test_sessions_of_an_older_version_live_on(tmp_path: Path) -> None:
+    """A session from before has revision 0: whatever changes it next is newer, and it is found by labels then."""
+    path = tmp_path / "sessiond.db"
+    put_back(path, 1)
+    store = await SqliteStore.open(path)
+    try:
+        stored = await store.session(PLAIN.id)
+        assert stored is not None
+        assert stored.revision == 0
+        changed = replace(stored, labels=(("tenant", "acme"),), revision=Revision(7))
+        await put(store, changed)
+        query = SessionQuery("default", START, labels=changed.labels)
+        assert await store.sessions(query) == [changed]
+    finally:
+        await store.close()
