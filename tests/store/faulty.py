@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from sessiond.domain.values import Instant, SessionId
 from sessiond.store.contract import Changes, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 
 __all__ = ["FaultyStore", "RepeatingStore"]
@@ -20,7 +21,8 @@ class FaultyStore:
     `may_commit` holds every write before its commit until it is set; `at_door` tells that one has come there.
     `break_commit` makes the next commits fail as a broken disk does; `break_once` makes the next one fail as a store
     that does not answer, and `lose_answer` carries the next one out and fails all the same; `break_write` raises this
-    in place of the next write. `groups` are the changes of all writes that were let through.
+    in place of the next write, and `break_due` from every look for what is due, of which `asked` is the number.
+    `groups` are the changes of all writes that were let through.
     """
 
     def __init__(self, store: Store) -> None:
@@ -34,10 +36,19 @@ class FaultyStore:
         self.break_once = False
         self.lose_answer = False
         self.break_write: Exception | None = None
+        self.break_due: Exception | None = None
+        self.asked = 0
         self.groups: list[Changes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    async def due(self, now: Instant, limit: int) -> list[SessionId]:
+        """See `Store`."""
+        self.asked += 1
+        if self.break_due is not None:
+            raise self.break_due
+        return await self._store.due(now, limit)
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
         """One write, with the faults that are set."""
