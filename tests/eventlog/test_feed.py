@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sessiond.domain.errors import PositionOutOfRange, Unavailable
 from sessiond.domain.event import Event, EventFilter, EventType
 from sessiond.domain.position import Incarnation, Position
-from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Revision
+from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Labels, Revision
 from sessiond.eventlog.feed import Checkpoint, Feed
 from sessiond.store.contract import Head
 
@@ -242,6 +243,32 @@ async def test_a_filter_that_lets_nothing_through_still_ends_at_the_head() -> No
     log = Log(length=900)
     items = await told(Feed(log.at_start, log), 0, EventFilter(subjects=frozenset({"nobody"})))
     assert items == [Checkpoint(Revision(0)), Checkpoint(Revision(900))]
+
+
+async def test_a_label_filter_wants_all_of_its_labels() -> None:
+    """Under a filter of labels come the events of sessions that have all of them, whatever else these have."""
+    log = Log()
+    feed = Feed(log.at_start, log)
+    labels: list[Labels] = [
+        (),
+        (("tenant", "acme"),),
+        (("device", "phone"), ("tenant", "acme")),
+        (("device", "phone"), ("tenant", "other")),
+        (("acme", "tenant"),),
+    ]
+    group = [replace(event(number), labels=own) for number, own in enumerate(labels, 1)]
+    log.all += group
+    feed.publish(group, Revision(0))
+    feed.close()
+    for wanted, expected in (
+        ((("tenant", "acme"),), [2, 3]),
+        ((("tenant", "acme"), ("device", "phone")), [3]),
+        ((("tenant", "ACME"),), []),
+        ((), [1, 2, 3, 4, 5]),
+    ):
+        items = await told(feed, 0, EventFilter(labels=frozenset(wanted)))
+        assert [item.revision for item in items[1:-1]] == expected
+        assert items[-1] == Checkpoint(Revision(5))
 
 
 class LeakyFeed(Feed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -113,6 +114,29 @@ async def test_nothing_is_left_out_while_catch_up_and_writers_race(
             assert sum(item.HasField("event") for item in items) == sum(map(wanted, [*facts, *later]))
 
 
+async def test_a_filter_of_labels_leaves_out_nothing_and_adds_nothing(stub: AsyncStub) -> None:
+    """Under a filter of labels come all events of the sessions that have them, from the backlog and live, no others."""
+
+    async def live_through(labels: dict[str, str]) -> str:
+        created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada", labels=labels))
+        reference = pb.SessionReference(token=created.token)
+        await stub.UpdateSessionData(pb.UpdateSessionDataRequest(session=reference, set={"key": b"value"}))
+        await stub.RevokeSession(pb.RevokeSessionRequest(session=reference))
+        return created.session.session_id
+
+    acme = {"tenant": "acme"}
+    lives = [acme, {}, {"tenant": "other"}, acme | {"device": "phone"}]
+    expected = [await live_through(labels) for labels in lives]
+    stream = stub.Subscribe(pb.SubscribeRequest(filter=pb.EventFilter(labels=acme), start=EARLIEST))
+    items = [await read(stream) for _ in range(7)]
+    expected += [await live_through(labels) for labels in lives]
+    items += [await read(stream) for _ in range(6)]
+    stream.cancel()
+    events = [item.event for item in items if item.HasField("event")]
+    assert [event.session_id for event in events] == [expected[life] for life in (0, 3, 4, 7) for _ in range(3)]
+    assert [dict(event.labels) for event in events] == [lives[life % 4] for life in (0, 3, 4, 7) for _ in range(3)]
+
+
 # Resumable
 
 
@@ -153,6 +177,30 @@ async def test_a_cursor_outlives_the_process(tmp_path: Path) -> None:
             stream = subscribe(stub, cursor=item.cursor, interval_ms=100)
             rest = await read_up_to(stream, 30)
             stream.cancel()
+            assert faults_of(rest, facts, begin=position(item)) == []
+            assert [Fact.of(i.event) for i in rest if i.HasField("event")] == facts[position(item) :]
+
+
+async def test_a_cursor_of_a_lost_tail_is_refused(tmp_path: Path) -> None:
+    """After a restored backup no cursor from the lost tail resumes, however long the log is by now; older ones do."""
+    config = config_for(tmp_path)
+    async with serving(config) as app, stub_for(app.address) as stub:
+        facts = await open_sessions(stub, 5)
+        kept = await read_up_to(subscribe(stub), 5)
+    shutil.copytree(config.data, tmp_path / "backup")
+    async with serving(config) as app, stub_for(app.address) as stub:
+        await open_sessions(stub, 5)
+        lost = await read_up_to(subscribe(stub, cursor=kept[-1].cursor), 10)
+    shutil.rmtree(config.data)
+    shutil.copytree(tmp_path / "backup", config.data)
+    async with serving(config) as app, stub_for(app.address) as stub:
+        facts += await open_sessions(stub, 20, "eve")
+        for item in lost:
+            none, error = await read_to_end(subscribe(stub, cursor=item.cursor))
+            assert (none, error.code()) == ([], grpc.StatusCode.OUT_OF_RANGE)
+            assert "no longer exists" in (error.details() or "")
+        for item in kept:
+            rest = await read_up_to(subscribe(stub, cursor=item.cursor), 25)
             assert faults_of(rest, facts, begin=position(item)) == []
             assert [Fact.of(i.event) for i in rest if i.HasField("event")] == facts[position(item) :]
 
