@@ -1,124 +1,296 @@
-"""The sweeper outlives a store that does not answer, and stops with one that has failed."""
+"""The sweeper: all that is due in one round, and a next round whatever happened in this one."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sessiond.app import Process, assemble
-from sessiond.authority.policy_book import PolicyBook
+from sessiond.app import App
+from sessiond.authority.authority import Authority
 from sessiond.authority.sweeper import Sweeper
-from sessiond.crypto.tokens import KEY_BYTES, KeyRing
-from sessiond.detection.client_facts import FactReader
-from sessiond.domain.policy import PRESETS
+from sessiond.domain.errors import Unavailable
 from sessiond.domain.session import Session
-from sessiond.domain.values import CauseKind, Instant, Millis
+from sessiond.domain.values import Millis, SessionId
 from sessiond.store.contract import StoreFailed, StoreUnavailable
-from sessiond.store.sqlite.store import SqliteStore
-from tests.contracts import samples
-from tests.contracts.store import put
-from tests.store.faulty import FaultyStore
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.attacks.story import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    create,
+    kinds,
+    login,
+    loose,
+    policy,
+    story_of,
+    validate,
+)
+from tests.rpc.refusals import revision_of
+from tests.support.assembly import WatchedStore, assembled
 from tests.support.clock import START, ManualClock
-from tests.support.held import until
+from tests.support.server import AsyncStub
 
-YEAR = Millis(365 * 86_400_000)
-
-
-class Swept:
-    """An authority over a store with faults, its sweeper at work without a pause, and a session that is overdue."""
-
-    def __init__(self, store: FaultyStore, overdue: Session) -> None:
-        self.store = store
-        self.overdue = overdue
-        self.failures: list[StoreFailed] = []
-
-    async def start(self) -> None:
-        """Put the parts together and let the sweeper run."""
-        process = Process(
-            KeyRing([bytes(KEY_BYTES)]),
-            PolicyBook({"default": PRESETS["owasp-low"]}),
-            FactReader(None, None),
-            100,
-            ManualClock(START),
-            os.urandom,
-            self.failures.append,
-        )
-        self.parts = (await assemble(self.store, process)).parts
-        self.sweeper = Sweeper(self.parts, YEAR, self.failures.append, interval=0)
-        self.running = asyncio.create_task(self.sweeper.run())
-
-    async def stop(self) -> None:
-        """Stop the sweeper and the journal."""
-        self.running.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.running
-        await self.parts.journal.close()
-
-    async def has_tried(self, times: int) -> None:
-        """Return once the sweeper has asked so often for what is due."""
-        asked = self.store.asked
-        await until(lambda: self.store.asked >= asked + times)
-
-    async def has_ended(self) -> bool:
-        """Whether the overdue session has ended."""
-        session = await self.store.session(self.overdue.id)
-        assert session is not None
-        return session.ending is not None and session.ending.cause.kind is CauseKind.IDLE_TIMEOUT
+DAY = 24 * HOUR
+READS = ("due", "prunable", "horizon_for")
+MANY = 501  # more than one batch
 
 
 @pytest.fixture
-async def swept(tmp_path: Path) -> AsyncIterator[Swept]:
-    store = await SqliteStore.open(tmp_path / "sessiond.db")
-    overdue = samples.session(START - 10, idle_deadline=Instant(START - 1))
-    await put(store, overdue)
-    swept = Swept(FaultyStore(store), overdue)
-    yield swept
-    await swept.stop()
-    await store.close()
+async def app(app: App) -> App:
+    """An authority whose sweeper works only when it is told to."""
+    app._sweeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await app._sweeping
+    return app
 
 
-async def test_an_unavailable_store_puts_the_sweep_off(swept: Swept) -> None:
-    """While the store does not answer the sweeper asks again and again; once it does, what is overdue ends."""
-    swept.store.break_due = StoreUnavailable("injected: connection refused")
-    await swept.start()
-    await swept.has_tried(3)
-    assert not await swept.has_ended()
-    swept.store.break_due = None
-    await until(lambda: swept.parts.feed.revision == 1)
-    assert await swept.has_ended()
-    assert swept.failures == []
+# All that is due
 
 
-async def test_an_unavailable_commit_puts_the_sweep_off(swept: Swept) -> None:
-    """A commit that is not answered for ends no sweeper: the next round ends what is overdue."""
-    swept.store.break_once = True
-    await swept.start()
-    await until(lambda: swept.parts.feed.revision == 1)
-    assert not swept.store.break_once
-    assert await swept.has_ended()
-    assert swept.failures == []
+async def test_more_than_a_batch_is_due(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """One round ends every session that is due, and one drops every history whose time is over, however many."""
+    await asyncio.gather(*(create(stub, f"user {number}") for number in range(MANY)))
+    clock.advance(30 * MINUTE)
+    assert await app.sweeper.sweep() == MANY
+    assert kinds(await story_of(stub)).count("SESSION_EXPIRED") == MANY
+    assert await app.sweeper.sweep() == 0
+    clock.advance(30 * DAY - 1)
+    assert await app.sweeper.prune() == 0
+    clock.advance(1)
+    assert await app.sweeper.prune() == MANY
+    assert await app.sweeper.prune() == 0
 
 
-async def test_a_fault_of_ours_is_not_the_last_round(swept: Swept) -> None:
-    """An exception that nobody foresaw ends a round, not the sweeper."""
-    swept.store.break_due = ZeroDivisionError("injected")
-    await swept.start()
-    await swept.has_tried(2)
-    swept.store.break_due = None
-    await until(lambda: swept.parts.feed.revision == 1)
-    assert swept.failures == []
+async def test_more_than_a_batch_of_the_log(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """One round drops every event whose retention is over, however many, and no other."""
+    await asyncio.gather(*(create(stub, f"user {number}") for number in range(MANY)))
+    clock.advance(1)
+    await create(stub)
+    clock.advance(30 * DAY)
+    await app.sweeper.prune()
+    state = await stub.GetAuthority(pb.GetAuthorityRequest())
+    assert (state.revision, state.horizon) == (MANY + 1, MANY)
 
 
-async def test_a_failed_store_ends_the_sweeper(swept: Swept) -> None:
-    """A store that has failed under the sweeper's own read is reported once, and the sweeper stops."""
+async def stored(app: App, session_id: str) -> Session:
+    """The session as the store has it."""
+    session = await app.authority.parts.store.session(SessionId.parse(session_id))
+    assert session is not None
+    return session
+
+
+async def active(stub: AsyncStub, clock: ManualClock, **fields: Any) -> str:
+    """A session that was used a second after its opening, which only memory knows; its id."""
+    mine = await create(stub, **fields)
+    clock.advance(SECOND)
+    assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+    return mine.session.session_id
+
+
+async def test_activity_is_written_behind(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """Activity of a session that has gone quiet is written when the granularity is over, once, and not before."""
+    session_id = await active(stub, clock)
+    clock.advance(MINUTE - 1)
+    assert await app.sweeper.save_activity() == 0
+    assert (await stored(app, session_id)).last_active == START
+    clock.advance(1)
+    assert await app.sweeper.save_activity() == 1
+    saved = await stored(app, session_id)
+    assert (saved.last_active, saved.idle_deadline) == (START + SECOND, START + SECOND + 30 * MINUTE)
+    assert await app.sweeper.save_activity() == 0
+
+
+async def test_activity_of_a_session_with_its_own_timeout(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """A session with a shorter idle timeout has its activity written sooner: after a twentieth of that."""
+    session_id = await active(stub, clock, lifetimes={"idle_timeout": {"seconds": 60}})
+    clock.advance(3 * SECOND - 1)
+    assert await app.sweeper.save_activity() == 0
+    clock.advance(1)
+    assert await app.sweeper.save_activity() == 1
+    assert (await stored(app, session_id)).idle_deadline == START + 61 * SECOND
+
+
+async def test_activity_of_an_application_that_is_gone(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """Activity of a session whose application is configured no more is written behind all the same."""
+    session_id = await active(stub, clock)
+    await app.authority.change_policies({"shop": policy()}, {})
+    clock.advance(MINUTE - 1)
+    assert await app.sweeper.save_activity() == 0
+    clock.advance(1)
+    assert await app.sweeper.save_activity() == 1
+    assert (await stored(app, session_id)).last_active == START + SECOND
+
+
+async def test_all_activity_at_once(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """At the end all activity is written, quiet or not, however much there is."""
+    opened = await asyncio.gather(*(create(stub) for _ in range(MANY)))
+    clock.advance(SECOND)
+    await asyncio.gather(*(validate(stub, mine.token) for mine in opened))
+    assert await app.sweeper.save_activity() == 0
+    assert await app.sweeper.save_activity(all_of_it=True) == MANY
+    assert await app.sweeper.save_activity(all_of_it=True) == 0
+    found = [(await stored(app, mine.session.session_id)).last_active for mine in opened]
+    assert found == [START + SECOND] * MANY
+
+
+async def test_activity_never_revives(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """Activity of a session that has ended since is not written."""
+    session_id = await active(stub, clock)
+    await stub.RevokeSession(loose.RevokeSessionRequest(session={"session_id": session_id}))
+    assert await app.sweeper.save_activity(all_of_it=True) == 0
+    ended = await stored(app, session_id)
+    assert (ended.ending is not None, ended.last_active) == (True, START + SECOND)
+
+
+# A round that fails
+
+
+@dataclass
+class Round:
+    """A sweeper over a store that a test breaks, and what it reported."""
+
+    authority: Authority
+    store: WatchedStore
+    stub: AsyncStub
+    failures: list[StoreFailed] = field(default_factory=list)
+
+    def sweeper(self) -> Sweeper:
+        """A sweeper without a pause between its rounds."""
+        return Sweeper(self.authority.parts, Millis(HOUR), self.failures.append, interval=0.0)
+
+    def break_once(self, step: str, fault: Exception, rounds: int = 3) -> asyncio.Event:
+        """Have one step fail the first time it is taken; set when so many rounds have begun."""
+        begun, broken, enough = [0], [False], asyncio.Event()
+
+        def before(name: str) -> None:
+            if name == "due":
+                begun[0] += 1
+                if begun[0] == rounds:
+                    enough.set()
+            if name == step and not broken[0]:
+                broken[0] = True
+                raise fault
+
+        self.store.before = before
+        return enough
+
+
+@pytest.fixture
+async def round_(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Round]:
+    """A round of the sweeper."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, _):
+        yield Round(authority, store, stub)
+
+
+@pytest.mark.parametrize("step", [*READS, "write"])
+@pytest.mark.parametrize(
+    "fault",
+    [StoreUnavailable("injected: no connection"), Unavailable("injected"), ZeroDivisionError("injected")],
+    ids=["store unavailable", "unavailable", "a fault of ours"],
+)
+async def test_a_round_that_fails_is_not_the_last(
+    round_: Round, clock: ManualClock, step: str, fault: Exception
+) -> None:
+    """Whatever step of a round fails, the next rounds do what is due, and nobody is told of a fatal failure."""
+    mine = await create(round_.stub)
+    clock.advance(30 * MINUTE)
+    enough = round_.break_once(step, fault)
+    running = asyncio.create_task(round_.sweeper().run())
+    waiting = asyncio.create_task(enough.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    round_.store.before = lambda _: None
+    assert kinds(await story_of(round_.stub, mine.token)) == ["SESSION_CREATED", "SESSION_EXPIRED"]
+    assert round_.failures == []
+
+
+@pytest.mark.parametrize("step", READS)
+async def test_a_failed_store_is_the_end(round_: Round, clock: ManualClock, step: str) -> None:
+    """A store that fails under a read of the sweeper's ends it, and is reported once."""
     failure = StoreFailed("injected: disk I/O error")
-    swept.store.break_due = failure
-    await swept.start()
-    await until(swept.running.done)
-    assert swept.failures == [failure]
-    assert swept.store.asked == 1
+    round_.break_once(step, failure)
+    await round_.sweeper().run()
+    assert round_.failures == [failure]
+
+
+async def test_a_failed_commit_is_the_end(tmp_path: Path, clock: ManualClock) -> None:
+    """A store that fails at a commit ends the sweeper in the round after, which finds the store failed."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, told):
+        await create(stub)
+        clock.advance(30 * MINUTE)
+        failure = StoreFailed("injected: disk I/O error")
+        broken = [False]
+
+        def before(name: str) -> None:
+            broken[0] = broken[0] or name == "write"
+            if broken[0]:
+                raise failure
+
+        store.before = before
+        failures: list[StoreFailed] = []
+        await Sweeper(authority.parts, Millis(HOUR), failures.append, interval=0.0).run()
+        assert failures == told == [failure]
+
+
+async def test_a_sweep_that_is_cancelled(round_: Round) -> None:
+    """The sweeper goes on until it is cancelled, and then leaves at once."""
+    enough = round_.break_once("nothing", ZeroDivisionError())
+    running = asyncio.create_task(round_.sweeper().run())
+    await enough.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert round_.failures == []
+
+
+async def test_a_round_does_all_of_it(tmp_path: Path, clock: ManualClock) -> None:
+    """One round ends what is due, writes activity behind, drops history and answers, and unlocks sources."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, failures):
+        guest = await create(stub, "")
+        assert (await login(stub, guest.token)).verdict == pb.VERDICT_VALID
+        for _ in range(100):
+            await validate(stub, "x", pb.ClientContext(ip_address="203.0.113.66"))
+        clock.advance(31 * DAY)
+        mine = await create(stub, "bob")
+        clock.advance(SECOND)
+        assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+        clock.advance(MINUTE)
+        running = Round(authority, store, stub)
+        enough = running.break_once("nothing", ZeroDivisionError())
+        sweeping = asyncio.create_task(running.sweeper().run())
+        await enough.wait()
+        sweeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sweeping
+        saved = await authority.parts.store.session(SessionId.parse(mine.session.session_id))
+        assert saved is not None
+        assert saved.last_active == START + 31 * DAY + SECOND
+        assert not (await stub.ListSourceLocks(pb.ListSourceLocksRequest())).source_locks
+        state = await stub.GetAuthority(pb.GetAuthorityRequest())
+        assert state.horizon > 0
+        assert failures == []
+
+
+# Activity that the store does not know
+
+
+async def test_nothing_is_due_twice(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """A session whose activity was written by a sweep is no longer due, and nothing was recorded of it."""
+    mine = await create(stub)
+    clock.advance(59 * SECOND)
+    assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+    clock.advance(30 * MINUTE - 59 * SECOND)
+    before = await revision_of(stub)
+    assert await app.authority.parts.store.due(clock.now(), 10) == [SessionId.parse(mine.session.session_id)]
+    assert await app.sweeper.sweep() == 0
+    assert await app.authority.parts.store.due(clock.now(), 10) == []
+    assert await revision_of(stub) == before
