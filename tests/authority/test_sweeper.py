@@ -23,6 +23,7 @@ from tests.attacks.story import (
     HOUR,
     MINUTE,
     SECOND,
+    VICTIM,
     create,
     kinds,
     login,
@@ -31,7 +32,7 @@ from tests.attacks.story import (
     story_of,
     validate,
 )
-from tests.rpc.refusals import revision_of
+from tests.rpc.refusals import revision_of, session_of
 from tests.support.assembly import WatchedStore, assembled
 from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub
@@ -281,6 +282,19 @@ async def test_a_round_does_all_of_it(tmp_path: Path, clock: ManualClock) -> Non
 
 
 # Activity that the store does not know
+
+PHONE = pb.ClientContext(ip_address="198.51.100.7", user_agent=VICTIM.user_agent)
+
+
+async def test_a_sweep_keeps_who_was_seen_last(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """A session that is due as far as the store knows, and was used from elsewhere since, keeps that client."""
+    mine = await create(stub)
+    clock.advance(59 * SECOND)  # less than the granularity: only memory knows
+    assert (await validate(stub, mine.token, PHONE)).verdict == pb.VERDICT_VALID
+    clock.advance(30 * MINUTE - 59 * SECOND)
+    assert await app.sweeper.sweep() == 0
+    assert (await session_of(stub, mine.session.session_id)).last_client == PHONE
+    assert (await stored(app, mine.session.session_id)).last_client.ip_address == PHONE.ip_address
 
 
 async def test_nothing_is_due_twice(app: App, stub: AsyncStub, clock: ManualClock) -> None:

@@ -358,3 +358,23 @@ async def test_an_alert_within_its_window(tmp_path: Path, clock: ManualClock) ->
         clock.advance(10 * MINUTE)
         await take_turns(stub, clock, mine.token)
         assert len(hijacks(await story_of(stub))) == 2
+
+
+# Who was seen last
+
+PHONE = pb.ClientContext(ip_address="198.51.100.7", user_agent=VICTIM.user_agent)
+
+
+@pytest.mark.parametrize("wait", [SECOND, MINUTE], ids=["from memory", "written"])
+async def test_a_call_without_a_client_keeps_who_was_seen_last(tmp_path: Path, clock: ManualClock, wait: int) -> None:
+    """Activity of a call that tells of no client leaves the client that was seen last, also after a restart."""
+    async with authority(tmp_path, clock) as (_, stub):
+        mine = await create(stub)
+        clock.advance(59 * SECOND)
+        assert (await validate(stub, mine.token, PHONE)).verdict == pb.VERDICT_VALID
+        clock.advance(wait)
+        quiet = await stub.ValidateSession(pb.ValidateSessionRequest(token=mine.token))
+        assert quiet.verdict == pb.VERDICT_VALID
+        assert (await session_of(stub, mine.session.session_id)).last_client == PHONE
+    async with authority(tmp_path, clock) as (_, stub):
+        assert (await session_of(stub, mine.session.session_id)).last_client == PHONE

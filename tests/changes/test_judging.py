@@ -363,7 +363,8 @@ def test_active_use_is_recorded(tells: bool) -> None:
     session = outcome_of(work, Use(call, CURRENT, passive=False)).session
     assert session is not None
     assert (session.last_active, session.last_client) == (START, ELSEWHERE if tells else HOME)
-    assert (work.changes.activity[SESSION.id].at, work.changes.events) == (START, [])
+    written = work.changes.activity[SESSION.id]
+    assert (written.at, written.client, work.changes.events) == (START, session.last_client, [])
     work = work_on(SESSION)
     assert outcome_of(work, Use(call, CURRENT, passive=True)).session == SESSION
     assert work.changes.activity == {}

@@ -10,7 +10,7 @@ from sessiond.app import App
 from sessiond.changes.maintenance import Expire, ForgetAnswers
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.session import Session
-from sessiond.domain.values import CauseKind, Instant, Millis
+from sessiond.domain.values import CauseKind, ClientContext, Instant, Millis
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import HOUR, MINUTE, create, fresh_id, login
 from tests.contracts import samples
@@ -80,12 +80,15 @@ def test_who_expires(session: Session, ended: bool) -> None:
 def test_one_that_lives_stops_no_other() -> None:
     """After a session that is gone, one that has ended and one that is active, the next one still expires."""
     gone, over = samples.session(), samples.session(ending=samples.ending(START))
-    active, due = samples.session(idle_deadline=START + 1), samples.session(idle_deadline=START)
+    phone = ClientContext("198.51.100.7", "phone")
+    active = samples.session(idle_deadline=START + 1, last_client=phone)
+    due = samples.session(idle_deadline=START)
     work = work_on(over, active, due)
     ids = [session.id for session in (gone, over, active, due)]
     assert work.run(Expire(ids, {"default": LOW}, LOW)).result == 1
     assert [event.session_id for event in work.changes.events] == [due.id]
-    assert [activity.at for activity in work.changes.activity.values()] == [active.last_active]
+    written = [(activity.at, activity.client) for activity in work.changes.activity.values()]
+    assert written == [(active.last_active, phone)]
 
 
 @pytest.mark.parametrize(
