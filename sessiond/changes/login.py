@@ -116,6 +116,9 @@ class Authenticate:
                 cause = replace(self.call.cause, reason="another subject logged in")
                 end_session(work, self.call, session, cause)
             return opened
+        labels = len(dict(session.labels) | dict(self.login.labels))
+        if labels > MAX_LABELS:
+            raise InvalidField("labels", f"the session would have {labels} labels, at most {MAX_LABELS} are allowed")
         if self.elevates:
             return self._elevate(work, session)
         return self._authenticate(work, session)
@@ -123,15 +126,21 @@ class Authenticate:
     def _elevate(self, work: Work, session: Session) -> Outcome:
         if not session.subject:
             raise SubjectMismatch("elevate: an anonymous session has nothing to elevate; authenticate it first")
-        call, authentication = self.call, Authentication(self.login.level, self.login.methods, work.now)
-        elevated = lifecycle.elevate(session, authentication, call.client, self.digest, call.policy, work.now)
+        call, login = self.call, self.login
+        elevated = lifecycle.elevate(
+            session,
+            Authentication(login.level, login.methods, work.now),
+            call.client,
+            self.digest,
+            call.policy,
+            work.now,
+            lifetimes=login.lifetimes,
+            labels=login.labels,
+        )
         return Outcome(_OPENED, self._save(work, save_lowered(work, call, session, elevated)))
 
     def _authenticate(self, work: Work, session: Session) -> Outcome:
         call, login, room = self.call, self.login, Room()
-        labels = len(dict(session.labels) | dict(login.labels))
-        if labels > MAX_LABELS:
-            raise InvalidField("labels", f"the session would have {labels} labels, at most {MAX_LABELS} are allowed")
         if not session.subject or self.choice is not None:  # authenticating again takes no second place
             room = enforce_limit(work, call, login.subject, session.id, self.choice)
         if room.refused is not None:

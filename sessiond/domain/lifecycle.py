@@ -185,9 +185,13 @@ def authenticate(
         elevation=None,
         must_authenticate=False,
         old_token=None,
-        labels=tuple(sorted({**dict(session.labels), **dict(labels)}.items())) if labels else session.labels,
+        labels=_joined(session.labels, labels),
     )
     return _restarted(rolled, lifetimes, policy, now)
+
+
+def _joined(labels: Labels, more: Labels) -> Labels:
+    return tuple(sorted({**dict(labels), **dict(more)}.items())) if more else labels
 
 
 def _restarted(session: Session, lifetimes: Lifetimes | None, policy: Policy, now: Instant) -> Session:
@@ -208,9 +212,17 @@ def elevate(
     digest: bytes,
     policy: Policy,
     now: Instant,
+    *,
+    lifetimes: Lifetimes | None = None,
+    labels: Labels = (),
 ) -> Session:
-    """The session rolled, with an authentication that counts for the policy's elevation timeout."""
+    """The session rolled, with an authentication that counts for the policy's elevation timeout.
+
+    `lifetimes` shorten what is left of it, as in `refresh`; `labels` are added to those it has.
+    """
     rolled = roll(session, digest, policy, now)
+    if lifetimes is not None:
+        rolled = _shortened(rolled, lifetimes, policy, now)
     elevation = Elevation(authentication, Instant(now + policy.elevation_timeout))
     return replace(
         rolled,
@@ -219,6 +231,7 @@ def elevate(
         last_client=_seen(client, session.last_client),
         must_authenticate=False,
         old_token=None,
+        labels=_joined(session.labels, labels),
     )
 
 
@@ -235,16 +248,22 @@ def refresh(
     the policy allows: the absolute lifetime counts from now only if the policy says so.
     """
     if lifetimes is not None:
-        session = replace(session, lifetimes=_bounded(lifetimes, policy, persistent=session.persistent))
-        session = replace(session, idle_deadline=idle_deadline(session, policy, session.last_active))
+        session = _shortened(session, lifetimes, policy, now)
     touched = touch(session, policy, now, client)
-    fresh = _absolute_deadline(touched, policy, now)
     if policy.refresh_extends_lifetime and not touched.login_page:
-        return replace(touched, absolute_deadline=fresh)
-    if lifetimes is None or fresh is None:
-        return touched
-    left = touched.absolute_deadline
-    return replace(touched, absolute_deadline=fresh if left is None else min(left, fresh))
+        return replace(touched, absolute_deadline=_absolute_deadline(touched, policy, now))
+    return touched
+
+
+def _shortened(session: Session, lifetimes: Lifetimes, policy: Policy, now: Instant) -> Session:
+    """The session with these lifetimes from now on, of which the absolute one only shortens what is left."""
+    session = replace(session, lifetimes=_bounded(lifetimes, policy, persistent=session.persistent))
+    ends = [end for end in (session.absolute_deadline, _absolute_deadline(session, policy, now)) if end is not None]
+    return replace(
+        session,
+        idle_deadline=idle_deadline(session, policy, session.last_active),
+        absolute_deadline=min(ends, default=None),
+    )
 
 
 def with_activity(session: Session, activity: Activity) -> Session:
