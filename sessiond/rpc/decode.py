@@ -68,7 +68,10 @@ _MAX_EVICTED = 1000
 _MAX_PURPOSE = 64
 _LABEL_KEY = re.compile(r"[a-z0-9._-]{1,64}")
 _SHORTEST_LIFETIME = 1_000  # milliseconds
-_LONGEST_SECONDS = 10 * 365 * 86_400
+_YEAR = 365 * 86_400
+_LONGEST_SECONDS = 10 * _YEAR
+_LONGEST_LIFETIME = Millis(1_000 * _LONGEST_SECONDS)
+_MAX_DURATION = 315_576_000_000  # seconds, the range of google.protobuf.Duration
 # An address with a port, or in brackets, as proxies and `Forwarded` (RFC 7239) write it.
 _IPV4_AND_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
 _IPV6_IN_BRACKETS = re.compile(r"\[([^\[\]]*:[^\[\]]*)\](?::[0-9]{1,5})?")
@@ -243,7 +246,8 @@ def lifetimes(message: pb.Lifetimes) -> Lifetimes:
     for name in ("idle_timeout", "absolute_timeout"):
         if message.HasField(name):
             field = f"lifetimes.{name}"
-            own[name] = _millis(field, getattr(message, name))
+            # One that is longer than the policy's has no effect, however long: only what is no duration is refused.
+            own[name] = min(_millis(field, getattr(message, name), _MAX_DURATION), _LONGEST_LIFETIME)
             if own[name] < _SHORTEST_LIFETIME:
                 raise InvalidField(field, "must be at least 1 s")
     return Lifetimes(own.get("idle_timeout"), own.get("absolute_timeout"))
@@ -331,9 +335,9 @@ def source(value: str) -> str:
         raise InvalidField("source", remedy) from None
 
 
-def _millis(field: str, message: Duration) -> Millis:
-    if not 0 <= message.seconds <= _LONGEST_SECONDS or not 0 <= message.nanos < 1_000_000_000:
-        raise InvalidField(field, "must be a duration between nothing and ten years")
+def _millis(field: str, message: Duration, longest: int = _LONGEST_SECONDS) -> Millis:
+    if not 0 <= message.seconds <= longest or not 0 <= message.nanos < 1_000_000_000:
+        raise InvalidField(field, f"must be a duration between nothing and {longest // _YEAR} years")
     millis = message.seconds * 1000 + message.nanos // 1_000_000
     if not millis:
         raise InvalidField(field, "must be at least a millisecond")
