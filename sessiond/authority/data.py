@@ -20,8 +20,6 @@ from sessiond.eventlog.work import Done
 
 __all__ = ["SessionData"]
 
-_ALL = DataRequest()
-
 
 class SessionData:
     """Reads and changes the data of sessions."""
@@ -32,10 +30,13 @@ class SessionData:
         self._retries = retries
         self._reading = reading
 
-    async def read(self, call: Call, named: Named) -> tuple[Verdict, VersionedData | None]:
-        """A live session's data and its version. Raises `SessionNotFound` and `DataUnreadable`."""
+    async def read(self, call: Call, named: Named, wanted: DataRequest) -> tuple[Verdict, VersionedData | None]:
+        """A live session's data, as far as it is wanted, and its version.
+
+        Raises `SessionNotFound` and, if a wanted value cannot be read, `DataUnreadable`.
+        """
         if isinstance(named, Token):
-            answer = await self._validation.validate(Question(call, named, passive=True, data=_ALL))
+            answer = await self._validation.validate(Question(call, named, passive=True, data=wanted))
             return answer.verdict, answer.data
         while True:
             verdict, session = await self._reading.get(call, named)
@@ -45,7 +46,7 @@ class SessionData:
             verdict, session = await self._reading.get(call, named)
             # If the session changed while its data was read, it is read again.
             if verdict is Verdict.VALID and session is not None and session.data_version == stored.version:
-                return verdict, VersionedData(dict(stored.values), stored.version)
+                return verdict, wanted.of(stored)
 
     async def update(
         self,
@@ -76,8 +77,7 @@ class SessionData:
             if wanted is not None and outcome.data is not None and outcome.session is not None:
                 version = outcome.session.data_version
                 if not wanted.newer_than or version > wanted.newer_than:
-                    keys = [key for key in outcome.data if not wanted.keys or key in wanted.keys]
-                    data = VersionedData({key: outcome.data[key] for key in keys}, version)
+                    data = wanted.of(VersionedData(outcome.data, version))
             return Changed(outcome.verdict, outcome.session, done.revision, data=data, at=done.at)
 
         return await self._retries.carry_out(unit, answer, reply)

@@ -8,6 +8,7 @@ from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Call
 from sessiond.domain.position import Position
+from sessiond.domain.values import VersionedData
 
 __all__ = ["DataRequest", "Question"]
 
@@ -18,6 +19,11 @@ class DataRequest:
 
     keys: frozenset[str] = frozenset()
     newer_than: int = 0
+
+    def of(self, stored: VersionedData) -> VersionedData:
+        """What is wanted of a session's data. Raises `DataUnreadable` if a value of it cannot be read."""
+        keys = [key for key in stored.values if not self.keys or key in self.keys]
+        return VersionedData({key: stored.values[key] for key in keys}, stored.version)
 
 
 @dataclass(frozen=True, slots=True)

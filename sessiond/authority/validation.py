@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from sessiond.authority.parts import Parts
-from sessiond.authority.question import DataRequest, Question
+from sessiond.authority.question import Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements, unmet
 from sessiond.authority.results import Answer, Kept
 from sessiond.cache.sessions import Entry
@@ -99,14 +99,14 @@ class Validation:
             if wanted.newer_than and session.data_version <= wanted.newer_than:
                 return answer
             if stored is not None and stored.version == session.data_version:
-                return replace(answer, data=_only(stored, wanted))
+                return replace(answer, data=wanted.of(stored))
             stored = await self._parts.store.data(session.id)
             entry = await self._parts.cache.fetch(session.id)
             # From here on nothing waits. If anything about the session changed while its data was read, it is judged
             # again: it may belong to somebody else now, or have ended, and then no data would look like an empty cart.
             unchanged = entry is not None and entry.session.revision == session.revision
             if unchanged and stored.version == session.data_version:
-                return replace(answer, data=_only(stored, wanted))
+                return replace(answer, data=wanted.of(stored))
 
     async def accept(
         self, call: Call, token: Token, recall: Callable[[], Awaitable[Kept | None]]
@@ -265,9 +265,3 @@ class Validation:
         until = cacheable_until(session, policy, now, not question.passive, max_age) if reusable else None
         csrf = csrf_token(opened) if question.with_csrf else None
         return Answer(judgement, seen, renewed, csrf=csrf, cacheable_until=until)
-
-
-def _only(stored: VersionedData, wanted: DataRequest) -> VersionedData:
-    """The data that is wanted. Raises `DataUnreadable` if a value of it cannot be read."""
-    keys = [key for key in stored.values if not wanted.keys or key in wanted.keys]
-    return VersionedData({key: stored.values[key] for key in keys}, stored.version)

@@ -32,6 +32,7 @@ __all__ = [
     "client",
     "companion_path",
     "data_changes",
+    "data_keys",
     "event_filter",
     "first_data",
     "login",
@@ -286,9 +287,14 @@ def requirements(request: pb.ValidateSessionRequest) -> Requirements:
 
 def data_request(message: pb.DataRequest, field: str = "data") -> DataRequest:
     """Which session data is wanted."""
-    if len(message.keys) > _MAX_UPDATES:
-        raise InvalidField(f"{field}.keys", f"has {len(message.keys)} entries, at most {_MAX_UPDATES} are allowed")
-    return DataRequest(frozenset(_data_key(f"{field}.keys", key) for key in message.keys), message.newer_than)
+    return DataRequest(data_keys(f"{field}.keys", message.keys), message.newer_than)
+
+
+def data_keys(field: str, keys: Sequence[str]) -> frozenset[str]:
+    """Keys of session data that are wanted; none: all."""
+    if len(keys) > _MAX_UPDATES:
+        raise InvalidField(field, f"has {len(keys)} entries, at most {_MAX_UPDATES} are allowed")
+    return frozenset(_data_key(field, key) for key in keys)
 
 
 def question(call: Call, request: pb.ValidateSessionRequest, at_least: Position | None) -> Question:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sessiond.authority.data import SessionData
+from sessiond.authority.question import DataRequest
 from sessiond.authority.reading import Reading
 from sessiond.authority.results import Changed
 from sessiond.domain.call import Call, Caller
@@ -24,15 +25,14 @@ class DataService:
     async def GetSessionData(self, request: pb.GetSessionDataRequest, caller: Caller) -> pb.GetSessionDataResponse:
         """Read a session's data."""
         call, named = self._calls.of(request, caller), decode.named_session(request.session)
+        wanted = DataRequest(decode.data_keys("keys", request.keys))
         await self._reading.reached(self._calls.at_least(request.at_least))
-        verdict, data = await self._data.read(call, named)
+        verdict, data = await self._data.read(call, named, wanted)
         response = pb.GetSessionDataResponse(verdict=encode.VERDICT[verdict])
         if data is not None:
-            wanted = set(request.keys)
             response.version = data.version
             for key, value in data.values.items():
-                if not wanted or key in wanted:
-                    response.data[key] = value
+                response.data[key] = value
         return response
 
     @changing(pb.UpdateSessionDataResponse)
