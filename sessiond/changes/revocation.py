@@ -41,14 +41,13 @@ class Revoke:
 
     def apply(self, work: Work) -> Revocation:
         """The session as it is now; by an id also one that had ended before. Raises `SessionNotFound`."""
-        named = self.named if isinstance(self.named, SessionId) else self.named.session_id
-        session = work.session(named)
-        if self.owner is not None and session is not None and session.subject != self.owner:
-            raise SessionNotFound  # as if it did not exist: whose it is is not told
         outcome = find(work, self.call, self.named, allow_suspicious=True)
+        # A token that proves nothing gets its verdict, and nothing about its session.
+        known = work.session(self.named) if isinstance(self.named, SessionId) else outcome.session
+        if self.owner is not None and known is not None and known.subject != self.owner:
+            raise SessionNotFound  # as if it did not exist: whose it is is not told
         anonymous = None if self.successor is None else self.successor.apply(work).session
         if outcome.session is None:
-            known = work.session(self.named) if isinstance(self.named, SessionId) else None
             return Revocation(Outcome(outcome.judgement, known), revoked=False, anonymous=anonymous)
         ended = end_session(work, self.call, outcome.session, self.call.cause)
         return Revocation(Outcome(outcome.judgement, ended), revoked=True, anonymous=anonymous)
