@@ -355,7 +355,7 @@ async def test_pruned_labels_are_gone(tmp_path: Path, clock: ManualClock) -> Non
         await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": guest.token}))
         clock.advance(24 * 60 * MINUTE)
         own = await opened(stub, clock, tenant="acme")
-        assert await app.sweeper.prune() == 1
+        await app.sweeper.prune()
         rows = await app._store._db.all("SELECT session_id, key, value FROM session_labels")
         assert [(row["key"], row["value"]) for row in rows] == [("tenant", "acme")]
         assert await listed(stub, {"tenant": "acme"}) == [own.session.session_id]

@@ -13,7 +13,21 @@ from google.protobuf.duration_pb2 import Duration
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.attacks.story import HOUR, MINUTE, SECOND, authority, create, login, loose, millis, policy, roll, validate
+from tests.attacks.story import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    authority,
+    create,
+    kinds,
+    login,
+    loose,
+    millis,
+    policy,
+    roll,
+    story_of,
+    validate,
+)
 from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
@@ -176,9 +190,13 @@ async def test_the_sweeper_keeps_them(tmp_path: Path, clock: ManualClock, kind: 
         created = await create(stub, lifetimes=own(**{kind: MINUTE}))
         await create(stub)
         clock.advance(MINUTE - 1)
-        assert await app.sweeper.sweep() == 0
+        await app.sweeper.sweep()
+        assert kinds(await story_of(stub)) == ["SESSION_CREATED"] * 2
         clock.advance(5_000)
-        assert await app.sweeper.sweep() == 1
+        await app.sweeper.sweep()
+        events = await story_of(stub)
+        assert kinds(events) == ["SESSION_CREATED"] * 2 + ["SESSION_EXPIRED"]
+        assert events[-1].session_id == created.session.session_id
         ended = await session_of(stub, created.session.session_id)
         assert millis(ended.ending.end_time) == clock.now() - 4_999
 
