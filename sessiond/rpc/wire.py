@@ -46,10 +46,11 @@ def _blamed(descriptor: Any, raw: bytes) -> str:
 
 
 def _not_utf8(descriptor: Any, raw: bytes, at: int, end: int, prefix: str) -> str | None:
-    """The path of the first string field in `raw[at:end]` that is not UTF-8, or None.
+    """The path of the first string field in `raw[at:end]` that is not UTF-8, such as `requests[3].token`, or None.
 
     Raises `_Malformed` if something else is wrong before that field, or if a group is.
     """
+    counts: dict[int, int] = {}
     while at < end:
         key, at = _varint(raw, at, end, _KEY_BYTES)
         number, wire_type = key >> 3, key & 7
@@ -60,7 +61,8 @@ def _not_utf8(descriptor: Any, raw: bytes, at: int, end: int, prefix: str) -> st
             at = start + length
             if at > end:
                 raise _Malformed
-            found = _look_into(descriptor.fields_by_number.get(number), raw, start, at, prefix)
+            count = counts[number] = counts.get(number, -1) + 1
+            found = _look_into(descriptor.fields_by_number.get(number), count, raw, start, at, prefix)
             if found is not None:
                 return found
         elif wire_type == _VARINT:
@@ -74,11 +76,13 @@ def _not_utf8(descriptor: Any, raw: bytes, at: int, end: int, prefix: str) -> st
     return None
 
 
-def _look_into(field: FieldDescriptor | None, raw: bytes, start: int, end: int, prefix: str) -> str | None:
+def _look_into(field: Any, count: int, raw: bytes, start: int, end: int, prefix: str) -> str | None:
     if field is None:
         return None
     if field.type == FieldDescriptor.TYPE_MESSAGE:
-        return _not_utf8(field.message_type, raw, start, end, f"{prefix}{field.name}.")
+        is_list = field.is_repeated and not field.message_type.GetOptions().map_entry
+        name = f"{field.name}[{count}]" if is_list else field.name
+        return _not_utf8(field.message_type, raw, start, end, f"{prefix}{name}.")
     if field.type == FieldDescriptor.TYPE_STRING:
         try:
             raw[start:end].decode("utf-8")

@@ -275,7 +275,7 @@ BAD_FIELDS: list[tuple[str, str, Any]] = [
     ("ValidateSessions", "requests", loose.ValidateSessionsRequest(requests=[loose.ValidateSessionRequest()] * 1001)),
     (
         "ValidateSessions",
-        "application",
+        "requests[1].application",
         loose.ValidateSessionsRequest(requests=[{"token": "TOKEN"}, {"token": "TOKEN", "application": "nowhere"}]),
     ),
 ]
@@ -479,7 +479,7 @@ async def test_bad_requirements(
     assert (refused.code, refused.fields) == (INVALID, [f"requirements.{field}"])
     batch = loose.ValidateSessionsRequest(requests=[{"token": opened.token}, question])
     refused = await refusal_of(stub.ValidateSessions(batch))
-    assert (refused.code, refused.fields) == (INVALID, [f"requirements.{field}"])
+    assert (refused.code, refused.fields) == (INVALID, [f"requests[1].requirements.{field}"])
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -924,14 +924,15 @@ async def raw_call(app: App, rpc: str, raw: bytes) -> Refusal:
         ("CreateSession", b"\x22\x04\x0a\x02\xc3\x28", "client.ip_address"),
         ("CreateSession", b"\x2a\x05\x0a\x01\xff\x12\x00", "data.key"),
         ("RevokeSession", b"\x12\x03\x12\x01\xff", "session.session_id"),
-        ("ValidateSessions", b"\x0a\x03\x12\x01\xff", "requests.token"),
+        ("ValidateSessions", b"\x0a\x03\x12\x01\xff", "requests[0].token"),
+        ("ValidateSessions", b"\x0a\x00\x0a\x03\x12\x01a\x0a\x03\x12\x01\xff", "requests[2].token"),
         ("ValidateSession", b"\x32\x05\x1a\x03\x0a\x01\xff", "requirements.companion.purpose"),
         ("ValidateSession", b"\x32\x05\x1a\x03\x12\x01\xff", "requirements.companion.companion_token"),
         ("ValidateSession", b"\x32\x05\x22\x03\x0a\x01\xff", "requirements.csrf.csrf_token"),
         (
             "ValidateSessions",
             b"\x0a\x07\x32\x05\x22\x03\x0a\x01\xff",
-            "requests.requirements.csrf.csrf_token",
+            "requests[0].requirements.csrf.csrf_token",
         ),
         ("CreateSession", b"\x42\x01\xff", "request_id"),
         ("CreateSession", b"\x4a\x01\xff", "ticket"),

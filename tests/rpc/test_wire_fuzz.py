@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -46,10 +47,14 @@ def delimited(number: int, content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Wire:
-    """Bytes, and the path of the field that they must be refused for: None if they are a message."""
+    """Bytes, and the path of the field that they must be refused for: None if they are a message.
+
+    `element` is the name of the list that the bytes are an element of, if they are one.
+    """
 
     raw: bytes
     blamed: str | None = None
+    element: str = ""
 
 
 # Each is wrong wherever it stands: unknown wire types, a varint and a key that never end, a length
@@ -91,8 +96,10 @@ def known_field(field: FieldDescriptor, flawed: bool) -> st.SearchStrategy[Wire]
     number, name = field.number, field.name
 
     def outer(inner: Wire) -> Wire:
-        blamed = inner.blamed
-        return Wire(delimited(number, inner.raw), f"{name}.{blamed}" if blamed not in (None, WHOLE) else blamed)
+        blamed, raw = inner.blamed, delimited(number, inner.raw)
+        if is_list(field):
+            return Wire(raw, blamed, name)
+        return Wire(raw, f"{name}.{blamed}" if blamed not in (None, WHOLE) else blamed)
 
     match field.type:
         case FieldDescriptor.TYPE_MESSAGE:
@@ -111,8 +118,22 @@ def known_field(field: FieldDescriptor, flawed: bool) -> st.SearchStrategy[Wire]
 def messages(descriptor: Any, flawed: bool = True) -> st.SearchStrategy[Wire]:
     """A message on the wire, its fields in any order and any number; the first flaw is the one to blame."""
     return st.lists(fields(descriptor, flawed), max_size=5).map(
-        lambda parts: Wire(b"".join(part.raw for part in parts), next((p.blamed for p in parts if p.blamed), None))
+        lambda parts: Wire(b"".join(part.raw for part in parts), first_blamed(parts))
     )
+
+
+def first_blamed(parts: list[Wire]) -> str | None:
+    """The field to blame in a message of these parts."""
+    for number, part in enumerate(parts):
+        if part.blamed is not None:
+            count = sum(before.element == part.element for before in parts[:number])
+            return f"{part.element}[{count}].{part.blamed}" if part.element and part.blamed != WHOLE else part.blamed
+    return None
+
+
+def is_list(field: Any) -> bool:
+    """Whether messages of a field are told apart by their number: a list does that, a map does not."""
+    return bool(field.is_repeated) and not field.message_type.GetOptions().map_entry
 
 
 def answer(message_type: type[Message], raw: bytes) -> Message | str:
@@ -150,9 +171,10 @@ def first_that_is_not_utf8(message: Any, like: Any, prefix: str = "") -> str | N
     """The first string by field number that is not UTF-8, by what the contract says of the fields."""
     for field, value in message.ListFields():
         known = like.fields_by_number[field.number]
-        for one in value if hasattr(value, "append") else [value]:
+        for number, one in enumerate(value if hasattr(value, "append") else [value]):
             if known.type == FieldDescriptor.TYPE_MESSAGE:
-                found = first_that_is_not_utf8(one, known.message_type, f"{prefix}{known.name}.")
+                name = f"{known.name}[{number}]" if is_list(known) else known.name
+                found = first_that_is_not_utf8(one, known.message_type, f"{prefix}{name}.")
                 if found is not None:
                     return found
             elif known.type == FieldDescriptor.TYPE_STRING:
@@ -165,7 +187,7 @@ def first_that_is_not_utf8(message: Any, like: Any, prefix: str = "") -> str | N
 
 def field_at(descriptor: Any, path: str) -> Any:
     """The field of that path. Raises KeyError if there is none."""
-    *outer, last = path.split(".")
+    *outer, last = re.sub(r"\[\d+\]", "", path).split(".")
     for name in outer:
         descriptor = descriptor.fields_by_name[name].message_type
     return descriptor.fields_by_name[last]

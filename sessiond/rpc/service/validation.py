@@ -52,7 +52,7 @@ class ValidationService:
         if len(request.requests) > _MAX_BATCH:
             raise InvalidField("requests", f"has {len(request.requests)} entries, at most {_MAX_BATCH} are allowed")
         # All questions are checked before any is judged: a broken call must change nothing.
-        questions = [self._question(one, caller) for one in request.requests]
+        questions = [self._question_of_batch(number, one, caller) for number, one in enumerate(request.requests)]
         for position in {question.at_least for question in questions}:
             await self._authority.reading.reached(position)
         answers = await self._answers(questions)
@@ -81,6 +81,12 @@ class ValidationService:
         except DataUnreadable:
             # One session's damaged data must not fail the others' answers: this one is left without data.
             return await self._authority.validation.validate(question.without_data())
+
+    def _question_of_batch(self, number: int, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
+        try:
+            return self._question(request, caller)
+        except InvalidField as error:
+            raise InvalidField(f"requests[{number}].{error.field}", error.remedy) from None
 
     def _question(self, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
         call = self._calls.validating(request, caller)
