@@ -19,16 +19,19 @@ _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _VALUE_BYTES = 10
 _KEY_BYTES = 5
 _MAX_KEY = 2**32 - 1
+# A bound on the work for one broken message, far above what a batch of a thousand questions has.
+_MOST_FIELDS = 20_000
 
 
-class _Malformed(Exception):
-    """The bytes are not a message, whatever its strings are."""
+class _NoName(Exception):
+    """No field can be named: the bytes are not a message whatever its strings are, or have too many fields."""
 
 
 def parse(message_type: type[M], raw: bytes) -> M:
     """The message. Raises `InvalidField` if the bytes are not one, and names a string field that is not UTF-8.
 
-    Takes time linear in the length of `raw`, whatever it holds.
+    Takes time linear in the length of `raw`, whatever it holds. A message of more than 20,000 fields is not searched to
+    its end for the field to name.
     """
     try:
         return message_type.FromString(raw)
@@ -40,66 +43,72 @@ def parse(message_type: type[M], raw: bytes) -> M:
 
 def _blamed(descriptor: Any, raw: bytes) -> str:
     try:
-        return _not_utf8(descriptor, raw, 0, len(raw), "") or "request"
-    except _Malformed:
+        return _Search(raw).first(descriptor, 0, len(raw)) or "request"
+    except _NoName:
         return "request"
 
 
-def _not_utf8(descriptor: Any, raw: bytes, at: int, end: int, prefix: str) -> str | None:
-    """The path of the first string field in `raw[at:end]` that is not UTF-8, such as `requests[3].token`, or None.
+class _Search:
+    """Looks for a string that is not UTF-8 in the bytes of a message."""
 
-    Raises `_Malformed` if something else is wrong before that field, or if a group is.
-    """
-    counts: dict[int, int] = {}
-    while at < end:
-        key, at = _varint(raw, at, end, _KEY_BYTES)
-        number, wire_type = key >> 3, key & 7
-        if not number or key > _MAX_KEY:
-            raise _Malformed
-        if wire_type == _LENGTH_DELIMITED:
-            length, start = _varint(raw, at, end, _KEY_BYTES)
-            at = start + length
-            if at > end:
-                raise _Malformed
-            count = counts[number] = counts.get(number, -1) + 1
-            found = _look_into(descriptor.fields_by_number.get(number), count, raw, start, at, prefix)
-            if found is not None:
-                return found
-        elif wire_type == _VARINT:
-            _, at = _varint(raw, at, end, _VALUE_BYTES)
-        elif wire_type in _FIXED_BYTES:
-            at += _FIXED_BYTES[wire_type]
-        else:
-            raise _Malformed
-    if at > end:
-        raise _Malformed
-    return None
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._fields_left = _MOST_FIELDS
 
+    def first(self, descriptor: Any, at: int, end: int, prefix: str = "") -> str | None:
+        """The path of the first one between two places, such as `requests[3].token`; None if all are UTF-8.
 
-def _look_into(field: Any, count: int, raw: bytes, start: int, end: int, prefix: str) -> str | None:
-    if field is None:
+        Raises `_NoName` if something else is wrong before it, or if a group is.
+        """
+        counts: dict[int, int] = {}
+        while at < end:
+            self._fields_left -= 1
+            key, at = self._varint(at, end, _KEY_BYTES)
+            number, wire_type = key >> 3, key & 7
+            if not number or key > _MAX_KEY or self._fields_left < 0:
+                raise _NoName
+            if wire_type == _LENGTH_DELIMITED:
+                length, start = self._varint(at, end, _KEY_BYTES)
+                at = start + length
+                if at > end:
+                    raise _NoName
+                count = counts[number] = counts.get(number, -1) + 1
+                found = self._in_field(descriptor.fields_by_number.get(number), count, start, at, prefix)
+                if found is not None:
+                    return found
+            elif wire_type == _VARINT:
+                _, at = self._varint(at, end, _VALUE_BYTES)
+            elif wire_type in _FIXED_BYTES:
+                at += _FIXED_BYTES[wire_type]
+            else:
+                raise _NoName
+        if at > end:
+            raise _NoName
         return None
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
-        is_list = field.is_repeated and not field.message_type.GetOptions().map_entry
-        name = f"{field.name}[{count}]" if is_list else field.name
-        return _not_utf8(field.message_type, raw, start, end, f"{prefix}{name}.")
-    if field.type == FieldDescriptor.TYPE_STRING:
-        try:
-            raw[start:end].decode("utf-8")
-        except UnicodeDecodeError:
-            return f"{prefix}{field.name}"
-    return None
 
+    def _in_field(self, field: Any, count: int, start: int, end: int, prefix: str) -> str | None:
+        if field is None:
+            return None
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            is_list = field.is_repeated and not field.message_type.GetOptions().map_entry
+            name = f"{field.name}[{count}]" if is_list else field.name
+            return self.first(field.message_type, start, end, f"{prefix}{name}.")
+        if field.type == FieldDescriptor.TYPE_STRING:
+            try:
+                self._raw[start:end].decode("utf-8")
+            except UnicodeDecodeError:
+                return f"{prefix}{field.name}"
+        return None
 
-def _varint(raw: bytes, at: int, end: int, most: int) -> tuple[int, int]:
-    """The varint of at most `most` bytes at `at`, and where it ends. Raises `_Malformed`."""
-    value = 0
-    for shift in range(most):
-        if at >= end:
-            break
-        byte = raw[at]
-        value |= (byte & 0x7F) << 7 * shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-    raise _Malformed
+    def _varint(self, at: int, end: int, most: int) -> tuple[int, int]:
+        """The varint of at most `most` bytes, and where it ends. Raises `_NoName`."""
+        value = 0
+        for shift in range(most):
+            if at >= end:
+                break
+            byte = self._raw[at]
+            value |= (byte & 0x7F) << 7 * shift
+            at += 1
+            if byte < 0x80:
+                return value, at
+        raise _NoName

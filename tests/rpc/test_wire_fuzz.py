@@ -279,6 +279,7 @@ FLOODS = {
     "messages within messages": NESTED * (HUGE // len(NESTED)) + LAST_IS_NOT_UTF8,
     "groups": b"\xfb\x3f" * (HUGE // 2),
 }
+MOST_FIELDS = 20_000
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
@@ -296,3 +297,12 @@ def test_a_varint_is_ten_bytes_at_most(flood: bytes) -> None:
     raw = Visited(flood + b"\xff" * HUGE)
     assert answer(pb.ValidateSessionRequest, raw) == WHOLE
     assert raw.visits <= len(flood) + 10
+
+
+def test_a_bounded_number_of_fields_is_looked_at() -> None:
+    """The field to blame is looked for in the first 20,000 fields: a message of 4 MB has two million."""
+    batch = delimited(1, b"\x0a\0" * 9) * (MOST_FIELDS // 10 - 1)
+    assert answer(pb.ValidateSessionsRequest, batch + delimited(1, LAST_IS_NOT_UTF8)) == "requests[1999].application"
+    raw = Visited(batch * 100 + delimited(1, LAST_IS_NOT_UTF8))
+    assert answer(pb.ValidateSessionsRequest, raw) == WHOLE
+    assert raw.visits <= 3 * MOST_FIELDS
