@@ -225,10 +225,12 @@ def cacheable_until(
         until = session.absolute_deadline
     if policy.renewal_timeout is not None and session.generation_began + policy.renewal_timeout < until:
         until = session.generation_began + policy.renewal_timeout
-    if session.elevation is not None:
+    # An elevation that is over, or a level that has fallen, changes nothing any more.
+    if session.elevation is not None and now < session.elevation.until:
         until = min(until, session.elevation.until)
     if session.persistent and policy.idle_timeout is not None:
-        until = min(until, session.last_active + policy.idle_timeout)
+        falls = session.last_active + policy.idle_timeout
+        until = min(until, falls) if now < falls else until
     if max_age is not None:
         authentication = authentication_at(session, policy, now)
         until = now if authentication is None else min(until, authentication.at + max_age)

@@ -734,8 +734,6 @@ def test_the_earliest_end_of_an_answer(
         pytest.param(replace(ACTIVE, idle_deadline=after(7)), None, id="idle"),
         pytest.param(replace(ACTIVE, absolute_deadline=after(7)), None, id="absolute"),
         pytest.param(replace(ACTIVE, generation_began=after(7 - 30_000)), None, id="renewal"),
-        pytest.param(raised(7), None, id="elevation"),
-        pytest.param(replace(KEPT, last_active=after(7 - 10_000)), None, id="level"),
         pytest.param(replace(ACTIVE, authentication=replace(TWO_FACTORS, at=after(7 - 70))), 70, id="age"),
     ],
 )
@@ -745,6 +743,21 @@ def test_an_answer_that_is_nearly_over(session: Session, max_age: int | None, ac
     age = None if max_age is None else Millis(max_age)
     assert cacheable_until(session, RENEWING, after(6), active, age) == after(7)
     assert cacheable_until(session, RENEWING, after(7), active, age) is None
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        pytest.param(raised(7), id="elevation"),
+        pytest.param(replace(KEPT, last_active=after(7 - 10_000)), id="level"),
+    ],
+)
+@pytest.mark.parametrize(("active", "lasts"), [(False, 9_993), (True, 500)])
+def test_a_level_that_falls(session: Session, active: bool, lasts: int) -> None:
+    """An answer lasts until the level falls; when it has fallen, another lasts as if there had been no higher one."""
+    assert cacheable_until(session, RENEWING, after(6), active, None) == after(7)
+    session = replace(session, idle_deadline=after(10_000))
+    assert cacheable_until(session, RENEWING, after(7), active, None) == after(7 + lasts)
 
 
 def test_an_age_of_no_authentication() -> None:
