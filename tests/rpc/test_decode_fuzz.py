@@ -56,6 +56,7 @@ async def known_texts(stub: AsyncStub) -> Mapping[str, Sequence[str]]:
     subject = f"ada {next(_numbers)}"
     opened = await stub.CreateSession(loose.CreateSessionRequest(subject=subject, data={"cart": b"3 apples"}))
     guest = await stub.CreateSession(pb.CreateSessionRequest())
+    listed = await stub.ListSessions(pb.ListSessionsRequest(page_size=1))
     tokens = [opened.token, guest.token, ""]
     request_ids = ["", str(uuid.UUID(int=next(_numbers), version=4)), str(uuid.UUID(int=0, version=4))]
     texts = {
@@ -73,11 +74,12 @@ async def known_texts(stub: AsyncStub) -> Mapping[str, Sequence[str]]:
         "purpose": ["pay"],
         "path": ["", "/", "/pay"],
         "methods": ["pwd", "otp"],
-        "at_least": [""],
-        "page_token": [""],
+        "at_least": ["", opened.consistency_token],
+        "page_token": ["", "", listed.next_page_token],
         "ticket": [""],
         "key": ["cart", "other"],
         "keys": ["cart", "other"],
+        "value": ["web"],
         "delete": ["theirs"],
         "reason": ["", "logout"],
         "user_agent": ["", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "curl/8.5.0"],
