@@ -16,7 +16,7 @@ from sessiond.authority.authority import Authority
 from sessiond.authority.sweeper import Sweeper
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.session import Session
-from sessiond.domain.values import Millis, SessionId
+from sessiond.domain.values import Millis, Revision, SessionId
 from sessiond.store.contract import StoreFailed, StoreUnavailable
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
@@ -36,10 +36,12 @@ from tests.rpc.refusals import revision_of, session_of
 from tests.support.assembly import WatchedStore, assembled
 from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub
+from tests.support.work import types_of
 
 DAY = 24 * HOUR
 READS = ("due", "prunable", "horizon_for")
 MANY = 501  # more than one batch
+PATIENCE = 30.0  # seconds, for a sweeper that does not end as it should
 
 
 @pytest.fixture
@@ -165,6 +167,17 @@ class Round:
         """A sweeper without a pause between its rounds."""
         return Sweeper(self.authority.parts, Millis(HOUR), self.failures.append, interval=0.0)
 
+    async def run(self, enough: asyncio.Event) -> None:
+        """Let the sweeper work until that is set, and then cancel it. Raises AssertionError if it ends before."""
+        running = asyncio.create_task(self.sweeper().run())
+        waiting = asyncio.create_task(enough.wait())
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
     def break_once(self, step: str, fault: Exception, rounds: int = 3) -> asyncio.Event:
         """Have one step fail the first time it is taken; set when so many rounds have begun."""
         begun, broken, enough = [0], [False], asyncio.Event()
@@ -202,13 +215,7 @@ async def test_a_round_that_fails_is_not_the_last(
     mine = await create(round_.stub)
     clock.advance(30 * MINUTE)
     enough = round_.break_once(step, fault)
-    running = asyncio.create_task(round_.sweeper().run())
-    waiting = asyncio.create_task(enough.wait())
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    assert not running.done()
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await round_.run(enough)
     round_.store.before = lambda _: None
     assert kinds(await story_of(round_.stub, mine.token)) == ["SESSION_CREATED", "SESSION_EXPIRED"]
     assert round_.failures == []
@@ -219,7 +226,8 @@ async def test_a_failed_store_is_the_end(round_: Round, clock: ManualClock, step
     """A store that fails under a read of the sweeper's ends it, and is reported once."""
     failure = StoreFailed("injected: disk I/O error")
     round_.break_once(step, failure)
-    await round_.sweeper().run()
+    async with asyncio.timeout(PATIENCE):
+        await round_.sweeper().run()
     assert round_.failures == [failure]
 
 
@@ -238,18 +246,14 @@ async def test_a_failed_commit_is_the_end(tmp_path: Path, clock: ManualClock) ->
 
         store.before = before
         failures: list[StoreFailed] = []
-        await Sweeper(authority.parts, Millis(HOUR), failures.append, interval=0.0).run()
+        async with asyncio.timeout(PATIENCE):
+            await Sweeper(authority.parts, Millis(HOUR), failures.append, interval=0.0).run()
         assert failures == told == [failure]
 
 
 async def test_a_sweep_that_is_cancelled(round_: Round) -> None:
     """The sweeper goes on until it is cancelled, and then leaves at once."""
-    enough = round_.break_once("nothing", ZeroDivisionError())
-    running = asyncio.create_task(round_.sweeper().run())
-    await enough.wait()
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await round_.run(round_.break_once("nothing", ZeroDivisionError()))
     assert round_.failures == []
 
 
@@ -260,24 +264,23 @@ async def test_a_round_does_all_of_it(tmp_path: Path, clock: ManualClock) -> Non
         assert (await login(stub, guest.token)).verdict == pb.VERDICT_VALID
         for _ in range(100):
             await validate(stub, "x", pb.ClientContext(ip_address="203.0.113.66"))
+        # Listing waits for a lock that is being recorded.
+        assert len((await stub.ListSourceLocks(pb.ListSourceLocksRequest())).source_locks) == 1
         clock.advance(31 * DAY)
         mine = await create(stub, "bob")
         clock.advance(SECOND)
         assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
         clock.advance(MINUTE)
-        running = Round(authority, store, stub)
-        enough = running.break_once("nothing", ZeroDivisionError())
-        sweeping = asyncio.create_task(running.sweeper().run())
-        await enough.wait()
-        sweeping.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sweeping
+        all_of_it = Round(authority, store, stub)
+        await all_of_it.run(all_of_it.break_once("nothing", ZeroDivisionError()))
         saved = await authority.parts.store.session(SessionId.parse(mine.session.session_id))
         assert saved is not None
         assert saved.last_active == START + 31 * DAY + SECOND
-        assert not (await stub.ListSourceLocks(pb.ListSourceLocksRequest())).source_locks
         state = await stub.GetAuthority(pb.GetAuthorityRequest())
         assert state.horizon > 0
+        left = await authority.parts.store.events(Revision(state.horizon), 100)
+        assert types_of(left) == ["session_created", "session_expired", "source_unlocked"]
+        assert await authority.parts.store.session(SessionId.parse(guest.session.session_id)) is None
         assert failures == []
 
 

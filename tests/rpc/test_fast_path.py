@@ -126,9 +126,11 @@ async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
     calls, fast_path = Calls(app.authority), FastPath(app.authority.validation, os.urandom)
     validation = ValidationService(calls, app.authority, fast_path, SessionViews(), Refusals())
     server = RpcServer((validation,), ByMetadata(), validation.fast_path)
-    async with stub_for(await server.start("127.0.0.1:0")) as stub:
-        yield stub
-    await server.stop(0)
+    try:
+        async with stub_for(await server.start("127.0.0.1:0")) as stub:
+            yield stub
+    finally:
+        await server.stop(0)
 
 
 async def test_callers_are_told_apart_before_the_fast_path(app: App, stub: AsyncStub) -> None:

@@ -65,9 +65,11 @@ async def assembled(
     process = Process(keys, PolicyBook({"default": rules}), reader, 1_000, clock, os.urandom, failures.append)
     authority = await assemble(cast("Store", store), process)
     server = rpc_server(authority, 30.0)
-    async with stub_for(await server.start("127.0.0.1:0")) as stub:
-        yield authority, store, stub, failures
-    await server.stop(0)
-    store.before = lambda _: None
-    await authority.parts.journal.close()
-    await sqlite.close()
+    try:
+        async with stub_for(await server.start("127.0.0.1:0")) as stub:
+            yield authority, store, stub, failures
+    finally:
+        store.before = lambda _: None
+        await server.stop(0)
+        await authority.parts.journal.close()
+        await sqlite.close()
