@@ -44,6 +44,8 @@ READS: dict[str, Read] = {
         loose.ListActivityRequest(subject="ada", at_least=at_least)
     ),
 }
+FIELDS = {"ValidateSessions": "requests[1].at_least"}
+"""How a refusal names the field, if not simply `at_least`."""
 reads = pytest.mark.parametrize("name", READS)
 
 
@@ -93,7 +95,7 @@ async def test_what_is_no_token(stub: AsyncStub, name: str, bad: str) -> None:
         "session token": own.token,
     }
     refused = await refusal_of(READS[name](stub, own, texts.get(bad, bad)))
-    assert (refused.code, refused.fields) == (INVALID, ["at_least"])
+    assert (refused.code, refused.fields) == (INVALID, [FIELDS.get(name, "at_least")])
     assert own.token not in refused.message
 
 
@@ -104,7 +106,7 @@ async def test_of_another_authority(tmp_path: Path, stub: AsyncStub, name: str) 
     async with authority(tmp_path / "other") as (_, theirs):
         foreign = (await create(theirs)).consistency_token
     refused = await refusal_of(READS[name](stub, own, foreign))
-    assert (refused.code, refused.fields) == (INVALID, ["at_least"])
+    assert (refused.code, refused.fields) == (INVALID, [FIELDS.get(name, "at_least")])
     assert "another authority" in refused.message
 
 

@@ -462,6 +462,6 @@ async def test_what_is_no_key(stub: AsyncStub, name: str, bad: list[str]) -> Non
         "GetSessionData": {**by_token, "keys": bad},
     }
     refused = await refusal_of(getattr(stub, name)(getattr(loose, name + "Request")(**requests[name])))
-    field = "keys" if name == "GetSessionData" else "data.keys"
+    field = {"GetSessionData": "keys", "ValidateSessions": "requests[1].data.keys"}.get(name, "data.keys")
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
     assert await revision_of(stub) == before

@@ -146,7 +146,7 @@ async def test_no_text_has_u_0000(stub: AsyncStub, call: str, path: Path, in_key
         else:
             refused = await refusal_of(made.read() if call == "Subscribe" else made)
             assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
-            assert refused.fields == [name_of(path).removeprefix("requests.")]
+            assert refused.fields == [name_of(path).replace("requests.", "requests[0].")]
             assert "\0" not in refused.message
     assert await revision_of(stub) == before
     assert await session_of(stub, own.session.session_id) == own.session
