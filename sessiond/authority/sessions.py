@@ -102,7 +102,7 @@ class Sessions:
         query = replace(query, activity_lag=call.policy.touch_granularity, limit=_REVOKE_PAGE)
         while page := await self._parts.store.sessions(query):
             doomed = [session for session in page if session.id != keep]
-            done = await self._parts.journal.submit(RevokeMany(call, doomed, query.subject is not None))
+            done = await self._parts.journal.submit(RevokeMany(call, doomed, query.subject is not None, query.labels))
             count, revision = count + done.result, done.revision
             query = replace(query, before=page[-1].id)
         if reply.request is None:

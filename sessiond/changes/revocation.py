@@ -11,7 +11,7 @@ from sessiond.domain.call import Call
 from sessiond.domain.errors import SessionNotFound
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.session import Session
-from sessiond.domain.values import SessionId
+from sessiond.domain.values import Labels, SessionId
 from sessiond.eventlog.work import Needs, Work
 
 __all__ = ["Revocation", "Revoke", "RevokeMany"]
@@ -55,11 +55,16 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class RevokeMany:
-    """End the given sessions that still live; `by_subject`: and have the subject that they were found by."""
+    """End the given sessions that still live, and still have what they were found by.
+
+    by_subject   they were found by their subject
+    labels       the labels that they were found by
+    """
 
     call: Call
     found: Sequence[Session]
     by_subject: bool
+    labels: Labels = ()
 
     def needs(self) -> Needs:
         """The sessions."""
@@ -72,6 +77,8 @@ class RevokeMany:
             session = work.session(found.id)
             if session is None or (self.by_subject and session.subject != found.subject):
                 continue
+            if not set(self.labels) <= set(session.labels):
+                continue  # another login has given it other values
             if expired_view(session, work.now).ending is not None:
                 continue
             end_session(work, self.call, session, self.call.cause)

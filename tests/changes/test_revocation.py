@@ -61,6 +61,17 @@ def test_whoever_has_it_now() -> None:
     ]
 
 
+def test_other_labels_meanwhile() -> None:
+    """Sessions that were found by their labels are ended if they have them still, whatever others came along."""
+    wanted = (("idp.sid", "7"), ("tenant", "acme"))
+    found = [replace(session, labels=wanted) for session in (FIRST, SECOND, LAST)]
+    again = replace(found[1], labels=(("idp.sid", "8"), ("tenant", "acme")))
+    more = replace(found[2], labels=(("device", "phone"), *wanted))
+    work = work_on(found[0], again, more)
+    assert work.run(RevokeMany(CALL, found, by_subject=False, labels=wanted)).result == 2
+    assert set(work.changes.sessions) == {FIRST.id, LAST.id}
+
+
 def test_none_is_ended_twice() -> None:
     """Found twice, a session is ended once: the second time it has ended."""
     work = work_on(FIRST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import MINUTE, authority, create, login, loose, policy, validate
 from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
+from tests.support.held import held
 from tests.support.server import AsyncStub
 from tests.support.streams import position, read
 
@@ -190,6 +192,21 @@ async def test_revoking_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
     assert (await validate(stub, kept[2].token, application="shop")).verdict == pb.VERDICT_VALID
     ended = await session_of(stub, doomed[1].session.session_id)
     assert ended.ending.cause.reason == "tenant closed"
+
+
+async def test_a_login_meanwhile(tmp_path: Path, clock: ManualClock) -> None:
+    """A session that got another value by a login just before it would be ended is not what was meant, and lives."""
+    async with authority(tmp_path, clock) as (app, stub):
+        own = await create(stub, labels={"idp.sid": "7"})
+        async with held(app) as waiting:
+            request = loose.RevokeSessionsRequest(filter={"labels": {"idp.sid": "7"}})
+            logout = asyncio.ensure_future(stub.RevokeSessions(request))
+            await waiting(1)  # it looks for the sessions
+            entered = asyncio.ensure_future(login(stub, own.token, labels={"idp.sid": "8"}))
+            await waiting(2)
+        assert (await entered).verdict == pb.VERDICT_VALID
+        assert (await logout).revoked_count == 0
+        assert (await validate(stub, (await entered).token)).verdict == pb.VERDICT_VALID
 
 
 async def test_revoking_many_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
