@@ -266,6 +266,7 @@ async def test_a_round_does_all_of_it(tmp_path: Path, clock: ManualClock) -> Non
             await validate(stub, "x", pb.ClientContext(ip_address="203.0.113.66"))
         # Listing waits for a lock that is being recorded.
         assert len((await stub.ListSourceLocks(pb.ListSourceLocksRequest())).source_locks) == 1
+        assert await store.kept_answers() == 1
         clock.advance(31 * DAY)
         mine = await create(stub, "bob")
         clock.advance(SECOND)
@@ -281,6 +282,7 @@ async def test_a_round_does_all_of_it(tmp_path: Path, clock: ManualClock) -> Non
         left = await authority.parts.store.events(Revision(state.horizon), 100)
         assert types_of(left) == ["session_created", "session_expired", "source_unlocked"]
         assert await authority.parts.store.session(SessionId.parse(guest.session.session_id)) is None
+        assert await store.kept_answers() == 0
         assert failures == []
 
 

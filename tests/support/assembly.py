@@ -30,7 +30,7 @@ class WatchedStore:
     `before` is given the name of the method.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.authority_id = store.authority_id
         self.incarnations = store.incarnations
@@ -45,6 +45,11 @@ class WatchedStore:
             return method(*arguments)
 
         return call
+
+    async def kept_answers(self) -> int:
+        """How many first answers are kept."""
+        rows = await self._store._db.all("SELECT count(*) FROM answers")
+        return int(rows[0][0])
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
         """Write, counted."""
