@@ -1,33 +1,24 @@
-"""The real authority under the machine: its parts over a real SQLite file, below gRPC, without background tasks."""
+"""The real authority under the machine: assembled over a real SQLite file, below gRPC, without background tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.policy_book import PolicyBook
 from sessiond.authority.sweeper import Sweeper
-from sessiond.authority.token_gate import Gate
-from sessiond.cache.sessions import SessionCache
-from sessiond.crypto.tokens import load_key_ring
-from sessiond.detection.client_facts import FactReader
-from sessiond.detection.suspicions import Watching
 from sessiond.domain.event import Event
 from sessiond.domain.policy import Policy
-from sessiond.domain.values import Millis, Revision
-from sessiond.eventlog.feed import Feed
-from sessiond.eventlog.journal import Journal
-from sessiond.store.contract import Commit, StoreFailed
-from sessiond.store.sqlite.store import SqliteStore
+from sessiond.domain.session import Session
+from sessiond.domain.values import Revision, SessionId
+from tests.support.assembled import Assembled
 from tests.support.clock import ManualClock
 
 T = TypeVar("T")
-_YEAR = Millis(365 * 86_400_000)
 
 
 class LivingAuthority:
@@ -35,9 +26,6 @@ class LivingAuthority:
 
     It keeps three sessions in memory, so that most of what it answers has gone through the store and back.
     """
-
-    authority: Authority
-    sweeper: Sweeper
 
     def __init__(self, folder: Path, policies: Mapping[str, Policy], clock: ManualClock) -> None:
         self._folder = folder
@@ -53,78 +41,60 @@ class LivingAuthority:
 
     def restart(self) -> None:
         """An orderly stop, and a start."""
-        self.run(self._stop())
-        self.run(self._start())
+        self.run(self.sweeper.save_activity(all_of_it=True))
+        self.crash()
 
     def crash(self) -> None:
         """Drop everything that only memory knows, and start again."""
-        self.run(self._drop())
+        self.run(self._assembled.close())  # nothing waits: the machine takes one step at a time
         self.run(self._start())
+
+    def change_policies(self, policies: Mapping[str, Policy]) -> None:
+        """Put other policies in force; they stay so after a restart."""
+        self._policies = policies
+        self.run(self.authority.change_policies(policies, {}))
+
+    @property
+    def authority(self) -> Authority:
+        """The authority, until the next start."""
+        return self._assembled.authority
+
+    @property
+    def sweeper(self) -> Sweeper:
+        """Its sweeper."""
+        return self._assembled.sweeper
 
     @property
     def revision(self) -> Revision:
         """The newest revision of the log."""
-        return self._feed.revision
+        return self.authority.parts.feed.revision
+
+    def sweep(self) -> None:
+        """One round of the sweeper."""
+        self.run(self._assembled.sweep())
 
     def events_after(self, revision: Revision) -> list[Event]:
         """What the log has after a revision."""
-        return self.run(self._store.events(revision, 1_000))
+        return self.run(self._assembled.store.events(revision, 1_000))
+
+    def rows(self, ids: Iterable[SessionId]) -> list[Session | None]:
+        """Sessions as the store has them."""
+
+        async def read() -> list[Session | None]:
+            return [await self._assembled.store.session(session_id) for session_id in ids]
+
+        return self.run(read())
 
     def close(self) -> None:
         """End for good."""
-        self.run(self._drop())
+        self.run(self._assembled.close())
         self._runner.close()
 
     async def _start(self) -> None:
-        self._store = await SqliteStore.open(self._folder / "sessiond.db")
-        try:
-            await self._wire()
-        except BaseException:
-            await self._store.close()
-            raise
-
-    async def _wire(self) -> None:
-        self._feed = Feed(await self._store.head(), self._store.events)
-        self._cache = SessionCache(self._store.session, capacity=3)
-        self._journal = Journal(
-            self._store, self._clock, self._cache.with_activity, self._publish, self._on_store_failure
+        self._assembled = await Assembled.open(
+            self._folder, self._policies, self._clock, self._entropy, cache_sessions=3
         )
-        keys = load_key_ring(self._folder / "sessiond.key", self._entropy)
-        policies = PolicyBook(self._policies)
-        self._watching = Watching(FactReader(None, None))
-        gate = Gate(keys, self._watching.guesses, self._journal, self._clock)
-        self.authority = Authority(
-            self._store,
-            self._journal,
-            self._feed,
-            self._cache,
-            keys,
-            policies,
-            gate,
-            self._watching,
-            self._clock,
-            self._entropy,
-        )
-        self.sweeper = Sweeper(
-            self._store, self._journal, self._cache, policies, gate, self._clock, _YEAR, self._on_store_failure
-        )
-
-    async def _stop(self) -> None:
-        await self.sweeper.save_activity(all_of_it=True)
-        await self._drop()
-
-    async def _drop(self) -> None:
-        await self._journal.close()  # nothing waits: the machine takes one step at a time
-        await self._store.close()
 
     def _entropy(self, length: int) -> bytes:
         # Not random, so that a failing example fails again.
         return hashlib.shake_128(next(self._numbers).to_bytes(8, "big")).digest(length)
-
-    def _publish(self, commit: Commit) -> None:
-        self._cache.apply(commit)
-        self._watching.apply(commit.events)
-        self._feed.publish(commit.events, commit.horizon)
-
-    def _on_store_failure(self, failure: StoreFailed) -> None:
-        raise AssertionError(f"the store failed: {failure}")

@@ -1,26 +1,31 @@
 """A second, simple authority: what design sections 3 and 4 say, written down without a look at `sessiond.domain`.
 
-It knows no store, no cache and no clock of its own. Where the design leaves the authority a choice (a crash may end a
-session early by at most the touch granularity) the model holds the whole range, and narrows it by what it sees.
+It knows no store, no cache and no clock of its own. Where the design leaves the authority a choice (a crash may lose
+activity, by less than the granularity) the model holds the whole range until it sees what became of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-VALID, UNKNOWN, REVOKED = "VALID", "UNKNOWN", "REVOKED"
+VALID, UNKNOWN, REVOKED, INSUFFICIENT = "VALID", "UNKNOWN", "REVOKED", "INSUFFICIENT"
 IDLE, ABSOLUTE = "EXPIRED_IDLE", "EXPIRED_ABSOLUTE"
 REPLAYED, SUPERSEDED = "REPLAYED", "SUPERSEDED"
-ALERT, REVOKE_SESSION, REVOKE_SUBJECT = "alert", "revoke-session", "revoke-subject"
-REJECT, EVICT_OLDEST, ASK = "reject", "evict-oldest", "ask"
+ALERT, STEP_UP, REVOKE_SESSION, REVOKE_SUBJECT = "alert", "step-up", "revoke-session", "revoke-subject"
+REJECT, EVICT_OLDEST, EVICT_LEAST_RECENT, ASK = "reject", "evict-oldest", "evict-least-recent", "ask"
+MOST_LABELS = 8
 
 
 @dataclass(frozen=True)
 class Rules:
     """An application's policy in milliseconds, as an operator would set it.
 
-    `most` sessions a subject may have (0: any number), and `at_most` says what happens then.
+    tolerance, lost     how long a token that was rolled away is SUPERSEDED, and how long it may be a lost answer
+    on_replay           what follows from a replay
+    most, at_most       how many sessions a subject may have (0: any number), and what happens then
+    remember_*          of remembered sessions: both timeouts, and the level that theirs falls to
+    kept, guests_kept   how long the history of an ended session is kept, and that of an anonymous one
     """
 
     idle: int | None
@@ -29,16 +34,36 @@ class Rules:
     overlap: int
     tolerance: int
     refresh_extends: bool
+    lost: int = 0
     on_replay: str = REVOKE_SESSION
     most: int = 0
     at_most: str = ""
     elevation: int = 60_000
     fold: int = 3_600_000
+    login: int = 12_000
+    remember_idle: int | None = None
+    remember_absolute: int | None = None
+    remember_level: int = 1
+    kept: int = 10**10
+    guests_kept: int = 10**10
 
     @property
     def granularity(self) -> int:
-        """How far recorded activity may lag: idle timeout / 20, 60 s at most."""
-        return 0 if self.idle is None else min(self.idle // 20, 60_000)
+        """How far recorded activity may lag: a twentieth of the idle timeout, 60 s at most."""
+        return 60_000 if self.idle is None else max(1, min(self.idle // 20, 60_000))
+
+    @property
+    def login_kept(self) -> int:
+        """How long the first answer to a login is given again."""
+        return max(self.tolerance, self.lost)
+
+
+@dataclass(frozen=True)
+class Times:
+    """A session's own timeouts; None: the policy's."""
+
+    idle: int | None = None
+    absolute: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,23 +77,52 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a token that is proven good brings along: the generation to hand out, and whether it moves on to its own."""
+    """What a presented token brings along.
+
+    hand_out   the generation of the token to hand out
+    moves_on   the token is the successor's first use
+    missed     it is an old token that may be a lost answer
+    suspected  it is the signal `token_replay`
+    """
 
     verdict: str
     hand_out: int | None = None
     moves_on: bool = False
+    missed: bool = False
+    suspected: bool = False
 
 
 class Record:
-    """One session. The idle deadline lies between `idle_from` and `idle_to`, which differ only after a crash."""
+    """One session. Its last activity is between `active_from` and `active`, which differ only after a crash."""
 
-    def __init__(self, application: str, rules: Rules, subject: str, now: int, level: int = 0) -> None:
+    def __init__(
+        self,
+        application: str,
+        rules: Rules,
+        subject: str,
+        now: int,
+        *,
+        level: int = 0,
+        persistent: bool = False,
+        login_page: bool = False,
+        times: Times | None = None,
+        labels: Mapping[str, str] | None = None,
+        data: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.application = application
         self.rules = rules
         self.subject = subject
         self.level = level
         self.raised: tuple[int, int] | None = None  # to which level, until when
-        self.told: int | None = None  # when a replay was last told of
+        self.persistent = persistent
+        self.login_page = login_page
+        self.times = self._bounded(times or Times())
+        self.labels = dict(labels or {})
+        self.data = dict(data or {})
+        self.version = 1 if data else 0
+        self.held = False
+        self.old_token = False
+        self.reported: int | None = None  # when a replay was last reported
         self.created = now
         self.generation = 0
         self.since = now
@@ -76,58 +130,120 @@ class Record:
         self.secrets = 1
         self.rolled: int | None = None
         self.rolled_at = 0
-        self.revoked = False
-        self.swept = False
-        self.absolute = None if rules.absolute is None else now + rules.absolute
-        self.idle_from: int | None = None
-        self.idle_to: int | None = None
-        self.active(now)
+        self.ended: tuple[str, int] | None = None  # the verdict from now on, and since when
+        self.purge_at: int | None = None
+        self.pruned = False
+        self.active_from = self.active = now
+        self.absolute: int | None = None
+        self.live_again(now)
+        if login_page:
+            self.absolute = now + rules.login if self.absolute is None else min(self.absolute, now + rules.login)
 
-    def active(self, now: int) -> None:
-        """Activity: the idle timeout starts again."""
-        if self.rules.idle is not None:
-            self.idle_from = self.idle_to = now + self.rules.idle
+    # Timeouts
 
-    def stop(self) -> None:
-        """What was told of is remembered in memory alone."""
-        self.told = None
+    @property
+    def _policy_times(self) -> Times:
+        if self.persistent:
+            return Times(self.rules.remember_idle, self.rules.remember_absolute)
+        return Times(self.rules.idle, self.rules.absolute)
 
-    def crash(self) -> None:
-        """What only memory knew is gone: the session may end early by at most the granularity."""
-        self.stop()
-        if self.swept or self.revoked or self.idle_from is None or self.idle_to is None:
+    def _bounded(self, times: Times) -> Times:
+        """Never longer than the policy's."""
+        limit = self._policy_times
+        return Times(_if_shorter(times.idle, limit.idle), _if_shorter(times.absolute, limit.absolute))
+
+    @property
+    def idle(self) -> int | None:
+        """The idle timeout."""
+        return self._policy_times.idle if self.times.idle is None else self.times.idle
+
+    @property
+    def whole(self) -> int | None:
+        """The absolute timeout."""
+        return self._policy_times.absolute if self.times.absolute is None else self.times.absolute
+
+    @property
+    def granularity(self) -> int:
+        """How far recorded activity may lag: that of the shorter idle timeout."""
+        own = self.times.idle
+        return self.rules.granularity if own is None else max(1, min(own // 20, self.rules.granularity))
+
+    @property
+    def idle_end(self) -> int | None:
+        """When the session ends without more activity."""
+        return None if self.idle is None else self.active + self.idle
+
+    def be_active(self, now: int) -> None:
+        """Activity: the idle timeout starts again, and a level that has fallen stays where it is."""
+        self.level = self.own_level(now)
+        self.active_from = self.active = now
+
+    def live_again(self, now: int) -> None:
+        """The absolute timeout starts again."""
+        self.absolute = None if self.whole is None else now + self.whole
+
+    def refresh(self, now: int, times: Times | None) -> None:
+        """As good as new: with timeouts of its own, nothing lasts longer than the policy allows."""
+        if times is not None:
+            self.times = self._bounded(times)
+        self.be_active(now)
+        if self.login_page:
             return
-        if self.idle_from == self.idle_to:
-            self.idle_from = self.idle_to - self.rules.granularity
+        if self.rules.refresh_extends:
+            self.live_again(now)
+        elif times is not None and self.whole is not None:
+            left = self.absolute
+            self.absolute = now + self.whole if left is None else min(left, now + self.whole)
 
-    def standings(self, now: int) -> set[str]:
-        """How the session may stand: one way, unless a crash left a choice."""
-        if self.revoked:
-            return {REVOKED}
-        ways = set()
-        for idle in (self.idle_from, self.idle_to):
-            # The first deadline decides, and is over at the deadline itself.
-            if idle is not None and now >= idle and (self.absolute is None or idle <= self.absolute):
-                ways.add(IDLE)
-            elif self.absolute is not None and now >= self.absolute:
-                ways.add(ABSOLUTE)
-            else:
-                ways.add(VALID)
-        return ways
+    def standing(self, now: int) -> str:
+        """VALID, or how the session has ended. The first deadline decides, and is over at the deadline itself."""
+        if self.pruned:
+            return UNKNOWN
+        if self.ended is not None:
+            return self.ended[0]
+        idle, absolute = self.idle_end, self.absolute
+        if idle is not None and now >= idle and (absolute is None or idle <= absolute):
+            return IDLE
+        return ABSOLUTE if absolute is not None and now >= absolute else VALID
 
-    def seen(self, standing: str, now: int) -> None:
-        """Narrow the range by how the session was seen to stand."""
-        if self.idle_from is None or self.idle_to is None or self.revoked:
-            return
-        if standing == IDLE:
-            self.idle_to = min(self.idle_to, now)
-        elif standing == ABSOLUTE and self.absolute is not None:
-            self.idle_from = max(self.idle_from, self.absolute + 1)
-        elif standing == VALID:
-            self.idle_from = max(self.idle_from, now + 1)
+    def ended_at(self, standing: str) -> int | None:
+        """When the session ended, however."""
+        if self.ended is not None:
+            return self.ended[1]
+        return self.idle_end if standing == IDLE else self.absolute
 
-    def judge(self, ticket: Ticket, now: int) -> Expected:
-        """What the token of a live session is worth."""
+    def end(self, verdict: str, at: int | None) -> None:
+        """The session's end is recorded: it is final, and its data is gone."""
+        assert at is not None
+        assert self.ended is None
+        self.ended = (verdict, at)
+        self.purge_at = at + (self.rules.kept if self.subject else self.rules.guests_kept)
+        self.data = {}
+
+    # Tokens
+
+    def expect(self, ticket: Ticket, now: int, *, lenient: bool = False) -> Expected:
+        """What a token of this session is worth, and what follows from it.
+
+        `lenient` is for what an intruder may do as well: that the session's own token is used beside an old one that
+        came back counts for nothing.
+        """
+        standing = self.standing(now)
+        if standing != VALID:
+            return Expected(standing)
+        found = self._judge(ticket, now)
+        if found.verdict == REPLAYED and not found.missed:
+            return Expected(REPLAYED, suspected=True)
+        if found.verdict != VALID:
+            return found
+        second = self.old_token and not lenient
+        if second and self.rules.on_replay in (REVOKE_SESSION, REVOKE_SUBJECT):
+            return Expected(REVOKED, suspected=True)
+        if self.held or (second and self.rules.on_replay == STEP_UP):
+            return Expected(INSUFFICIENT, suspected=second)
+        return Expected(VALID, found.hand_out, found.moves_on, suspected=second)
+
+    def _judge(self, ticket: Ticket, now: int) -> Expected:
         if ticket.secret == self.secret:
             if ticket.generation == self.generation:
                 old = self.rules.renewal is not None and now - self.since >= self.rules.renewal
@@ -136,8 +252,12 @@ class Record:
                 return Expected(VALID, moves_on=True)
             if ticket.generation == self.generation - 1 and now - self.since < self.rules.overlap:
                 return Expected(VALID, hand_out=self.generation)
-        elif ticket.secret == self.rolled and now - self.rolled_at < self.rules.tolerance:
-            return Expected(SUPERSEDED)
+        elif ticket.secret == self.rolled:
+            if now - self.rolled_at < self.rules.tolerance:
+                return Expected(SUPERSEDED)
+            unused = self.active <= self.rolled_at and ticket.generation >= self.generation - 2
+            if self.subject and unused and now - self.rolled_at < self.rules.lost:
+                return Expected(REPLAYED, missed=True)
         return Expected(REPLAYED)
 
     def move_on(self, now: int) -> None:
@@ -150,40 +270,87 @@ class Record:
         self.rolled, self.rolled_at = self.secret, now
         self.secret, self.secrets = self.secrets, self.secrets + 1
         self.move_on(now)
-        self.active(now)
+        self.be_active(now)
+
+    # Who uses it
+
+    def own_level(self, now: int) -> int:
+        """The level without an elevation: that of a remembered session falls while it is not used."""
+        falls = self.persistent and self.rules.idle is not None and now - self.active >= self.rules.idle
+        return min(self.level, self.rules.remember_level) if falls else self.level
 
     def level_at(self, now: int) -> int:
         """The level that counts: an elevation falls back by itself, at its end."""
-        return self.raised[0] if self.raised is not None and now < self.raised[1] else self.level
+        return self.raised[0] if self.raised is not None and now < self.raised[1] else self.own_level(now)
 
-    def bind(self, subject: str, level: int) -> None:
-        """Somebody has logged in: an elevation is over, and suspicion begins anew."""
-        self.subject, self.level, self.raised, self.told = subject, level, None, None
+    def bind(self, subject: str, level: int, now: int, *, persistent: bool, times: Times | None) -> None:
+        """Somebody has logged in: an elevation is over, suspicion starts afresh, and so do both timeouts."""
+        self.persistent = persistent or self.persistent
+        self.roll(now)
+        self.subject, self.level, self.raised = subject, level, None
+        self.login_page = False
+        self.times = self._bounded(self.times if times is None else times)
+        self.live_again(now)
+        self._start_afresh()
 
     def elevate(self, level: int, now: int) -> None:
         """The level counts for a while."""
-        self.raised, self.told = (level, now + self.rules.elevation), None
+        self.roll(now)
+        self.raised = (level, now + self.rules.elevation)
+        self._start_afresh()
 
-    def tells(self, now: int) -> bool:
-        """Whether a replay is told of now: one that only alerts is folded into the one before."""
-        if self.rules.on_replay == ALERT and self.told is not None and now - self.told < self.rules.fold:
+    def _start_afresh(self) -> None:
+        self.held, self.old_token, self.reported = False, False, None
+
+    def reports(self, now: int) -> bool:
+        """Whether a replay is reported now: a repeat that changes nothing is folded into the one before."""
+        holds = self.rules.on_replay == STEP_UP and not self.held
+        changes = holds or self.rules.on_replay in (REVOKE_SESSION, REVOKE_SUBJECT)
+        if not changes and self.reported is not None and now - self.reported < self.rules.fold:
             return False
-        self.told = now
+        self.reported = now
+        self.held = self.held or holds
         return True
 
-    def live_again(self, now: int) -> None:
-        """The lifetime starts again."""
-        self.absolute = None if self.rules.absolute is None else now + self.rules.absolute
+    # What a process forgets
+
+    def stop(self) -> None:
+        """What was reported lately is remembered in memory alone."""
+        self.reported = None
+
+    def crash(self) -> None:
+        """What only memory knew is gone: less than the granularity of activity."""
+        self.stop()
+        if self.ended is None:
+            self.active_from = self.active - (self.granularity - 1)
+
+    def see_activity(self, at: int) -> None:
+        """Take in what the last activity is after a crash; else it is known."""
+        assert self.active_from <= at <= self.active, f"active at {at}, not {self.active_from} to {self.active}"
+        self.active_from = self.active = at
 
     def edges(self) -> Iterator[int]:
         """The moments at which an answer changes."""
-        for edge in (self.idle_from, self.idle_to, self.absolute):
+        yield from self.edges_of_the_token_in_use()
+        yield self.since + self.rules.overlap
+        if self.rolled is not None:
+            yield self.rolled_at + self.rules.tolerance
+            yield self.rolled_at + self.rules.lost
+        if self.purge_at is not None:
+            yield self.purge_at
+
+    def edges_of_the_token_in_use(self) -> Iterator[int]:
+        """The same, for whoever presents the current token."""
+        for edge in (self.idle_end, self.absolute):
             if edge is not None:
                 yield edge
         if self.raised is not None:
             yield self.raised[1]
+        if self.persistent and self.rules.idle is not None:
+            yield self.active + self.rules.idle
         if self.rules.renewal is not None:
             yield self.since + self.rules.renewal
-        yield self.since + self.rules.overlap
-        if self.rolled is not None:
-            yield self.rolled_at + self.rules.tolerance
+
+
+def _if_shorter(own: int | None, limit: int | None) -> int | None:
+    return None if own is None or (limit is not None and own >= limit) else own

@@ -1,0 +1,333 @@
+"""What all rules of the machine share: asking the real authority, and comparing with the model what came of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine
+
+from sessiond.authority.authority import Authority
+from sessiond.authority.results import Changed, Kept, Reply, RequestId
+from sessiond.crypto.tokens import Token
+from sessiond.domain.call import Call, Caller
+from sessiond.domain.errors import SessionNotFound
+from sessiond.domain.login import Login
+from sessiond.domain.session import Session
+from sessiond.domain.values import ClientContext, Lifetimes, Millis, Revision, SessionId
+from tests.machine.applications import RULES, policies_of
+from tests.machine.ledger import Ledger
+from tests.machine.living import LivingAuthority
+from tests.machine.model import (
+    ABSOLUTE,
+    IDLE,
+    REVOKE_SESSION,
+    REVOKE_SUBJECT,
+    REVOKED,
+    UNKNOWN,
+    VALID,
+    Expected,
+    Record,
+    Ticket,
+    Times,
+)
+from tests.machine.transcript import Transcript
+from tests.support.clock import ManualClock
+
+__all__ = ["PAUSES", "PICKS", "Bench", "Made"]
+
+PICKS = st.integers(0, 7) | st.integers(0, 80)
+PAUSES = [1, 999, 1_000, 2_999, 3_000, 5_000, 9_000, 14_999, 15_000, 19_999, 40_000]
+_MEMORY = Path("/dev/shm")  # a thousand small databases: nothing here is about what a disk does
+_CALLER = Caller("machine")
+_CLIENT = ClientContext()
+
+
+class Made(NamedTuple):
+    """A changing call that was made: how to make it again, its id, and the answer's message if one was kept."""
+
+    make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]]
+    request: RequestId | None
+    message: bytes | None
+
+
+class Bench(RuleBasedStateMachine):
+    """The real authority, the model's records, and every token ever issued.
+
+    `told` is what the log must have got since the last call: the name of each event, and the number of its session.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="sessiond-machine-", dir=_MEMORY if _MEMORY.is_dir() else None))
+        self.clock = ManualClock()
+        self.in_force = dict(RULES)
+        self.living = LivingAuthority(self.folder, policies_of(self.in_force), self.clock)
+        self.ledger = Ledger()
+        self.transcript = Transcript()
+        self.records: list[Record] = []
+        self.ids: list[SessionId] = []
+        self.texts: dict[Ticket, str] = {}  # every token ever issued, in order
+        self.repeats: list[Made] = []  # calls with an id whose answer must be kept
+        self.told: list[tuple[str, int | None]] = []
+        self.head = Revision(0)
+        self.last = Made(_nothing, None, None)
+
+    def teardown(self) -> None:
+        self.living.close()
+        shutil.rmtree(self.folder)
+
+    # Asking
+
+    @property
+    def now(self) -> int:
+        return self.clock.now()
+
+    def ask(self, make: Callable[[Authority], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask the authority; the log must have what the last call had to tell, and gets what this one has."""
+        self.check_log()
+        return self.living.run(make(self.living.authority))
+
+    def change(
+        self, make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]], *, with_id: bool = False
+    ) -> Any:
+        """Ask for a change; its answer, whether or not it was kept for repeats."""
+        request = self.transcript.fresh_id() if with_id else None
+        self.last = Made(make, request, None)  # it may raise
+        given = self.ask(lambda authority: make(authority, self.transcript.reply(request)))
+        self.last = Made(make, request, given.message if isinstance(given, Kept) else None)
+        return self.transcript.answer(given)
+
+    def is_kept(self) -> None:
+        """The last call's answer must be kept, if it has an id."""
+        if self.last.request is not None:
+            self.repeats.append(self.last)
+
+    @staticmethod
+    def call(authority: Authority, application: str) -> Call:
+        return authority.call(application, _CALLER, _CLIENT)
+
+    def check_log(self, *, in_order: bool = True) -> None:
+        """Compare what the log got since the last look with what it must have got."""
+        events = self.living.events_after(self.head)
+        got = [
+            (event.type.name, None if event.session_id is None else self.ids.index(event.session_id))
+            for event in events
+        ]
+        assert (got if in_order else sorted(got, key=str)) == (self.told if in_order else sorted(self.told, key=str)), (
+            f"the log got {got}, the model has {self.told}"
+        )
+        self.ledger.follow(events)
+        self.head = self.living.revision
+        assert self.ledger.revision == self.head
+        self.told = []
+
+    def tell(self, name: str, number: int | None) -> None:
+        """The log must get this."""
+        self.told.append((name, number))
+
+    # Tokens
+
+    def ticket(self, pick: int) -> Ticket:
+        """A token counted back from the newest: with an odd number of any session, else of one that lives."""
+        issued = list(self.texts)
+        if pick % 2 == 0:
+            issued = [one for one in issued if self.records[one.session].standing(self.now) == VALID] or issued
+        return issued[-1 - pick // 2 % len(issued)]
+
+    def token(self, ticket: Ticket) -> Token:
+        return Token(self.texts[ticket])
+
+    def issued(self, ticket: Ticket, token: Token | None) -> None:
+        """The token of a ticket is the same string whenever and by whomever it is given out, and no other's."""
+        assert token is not None
+        assert self.texts.setdefault(ticket, token.reveal()) == token.reveal()
+        assert len(set(self.texts.values())) == len(self.texts)
+
+    def judged(self, ticket: Ticket, *, lenient: bool = False) -> Expected:
+        """What a token is worth, with everything that follows from it taken in."""
+        number, record = ticket.session, self.records[ticket.session]
+        expected = record.expect(ticket, self.now, lenient=lenient)
+        self.expired(number, expected.verdict)
+        if expected.missed and not record.old_token:
+            record.old_token = True
+            self.tell("OLD_TOKEN_PRESENTED", number)
+        if expected.suspected:
+            self.suspected(number)
+        if expected.moves_on:
+            record.move_on(self.now)
+            self.tell("SESSION_RENEWED", number)
+        return expected
+
+    def expired(self, number: int, verdict: str) -> None:
+        """Whoever says that a session has expired has it recorded."""
+        record = self.records[number]
+        if verdict in (IDLE, ABSOLUTE) and record.ended is None:
+            record.end(verdict, record.ended_at(verdict))
+            self.tell("SESSION_EXPIRED", number)
+
+    def suspected(self, number: int) -> None:
+        """Take in what the policy does about a replay: what is reported, and then what is done."""
+        record = self.records[number]
+        if record.reports(self.now):
+            self.tell("HIJACK_SUSPECTED", number)
+        if record.rules.on_replay in (REVOKE_SESSION, REVOKE_SUBJECT):
+            self.revoked(number)
+        if record.rules.on_replay == REVOKE_SUBJECT and record.subject:
+            for other in self.live(record.application, record.subject):
+                self.revoked(other)
+
+    def revoked(self, number: int) -> None:
+        """A live session has been ended."""
+        self.records[number].end(REVOKED, self.now)
+        self.tell("SESSION_REVOKED", number)
+
+    def live(self, application: str, subject: str | None = None) -> list[int]:
+        """The live sessions of an application, or of a subject, in the order they were opened."""
+        found = [
+            number
+            for number, record in enumerate(self.records)
+            if record.application == application
+            and subject in (None, record.subject)
+            and record.standing(self.now) == VALID
+        ]
+        return sorted(found, key=self.ids.__getitem__)
+
+    # Sessions
+
+    def opened(
+        self, application: str, login: Login, changed: Changed, data: dict[str, bytes], *, login_page: bool = False
+    ) -> int:
+        """Take in a new session; its number."""
+        assert changed.session is not None
+        assert changed.revision == self.living.revision
+        number = len(self.records)
+        record = Record(
+            application,
+            self.in_force[application],
+            login.subject,
+            self.now,
+            level=login.level if login.subject else 0,
+            persistent=login.persistent,
+            login_page=login_page,
+            times=times_of(login.lifetimes),
+            labels=dict(login.labels),
+            data=data,
+        )
+        self.records.append(record)
+        self.ids.append(changed.session.id)
+        self.tell("SESSION_CREATED", number)
+        self.check_session(number, changed.session)
+        self.issued(Ticket(number, 0, 0), changed.token)
+        return number
+
+    def active(self, number: int) -> None:
+        """The session was used: a level that has fallen stays where it is, and that is told."""
+        self.lowered(number)
+        self.records[number].be_active(self.now)
+
+    def lowered(self, number: int) -> None:
+        """A level that has fallen is told of with the activity that follows."""
+        record = self.records[number]
+        if record.own_level(self.now) != record.level:
+            self.tell("SESSION_LEVEL_LOWERED", number)
+
+    def rolled(self, number: int, changed: Changed) -> None:
+        """The session has a fresh token."""
+        record = self.records[number]
+        assert changed.revision == self.living.revision
+        self.check_session(number, changed.session)
+        self.issued(Ticket(number, record.secret, record.generation), changed.token)
+
+    def unchanged(self, changed: Changed) -> None:
+        """The answer to a call that gave nothing."""
+        assert (changed.session, changed.token, changed.csrf) == (None, None, None)
+        assert changed.revision == self.living.revision
+
+    def check_session(self, number: int, session: Session | None) -> None:
+        """Compare a session as callers see it."""
+        record = self.records[number]
+        assert session is not None
+        assert session.id == self.ids[number]
+        assert (session.application, session.subject) == (record.application, record.subject)
+        assert session.generation == record.generation
+        assert (session.persistent, session.login_page) == (record.persistent, record.login_page)
+        assert (session.must_authenticate, session.old_token is not None) == (record.held, record.old_token)
+        assert dict(session.labels) == record.labels
+        assert session.data_version == record.version
+        data = record.data if record.standing(self.now) == VALID else {}
+        assert session.data_bytes == sum(len(key) + len(value) for key, value in data.items())
+        assert times_of(session.lifetimes) == record.times
+        assert session.last_active == record.active
+        assert (session.idle_deadline, session.absolute_deadline) == (record.idle_end, record.absolute)
+        if record.subject:
+            assert session.authentication is not None
+            assert session.authentication.level == record.level_at(self.now)
+        else:
+            assert session.authentication is None
+        raised = record.raised if record.raised is not None and self.now < record.raised[1] else None
+        assert (session.elevation and session.elevation.until) == (raised and raised[1])
+
+    def look_at(self, number: int) -> None:
+        """Compare one session, seen by its id, its ending included."""
+        record = self.records[number]
+        try:
+            verdict, session = self.ask(
+                lambda authority: authority.reading.get(self.call(authority, record.application), self.ids[number])
+            )
+        except SessionNotFound:
+            assert record.pruned
+            return
+        record.see_activity(session.last_active)
+        standing = record.standing(self.now)
+        assert standing != UNKNOWN
+        assert verdict.name == standing
+        self.check_session(number, session)
+        assert (session.ending and session.ending.at) == (None if standing == VALID else record.ended_at(standing))
+
+    def look_at_all(self) -> None:
+        for number in range(len(self.records)):
+            self.look_at(number)
+
+    def look_at_rows(self) -> None:
+        """Hold every row of the store to the events."""
+        ids = self.ledger.ids()
+        for session_id, row in zip(ids, self.living.rows(ids), strict=True):
+            self.ledger.explain(session_id, row)
+            assert (row is None) == self.records[self.ids.index(session_id)].pruned
+
+    def follow_rules(self, application: str, **changed: Any) -> None:
+        """Put another policy in force, for the model."""
+        self.in_force[application] = replace(self.in_force[application], **changed)
+        for record in self.records:
+            record.rules = self.in_force[record.application]
+
+
+def times_of(lifetimes: Lifetimes | None) -> Times:
+    """Lifetimes as the model has them."""
+    return Times() if lifetimes is None else Times(lifetimes.idle, lifetimes.absolute)
+
+
+def lifetimes_of(times: Times | None) -> Lifetimes | None:
+    """The same, the other way."""
+    if times is None:
+        return None
+    return Lifetimes(_millis(times.idle), _millis(times.absolute))
+
+
+def numbers_of(ids: Iterable[SessionId], known: list[SessionId]) -> list[int]:
+    """Which sessions these are."""
+    return [known.index(session_id) for session_id in ids]
+
+
+def _millis(value: int | None) -> Millis | None:
+    return None if value is None else Millis(value)
+
+
+async def _nothing(_: Authority, __: Reply[Any]) -> None:
+    raise AssertionError("no call was made")

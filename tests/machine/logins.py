@@ -1,0 +1,423 @@
+"""The rules of the machine that give tokens: opening, logging in, elevating; and asking again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from sessiond.authority.authority import Authority
+from sessiond.authority.results import Changed, Limit, Reply, TicketChoice
+from sessiond.crypto.tokens import Token
+from sessiond.domain.errors import AuthorityError, InvalidField, SubjectMismatch
+from sessiond.domain.login import Login
+from sessiond.domain.values import Labels
+from tests.machine.applications import APPLICATIONS, REMEMBERING, SUBJECTS
+from tests.machine.bench import PICKS, Bench, lifetimes_of, numbers_of
+from tests.machine.model import (
+    ASK,
+    EVICT_LEAST_RECENT,
+    EVICT_OLDEST,
+    INSUFFICIENT,
+    MOST_LABELS,
+    UNKNOWN,
+    VALID,
+    Expected,
+    Ticket,
+    Times,
+)
+
+__all__ = ["LABELS", "TIMES", "Logins"]
+
+TIMES = [None, None, None, None, Times(idle=8_000), Times(absolute=30_000), Times(8_000, 30_000), Times(10**9, 10**9)]
+LABELS: list[Labels] = [
+    (),
+    (("device", "phone"),),
+    (("device", "phone"), ("tenant", "a")),
+    (("device", "laptop"), ("tenant", "a")),
+    (("device", "laptop"), ("tenant", "b")),
+    tuple((f"label-{number}", "x") for number in range(MOST_LABELS)),
+]
+_DATA: list[dict[str, bytes]] = [{}, {}, {"cart": b"2"}, {"cart": b"1", "theme": b"dark"}]
+_NO_CHOICE = TicketChoice()
+# Tokens that no session has, and what they are.
+_NO_TOKENS = {"": "MALFORMED", "nonsense": "MALFORMED", "A" * 69 + "Q": "FORGED"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted for a session beside its subject."""
+
+    persistent: bool
+    login_page: bool
+    times: Times | None
+    labels: Labels
+    data: dict[str, bytes]
+
+    def login(self, application: str, subject: str, level: int) -> Login:
+        """The login of a subject, or of nobody."""
+        persistent = self.persistent and application == REMEMBERING
+        return Login(subject, level, ("pwd",), persistent, lifetimes_of(self.times), self.labels)
+
+
+WISHES = st.builds(
+    Wish,
+    persistent=st.booleans(),
+    login_page=st.sampled_from([False, False, False, True]),
+    times=st.sampled_from(TIMES),
+    labels=st.sampled_from(LABELS),
+    data=st.sampled_from(_DATA),
+)
+
+
+class KeptLogin(NamedTuple):
+    """The first answer to a login: what made it, and the session whose token it gives, with its generation then."""
+
+    facts: tuple[Any, ...]
+    message: bytes
+    expires: int
+    number: int
+    generation: int
+
+
+class LoggingIn(NamedTuple):
+    """A login as it may come again."""
+
+    ticket: Ticket
+    application: str
+    login: Login
+    elevates: bool
+    or_create: bool
+
+
+class Logins(Bench):
+    """Rules that open sessions, log in and elevate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[int, int], KeptLogin] = {}  # by the session and the secret of the token presented
+        self.logins: list[LoggingIn] = []
+
+    # Opening
+
+    @rule(
+        application=st.sampled_from(APPLICATIONS),
+        subject=st.sampled_from(["", *SUBJECTS]),
+        level=st.sampled_from([1, 2]),
+        wish=WISHES,
+        with_id=st.booleans(),
+    )
+    def create(self, application: str, subject: str, level: int, wish: Wish, with_id: bool) -> None:
+        """Open a session."""
+        login, login_page = wish.login(application, subject, level), wish.login_page and not subject
+        limit = self.open(application, login, wish.data, login_page=login_page, with_id=with_id).limit
+        if limit is not None and limit.ticket is not None:
+            assert self.open(application, login, wish.data, choice=_choice_of(limit)).limit is None
+            self.reuse(application, login, limit)
+
+    def open(
+        self,
+        application: str,
+        login: Login,
+        data: dict[str, bytes],
+        *,
+        login_page: bool = False,
+        choice: TicketChoice = _NO_CHOICE,
+        with_id: bool = False,
+    ) -> Changed:
+        changed: Changed = self.change(
+            lambda authority, reply: authority.logins.create(
+                self.call(authority, application), login, data, reply, login_page=login_page, choice=choice
+            ),
+            with_id=with_id,
+        )
+        self.is_kept()
+        if self.has_room(application, login.subject, None, choice, changed):
+            self.opened(application, login, changed, data, login_page=login_page)
+        return changed
+
+    def reuse(self, application: str, login: Login, limit: Limit) -> None:
+        """A ticket is good once."""
+        choice = TicketChoice(limit.ticket, tuple(session.id for session in limit.live))
+        refused = ""
+        try:
+            self.change(
+                lambda authority, reply: authority.logins.create(
+                    self.call(authority, application), login, {}, reply, choice=choice
+                )
+            )
+        except InvalidField as refusal:
+            refused = refusal.field
+        assert refused == "ticket"
+
+    def has_room(self, application: str, subject: str, own: int | None, choice: TicketChoice, changed: Changed) -> bool:
+        """Take in what the limit of sessions does about one more; whether there is room then."""
+        rules = self.in_force[application]
+        live = [number for number in self.live(application, subject) if number != own]
+        doomed: list[int] = []
+        if subject and rules.most and len(live) >= rules.most:
+            self.tell("CONCURRENCY_LIMIT_REACHED", None)
+            excess = len(live) - rules.most + 1
+            if rules.at_most == EVICT_OLDEST:
+                doomed = live[:excess]
+            elif rules.at_most == EVICT_LEAST_RECENT:
+                doomed = sorted(live, key=lambda number: (self.records[number].active, self.ids[number]))[:excess]
+            elif choice.evict:
+                doomed = numbers_of(choice.evict, self.ids)
+            else:
+                self.unchanged(changed)
+                assert changed.limit is not None
+                assert (changed.limit.ticket is not None) == (rules.at_most == ASK)
+                shown = numbers_of((session.id for session in changed.limit.live), self.ids)
+                assert shown == (live[::-1] if rules.at_most == ASK else [])
+                return False
+        assert changed.limit is None
+        assert numbers_of(changed.evicted, self.ids) == doomed
+        for number in doomed:
+            self.revoked(number)
+        return True
+
+    # Logging in
+
+    @rule(
+        pick=PICKS,
+        subject=st.sampled_from(["", "", *SUBJECTS]),
+        level=st.sampled_from([1, 2]),
+        or_create=st.booleans(),
+        wish=WISHES,
+        with_id=st.booleans(),
+        elsewhere=st.sampled_from([None, None, None, *APPLICATIONS]),
+    )
+    def authenticate(
+        self, pick: int, subject: str, level: int, or_create: bool, wish: Wish, with_id: bool, elsewhere: str | None
+    ) -> None:
+        """Log in or authenticate again with any token that was ever issued, perhaps by another application."""
+        ticket = self.ticket(pick)
+        record = self.records[ticket.session]
+        application = elsewhere or record.application
+        login = wish.login(application, subject or record.subject or "ada", level)
+        self.log_in_or_choose(LoggingIn(ticket, application, login, False, or_create), with_id=with_id)
+
+    @rule(pick=PICKS, subject=st.sampled_from(["", "", *SUBJECTS]))
+    def elevate(self, pick: int, subject: str) -> None:
+        """Elevate."""
+        ticket = self.ticket(pick)
+        record = self.records[ticket.session]
+        login = Login(subject or record.subject or "ada", 3, ("otp",))
+        self.log_in(LoggingIn(ticket, record.application, login, True, False))
+
+    @rule(pick=PICKS, subject=st.sampled_from(["", "", *SUBJECTS]), or_create=st.booleans(), wish=WISHES)
+    def log_in_twice(self, pick: int, subject: str, or_create: bool, wish: Wish) -> None:
+        """Click twice on "log in": the second click gets the first answer, and nothing else happens."""
+        ticket = self.ticket(pick)
+        record = self.records[ticket.session]
+        login = wish.login(record.application, subject or record.subject or "ada", 2)
+        made = LoggingIn(ticket, record.application, login, False, or_create)
+        first = self.log_in_or_choose(made)
+        message = self.last.message
+        if first is None or first.token is None:
+            return
+        assert self.log_in(made) == first
+        assert self.last.message == message is not None
+        assert self.told == []
+
+    @rule(pick=PICKS)
+    def log_in_again(self, pick: int) -> None:
+        """Send the form of an earlier login once more, whatever has happened since."""
+        if self.logins:
+            self.log_in_or_choose(self.logins[-1 - pick % len(self.logins)])
+
+    @rule(
+        text=st.sampled_from(sorted(_NO_TOKENS)),
+        application=st.sampled_from(APPLICATIONS),
+        subject=st.sampled_from(SUBJECTS),
+        or_create=st.sampled_from([False, True, True]),
+        wish=WISHES,
+        with_id=st.booleans(),
+    )
+    def log_in_without_a_token(
+        self, text: str, application: str, subject: str, or_create: bool, wish: Wish, with_id: bool
+    ) -> None:
+        """Log in with no token at all, or with one that was never issued."""
+        login = wish.login(application, subject, 2)
+        limit = self.log_in_anew(text, application, login, or_create, _NO_CHOICE, with_id=with_id).limit
+        if limit is not None and limit.ticket is not None:
+            assert self.log_in_anew(text, application, login, or_create, _choice_of(limit)).limit is None
+            self.reuse(application, login, limit)
+
+    def log_in_anew(
+        self, text: str, application: str, login: Login, or_create: bool, choice: TicketChoice, *, with_id: bool = False
+    ) -> Changed:
+        changed: Changed = self.change(
+            lambda authority, reply: authority.logins.authenticate(
+                self.call(authority, application), Token(text), login, reply, or_create=or_create, choice=choice
+            ),
+            with_id=with_id,
+        )
+        if not or_create:
+            assert changed.verdict.name == _NO_TOKENS[text]
+            self.unchanged(changed)
+            return changed
+        self.is_kept()
+        self.opened_instead(application, login, choice, changed, _NO_TOKENS[text])
+        return changed
+
+    def log_in_or_choose(self, made: LoggingIn, *, with_id: bool = False) -> Changed | None:
+        """Log in; where the limit stands in the way and the subject may choose what to end, choose."""
+        changed = self.log_in(made, with_id=with_id)
+        if changed is not None and changed.limit is not None and changed.limit.ticket is not None:
+            changed = self.log_in(made, choice=_choice_of(changed.limit))
+            assert changed is not None
+            assert changed.limit is None
+        return changed
+
+    def log_in(self, made: LoggingIn, *, choice: TicketChoice = _NO_CHOICE, with_id: bool = False) -> Changed | None:
+        """Log in, and compare with the model; None if the call was refused."""
+        ticket, application, login, elevates, or_create = made
+        self.logins.append(made)
+        again = self.repeated(made)
+        refusal: AuthorityError | None = None
+        changed: Changed | None = None
+        try:
+            changed = self.change(
+                lambda authority, reply: authority.logins.authenticate(
+                    self.call(authority, application),
+                    self.token(ticket),
+                    login,
+                    reply,
+                    elevates=elevates,
+                    or_create=or_create,
+                    choice=choice,
+                ),
+                with_id=with_id,
+            )
+        except (SubjectMismatch, InvalidField) as error:
+            refusal = error
+        if again is not None:
+            assert refusal is None
+            assert self.last.message == again.message
+            return changed
+        assert (None if refusal is None else type(refusal)) is self.refused(made)
+        if changed is None:
+            return None  # nothing has changed
+        at_home = application == self.records[ticket.session].application
+        expected = self.judged(ticket, lenient=True) if at_home else Expected(UNKNOWN)
+        number: int | None
+        if self.suits(made, expected.verdict):
+            number = self.bound(made, changed, choice)
+        elif or_create:
+            number = self.opened_instead(application, login, choice, changed, expected.verdict)
+            if number is not None and expected.verdict in (VALID, INSUFFICIENT):
+                self.revoked(ticket.session)  # another subject's
+        else:
+            assert changed.verdict.name == expected.verdict
+            self.unchanged(changed)
+            number = None
+        if number is not None:
+            assert self.last.message is not None
+            self.kept[ticket.session, ticket.secret] = KeptLogin(
+                _facts(made),
+                self.last.message,
+                self.now + self.in_force[application].login_kept,
+                number,
+                self.records[number].generation,
+            )
+        if self.told:
+            self.is_kept()
+        return changed
+
+    def repeated(self, made: LoggingIn) -> KeptLogin | None:
+        """The first answer to a login, if this is the same one soon after, and the token that it gave is in use."""
+        kept = self.kept.get((made.ticket.session, made.ticket.secret))
+        if kept is None or kept.facts != _facts(made) or self.now >= kept.expires:
+            return None
+        record = self.records[kept.number]
+        return kept if record.standing(self.now) == VALID and record.generation == kept.generation else None
+
+    def suits(self, made: LoggingIn, verdict: str) -> bool:
+        """Whether the login is for the session of the token presented."""
+        subject = self.records[made.ticket.session].subject
+        right = (made.login.subject,) if made.elevates else ("", made.login.subject)
+        return verdict in (VALID, INSUFFICIENT) and subject in right
+
+    def refused(self, made: LoggingIn) -> type[AuthorityError] | None:
+        """What the login must be refused with."""
+        record = self.records[made.ticket.session]
+        if made.application != record.application:
+            return None
+        verdict = record.expect(made.ticket, self.now, lenient=True).verdict
+        if self.suits(made, verdict):
+            too_many = len({**record.labels, **dict(made.login.labels)}) > MOST_LABELS
+            return InvalidField if too_many and not made.elevates else None
+        return SubjectMismatch if verdict in (VALID, INSUFFICIENT) and not made.or_create else None
+
+    def bound(self, made: LoggingIn, changed: Changed, choice: TicketChoice) -> int | None:
+        """Take in a login of the token's session; its number, or None if there is no room for it."""
+        number, login = made.ticket.session, made.login
+        record = self.records[number]
+        assert changed.verdict.name == VALID
+        assert changed.presented is None
+        if made.elevates:
+            assert (changed.limit, changed.evicted) == (None, ())
+            self.lowered(number)
+            record.elevate(login.level, self.now)
+        else:
+            if not record.subject and not self.has_room(record.application, login.subject, number, choice, changed):
+                return None
+            record.labels |= dict(login.labels)
+            times = None if login.lifetimes is None else Times(login.lifetimes.idle, login.lifetimes.absolute)
+            record.bind(login.subject, login.level, self.now, persistent=login.persistent, times=times)
+        self.tell("SESSION_AUTHENTICATED", number)
+        self.tell("SESSION_ROLLED", number)
+        self.rolled(number, changed)
+        return number
+
+    def opened_instead(
+        self, application: str, login: Login, choice: TicketChoice, changed: Changed, presented: str
+    ) -> int | None:
+        """Take in a fresh session in place of the token that was presented; its number, or None if there is no room."""
+        assert changed.verdict.name == VALID
+        if not self.has_room(application, login.subject, None, choice, changed):
+            return None
+        assert changed.presented is not None
+        assert changed.presented.name == presented
+        return self.opened(application, login, changed, {})
+
+    # Asking again
+
+    @rule(pick=PICKS, otherwise=st.booleans())
+    def ask_again(self, pick: int, otherwise: bool) -> None:
+        """Repeat a call with an id: the first answer again, and nothing else; with other parameters a refusal."""
+        if not self.repeats:
+            return
+        make, request, message = self.repeats[-1 - pick % len(self.repeats)]
+        assert request is not None
+        assert message is not None
+        if otherwise:
+            request = replace(request, parameters=bytes(31) + b"x")
+        reply = self.transcript.reply(request)
+        for ask in (lambda authority: _recall(authority, reply), lambda authority: make(authority, reply)):
+            given = None
+            try:
+                given = self.ask(ask)
+            except InvalidField as refusal:
+                assert (otherwise, refusal.field) == (True, "request_id")  # noqa: PT017 - most calls are not refused
+            assert (given is None) == otherwise
+            assert given is None or given.message == message
+
+
+async def _recall(authority: Authority, reply: Reply[Any]) -> Any:
+    return await authority.retries.recall(reply)()
+
+
+def _choice_of(limit: Limit) -> TicketChoice:
+    """The subject ends the oldest."""
+    return TicketChoice(limit.ticket, (limit.live[-1].id,))
+
+
+def _facts(made: LoggingIn) -> tuple[Any, ...]:
+    """What makes two logins with one token the same."""
+    login = made.login
+    return (made.application, login.subject, login.level, login.methods, login.persistent, made.elevates)

@@ -1,0 +1,48 @@
+"""Answers as bytes, as a real caller gets them, and back: the same bytes are the same answer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from sessiond.authority.results import Kept, Reply, RequestId
+from sessiond.crypto.tokens import Token
+
+__all__ = ["Transcript"]
+
+
+class Transcript:
+    """Every answer that was given to a change."""
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, Any] = {}
+        self._ids = 0
+
+    def fresh_id(self) -> RequestId:
+        """A caller's id for one call."""
+        self._ids += 1
+        secret = hashlib.sha256(self._ids.to_bytes(8, "big")).digest()
+        return RequestId(hashlib.sha256(secret).digest(), bytes(32), secret)
+
+    def reply(self, request: RequestId | None) -> Reply[Any]:
+        """How a change is to be answered."""
+        return Reply(self._encode, request)
+
+    def answer(self, given: Any) -> Any:
+        """An answer, from the bytes of its message if that is what was given."""
+        return self._answers[given.message] if isinstance(given, Kept) else given
+
+    def _encode(self, answer: Any) -> bytes:
+        message = f"{answer!r} {_secrets(answer)}".encode()
+        self._answers[message] = answer
+        return message
+
+
+def _secrets(value: Any) -> list[str]:
+    """The tokens in an answer, which its repr does not show."""
+    if isinstance(value, Token):
+        return [value.reveal()]
+    if is_dataclass(value):
+        return [secret for field in fields(value) for secret in _secrets(getattr(value, field.name))]
+    return []
