@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from sessiond.domain.event import Event
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import Revision, SessionId
+from sessiond.store.contract import Changes, Decision, Transaction
 from tests.support.assembled import Assembled
 from tests.support.clock import ManualClock
 
@@ -32,12 +33,12 @@ class LivingAuthority:
         self._policies = policies
         self._clock = clock
         self._numbers = itertools.count()
-        self._runner = asyncio.Runner()
+        self._loop = asyncio.new_event_loop()
         self.run(self._start())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to its end on the authority's loop."""
-        return self._runner.run(work)
+        return self._loop.run_until_complete(work)
 
     def restart(self) -> None:
         """An orderly stop, and a start."""
@@ -77,18 +78,18 @@ class LivingAuthority:
         """What the log has after a revision."""
         return self.run(self._assembled.store.events(revision, 1_000))
 
-    def rows(self, ids: Iterable[SessionId]) -> list[Session | None]:
-        """Sessions as the store has them."""
+    def rows(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Session]:
+        """Sessions as the store has them; one that is not there is left out."""
 
-        async def read() -> list[Session | None]:
-            return [await self._assembled.store.session(session_id) for session_id in ids]
+        async def read(transaction: Transaction) -> Decision[Mapping[SessionId, Session]]:
+            return Decision(Changes(), await transaction.sessions(ids))
 
-        return self.run(read())
+        return self.run(self._assembled.store.write(read))
 
     def close(self) -> None:
         """End for good."""
         self.run(self._assembled.close())
-        self._runner.close()
+        self._loop.close()
 
     async def _start(self) -> None:
         self._assembled = await Assembled.open(

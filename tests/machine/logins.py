@@ -1,25 +1,19 @@
-"""The rules of the machine that give tokens: opening, logging in, elevating; and asking again."""
+"""The rules of the machine that log in: with any token or none, twice, again, and for a while."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sessiond.authority.authority import Authority
-from sessiond.authority.results import Changed, Limit, Reply, TicketChoice
+from sessiond.authority.results import Changed, TicketChoice
 from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import AuthorityError, InvalidField, SubjectMismatch
 from sessiond.domain.login import Login
-from sessiond.domain.values import Labels
-from tests.machine.applications import APPLICATIONS, REMEMBERING, SUBJECTS
-from tests.machine.bench import PICKS, Bench, lifetimes_of, numbers_of
+from tests.machine.applications import APPLICATIONS, SUBJECTS
+from tests.machine.bench import PICKS
 from tests.machine.model import (
-    ASK,
-    EVICT_LEAST_RECENT,
-    EVICT_OLDEST,
     INSUFFICIENT,
     MOST_LABELS,
     UNKNOWN,
@@ -28,48 +22,12 @@ from tests.machine.model import (
     Ticket,
     Times,
 )
+from tests.machine.opening import NO_CHOICE, WISHES, Opening, Wish, choice_of
 
-__all__ = ["LABELS", "TIMES", "Logins"]
+__all__ = ["LoggingIn", "Logins"]
 
-TIMES = [None, None, None, None, Times(idle=8_000), Times(absolute=30_000), Times(8_000, 30_000), Times(10**9, 10**9)]
-LABELS: list[Labels] = [
-    (),
-    (("device", "phone"),),
-    (("device", "phone"), ("tenant", "a")),
-    (("device", "laptop"), ("tenant", "a")),
-    (("device", "laptop"), ("tenant", "b")),
-    tuple((f"label-{number}", "x") for number in range(MOST_LABELS)),
-]
-_DATA: list[dict[str, bytes]] = [{}, {}, {"cart": b"2"}, {"cart": b"1", "theme": b"dark"}]
-_NO_CHOICE = TicketChoice()
 # Tokens that no session has, and what they are.
 _NO_TOKENS = {"": "MALFORMED", "nonsense": "MALFORMED", "A" * 69 + "Q": "FORGED"}
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is wanted for a session beside its subject."""
-
-    persistent: bool
-    login_page: bool
-    times: Times | None
-    labels: Labels
-    data: dict[str, bytes]
-
-    def login(self, application: str, subject: str, level: int) -> Login:
-        """The login of a subject, or of nobody."""
-        persistent = self.persistent and application == REMEMBERING
-        return Login(subject, level, ("pwd",), persistent, lifetimes_of(self.times), self.labels)
-
-
-WISHES = st.builds(
-    Wish,
-    persistent=st.booleans(),
-    login_page=st.sampled_from([False, False, False, True]),
-    times=st.sampled_from(TIMES),
-    labels=st.sampled_from(LABELS),
-    data=st.sampled_from(_DATA),
-)
 
 
 class KeptLogin(NamedTuple):
@@ -92,94 +50,13 @@ class LoggingIn(NamedTuple):
     or_create: bool
 
 
-class Logins(Bench):
-    """Rules that open sessions, log in and elevate."""
+class Logins(Opening):
+    """Rules that log in and elevate."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[tuple[int, int], KeptLogin] = {}  # by the session and the secret of the token presented
         self.logins: list[LoggingIn] = []
-
-    # Opening
-
-    @rule(
-        application=st.sampled_from(APPLICATIONS),
-        subject=st.sampled_from(["", *SUBJECTS]),
-        level=st.sampled_from([1, 2]),
-        wish=WISHES,
-        with_id=st.booleans(),
-    )
-    def create(self, application: str, subject: str, level: int, wish: Wish, with_id: bool) -> None:
-        """Open a session."""
-        login, login_page = wish.login(application, subject, level), wish.login_page and not subject
-        limit = self.open(application, login, wish.data, login_page=login_page, with_id=with_id).limit
-        if limit is not None and limit.ticket is not None:
-            assert self.open(application, login, wish.data, choice=_choice_of(limit)).limit is None
-            self.reuse(application, login, limit)
-
-    def open(
-        self,
-        application: str,
-        login: Login,
-        data: dict[str, bytes],
-        *,
-        login_page: bool = False,
-        choice: TicketChoice = _NO_CHOICE,
-        with_id: bool = False,
-    ) -> Changed:
-        changed: Changed = self.change(
-            lambda authority, reply: authority.logins.create(
-                self.call(authority, application), login, data, reply, login_page=login_page, choice=choice
-            ),
-            with_id=with_id,
-        )
-        self.is_kept()
-        if self.has_room(application, login.subject, None, choice, changed):
-            self.opened(application, login, changed, data, login_page=login_page)
-        return changed
-
-    def reuse(self, application: str, login: Login, limit: Limit) -> None:
-        """A ticket is good once."""
-        choice = TicketChoice(limit.ticket, tuple(session.id for session in limit.live))
-        refused = ""
-        try:
-            self.change(
-                lambda authority, reply: authority.logins.create(
-                    self.call(authority, application), login, {}, reply, choice=choice
-                )
-            )
-        except InvalidField as refusal:
-            refused = refusal.field
-        assert refused == "ticket"
-
-    def has_room(self, application: str, subject: str, own: int | None, choice: TicketChoice, changed: Changed) -> bool:
-        """Take in what the limit of sessions does about one more; whether there is room then."""
-        rules = self.in_force[application]
-        live = [number for number in self.live(application, subject) if number != own]
-        doomed: list[int] = []
-        if subject and rules.most and len(live) >= rules.most:
-            self.tell("CONCURRENCY_LIMIT_REACHED", None)
-            excess = len(live) - rules.most + 1
-            if rules.at_most == EVICT_OLDEST:
-                doomed = live[:excess]
-            elif rules.at_most == EVICT_LEAST_RECENT:
-                doomed = sorted(live, key=lambda number: (self.records[number].active, self.ids[number]))[:excess]
-            elif choice.evict:
-                doomed = numbers_of(choice.evict, self.ids)
-            else:
-                self.unchanged(changed)
-                assert changed.limit is not None
-                assert (changed.limit.ticket is not None) == (rules.at_most == ASK)
-                shown = numbers_of((session.id for session in changed.limit.live), self.ids)
-                assert shown == (live[::-1] if rules.at_most == ASK else [])
-                return False
-        assert changed.limit is None
-        assert numbers_of(changed.evicted, self.ids) == doomed
-        for number in doomed:
-            self.revoked(number)
-        return True
-
-    # Logging in
 
     @rule(
         pick=PICKS,
@@ -242,9 +119,9 @@ class Logins(Bench):
     ) -> None:
         """Log in with no token at all, or with one that was never issued."""
         login = wish.login(application, subject, 2)
-        limit = self.log_in_anew(text, application, login, or_create, _NO_CHOICE, with_id=with_id).limit
+        limit = self.log_in_anew(text, application, login, or_create, NO_CHOICE, with_id=with_id).limit
         if limit is not None and limit.ticket is not None:
-            assert self.log_in_anew(text, application, login, or_create, _choice_of(limit)).limit is None
+            assert self.log_in_anew(text, application, login, or_create, choice_of(limit)).limit is None
             self.reuse(application, login, limit)
 
     def log_in_anew(
@@ -268,12 +145,12 @@ class Logins(Bench):
         """Log in; where the limit stands in the way and the subject may choose what to end, choose."""
         changed = self.log_in(made, with_id=with_id)
         if changed is not None and changed.limit is not None and changed.limit.ticket is not None:
-            changed = self.log_in(made, choice=_choice_of(changed.limit))
+            changed = self.log_in(made, choice=choice_of(changed.limit))
             assert changed is not None
             assert changed.limit is None
         return changed
 
-    def log_in(self, made: LoggingIn, *, choice: TicketChoice = _NO_CHOICE, with_id: bool = False) -> Changed | None:
+    def log_in(self, made: LoggingIn, *, choice: TicketChoice = NO_CHOICE, with_id: bool = False) -> Changed | None:
         """Log in, and compare with the model; None if the call was refused."""
         ticket, application, login, elevates, or_create = made
         self.logins.append(made)
@@ -384,37 +261,6 @@ class Logins(Bench):
         assert changed.presented is not None
         assert changed.presented.name == presented
         return self.opened(application, login, changed, {})
-
-    # Asking again
-
-    @rule(pick=PICKS, otherwise=st.booleans())
-    def ask_again(self, pick: int, otherwise: bool) -> None:
-        """Repeat a call with an id: the first answer again, and nothing else; with other parameters a refusal."""
-        if not self.repeats:
-            return
-        make, request, message = self.repeats[-1 - pick % len(self.repeats)]
-        assert request is not None
-        assert message is not None
-        if otherwise:
-            request = replace(request, parameters=bytes(31) + b"x")
-        reply = self.transcript.reply(request)
-        for ask in (lambda authority: _recall(authority, reply), lambda authority: make(authority, reply)):
-            given = None
-            try:
-                given = self.ask(ask)
-            except InvalidField as refusal:
-                assert (otherwise, refusal.field) == (True, "request_id")  # noqa: PT017 - most calls are not refused
-            assert (given is None) == otherwise
-            assert given is None or given.message == message
-
-
-async def _recall(authority: Authority, reply: Reply[Any]) -> Any:
-    return await authority.retries.recall(reply)()
-
-
-def _choice_of(limit: Limit) -> TicketChoice:
-    """The subject ends the oldest."""
-    return TicketChoice(limit.ticket, (limit.live[-1].id,))
 
 
 def _facts(made: LoggingIn) -> tuple[Any, ...]:

@@ -9,8 +9,10 @@ from sessiond.domain.login import Login
 from tests.machine.applications import APPLICATIONS, SUBJECTS
 from tests.machine.bench import PAUSES, PICKS
 from tests.machine.endings import Endings
-from tests.machine.logins import TIMES, WISHES, LoggingIn, Logins, Wish
+from tests.machine.logins import LoggingIn, Logins
 from tests.machine.model import VALID, Ticket, Times
+from tests.machine.opening import TIMES, WISHES, Wish
+from tests.machine.retries import Retries
 from tests.machine.upkeep import Upkeep
 
 __all__ = ["AuthorityMachine"]
@@ -20,7 +22,7 @@ _SOON = 600_000  # so that the answers to calls with an id, which are kept for a
 _PROCESS = ["goes on", "goes on", "restarts", "crashes"]
 
 
-class AuthorityMachine(Logins, Endings, Upkeep):
+class AuthorityMachine(Logins, Endings, Retries, Upkeep):
     """Sessions of four applications, and every token ever issued. The rules here are stories made of the others."""
 
     @initialize(subjects=st.lists(st.sampled_from(["", *SUBJECTS]), min_size=4, max_size=4), wish=WISHES)

@@ -13,8 +13,8 @@ from sessiond.domain.session import Session
 from sessiond.domain.values import VersionedData
 from tests.machine.applications import APPLICATIONS
 from tests.machine.bench import PAUSES, PICKS, Bench, lifetimes_of
-from tests.machine.logins import TIMES
 from tests.machine.model import ABSOLUTE, IDLE, INSUFFICIENT, UNKNOWN, VALID, Record, Ticket, Times
+from tests.machine.opening import TIMES
 
 __all__ = ["Uses"]
 

@@ -1,0 +1,44 @@
+"""The rules of the machine about calls that are made again with their id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from sessiond.authority.authority import Authority
+from sessiond.authority.results import Reply
+from sessiond.domain.errors import InvalidField
+from tests.machine.bench import PICKS, Bench
+
+__all__ = ["Retries"]
+
+
+class Retries(Bench):
+    """Rules that ask again."""
+
+    @rule(pick=PICKS, otherwise=st.booleans())
+    def ask_again(self, pick: int, otherwise: bool) -> None:
+        """Repeat a call with an id: the first answer again, and nothing else; with other parameters a refusal."""
+        if not self.repeats:
+            return
+        make, request, message = self.repeats[-1 - pick % len(self.repeats)]
+        assert request is not None
+        assert message is not None
+        if otherwise:
+            request = replace(request, parameters=bytes(31) + b"x")
+        reply = self.transcript.reply(request)
+        for ask in (lambda authority: _recall(authority, reply), lambda authority: make(authority, reply)):
+            given = None
+            try:
+                given = self.ask(ask)
+            except InvalidField as refusal:
+                assert (otherwise, refusal.field) == (True, "request_id")  # noqa: PT017 - most calls are not refused
+            assert (given is None) == otherwise
+            assert given is None or given.message == message
+
+
+async def _recall(authority: Authority, reply: Reply[Any]) -> Any:
+    return await authority.retries.recall(reply)()
