@@ -20,6 +20,8 @@ from sessiond.eventlog.work import Done
 
 __all__ = ["SessionData"]
 
+_ALL = DataRequest()
+
 
 class SessionData:
     """Reads and changes the data of sessions."""
@@ -30,7 +32,7 @@ class SessionData:
         self._retries = retries
         self._reading = reading
 
-    async def read(self, call: Call, named: Named, wanted: DataRequest) -> tuple[Verdict, VersionedData | None]:
+    async def read(self, call: Call, named: Named, wanted: DataRequest = _ALL) -> tuple[Verdict, VersionedData | None]:
         """A live session's data, as far as it is wanted, and its version.
 
         Raises `SessionNotFound` and, if a wanted value cannot be read, `DataUnreadable`.
