@@ -58,6 +58,7 @@ class Endings(Bench):
             self.opened(record.application, ANONYMOUS, answer.anonymous, {})
         if ends:
             self.revoked(number)
+        self.is_newest(answer.ended if answer.anonymous is None else answer.anonymous)
         if ends or by_id:
             self.check_session(number, answer.ended.session)
         else:
@@ -90,4 +91,4 @@ class Endings(Bench):
         )
         for number in doomed:
             self.revoked(number)
-        assert (answer.count, answer.revision) == (len(doomed), self.living.revision)
+        assert (answer.count, answer.revision) == (len(doomed), self.head + len(self.told))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sessiond.authority.results import Changed, TicketChoice
+from sessiond.authority.authority import Authority
+from sessiond.authority.results import Changed, Kept, Reply, TicketChoice
 from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import AuthorityError, InvalidField, SubjectMismatch
 from sessiond.domain.login import Login
@@ -100,6 +103,23 @@ class Logins(Opening):
         assert self.last.message == message is not None
         assert self.told == []
 
+    @rule(pick=PICKS, subject=st.sampled_from(["", "", *SUBJECTS]), or_create=st.booleans(), wish=WISHES)
+    def log_in_at_once(self, pick: int, subject: str, or_create: bool, wish: Wish) -> None:
+        """Log in twice at the same time: as one after the other, in one commit."""
+        ticket = self.ticket(pick)
+        record = self.records[ticket.session]
+        login = wish.login(record.application, subject or record.subject or "ada", 2)
+        made = LoggingIn(ticket, record.application, login, False, or_create)
+        reply = self.transcript.reply(None)
+
+        async def both(authority: Authority) -> list[Changed | Kept | BaseException]:
+            calls = (self.make(authority, made, reply), self.make(authority, made, reply))
+            return list(await asyncio.gather(*calls, return_exceptions=True))
+
+        for given in self.ask(both):
+            message = given.message if isinstance(given, Kept) else None
+            self.logged_in(made, self.transcript.answer(given), message, NO_CHOICE)
+
     @rule(pick=PICKS)
     def log_in_again(self, pick: int) -> None:
         """Send the form of an earlier login once more, whatever has happened since."""
@@ -139,6 +159,7 @@ class Logins(Opening):
             return changed
         self.is_kept()
         self.opened_instead(application, login, choice, changed, _NO_TOKENS[text])
+        self.is_newest(changed)
         return changed
 
     def log_in_or_choose(self, made: LoggingIn, *, with_id: bool = False) -> Changed | None:
@@ -152,58 +173,64 @@ class Logins(Opening):
 
     def log_in(self, made: LoggingIn, *, choice: TicketChoice = NO_CHOICE, with_id: bool = False) -> Changed | None:
         """Log in, and compare with the model; None if the call was refused."""
-        ticket, application, login, elevates, or_create = made
         self.logins.append(made)
-        again = self.repeated(made)
-        refusal: AuthorityError | None = None
-        changed: Changed | None = None
         try:
-            changed = self.change(
-                lambda authority, reply: authority.logins.authenticate(
-                    self.call(authority, application),
-                    self.token(ticket),
-                    login,
-                    reply,
-                    elevates=elevates,
-                    or_create=or_create,
-                    choice=choice,
-                ),
-                with_id=with_id,
+            changed: Changed = self.change(
+                lambda authority, reply: self.make(authority, made, reply, choice), with_id=with_id
             )
-        except (SubjectMismatch, InvalidField) as error:
-            refusal = error
-        if again is not None:
-            assert refusal is None
-            assert self.last.message == again.message
-            return changed
-        assert (None if refusal is None else type(refusal)) is self.refused(made)
-        if changed is None:
-            return None  # nothing has changed
-        at_home = application == self.records[ticket.session].application
-        expected = self.judged(ticket, lenient=True) if at_home else Expected(UNKNOWN)
-        number: int | None
-        if self.suits(made, expected.verdict):
-            number = self.bound(made, changed, choice)
-        elif or_create:
-            number = self.opened_instead(application, login, choice, changed, expected.verdict)
-            if number is not None and expected.verdict in (VALID, INSUFFICIENT):
-                self.revoked(ticket.session)  # another subject's
-        else:
-            assert changed.verdict.name == expected.verdict
-            self.unchanged(changed)
-            number = None
-        if number is not None:
-            assert self.last.message is not None
-            self.kept[ticket.session, ticket.secret] = KeptLogin(
-                _facts(made),
-                self.last.message,
-                self.now + self.in_force[application].login_kept,
-                number,
-                self.records[number].generation,
-            )
+        except (SubjectMismatch, InvalidField) as refusal:
+            self.logged_in(made, refusal, None, choice)
+            return None
+        self.logged_in(made, changed, self.last.message, choice)
         if self.told:
             self.is_kept()
         return changed
+
+    def make(
+        self, authority: Authority, made: LoggingIn, reply: Reply[Changed], choice: TicketChoice = NO_CHOICE
+    ) -> Coroutine[Any, Any, Changed | Kept]:
+        """The call of a login."""
+        return authority.logins.authenticate(
+            self.call(authority, made.application),
+            self.token(made.ticket),
+            made.login,
+            reply,
+            elevates=made.elevates,
+            or_create=made.or_create,
+            choice=choice,
+        )
+
+    def logged_in(
+        self, made: LoggingIn, answer: Changed | AuthorityError, message: bytes | None, choice: TicketChoice
+    ) -> None:
+        """Take in the outcome of a login: an answer and its message, or a refusal."""
+        ticket, application, login, _, or_create = made
+        if (again := self.repeated(made)) is not None:
+            assert message == again.message
+            return
+        must_refuse = self.refused(made)
+        assert must_refuse is None or isinstance(answer, must_refuse)
+        if must_refuse is not None:
+            return  # nothing has changed
+        assert isinstance(answer, Changed)
+        at_home = application == self.records[ticket.session].application
+        expected = self.judged(ticket, lenient=True) if at_home else Expected(UNKNOWN)
+        number = None
+        if self.suits(made, expected.verdict):
+            number = self.bound(made, answer, choice)
+        elif or_create:
+            number = self.opened_instead(application, login, choice, answer, expected.verdict)
+            if number is not None and expected.verdict in (VALID, INSUFFICIENT):
+                self.revoked(ticket.session)  # another subject's
+        else:
+            assert answer.verdict.name == expected.verdict
+            self.unchanged(answer)
+        self.is_newest(answer)
+        if number is not None:
+            assert message is not None
+            expires = self.now + self.in_force[application].login_kept
+            generation = self.records[number].generation
+            self.kept[ticket.session, ticket.secret] = KeptLogin(_facts(made), message, expires, number, generation)
 
     def repeated(self, made: LoggingIn) -> KeptLogin | None:
         """The first answer to a login, if this is the same one soon after, and the token that it gave is in use."""

@@ -93,6 +93,7 @@ class Opening(Bench):
         self.is_kept()
         if self.has_room(application, login.subject, None, choice, changed):
             self.opened(application, login, changed, data, login_page=login_page)
+            self.is_newest(changed)
         return changed
 
     def reuse(self, application: str, login: Login, limit: Limit) -> None:

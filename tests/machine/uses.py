@@ -103,6 +103,7 @@ class Uses(Bench):
         record.roll(self.now)
         self.tell("SESSION_ROLLED", number)
         self.rolled(number, changed)
+        self.is_newest(changed)
 
     @rule(pick=PICKS, times=st.sampled_from(TIMES), with_id=st.booleans())
     def refresh(self, pick: int, times: Times | None, with_id: bool) -> None:
@@ -121,6 +122,7 @@ class Uses(Bench):
         record.refresh(self.now, times)
         self.tell("SESSION_REFRESHED", number)
         self.check_session(number, changed.session)
+        self.is_newest(changed)
 
     def accepted(self, ticket: Ticket, changed: Changed) -> bool:
         """Compare the verdict of a change that only the rightful client may make; whether it was made."""
@@ -203,6 +205,7 @@ class Uses(Bench):
         self.tell("SESSION_DATA_CHANGED", number)
         assert changed.session is not None
         assert changed.session.data_version == record.version
+        self.is_newest(changed)
         assert changed.data == _data(record, request)
 
     @rule(pick=PICKS)
