@@ -24,10 +24,10 @@ WORKERS = 12
 POLICY = '[applications.default]\nrenewal_timeout = "200ms"\nrenewal_overlap = "200ms"\n'
 
 
-async def load_until_killed(server: ServerProcess, ledger: Ledger, dice: random.Random) -> None:
-    """Put a server under load from several clients and kill it at a random moment."""
+async def load_until_killed(server: ServerProcess, ledger: Ledger, dice: random.Random, opened: int = 0) -> None:
+    """Put a server under load from several clients and kill it at a random moment, once so many sessions are open."""
     address = await server.address()
-    known = ledger.usable()
+    known, before = ledger.usable(), len(ledger.lives)
     dice.shuffle(known)
     async with AsyncExitStack() as stack:
         stubs = [await stack.enter_async_context(stub_for(address)) for _ in range(CLIENTS)]
@@ -36,6 +36,9 @@ async def load_until_killed(server: ServerProcess, ledger: Ledger, dice: random.
                 own = known[worker:200:WORKERS]
                 group.create_task(work(stubs[worker % CLIENTS], ledger, own, random.Random(dice.random())))
             await asyncio.sleep(dice.uniform(0.02, 0.6))
+            async with asyncio.timeout(60):
+                while len(ledger.lives) < before + opened:  # noqa: ASYNC110 - the workers fill the ledger, and tell nobody
+                    await asyncio.sleep(0.01)
             server.kill()
 
 
@@ -91,7 +94,7 @@ async def test_a_real_loss_is_noticed(tmp_path: Path) -> None:
     for number in range(2):
         server = ServerProcess(tmp_path)
         try:
-            await load_until_killed(server, ledger, dice)
+            await load_until_killed(server, ledger, dice, opened=10)
         finally:
             server.kill()
         if number == 0:
