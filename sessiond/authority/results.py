@@ -37,9 +37,9 @@ Named = Token | SessionId
 """A session as a caller names it: by the secret that proves it, or by its public name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each validation, and freezing triples what that costs
 class Answer:
-    """The answer to a validation.
+    """The answer to a validation. Nobody changes one.
 
     session        None unless VALID or INSUFFICIENT
     renewed        the token that the client must have from now on, if not its own

@@ -199,15 +199,16 @@ def next_step(answer: Answer) -> pb.NextStep.ValueType:
             return pb.NEXT_STEP_DISCARD_TOKEN
 
 
-def set_activity(message: pb.Session, activity: Activity) -> None:
-    """Activity that is later than the session's own."""
-    if activity.at <= message.last_active_time.seconds * 1000 + message.last_active_time.nanos // 1_000_000:
+def set_activity(message: pb.Session, session: Session, activity: Activity) -> None:
+    """Activity, where it is later than the session's own."""
+    if activity.at <= session.last_active:
         return
     set_time(message.last_active_time, activity.at)
     if activity.idle_deadline is not None:
         set_time(message.idle_expire_time, activity.idle_deadline)
-    client, shown = activity.client, message.last_client
-    if client is not None and (shown.ip_address, shown.user_agent) != (client.ip_address, client.user_agent):
+    client, before = activity.client, session.last_client
+    if client is not None and (before.ip_address, before.user_agent) != (client.ip_address, client.user_agent):
+        shown = message.last_client
         shown.ip_address, shown.user_agent = client.ip_address, client.user_agent
         fill_device(message.last_device, describe(client.user_agent))
 

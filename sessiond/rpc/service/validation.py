@@ -99,7 +99,7 @@ class ValidationService:
         if answer.session is not None:
             self._views.fill(message.session, answer.session)
             if answer.activity is not None:
-                encode.set_activity(message.session, answer.activity)
+                encode.set_activity(message.session, answer.session, answer.activity)
         if answer.cacheable_until is not None:
             encode.set_time(message.cacheable_until, answer.cacheable_until)
             message.consistency_token = self._calls.consistency_token(answer.revision)
