@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,7 +27,8 @@ __all__ = ["Campaign", "Fate", "Plan", "Result"]
 
 
 _START_SECONDS = 90
-"""What pytest gets to start and to collect, so that a busy machine kills nothing; a hanging test ends much sooner."""
+"""What pytest gets to start and to collect; a hanging test ends much sooner."""
+_QUICK = ("-x", "-v", "-p", "no:xdist", "-p", "no:pytest_cov")
 
 
 class Fate(enum.StrEnum):
@@ -41,7 +43,7 @@ class Fate(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """A mutant and its fate; `detail` names the test that killed it, or the reason why no test can."""
+    """A mutant and its fate; `detail` names the test that killed it or hung, or the reason why no test can."""
 
     change: Change
     line: int
@@ -155,16 +157,15 @@ class Campaign:
 
     def _test(self, copy: Copy, batches: Sequence[Sequence[str]]) -> tuple[Fate, str]:
         for batch in batches:
-            names = copy.root / ".batch"
-            names.write_text("\n".join(batch), encoding="utf-8")
-            run = self._run(copy, batch, [f"@{names}"])
-            if run.code == pytest.ExitCode.USAGE_ERROR:
-                # A test is not found: the mutant breaks an import, or only changes what a parameter is called.
-                files = dict.fromkeys(test.partition("::")[0] for test in batch)
-                left_out = [f"--deselect={test}" for test in self.recording.failing]
-                run = self._run(copy, batch, [*CHOSEN, *left_out, *files])
+            run = self._run(copy, batch)
             if run.timed_out:
-                return Fate.TIMEOUT, "took several times the usual time"
+                # Or the machine was busy: the test must prove it alone, with more time.
+                suspects = [run.hung] if run.hung in batch else batch
+                run = self._run(copy, suspects, patience=4)
+                if run.passed and len(suspects) < len(batch):
+                    run = self._run(copy, batch, patience=4)
+            if run.timed_out:
+                return Fate.TIMEOUT, run.hung
             if not run.passed:
                 killers = named_in(run.output, batch)
                 with self._lock:
@@ -172,10 +173,18 @@ class Campaign:
                 return Fate.KILLED, killers[0] if killers else first_fault(run.output)
         return Fate.SURVIVED, ""
 
-    def _run(self, copy: Copy, batch: Sequence[str], arguments: Sequence[str]) -> Run:
+    def _run(self, copy: Copy, batch: Sequence[str], patience: float = 1) -> Run:
         usual = [self.recording.seconds[test] for test in batch]
-        return copy.pytest(
-            ["-x", "-q", "-p", "no:xdist", "-p", "no:pytest_cov", "--hypothesis-seed=0", *arguments],
-            seconds_a_test=self._plan.patience + 5 * max(usual),
-            seconds=_START_SECONDS + 5 * sum(usual),
+        run = partial(
+            copy.pytest,
+            seconds_a_test=patience * (self._plan.patience + 5 * max(usual)),
+            seconds=patience * (_START_SECONDS + 10 * sum(usual)),
         )
+        names = copy.root / ".batch"
+        names.write_text("\n".join(batch), encoding="utf-8")
+        ended = run([*_QUICK, f"@{names}"])
+        if ended.code != pytest.ExitCode.USAGE_ERROR:
+            return ended
+        # A test is not found: the mutant breaks an import, or only changes what a parameter is called.
+        files = dict.fromkeys(test.partition("::")[0] for test in batch)
+        return run([*_QUICK, *CHOSEN, *(f"--deselect={test}" for test in self.recording.failing), *files])

@@ -20,18 +20,22 @@ import pytest
 __all__ = ["Copy", "Run", "first_fault", "named_in"]
 
 _NOT_COPIED = {".git", ".venv", "build", "data", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_PLUGIN = Path(__file__).parent / "plugin"
 _FAULTS = re.compile(r"^(?:FAILED|ERROR) (.+)$", re.MULTILINE)
+# pytest -v names the test (and where an inherited one stands), and on the same line faulthandler ends it.
+_TIMEOUT = re.compile(r"^(?P<test>.*?)(?: <- \S+)? Timeout \(\d+:\d\d:\d\d", re.MULTILINE)
 _MOST_MEMORY = 8 << 30  # a mutant that never stops to allocate must not take the machine with it
 _MTIMES = itertools.count(1_000)  # in seconds since 1970, when no real file was written
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run of pytest ended. `timed_out` is set if a test, or all of them, took several times its usual time."""
+    """How a run of pytest ended. `hung` is the test that took several times its usual time, if one did."""
 
     code: int
     timed_out: bool
     output: str
+    hung: str = ""
 
     @property
     def passed(self) -> bool:
@@ -61,10 +65,11 @@ class Copy:
         seconds: float | None = None,
     ) -> Run:
         """Run tests in the copy. A test that takes longer than `seconds_a_test` ends the run; 0 sets no limit."""
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={self.root / '.tmp'}"]
-        command += ["-o", f"faulthandler_timeout={seconds_a_test}", "-o", "faulthandler_exit_on_timeout=true"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no_shrinking"]
+        command += [f"--basetemp={self.root / '.tmp'}", "-o", "faulthandler_exit_on_timeout=true"]
+        command += ["-o", f"faulthandler_timeout={seconds_a_test}"]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(self.root), str(self.root / "clients" / "python" / "src")]),
+            "PYTHONPATH": os.pathsep.join(map(str, [self.root, self.root / "clients" / "python" / "src", _PLUGIN])),
             "PYTHONDONTWRITEBYTECODE": "" if writes_bytecode else "1",
         }
         self._process = subprocess.Popen(
@@ -88,10 +93,11 @@ class Copy:
         except subprocess.TimeoutExpired:
             self._end_all()
             return Run(self._process.returncode, timed_out=True, output="")
-        hung = "Timeout (" in output and "most recent call first" in output
-        if hung:
-            self._end_all()
-        return Run(self._process.returncode, hung, output)
+        timeout = _TIMEOUT.search(output)
+        if timeout is None:
+            return Run(self._process.returncode, timed_out=False, output=output)
+        self._end_all()
+        return Run(self._process.returncode, timed_out=True, output=output, hung=timeout["test"])
 
     @contextlib.contextmanager
     def changed(self, module: str, source: str) -> Iterator[None]:

@@ -152,8 +152,9 @@ def test_what_no_test_executes(ended: Campaign) -> None:
 
 
 def test_a_loop_without_end_is_a_kill(ended: Campaign) -> None:
-    """A mutant with which a test never ends times out, and counts as killed."""
-    assert ended.result("number = number - 1", "number = number + 1")[0] is Fate.TIMEOUT
+    """A mutant with which a test never ends times out, names the test, and counts as killed."""
+    hung = ended.result("number = number - 1", "number = number + 1")
+    assert hung == (Fate.TIMEOUT, "tests/test_module.py::test_count_down")
     folder = ended.report["folders"]["pkg"]
     killed, survived = folder["killed"] + folder["timeout"], folder["survived"]
     assert ended.report["score"] == pytest.approx(100 * killed / (killed + survived))
