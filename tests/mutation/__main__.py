@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--equivalent", type=Path, default=_HERE / "equivalent.toml")
     parser.add_argument("--recheck", action="store_true", help="run just the mutants that are listed as equivalent")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copies are removed
     root: Path = given.root.resolve()
     targets = [Path(target).as_posix() for target in given.targets]
     judged = load_equivalent(given.equivalent)
