@@ -196,3 +196,12 @@ def test_no_digest_shows() -> None:
     shown = repr(SESSION) + repr(Presented(SESSION.id, 5, DIGEST))
     assert DIGEST.decode() not in shown
     assert ROLLED.decode() not in shown
+
+
+@pytest.mark.parametrize("step", [0, 1, -1])
+def test_a_use_after_an_old_token_came_back(step: int) -> None:
+    """Each use of the session's own tokens, the successor's first one included, is told of as a second holder's."""
+    session = replace(SESSION, old_token=2)
+    (signal,) = judged(SESSION.generation + step, session=session).signals
+    assert signal.type is SignalType.TOKEN_REPLAY
+    assert judged(SESSION.generation + step).signals == ()
