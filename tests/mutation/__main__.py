@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--equivalent", type=Path, default=_HERE / "equivalent.toml")
     parser.add_argument("--recheck", action="store_true", help="run just the mutants that are listed as equivalent")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copies are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: the copies are removed
     root: Path = given.root.resolve()
     targets = [Path(target).as_posix() for target in given.targets]
     judged = load_equivalent(given.equivalent)
@@ -69,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 told = time.monotonic()
                 _say(report.progress(end - told))
 
-        campaign.run(mutants, heard)
-    report.write(root / "build" / "mutate.json")
-    _say(report.text())
+        try:
+            campaign.run(mutants, heard)
+        finally:  # a run that is interrupted has results too
+            report.write(root / "build" / "mutate.json")
+            _say(report.text())
     if given.recheck:
         return int(any(result.fate in (Fate.KILLED, Fate.TIMEOUT) for result in report.results))
     return int(not report.holds)
