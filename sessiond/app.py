@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import structlog
 
@@ -34,6 +33,7 @@ from sessiond.detection.guesses import GuessWatch
 from sessiond.detection.suspicions import Reported, Suspicions
 from sessiond.detection.uses import UseWatch
 from sessiond.domain.errors import Unavailable
+from sessiond.domain.immutable import immutable
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
 from sessiond.domain.values import Entropy, Instant, Millis, SessionId
@@ -63,7 +63,7 @@ _AT_START = ("event_retention", "cache_sessions", "subscriber_write_timeout", "e
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Process:
     """What an authority process takes from outside."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sessiond.authority.data import SessionData
 from sessiond.authority.logins import Logins
@@ -18,6 +17,7 @@ from sessiond.changes.maintenance import RecordOther
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import InvalidField, shown
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Revision
 
@@ -26,7 +26,7 @@ __all__ = ["Authority"]
 _REASON = 256  # characters, as the contract has it
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Authority:
     """The deciding server of one process over one store.
 

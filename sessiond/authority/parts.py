@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sessiond.authority.policy_book import PolicyBook
 from sessiond.authority.token_gate import TokenGate
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Entropy
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
@@ -19,7 +18,7 @@ from sessiond.system.clock import Clock
 __all__ = ["Parts"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Parts:
     """The parts of one authority process over one store."""
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Call
+from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Position
 from sessiond.domain.values import VersionedData
 
 __all__ = ["DataRequest", "Question"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DataRequest:
     """Which session data is wanted with an answer: these keys (empty: all), if newer than that version (0: always)."""
 
@@ -26,7 +27,7 @@ class DataRequest:
         return VersionedData({key: stored.values[key] for key in keys}, stored.version)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Question:
     """What one validation asks about one presented token.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sessiond.crypto.companions import Companion, open_companion
 from sessiond.crypto.csrf import csrf_token_matches
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
+from sessiond.domain.immutable import immutable
 from sessiond.domain.requirements import AuthenticationRequirements, RequirementKind, Unmet, check_authentication
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant
@@ -14,7 +15,7 @@ from sessiond.domain.values import Instant
 __all__ = ["NO_REQUIREMENTS", "Requirements", "unmet"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Requirements:
     """Requirements, and the secrets that the client presented to meet them.
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from sessiond.changes.idempotency import Kept
 from sessiond.crypto.tokens import Token
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.position import Position
@@ -69,7 +70,7 @@ class Answer:
         return self.judgement.verdict
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Limit:
     """The limit of concurrent sessions stood in the way; ticket and live sessions where the subject may choose."""
 
@@ -79,7 +80,7 @@ class Limit:
     ticket_expires: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Changed:
     """The answer to a change: the verdict on the token, the session as it is now, its new token, the revision.
 
@@ -99,7 +100,7 @@ class Changed:
     at: Instant = Instant(0)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Revoked:
     """The answer to a revocation: the session as it is now, whether this ended it, and the fresh one in its place."""
 
@@ -108,7 +109,7 @@ class Revoked:
     anonymous: Changed | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RevokedAll:
     """The answer to a bulk revocation: how many sessions it ended, and the revision after the last."""
 
@@ -116,7 +117,7 @@ class RevokedAll:
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TicketChoice:
     """The subject's choice of what to end, and the ticket that an earlier answer gave for it."""
 
@@ -124,7 +125,7 @@ class TicketChoice:
     evict: tuple[SessionId, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Companion:
     """The answer to the issue of a companion token."""
 
@@ -133,7 +134,7 @@ class Companion:
     expires: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RequestId:
     """A caller's id of a call, which makes it safe to repeat.
 
@@ -146,7 +147,7 @@ class RequestId:
     secret: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reply(Generic[R]):
     """How a change is answered: what makes the bytes of its message, and the caller's id of it, if it has one.
 
@@ -157,7 +158,7 @@ class Reply(Generic[R]):
     request: RequestId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Description:
     """Who the authority is, where its log stands, and by which policies it decides."""
 

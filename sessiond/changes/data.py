@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sessiond.changes.judging import NamedSession, Outcome, checked_size, find, needs_of
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import VersionMismatch
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.eventlog.work import Needs, Work
 
 __all__ = ["UpdateData"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class UpdateData:
     """Set (bytes) and delete (None) keys of a session's data, all or none."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Generic, TypeVar
 
 from sessiond.domain.errors import InvalidField
+from sessiond.domain.immutable import immutable
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Millis
@@ -21,7 +22,7 @@ KEEP_FOR = Millis(24 * 3_600_000)
 """How long the first answer to a call with a `request_id` is kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Kept:
     """An answer as it is kept for repeats: the bytes of its message. They may hold a token."""
 
@@ -32,7 +33,7 @@ def _changes_nothing(work: Work, session: Session) -> None:
     """What giving an answer again does, if nothing else is said."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retry:
     """What makes a change safe to repeat.
 
@@ -84,7 +85,7 @@ class Retry:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Recall:
     """Look for the first answer to a call before anything of it is judged: its token may have been replaced by now."""
 
@@ -111,7 +112,7 @@ def _grants_nothing(_: object) -> Session | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Once(Generic[T]):
     """A unit that leaves its answer for repeats. `encode` makes the answer's message.
 

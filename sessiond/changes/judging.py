@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SessionNotFound
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import UNKNOWN, Judgement, Presented, Verdict, ended_verdict, judge
 from sessiond.domain.policy import Policy
 from sessiond.domain.reactions import Consequences, consequences_of
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outcome:
     """The judgement on a presented token, and the session as it is after the unit.
 
@@ -61,7 +62,7 @@ class Outcome:
         return self.session if self.verdict is Verdict.VALID else None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Suspicion:
     """What was noticed about a use of a session whose record has the client `expected`."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sessiond.changes.idempotency import KEEP_FOR
 from sessiond.changes.judging import end_session
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import LimitRule
 from sessiond.domain.session import Session
 from sessiond.domain.values import Cause, CauseKind, Instant, SessionId
@@ -19,7 +20,7 @@ from sessiond.store.contract import KeptAnswer
 __all__ = ["Choice", "Room", "enforce_limit", "with_limit"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Choice:
     """What a subject chose when the limit stood in the way, under a ticket that is good once.
 
@@ -31,7 +32,7 @@ class Choice:
     evict: Sequence[SessionId]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Room:
     """Whether there is room for one more session: what was ended for it, or the live sessions that stand in the way."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sessiond.changes.judging import Outcome, checked_size, end_session, judge_and_apply, needs_of, save_lowered
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
@@ -11,6 +11,7 @@ from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SubjectMismatch
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.session import Session
@@ -22,7 +23,7 @@ __all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "welcome_
 _OPENED = Judgement(Verdict.VALID)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Create:
     """Open a session."""
 
@@ -67,7 +68,7 @@ class Create:
         return Outcome(_OPENED, session, room.evicted)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OpenInstead:
     """Open a session because the token that was presented with a login cannot be used; `presented` is its verdict."""
 
@@ -83,7 +84,7 @@ class OpenInstead:
         return replace(self.create.apply(work), replaced=self.presented)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Authenticate:
     """Bind a subject, authenticate the same one again, or elevate: always a roll.
 
@@ -176,7 +177,7 @@ def welcome_again(work: Work, call: Call, session: Session) -> None:
         work.save(cleared, EventType.SESSION_REFRESHED, call.cause, call.client)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Roll:
     """Replace the token at a privilege change."""
 
@@ -199,7 +200,7 @@ class Roll:
         return Outcome(outcome.judgement, session)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Refresh:
     """Make a session as good as new, as far as policy allows."""
 

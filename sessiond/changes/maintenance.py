@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from sessiond.changes.judging import expire_due
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Activity, activity_of
 from sessiond.domain.values import Cause, Revision, SessionId
@@ -15,7 +15,7 @@ from sessiond.eventlog.work import NOTHING, Needs, Work
 __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveActivity", "Total"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SaveActivity:
     """Write behind the activity that only memory has."""
 
@@ -31,7 +31,7 @@ class SaveActivity:
             work.put_activity(activity)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Expire:
     """End the named sessions whose deadline has passed, at the deadline itself."""
 
@@ -58,7 +58,7 @@ class Expire:
         return ended
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Prune:
     """Drop the history of ended sessions whose retention is over."""
 
@@ -73,7 +73,7 @@ class Prune:
         work.prune(self.ids)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PruneLog:
     """Move the horizon."""
 
@@ -88,7 +88,7 @@ class PruneLog:
         work.move_horizon(self.horizon)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ForgetAnswers:
     """Drop some of the kept answers that have expired."""
 
@@ -101,7 +101,7 @@ class ForgetAnswers:
         work.forget_answers()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Total:
     """The count of a call that took several units. Changes nothing; it is there to be kept as the answer to repeats."""
 
@@ -116,7 +116,7 @@ class Total:
         return self.count
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RecordOther:
     """Record an event about no single session: a source that guesses, a policy that changed."""
 

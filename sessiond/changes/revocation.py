@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sessiond.changes.judging import NamedSession, Outcome, end_session, find, needs_of
 from sessiond.changes.login import Create
 from sessiond.domain.call import Call
 from sessiond.domain.errors import SessionNotFound
+from sessiond.domain.immutable import immutable
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.session import Session
 from sessiond.domain.values import Labels, SessionId
@@ -17,7 +17,7 @@ from sessiond.eventlog.work import Needs, Work
 __all__ = ["Revocation", "Revoke", "RevokeMany"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Revocation:
     """The outcome of one revocation: whether it ended the session, and the session in its place if any."""
 
@@ -26,7 +26,7 @@ class Revocation:
     anonymous: Session | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Revoke:
     """End one session, which must be `owner`'s if one is named; `successor` opens an anonymous one in its place."""
 
@@ -53,7 +53,7 @@ class Revoke:
         return Revocation(Outcome(outcome.judgement, ended), revoked=True, anonymous=anonymous)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RevokeMany:
     """End the given sessions that still live, and still have what they were found by.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from sessiond.domain.call import Call
 from sessiond.domain.errors import LockNotFound
 from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
@@ -21,7 +21,7 @@ class Locks(Protocol):
         """The lock on a source, if one is in force."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unlock:
     """Unlock a source."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sessiond.changes.judging import (
     NamedSession,
@@ -16,6 +16,7 @@ from sessiond.changes.judging import (
 )
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.reactions import consequences_of
 from sessiond.domain.session import activity_of
@@ -25,7 +26,7 @@ from sessiond.eventlog.work import Needs, Work
 __all__ = ["Report", "Use"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Use:
     """Judge a token whose verdict has consequences: a first use, a suspicion, or activity that must be durable.
 
@@ -57,7 +58,7 @@ class Use:
         return Outcome(outcome.judgement, saved)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Report:
     """Take in an application's own suspicion."""
 

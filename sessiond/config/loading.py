@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.sections import DEFAULT_LISTEN, File
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
 
@@ -27,7 +28,7 @@ class BadConfig(Exception):
     """The configuration cannot be used. One problem a line: file, line, key, and what would be right."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Config:
     """Everything that can be set, checked. Times in milliseconds.
 

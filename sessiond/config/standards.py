@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from sessiond.config.durations import format_duration, parse_duration
 from sessiond.config.loading import Config
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
@@ -28,7 +28,7 @@ _OURS = "sessiond"
 _FAMILIAR_NAMES = {"phpsessid", "jsessionid", "cfid", "cftoken", "asp.net_sessionid"}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Departure:
     """One setting that is weaker than the guidance.
 

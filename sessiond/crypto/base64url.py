@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import binascii
-from base64 import urlsafe_b64encode
 
 __all__ = ["decode", "encode"]
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # By the number of bytes past a multiple of three: which characters can come last.
 _LAST = (_ALPHABET, _ALPHABET[::16], _ALPHABET[::4])
+_FROM_STANDARD = bytes.maketrans(b"+/", b"-_")
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def encode(raw: bytes) -> str:
     """The text of these bytes."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return binascii.b2a_base64(raw, newline=False).translate(_FROM_STANDARD).rstrip(b"=").decode("ascii")
 
 
 def decode(text: str) -> bytes:

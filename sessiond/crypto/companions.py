@@ -7,10 +7,11 @@ against it, without a read, and every roll makes it worthless. A stolen key alon
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, TokenMalformed
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant, SessionId
 
 __all__ = ["Companion", "issue_companion", "open_companion"]
@@ -19,7 +20,7 @@ _PURPOSE = b"sessiond/companion/v1"
 _BYTES = 16 + 16 + 8 + 16
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Companion:
     """What an opened companion token says."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 
 from sessiond.crypto.tokens import KeyRing, Token, TokenForged, TokenMalformed
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant
 
 __all__ = ["Ticket", "issue_ticket", "open_ticket", "scope_digest"]
@@ -15,7 +16,7 @@ _PURPOSE = b"sessiond/ticket/v1"
 _BYTES = 16 + 8 + 32
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ticket:
     """What a ticket says: which one it is, until when, and (as a digest) for which call."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from sessiond.crypto import base64url
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Presented
 from sessiond.domain.values import Entropy, SessionId
 
@@ -92,7 +93,7 @@ class Token:
         return hash(self._text)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OpenedToken:
     """A token's content. `presented` is what may be judged; the secret is only there to seal the successor."""
 

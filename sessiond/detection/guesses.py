@@ -7,11 +7,12 @@ were never issued count here; a stale one is told apart with certainty when it o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.guess_limits import GuessLimits
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant, Millis, Revision
 from sessiond.system.lru import Lru
 
@@ -26,7 +27,7 @@ class GuessEffect(StrEnum):
     LOCK = "lock"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SourceLock:
     """A source that is locked for guessing. `revision` is that of its SOURCE_LOCKED; 0 while it is being recorded."""
 

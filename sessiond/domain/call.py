@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, CauseKind, ClientContext
 
 __all__ = ["Call", "Caller"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Caller:
     """Who calls, as the authority knows it.
 
@@ -25,7 +26,7 @@ class Caller:
     metadata: Sequence[tuple[str, str | bytes]] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Call:
     """One call: its application and policy, its caller, and what the caller saw of the client.
 

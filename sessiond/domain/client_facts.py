@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.signals import Signal, SignalType
 
 __all__ = ["OF_THE_CLIENT", "ClientFacts", "compare", "differ", "merged"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ClientFacts:
     """What a client context means, in the grain that is compared. An empty fact is never compared.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from sessiond.domain.immutable import immutable
 
 __all__ = ["UNKNOWN_DEVICE", "Device", "DeviceType"]
 
@@ -19,7 +20,7 @@ class DeviceType(StrEnum):
     BOT = "bot"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Device:
     """A client in words, for a page that lists a user's devices. Never proof of anything: clients send what they like.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.signals import Reaction, Signal
 from sessiond.domain.values import Authentication, Cause, ClientContext, Instant, Labels, Revision, SessionId
 
@@ -32,7 +32,7 @@ class EventType(StrEnum):
     OLD_TOKEN_PRESENTED = "old_token_presented"  # noqa: S105 - a kind of event, not a secret
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Event:
     """One fact: what happened to whom, when, by whom and why. Never holds a token or session data."""
 
@@ -52,7 +52,7 @@ class Event:
     labels: Labels = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EventFilter:
     """Which events. An empty set is no condition; all conditions must hold, and all of the labels."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Millis
 
 __all__ = ["GuessLimits"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class GuessLimits:
     """When guessing from one source counts as an attack.
 

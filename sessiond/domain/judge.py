@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from hmac import compare_digest
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session, SessionState, passed_deadline
 from sessiond.domain.signals import Signal, token_replay
@@ -41,7 +42,7 @@ class Verdict(StrEnum):
     LOCKED = "locked"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Presented:
     """What an opened token says: the session, the generation, and SHA-256 of the secret."""
 
@@ -50,7 +51,7 @@ class Presented:
     digest: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Judgement:
     """The verdict on one presented token, and what follows from it.
 

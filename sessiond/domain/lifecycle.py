@@ -93,7 +93,7 @@ def _shorter(limit: Millis | None, own: Millis | None) -> Millis | None:
 
 def _bounded(lifetimes: Lifetimes, policy: Policy, *, persistent: bool) -> Lifetimes:
     """The lifetimes without those that would be longer than the policy's."""
-    if lifetimes == POLICY_LIFETIMES:
+    if lifetimes is POLICY_LIFETIMES or lifetimes == POLICY_LIFETIMES:
         return POLICY_LIFETIMES
     idle, absolute = policy.idle_for(persistent=persistent), policy.absolute_for(persistent=persistent)
     return Lifetimes(

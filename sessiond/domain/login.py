@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Labels, Lifetimes
 
 __all__ = ["ANONYMOUS", "Login"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Login:
     """Who was authenticated and how, and what is wanted for the session.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 
 from sessiond.domain.guess_limits import GuessLimits
+from sessiond.domain.immutable import immutable
 from sessiond.domain.signals import Reaction, Signal, SignalType, strongest
 from sessiond.domain.values import Millis
 
@@ -29,7 +30,7 @@ class LimitRule(StrEnum):
     ASK = "ask"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CookieRules:
     """The attributes of an application's cookies (OWASP; RFC 6265bis for the prefix).
 
@@ -46,6 +47,10 @@ class CookieRules:
     # Without "cookies": it clears those of every host of the registrable domain, and so logs users out of the others.
     clear_site_data: tuple[str, ...] = ("cache", "storage")
     partitioned: bool = False
+
+    def __hash__(self) -> int:
+        """Of one field: what is made of an application's rules is looked up by them for each token that is given."""
+        return hash(self.name)
 
 
 _LOW = {
@@ -70,7 +75,7 @@ _HIGH = _LOW | {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Policy:
     """Timeouts and limits of one application. Times in milliseconds; None: no such timeout.
 

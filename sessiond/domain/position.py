@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sessiond.domain.errors import PositionOutOfRange
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Revision
 
 __all__ = ["INCARNATION_BYTES", "Incarnation", "Position", "check_position"]
@@ -13,7 +13,7 @@ __all__ = ["INCARNATION_BYTES", "Incarnation", "Position", "check_position"]
 INCARNATION_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Incarnation:
     """One run of a log between two starts: its random id, and the first revision that it could write."""
 
@@ -21,7 +21,7 @@ class Incarnation:
     first: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Position:
     """A place in the log as it was known under an incarnation: everything up to `revision`, inclusive."""
 

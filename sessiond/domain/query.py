@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.session import SessionState
 from sessiond.domain.values import Instant, Labels, Millis, SessionId
 
 __all__ = ["SessionQuery"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SessionQuery:
     """Which sessions of one application, newest first.
 

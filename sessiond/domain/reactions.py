@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Judgement, Verdict
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
@@ -16,7 +17,7 @@ _OF_THE_SESSION = frozenset({SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE,
 """Signals that cannot tell which client is the intruder: a step-up for one of them applies to every client."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Consequences:
     """What follows from one judgement.
 

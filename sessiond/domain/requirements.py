@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Authentication, Instant, Millis
 
 __all__ = ["AuthenticationRequirements", "RequirementKind", "Unmet", "check_authentication"]
@@ -20,7 +20,7 @@ class RequirementKind(StrEnum):
     REAUTHENTICATION = "reauthentication"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AuthenticationRequirements:
     """What of the authentication is required. `max_age` in milliseconds; None: any."""
 
@@ -28,7 +28,7 @@ class AuthenticationRequirements:
     max_age: Millis | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unmet:
     """A requirement that is not met, and what would meet it."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy, granularity_of
 from sessiond.domain.values import (
     NO_REVISION,
@@ -53,7 +54,7 @@ class SessionState(StrEnum):
     REVOKED = "revoked"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ending:
     """How a session ended. For an expiry `at` is the deadline itself, not the moment it was noticed."""
 
@@ -66,7 +67,7 @@ class Ending:
         return SessionState.EXPIRED if self.cause.kind in _EXPIRIES else SessionState.REVOKED
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Deadline:
     """A deadline that has passed, and which one it was."""
 
@@ -74,7 +75,7 @@ class Deadline:
     at: Instant
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Elevation:
     """An authentication that counts until `until`, and then no more."""
 
@@ -82,7 +83,7 @@ class Elevation:
     until: Instant
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Session:
     """The record of one session. Of its token it holds SHA-256(secret) and the current generation, nothing else.
 

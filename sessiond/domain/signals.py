@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from sessiond.domain.immutable import immutable
 
 __all__ = ["Reaction", "Signal", "SignalType", "strongest", "token_replay"]
 
@@ -42,7 +43,7 @@ def strongest(reactions: Iterable[Reaction]) -> Reaction:
     return max(reactions, key=_STRENGTH.__getitem__, default=Reaction.IGNORE)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Signal:
     """One reason for suspicion: what the record let expect and what was seen. Never a token, never session data."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, NewType, Self
+
+from sessiond.domain.immutable import immutable
 
 __all__ = [
     "MAX_LABELS",
@@ -87,7 +89,7 @@ class SessionId(bytes):
         return (SessionId, (bytes(self),))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ClientContext:
     """What the caller saw of the client. Empty fields are neither stored nor compared."""
 
@@ -101,7 +103,7 @@ NOBODY = ClientContext()
 """The context of a call that tells nothing of a client."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Authentication:
     """How and when the subject was authenticated.
 
@@ -114,7 +116,7 @@ class Authentication:
     at: Instant
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Lifetimes:
     """A session's own timeouts, which may be shorter than the policy's and never longer. None: the policy's."""
 
@@ -139,7 +141,7 @@ class CauseKind(StrEnum):
     CONFIGURATION = "configuration"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Cause:
     """Who did it, and why in their words."""
 
@@ -148,7 +150,7 @@ class Cause:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class VersionedData:
     """A session's data, or some keys of it, and its version, read together."""
 

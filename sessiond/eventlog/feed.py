@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 from sessiond.domain.errors import PositionOutOfRange, Unavailable
 from sessiond.domain.event import Event, EventFilter
+from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Incarnation, Position, check_position
 from sessiond.domain.values import Revision
 from sessiond.store.contract import Head
@@ -25,7 +25,7 @@ __all__ = ["Checkpoint", "Feed"]
 _PAGE = 500
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Checkpoint:
     """Progress without an event: everything up to here that the filter lets through has been delivered."""
 

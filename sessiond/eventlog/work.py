@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Generic, Protocol, TypeVar
 
 from sessiond.domain.event import Event, EventType
+from sessiond.domain.immutable import immutable
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Activity, Session
@@ -21,7 +22,7 @@ T_co = TypeVar("T_co", covariant=True)
 _STARTS_AFRESH = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Needs:
     """What a unit must have read before it decides.
 
@@ -58,7 +59,7 @@ class Unit(Protocol[T_co]):
         """Decide and write."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Done(Generic[T]):
     """A unit's result, committed; the newest revision of the log that has it, and the time it was decided at."""
 
@@ -77,7 +78,7 @@ class Memory(Protocol):
         """Whether a suspicion of this kind was reported of the session within the window."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Read:
     """What was read for the units of one transaction."""
 

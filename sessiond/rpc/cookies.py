@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from sessiond.crypto.tokens import Token
+from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import CookieRules
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant
@@ -62,7 +62,7 @@ def fill_companion(
     directives.cache_control = _NO_STORE
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Kind:
     """What the cookies of sessions with a subject, or of anonymous ones, have in common."""
 

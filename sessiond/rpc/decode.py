@@ -219,7 +219,7 @@ class _LoginRequest(Protocol):
 
 def login(request: _LoginRequest) -> Login:
     """Who was authenticated and how, and what is wanted for the session."""
-    level, methods = _authentication(request.authentication)
+    level, methods = _authentication(request.authentication) if request.HasField("authentication") else (0, ())
     return Login(
         _text("subject", request.subject),
         level,
@@ -352,6 +352,8 @@ def _millis(field: str, message: Duration, longest: int = _LONGEST_SECONDS) -> M
 
 def first_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
     """The first data of a session."""
+    if not data:
+        return {}
     for key in data:
         _data_key("data", key)
     return dict(data)

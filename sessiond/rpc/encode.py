@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
@@ -107,15 +108,7 @@ def fill_session(message: pb.Session, session: Session) -> None:
         set_time(message.absolute_expire_time, session.absolute_deadline)
     if session.authentication is not None:
         _fill_authentication(message.authentication, session.authentication)
-    if session.client != NOBODY:
-        _fill_client(message.client, session.client)
-        fill_device(message.device, describe(session.client.user_agent))
-    if session.last_client == session.client and session.client != NOBODY:  # so far nobody came from elsewhere
-        message.last_client.CopyFrom(message.client)
-        message.last_device.CopyFrom(message.device)
-    elif session.last_client != NOBODY:
-        _fill_client(message.last_client, session.last_client)
-        fill_device(message.last_device, describe(session.last_client.user_agent))
+    message.MergeFrom(_clients(session.client, session.last_client))
     if session.labels:
         message.labels.update(session.labels)
     if session.lifetimes is not POLICY_LIFETIMES:
@@ -129,6 +122,19 @@ def fill_session(message: pb.Session, session: Session) -> None:
     if session.ending is not None:
         set_time(message.ending.end_time, session.ending.at)
         _fill_cause(message.ending.cause, session.ending.cause)
+
+
+@lru_cache(maxsize=1_000)
+def _clients(first: ClientContext, last: ClientContext) -> pb.Session:
+    """A session's clients, and their devices. Kept, as many sessions have the same; to be copied from."""
+    message = pb.Session()
+    if first != NOBODY:
+        _fill_client(message.client, first)
+        fill_device(message.device, describe(first.user_agent))
+    if last != NOBODY:
+        _fill_client(message.last_client, last)
+        fill_device(message.last_device, describe(last.user_agent))
+    return message
 
 
 def _fill_lifetimes(message: pb.Lifetimes, lifetimes: Lifetimes) -> None:

@@ -8,13 +8,13 @@ VALID, and only after the ordinary path has said so to the same bytes from the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from sessiond.authority.question import Question
 from sessiond.authority.results import Answer
 from sessiond.authority.validation import Validation
 from sessiond.domain.call import Caller
+from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Presented
 from sessiond.domain.values import Entropy
 from sessiond.system.lru import Lru
@@ -23,7 +23,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 __all__ = ["FastPath"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Remembered:
     question: Question
     presented: Presented

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
+from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Incarnation
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Activity, Session
@@ -54,7 +55,7 @@ class StoreFailed(Unavailable):
         return "the store failed; the authority is stopping"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Head:
     """Where the log stands: its newest revision (0 when empty), and the oldest revision that can be resumed from."""
 
@@ -62,7 +63,7 @@ class Head:
     horizon: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class KeptAnswer:
     """The first answer to a call that may be repeated.
 
@@ -141,7 +142,7 @@ class Changes:
         self.forget = self.horizon = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Commit:
     """What one committed transaction changed: for caches and feeds."""
 
@@ -153,7 +154,7 @@ class Commit:
     horizon: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Decision(Generic[T]):
     """What one run of a write decided: what to write, and the answer that counts if this run is the last."""
 

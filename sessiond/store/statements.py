@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+
+from sessiond.domain.immutable import immutable
 
 __all__ = ["STATEMENTS", "Statement", "load_statements"]
 
@@ -15,7 +16,7 @@ _VALUES = re.compile(r"VALUES \([^()]*\)")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")  # not the casts of other engines: x::text
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Statement:
     """One statement: its text with `?` placeholders, and the names of its parameters in their order.
 

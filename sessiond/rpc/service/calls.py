@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 from sessiond.authority.authority import Authority
 from sessiond.authority.results import Kept, Reply
 from sessiond.domain.call import Call, Caller
+from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Position
 from sessiond.domain.values import Revision
 from sessiond.rpc import decode
@@ -38,9 +38,9 @@ class Calls:
 
     def of(self, request: Request, caller: Caller) -> Call:
         """The call that a request makes. Raises `InvalidField`."""
-        fields = request.DESCRIPTOR.fields_by_name
-        seen = decode.client(request.client) if "client" in fields and request.HasField("client") else None
-        reason = decode.reason(request.reason) if "reason" in fields else ""
+        has_client, has_reason = _fields(request.DESCRIPTOR)
+        seen = decode.client(request.client) if has_client and request.HasField("client") else None
+        reason = decode.reason(request.reason) if has_reason and request.reason else ""
         return self._authority.call(decode.application(request.application), caller, seen, reason)
 
     def validating(self, request: pb.ValidateSessionRequest, caller: Caller) -> Call:
@@ -52,13 +52,24 @@ class Calls:
         """The position of a consistency token; None for no token. Raises `InvalidField`."""
         return decode_consistency_token(text, self._identity) if text else None
 
-    def consistency_token(self, revision: Revision | None = None) -> str:
-        """The consistency token of the state at a revision, by default the newest."""
+    def token_after(self, change: Revision) -> str:
+        """The consistency token of a state that has a change: the newest one, which all changes of a commit share."""
+        # The feed is behind while a unit that is being committed makes the answer that is kept.
+        return self.consistency_token(max(self._authority.parts.feed.revision, change))
+
+    def consistency_token(self, wanted: Revision) -> str:
+        """The consistency token of the state at a revision."""
         feed = self._authority.parts.feed
-        wanted = feed.revision if revision is None else revision
         if self._token[0] != wanted:
             self._token = (wanted, encode_consistency_token(self._identity, feed.position(wanted)))
         return self._token[1]
+
+
+@cache
+def _fields(descriptor: Any) -> tuple[bool, bool]:
+    """Whether requests of a call tell a client, and a reason."""
+    fields = descriptor.fields_by_name
+    return "client" in fields, "reason" in fields
 
 
 class _Service(Protocol):
@@ -67,7 +78,7 @@ class _Service(Protocol):
     _calls: Calls
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Change(Generic[R]):
     """One decoded change: how the authority is asked for it, and how its result is written into the answer."""
 
