@@ -52,11 +52,6 @@ class Calls:
         """The position of a consistency token; None for no token. Raises `InvalidField`."""
         return decode_consistency_token(text, self._identity) if text else None
 
-    def token_after(self, change: Revision) -> str:
-        """The consistency token of a state that has a change: the newest one, which all changes of a commit share."""
-        # The feed is behind while a unit that is being committed makes the answer that is kept.
-        return self.consistency_token(max(self._authority.parts.feed.revision, change))
-
     def consistency_token(self, wanted: Revision) -> str:
         """The consistency token of the state at a revision."""
         feed = self._authority.parts.feed

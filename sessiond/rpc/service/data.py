@@ -44,7 +44,7 @@ class DataService:
 
         def fill(response: pb.UpdateSessionDataResponse, changed: Changed) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
-            response.consistency_token = self._calls.token_after(changed.revision)
+            response.consistency_token = self._calls.consistency_token(changed.revision)
             if changed.session is not None:
                 response.version = changed.session.data_version
             if changed.data is not None:

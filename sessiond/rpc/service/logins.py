@@ -77,7 +77,7 @@ class LoginService:
         self._fill_token(response, call, changed)
 
     def _fill_token(self, response: _Given, call: Call, changed: Changed) -> None:
-        response.consistency_token = self._calls.token_after(changed.revision)
+        response.consistency_token = self._calls.consistency_token(changed.revision)
         if changed.session is None or changed.token is None or changed.csrf is None:
             return
         encode.fill_session(response.session, changed.session)

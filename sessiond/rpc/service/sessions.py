@@ -33,7 +33,7 @@ class SessionService:
 
         def fill(response: pb.RefreshSessionResponse, changed: Changed) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
-            response.consistency_token = self._calls.token_after(changed.revision)
+            response.consistency_token = self._calls.consistency_token(changed.revision)
             if changed.session is not None:
                 encode.fill_session(response.session, changed.session)
 
@@ -55,14 +55,14 @@ class SessionService:
         ended, rules = answer.ended, call.policy.cookie
         response.verdict = encode.VERDICT[ended.verdict]
         response.revoked = answer.revoked
-        response.consistency_token = self._calls.token_after(ended.revision)
+        response.consistency_token = self._calls.consistency_token(ended.revision)
         if ended.session is not None:
             encode.fill_session(response.session, ended.session)
         fresh = answer.anonymous
         if fresh is not None and fresh.session is not None and fresh.token is not None and fresh.csrf is not None:
             encode.fill_session(response.anonymous_session, fresh.session)
             response.token, response.csrf_token = fresh.token.reveal(), fresh.csrf.reveal()
-            response.consistency_token = self._calls.token_after(fresh.revision)
+            response.consistency_token = self._calls.consistency_token(fresh.revision)
             cookies.fill_token(response.cookies, rules, fresh.session, fresh.token, fresh.at)
         elif by_token and (answer.revoked or ended.verdict not in _TOKEN_LIVES):
             cookies.fill_deletion(response.cookies, rules)
@@ -84,7 +84,7 @@ class SessionService:
 
         def fill(response: pb.RevokeSessionsResponse, answer: RevokedAll) -> None:
             response.revoked_count = answer.count
-            response.consistency_token = self._calls.token_after(answer.revision)
+            response.consistency_token = self._calls.consistency_token(answer.revision)
 
         return Change(lambda reply: self._authority.sessions.revoke_all(call, query, keep, reply), fill)
 
@@ -95,7 +95,7 @@ class SessionService:
 
         def fill(response: pb.ReportSignalResponse, changed: Changed) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
-            response.consistency_token = self._calls.token_after(changed.revision)
+            response.consistency_token = self._calls.consistency_token(changed.revision)
             if changed.reaction is not None:
                 response.reaction = encode.REACTION[changed.reaction]
 
@@ -107,6 +107,6 @@ class SessionService:
         source = decode.source(request.source)
 
         def fill(response: pb.ClearSourceLockResponse, revision: Revision) -> None:
-            response.consistency_token = self._calls.token_after(revision)
+            response.consistency_token = self._calls.consistency_token(revision)
 
         return Change(lambda reply: self._authority.clear_lock(call, source, reply), fill)
