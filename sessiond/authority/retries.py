@@ -35,11 +35,11 @@ class Retries:
         self._journal = journal
         self._keys = keys
 
-    async def carry_out(self, unit: Unit[T], answer: Callable[[Done[T]], R], reply: Reply[R]) -> R | Kept:
-        """Carry out a unit; its answer, or the answer as it is kept."""
+    async def carry_out(self, unit: Unit[T], answer: Callable[[Done[T]], R], reply: Reply[R]) -> Kept:
+        """Carry out a unit; the bytes of its answer, or those of the first answer."""
         retries = self._of_request(reply)
         if not retries:
-            return answer(await self._journal.submit(unit))
+            return await self._journal.carry_out(unit, lambda done: Kept(reply.encode(answer(done))))
         once: Once[T] = Once(
             # What came in several units has recorded its events before.
             unit,

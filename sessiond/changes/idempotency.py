@@ -24,7 +24,7 @@ KEEP_FOR = Millis(24 * 3_600_000)
 
 @immutable
 class Kept:
-    """An answer as it is kept for repeats: the bytes of its message. They may hold a token."""
+    """An answer to a change as it is given, and kept for repeats: the bytes of its message. They may hold a token."""
 
     message: bytes = field(repr=False)
 

@@ -2,7 +2,8 @@
 
 Calls hand in units of work. The writer takes what has gathered, opens one transaction, reads what the units need,
 lets each decide in turn, writes everything at once, commits, makes it known, and only then answers. Units decide one
-after another against the same state, so no two can race; one that refuses fails alone.
+after another against the same state, so no two can race; one that refuses fails alone. What is to be answered is made
+while the store commits, when the loop has little else to do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sessiond.system.clock import Clock
 
 __all__ = ["Journal"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 _PATIENCE = 24
@@ -30,11 +32,39 @@ _PATIENCE_ALONE = 6
 _log = structlog.get_logger(__name__)
 
 
+def _unchanged(done: Done[T]) -> Done[T]:
+    return done
+
+
 @dataclass(slots=True)
 class _Waiting:
+    """A unit, who waits for its answer, and how that is made of the outcome; `answer` is that of `outcome`."""
+
     unit: Unit[Any]
-    answer: asyncio.Future[Done[Any]]
+    caller: asyncio.Future[Any]
+    answer_of: Callable[[Done[Any]], Any]
     outcome: Done[Any] | BaseException | None = field(default=None)
+    answer: Any = field(default=None)
+
+    def prepare(self, outcome: Done[Any] | BaseException) -> None:
+        """Make the answer, unless it is made. Nobody is told before the commit."""
+        if self.outcome is outcome:
+            return
+        self.outcome = self.answer = outcome
+        if isinstance(outcome, Done):
+            try:
+                self.answer = self.answer_of(outcome)
+            except Exception as fault:  # noqa: BLE001 - a fault of ours: for this caller alone
+                self.answer = fault
+
+    def tell(self) -> None:
+        """Tell the caller, unless it was cancelled and has stopped listening."""
+        if self.caller.done():
+            return
+        if isinstance(self.answer, BaseException):
+            self.caller.set_exception(self.answer)
+        else:
+            self.caller.set_result(self.answer)
 
 
 class Journal:
@@ -69,7 +99,13 @@ class Journal:
         self._writer = asyncio.create_task(self._run(), name="journal")
 
     async def submit(self, unit: Unit[T]) -> Done[T]:
-        """Have a unit carried out. Returns after its commit.
+        """Have a unit carried out. Returns after its commit, and raises as `carry_out` does."""
+        return await self.carry_out(unit, _unchanged)
+
+    async def carry_out(self, unit: Unit[T], answer_of: Callable[[Done[T]], R]) -> R:
+        """Have a unit carried out. Returns what `answer_of` makes of its result, after the commit.
+
+        `answer_of` must be pure: it is called before the commit is known, and again if the store repeats a conflict.
 
         Raises what the unit raises: then nothing of it was kept. Raises `Unavailable` if the store failed or did not
         answer, or the journal is closed: then nobody can know. A caller that is cancelled while it waits does not take
@@ -77,10 +113,11 @@ class Journal:
         """
         if self._failed is not None or self._closing:
             raise Unavailable("the authority is stopping")
-        waiting = _Waiting(unit, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), answer_of)
         self._queue.append(waiting)
         self._wake.set()
-        return await waiting.answer
+        answer: R = await waiting.caller
+        return answer
 
     async def close(self) -> None:
         """Carry out what is waiting, then stop."""
@@ -103,14 +140,10 @@ class Journal:
                     return
                 except StoreUnavailable as trouble:
                     _log.warning("store unavailable", error=str(trouble), units=len(group))
-                    for waiting in group:
-                        waiting.outcome = trouble
-                        _answer(waiting)
+                    _refuse(group, trouble)
                     continue
                 except Exception as fault:  # noqa: BLE001 - a fault of ours: rolled back, and the writer must live on
-                    for waiting in group:
-                        waiting.outcome = fault
-                        _answer(waiting)
+                    _refuse(group, fault)
                     continue
                 try:
                     self._publish(commit)
@@ -118,7 +151,7 @@ class Journal:
                     self._fail(StoreFailed(f"a commit could not be made known: {fault}"), group)
                     return
                 for waiting in group:
-                    _answer(waiting)
+                    waiting.tell()
 
     async def _gather(self) -> None:
         """Let calls that are on their way join the group: a commit costs about the same for one and for fifty.
@@ -142,14 +175,14 @@ class Journal:
             read = await self._read(transaction, needs)
             work = Work(self._clock.now(), transaction.head.revision, read, self._memory)
             outcomes = [_outcome(work, waiting.unit) for waiting in group]
+            asyncio.get_running_loop().call_soon(_prepare, group, outcomes)
             changes, head = work.changes, transaction.head
             horizon = head.horizon if changes.horizon is None else max(head.horizon, changes.horizon)
             commit = Commit(changes.sessions, changes.activity, changes.pruned, changes.events, work.revision, horizon)
             return Decision(changes, (commit, outcomes))
 
         commit, outcomes = await self._store.write(decide)
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            waiting.outcome = outcome
+        _prepare(group, outcomes)  # what is not prepared yet: there may have been nothing to write, and so no time
         return commit
 
     async def _read(self, transaction: Transaction, needs: Sequence[Needs]) -> Read:
@@ -169,22 +202,21 @@ class Journal:
 
     def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
         self._failed = failure
-        for waiting in [*group, *self._queue]:
-            # Refusals too: an answer from a transaction that did not commit would be a guess.
-            waiting.outcome = Unavailable("the store failed; whether the change was made is unknown")
-            _answer(waiting)
+        # Refusals too: an answer from a transaction that did not commit would be a guess.
+        _refuse([*group, *self._queue], Unavailable("the store failed; whether the change was made is unknown"))
         self._queue.clear()
         self._on_fatal(failure)
 
 
-def _answer(waiting: _Waiting) -> None:
-    if waiting.answer.done():
-        return  # the caller was cancelled and has stopped listening
-    if isinstance(waiting.outcome, Done):
-        waiting.answer.set_result(waiting.outcome)
-    else:
-        failure = waiting.outcome
-        waiting.answer.set_exception(failure if failure is not None else AssertionError("a unit without outcome"))
+def _prepare(group: Sequence[_Waiting], outcomes: Sequence[Done[Any] | Exception]) -> None:
+    for waiting, outcome in zip(group, outcomes, strict=True):
+        waiting.prepare(outcome)
+
+
+def _refuse(group: Sequence[_Waiting], reason: Exception) -> None:
+    for waiting in group:
+        waiting.prepare(reason)
+        waiting.tell()
 
 
 def _outcome(work: Work, unit: Unit[T]) -> Done[T] | Exception:

@@ -15,13 +15,13 @@ from sessiond.domain.event import EventType
 from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import Instant, Millis, Revision
 from sessiond.eventlog.journal import Journal
-from sessiond.eventlog.work import Needs, Work
+from sessiond.eventlog.work import Done, Needs, Work
 from sessiond.store.contract import Commit, StoreFailed, StoreUnavailable
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
 from tests.contracts.store import data_of, put
 from tests.eventlog.memory import NO_MEMORY, Memory
-from tests.store.faulty import FaultyStore
+from tests.store.faulty import FaultyStore, RepeatingStore
 from tests.support.clock import START, ManualClock
 
 
@@ -228,6 +228,56 @@ async def test_a_refusal_waits_for_the_commit_too(bench: Bench) -> None:
     bench.store.may_commit.set()
     with pytest.raises(Refused):
         await refused
+
+
+async def test_an_answer_is_made_during_the_commit_and_given_after_it(bench: Bench) -> None:
+    """The answer is there before the commit, which the loop has time for; nobody has it before."""
+    made: list[Revision] = []
+
+    def answer_of(done: Done[Any]) -> str:
+        made.append(done.revision)
+        return "told"
+
+    bench.store.may_commit.clear()
+    waiting = asyncio.create_task(bench.journal.carry_out(opens(samples.session()), answer_of))
+    await bench.store.at_door.wait()
+    await asyncio.sleep(0)
+    assert (made, waiting.done()) == ([1], False)
+    bench.store.may_commit.set()
+    assert (await waiting, made) == ("told", [1])
+
+
+async def test_the_answer_is_made_of_the_run_that_counts(tmp_path: Path) -> None:
+    """A store that repeats a conflict has decided twice: the answer is that of the last run."""
+    sqlite = await SqliteStore.open(tmp_path / "sessiond.db")
+    store, runs = RepeatingStore(sqlite, lambda: asyncio.sleep(0)), iter(range(10))
+    journal = Journal(store, ManualClock(), NO_MEMORY, lambda _: None, lambda _: None)
+    try:
+        answer = await journal.carry_out(Step(lambda _: next(runs)), lambda done: f"run {done.result}")
+    finally:
+        await journal.close()
+        await sqlite.close()
+    assert (answer, store.thrown_away) == ("run 1", 1)
+
+
+async def test_an_answer_that_cannot_be_made_fails_its_caller_alone(bench: Bench) -> None:
+    """The change is committed, the caller hears of the fault, and the others of the group have their answers."""
+    held = await hold(bench)
+    broken = asyncio.create_task(bench.journal.carry_out(opens(samples.session()), lambda _: 1 // 0))
+    whole = asyncio.create_task(bench.journal.carry_out(opens(samples.session()), lambda done: done.revision))
+    await asyncio.sleep(0)
+    bench.store.may_commit.set()
+    with pytest.raises(ZeroDivisionError):
+        await broken
+    assert (await held).revision == 1
+    assert await whole == 3
+
+
+async def test_an_answer_that_was_made_is_not_given_if_the_commit_fails(bench: Bench) -> None:
+    """What was prepared for a commit that did not come is thrown away."""
+    bench.store.break_once = True
+    with pytest.raises(StoreUnavailable):
+        await bench.journal.carry_out(opens(samples.session()), lambda _: "told")
 
 
 async def test_publication_comes_before_the_answer(bench: Bench) -> None:
