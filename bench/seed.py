@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sessiond.config import Config, load_config
-from sessiond.crypto.tokens import KeyRing, digest, load_key_ring
+from sessiond.crypto.key_file import load_key_ring
+from sessiond.crypto.tokens import KeyRing, digest
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.lifecycle import open_session
 from sessiond.domain.policy import Policy

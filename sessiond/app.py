@@ -26,17 +26,19 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
+from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
-from sessiond.crypto.tokens import KeyRing, load_key_ring
+from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.client_facts import FactReader
 from sessiond.detection.guesses import GuessWatch
 from sessiond.detection.suspicions import Reported, Suspicions
-from sessiond.detection.uses import UseWatch
+from sessiond.detection.uses import SupersededUses, UseWatch
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.immutable import immutable
+from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
-from sessiond.domain.values import Entropy, Instant, Millis, SessionId
+from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
 from sessiond.rpc.fast_path import FastPath
@@ -50,6 +52,7 @@ from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
 from sessiond.rpc.service.validation import ValidationService
 from sessiond.store.contract import Commit, Store, StoreFailed
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy
@@ -59,7 +62,15 @@ __all__ = ["App", "Process", "RemotePlaintext", "Services", "assemble", "rpc_ser
 Services = tuple[ValidationService, LoginService, SessionService, DataService, ReadingService, EventService]
 
 _STOP_GRACE = 5.0
-_AT_START = ("event_retention", "cache_sessions", "subscriber_write_timeout", "encrypt_data", "operators", "countries")
+_AT_START = (
+    "event_retention",
+    "cache_sessions",
+    "subscriber_write_timeout",
+    "max_subscribers",
+    "encrypt_data",
+    "operators",
+    "countries",
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -79,9 +90,10 @@ class Process:
 class _Memory:
     """What units of work see beside the store; see `eventlog.work.Memory`. Kept true by every commit."""
 
-    def __init__(self, activity: UnsavedActivity, reported: Reported) -> None:
+    def __init__(self, activity: UnsavedActivity, reported: Reported, suspicions: Suspicions) -> None:
         self._activity = activity
         self._reported = reported
+        self._suspicions = suspicions
 
     def with_activity(self, session: Session) -> Session:
         return self._activity.added_to(session)
@@ -89,13 +101,16 @@ class _Memory:
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         return self._reported.was_reported(session_id, kind, window, now)
 
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        return self._suspicions.is_own_client(session, client, policy)
+
 
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
     feed = Feed(await store.head(), store)
     activity, reported, guesses, uses = UnsavedActivity(), Reported(), GuessWatch(), UseWatch()
     cache = SessionCache(store.session, activity, process.cache_sessions)
-    suspicions = Suspicions(process.reader, uses)
+    suspicions = Suspicions(process.reader, uses, SupersededUses())
 
     def publish(commit: Commit) -> None:
         # Memory first, subscribers last: whoever hears of an event finds everything that it says.
@@ -105,7 +120,7 @@ async def assemble(store: Store, process: Process) -> Authority:
         guesses.apply(commit.events)
         feed.publish(commit.events, commit.horizon)
 
-    journal = Journal(store, process.clock, _Memory(activity, reported), publish, process.on_store_failure)
+    journal = Journal(store, process.clock, _Memory(activity, reported, suspicions), publish, process.on_store_failure)
     gate = TokenGate(process.keys, guesses, journal, process.clock)
     parts = Parts(
         store,
@@ -128,7 +143,7 @@ async def assemble(store: Store, process: Process) -> Authority:
     return Authority(parts, validation, retries, logins, sessions, data, reading)
 
 
-def services_of(authority: Authority, write_timeout: float) -> Services:
+def services_of(authority: Authority, write_timeout: float, max_subscribers: int = 200) -> Services:
     """The calls of the contract over an authority, by subject. `write_timeout` is in seconds."""
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
     return (
@@ -137,13 +152,13 @@ def services_of(authority: Authority, write_timeout: float) -> Services:
         SessionService(calls, authority),
         DataService(calls, authority.data, authority.reading),
         ReadingService(calls, authority, __version__),
-        EventService(authority.reading, write_timeout),
+        EventService(authority.reading, write_timeout, max_subscribers),
     )
 
 
-def rpc_server(authority: Authority, write_timeout: float) -> RpcServer:
+def rpc_server(authority: Authority, write_timeout: float, max_subscribers: int = 200) -> RpcServer:
     """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
-    services = services_of(authority, write_timeout)
+    services = services_of(authority, write_timeout, max_subscribers)
     return RpcServer(services, Callers(), services[0].fast_path)
 
 
@@ -204,7 +219,7 @@ class App:
         parts = self.authority.parts
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
-            self._server = rpc_server(self.authority, config.subscriber_write_timeout / 1000)
+            self._server = rpc_server(self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers)
             self.address = await self._server.start(config.listen)
         except BaseException:
             await parts.journal.close()
@@ -247,10 +262,11 @@ class App:
         await self._store.close()
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
-    def _load_keys(self) -> DataCipher:
-        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy)
-        # Also where nothing is to be encrypted: what was encrypted before must stay readable.
-        return DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
+    def _load_keys(self, is_new: bool) -> StoreKeys:
+        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_make=is_new)
+        # Also if nothing is to be encrypted: what was encrypted before must stay readable.
+        cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
+        return StoreKeys(cipher, self._keys.fingerprints())
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
         if self.failure.done():

@@ -17,10 +17,10 @@ import uvloop
 from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
 from sessiond.config import BadConfig, Config, load_config, parse_listen
-from sessiond.crypto.tokens import BadKeyFile
+from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.errors import Unavailable
-from sessiond.rpc.server import CannotListen
+from sessiond.rpc.sockets import CannotListen
 from sessiond.store.contract import StoreRefused
 from sessiond.system.logs import set_up_logs
 

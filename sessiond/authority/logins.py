@@ -174,4 +174,5 @@ class Logins:
 
 def _ticket_scope(call: Call, login: Login, session_id: SessionId | None) -> tuple[str, ...]:
     own = "" if session_id is None else str(session_id)
-    return (call.application, login.subject, str(login.level), " ".join(login.methods), own)
+    wanted = repr((login.persistent, login.lifetimes, login.labels))
+    return (call.application, login.subject, str(login.level), " ".join(login.methods), own, wanted)

@@ -84,7 +84,7 @@ class Limit:
 class Changed:
     """The answer to a change: the verdict on the token, the session as it is now, its new token, the revision.
 
-    `presented` is the verdict on the presented token if a fresh session was opened instead of using it; else None.
+    presented   the verdict on the presented token if a fresh session was opened instead of using it; else None
     """
 
     verdict: Verdict

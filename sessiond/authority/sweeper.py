@@ -10,7 +10,7 @@ import structlog
 from sessiond.authority.parts import Parts
 from sessiond.cache.activity import Unsaved
 from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, SaveActivity
-from sessiond.domain.errors import Unavailable
+from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS
 from sessiond.domain.session import touch_granularity
 from sessiond.domain.values import Instant, Millis
@@ -54,10 +54,11 @@ class Sweeper:
                 pruned = await self.prune()
                 await self.forget_answers()
                 await self._parts.gate.release_due()
+                await self._store.tidy()
             except StoreFailed as failure:
                 self._on_fatal(failure)
                 return
-            except Unavailable as trouble:
+            except (Unavailable, Overloaded) as trouble:
                 _log.warning("sweep put off", error=str(trouble))
                 continue
             except Exception:  # noqa: BLE001 - one bad round must not be the last
@@ -89,8 +90,13 @@ class Sweeper:
         return len(quiet)
 
     async def prune(self) -> int:
-        """Drop the history of ended sessions, and of the log, whose retention is over; how many sessions."""
+        """Drop the history of ended sessions, and of the log, whose retention is over; how many sessions.
+
+        Not on the word of one clock reading: only while wall clock and monotonic clock agree on how time passes.
+        """
         total = 0
+        if not self._clock.is_steady():
+            return 0
         while ids := await self._store.prunable(self._clock.now(), _BATCH):
             await self._journal.submit(Prune(ids))
             total += len(ids)

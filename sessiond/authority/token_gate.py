@@ -85,7 +85,7 @@ class TokenGate:
     def _record(self, type: EventType, application: str, source: str) -> None:
         # Behind the answer: a guesser waits for nothing and learns nothing from the time it takes.
         unit = RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
-        task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit))
+        task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit, must=True))
         self._records.add(task)
         task.add_done_callback(self._recorded)
 

@@ -21,7 +21,7 @@ from sessiond.domain.position import Position
 from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.requirements import RequirementKind, Unmet
 from sessiond.domain.session import Session, as_seen, cacheable_until, in_application, touch_granularity
-from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.signals import Reaction, Signal, SignalType, as_copies
 from sessiond.domain.values import Instant, SessionId, VersionedData
 
 __all__ = ["Validation"]
@@ -123,8 +123,9 @@ class Validation:
         if entry is None:
             return opened
         now = self._parts.clock.now()
-        judgement = judge(self._parts.activity.added_to(entry.session), opened.presented, call.policy, now)
-        consequences, suspicion, urgent = self._examine(call, entry.session, judgement, None, now)
+        session = self._parts.activity.added_to(entry.session)
+        judgement = judge(session, opened.presented, call.policy, now)
+        consequences, suspicion, urgent = self._examine(call, session, judgement, None, now)
         judgement = consequences.judgement
         if judgement.verdict is Verdict.VALID and not urgent:
             return opened
@@ -154,7 +155,7 @@ class Validation:
         known, judgement = self._judged(entry.session, presented, question, now)
         session: Session | None = known
         expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
-        consequences, suspicion, urgent = self._examine(call, entry.session, judgement, stray, now)
+        consequences, suspicion, urgent = self._examine(call, known, judgement, stray, now)
         judgement, passive = consequences.judgement, question.passive
         suffices = judgement.verdict is Verdict.VALID
         if suffices and question.requirements is not NO_REQUIREMENTS:
@@ -199,6 +200,7 @@ class Validation:
             session.elevation is None
             and not session.persistent
             and not session.must_authenticate
+            and not self._parts.suspicions.is_watched(session)
             and (not call.tells_client or self._parts.suspicions.is_at_home(session, call.client))
             and not self._parts.gate.is_locked_out(call)
             # A question that is remembered keeps the policy that it came with.
@@ -210,9 +212,15 @@ class Validation:
     ) -> tuple[Consequences, Suspicion | None, bool]:
         """What follows from a judgement and this use; what was noticed; whether it must be carried out now."""
         noticed: tuple[Signal, ...] = ()
-        if judgement.verdict is Verdict.VALID:
+        suspicions = self._parts.suspicions
+        if judgement.verdict is Verdict.REPLAYED and suspicions.is_own_client(session, call.client, call.policy):
+            judgement = replace(judgement, signals=as_copies(judgement.signals))
+        elif judgement.verdict is Verdict.SUPERSEDED and session.last_active > (session.rolled_at or now):
+            suspicions.note_superseded(session, now)
+        elif judgement.verdict is Verdict.VALID:
+            noticed = suspicions.superseded_uses(session)
             if call.tells_client:
-                noticed = self._parts.suspicions.examine(session, call.client, call.policy, now)
+                noticed = (*noticed, *suspicions.examine(session, call.client, call.policy, now))
             if stray is not None:
                 noticed = (*noticed, stray)
         if noticed:

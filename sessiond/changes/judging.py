@@ -14,7 +14,7 @@ from sessiond.domain.judge import UNKNOWN, Judgement, Presented, Verdict, ended_
 from sessiond.domain.policy import Policy
 from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.session import Session, in_application, retention_of
-from sessiond.domain.signals import Reaction, Signal
+from sessiond.domain.signals import Reaction, Signal, as_copies
 from sessiond.domain.values import Cause, CauseKind, ClientContext, SessionId
 from sessiond.eventlog.work import Needs, Work
 
@@ -102,6 +102,8 @@ def judge_and_apply(
     if judgement.missed and session.old_token is None:
         returned = replace(session, old_token=presented.generation)
         session = work.save(returned, EventType.OLD_TOKEN_PRESENTED, Cause(CauseKind.SIGNAL), call.client)
+    if judgement.verdict is Verdict.REPLAYED and work.is_own_client(session, call.client, call.policy):
+        judgement = replace(judgement, signals=as_copies(judgement.signals))
     if judgement.verdict is Verdict.VALID:
         if allow_suspicious and judgement.signals:
             judgement = replace(judgement, signals=())

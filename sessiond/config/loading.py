@@ -39,6 +39,7 @@ class Config:
     event_retention           how long the log is kept
     cache_sessions            how many sessions are kept in memory
     subscriber_write_timeout  how long a subscriber may leave a message unread
+    max_subscribers           how many subscribers there may be at once, half of them from one connection
     operators, countries      MaxMind files that tell the operator and the country of an address
     policies                  the policy of each application
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
@@ -53,6 +54,7 @@ class Config:
     event_retention: Millis
     cache_sessions: int
     subscriber_write_timeout: Millis
+    max_subscribers: int
     log_format: str
     log_level: str
     operators: Path | None
@@ -91,6 +93,7 @@ def load_config(path: Path | None) -> Config:
         event_retention=file.server.event_retention,
         cache_sessions=file.server.cache_sessions,
         subscriber_write_timeout=file.server.subscriber_write_timeout,
+        max_subscribers=file.server.max_subscribers,
         log_format=file.log.format,
         log_level=file.log.level,
         operators=None if networks.operators is None else Path(networks.operators),

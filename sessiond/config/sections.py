@@ -119,6 +119,10 @@ class ApplicationSection(_Section):
     on_limit: Annotated[LimitRule, BeforeValidator(_one_of(LimitRule))] = LimitRule.REJECT
     ticket_timeout: Duration = Millis(0)
     companion_timeout: Duration = Millis(0)
+    related_agents: Annotated[
+        list[Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=2, max_length=16)]],
+        Field(max_length=16),
+    ] = []
     ipv4_prefix: Annotated[int, Field(ge=8, le=32)] = 32
     ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 128
     concurrent_use_window: Duration = Millis(0)
@@ -135,6 +139,8 @@ class ApplicationSection(_Section):
         preset = PRESETS[self.preset]
         given = self.given()
         given.pop("preset", None)
+        if "related_agents" in given:
+            given["related_agents"] = tuple(tuple(group) for group in self.related_agents)
         if "reactions" in given:
             given["reactions"] = MappingProxyType(dict(preset.reactions) | self.reactions)
         if "guessing" in given:
@@ -152,6 +158,7 @@ class _Server(_Section):
     event_retention: Duration = parse_duration("30d")
     cache_sessions: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
     subscriber_write_timeout: Duration = parse_duration("30s")
+    max_subscribers: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
 class _Log(_Section):

@@ -43,7 +43,7 @@ def issue_companion(keys: KeyRing, opened: OpenedToken, purpose: str, expires: I
     plain = (
         opened.presented.session_id
         + _short(b"purpose", purpose.encode())
-        + expires.to_bytes(8, "big")
+        + max(expires, 0).to_bytes(8, "big")
         + opened.bind(b"companion")[:16]
     )
     return keys.seal_bytes(plain, _PURPOSE)

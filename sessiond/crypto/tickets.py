@@ -36,7 +36,7 @@ class Ticket:
 
 def issue_ticket(keys: KeyRing, ticket: Ticket) -> Token:
     """The ticket, sealed."""
-    return keys.seal_bytes(ticket.nonce + ticket.expires.to_bytes(8, "big") + ticket.scope, _PURPOSE)
+    return keys.seal_bytes(ticket.nonce + max(ticket.expires, 0).to_bytes(8, "big") + ticket.scope, _PURPOSE)
 
 
 def open_ticket(keys: KeyRing, token: Token) -> Ticket | None:

@@ -9,11 +9,9 @@ token is the same string however often and wherever it is computed.
 from __future__ import annotations
 
 import hmac
-import os
 from collections.abc import Sequence
 from dataclasses import field
 from hashlib import sha256
-from pathlib import Path
 from typing import NoReturn
 
 from cryptography.exceptions import InvalidTag
@@ -27,7 +25,6 @@ from sessiond.domain.values import Entropy, SessionId
 __all__ = [
     "KEY_BYTES",
     "TOKEN_LENGTH",
-    "BadKeyFile",
     "KeyRing",
     "OpenedToken",
     "Token",
@@ -35,7 +32,6 @@ __all__ = [
     "TokenMalformed",
     "bind",
     "digest",
-    "load_key_ring",
     "new_secret",
 ]
 
@@ -54,10 +50,6 @@ class TokenMalformed(Exception):
 
 class TokenForged(Exception):
     """Of a token's form, but it opens under no key: never issued. Carries nothing of what was presented."""
-
-
-class BadKeyFile(Exception):
-    """The key file cannot be used; the text says why and what to do, and holds no key."""
 
 
 class Token:
@@ -137,6 +129,10 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._ciphers)}>"
 
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """What a store may keep to know the keys again: 16 bytes each, the sealing key's first."""
+        return tuple(sha256(b"sessiond/key-fingerprint/v1\0" + key).digest()[:16] for key in self._keys)
+
     def materials(self) -> tuple[bytes, ...]:
         """What other keys are derived from, the first first; never to be used as keys."""
         return self._keys
@@ -191,52 +187,3 @@ class KeyRing:
             except InvalidTag:
                 continue
         raise TokenForged
-
-
-def load_key_ring(path: Path, entropy: Entropy) -> KeyRing:
-    """The key ring in a file: one to three lines of 128 hexadecimal digits, the sealing key first.
-
-    A file that is not there is made, with one fresh key and mode 0600. One that others may read is refused.
-    Raises `BadKeyFile`.
-    """
-    try:
-        _make_key_file(path, entropy)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise BadKeyFile(f"cannot make the key file {path}: {error.strerror}") from error
-    try:
-        if path.stat().st_mode & 0o077:
-            raise BadKeyFile(f"the key file {path} can be read by others: chmod 600 {path}")
-        keys = [bytes.fromhex(line) for line in path.read_text(encoding="ascii").split()]
-        return KeyRing(keys)
-    except OSError as error:
-        raise BadKeyFile(f"cannot read the key file {path}: {error.strerror}") from error
-    except ValueError:
-        # The cause would show what the file holds.
-        raise BadKeyFile(f"the key file {path} must hold one to three lines of {2 * KEY_BYTES} hex digits") from None
-
-
-def _make_key_file(path: Path, entropy: Entropy) -> None:
-    if path.exists():
-        raise FileExistsError(path)
-    # Written aside and linked into place: a crash leaves no half-written key, a race no second one.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(entropy(KEY_BYTES).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-        _sync_folder(path.parent)
-    finally:
-        draft.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class FactReader:
         self._countries = _open(countries)
         # An attacker can send any number of user agents: bounded.
         self.facts = lru_cache(maxsize=20_000)(self._facts)
+        self.related = lru_cache(maxsize=1_000)(_related)
         _agent("Mozilla/5.0")  # the rules are read at first use, which takes a tenth of a second
 
     def _facts(self, context: ClientContext, ipv4_prefix: int, ipv6_prefix: int) -> ClientFacts:
@@ -54,6 +56,14 @@ class FactReader:
         record = _look_up(self._countries, address)
         country = record.get("country")
         return str(country.get("iso_code", "")) if isinstance(country, dict) else ""
+
+
+def _related(facts: ClientFacts, groups: tuple[tuple[str, ...], ...]) -> ClientFacts:
+    """The facts with the agent's name replaced by its group's first: an app and its web view are one client."""
+    for group in groups:
+        if facts.agent in group:
+            return replace(facts, agent=group[0])
+    return facts
 
 
 def source_of(address: str) -> str:

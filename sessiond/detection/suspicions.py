@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sessiond.detection.client_facts import FactReader
-from sessiond.detection.uses import UseWatch
-from sessiond.domain.client_facts import compare
+from sessiond.detection.uses import SupersededUses, UseWatch
+from sessiond.domain.client_facts import ClientFacts, compare, differ
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
@@ -17,6 +17,7 @@ from sessiond.system.lru import Lru
 __all__ = ["Reported", "Suspicions"]
 
 _FORGETS = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
+_SUPERSEDED_TIMES = 3
 _REFUSING = (Reaction.STEP_UP, Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
 
 
@@ -51,15 +52,20 @@ class Reported:
 class Suspicions:
     """What is suspicious about the uses of sessions. Bounded memory of one process; events are what is durable."""
 
-    def __init__(self, reader: FactReader, uses: UseWatch) -> None:
+    def __init__(self, reader: FactReader, uses: UseWatch, superseded: SupersededUses) -> None:
         self._reader = reader
         self._uses = uses
+        self._superseded = superseded
 
     def is_at_home(self, session: Session, client: ClientContext) -> bool:
         """Whether `examine` would find nothing to look at."""
         home = session.client
         silent = client == NOBODY and not _is_bound(home)
         return (client == home or silent or home == NOBODY) and not self._uses.knows(session.id)
+
+    def is_watched(self, session: Session) -> bool:
+        """Whether something was noticed of the session that its next use must be looked at for, whoever comes."""
+        return self._superseded.knows(session.id)
 
     def examine(self, session: Session, client: ClientContext, policy: Policy, now: Instant) -> tuple[Signal, ...]:
         """What is suspicious about this client using this session.
@@ -71,21 +77,58 @@ class Suspicions:
         if client == session.client:
             if not self._uses.knows(session.id):
                 return ()  # nearly always
-            seen = expected = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)
+            seen = expected = self._facts(client, policy)
         else:
-            expected = self._reader.facts(session.client, policy.ipv4_prefix, policy.ipv6_prefix)
-            seen = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)
+            expected, seen = self._facts(session.client, policy), self._facts(client, policy)
         signals = compare(expected, seen)
         if policy.reaction_to(signals) in _REFUSING:
             return signals  # a refused client does not take turns with the honest one
         turns = self._uses.see(session.id, expected, seen, policy.concurrent_use_window, now)
         return signals if turns is None else (*signals, turns)
 
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Whether this is, as far as can be told, the client that the session was given to, or that used it last.
+
+        The same kind of user agent, certificate and device; and the same network, unless certificate or device prove
+        it. A client without any of this could be anybody.
+        """
+        if client == NOBODY or session.client == NOBODY:
+            return False
+        seen = self._facts(client, policy)
+        proven = bool(seen.certificate or seen.device)
+        for known in (session.client, session.last_client):
+            own = self._facts(known, policy)
+            bound = self._facts(session.client, policy)
+            if not seen.agent or differ(own, seen, ("agent",)) or differ(bound, seen, ("certificate", "device")):
+                continue
+            if proven and (seen.certificate, seen.device) == (bound.certificate, bound.device):
+                return True
+            if seen.network and seen.network == own.network:
+                return True
+        return False
+
+    def note_superseded(self, session: Session, now: Instant) -> None:
+        """Take in that a token was used that a roll replaced moments ago, although the new one is in use already."""
+        self._superseded.note(session.id, session.generation, now)
+
+    def superseded_uses(self, session: Session) -> tuple[Signal, ...]:
+        """The signal that the replaced token came again and again beside the new one: two hold the session."""
+        times = self._superseded.times(session.id, session.generation)
+        if times < _SUPERSEDED_TIMES:
+            return ()
+        seen = f"the token it replaced, {times} times after that"
+        return (Signal(SignalType.CONCURRENT_USE, f"generation {session.generation}", seen),)
+
     def apply(self, events: Sequence[Event]) -> None:
         """Take in what was committed: a session that was authenticated again starts afresh, others have ended."""
         for event in events:
             if event.type in _FORGETS and event.session_id is not None:
                 self._uses.forget(event.session_id)
+                self._superseded.forget(event.session_id)
+
+    def _facts(self, client: ClientContext, policy: Policy) -> ClientFacts:
+        facts = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)
+        return self._reader.related(facts, policy.related_agents) if policy.related_agents else facts
 
 
 def _is_bound(home: ClientContext) -> bool:

@@ -9,7 +9,7 @@ from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import Instant, Millis, SessionId
 from sessiond.system.lru import Lru
 
-__all__ = ["UseWatch"]
+__all__ = ["SupersededUses", "UseWatch"]
 
 _TURNS = 3
 _TURNS_OF_NETWORK = 8
@@ -77,3 +77,37 @@ class _Use:
 
 def _name(facts: ClientFacts) -> str:
     return ", ".join(part for part in (facts.agent, facts.network) if part) or "a client without facts"
+
+
+_APART = 1_000  # milliseconds: requests that were under way together arrive together
+
+
+class SupersededUses:
+    """How often a token came that a roll had replaced, while the new one was in use already.
+
+    Requests under way at the roll do that too, in one burst: what comes within a second counts once.
+    """
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._uses: Lru[SessionId, tuple[int, int, Instant]] = Lru(capacity)
+
+    def knows(self, session_id: SessionId) -> bool:
+        """Whether that happened to the session."""
+        return session_id in self._uses
+
+    def note(self, session_id: SessionId, generation: int, now: Instant) -> None:
+        """Take in one such use of a session at that generation."""
+        known = self._uses.get(session_id)
+        if known is None or known[0] != generation:
+            self._uses.put(session_id, (generation, 1, now))
+        elif not 0 <= now - known[2] < _APART:
+            self._uses.put(session_id, (generation, known[1] + 1, now))
+
+    def times(self, session_id: SessionId, generation: int) -> int:
+        """How often, at that generation."""
+        known = self._uses.peek(session_id)
+        return 0 if known is None or known[0] != generation else known[1]
+
+    def forget(self, session_id: SessionId) -> None:
+        """Start afresh: the session was authenticated again, or has ended."""
+        self._uses.pop(session_id)

@@ -11,6 +11,7 @@ __all__ = [
     "DataUnreadable",
     "InvalidField",
     "LockNotFound",
+    "Overloaded",
     "PositionOutOfRange",
     "SessionNotFound",
     "SubjectMismatch",
@@ -94,6 +95,10 @@ class PositionOutOfRange(AuthorityError):
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
+
+
+class Overloaded(AuthorityError):
+    """More is asked for at once than the authority takes. Nothing has changed; the call may be repeated soon."""
 
 
 class Unavailable(AuthorityError):

@@ -58,6 +58,8 @@ class Judgement:
     activates  the token is the successor's first use: its generation must become the current one
     hand_out   the generation of the token that the client must have from now on; None: the one it has
     signals    reasons for suspicion
+    in_flight  the session ended moments ago, and this may be a request that was under way: a newer token may be on its
+               way to the client, so the answer must not touch the one it has
     missed     the token was rolled away, and its client may never have received the new one: no reason for suspicion by
                itself, but the next use of the new one will be
     """
@@ -67,6 +69,7 @@ class Judgement:
     hand_out: int | None = None
     signals: tuple[Signal, ...] = ()
     missed: bool = False
+    in_flight: bool = False
 
 
 MALFORMED = Judgement(Verdict.MALFORMED)
@@ -100,9 +103,9 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
     """
     proven = compare_digest(presented.digest, session.digest)
     if session.ending is not None:
-        return Judgement(ended_verdict(session))
+        return Judgement(ended_verdict(session), in_flight=now < session.ending.at + policy.roll_tolerance)
     if (deadline := passed_deadline(session, now)) is not None:
-        return Judgement(_BY_CAUSE[deadline.kind])
+        return Judgement(_BY_CAUSE[deadline.kind], in_flight=now < deadline.at + policy.roll_tolerance)
     if not proven:
         return _judge_other_secret(session, presented, policy, now)
     signals = _second_holder(session)

@@ -178,7 +178,7 @@ def authenticate(
         roll(session, digest, policy, now),
         subject=subject,
         authentication=authentication,
-        client=client,
+        client=_rebound(session.client, client),
         last_client=_seen(client, session.last_client),
         persistent=persistent or session.persistent,
         login_page=False,
@@ -192,6 +192,21 @@ def authenticate(
 
 def _joined(labels: Labels, more: Labels) -> Labels:
     return tuple(sorted({**dict(labels), **dict(more)}.items())) if more else labels
+
+
+def _rebound(home: ClientContext, told: ClientContext) -> ClientContext:
+    """The client that a session belongs to after an authentication.
+
+    What the call does not tell stays as it was: leaving out a certificate or a device must not undo a binding.
+    """
+    if told == home or home == NOBODY:
+        return told
+    return ClientContext(
+        told.ip_address or home.ip_address,
+        told.user_agent or home.user_agent,
+        told.certificate_thumbprint or home.certificate_thumbprint,
+        told.device_id or home.device_id,
+    )
 
 
 def _restarted(session: Session, lifetimes: Lifetimes | None, policy: Policy, now: Instant) -> Session:
@@ -227,7 +242,7 @@ def elevate(
     return replace(
         rolled,
         elevation=elevation,
-        client=client,
+        client=_rebound(session.client, client),
         last_client=_seen(client, session.last_client),
         must_authenticate=False,
         old_token=None,

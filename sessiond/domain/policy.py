@@ -55,6 +55,7 @@ class CookieRules:
 
 _LOW = {
     SignalType.TOKEN_REPLAY: Reaction.REVOKE_SESSION,
+    SignalType.TOKEN_COPY: Reaction.ALERT,
     SignalType.USER_AGENT_CHANGE: Reaction.ALERT,
     SignalType.IP_CHANGE: Reaction.IGNORE,
     SignalType.NETWORK_CHANGE: Reaction.IGNORE,
@@ -66,6 +67,7 @@ _LOW = {
     SignalType.REPORTED: Reaction.ALERT,
 }
 _HIGH = _LOW | {
+    SignalType.TOKEN_COPY: Reaction.REVOKE_SESSION,
     SignalType.USER_AGENT_CHANGE: Reaction.STEP_UP,
     SignalType.IP_CHANGE: Reaction.ALERT,
     SignalType.NETWORK_CHANGE: Reaction.ALERT,
@@ -97,6 +99,7 @@ class Policy:
     max_sessions      how many live sessions a subject may have, 0: any number; `on_limit` says what happens then
     ticket_timeout    how long a subject may take to choose, under `ask`
     companion_timeout the longest time to live of a companion token
+    related_agents    groups of user agents (`family on platform`) that belong together: an app and its web view
     ipv4_prefix, ipv6_prefix  the grain in which addresses are compared
     concurrent_use_window     within what time clients must take turns to be `concurrent_use`
     fold_window       within what time repeats of one suspicion are folded into the first
@@ -122,6 +125,7 @@ class Policy:
     on_limit: LimitRule = LimitRule.EVICT_OLDEST
     ticket_timeout: Millis = Millis(2 * _MINUTE)
     companion_timeout: Millis = Millis(10 * _MINUTE)
+    related_agents: tuple[tuple[str, ...], ...] = ()
     ipv4_prefix: int = 24
     ipv6_prefix: int = 48
     concurrent_use_window: Millis = Millis(_MINUTE)

@@ -11,6 +11,9 @@ from sessiond.domain.values import Instant, Labels, Millis, SessionId
 __all__ = ["SessionQuery"]
 
 
+_EVERY_ADDRESS = ("0" * 32, "f" * 32)
+
+
 @immutable
 class SessionQuery:
     """Which sessions of one application, newest first.
@@ -34,6 +37,17 @@ class SessionQuery:
     before: SessionId | None = None
     activity_lag: Millis = Millis(0)
     limit: int = 100
+
+    @property
+    def restricts(self) -> bool:
+        """Whether the conditions leave any live session out, as far as can be seen without looking at sessions."""
+        return (
+            self.subject is not None
+            or bool(self.labels)
+            or self.ip_range not in (None, _EVERY_ADDRESS)
+            or (self.created_from is not None and self.created_from > 0)
+            or (self.created_until is not None and self.created_until <= self.now)
+        )
 
     def page(self, before: SessionId | None, limit: int) -> SessionQuery:
         """The same question for another page."""

@@ -13,7 +13,9 @@ from sessiond.domain.signals import Reaction, SignalType
 __all__ = ["Consequences", "consequences_of"]
 
 _REVOKING = (Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
-_OF_THE_SESSION = frozenset({SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE, SignalType.REPORTED})
+_OF_THE_SESSION = frozenset(
+    {SignalType.TOKEN_REPLAY, SignalType.TOKEN_COPY, SignalType.CONCURRENT_USE, SignalType.REPORTED}
+)
 """Signals that cannot tell which client is the intruder: a step-up for one of them applies to every client."""
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 
 from sessiond.domain.immutable import immutable
 
-__all__ = ["Reaction", "Signal", "SignalType", "strongest", "token_replay"]
+__all__ = ["Reaction", "Signal", "SignalType", "as_copies", "strongest", "token_replay"]
 
 
 class SignalType(StrEnum):
     """The kinds of suspicion."""
 
     TOKEN_REPLAY = "token_replay"  # noqa: S105 - a kind of signal, not a secret
+    TOKEN_COPY = "token_copy"  # noqa: S105 - a kind of signal, not a secret
     USER_AGENT_CHANGE = "user_agent_change"
     IP_CHANGE = "ip_change"
     NETWORK_CHANGE = "network_change"
@@ -50,6 +52,11 @@ class Signal:
     type: SignalType
     expected: str
     seen: str
+
+
+def as_copies(signals: tuple[Signal, ...]) -> tuple[Signal, ...]:
+    """The signals of a replay, told as what it is if the session's own client sent it: a second copy on one device."""
+    return tuple(replace(s, type=SignalType.TOKEN_COPY) if s.type is SignalType.TOKEN_REPLAY else s for s in signals)
 
 
 def token_replay(current: int, presented: int, *, other_secret: bool) -> Signal:

@@ -68,7 +68,7 @@ class SessionId(bytes):
         random = bytearray(entropy(10))
         random[0] = 0x70 | random[0] & 0x0F
         random[2] = 0x80 | random[2] & 0x3F
-        return cls(now.to_bytes(6, "big") + random)
+        return cls(max(now, 0).to_bytes(6, "big") + random)  # a clock that stands before 1970 must not fail every login
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from typing import Protocol
 
@@ -19,10 +20,16 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Incarnation, Position, check_position
 from sessiond.domain.values import Revision
 from sessiond.store.contract import Head
+from sessiond.system.lru import Lru
 
 __all__ = ["Checkpoint", "Feed"]
 
 _PAGE = 500
+_PAGES_KEPT = 8
+_REPLAYS = 2
+"""How many subscribers replay from the store at a time; the others wait for their turn."""
+_LONGEST_TURN = 1.0
+"""Seconds after which a subscriber that does not read loses its turn to the others."""
 
 
 @immutable
@@ -54,6 +61,9 @@ class Feed:
         self._horizon = head.horizon
         self._tail: deque[Event] = deque(maxlen=tail_length)
         self._news = asyncio.Event()
+        self._audiences: dict[EventFilter, _Audience] = {}
+        self._pages = _Pages(log)
+        self._turns = _Turns()
         self._closed = False
 
     @property
@@ -76,11 +86,15 @@ class Feed:
         self._tail.extend(events)
         self._revision = events[-1].revision
         self._wake()
+        for audience in self._audiences.values():
+            audience.hear(events)
 
     def close(self) -> None:
         """End every subscription, after a last checkpoint."""
         self._closed = True
         self._wake()
+        for audience in self._audiences.values():
+            audience.wake()
 
     @property
     def incarnation(self) -> Incarnation:
@@ -140,16 +154,32 @@ class Feed:
         Raises `PositionOutOfRange` at the start, or later if the horizon overtakes a slow subscriber.
         """
         self.check(after)
+        audience = self._audiences.setdefault(wanted, _Audience(wanted, self._revision))
+        audience.members += 1
+        try:
+            async with aclosing(self._follow(after, audience, checkpoint_interval)) as items:
+                async for item in items:
+                    yield item
+        finally:
+            audience.members -= 1
+            if not audience.members:
+                del self._audiences[wanted]
+
+    async def _follow(
+        self, position: Revision, audience: _Audience, checkpoint_interval: float
+    ) -> AsyncGenerator[Event | Checkpoint, None]:
         loop = asyncio.get_running_loop()
-        position = after
         yield Checkpoint(position)
         spoken_at = loop.time()
         while True:
-            for event in await self._page(position):
-                if wanted.matches(event):
-                    yield event
-                    spoken_at = loop.time()
-                position = event.revision
+            if position >= audience.last_match:
+                position = self._revision  # nothing for this filter since
+            async with self._turns.taken(waits=self._is_behind(position)):
+                for event in await self._page(position):
+                    if audience.wanted.matches(event):
+                        yield event
+                        spoken_at = loop.time()
+                    position = event.revision
             # Under a narrow filter a busy log may pass for long with nothing to deliver: that is a quiet stream too.
             if loop.time() - spoken_at >= checkpoint_interval:
                 yield Checkpoint(position)
@@ -159,16 +189,20 @@ class Feed:
             if self._closed:
                 yield Checkpoint(position)
                 return
-            await self._wait(position, spoken_at + checkpoint_interval - loop.time())
+            await audience.wait(position, spoken_at + checkpoint_interval - loop.time())
+
+    def _is_behind(self, position: Revision) -> bool:
+        """Whether what follows a position is no longer in the tail."""
+        return position < self._revision and not (self._tail and position + 1 >= self._tail[0].revision)
 
     async def _page(self, position: Revision) -> Sequence[Event]:
         if position >= self._revision:
             return ()
-        if self._tail and position + 1 >= self._tail[0].revision:
+        if not self._is_behind(position):
             start = position + 1 - self._tail[0].revision
             return list(islice(self._tail, start, start + _PAGE))
         self.check(position)
-        page = await self._log.events(position, _PAGE)
+        page = await self._pages.at(position)
         # Pruning may have come between the check and the read: a page that does not follow on would be a gap.
         self.check(position)
         if not page or page[-1].revision != position + len(page):
@@ -176,15 +210,91 @@ class Feed:
             raise AssertionError(f"the log does not go on after revision {position}, its head is {self._revision}")
         return page
 
-    async def _wait(self, position: Revision, timeout: float) -> None:
-        if position < self._revision or self._closed:
+    def _wake(self) -> None:
+        # Each waiter holds the event it waits on; the next ones get a fresh one.
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class _Audience:
+    """All subscribers with one filter: woken by events that it lets through, and by nothing else.
+
+    `last_match` is the last revision that it may let through: whoever is there has missed nothing up to the head.
+    """
+
+    def __init__(self, wanted: EventFilter, revision: Revision) -> None:
+        self.wanted = wanted
+        self.members = 0
+        self.last_match = revision
+        self._news = asyncio.Event()
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """Take in committed events."""
+        for event in reversed(events):
+            if self.wanted.matches(event):
+                self.last_match = event.revision
+                self.wake()
+                return
+
+    def wake(self) -> None:
+        """Wake everybody who waits. Each waiter holds the event it waits on; the next ones get a fresh one."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def wait(self, position: Revision, timeout: float) -> None:
+        """Wait for something to deliver to a subscriber at that position, but no longer than `timeout` seconds."""
+        if position < self.last_match:
             return
         try:
             await asyncio.wait_for(self._news.wait(), timeout)
         except TimeoutError:
             return
 
-    def _wake(self) -> None:
-        # Each waiter holds the event it waits on; the next ones get a fresh one.
-        self._news.set()
-        self._news = asyncio.Event()
+
+class _Pages:
+    """Pages of the log, read once for all who replay it, a few of them kept."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._kept: Lru[Revision, asyncio.Task[Sequence[Event]]] = Lru(_PAGES_KEPT)
+
+    async def at(self, position: Revision) -> Sequence[Event]:
+        """The page that follows a position."""
+        page = self._kept.get(position)
+        if page is None or (page.done() and (page.cancelled() or page.exception() or len(page.result()) < _PAGE)):
+            page = asyncio.ensure_future(self._read(position))
+            self._kept.put(position, page)
+        # Shielded: one subscriber that leaves does not take the read from the others.
+        return await asyncio.shield(page)
+
+    async def _read(self, position: Revision) -> Sequence[Event]:
+        return await self._log.events(position, _PAGE)
+
+
+class _Turns:
+    """Turns for those who replay the log: a page each, a few at a time, so that hundreds cannot crowd out the rest."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(_REPLAYS)
+
+    @asynccontextmanager
+    async def taken(self, *, waits: bool) -> AsyncIterator[None]:
+        """One turn; at once if `waits` is false."""
+        if not waits:
+            yield
+            return
+        await self._free.acquire()
+        given_back = False
+
+        def give_back() -> None:
+            nonlocal given_back
+            if not given_back:
+                given_back = True
+                self._free.release()
+
+        timer = asyncio.get_running_loop().call_later(_LONGEST_TURN, give_back)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()

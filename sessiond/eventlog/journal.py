@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import structlog
 
-from sessiond.domain.errors import Unavailable
+from sessiond.domain.errors import Overloaded, Unavailable
+from sessiond.domain.immutable import immutable
 from sessiond.eventlog.work import Done, Memory, Needs, Read, Unit, Work
 from sessiond.store.contract import Commit, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 from sessiond.system.clock import Clock
 
-__all__ = ["Journal"]
+__all__ = ["Bounds", "Journal"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -67,6 +68,17 @@ class _Waiting:
             self.caller.set_result(self.answer)
 
 
+@immutable
+class Bounds:
+    """How many units are committed together at most, and how many may wait before more are refused."""
+
+    group: int = 128
+    waiting: int = 10_000
+
+
+_BOUNDS = Bounds()
+
+
 class Journal:
     """The one writer of a process.
 
@@ -83,14 +95,14 @@ class Journal:
         memory: Memory,
         publish: Callable[[Commit], None],
         on_fatal: Callable[[StoreFailed], None],
-        max_group: int = 128,
+        bounds: Bounds = _BOUNDS,
     ) -> None:
         self._store = store
         self._clock = clock
         self._memory = memory
         self._publish = publish
         self._on_fatal = on_fatal
-        self._max_group = max_group
+        self._bounds = bounds
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._grouped = 1
@@ -98,21 +110,23 @@ class Journal:
         self._failed: StoreFailed | None = None
         self._writer = asyncio.create_task(self._run(), name="journal")
 
-    async def submit(self, unit: Unit[T]) -> Done[T]:
-        """Have a unit carried out. Returns after its commit, and raises as `carry_out` does."""
-        return await self.carry_out(unit, _unchanged)
+    async def submit(self, unit: Unit[T], *, must: bool = False) -> Done[T]:
+        """Have a unit carried out, however many wait already if it `must`; as `carry_out`."""
+        return await self.carry_out(unit, _unchanged, must=must)
 
-    async def carry_out(self, unit: Unit[T], answer_of: Callable[[Done[T]], R]) -> R:
+    async def carry_out(self, unit: Unit[T], answer_of: Callable[[Done[T]], R], *, must: bool = False) -> R:
         """Have a unit carried out. Returns what `answer_of` makes of its result, after the commit.
 
         `answer_of` must be pure: it is called before the commit is known, and again if the store repeats a conflict.
 
-        Raises what the unit raises: then nothing of it was kept. Raises `Unavailable` if the store failed or did not
-        answer, or the journal is closed: then nobody can know. A caller that is cancelled while it waits does not take
-        its unit back.
+        Raises what the unit raises: then nothing of it was kept. Raises `Overloaded` if too many units wait already:
+        then it was not begun. Raises `Unavailable` if the store failed or did not answer, or the journal is closed:
+        then nobody can know. A unit whose caller is cancelled is not carried out if its group has not begun.
         """
         if self._failed is not None or self._closing:
             raise Unavailable("the authority is stopping")
+        if len(self._queue) >= self._bounds.waiting and not must:
+            raise Overloaded("too many changes wait for the disk; try again soon")
         waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), answer_of)
         self._queue.append(waiting)
         self._wake.set()
@@ -131,8 +145,10 @@ class Journal:
             self._wake.clear()
             while self._queue:
                 await self._gather()
-                self._grouped = min(self._max_group, len(self._queue))
-                group = [self._queue.popleft() for _ in range(self._grouped)]
+                group = self._next_group()
+                self._grouped = len(group)
+                if not group:
+                    continue
                 try:
                     commit = await self._commit(group)
                 except StoreFailed as failure:
@@ -153,6 +169,15 @@ class Journal:
                 for waiting in group:
                     waiting.tell()
 
+    def _next_group(self) -> list[_Waiting]:
+        """The next units, without those whose callers have given up: nobody would learn what became of them."""
+        group: list[_Waiting] = []
+        while self._queue and len(group) < self._bounds.group:
+            waiting = self._queue.popleft()
+            if not waiting.caller.cancelled():
+                group.append(waiting)
+        return group
+
     async def _gather(self) -> None:
         """Let calls that are on their way join the group: a commit costs about the same for one and for fifty.
 
@@ -163,7 +188,7 @@ class Journal:
         """
         patience = _PATIENCE if self._grouped > 1 else _PATIENCE_ALONE
         quiet = 0
-        while quiet < patience and len(self._queue) < self._max_group and not self._closing:
+        while quiet < patience and len(self._queue) < self._bounds.group and not self._closing:
             before = len(self._queue)
             await asyncio.sleep(0)
             quiet = quiet + 1 if len(self._queue) == before else 0

@@ -77,6 +77,9 @@ class Memory(Protocol):
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         """Whether a suspicion of this kind was reported of the session within the window."""
 
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Whether this is, as far as can be told, the client that the session was given to."""
+
 
 @immutable
 class Read:
@@ -173,6 +176,10 @@ class Work:
             window = policy.fold_window
             reported |= {kind for kind in kinds if self._memory.was_reported(session_id, kind, window, self.now)}
         return not kinds <= reported
+
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Whether this is, as far as can be told, the client that the session was given to."""
+        return self._memory.is_own_client(session, client, policy)
 
     # What a unit writes
 

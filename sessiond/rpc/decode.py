@@ -158,8 +158,10 @@ def _address(value: str) -> str:
 
 def client(message: pb.ClientContext) -> ClientContext:
     """What the caller saw of the client, in normal form."""
-    # Cut before it is remembered: what is kept must be bounded whatever clients send.
+    # Cut before it is remembered: what is kept must be bounded in bytes, whatever clients send.
     agent = message.user_agent[:_MAX_USER_AGENT]
+    if not agent.isascii():
+        agent = agent.encode()[:_MAX_USER_AGENT].decode(errors="ignore")
     return _client(message.ip_address, agent, message.certificate_thumbprint, message.device_id)
 
 

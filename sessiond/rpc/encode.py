@@ -35,6 +35,7 @@ from sessiond.domain.values import (
     VersionedData,
 )
 from sessiond.rpc.cookies import browser_name
+from sessiond.rpc.pages import fitting
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -192,6 +193,8 @@ _STEP_UP = (RequirementKind.LEVEL, RequirementKind.AUTHENTICATION_AGE, Requireme
 
 def next_step(answer: Answer) -> pb.NextStep.ValueType:
     """What the caller should do next."""
+    if answer.judgement.in_flight:
+        return pb.NEXT_STEP_KEEP_TOKEN
     match answer.verdict:
         case Verdict.VALID if answer.renewed is None:
             return pb.NEXT_STEP_PROCEED
@@ -261,8 +264,8 @@ def fill_data(message: pb.SessionData, data: VersionedData) -> None:
 def fill_limit(message: pb.ConcurrencyLimit, limit: Limit) -> None:
     """What stood in the way of a login, and the ticket to the subject's choice."""
     message.max_sessions = limit.max_sessions
-    for session in limit.live:
-        fill_session(message.live_sessions.add(), session)
+    message.live_count = len(limit.live)
+    message.live_sessions.extend(fitting(map(session_message, limit.live)))
     if limit.ticket is not None and limit.ticket_expires is not None:
         message.ticket = limit.ticket.reveal()
         set_time(message.ticket_expire_time, limit.ticket_expires)
@@ -300,6 +303,7 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
         on_limit=policy.on_limit.value,
         ticket_timeout=_duration(policy.ticket_timeout),
         companion_timeout=_duration(policy.companion_timeout),
+        related_agents=[pb.AgentGroup(agents=group) for group in policy.related_agents],
         ipv4_prefix=policy.ipv4_prefix,
         ipv6_prefix=policy.ipv6_prefix,
         concurrent_use_window=_duration(policy.concurrent_use_window),
@@ -324,5 +328,6 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
             browser_anonymous_name=browser_name(cookie, anonymous=True),
             partitioned=cookie.partitioned,
         ),
-        origins=origins,
+        # Where the file lies on the authority's machine is nobody's business.
+        origins={key: origin.rpartition("/")[2] for key, origin in origins.items()},
     )

@@ -38,18 +38,19 @@ class SessionViews:
 
 
 class Refusals:
-    """The answers to tokens that are worth nothing: one for each verdict and application, so that guesses are cheap."""
+    """The answers to tokens that are worth nothing: one for each kind and application, so that guesses are cheap."""
 
     def __init__(self) -> None:
-        self._messages: dict[tuple[str, Verdict], tuple[Policy, pb.ValidateSessionResponse]] = {}
+        self._messages: dict[tuple[str, Verdict, bool], tuple[Policy, pb.ValidateSessionResponse]] = {}
 
     def message(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
         """What a caller is told; not to be changed."""
         verdict = answer.judgement.verdict
-        kept = self._messages.get((call.application, verdict))
+        key = (call.application, verdict, answer.judgement.in_flight)
+        kept = self._messages.get(key)
         if kept is None or kept[0] is not call.policy:
             message = pb.ValidateSessionResponse(verdict=VERDICT[verdict], next_step=next_step(answer))
             if message.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
                 fill_deletion(message.cookies, call.policy.cookie)
-            kept = self._messages[call.application, verdict] = (call.policy, message)
+            kept = self._messages[key] = (call.policy, message)
         return kept[1]

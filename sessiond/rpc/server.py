@@ -14,9 +14,10 @@ from grpc_reflection.v1alpha import reflection
 from sessiond.access.callers import Callers
 from sessiond.rpc import handlers
 from sessiond.rpc.handlers import FastPath
+from sessiond.rpc.sockets import CannotListen, prepare_socket, private_sockets
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["SERVICE", "CannotListen", "RpcServer", "is_local"]
+__all__ = ["SERVICE", "RpcServer", "is_local"]
 
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
@@ -33,10 +34,6 @@ _OPTIONS = [
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.http2.max_ping_strikes", 3),
 ]
-
-
-class CannotListen(Exception):
-    """The address cannot be listened on; the text says why."""
 
 
 def is_local(address: str) -> bool:
@@ -70,8 +67,11 @@ class RpcServer:
 
     async def start(self, address: str) -> str:
         """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`."""
+        if address.startswith("unix:"):
+            prepare_socket(address.removeprefix("unix:"))
         try:
-            port = self._server.add_insecure_port(address)
+            with private_sockets():
+                port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
         await self._server.start()

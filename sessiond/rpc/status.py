@@ -23,6 +23,7 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.VersionMismatch: grpc.StatusCode.ABORTED,
     errors.DataUnreadable: grpc.StatusCode.DATA_LOSS,
     errors.PositionOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -32,7 +33,7 @@ def status_of(error: errors.AuthorityError) -> Any:
     # The store's kinds of failure are kinds of `Unavailable`.
     row = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     status = status_pb2.Status(code=row.value[0], message=error.public)
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.Overloaded):
         retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=_RETRY_NANOS))
         status.details.add().Pack(retry)
     if isinstance(error, errors.InvalidField):

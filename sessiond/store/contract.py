@@ -245,5 +245,8 @@ class Store(Protocol):
     async def activity(self, application: str, subject: str, before: Revision | None, limit: int) -> list[Event]:
         """At most `limit` of a subject's events with a revision less than `before`, newest first."""
 
+    async def tidy(self) -> None:
+        """Give back a bounded amount of space that dropped rows have left, if there is much of it."""
+
     async def close(self) -> None:
         """Release everything. Nothing may be called afterwards."""

@@ -20,6 +20,18 @@ DELETE FROM incarnations WHERE EXISTS (
     WHERE later.number > incarnations.number AND later.first_revision <= :horizon
 );
 
+-- read_sealing_key
+-- The fingerprint of the key that seals new tokens.
+SELECT fingerprint FROM keys WHERE number = 0;
+
+-- forget_keys
+-- Drop the recorded key ring, to record it again.
+DELETE FROM keys;
+
+-- put_key
+-- Record one key of the ring.
+INSERT INTO keys (number, fingerprint) VALUES (:number, :fingerprint);
+
 -- move_head
 -- Record the newest revision; the row was taken at the beginning of the transaction.
 UPDATE log_head SET revision = :revision WHERE log = 1;

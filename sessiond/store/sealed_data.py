@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.errors import DataUnreadable
+from sessiond.domain.immutable import immutable
 from sessiond.domain.values import SessionId
 from sessiond.store.rows import Row
 
-__all__ = ["SealedValues", "value_row"]
+__all__ = ["SealedValues", "StoreKeys", "value_row"]
+
+
+@immutable
+class StoreKeys:
+    """What a store needs of the keys: the cipher for session data, and the fingerprints of the key ring.
+
+    fingerprints  the sealing key's first; empty: the store does not check that keys and database belong together
+    """
+
+    cipher: DataCipher
+    fingerprints: Sequence[bytes] = ()
 
 
 def value_row(cipher: DataCipher | None, session_id: SessionId, key: str, value: bytes) -> dict[str, Any]:

@@ -110,7 +110,7 @@ async def test_a_lost_answer_is_no_alarm(tmp_path: Path, clock: ManualClock) -> 
         told = ["SESSION_CREATED", "SESSION_ROLLED", "OLD_TOKEN_PRESENTED"]  # once, however often it comes back
         assert kinds(await story_of(stub, old, new)) == told
         clock.advance(1)
-        assert signal_types(await validate(stub, old)) == ["TOKEN_REPLAY"]
+        assert signal_types(await validate(stub, old, ATTACKER)) == ["TOKEN_REPLAY"]
         assert kinds(await story_of(stub, old, new)) == [*told, "HIJACK_SUSPECTED", "SESSION_REVOKED"]
 
 
@@ -263,8 +263,8 @@ async def test_replays_are_told_again_after_the_window(tmp_path: Path, clock: Ma
         assert len(hijacks(await story_of(stub))) == 2
 
 
-async def test_a_login_whose_caller_hangs_up_begins_anew(tmp_path: Path, clock: ManualClock) -> None:
-    """Folding ends with a login that is committed, whether or not its caller is still there to hear of it."""
+async def test_a_login_whose_caller_hung_up_before_it_began(tmp_path: Path, clock: ManualClock) -> None:
+    """A login that nobody waits for any more before it is carried out changes nothing, and folding goes on."""
     async with authority(tmp_path, clock, ALERT) as (app, stub):
         stolen, own = await rolled_away(stub, clock)
         clock.advance(MINUTE)
@@ -278,11 +278,11 @@ async def test_a_login_whose_caller_hangs_up_begins_anew(tmp_path: Path, clock: 
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
-        await create(stub, "bob")  # its commit comes after the login's
+        await create(stub, "bob")  # its commit would come after the login's
         await validate(stub, stolen)
         told = [kind for kind in kinds(await story_of(stub, stolen, own)) if kind != "SESSION_CREATED"]
-        assert told == ["SESSION_ROLLED", "HIJACK_SUSPECTED", *told[2:4], "HIJACK_SUSPECTED"]
-        assert set(told[2:4]) == {"SESSION_AUTHENTICATED", "SESSION_ROLLED"}
+        assert told == ["SESSION_ROLLED", "HIJACK_SUSPECTED"]
+        assert (await validate(stub, own)).verdict == pb.VERDICT_VALID
 
 
 async def test_a_replay_through_a_change_is_the_same_alarm(tmp_path: Path, clock: ManualClock) -> None:

@@ -150,7 +150,8 @@ async def test_a_replay_at_another_application(tmp_path: Path, clock: ManualCloc
         assert await revision_of(stub) == before
         assert (await validate(stub, own)).verdict == pb.VERDICT_VALID
         # The control: at its own application it is a replay, and ends the session.
-        assert (await validate(stub, stolen)).verdict == pb.VERDICT_REPLAYED
+        thief = pb.ClientContext(ip_address="198.51.100.66", user_agent="curl/8.9")
+        assert (await validate(stub, stolen, client=thief)).verdict == pb.VERDICT_REPLAYED
         assert (await validate(stub, own)).verdict == pb.VERDICT_REVOKED
 
 

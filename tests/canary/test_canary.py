@@ -19,7 +19,8 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from sessiond.crypto.tokens import KeyRing, TokenForged, TokenMalformed, load_key_ring
+from sessiond.crypto.key_file import load_key_ring
+from sessiond.crypto.tokens import KeyRing, TokenForged, TokenMalformed
 from sessiond.domain.values import SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.canary import Canary

@@ -84,6 +84,7 @@ max_sessions = 3
 on_limit = "ask"
 ticket_timeout = "90s"
 companion_timeout = "4m"
+related_agents = [["Shop App on iOS", "Safari on iOS"]]
 ipv4_prefix = 16
 ipv6_prefix = 56
 concurrent_use_window = "20s"
@@ -140,6 +141,7 @@ def test_every_key_of_a_policy(tmp_path: Path) -> None:
         on_limit=LimitRule.ASK,
         ticket_timeout=Millis(90_000),
         companion_timeout=Millis(4 * MINUTE),
+        related_agents=(("Shop App on iOS", "Safari on iOS"),),
         ipv4_prefix=16,
         ipv6_prefix=56,
         concurrent_use_window=Millis(20_000),

@@ -28,7 +28,7 @@ from sessiond.domain.errors import LockNotFound, VersionMismatch
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.login import Login
-from sessiond.domain.policy import PRESETS
+from sessiond.domain.policy import PRESETS, Policy
 from sessiond.domain.session import Session, SessionState
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Millis, Revision, SessionId
@@ -67,6 +67,10 @@ class Replica:
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         """See `eventlog.work.Memory`."""
         return self.reported.was_reported(session_id, kind, window, now)
+
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """See `eventlog.work.Memory`."""
+        return client == session.client
 
     def publish(self, commit: Commit) -> None:
         """Take in a commit."""

@@ -1,79 +1,160 @@
-"""Making the key file: a machine that loses power at any moment has a whole key afterwards, or none."""
+"""The key file: made once, with a new store only, and refused if it cannot be a secret."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sessiond.crypto.tokens import KEY_BYTES, BadKeyFile, load_key_ring
+from sessiond.crypto.key_file import BadKeyFile, load_key_ring
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing
+from tests.contracts import samples
+
+KEYS = [bytes(range(number, number + KEY_BYTES)) for number in range(4)]
+RING = KeyRing(KEYS[:1])
+SECRET = bytes(range(16))
 
 
-class Disk:
-    """What is done to the disk, in order: what was synced, a file with how many bytes, and which name was linked."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.done: list[tuple[Any, ...]] = []
-        self._fsync, self._link = os.fsync, os.link
-        patch.setattr(os, "fsync", self.fsync)
-        patch.setattr(os, "link", self.link)
-
-    def fsync(self, handle: int) -> None:
-        """Sync, and take note."""
-        state = os.fstat(handle)
-        self.done.append(
-            ("folder", state.st_ino) if stat.S_ISDIR(state.st_mode) else ("file", state.st_ino, state.st_size)
-        )
-        self._fsync(handle)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Link, and take note."""
-        self.done.append(("link", target.name))
-        self._link(source, target)
+def key_file(path: Path, *keys: bytes) -> Path:
+    """A key file with these keys."""
+    path.write_text("".join(key.hex() + "\n" for key in keys))
+    path.chmod(0o600)
+    return path
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """The disk, watched."""
-    return Disk(monkeypatch)
-
-
-def test_a_key_is_on_disk_before_it_has_its_name(tmp_path: Path, disk: Disk) -> None:
-    """The whole key is synced, then linked under its name, and then the folder is synced that has the name."""
+def test_a_key_file_is_made_once(tmp_path: Path) -> None:
+    """The first start makes a key file of mode 0600 and leaves nothing else; the next one opens what it sealed."""
     path = tmp_path / "sessiond.key"
-    load_key_ring(path, os.urandom)
-    assert path.stat().st_size == 2 * KEY_BYTES + 1
-    assert disk.done == [
-        ("file", path.stat().st_ino, path.stat().st_size),
-        ("link", "sessiond.key"),
-        ("folder", tmp_path.stat().st_ino),
-    ]
-
-
-def test_a_key_that_is_there_is_only_read(tmp_path: Path, disk: Disk) -> None:
-    """A later start writes nothing."""
-    path = tmp_path / "sessiond.key"
-    load_key_ring(path, os.urandom)
-    del disk.done[:]
-    before = path.read_bytes()
-    load_key_ring(path, os.urandom)
-    assert (disk.done, path.read_bytes()) == ([], before)
-
-
-def test_a_disk_that_cannot_keep_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the key cannot be synced no key file is left, nor a draft of one: the next start makes another key."""
-
-    def broken(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    path = tmp_path / "sessiond.key"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", broken)
-        with pytest.raises(BadKeyFile, match="Input/output error"):
-            load_key_ring(path, os.urandom)
-    assert list(tmp_path.iterdir()) == []
-    load_key_ring(path, os.urandom)
+    token = load_key_ring(path, os.urandom).seal(samples.session_id(), 0, SECRET)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["sessiond.key"]
+    load_key_ring(path, os.urandom).open(token.reveal())
+
+
+def test_a_key_file_holds_up_to_three_keys(tmp_path: Path) -> None:
+    """Each line of the file is a key: the first seals, all open."""
+    path = tmp_path / "sessiond.key"
+    path.write_text("".join(key.hex() + "\n" for key in KEYS[:3]))
+    path.chmod(0o600)
+    ring = load_key_ring(path, os.urandom)
+    session = samples.session_id()
+    assert ring.seal(session, 0, SECRET) == RING.seal(session, 0, SECRET)
+    for key in KEYS[:3]:
+        ring.open(KeyRing([key]).seal(session, 0, SECRET).reveal())
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    """A key file open to anybody else is refused, with what to do."""
+    path = tmp_path / "sessiond.key"
+    load_key_ring(path, os.urandom)
+    path.chmod(mode)
+    with pytest.raises(BadKeyFile, match="chmod 600"):
+        load_key_ring(path, os.urandom)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "\n", "zz" * KEY_BYTES, "ab" * 63, "ab" * 65, "é" * 128, "\n".join(key.hex() for key in KEYS[:4])],
+)
+def test_a_bad_key_file_is_refused(tmp_path: Path, content: str) -> None:
+    """A file that holds no one to three keys is refused; the text shows nothing of it, and the file stays as it is."""
+    path = tmp_path / "sessiond.key"
+    path.write_text(content)
+    path.chmod(0o600)
+    with pytest.raises(BadKeyFile, match="one to three lines of 128 hex digits") as refused:
+        load_key_ring(path, os.urandom)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+    assert path.read_text() == content
+
+
+def test_a_key_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A key file below something that is no folder is refused by name."""
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "sessiond.key"
+    with pytest.raises(BadKeyFile, match=re.escape(str(path))):
+        load_key_ring(path, os.urandom)
+
+
+def test_a_folder_in_place_of_the_key_file_is_refused(tmp_path: Path) -> None:
+    """A folder that bears the key file's name is refused."""
+    (tmp_path / "sessiond.key").mkdir(mode=0o700)
+    with pytest.raises(BadKeyFile, match="cannot read"):
+        load_key_ring(tmp_path / "sessiond.key", os.urandom)
+
+
+def test_of_two_that_make_a_key_file_the_first_wins(tmp_path: Path) -> None:
+    """One that loses the race for the key file takes the winner's key, and leaves no draft."""
+    path = tmp_path / "sessiond.key"
+    winners: list[KeyRing] = []
+
+    def beaten(length: int) -> bytes:
+        path.touch(mode=0o600)
+        path.write_text(KEYS[0].hex() + "\n")
+        winners.append(RING)
+        return os.urandom(length)
+
+    ring = load_key_ring(path, beaten)
+    session = samples.session_id()
+    assert winners
+    assert ring.seal(session, 0, SECRET) == RING.seal(session, 0, SECRET)
+    assert [file.name for file in tmp_path.iterdir()] == ["sessiond.key"]
+
+
+def test_a_missing_key_is_not_replaced(tmp_path: Path) -> None:
+    """Beside a store that was written before, no key is made: the text says what to restore, and nothing is left."""
+    with pytest.raises(BadKeyFile, match=r"is missing.*Restore the key file"):
+        load_key_ring(tmp_path / "sessiond.key", os.urandom, may_make=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", [bytes(KEY_BYTES), b"\xff" * KEY_BYTES, b"A" * KEY_BYTES])
+def test_a_key_that_is_no_secret_is_refused(tmp_path: Path, key: bytes) -> None:
+    """A key of one byte repeated, all zeros included, is refused."""
+    with pytest.raises(BadKeyFile, match="no secret"):
+        load_key_ring(key_file(tmp_path / "sessiond.key", KEYS[0], key), os.urandom)
+
+
+def test_a_doubled_key_is_refused(tmp_path: Path) -> None:
+    """A key that stands in the file twice is refused: it would look like a rotation that never was."""
+    with pytest.raises(BadKeyFile, match="twice"):
+        load_key_ring(key_file(tmp_path / "sessiond.key", KEYS[0], KEYS[1], KEYS[0]), os.urandom)
+
+
+@pytest.mark.parametrize("may_make", [True, False])
+def test_a_symbolic_link_is_not_followed(tmp_path: Path, may_make: bool) -> None:
+    """A symbolic link in the place of the key file is refused, whether or not its target is a good key file."""
+    target = key_file(tmp_path / "elsewhere", KEYS[0])
+    (tmp_path / "sessiond.key").symlink_to(target)
+    with pytest.raises(BadKeyFile, match="cannot read"):
+        load_key_ring(tmp_path / "sessiond.key", os.urandom, may_make=may_make)
+
+
+def test_a_draft_that_a_kill_left_is_removed(tmp_path: Path) -> None:
+    """A draft of a key from a start that was killed is removed at the next one; other files stay."""
+    for name in (".sessiond.key.4711", ".sessiond.key.backup"):
+        key_file(tmp_path / name, KEYS[1])
+    load_key_ring(tmp_path / "sessiond.key", os.urandom)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".sessiond.key.backup", "sessiond.key"]
+
+
+def test_a_planted_draft_is_not_written_through(tmp_path: Path) -> None:
+    """A link planted under the draft's name is removed, and what it points to stays as it is."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".sessiond.key.{os.getpid()}").symlink_to(victim)
+    load_key_ring(tmp_path / "sessiond.key", os.urandom)
+    assert victim.read_text() == "precious"
+
+
+def test_fingerprints_tell_keys_apart_and_show_nothing(tmp_path: Path) -> None:
+    """Each key has a fingerprint of its own, the same each time, that holds no part of the key."""
+    ring = load_key_ring(key_file(tmp_path / "sessiond.key", *KEYS[:3]), os.urandom)
+    prints = ring.fingerprints()
+    assert prints == KeyRing(KEYS[:3]).fingerprints()
+    assert len(set(prints)) == 3
+    assert not any(fingerprint in key for fingerprint in prints for key in KEYS)

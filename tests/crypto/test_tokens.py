@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import re
-import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,13 +14,11 @@ from hypothesis import strategies as st
 from sessiond.crypto.tokens import (
     KEY_BYTES,
     TOKEN_LENGTH,
-    BadKeyFile,
     KeyRing,
     Token,
     TokenForged,
     TokenMalformed,
     digest,
-    load_key_ring,
     new_secret,
 )
 from sessiond.domain.values import SessionId
@@ -185,86 +180,3 @@ def test_tokens_compare_by_their_text() -> None:
     assert Token("a") != Token("b")
     assert Token("a") != "a"
     assert hash(Token("a")) == hash(Token("a"))
-
-
-# The key file
-
-
-def test_a_key_file_is_made_once(tmp_path: Path) -> None:
-    """The first start makes a key file of mode 0600 and leaves nothing else; the next one opens what it sealed."""
-    path = tmp_path / "sessiond.key"
-    token = load_key_ring(path, os.urandom).seal(samples.session_id(), 0, SECRET)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in tmp_path.iterdir()] == ["sessiond.key"]
-    load_key_ring(path, os.urandom).open(token.reveal())
-
-
-def test_a_key_file_holds_up_to_three_keys(tmp_path: Path) -> None:
-    """Each line of the file is a key: the first seals, all open."""
-    path = tmp_path / "sessiond.key"
-    path.write_text("".join(key.hex() + "\n" for key in KEYS[:3]))
-    path.chmod(0o600)
-    ring = load_key_ring(path, os.urandom)
-    session = samples.session_id()
-    assert ring.seal(session, 0, SECRET) == RING.seal(session, 0, SECRET)
-    for key in KEYS[:3]:
-        ring.open(KeyRing([key]).seal(session, 0, SECRET).reveal())
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    """A key file open to anybody else is refused, with what to do."""
-    path = tmp_path / "sessiond.key"
-    load_key_ring(path, os.urandom)
-    path.chmod(mode)
-    with pytest.raises(BadKeyFile, match="chmod 600"):
-        load_key_ring(path, os.urandom)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "\n", "zz" * KEY_BYTES, "ab" * 63, "ab" * 65, "é" * 128, "\n".join(key.hex() for key in KEYS[:4])],
-)
-def test_a_bad_key_file_is_refused(tmp_path: Path, content: str) -> None:
-    """A file that holds no one to three keys is refused; the text shows nothing of it, and the file stays as it is."""
-    path = tmp_path / "sessiond.key"
-    path.write_text(content)
-    path.chmod(0o600)
-    with pytest.raises(BadKeyFile, match="one to three lines of 128 hex digits") as refused:
-        load_key_ring(path, os.urandom)
-    assert refused.value.__cause__ is None
-    assert refused.value.__suppress_context__
-    assert path.read_text() == content
-
-
-def test_a_key_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    """A key file below something that is no folder is refused by name."""
-    (tmp_path / "file").write_text("in the way")
-    path = tmp_path / "file" / "sessiond.key"
-    with pytest.raises(BadKeyFile, match=re.escape(str(path))):
-        load_key_ring(path, os.urandom)
-
-
-def test_a_folder_in_place_of_the_key_file_is_refused(tmp_path: Path) -> None:
-    """A folder that bears the key file's name is refused."""
-    (tmp_path / "sessiond.key").mkdir(mode=0o700)
-    with pytest.raises(BadKeyFile, match="cannot read"):
-        load_key_ring(tmp_path / "sessiond.key", os.urandom)
-
-
-def test_of_two_that_make_a_key_file_the_first_wins(tmp_path: Path) -> None:
-    """One that loses the race for the key file takes the winner's key, and leaves no draft."""
-    path = tmp_path / "sessiond.key"
-    winners: list[KeyRing] = []
-
-    def beaten(length: int) -> bytes:
-        path.touch(mode=0o600)
-        path.write_text(KEYS[0].hex() + "\n")
-        winners.append(RING)
-        return os.urandom(length)
-
-    ring = load_key_ring(path, beaten)
-    session = samples.session_id()
-    assert winners
-    assert ring.seal(session, 0, SECRET) == RING.seal(session, 0, SECRET)
-    assert [file.name for file in tmp_path.iterdir()] == ["sessiond.key"]

@@ -59,7 +59,8 @@ def judged(
 def test_an_ended_session(kind: CauseKind, verdict: Verdict, digest: bytes, after: int) -> None:
     """Every token of an ended session is told how it ended, whatever deadline passes later, and raises no alarm."""
     ended = replace(SESSION, ending=Ending(START, Cause(kind)))
-    assert judged(digest=digest, after=after, session=ended) == Judgement(verdict)
+    in_flight = after < POLICY.roll_tolerance
+    assert judged(digest=digest, after=after, session=ended) == Judgement(verdict, in_flight=in_flight)
     assert ended_verdict(ended) is verdict
 
 
@@ -88,7 +89,17 @@ def test_a_passed_deadline(digest: bytes, idle: int | None, absolute: int | None
         idle_deadline=None if idle is None else Instant(START + idle),
         absolute_deadline=None if absolute is None else Instant(START + absolute),
     )
-    assert judged(digest=digest, after=after, session=session) == Judgement(verdict)
+    assert judged(digest=digest, after=after, session=session) == Judgement(verdict, in_flight=True)
+
+
+@pytest.mark.parametrize("kind", [CauseKind.REQUEST, CauseKind.IDLE_TIMEOUT])
+def test_the_tolerance_for_requests_under_way_at_the_end(kind: CauseKind) -> None:
+    """An ending counts as moments ago up to one millisecond before the tolerance, not at it."""
+    ended = replace(SESSION, ending=Ending(START, Cause(kind)))
+    idle = replace(SESSION, idle_deadline=START)
+    for session in (ended, idle):
+        assert judged(after=POLICY.roll_tolerance - 1, session=session).in_flight
+        assert not judged(after=POLICY.roll_tolerance, session=session).in_flight
 
 
 @pytest.mark.parametrize("field", ["idle_deadline", "absolute_deadline"])

@@ -15,7 +15,7 @@ from tests.contracts import samples
 
 IGNORE, ALERT, STEP_UP = Reaction.IGNORE, Reaction.ALERT, Reaction.STEP_UP
 REVOKE_SESSION, REVOKE_SUBJECT = Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT
-OF_THE_SESSION = (SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE, SignalType.REPORTED)
+OF_THE_SESSION = (SignalType.TOKEN_REPLAY, SignalType.TOKEN_COPY, SignalType.CONCURRENT_USE, SignalType.REPORTED)
 OF_THE_CLIENT = (
     SignalType.USER_AGENT_CHANGE,
     SignalType.IP_CHANGE,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
-from sessiond.domain.values import Instant, Millis, SessionId
+from sessiond.domain.values import ClientContext, Instant, Millis, SessionId
 
 __all__ = ["NO_MEMORY", "Memory"]
 
@@ -22,6 +23,10 @@ class Memory:
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         """Nothing was."""
         return False
+
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """It is if nothing of it differs."""
+        return client == session.client
 
 
 NO_MEMORY = Memory()

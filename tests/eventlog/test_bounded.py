@@ -35,7 +35,7 @@ from tests.support.streams import (
 )
 
 MIB = 1024 * 1024
-BACKLOG = 2500
+BACKLOG = 6000
 """Padded events: 13 MiB, far more than all buffers between server and client hold."""
 
 

@@ -14,7 +14,7 @@ from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
 from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import Instant, Millis, Revision
-from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.journal import Bounds, Journal
 from sessiond.eventlog.work import Done, Needs, Work
 from sessiond.store.contract import Commit, StoreFailed, StoreUnavailable
 from sessiond.store.sqlite.store import SqliteStore
@@ -122,7 +122,7 @@ async def test_a_group_is_bounded(tmp_path: Path) -> None:
     """More units than a group may hold go into several transactions, in order."""
     sqlite = await SqliteStore.open(tmp_path / "sessiond.db")
     store, commits = FaultyStore(sqlite), list[Commit]()
-    journal = Journal(store, ManualClock(), NO_MEMORY, commits.append, lambda _: None, max_group=4)
+    journal = Journal(store, ManualClock(), NO_MEMORY, commits.append, lambda _: None, bounds=Bounds(group=4))
     done = await asyncio.gather(*(journal.submit(opens(samples.session())) for _ in range(10)))
     await journal.close()
     await sqlite.close()

@@ -20,7 +20,8 @@ from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 
 loose: Any = pb  # lets a message within a message be written as a dict
-MINUTE = 60_000
+SECOND = 1_000
+MINUTE = 60 * SECOND
 HOST = "Path=/; HttpOnly; SameSite=Lax; Secure"
 GONE = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 CLEARED = '"cache", "storage"'
@@ -82,10 +83,11 @@ async def test_a_renewal(stub: AsyncStub, clock: ManualClock) -> None:
     assert told(healed.cookies) == told(answer.cookies)
 
 
-async def test_a_token_to_discard(stub: AsyncStub) -> None:
+async def test_a_token_to_discard(stub: AsyncStub, clock: ManualClock) -> None:
     """A token that is good for nothing is deleted: the same name and path, Max-Age 0, an Expires in the past."""
     created = await create(stub)
     await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+    clock.advance(20 * SECOND)
     for token in (created.token, "x", "A" * 70):
         answer = await validate(stub, token)
         assert answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN
@@ -94,6 +96,32 @@ async def test_a_token_to_discard(stub: AsyncStub) -> None:
     discarded, kept = (await stub.ValidateSessions(batch)).responses
     assert told(discarded.cookies)[0] == [f"__Host-id=; {HOST}; {GONE}"]
     assert not kept.HasField("cookies")
+
+
+@pytest.mark.parametrize("ending", ["logout", "admin", "idle", "another subject"])
+async def test_a_token_of_a_session_that_ended_moments_ago(stub: AsyncStub, clock: ManualClock, ending: str) -> None:
+    """For `roll_tolerance` after an ending, answers leave the cookie alone: it may be new. A logout deletes it."""
+    created = await create(stub)
+    match ending:
+        case "idle":
+            clock.advance(30 * MINUTE)
+        case "another subject":
+            request = loose.AuthenticateSessionRequest(token=created.token, subject="bob", or_create=True)
+            assert (await stub.AuthenticateSession(request)).created
+        case _:
+            named = {"token": created.token} if ending == "logout" else {"session_id": created.session.session_id}
+            await stub.RevokeSession(loose.RevokeSessionRequest(session=named))
+    for wait in (0, 20 * SECOND - 1):
+        clock.advance(wait)
+        late = await validate(stub, created.token)
+        assert late.verdict in (pb.VERDICT_REVOKED, pb.VERDICT_EXPIRED_IDLE)
+        assert (late.next_step, late.HasField("cookies")) == (pb.NEXT_STEP_KEEP_TOKEN, False)
+    logout = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
+    assert told(logout.cookies) == ([f"__Host-id=; {HOST}; {GONE}"], "no-store", CLEARED)
+    clock.advance(1)
+    late = await validate(stub, created.token)
+    assert late.next_step == pb.NEXT_STEP_DISCARD_TOKEN
+    assert told(late.cookies) == ([f"__Host-id=; {HOST}; {GONE}"], "no-store", "")
 
 
 async def test_a_token_to_keep(stub: AsyncStub) -> None:

@@ -55,7 +55,7 @@ async def test_create_gives_the_token_only_where_asked(operator: Operator) -> No
     assert (await operator.client.validate(shown.stdout.split()[-1])).valid
 
 
-async def test_validate_reads_standard_input_and_tells_by_its_exit_code(operator: Operator) -> None:
+async def test_validate_reads_standard_input_and_tells_by_its_exit_code(operator: Operator, clock: ManualClock) -> None:
     """Exit code 0 for VALID, 3 for anything else; the token comes from standard input and is not shown."""
     created = await operator.open()
     good = await operator.type("validate", stdin=created.token.reveal() + "\n")
@@ -64,6 +64,7 @@ async def test_validate_reads_standard_input_and_tells_by_its_exit_code(operator
     bad = await operator.type("validate", stdin="nonsense\n")
     assert (bad.exit_code, "MALFORMED" in bad.stdout) == (3, True)
     await operator.client.revoke(token=created.token)
+    clock.advance(60_000)
     (ended,) = await operator.json("validate", stdin=created.token.reveal())
     assert ended == {"verdict": "REVOKED", "next_step": "DISCARD_TOKEN", "session": None, "signals": [], "unmet": []}
 

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from sessiond.crypto.key_file import BadKeyFile
 from sessiond.crypto.session_data import DataCipher
-from sessiond.crypto.tokens import KEY_BYTES, BadKeyFile
+from sessiond.crypto.tokens import KEY_BYTES
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.event import EventType
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.work import Needs, Work
 from sessiond.store.contract import StoreFailed
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts import samples
 from tests.contracts.store import data_of, within, write
@@ -33,7 +35,9 @@ VALUE = b"three green apples"
 @asynccontextmanager
 async def opened(path: Path, *keys: bytes, encrypts: bool = True) -> AsyncIterator[SqliteStore]:
     """The store with these keys; without any, without a cipher."""
-    store = await SqliteStore.open(path, (lambda: DataCipher(keys, os.urandom, encrypts=encrypts)) if keys else None)
+    store = await SqliteStore.open(
+        path, (lambda _: StoreKeys(DataCipher(keys, os.urandom, encrypts=encrypts))) if keys else None
+    )
     try:
         yield store
     finally:
@@ -241,7 +245,7 @@ async def test_an_ending_drops_data_that_nobody_can_read(path: Path) -> None:
 async def test_keys_are_made_beside_our_own_database_only(path: Path) -> None:
     """The cipher is asked for once the file is known to be ours: keys that cannot be had leave it as it was."""
 
-    def no_keys() -> DataCipher:
+    def no_keys(_: bool) -> StoreKeys:
         raise BadKeyFile("no keys here")
 
     async with opened(path, OLD) as store:

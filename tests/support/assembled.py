@@ -10,12 +10,14 @@ from sessiond.app import Process, assemble
 from sessiond.authority.authority import Authority
 from sessiond.authority.policy_book import PolicyBook
 from sessiond.authority.sweeper import Sweeper
+from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
-from sessiond.crypto.tokens import KeyRing, load_key_ring
+from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.client_facts import FactReader
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Entropy, Millis
 from sessiond.store.contract import StoreFailed
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock
 
@@ -45,9 +47,9 @@ class Assembled:
         """Open or make the database in a folder, with its keys. A store that fails fails the test."""
         keys: list[KeyRing] = []
 
-        def load_keys() -> DataCipher:
-            keys.append(load_key_ring(folder / "sessiond.key", entropy))
-            return DataCipher(keys[0].materials(), entropy, encrypts=False)
+        def load_keys(is_new: bool) -> StoreKeys:
+            keys.append(load_key_ring(folder / "sessiond.key", entropy, may_make=is_new))
+            return StoreKeys(DataCipher(keys[0].materials(), entropy, encrypts=False), keys[0].fingerprints())
 
         store = await SqliteStore.open(folder / "sessiond.db", load_keys, entropy)
         try:

@@ -8,14 +8,19 @@ START = Instant(1_800_000_000_000)
 
 
 class ManualClock:
-    """Wall time that moves when told to, either way."""
+    """Time that moves when told to, either way; as steady as the test says."""
 
     def __init__(self, now: int = START) -> None:
         self._now = now
+        self.steady = True
 
     def now(self) -> Instant:
         """The time it was set to."""
         return Instant(self._now)
+
+    def is_steady(self) -> bool:
+        """What the test says."""
+        return self.steady
 
     def advance(self, millis: int) -> Instant:
         """Move by so many milliseconds; the new time."""

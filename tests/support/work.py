@@ -39,6 +39,10 @@ class KnownMemory:
         """See `Memory`."""
         return self.reported.was_reported(session_id, kind, window, now)
 
+    def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """See `Memory`."""
+        return client == session.client
+
 
 def work_on(
     *sessions: Session, now: int = START, answers: Iterable[KeptAnswer] = (), memory: KnownMemory | None = None

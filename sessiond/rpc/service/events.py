@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
 from typing import Any
 
@@ -10,7 +11,7 @@ import grpc
 
 from sessiond.authority.reading import Reading
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import InvalidField, Unavailable
+from sessiond.domain.errors import InvalidField, Overloaded, Unavailable
 from sessiond.domain.event import Event
 from sessiond.rpc import decode, encode
 from sessiond.rpc.cursor import decode_cursor, encode_cursor
@@ -27,12 +28,29 @@ class EventService:
     `write_timeout` is how long, in seconds, a subscriber may leave a message unread before its stream is ended.
     """
 
-    def __init__(self, reading: Reading, write_timeout: float) -> None:
+    def __init__(self, reading: Reading, write_timeout: float, max_subscribers: int = 200) -> None:
         self._reading = reading
         self._write_timeout = write_timeout
+        self._max_subscribers = max_subscribers
+        self._subscribers: Counter[str] = Counter()
 
-    async def Subscribe(self, request: pb.SubscribeRequest, _: Caller, context: Context) -> None:
-        """Stream the log."""
+    async def Subscribe(self, request: pb.SubscribeRequest, caller: Caller, context: Context) -> None:
+        """Stream the log, to a bounded number of subscribers: half of them from one connection at most."""
+        of_peer = self._subscribers[caller.peer]
+        if self._subscribers.total() >= self._max_subscribers or of_peer >= max(1, self._max_subscribers // 2):
+            raise Overloaded(
+                f"there are {self._subscribers.total()} subscribers already, {of_peer} from this connection; "
+                "close some, or raise server.max_subscribers"
+            )
+        self._subscribers[caller.peer] += 1
+        try:
+            await self._stream(request, context)
+        finally:
+            self._subscribers[caller.peer] -= 1
+            if not self._subscribers[caller.peer]:
+                del self._subscribers[caller.peer]
+
+    async def _stream(self, request: pb.SubscribeRequest, context: Context) -> None:
         interval, wanted = decode.checkpoint_interval(request), decode.event_filter(request.filter)
         identity = self._reading.describe().authority_id
         cursor = decode_cursor(request.cursor, identity) if request.WhichOneof("from") == "cursor" else None

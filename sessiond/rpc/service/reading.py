@@ -9,6 +9,7 @@ from sessiond.domain.call import Caller
 from sessiond.domain.values import SessionId
 from sessiond.rpc import decode, encode
 from sessiond.rpc.cursor import decode_page, decode_revision_page, encode_page
+from sessiond.rpc.pages import fitting
 from sessiond.rpc.service.calls import Calls
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -43,9 +44,11 @@ class ReadingService:
         await self._reading.reached(self._calls.at_least(request.at_least))
         query = query.page(None if before is None else SessionId(before), size)
         sessions, following = await self._reading.list(call, query)
+        messages = fitting(map(encode.session_message, sessions))
+        if len(messages) < len(sessions):
+            following = sessions[len(messages) - 1].id
         return pb.ListSessionsResponse(
-            sessions=map(encode.session_message, sessions),
-            next_page_token="" if following is None else encode_page(question, following),
+            sessions=messages, next_page_token="" if following is None else encode_page(question, following)
         )
 
     async def ListActivity(self, request: pb.ListActivityRequest, caller: Caller) -> pb.ListActivityResponse:
@@ -57,8 +60,11 @@ class ReadingService:
         before = decode_revision_page(request.page_token, question)
         await self._reading.reached(self._calls.at_least(request.at_least))
         events, following = await self._reading.activity(call, subject, before, size)
+        messages = fitting(map(encode.event_message, events))
+        if len(messages) < len(events):
+            following = events[len(messages) - 1].revision
         return pb.ListActivityResponse(
-            events=map(encode.event_message, events),
+            events=messages,
             next_page_token="" if following is None else encode_page(question, following.to_bytes(8, "big")),
         )
 

@@ -76,7 +76,7 @@ class SessionService:
         if request.filter.state != pb.SESSION_STATE_UNSPECIFIED:
             raise InvalidField("filter.state", "must be unset: only live sessions can be revoked")
         query = decode.session_query(call.application, request.filter, self._authority.now())
-        if not request.filter.ListFields() and not request.whole_application:
+        if not query.restricts and not request.whole_application:
             raise InvalidField("whole_application", "must be true to end every session; or set a condition in filter")
         keep = None
         if request.except_session_id:

@@ -12,6 +12,7 @@ from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
 from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.pages import PAGE_BYTES
 from sessiond.rpc.response_cache import Refusals, SessionViews
 from sessiond.rpc.service.calls import Calls
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -56,11 +57,16 @@ class ValidationService:
         for position in {question.at_least for question in questions}:
             await self._authority.reading.reached(position)
         answers = await self._answers(questions)
-        return pb.ValidateSessionsResponse(
-            responses=[
-                self._validation(question.call, answer) for question, answer in zip(questions, answers, strict=True)
-            ]
-        )
+        response, size = pb.ValidateSessionsResponse(), 0
+        for question, answer in zip(questions, answers, strict=True):
+            message = self._validation(question.call, answer)
+            size += message.ByteSize()
+            if size > PAGE_BYTES and answer.data is not None:
+                # The batch would not fit into a message: the caller asks for this session's data by itself.
+                size -= message.data.ByteSize()
+                message.ClearField("data")
+            response.responses.append(message)
+        return response
 
     async def _answers(self, questions: Sequence[Question]) -> Sequence[Answer]:
         # A task for each question would cost more than most questions do: only those that have to wait become one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from sessiond.store.contract import StoreRefused
@@ -14,7 +15,7 @@ __all__ = ["FileLock"]
 class FileLock:
     """An advisory lock on `<file>.lock`, in which the holder writes its process id.
 
-    The kernel lets go of it when the process ends, however it ends, so a stale file is no obstacle. SQLite's own
+    The kernel unlocks it when the process ends, however it ends, so a stale file is no obstacle. SQLite's own
     exclusive lock stands behind it; this one is there to name the holder.
     """
 
@@ -26,8 +27,11 @@ class FileLock:
     def acquire(self) -> None:
         """Take the lock. Raises `StoreRefused` that names the holder, or says why the file cannot be made."""
         try:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            handle = os.open(self._path, flags, 0o600)
         except OSError as error:
+            if self._path.is_symlink():
+                raise StoreRefused(f"{self._path} is a symbolic link, which is not followed: remove it") from error
             raise StoreRefused(f"cannot write in the data folder {self._path.parent}: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,12 +42,25 @@ class FileLock:
                 f"{self._database} is held by process {holder}: an embedded database belongs to one sessiond. "
                 f"Stop that process, or serve from another folder"
             ) from None
+        if not _may_be_written(handle):
+            os.close(handle)
+            raise StoreRefused(f"{self._path} is not a lock file of sessiond: remove it")
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode("ascii"))
         self._handle = handle
 
     def release(self) -> None:
-        """Let go."""
+        """Unlock; the file stays and names nobody."""
         if self._handle is not None:
+            os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
+
+
+def _may_be_written(handle: int) -> bool:
+    """Whether the file is one that `acquire` has written before, or a new one: a process id at most."""
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    content = os.pread(handle, 64, 0).strip()
+    return found.st_size <= 32 and (not content or content.isdigit())

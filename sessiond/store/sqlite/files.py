@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from sessiond.store.contract import StoreRefused
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
+from sessiond.store.statements import STATEMENTS
 
-__all__ = ["check_ours", "migrate", "migrations", "open_file", "set_pragmas"]
+__all__ = ["check_keys", "check_ours", "migrate", "migrations", "open_file", "record_keys", "set_pragmas"]
 
 _APPLICATION_ID = 0x73657373  # "sess": tells our files from other SQLite databases
+_LOG_BYTES = 64 * 1024 * 1024  # what the write-ahead log may keep after a checkpoint
+_KEYS_SINCE = 4  # the schema version that records keys
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -27,18 +32,22 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
     """Open or make the file, locked. Raises `StoreRefused`, and then nothing is held."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = path.parent.stat()
     except OSError as error:
         raise StoreRefused(f"cannot make the data folder {path.parent}: {error.strerror}") from error
+    if folder.st_mode & 0o022:
+        raise StoreRefused(f"others may write in the data folder {path.parent}: chmod 700 {path.parent}")
     lock = FileLock(path)
     lock.acquire()
     try:
         # Ours alone from the start: SQLite gives its log files the same mode.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        beginning = os.read(handle, len(_MAGIC))
-        os.close(handle)
+        beginning = _beginning(path)
     except OSError as error:
         lock.release()
         raise StoreRefused(f"cannot open {path} for writing: {error.strerror}") from error
+    except StoreRefused:
+        lock.release()
+        raise
     if beginning not in (b"", _MAGIC):
         lock.release()  # SQLite itself would take a file of a few bytes for an empty one, and write over it
         raise StoreRefused(f"cannot use {path}: it is not a database; name another file")
@@ -47,6 +56,20 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
     except sqlite3.Error as error:
         lock.release()
         raise StoreRefused(f"cannot open {path}: {error}; is the folder writable?") from error
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of the database file, which is made if it is not there. Follows no symbolic link."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreRefused(f"cannot use {path}: it is not a regular file")
+        if found.st_mode & 0o077:
+            raise StoreRefused(f"others may read {path}: chmod 600 {path}")
+        return os.read(handle, len(_MAGIC))
+    finally:
+        os.close(handle)
 
 
 async def check_ours(db: Connection, path: Path) -> int:
@@ -66,10 +89,37 @@ async def check_ours(db: Connection, path: Path) -> int:
     return version
 
 
-async def set_pragmas(db: Connection, *, overwrites: bool) -> None:
-    """Durable at every commit. `overwrites`: what is replaced or dropped is overwritten with zeros."""
-    if overwrites:
-        await db.execute("PRAGMA secure_delete = ON")
+async def check_keys(db: Connection, path: Path, version: int, fingerprints: Sequence[bytes]) -> None:
+    """Raise `StoreRefused` unless the key that seals new tokens of this database is among these.
+
+    Otherwise a wrong key file, or an older copy of the right one, would log users out and count them as guessers.
+    """
+    if version < _KEYS_SINCE or not fingerprints:
+        return  # a database from before keys were recorded, or nothing to compare
+    rows = await db.all(STATEMENTS["read_sealing_key"].sql)
+    if rows and rows[0]["fingerprint"] not in fingerprints:
+        raise StoreRefused(
+            f"the key file beside {path} does not hold the key that this database was last written with "
+            f"({rows[0]['fingerprint'].hex()[:8]}): it is another one or an older copy. Restore the right key file, "
+            "or serve from an empty folder to start over"
+        )
+
+
+async def record_keys(db: Connection, fingerprints: Sequence[bytes]) -> None:
+    """Record the key ring, the sealing key first."""
+    await db.all(STATEMENTS["forget_keys"].sql)
+    put = STATEMENTS["put_key"]
+    for number, fingerprint in enumerate(fingerprints):
+        await db.all(put.sql, put.bind({"number": number, "fingerprint": fingerprint}))
+
+
+async def set_pragmas(db: Connection, version: int) -> None:
+    """Durable at every commit; what is dropped is overwritten, and its space can be given back bit by bit."""
+    if version == 0:
+        await db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only possible before the first table
+    # The data of a session that has ended, plain values from before encryption, and kept answers must not stay behind.
+    await db.execute("PRAGMA secure_delete = ON")
+    await db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
     await db.execute("PRAGMA journal_mode = WAL")
     await db.execute("PRAGMA synchronous = FULL")
     await db.execute("PRAGMA cache_size = -65536")

@@ -21,10 +21,10 @@ from sessiond.domain.session import Session, SessionState
 from sessiond.domain.values import CauseKind, Entropy, Instant, Revision, SessionId, VersionedData
 from sessiond.store.contract import Decision, Head, StoreFailed, StoreRefused, Transaction
 from sessiond.store.rows import event_from_row, session_from_row
-from sessiond.store.sealed_data import SealedValues
+from sessiond.store.sealed_data import SealedValues, StoreKeys
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
-from sessiond.store.sqlite.files import check_ours, migrate, open_file, set_pragmas
+from sessiond.store.sqlite.files import check_keys, check_ours, migrate, open_file, record_keys, set_pragmas
 from sessiond.store.sqlite.transaction import SqliteTransaction, Writes
 from sessiond.store.statements import STATEMENTS
 
@@ -32,6 +32,8 @@ __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 _MAX_REVISION = 2**63 - 1
+_FREE_PAGES = 2_000  # 8 MB that are kept for what comes next
+_PAGES_A_TIME = 500
 _EXPIRED_KINDS = ", ".join(
     f"'{kind.value}'" for kind in (CauseKind.IDLE_TIMEOUT, CauseKind.ABSOLUTE_TIMEOUT, CauseKind.LOGIN_TIMEOUT)
 )
@@ -65,17 +67,18 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, path: Path, make_cipher: Callable[[], DataCipher] | None = None, entropy: Entropy = os.urandom
+        cls, path: Path, load_keys: Callable[[bool], StoreKeys] | None = None, entropy: Entropy = os.urandom
     ) -> SqliteStore:
         """Open or make the database. Raises `StoreRefused` with what to do, and then has changed nothing.
 
-        `make_cipher` is called once the database is known to be ours, and before anything in it is changed: it may make
-        a key file beside it, and what it raises comes through. Without it sealed data cannot be read.
+        `load_keys` is called once the database is known to be ours, and before anything in it is changed. It is given
+        whether the database is new: only then may it make a key file beside it. What it raises comes through. Keys that
+        the database was not written with are refused. Without `load_keys` sealed data cannot be read.
         """
         db, lock = await open_file(path)
         store = cls(path, db, lock)
         try:
-            await store._prepare(make_cipher, entropy)
+            await store._prepare(load_keys, entropy)
         except sqlite3.Error as error:
             await store.close()
             raise StoreRefused(f"cannot use {path}: {error}") from error
@@ -94,13 +97,16 @@ class SqliteStore:
         finally:
             self._file_lock.release()
 
-    async def _prepare(self, make_cipher: Callable[[], DataCipher] | None, entropy: Entropy) -> None:
+    async def _prepare(self, load_keys: Callable[[bool], StoreKeys] | None, entropy: Entropy) -> None:
         version = await check_ours(self._db, self._path)
-        if make_cipher is not None:
-            self._cipher = make_cipher()
-        # Plain values from before encryption was switched on must not stay in the file.
-        await set_pragmas(self._db, overwrites=self._cipher is not None and self._cipher.encrypts)
+        keys = None if load_keys is None else load_keys(version == 0)
+        if keys is not None:
+            await check_keys(self._db, self._path, version, keys.fingerprints)
+            self._cipher = keys.cipher
+        await set_pragmas(self._db, version)
         await migrate(self._db, version)
+        if keys is not None and keys.fingerprints:
+            await record_keys(self._db, keys.fingerprints)
         row = (await self._db.all(STATEMENTS["read_head"].sql))[0]
         self.authority_id = row["authority_id"]
         self._head = Head(Revision(row["revision"]), Revision(row["horizon"]))
@@ -216,6 +222,15 @@ class SqliteStore:
             self._head = writes.head
             return decision.answer
 
+    async def tidy(self) -> None:
+        """See `Store`."""
+        async with self._turn:
+            self._check()
+            try:
+                await self._db.run(_give_back)
+            except sqlite3.Error as error:
+                raise self._fail(error) from error
+
     # The engine
 
     def _check(self) -> None:
@@ -239,3 +254,10 @@ class SqliteStore:
         if conditions:
             statement = statement.fill(conditions=conditions)
         return await self._read(statement.sql, statement.bind(values))
+
+
+def _give_back(connection: sqlite3.Connection) -> None:
+    """Give free pages back to the file system, once there are many, some at a time."""
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    if free > _FREE_PAGES:
+        connection.execute(f"PRAGMA incremental_vacuum({_PAGES_A_TIME})").fetchall()

@@ -9,6 +9,7 @@ import pytest
 
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KEY_BYTES
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.store import SqliteStore
 from tests.contracts.journal import JournalContract
 from tests.contracts.store import Opener, StoreContract
@@ -28,7 +29,9 @@ class TestSqliteSealed(StoreContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Opener:
         keys = [bytes(KEY_BYTES)]
-        return lambda: SqliteStore.open(tmp_path / "sessiond.db", lambda: DataCipher(keys, os.urandom, encrypts=True))
+        return lambda: SqliteStore.open(
+            tmp_path / "sessiond.db", lambda _: StoreKeys(DataCipher(keys, os.urandom, encrypts=True))
+        )
 
 
 class TestSqliteJournal(JournalContract):

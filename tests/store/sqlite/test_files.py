@@ -1,44 +1,115 @@
-"""The folder of the database: made as deep as it is asked for, and for its owner alone."""
+"""The data folder: keys and database belong together, and nothing that others could have prepared is trusted."""
 
 from __future__ import annotations
 
-import stat
+import os
 from pathlib import Path
 
 import pytest
 
+from sessiond.crypto.session_data import DataCipher
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing
+from sessiond.store.contract import StoreRefused
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.store import SqliteStore
-from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.attacks.story import create, validate
-from tests.support.clock import ManualClock
-from tests.support.server import config_for, serving, stub_for
+
+KEYS = [bytes(range(number, number + KEY_BYTES)) for number in range(4)]
 
 
-@pytest.mark.parametrize("folders", ["data", "var/data", "var/lib/data"])
-async def test_a_data_folder_is_made(tmp_path: Path, folders: str) -> None:
-    """A data folder that is not there is made, with every folder above it, and nobody else may look into it."""
-    path = tmp_path / folders / "sessiond.db"
-    await (await SqliteStore.open(path)).close()
-    assert path.exists()
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+def keys(*materials: bytes) -> StoreKeys:
+    """The keys of a ring, as a store takes them."""
+    ring = KeyRing(materials)
+    return StoreKeys(DataCipher(ring.materials(), os.urandom, encrypts=False), ring.fingerprints())
 
 
-@pytest.mark.parametrize("mode", [0o700, 0o750])
-async def test_a_data_folder_that_is_there(tmp_path: Path, mode: int) -> None:
-    """A data folder that is there stays as it is."""
+async def open_with(path: Path, *materials: bytes) -> None:
+    """Open the database with this key ring, and close it."""
+    store = await SqliteStore.open(path, lambda is_new: keys(*materials))
+    await store.close()
+
+
+async def refusal(path: Path, *materials: bytes) -> str:
+    """How the store refuses to open."""
+    with pytest.raises(StoreRefused) as refused:
+        await open_with(path, *(materials or KEYS[:1]))
+    return str(refused.value)
+
+
+async def test_another_key_is_refused(tmp_path: Path) -> None:
+    """A database is refused with a key ring that does not hold the key it was last written with, and stays good."""
+    path = tmp_path / "sessiond.db"
+    await open_with(path, KEYS[0])
+    assert "Restore the right key file" in await refusal(path, KEYS[1])
+    await open_with(path, KEYS[0])
+
+
+async def test_a_rotated_ring_opens_and_its_older_copy_does_not(tmp_path: Path) -> None:
+    """A new sealing key before the old one opens; the ring from before the rotation is then an older copy."""
+    path = tmp_path / "sessiond.db"
+    await open_with(path, KEYS[0])
+    await open_with(path, KEYS[1], KEYS[0])
+    assert "older copy" in await refusal(path, KEYS[0])
+    await open_with(path, KEYS[2], KEYS[1])
+    await open_with(path, KEYS[2])
+
+
+async def test_only_a_new_database_may_have_a_key_made(tmp_path: Path) -> None:
+    """Whoever loads the keys is told whether the database is new."""
+    told: list[bool] = []
+
+    def load(is_new: bool) -> StoreKeys:
+        told.append(is_new)
+        return keys(KEYS[0])
+
+    for _ in range(2):
+        store = await SqliteStore.open(tmp_path / "sessiond.db", load)
+        await store.close()
+    assert told == [True, False]
+
+
+async def test_a_link_in_place_of_the_database(tmp_path: Path) -> None:
+    """A symbolic link in the place of the database is not followed."""
+    (tmp_path / "sessiond.db").symlink_to(tmp_path / "elsewhere")
+    assert "cannot open" in await refusal(tmp_path / "sessiond.db")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_link_in_place_of_the_lock(tmp_path: Path) -> None:
+    """A symbolic link in the place of the lock file is refused, and its target is not truncated."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "sessiond.db.lock").symlink_to(victim)
+    assert "symbolic link" in await refusal(tmp_path / "sessiond.db")
+    assert victim.read_text() == "precious"
+
+
+async def test_a_lock_file_that_is_something_else(tmp_path: Path) -> None:
+    """A file under the lock's name that sessiond did not write is refused and not truncated."""
+    other = tmp_path / "sessiond.db.lock"
+    other.write_text("somebody's notes")
+    assert "not a lock file" in await refusal(tmp_path / "sessiond.db")
+    assert other.read_text() == "somebody's notes"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+async def test_a_database_that_others_may_read(tmp_path: Path, mode: int) -> None:
+    """A database that others may read is refused, with what to do."""
+    path = tmp_path / "sessiond.db"
+    await open_with(path, KEYS[0])
+    path.chmod(mode)
+    assert f"chmod 600 {path}" in await refusal(path)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+async def test_a_folder_that_others_may_write_in(tmp_path: Path, mode: int) -> None:
+    """A data folder that others may write in is refused, with what to do."""
     folder = tmp_path / "data"
     folder.mkdir()
     folder.chmod(mode)
-    await (await SqliteStore.open(folder / "sessiond.db")).close()
-    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    assert f"chmod 700 {folder}" in await refusal(folder / "sessiond.db")
 
 
-async def test_a_server_with_its_data_far_below(tmp_path: Path, clock: ManualClock) -> None:
-    """A first start with a data folder several levels below what is there serves, and so does the next one."""
-    config = config_for(tmp_path / "var" / "lib")
-    async with serving(config, clock) as app, stub_for(app.address) as stub:
-        mine = await create(stub)
-    assert config.data == tmp_path / "var" / "lib" / "data"
-    assert {"sessiond.db", "sessiond.key"} <= {file.name for file in config.data.iterdir()}
-    async with serving(config, clock) as app, stub_for(app.address) as stub:
-        assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
+async def test_a_lock_that_is_released_names_nobody(tmp_path: Path) -> None:
+    """After an orderly stop the lock file holds no process id."""
+    await open_with(tmp_path / "sessiond.db", KEYS[0])
+    assert (tmp_path / "sessiond.db.lock").read_text() == ""

@@ -23,6 +23,8 @@ from sessiond.domain.values import (
     CauseKind,
     ClientContext,
     Instant,
+    Lifetimes,
+    Millis,
     Revision,
     SessionId,
     VersionedData,
@@ -77,9 +79,24 @@ ELEVATED = _session(
 )
 LOGIN_PAGE = _session(6, subject="", login_page=True)
 HELD = _session(7, must_authenticate=True)
-SESSIONS = {1: (PLAIN, FULL, REVOKED, EXPIRED), 2: (PLAIN, FULL, REVOKED, EXPIRED, ELEVATED, LOGIN_PAGE, HELD)}
+LABELLED = _session(
+    8,
+    subject="carol",
+    labels=(("device", "phone"), ("tenant", "acme")),
+    lifetimes=Lifetimes(Millis(60_000)),
+    old_token=3,
+    client=ClientContext("203.0.113.9", "Firefox"),
+    last_client=ClientContext("203.0.113.10", "Chrome"),
+)
+_FIRST = (PLAIN, FULL, REVOKED, EXPIRED)
+_SECOND = (*_FIRST, ELEVATED, LOGIN_PAGE, HELD)
+_THIRD = tuple(replace(one, revision=Revision(number)) for number, one in enumerate((*_SECOND, LABELLED), 1))
+SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
-IN_THE_WAY = {1: "answers", 2: "incarnations"}
+ANSWERS = {1: [], 2: [ANSWER], 3: [replace(ANSWER, session_id=PLAIN.id, generation=4)]}
+RUNS = {1: [], 2: [], 3: [Revision(1)]}
+"""Where the runs of the log begin that are on record."""
+IN_THE_WAY = {1: "answers", 2: "incarnations", 3: "keys"}
 """A table that the next migration makes."""
 
 EACH = pytest.mark.parametrize("version", sorted(GOLDEN))
@@ -148,9 +165,9 @@ async def test_a_database_of_an_older_version_opens_with_everything(tmp_path: Pa
         mine = [session for session in sessions if session.subject == "ada" and session.ending is None]
         assert await living(store, ("default", "ada")) == mine
         query = SessionQuery("default", START, subject="ada", state=SessionState.REVOKED)
-        assert await store.sessions(query) == [REVOKED]
-        assert await kept(store, ANSWER.key) == ({} if version < 2 else {ANSWER.key: ANSWER})
-        assert [run.first for run in store.incarnations] == [head + 1]
+        assert await store.sessions(query) == [sessions[2]]
+        assert await kept(store, ANSWER.key) == {answer.key: answer for answer in ANSWERS[version]}
+        assert [run.first for run in store.incarnations] == [*RUNS[version], head + 1]
     finally:
         await store.close()
     assert version_of(path) == len(migrations())

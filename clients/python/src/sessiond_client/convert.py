@@ -300,6 +300,7 @@ def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
         live_sessions=tuple(session(item) for item in message.live_sessions),
         ticket=token_or_none(message.ticket),
         ticket_expire_time=moment_or_none(message, "ticket_expire_time"),
+        live_count=message.live_count,
     )
 
 
@@ -340,6 +341,7 @@ def _policy(policy: pb.Policy) -> Policy:
         on_limit=policy.on_limit,
         ticket_timeout=_span(policy.ticket_timeout),
         companion_timeout=_span(policy.companion_timeout),
+        related_agents=tuple(tuple(group.agents) for group in policy.related_agents),
         ipv4_prefix=policy.ipv4_prefix,
         ipv6_prefix=policy.ipv6_prefix,
         concurrent_use_window=_span(policy.concurrent_use_window),

@@ -152,7 +152,9 @@ class SignalType(StrEnum):
 
     UNSPECIFIED = "UNSPECIFIED"
     TOKEN_REPLAY = "TOKEN_REPLAY"  # noqa: S105 - a word of the contract, not a secret
-    """An old token was presented again."""
+    """An old token was presented again, by another client than the session's."""
+    TOKEN_COPY = "TOKEN_COPY"  # noqa: S105 - a word of the contract, not a secret
+    """An old token was presented again by what looks like the session's own client: a second copy on one device."""
     USER_AGENT_CHANGE = "USER_AGENT_CHANGE"
     """The user agent is of another family or platform."""
     IP_CHANGE = "IP_CHANGE"

@@ -219,6 +219,8 @@ class ConcurrencyLimit:
     same application, subject and authentication. None if the policy does not ask."""
     ticket_expire_time: datetime | None
     """When the ticket expires."""
+    live_count: int = 0
+    """How many live sessions there are; `live_sessions` may show only the newest of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +318,8 @@ class Policy:
     """How long a ticket is good."""
     companion_timeout: timedelta
     """The longest time to live of a companion token."""
+    related_agents: tuple[tuple[str, ...], ...]
+    """Groups of user agents (`family on platform`) that are one client: an app and its web view."""
     ipv4_prefix: int
     """Prefix length that IPv4 addresses are compared by."""
     ipv6_prefix: int

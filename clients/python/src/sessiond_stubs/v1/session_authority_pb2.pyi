@@ -313,6 +313,8 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     NEXT_STEP_KEEP_TOKEN: _NextStep.ValueType  # 4
     """Deny this one request; leave the client's token alone, a newer one is on its way. A client that keeps coming with the
     same one for longer than a request is in flight has missed the newer one: treat it as a guest and give it a fresh session.
+    It is also the answer about a session that ended less than `roll_tolerance` ago: a logout or a login may have just given
+    the client another token, and this answer may arrive after theirs.
     """
     NEXT_STEP_STEP_UP: _NextStep.ValueType  # 5
     """Ask the subject for (further) authentication, then AuthenticateSession."""
@@ -331,6 +333,8 @@ NEXT_STEP_DISCARD_TOKEN: NextStep.ValueType  # 3
 NEXT_STEP_KEEP_TOKEN: NextStep.ValueType  # 4
 """Deny this one request; leave the client's token alone, a newer one is on its way. A client that keeps coming with the
 same one for longer than a request is in flight has missed the newer one: treat it as a guest and give it a fresh session.
+It is also the answer about a session that ended less than `roll_tolerance` ago: a logout or a login may have just given
+the client another token, and this answer may arrive after theirs.
 """
 NEXT_STEP_STEP_UP: NextStep.ValueType  # 5
 """Ask the subject for (further) authentication, then AuthenticateSession."""
@@ -345,7 +349,7 @@ class _SignalTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignalType
     SIGNAL_TYPE_UNSPECIFIED: _SignalType.ValueType  # 0
     """Never sent."""
     SIGNAL_TYPE_TOKEN_REPLAY: _SignalType.ValueType  # 1
-    """An old token was presented again."""
+    """An old token was presented again, by another client than the session's own."""
     SIGNAL_TYPE_USER_AGENT_CHANGE: _SignalType.ValueType  # 2
     """The user agent is of another family or platform."""
     SIGNAL_TYPE_IP_CHANGE: _SignalType.ValueType  # 3
@@ -364,6 +368,10 @@ class _SignalTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignalType
     """A companion token does not belong to the session token."""
     SIGNAL_TYPE_REPORTED: _SignalType.ValueType  # 10
     """An application reported it."""
+    SIGNAL_TYPE_TOKEN_COPY: _SignalType.ValueType  # 11
+    """An old token was presented again by what looks like the session's own client: a second copy on one device (a phone restored from
+    a backup, an app and its extension, a browser killed before its cookie was written). The token is denied in any case.
+    """
 
 class SignalType(_SignalType, metaclass=_SignalTypeEnumTypeWrapper):
     """The kinds of suspicion."""
@@ -371,7 +379,7 @@ class SignalType(_SignalType, metaclass=_SignalTypeEnumTypeWrapper):
 SIGNAL_TYPE_UNSPECIFIED: SignalType.ValueType  # 0
 """Never sent."""
 SIGNAL_TYPE_TOKEN_REPLAY: SignalType.ValueType  # 1
-"""An old token was presented again."""
+"""An old token was presented again, by another client than the session's own."""
 SIGNAL_TYPE_USER_AGENT_CHANGE: SignalType.ValueType  # 2
 """The user agent is of another family or platform."""
 SIGNAL_TYPE_IP_CHANGE: SignalType.ValueType  # 3
@@ -390,6 +398,10 @@ SIGNAL_TYPE_COMPANION_MISMATCH: SignalType.ValueType  # 9
 """A companion token does not belong to the session token."""
 SIGNAL_TYPE_REPORTED: SignalType.ValueType  # 10
 """An application reported it."""
+SIGNAL_TYPE_TOKEN_COPY: SignalType.ValueType  # 11
+"""An old token was presented again by what looks like the session's own client: a second copy on one device (a phone restored from
+a backup, an app and its extension, a browser killed before its cookie was written). The token is denied in any case.
+"""
 Global___SignalType: _TypeAlias = SignalType  # noqa: Y015
 
 class _EventType:
@@ -521,7 +533,7 @@ class ClientContext(_message.Message):
     ip_address: _builtins.str
     """IPv4 or IPv6 address in text form."""
     user_agent: _builtins.str
-    """The User-Agent header, at most 1,024 characters; longer ones are cut."""
+    """The User-Agent header, at most 1,024 bytes; longer ones are cut."""
     certificate_thumbprint: _builtins.bytes
     """SHA-256 of the client certificate's DER form (RFC 8705), 32 bytes."""
     device_id: _builtins.str
@@ -1117,12 +1129,15 @@ class ConcurrencyLimit(_message.Message):
     LIVE_SESSIONS_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     TICKET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIVE_COUNT_FIELD_NUMBER: _builtins.int
     max_sessions: _builtins.int
     """How many sessions the subject may have."""
     ticket: _builtins.str
     """Secret. Repeats the refused call with the subject's choice: hand it in with `evict_session_ids`. Good once, for a short
     time, for the same application, subject and authentication. Only where the policy asks.
     """
+    live_count: _builtins.int
+    """How many live sessions there are; `live_sessions` may show only the newest of them."""
     @_builtins.property
     def live_sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
         """The subject's live sessions, newest first, for the subject to choose from. Only where the policy asks."""
@@ -1138,10 +1153,11 @@ class ConcurrencyLimit(_message.Message):
         live_sessions: _abc.Iterable[Global___Session] | None = ...,
         ticket: _builtins.str = ...,
         ticket_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        live_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ticket_expire_time", b"ticket_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["live_sessions", b"live_sessions", "max_sessions", b"max_sessions", "ticket", b"ticket", "ticket_expire_time", b"ticket_expire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live_count", b"live_count", "live_sessions", b"live_sessions", "max_sessions", b"max_sessions", "ticket", b"ticket", "ticket_expire_time", b"ticket_expire_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1251,6 +1267,7 @@ class Policy(_message.Message):
     ORIGINS_FIELD_NUMBER: _builtins.int
     LOST_ANSWER_TOLERANCE_FIELD_NUMBER: _builtins.int
     ANONYMOUS_RETENTION_FIELD_NUMBER: _builtins.int
+    RELATED_AGENTS_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """The preset it started from: `owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     refresh_extends_lifetime: _builtins.bool
@@ -1349,6 +1366,10 @@ class Policy(_message.Message):
     def anonymous_retention(self) -> _duration_pb2.Duration:
         """How long ended anonymous sessions are kept as history."""
 
+    @_builtins.property
+    def related_agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentGroup]:
+        """Groups of user agents (`family on platform`) that are one client: an app and its web view."""
+
     def __init__(
         self,
         *,
@@ -1380,14 +1401,39 @@ class Policy(_message.Message):
         origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         lost_answer_tolerance: _duration_pb2.Duration | None = ...,
         anonymous_retention: _duration_pb2.Duration | None = ...,
+        related_agents: _abc.Iterable[Global___AgentGroup] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "related_agents", b"related_agents", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class AgentGroup(_message.Message):
+    """User agents that belong together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As the evidence of signals names them: `Chrome on Windows`."""
+
+    def __init__(
+        self,
+        *,
+        agents: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentGroup: _TypeAlias = AgentGroup  # noqa: Y015
 
 @_typing.final
 class GuessLimits(_message.Message):

@@ -165,7 +165,8 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ValidateSessions(self, request, context):
-        """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself.
+        """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself. Session data that
+        cannot be read, or that would make the answer too long for a message, is left out of its answer: ask for it alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

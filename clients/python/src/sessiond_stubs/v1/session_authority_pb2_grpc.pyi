@@ -71,7 +71,9 @@ class SessionAuthorityStub:
     RPC error as a denial. Safe to repeat.
     """
     ValidateSessions: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ValidateSessionsRequest, _session_authority_pb2.ValidateSessionsResponse]
-    """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself."""
+    """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself. Session data that
+    cannot be read, or that would make the answer too long for a message, is left out of its answer: ask for it alone.
+    """
     StreamValidations: _grpc.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]
     """The same as a pipeline of batches on one stream. Not served yet: UNIMPLEMENTED."""
     AuthenticateSession: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.AuthenticateSessionRequest, _session_authority_pb2.AuthenticateSessionResponse]
@@ -161,7 +163,9 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     RPC error as a denial. Safe to repeat.
     """
     ValidateSessions: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ValidateSessionsRequest, _session_authority_pb2.ValidateSessionsResponse]  # type: ignore[assignment]
-    """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself."""
+    """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself. Session data that
+    cannot be read, or that would make the answer too long for a message, is left out of its answer: ask for it alone.
+    """
     StreamValidations: _aio.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]  # type: ignore[assignment]
     """The same as a pipeline of batches on one stream. Not served yet: UNIMPLEMENTED."""
     AuthenticateSession: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.AuthenticateSessionRequest, _session_authority_pb2.AuthenticateSessionResponse]  # type: ignore[assignment]
@@ -266,7 +270,9 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.ValidateSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.ValidateSessionsResponse, _abc.Awaitable[_session_authority_pb2.ValidateSessionsResponse]]:
-        """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself."""
+        """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself. Session data that
+        cannot be read, or that would make the answer too long for a message, is left out of its answer: ask for it alone.
+        """
 
     @_abc_1.abstractmethod
     def StreamValidations(

@@ -1,0 +1,72 @@
+"""Unix sockets: private, never taken from a server that is running, and clear about what stands in the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sessiond.app import App
+from sessiond.config import Config
+from sessiond.rpc.sockets import CannotListen
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.support.server import config_for, serving, stub_for
+
+
+def config_at(folder: Path, path: Path) -> Config:
+    """A configuration that listens on that path."""
+    return replace(config_for(folder), listen=f"unix:{path}")
+
+
+async def refusal(folder: Path, path: Path) -> str:
+    """How a server refuses to listen there."""
+    with pytest.raises(CannotListen) as refused:
+        await App.start(config_at(folder, path))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+async def test_a_socket_is_private(tmp_path: Path, umask: int) -> None:
+    """A socket is for its user alone, whatever the umask, and answers; the process keeps its umask."""
+    before = os.umask(umask)
+    try:
+        async with serving(config_at(tmp_path, tmp_path / "s")) as app, stub_for(app.address) as stub:
+            assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+            assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+            assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+async def test_a_live_socket_is_not_taken(tmp_path: Path) -> None:
+    """A second server is refused on a socket that is answered, and the first one goes on."""
+    path = tmp_path / "s"
+    async with serving(config_at(tmp_path / "one", path)) as app, stub_for(app.address) as stub:
+        assert "another server is listening" in await refusal(tmp_path / "two", path)
+        assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+
+
+async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    """A socket that a killed server left behind is replaced."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(path))
+    async with serving(config_at(tmp_path, path)) as app, stub_for(app.address) as stub:
+        assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+
+
+async def test_something_else_is_left_alone(tmp_path: Path) -> None:
+    """A file under the socket's name is refused and stays as it is."""
+    path = tmp_path / "s"
+    path.write_text("precious")
+    assert "something else than a socket" in await refusal(tmp_path, path)
+    assert path.read_text() == "precious"
+
+
+async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """A socket in a folder that does not exist is refused, and the folder is named."""
+    assert f"there is no folder {tmp_path / 'run'}" in await refusal(tmp_path, tmp_path / "run" / "s")
