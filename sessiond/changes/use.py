@@ -77,5 +77,5 @@ class Report:
         signal = Signal(SignalType.REPORTED, "", self.call.reason)
         suspected = replace(outcome.judgement, signals=(signal,))
         consequences = consequences_of(outcome.session, suspected, self.call.policy)
-        session = carry_out(work, self.call, outcome.session, consequences, always=True)
-        return Outcome(suspected, session)
+        carry_out(work, self.call, outcome.session, consequences, always=True)
+        return Outcome(suspected, None)

@@ -27,7 +27,8 @@ def fill_token(
 ) -> None:
     """Give a session's token to the client. A cookie of the other name, from before the login, goes."""
     kind = _kind(rules, anonymous=not session.subject)
-    lifetime = f"; Max-Age={_seconds_left(session, now)}" if session.persistent else ""
+    seconds = _seconds_left(session, now) if session.persistent else None
+    lifetime = "" if seconds is None else f"; Max-Age={seconds}"
     directives.set_cookie.append(f"{kind.name}={token.reveal()}{kind.attributes}{lifetime}")
     if kind.other_deletion:
         directives.set_cookie.append(kind.other_deletion)
@@ -101,7 +102,7 @@ def _deletion(name: str, rules: CookieRules) -> str:
     return f"{_prefixed(name, rules, rules.path)}={_attributes(rules, rules.path)}; {_PAST}"
 
 
-def _seconds_left(session: Session, now: Instant) -> int:
-    """Until no activity could keep the session."""
+def _seconds_left(session: Session, now: Instant) -> int | None:
+    """Until no activity could keep the session; None: nothing is known to end it."""
     end = session.absolute_deadline if session.absolute_deadline is not None else session.idle_deadline
-    return 0 if end is None else max(0, (end - now) // 1000)
+    return None if end is None else max(0, (end - now) // 1000)

@@ -101,7 +101,12 @@ async def test_somebody_elses_ticket(stub: AsyncStub) -> None:
     guest = await create(stub, "")
     refusal = await refusal_of(login(stub, guest.token, ticket=limit.ticket, evict_session_ids=[chosen]))
     assert refusal.fields == ["ticket"]
+    own = (await login(stub, guest.token)).limit.ticket
+    other = await create(stub, "")
+    refusal = await refusal_of(login(stub, other.token, ticket=own, evict_session_ids=[chosen]))
+    assert refusal.fields == ["ticket"]
     assert (await validate(stub, first.token)).verdict == pb.VERDICT_VALID
+    assert (await login(stub, guest.token, ticket=own, evict_session_ids=[chosen])).token
 
 
 @pytest.mark.parametrize("wait", [-1, 0])

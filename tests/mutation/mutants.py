@@ -45,8 +45,13 @@ _MUTATORS: Sequence[tuple[Any, Mutator]] = [
 _NEVER_MUTATED = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom)
 
 
-def _is_all(node: cst.CSTNode) -> bool:
-    return matchers.matches(node, matchers.Assign(targets=[matchers.AssignTarget(matchers.Name("__all__"))]))
+def _is_declaration(node: cst.CSTNode) -> bool:
+    """`__all__`, and type variables: they say something to tools, and nothing to the program."""
+    return matchers.matches(
+        node,
+        matchers.Assign(targets=[matchers.AssignTarget(matchers.Name("__all__"))])
+        | matchers.Assign(value=matchers.Call(func=matchers.Name("TypeVar"))),
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class _Finder(cst.CSTVisitor):
         self._statements: list[int] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, _NEVER_MUTATED) or _is_all(node):
+        if isinstance(node, _NEVER_MUTATED) or _is_declaration(node):
             return False
         if isinstance(node, cst.ClassDef | cst.FunctionDef):
             self._scope.append(node.name.value)

@@ -267,6 +267,14 @@ async def test_another_name_after_login(tmp_path: Path, clock: ManualClock) -> N
         )
 
 
+def test_a_remembered_session_that_nothing_ends() -> None:
+    """A remembered session without deadlines, which a later policy may leave, has a cookie without Max-Age, not 0."""
+    session = samples.session(persistent=True, idle_deadline=None, absolute_deadline=None)
+    cookies = pb.CookieDirectives()
+    fill_token(cookies, CookieRules(), session, Token("t"), NOW)
+    assert list(cookies.set_cookie) == [f"__Host-id=t; {HOST}"]
+
+
 async def test_a_remembered_session(tmp_path: Path, clock: ManualClock) -> None:
     """A remembered session's cookie outlives the browser's session, until nothing could keep the session alive."""
     text = '[applications.default]\nremember_idle_timeout = "7d"\nremember_absolute_timeout = "30d"\n'

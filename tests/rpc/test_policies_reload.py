@@ -89,6 +89,22 @@ async def test_a_change_is_an_event(tmp_path: Path, clock: ManualClock) -> None:
             assert (event.session_id, event.subject, event.HasField("client")) == ("", "", False)
 
 
+async def test_a_long_reason_is_cut(tmp_path: Path, clock: ManualClock) -> None:
+    """A reason that lists more than fits ends after 256 characters, as everybody's does."""
+    names = "idle_timeout absolute_timeout login_timeout renewal_timeout renewal_overlap roll_tolerance retention"
+    names += " lost_answer_tolerance anonymous_retention elevation_timeout ticket_timeout companion_timeout"
+    names += " concurrent_use_window fold_window"
+    async with reloadable(tmp_path, clock) as (app, stub):
+        for unit in ("m", "s"):
+            values = "".join(
+                f'{name} = "{59 if number < 2 else 31}{unit}"\n' for number, name in enumerate(names.split())
+            )
+            values += f"max_data_bytes = {1000 + ord(unit)}\nmax_sessions = {ord(unit)}\n"
+            await reload(app, tmp_path, f"[applications.default]\n[applications.long]\n{values}")
+        reasons = [event.cause.reason for event in await changes_of(stub) if event.application == "long"]
+        assert [len(reason) for reason in reasons] == [len("application added"), 256]
+
+
 async def test_no_change_is_no_event(tmp_path: Path, clock: ManualClock) -> None:
     """A file that says the same, in other words too, changes nothing and records nothing."""
     async with reloadable(tmp_path, clock) as (app, stub):
