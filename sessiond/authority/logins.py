@@ -8,7 +8,7 @@ from sessiond.authority.parts import Parts
 from sessiond.authority.results import Answer, Changed, Kept, Limit, Reply, TicketChoice
 from sessiond.authority.retries import Retries
 from sessiond.authority.validation import Validation
-from sessiond.changes.judging import Outcome
+from sessiond.changes.judging import Crowd, Outcome
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Roll
 from sessiond.crypto.csrf import csrf_token_of
@@ -19,7 +19,7 @@ from sessiond.domain.errors import InvalidField
 from sessiond.domain.judge import Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.policy import LimitRule
-from sessiond.domain.session import Session, as_seen
+from sessiond.domain.session import as_seen
 from sessiond.domain.values import Instant, SessionId
 from sessiond.eventlog.work import Done
 
@@ -145,7 +145,7 @@ class Logins:
         self,
         call: Call,
         login: Login,
-        live: tuple[Session, ...],
+        crowd: Crowd,
         session_id: SessionId | None,
         nonce: bytes,
         now: Instant,
@@ -154,17 +154,20 @@ class Logins:
             return Limit(call.policy.max_sessions)
         expires = Instant(now + call.policy.ticket_timeout)
         ticket = Ticket(nonce, expires, scope_digest(_ticket_scope(call, login, session_id)))
-        return Limit(call.policy.max_sessions, live, issue_ticket(self._parts.keys, ticket), expires)
+        return Limit(
+            call.policy.max_sessions, crowd.sessions, issue_ticket(self._parts.keys, ticket), expires, crowd.count
+        )
 
     def _chosen(self, call: Call, login: Login, session_id: SessionId | None, choice: TicketChoice) -> Choice | None:
         if choice.ticket is None:
-            if choice.evict:
-                raise InvalidField("evict_session_ids", "needs the ticket of the answer that asked for the choice")
+            if choice.evict or choice.evict_oldest:
+                field = "evict_session_ids" if choice.evict else "evict_oldest"
+                raise InvalidField(field, "needs the ticket of the answer that asked for the choice")
             return None
         ticket = open_ticket(self._parts.keys, choice.ticket)
         if ticket is None or not ticket.is_for(_ticket_scope(call, login, session_id)):
             raise InvalidField("ticket", "is not of this call; repeat the call without it to get another")
-        return Choice(ticket.key, ticket.expires, choice.evict)
+        return Choice(ticket.key, ticket.expires, choice.evict, choice.evict_oldest)
 
     @staticmethod
     def _check_persistent(call: Call, login: Login) -> None:

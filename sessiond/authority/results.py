@@ -78,6 +78,7 @@ class Limit:
     live: tuple[Session, ...] = ()
     ticket: Token | None = None
     ticket_expires: Instant | None = None
+    live_count: int = 0
 
 
 @immutable
@@ -123,6 +124,7 @@ class TicketChoice:
 
     ticket: Token | None = None
     evict: tuple[SessionId, ...] = ()
+    evict_oldest: bool = False
 
 
 @immutable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sessiond.domain import lifecycle
@@ -16,9 +16,11 @@ from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.session import Session, in_application, retention_of
 from sessiond.domain.signals import Reaction, Signal, as_copies
 from sessiond.domain.values import Cause, CauseKind, ClientContext, SessionId
-from sessiond.eventlog.work import Needs, Work
+from sessiond.eventlog.work import AT_ONCE, DoFirst, Needs, Work
 
 __all__ = [
+    "Crowd",
+    "EndSome",
     "NamedSession",
     "Outcome",
     "Suspicion",
@@ -31,6 +33,14 @@ __all__ = [
     "needs_of",
     "save_lowered",
 ]
+
+
+@immutable
+class Crowd:
+    """The live sessions that stand in the way of one more, newest first; `count` is how many there are in all."""
+
+    sessions: tuple[Session, ...]
+    count: int
 
 
 @immutable
@@ -47,7 +57,7 @@ class Outcome:
     judgement: Judgement
     session: Session | None
     evicted: tuple[SessionId, ...] = ()
-    refused: tuple[Session, ...] | None = None
+    refused: Crowd | None = None
     replaced: Verdict | None = None
     data: Mapping[str, bytes] | None = None
 
@@ -138,9 +148,37 @@ def carry_out(work: Work, call: Call, session: Session, consequences: Consequenc
     if consequences.ends_session:
         session = end_session(work, call, session, cause)
     if consequences.ends_subject:
-        for other in work.live_sessions(session.application, session.subject):
+        others = work.live_sessions(session.application, session.subject)
+        if work.crowd(session.application, session.subject):
+            ids = [other.id for other in others] + work.overdue(session.application, session.subject)
+            raise DoFirst(EndSome(call, ids[:AT_ONCE], session.subject, cause))
+        for other in others:
             end_session(work, call, other, cause)
     return session
+
+
+@immutable
+class EndSome:
+    """End these sessions of a subject, some of more: a unit that must end them all does not end them at once."""
+
+    call: Call
+    ids: Sequence[SessionId]
+    subject: str
+    cause: Cause
+
+    def needs(self) -> Needs:
+        """The sessions."""
+        return Needs(sessions=self.ids)
+
+    def apply(self, work: Work) -> None:
+        """End those that live and are still the subject's."""
+        for session_id in self.ids:
+            session = in_application(work.session(session_id), self.call.application)
+            if session is None or session.ending is not None or session.subject != self.subject:
+                continue
+            session = expire_due(work, session, self.call.policy)
+            if session.ending is None:
+                end_session(work, self.call, session, self.cause)
 
 
 def end_session(work: Work, call: Call, session: Session, cause: Cause) -> Session:

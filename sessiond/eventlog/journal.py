@@ -18,7 +18,7 @@ import structlog
 
 from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.immutable import immutable
-from sessiond.eventlog.work import Done, Memory, Needs, Read, Unit, Work
+from sessiond.eventlog.work import DoFirst, Done, Memory, Needs, Read, Unit, Work
 from sessiond.store.contract import Commit, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 from sessiond.system.clock import Clock
 
@@ -123,6 +123,13 @@ class Journal:
         then it was not begun. Raises `Unavailable` if the store failed or did not answer, or the journal is closed:
         then nobody can know. A unit whose caller is cancelled is not carried out if its group has not begun.
         """
+        while True:
+            try:
+                return await self._carry_out(unit, answer_of, must=must)
+            except DoFirst as larger:
+                await self._carry_out(larger.unit, _unchanged, must=must)
+
+    async def _carry_out(self, unit: Unit[T], answer_of: Callable[[Done[T]], R], *, must: bool) -> R:
         if self._failed is not None or self._closing:
             raise Unavailable("the authority is stopping")
         if len(self._queue) >= self._bounds.waiting and not must:
@@ -221,9 +228,12 @@ class Journal:
         sessions = await transaction.sessions(list(session_ids)) if session_ids else {}
         data = await transaction.data(data_ids) if data_ids else {}
         subjects |= {(s.application, s.subject) for s in sessions.values() if s.id in kin and s.subject}
-        live = await transaction.live_sessions(list(subjects)) if subjects else ()
-        known = {session.id: self._memory.with_activity(session) for session in (*sessions.values(), *live)}
-        return Read(known, data, answers)
+        most = max(need.most for need in needs)
+        live = await transaction.live_sessions(list(subjects), most) if subjects else {}
+        theirs = [session for found in live.values() for session in found.sessions]
+        known = {session.id: self._memory.with_activity(session) for session in (*sessions.values(), *theirs)}
+        crowds = {subject: found.count for subject, found in live.items() if found.count > most}
+        return Read(known, data, answers, crowds)
 
     def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
         self._failed = failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.immutable import immutable
@@ -15,11 +15,15 @@ from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store.contract import Changes, KeptAnswer
 
-__all__ = ["NOTHING", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
+__all__ = ["AT_ONCE", "NOTHING", "DoFirst", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _STARTS_AFRESH = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
+
+
+AT_ONCE = 100
+"""How many sessions one unit may end beside its own: everybody waits while it does."""
 
 
 @immutable
@@ -29,6 +33,7 @@ class Needs:
     sessions  these sessions
     kin       the live sessions of whatever subjects these sessions have
     subjects  the live sessions of these subjects (application, subject)
+    most      how many live sessions of a subject it must see; of a subject that has more it sees the oldest and newest
     data      the data of these sessions
     answers   the answers kept under these keys, and the sessions that they depend on
     """
@@ -38,10 +43,22 @@ class Needs:
     subjects: Sequence[tuple[str, str]] = ()
     data: Sequence[SessionId] = ()
     answers: Sequence[bytes] = ()
+    most: int = AT_ONCE
 
 
 NOTHING = Needs()
 """What a unit needs that decides from its own parameters."""
+
+
+class DoFirst(Exception):
+    """Raised by a unit that is too large: `unit` must be carried out before it, in a transaction of its own.
+
+    Then the unit is carried out again, however often it asks for more. Each time there must be less to do.
+    """
+
+    def __init__(self, unit: Unit[Any]) -> None:
+        super().__init__("something has to be done first")
+        self.unit = unit
 
 
 class Unit(Protocol[T_co]):
@@ -88,6 +105,8 @@ class Read:
     sessions: Mapping[SessionId, Session] = field(default_factory=dict)
     data: Mapping[SessionId, Mapping[str, bytes]] = field(default_factory=dict)
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
+    crowds: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Subjects that have more live sessions than were read: how many."""
 
 
 class Work:
@@ -140,6 +159,17 @@ class Work:
 
     def live_sessions(self, application: str, subject: str) -> list[Session]:
         """A subject's live sessions as this and the earlier units leave them, in the order they were opened."""
+        return [s for s in self._unended(application, subject) if expired_view(s, self.now).ending is None]
+
+    def crowd(self, application: str, subject: str) -> int:
+        """How many live sessions a subject has if they are more than the unit sees; else 0."""
+        return self._read.crowds.get((application, subject), 0)
+
+    def overdue(self, application: str, subject: str) -> list[SessionId]:
+        """Those of a subject's sessions that are past a deadline, but have no ending on record."""
+        return [s.id for s in self._unended(application, subject) if expired_view(s, self.now).ending is not None]
+
+    def _unended(self, application: str, subject: str) -> list[Session]:
         if self._subjects is None:
             self._subjects = _by_subject({}, (*self._read.sessions.values(), *self.changes.sessions.values()))
         ids = self._subjects.get((application, subject), set()) | self._draft.sessions.keys()
@@ -149,7 +179,7 @@ class Work:
             for session in sessions
             if session is not None
             and (session.application, session.subject) == (application, subject)
-            and expired_view(session, self.now).ending is None
+            and session.ending is None
         ]
 
     def answer(self, key: bytes) -> KeptAnswer | None:

@@ -203,6 +203,8 @@ class _LoginRequest(Protocol):
     def authentication(self) -> pb.Authentication:
         """How the subject was authenticated."""
 
+    evict_oldest: bool
+
     @property
     def evict_session_ids(self) -> Sequence[str]:
         """What the subject chose to end."""
@@ -240,6 +242,7 @@ def ticket_choice(request: _LoginRequest) -> TicketChoice:
     return TicketChoice(
         Token(request.ticket) if request.ticket else None,
         tuple([session_id(one, "evict_session_ids") for one in evict]) if evict else (),
+        request.evict_oldest,
     )
 
 

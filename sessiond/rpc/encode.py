@@ -264,7 +264,7 @@ def fill_data(message: pb.SessionData, data: VersionedData) -> None:
 def fill_limit(message: pb.ConcurrencyLimit, limit: Limit) -> None:
     """What stood in the way of a login, and the ticket to the subject's choice."""
     message.max_sessions = limit.max_sessions
-    message.live_count = len(limit.live)
+    message.live_count = limit.live_count
     message.live_sessions.extend(fitting(map(session_message, limit.live)))
     if limit.ticket is not None and limit.ticket_expires is not None:
         message.ticket = limit.ticket.reveal()

@@ -23,6 +23,7 @@ __all__ = [
     "Decision",
     "Head",
     "KeptAnswer",
+    "Live",
     "Store",
     "StoreFailed",
     "StoreRefused",
@@ -162,6 +163,14 @@ class Decision(Generic[T]):
     answer: T
 
 
+@immutable
+class Live:
+    """Sessions of one subject that have not ended, oldest first, and how many there are; more than given: a crowd."""
+
+    sessions: Sequence[Session]
+    count: int
+
+
 class Transaction(Protocol):
     """What one run of a write sees. It holds the log's head from its beginning to its end: no other writer is between.
 
@@ -180,8 +189,11 @@ class Transaction(Protocol):
         Taking a value that cannot be read out of the answer raises `DataUnreadable`: the unit that does fails alone.
         """
 
-    async def live_sessions(self, subjects: Sequence[tuple[str, str]]) -> Sequence[Session]:
-        """The sessions of these subjects (application, subject) that have not ended, past deadlines included."""
+    async def live_sessions(self, subjects: Sequence[tuple[str, str]], most: int) -> Mapping[tuple[str, str], Live]:
+        """The sessions of these subjects (application, subject) that have not ended, past deadlines included.
+
+        Of a subject that has more than `most` only the `most` oldest and the `most` newest.
+        """
 
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
         """The kept answers under these keys, as they are now; one that is not there is left out."""

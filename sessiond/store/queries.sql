@@ -96,9 +96,19 @@ WHERE session_id = :session_id AND ended_at IS NULL AND last_active < :at;
 -- The named sessions.
 SELECT * FROM sessions WHERE session_id IN ({ids});
 
--- live_sessions
--- A subject's sessions that have not ended.
-SELECT * FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL;
+-- oldest_live_sessions
+-- A subject's sessions that have not ended, as they were opened.
+SELECT * FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL
+ORDER BY session_id LIMIT :limit;
+
+-- newest_live_sessions
+-- The same from the other end.
+SELECT * FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL
+ORDER BY session_id DESC LIMIT :limit;
+
+-- count_live_sessions
+-- How many there are; from the index alone.
+SELECT count(*) AS count FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL;
 
 -- get_answers
 -- The kept answers under these keys.

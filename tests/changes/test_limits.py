@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sessiond.changes.idempotency import KEEP_FOR
+from sessiond.changes.judging import Crowd
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
@@ -102,7 +103,7 @@ def test_who_is_refused(rule: LimitRule, most: int) -> None:
     """A refusal names the live sessions, the newest first, ends none of them, and is recorded."""
     work = work_on(*ALL)
     room = work.run(Entering(limited(most, rule))).result
-    assert room == Room(refused=(NEW, MIDDLE, OLD))
+    assert room == Room(refused=Crowd((NEW, MIDDLE, OLD), 3))
     assert types_of(work.changes.events) == [REACHED]
     assert work.changes.sessions == {}
 
@@ -197,10 +198,15 @@ ENDS_SUBJECTS = replace(
     [
         (limited(0, LimitRule.REJECT), "ada", None, Needs()),
         (limited(1, LimitRule.REJECT), "", None, Needs()),
-        (limited(1, LimitRule.REJECT), "ada", None, Needs(subjects=[("default", "ada")])),
+        (limited(1, LimitRule.REJECT), "ada", None, Needs(subjects=[("default", "ada")], most=101)),
         (call_of(ENDS_SUBJECTS), "ada", None, Needs(subjects=[("default", "ada")])),
         (limited(0, LimitRule.ASK), "ada", chosen(), Needs(subjects=[], answers=(b"t" * 32,))),
-        (limited(1, LimitRule.ASK), "ada", chosen(), Needs(subjects=[("default", "ada")], answers=(b"t" * 32,))),
+        (
+            limited(1, LimitRule.ASK),
+            "ada",
+            chosen(),
+            Needs(subjects=[("default", "ada")], answers=(b"t" * 32,), most=101),
+        ),
     ],
 )
 def test_what_the_limit_needs(call: Call, subject: str, choice: Choice | None, needs: Needs) -> None:
@@ -211,4 +217,4 @@ def test_what_the_limit_needs(call: Call, subject: str, choice: Choice | None, n
 def test_what_else_is_needed_stays() -> None:
     """What a unit needs beside the limit is read all the same."""
     needs = with_limit(Needs(sessions=(OLD.id,)), limited(1, LimitRule.REJECT), "ada", None)
-    assert needs == Needs(sessions=(OLD.id,), subjects=[("default", "ada")])
+    assert needs == Needs(sessions=(OLD.id,), subjects=[("default", "ada")], most=101)

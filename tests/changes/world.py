@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import sessiond.changes
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Once, Recall
-from sessiond.changes.judging import NamedSession, Outcome, Suspicion
+from sessiond.changes.judging import EndSome, NamedSession, Outcome, Suspicion
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Refresh, Roll
 from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
@@ -327,6 +327,13 @@ async def _revoke_many(world: World, dice: random.Random) -> RevokeMany:
     return RevokeMany(call, dice.sample(found, min(len(found), 2)), dice.random() < 0.5)
 
 
+async def _end_some(world: World, dice: random.Random) -> EndSome:
+    call = world.call(dice)
+    ids = [session.id for session in world.known.values() if session.application == call.application]
+    some = dice.sample(ids, min(len(ids), 2))
+    return EndSome(call, some, dice.choice(["", "ada", "bob"]), Cause(CauseKind.CONCURRENCY_LIMIT))
+
+
 async def _expire(world: World, dice: random.Random) -> Expire:
     return Expire(await world.store.due(world.clock.now(), 10), POLICIES, PRESETS["owasp-low"])
 
@@ -399,6 +406,7 @@ DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]
     Report: _report,
     Revoke: _revoke,
     RevokeMany: _revoke_many,
+    EndSome: _end_some,
     Expire: _expire,
     SaveActivity: _save_activity,
     Prune: _prune,

@@ -30,7 +30,7 @@ from sessiond.domain.values import (
     SessionId,
     VersionedData,
 )
-from sessiond.store.contract import Changes, Decision, Head, KeptAnswer, Store, Transaction
+from sessiond.store.contract import Changes, Decision, Head, KeptAnswer, Live, Store, Transaction
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -116,10 +116,14 @@ async def kept(store: Store, *keys: bytes) -> dict[bytes, KeptAnswer]:
     return dict(await within(store, lambda transaction: transaction.answers(keys)))
 
 
-async def living(store: Store, *subjects: tuple[str, str]) -> list[Session]:
+async def living(store: Store, *subjects: tuple[str, str], most: int = 1_000) -> list[Session]:
     """The live sessions that a transaction finds of these subjects, in the order they were opened."""
-    found = await within(store, lambda transaction: transaction.live_sessions(subjects))
-    return sorted(found, key=lambda session: session.id)
+    found = await within(store, lambda transaction: transaction.live_sessions(subjects, most))
+    assert list(found) == list(subjects)
+    for live in found.values():
+        assert ids(live.sessions) == sorted(ids(live.sessions))
+        assert live.count == len(live.sessions) or live.count > most
+    return sorted((session for live in found.values() for session in live.sessions), key=lambda session: session.id)
 
 
 def ids(sessions: Sequence[Session]) -> list[SessionId]:
@@ -499,6 +503,15 @@ class StoreContract:
         await put(store, ada, bob, guest, *crossed)
         assert await living(store, ("default", "ada"), ("shop", "bob")) == [ada, bob]
         assert await living(store, ("default", "")) == [guest]
+
+    @pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 6])
+    async def test_of_a_crowd_both_ends_are_live_sessions(self, store: Store, most: int) -> None:
+        """Of more live sessions than asked for the oldest and newest are found, each once, and how many there are."""
+        mine = [samples.session(NOW + number) for number in range(5)]
+        await put(store, *reversed(mine), samples.session(NOW, ending=samples.ending(NOW)))
+        found = await within(store, lambda transaction: transaction.live_sessions([("default", "ada")], most))
+        wanted = mine if most >= 5 else [one for one in mine if one in mine[:most] or one in mine[-most:]]
+        assert found == {("default", "ada"): Live(wanted, 5)}
 
     async def test_nobody_has_no_live_sessions(self, store: Store) -> None:
         """An unknown subject, an unknown application, one spelt otherwise, and no subject at all have none."""

@@ -11,7 +11,7 @@ from typing import Any
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.session import Session
 from sessiond.domain.values import SessionId
-from sessiond.store.contract import Changes, Head, KeptAnswer
+from sessiond.store.contract import Changes, Head, KeptAnswer, Live
 from sessiond.store.rows import activity_row, answer_from_row, answer_row, event_row, session_from_row, session_row
 from sessiond.store.sealed_data import SealedValues, value_row
 from sessiond.store.sqlite.connection import Connection
@@ -52,14 +52,27 @@ class SqliteTransaction:
             found.setdefault(SessionId(row["session_id"]), []).append(row)
         return {session_id: SealedValues(self._cipher, session_id, rows) for session_id, rows in found.items()}
 
-    async def live_sessions(self, subjects: Sequence[tuple[str, str]]) -> Sequence[Session]:
+    async def live_sessions(self, subjects: Sequence[tuple[str, str]], most: int) -> Mapping[tuple[str, str], Live]:
         """See `Transaction`."""
-        statement = STATEMENTS["live_sessions"]
-        found: list[Session] = []
+        found: dict[tuple[str, str], Live] = {}
         for application, subject in subjects:
-            bound = statement.bind({"application": application, "subject": subject})
-            found += map(session_from_row, await self._db.all(statement.sql, bound))
+            values = {"application": application, "subject": subject, "limit": most + 1}
+            sessions = await self._sessions("oldest_live_sessions", values)
+            count = len(sessions)
+            if count > most:
+                (row,) = await self._all("count_live_sessions", values)
+                newest = await self._sessions("newest_live_sessions", values)
+                both = {session.id: session for session in (*sessions[:most], *reversed(newest[:most]))}
+                sessions, count = list(both.values()), row["count"]
+            found[application, subject] = Live(sessions, count)
         return found
+
+    async def _sessions(self, name: str, values: Mapping[str, Any]) -> list[Session]:
+        return [session_from_row(row) for row in await self._all(name, values)]
+
+    async def _all(self, name: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
+        statement = STATEMENTS[name]
+        return await self._db.all(statement.sql, statement.bind(values))
 
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
         """See `Transaction`."""

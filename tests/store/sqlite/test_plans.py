@@ -47,7 +47,9 @@ async def test_live_sessions_are_found_by_index(tmp_path: Path, analyzed: bool) 
     try:
         await fill(store, analyzed)
         found = "SEARCH sessions USING INDEX sessions_by_subject (application=? AND subject=? AND ended_at=?)"
-        assert await plan(store, "live_sessions") == [found]
+        assert await plan(store, "oldest_live_sessions") == [found]
+        assert await plan(store, "newest_live_sessions") == [found]
+        assert await plan(store, "count_live_sessions") == [found.replace("USING INDEX", "USING COVERING INDEX")]
     finally:
         await store.close()
 

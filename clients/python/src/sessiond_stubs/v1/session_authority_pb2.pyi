@@ -1137,7 +1137,9 @@ class ConcurrencyLimit(_message.Message):
     time, for the same application, subject and authentication. Only where the policy asks.
     """
     live_count: _builtins.int
-    """How many live sessions there are; `live_sessions` may show only the newest of them."""
+    """How many live sessions there are; `live_sessions` may show only some of them. Where more than 1,000 have to end, which is as
+    many as a call can name, repeat the call with `evict_oldest`.
+    """
     @_builtins.property
     def live_sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
         """The subject's live sessions, newest first, for the subject to choose from. Only where the policy asks."""
@@ -1736,6 +1738,7 @@ class CreateSessionRequest(_message.Message):
     EVICT_SESSION_IDS_FIELD_NUMBER: _builtins.int
     LIFETIMES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    EVICT_OLDEST_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     subject: _builtins.str
@@ -1750,6 +1753,8 @@ class CreateSessionRequest(_message.Message):
     """Makes the call safe to repeat."""
     ticket: _builtins.str
     """Secret. From the `limit` of a refused call; the other fields must be unchanged."""
+    evict_oldest: _builtins.bool
+    """With `ticket`: end the subject's oldest sessions too, as many as have to: there may be more than a subject can name."""
     @_builtins.property
     def authentication(self) -> Global___Authentication:
         """How the subject was authenticated; must be unset where `subject` is empty."""
@@ -1791,10 +1796,11 @@ class CreateSessionRequest(_message.Message):
         evict_session_ids: _abc.Iterable[_builtins.str] | None = ...,
         lifetimes: Global___Lifetimes | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        evict_oldest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client", "lifetimes", b"lifetimes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "data", b"data", "evict_session_ids", b"evict_session_ids", "labels", b"labels", "lifetimes", b"lifetimes", "login_page", b"login_page", "persistent", b"persistent", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "data", b"data", "evict_oldest", b"evict_oldest", "evict_session_ids", b"evict_session_ids", "labels", b"labels", "lifetimes", b"lifetimes", "login_page", b"login_page", "persistent", b"persistent", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1829,7 +1835,7 @@ class CreateSessionResponse(_message.Message):
 
     @_builtins.property
     def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of the subject that had to end for this one."""
+        """Sessions of the subject that had to end for this one; the last of them where they were more than a hundred."""
 
     @_builtins.property
     def limit(self) -> Global___ConcurrencyLimit:
@@ -2139,6 +2145,7 @@ class AuthenticateSessionRequest(_message.Message):
     OR_CREATE_FIELD_NUMBER: _builtins.int
     LIFETIMES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    EVICT_OLDEST_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     token: _builtins.str
@@ -2162,6 +2169,8 @@ class AuthenticateSessionRequest(_message.Message):
     session for the subject. If it belongs to another subject's session, end that session and open a fresh one. A fresh session
     has no data. LOCKED is still denied. Must not be set together with `elevate`.
     """
+    evict_oldest: _builtins.bool
+    """With `ticket`: end the subject's oldest sessions too. See CreateSessionRequest."""
     @_builtins.property
     def authentication(self) -> Global___Authentication:
         """How."""
@@ -2199,10 +2208,11 @@ class AuthenticateSessionRequest(_message.Message):
         or_create: _builtins.bool = ...,
         lifetimes: Global___Lifetimes | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        evict_oldest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "client", b"client", "lifetimes", b"lifetimes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "elevate", b"elevate", "evict_session_ids", b"evict_session_ids", "labels", b"labels", "lifetimes", b"lifetimes", "or_create", b"or_create", "persistent", b"persistent", "reason", b"reason", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "authentication", b"authentication", "client", b"client", "elevate", b"elevate", "evict_oldest", b"evict_oldest", "evict_session_ids", b"evict_session_ids", "labels", b"labels", "lifetimes", b"lifetimes", "or_create", b"or_create", "persistent", b"persistent", "reason", b"reason", "request_id", b"request_id", "subject", b"subject", "ticket", b"ticket", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2248,7 +2258,7 @@ class AuthenticateSessionResponse(_message.Message):
 
     @_builtins.property
     def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of the subject that had to end for this one."""
+        """Sessions of the subject that had to end for this one; the last of them where they were more than a hundred."""
 
     @_builtins.property
     def limit(self) -> Global___ConcurrencyLimit:
