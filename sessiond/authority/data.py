@@ -82,4 +82,4 @@ class SessionData:
                     data = wanted.of(VersionedData(outcome.data, version))
             return Changed(outcome.verdict, outcome.session, done.revision, data=data, at=done.at)
 
-        return await self._retries.carry_out(unit, answer, reply)
+        return await self._retries.carry_out(unit, answer, reply, lambda outcome: outcome.session)

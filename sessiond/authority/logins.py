@@ -19,7 +19,7 @@ from sessiond.domain.errors import InvalidField
 from sessiond.domain.judge import Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.policy import LimitRule
-from sessiond.domain.session import as_seen
+from sessiond.domain.session import Session, as_seen
 from sessiond.domain.values import Instant, SessionId
 from sessiond.eventlog.work import Done
 
@@ -86,7 +86,8 @@ class Logins:
             lambda done: self.given(call, login, done, secret, session_id),
             reply,
             self._retries.repeated_login(call, opened, login, elevates=elevates),
-            lambda outcome: outcome.session,
+            _session_of,
+            while_live=not or_create,  # else the repeat would open another session
         )
 
     async def roll(self, call: Call, token: Token, reply: Reply[Changed]) -> Changed | Kept:
@@ -98,7 +99,9 @@ class Logins:
             return opened
         secret = new_secret(self._parts.entropy)
         unit = Roll(call, opened.presented, digest(secret))
-        return await self._retries.carry_out(unit, lambda done: self.given(call, None, done, secret), reply)
+        return await self._retries.carry_out(
+            unit, lambda done: self.given(call, None, done, secret), reply, _session_of
+        )
 
     def opening(
         self,
@@ -173,6 +176,10 @@ class Logins:
     def _check_persistent(call: Call, login: Login) -> None:
         if login.persistent and call.policy.remember_idle_timeout is None:
             raise InvalidField("persistent", "the application's policy sets no remember_idle_timeout")
+
+
+def _session_of(outcome: Outcome) -> Session | None:
+    return outcome.session
 
 
 def _ticket_scope(call: Call, login: Login, session_id: SessionId | None) -> tuple[str, ...]:

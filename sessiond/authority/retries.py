@@ -28,6 +28,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def _about_nobody(_: object) -> Session | None:
+    return None
+
+
 class Retries:
     """Carries out changes; one with a request id, or a login, leaves its answer for repeats."""
 
@@ -35,9 +39,18 @@ class Retries:
         self._journal = journal
         self._keys = keys
 
-    async def carry_out(self, unit: Unit[T], answer: Callable[[Done[T]], R], reply: Reply[R]) -> Kept:
-        """Carry out a unit; the bytes of its answer, or those of the first answer."""
-        retries = self._of_request(reply)
+    async def carry_out(
+        self,
+        unit: Unit[T],
+        answer: Callable[[Done[T]], R],
+        reply: Reply[R],
+        about: Callable[[T], Session | None] | None = None,
+    ) -> Kept:
+        """Carry out a unit; the bytes of its answer, or those of the first answer.
+
+        `about` tells the session whose token was judged: once that has ended, a repeat of the call is judged anew.
+        """
+        retries = self._of_request(reply, while_live=about is not None)
         if not retries:
             return await self._journal.carry_out(unit, lambda done: Kept(reply.encode(answer(done))))
         once: Once[T] = Once(
@@ -45,6 +58,7 @@ class Retries:
             unit,
             retries,
             lambda done: reply.encode(answer(done)),
+            about or _about_nobody,
             always=isinstance(unit, Total),
         )
         return (await self._journal.submit(once)).result
@@ -56,9 +70,11 @@ class Retries:
         reply: Reply[R],
         repeated: Retry,
         granted: Callable[[T], Session | None],
+        *,
+        while_live: bool,
     ) -> Kept:
         """Carry out a login, which gives its first answer again even without a request id: see `repeated_login`."""
-        retries = (*self._of_request(reply), repeated)
+        retries = (*self._of_request(reply, while_live=while_live), repeated)
         once: Once[T] = Once(unit, retries, lambda done: reply.encode(answer(done)), granted)
         return (await self._journal.submit(once)).result
 
@@ -90,9 +106,12 @@ class Retries:
             again=lambda work, session: welcome_again(work, call, session),
         )
 
-    def _of_request(self, reply: Reply[R]) -> tuple[Retry, ...]:
+    def _of_request(self, reply: Reply[R], *, while_live: bool = False) -> tuple[Retry, ...]:
         request: RequestId | None = reply.request
-        return () if request is None else (self._retry(request.key, request.parameters, request.secret),)
+        if request is None:
+            return ()
+        retry = self._retry(request.key, request.parameters, request.secret)
+        return (replace(retry, while_live=True) if while_live else retry,)
 
     def _retry(self, key: bytes, parameters: bytes, secret: bytes) -> Retry:
         def seal(message: bytes) -> bytes:

@@ -50,7 +50,7 @@ class Sessions:
         if isinstance(opened, Kept):
             return opened
         unit = Refresh(call, opened.presented, lifetimes)
-        return await self._retries.carry_out(unit, lambda done: _changed(call, done), reply)
+        return await self._retries.carry_out(unit, lambda done: _changed(call, done), reply, lambda done: done.session)
 
     async def revoke(
         self,

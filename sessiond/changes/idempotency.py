@@ -12,7 +12,7 @@ from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Millis
 from sessiond.eventlog.work import Done, Needs, Unit, Work
-from sessiond.store.contract import KeptAnswer
+from sessiond.store.contract import ANY_GENERATION, KeptAnswer
 
 __all__ = ["KEEP_FOR", "Kept", "Once", "Recall", "Retry"]
 
@@ -41,6 +41,7 @@ class Retry:
     seal, open        the answer's message, so that only this call's secret opens it; `open` raises `InvalidField`
     keep_for          for how long a repeat gets the first answer
     while_current     the answer counts only while the session that it gives a token of is still at that token
+    while_live        the answer counts only while the session that it is about lives
     again             what giving such an answer again does to that session
     """
 
@@ -50,6 +51,7 @@ class Retry:
     open: Callable[[bytes], bytes]
     keep_for: Millis = KEEP_FOR
     while_current: bool = False
+    while_live: bool = False
     again: Callable[[Work, Session], None] = _changes_nothing
 
     def recall(self, work: Work) -> Kept | None:
@@ -63,14 +65,14 @@ class Retry:
             session = work.session(answer.session_id)
             if session is None or expired_view(session, work.now).ending is not None:
                 return None
-            if session.generation != answer.generation:
+            if answer.generation not in (session.generation, ANY_GENERATION):
                 return None
             self.again(work, session)
         return Kept(self.open(answer.sealed))
 
     def keep(self, work: Work, message: bytes, granted: Session | None) -> None:
-        """Keep the first answer; `granted` is the session that it gives a token of."""
-        depends = granted if self.while_current else None
+        """Keep the first answer; `granted` is the session that it is about, or gives a token of."""
+        depends = granted if self.while_current or self.while_live else None
         if self.while_current and depends is None:
             return  # a refusal gives no token: asked again, it is decided again
         work.keep_answer(
@@ -80,9 +82,15 @@ class Retry:
                 self.seal(message),
                 Instant(work.now + self.keep_for),
                 None if depends is None else depends.id,
-                0 if depends is None else depends.generation,
+                _generation(depends, current=self.while_current),
             )
         )
+
+
+def _generation(depends: Session | None, *, current: bool) -> int:
+    if depends is None:
+        return 0
+    return depends.generation if current else ANY_GENERATION
 
 
 @immutable

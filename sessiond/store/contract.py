@@ -18,6 +18,7 @@ from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import Instant, Millis, Revision, SessionId, VersionedData
 
 __all__ = [
+    "ANY_GENERATION",
     "Changes",
     "Commit",
     "Decision",
@@ -71,8 +72,8 @@ class KeptAnswer:
     key         32 bytes: a digest of the caller's secret id for the call
     parameters  32 bytes: a digest of the call's other fields
     sealed      the answer, sealed under a key that only the id gives: without it nobody can read the token in it
-    session_id  the session whose token is in the answer, if the answer counts only while that session is still at
-                `generation`; None: it counts whatever happens
+    session_id  the session that the answer is about, if it counts only while that session lives; None: it always counts
+    generation  the answer counts only while that session is at this generation; `ANY_GENERATION`: at whichever
     """
 
     key: bytes
@@ -81,6 +82,10 @@ class KeptAnswer:
     expires: Instant
     session_id: SessionId | None = None
     generation: int = 0
+
+
+ANY_GENERATION = -1
+"""Of a kept answer that counts while its session lives, however often its token is replaced."""
 
 
 @dataclass(slots=True)

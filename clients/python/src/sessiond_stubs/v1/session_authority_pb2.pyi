@@ -19,6 +19,8 @@ Conventions that hold everywhere:
     other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
     INVALID_ARGUMENT. `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
     a verdict that denies) has no answer that is kept: repeated, it is judged anew; only RevokeSessions has one even then.
+    So is a repeated call that presents a token, or updates data, if its session has ended since; but for a login with
+    `or_create`, which must not open a second session.
     What was never issued is told as that, whatever the id. The caller must treat the id of a call that gives a token as a
     secret, and use it once.
   - Times are the authority's wall clock in milliseconds; a deadline is over at the deadline itself.
