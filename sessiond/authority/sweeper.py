@@ -83,8 +83,8 @@ class Sweeper:
         Sessions in use need nothing here: their validations see to it that activity never lags by more than the
         granularity.
         """
-        now = self._clock.now()
-        quiet = [one.activity for one in self._parts.activity.all() if all_of_it or self._is_quiet(one, now)]
+        activity = self._parts.activity
+        quiet = [one.activity for one in activity.all()] if all_of_it else activity.quiet(self._clock.now(), self._lag)
         for start in range(0, len(quiet), _BATCH):
             await self._journal.submit(SaveActivity(quiet[start : start + _BATCH]))
         return len(quiet)
@@ -113,6 +113,6 @@ class Sweeper:
         """Drop the answers to repeated calls that have expired, some at a time."""
         await self._journal.submit(ForgetAnswers())
 
-    def _is_quiet(self, unsaved: Unsaved, now: Instant) -> bool:
+    def _lag(self, unsaved: Unsaved) -> Millis:
         policy = self._parts.policies.get(unsaved.session.application, _FALLBACK)
-        return now - unsaved.activity.at >= touch_granularity(unsaved.session, policy)
+        return touch_granularity(unsaved.session, policy)

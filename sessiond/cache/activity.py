@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sessiond.domain.lifecycle import with_activity
 from sessiond.domain.session import Activity, Session
-from sessiond.domain.values import ClientContext, Instant, SessionId
+from sessiond.domain.values import ClientContext, Instant, Millis, SessionId
 
 __all__ = ["UnsavedActivity", "Unsaved"]
 
@@ -24,6 +24,8 @@ class UnsavedActivity:
 
     def __init__(self) -> None:
         self._unsaved: dict[SessionId, Unsaved] = {}
+        # In which second each of them is to be looked at: walking all of them each second would take too long.
+        self._calendar: dict[int, dict[SessionId, None]] = {}
 
     def note(
         self, session: Session, at: Instant, idle_deadline: Instant | None, client: ClientContext | None
@@ -38,6 +40,8 @@ class UnsavedActivity:
         if client is None or not (client.ip_address or client.user_agent):
             client = None if known is None else known.activity.client
         activity = Activity(session.id, at, idle_deadline, client)
+        if known is None:
+            self._look_again(session.id, at)
         self._unsaved[session.id] = Unsaved(session, activity)
         return activity
 
@@ -59,3 +63,22 @@ class UnsavedActivity:
     def all(self) -> Iterable[Unsaved]:
         """All of it, as it is now."""
         return list(self._unsaved.values())
+
+    def quiet(self, now: Instant, lag: Callable[[Unsaved], Millis]) -> list[Activity]:
+        """The activity of sessions without more of it for their `lag`. What is not saved then is quiet again at once.
+
+        In the order in which it is due, so that a session in use is looked at once for each time that it could be quiet.
+        """
+        found: list[Activity] = []
+        for second in sorted(second for second in self._calendar if second <= now // 1_000):
+            for session_id in self._calendar.pop(second):
+                if (unsaved := self._unsaved.get(session_id)) is None:
+                    continue
+                due = unsaved.activity.at + lag(unsaved)
+                if due <= now:
+                    found.append(unsaved.activity)
+                self._look_again(session_id, due)
+        return found
+
+    def _look_again(self, session_id: SessionId, at: int) -> None:
+        self._calendar.setdefault(at // 1_000, {})[session_id] = None

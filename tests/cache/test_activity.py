@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.cache.activity import UnsavedActivity
+from sessiond.cache.activity import Unsaved, UnsavedActivity
 from sessiond.domain.session import Session
-from sessiond.domain.values import ClientContext, Instant
+from sessiond.domain.values import ClientContext, Instant, Millis
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -113,3 +113,45 @@ def test_what_is_listed_may_be_saved_meanwhile() -> None:
     for one in unsaved.all():
         unsaved.saved(one.session.id, one.activity.at)
     assert list(unsaved.all()) == []
+
+
+# What has gone quiet
+
+
+def test_what_is_quiet_is_told_until_it_is_saved() -> None:
+    """Activity is quiet from its lag on, to the millisecond, and is told again until a commit has it."""
+    unsaved = UnsavedActivity()
+    note(unsaved, 5)
+    assert unsaved.quiet(Instant(START + 20_004), lambda _: Millis(20_000)) == []
+    for at in (20_005, 20_006, 90_000):
+        (quiet,) = unsaved.quiet(Instant(START + at), lambda _: Millis(20_000))
+        assert (quiet.session_id, quiet.at) == (SESSION.id, START + 5)
+    unsaved.saved(SESSION.id, Instant(START + 5))
+    assert unsaved.quiet(Instant(START + 90_001), lambda _: Millis(20_000)) == []
+
+
+def test_more_activity_is_not_quiet() -> None:
+    """A session in use goes quiet its lag after the last use, however early it was noted first."""
+    unsaved = UnsavedActivity()
+    for at in range(0, 60_000, 7_000):
+        note(unsaved, at)
+        assert unsaved.quiet(Instant(START + at + 6_999), lambda _: Millis(10_000)) == []
+    assert unsaved.quiet(Instant(START + 65_999), lambda _: Millis(10_000)) == []
+    assert len(unsaved.quiet(Instant(START + 66_000), lambda _: Millis(10_000))) == 1
+
+
+def test_a_session_in_use_is_hardly_looked_at() -> None:
+    """Of many sessions in use each is looked at about once in the time after which it could be quiet, not each second."""
+    unsaved, looks = UnsavedActivity(), 0
+    sessions = [samples.session() for _ in range(100)]
+
+    def lag(_: Unsaved) -> Millis:
+        nonlocal looks
+        looks += 1
+        return Millis(60_000)
+
+    for second in range(120):
+        for session in sessions:
+            note(unsaved, second * 1_000, session=session)
+        assert unsaved.quiet(Instant(START + second * 1_000 + 500), lag) == []
+    assert looks <= 3 * len(sessions)
