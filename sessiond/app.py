@@ -43,7 +43,7 @@ from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionViews
-from sessiond.rpc.server import RpcServer, is_local
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, is_local
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
@@ -67,6 +67,8 @@ _AT_START = (
     "cache_sessions",
     "subscriber_write_timeout",
     "max_subscribers",
+    "max_calls",
+    "max_answer_bytes",
     "encrypt_data",
     "operators",
     "countries",
@@ -156,10 +158,12 @@ def services_of(authority: Authority, write_timeout: float, max_subscribers: int
     )
 
 
-def rpc_server(authority: Authority, write_timeout: float, max_subscribers: int = 200) -> RpcServer:
+def rpc_server(
+    authority: Authority, write_timeout: float, max_subscribers: int = 200, max_calls: int = DEFAULT_MAX_CALLS
+) -> RpcServer:
     """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
     services = services_of(authority, write_timeout, max_subscribers)
-    return RpcServer(services, Callers(), services[0].fast_path)
+    return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls)
 
 
 class RemotePlaintext(Exception):
@@ -219,7 +223,9 @@ class App:
         parts = self.authority.parts
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
-            self._server = rpc_server(self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers)
+            self._server = rpc_server(
+                self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_calls
+            )
             self.address = await self._server.start(config.listen)
         except BaseException:
             await parts.journal.close()

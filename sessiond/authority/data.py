@@ -65,14 +65,14 @@ class SessionData:
         Raises `VersionMismatch`, `InvalidField` and `SessionNotFound`.
         """
         if isinstance(named, SessionId):
-            unit = UpdateData(call, named, changed, expected_version)
+            unit = UpdateData(call, named, changed, expected_version, wanted is not None)
         else:
             opened = await self._validation.accept(call, named, self._retries.recall(reply))
             if isinstance(opened, Kept):
                 return opened
             if isinstance(opened, Answer):
                 return Changed(opened.verdict, None, self._parts.feed.revision, at=self._parts.clock.now())
-            unit = UpdateData(call, opened.presented, changed, expected_version)
+            unit = UpdateData(call, opened.presented, changed, expected_version, wanted is not None)
 
         def answer(done: Done[Outcome]) -> Changed:
             outcome, data = done.result, None

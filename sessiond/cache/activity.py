@@ -67,7 +67,7 @@ class UnsavedActivity:
     def quiet(self, now: Instant, lag: Callable[[Unsaved], Millis]) -> list[Activity]:
         """The activity of sessions without more of it for their `lag`. What is not saved then is quiet again at once.
 
-        In the order in which it is due, so that a session in use is looked at once for each time that it could be quiet.
+        In the order in which it is due: a session in use is looked at about once for each `lag`.
         """
         found: list[Activity] = []
         for second in sorted(second for second in self._calendar if second <= now // 1_000):

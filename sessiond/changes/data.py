@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sessiond.changes.judging import NamedSession, Outcome, checked_size, find, needs_of
+from sessiond.changes.judging import NamedSession, Outcome, checked_size, find, needs_of, size_of
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import VersionMismatch
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
+from sessiond.domain.session import Session
 from sessiond.eventlog.work import Needs, Work
 
 __all__ = ["UpdateData"]
@@ -18,12 +19,13 @@ __all__ = ["UpdateData"]
 
 @immutable
 class UpdateData:
-    """Set (bytes) and delete (None) keys of a session's data, all or none."""
+    """Set (bytes) and delete (None) keys of a session's data, all or none; `shows` what there is after that."""
 
     call: Call
     named: NamedSession
     changed: Mapping[str, bytes | None]
     expected_version: int | None
+    shows: bool = False
 
     def needs(self) -> Needs:
         """The session and its data."""
@@ -38,13 +40,17 @@ class UpdateData:
             return Outcome(outcome.judgement, None)
         if self.expected_version is not None and self.expected_version != session.data_version:
             raise VersionMismatch(self.expected_version, session.data_version)
-        data = work.data(session.id)
-        for key, value in self.changed.items():
-            if value is None:
-                data.pop(key, None)
-            else:
-                data[key] = value
-        session = lifecycle.with_data(session, checked_size("set", data, self.call.policy))
+        session = lifecycle.with_data(session, self._size_after(work, session))
         work.put_data(session.id, self.changed)
         session = work.save(session, EventType.SESSION_DATA_CHANGED, self.call.cause, self.call.client)
-        return Outcome(outcome.judgement, session, data=data)
+        return Outcome(outcome.judgement, session, data=work.data(session.id) if self.shows else None)
+
+    def _size_after(self, work: Work, session: Session) -> int:
+        """By the difference: values that stay as they are need not be opened."""
+        keys, size = work.data_keys(session.id), session.data_bytes
+        for key, value in self.changed.items():
+            if key in keys:
+                size -= size_of(key, work.data_value(session.id, key))
+            size += size_of(key, value)
+            (keys.discard if value is None else keys.add)(key)
+        return checked_size("set", len(keys), size, self.call.policy)

@@ -32,6 +32,7 @@ __all__ = [
     "judge_and_apply",
     "needs_of",
     "save_lowered",
+    "size_of",
 ]
 
 
@@ -219,9 +220,19 @@ def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool 
     return Outcome(Judgement(verdict), session if verdict is Verdict.VALID else None)
 
 
-def checked_size(field: str, data: Mapping[str, bytes], policy: Policy) -> int:
-    """How many bytes the data takes. Raises `InvalidField` if that is too many."""
-    size = sum(len(key.encode()) + len(value) for key, value in data.items())
+MAX_KEYS = 1_000
+"""How many keys a session's data may have: each costs a row, whatever its length."""
+
+
+def size_of(key: str, value: bytes | None) -> int:
+    """How many bytes one key takes of the bound on a session's data; None: it is not there."""
+    return 0 if value is None else len(key.encode()) + len(value)
+
+
+def checked_size(field: str, keys: int, size: int, policy: Policy) -> int:
+    """How many bytes the data takes. Raises `InvalidField` if these are too many, or the keys."""
+    if keys > MAX_KEYS:
+        raise InvalidField(field, f"the session's data would have {keys} keys, at most {MAX_KEYS} are allowed")
     if size > policy.max_data_bytes:
         raise InvalidField(
             field, f"the session's data would take {size} bytes, the policy's max_data_bytes is {policy.max_data_bytes}"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sessiond.changes.judging import Outcome, checked_size, end_session, judge_and_apply, needs_of, save_lowered
+from sessiond.changes.judging import (
+    Outcome,
+    checked_size,
+    end_session,
+    judge_and_apply,
+    needs_of,
+    save_lowered,
+    size_of,
+)
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
@@ -14,6 +22,7 @@ from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.login import Login
+from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import MAX_LABELS, POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
@@ -62,10 +71,14 @@ class Create:
             revision=work.next_revision,
         )
         if self.data:
-            session = lifecycle.with_data(session, checked_size("data", self.data, call.policy))
+            session = lifecycle.with_data(session, _size_of_all(self.data, call.policy))
             work.put_data(session.id, self.data)
         session = work.save(session, EventType.SESSION_CREATED, call.cause, call.client)
         return Outcome(_OPENED, session, room.evicted)
+
+
+def _size_of_all(data: Mapping[str, bytes], policy: Policy) -> int:
+    return checked_size("data", len(data), sum(size_of(key, value) for key, value in data.items()), policy)
 
 
 @immutable

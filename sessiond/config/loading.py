@@ -40,6 +40,8 @@ class Config:
     cache_sessions            how many sessions are kept in memory
     subscriber_write_timeout  how long a subscriber may leave a message unread
     max_subscribers           how many subscribers there may be at once, half of them from one connection
+    max_calls                 how many calls, streams included, are served at once
+    max_answer_bytes          how much the answers that are kept for repeats may take; then the oldest go
     operators, countries      MaxMind files that tell the operator and the country of an address
     policies                  the policy of each application
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
@@ -55,6 +57,8 @@ class Config:
     cache_sessions: int
     subscriber_write_timeout: Millis
     max_subscribers: int
+    max_calls: int
+    max_answer_bytes: int
     log_format: str
     log_level: str
     operators: Path | None
@@ -94,6 +98,8 @@ def load_config(path: Path | None) -> Config:
         cache_sessions=file.server.cache_sessions,
         subscriber_write_timeout=file.server.subscriber_write_timeout,
         max_subscribers=file.server.max_subscribers,
+        max_calls=file.server.max_calls,
+        max_answer_bytes=file.server.max_answer_bytes,
         log_format=file.log.format,
         log_level=file.log.level,
         operators=None if networks.operators is None else Path(networks.operators),

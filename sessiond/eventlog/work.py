@@ -157,6 +157,22 @@ class Work:
                     data[key] = value
         return data
 
+    def data_keys(self, session_id: SessionId) -> set[str]:
+        """The keys of a session's data as this and the earlier units leave it."""
+        keys = set(self._read.data.get(session_id, ()))
+        for layer in (self.changes, self._draft):
+            for key, value in layer.data.get(session_id, {}).items():
+                (keys.discard if value is None else keys.add)(key)
+        return keys
+
+    def data_value(self, session_id: SessionId, key: str) -> bytes | None:
+        """One value of it; None if it is not there. Raises `DataUnreadable`."""
+        for layer in (self._draft, self.changes):
+            changed = layer.data.get(session_id, {})
+            if key in changed:
+                return changed[key]
+        return self._read.data.get(session_id, {}).get(key)
+
     def live_sessions(self, application: str, subject: str) -> list[Session]:
         """A subject's live sessions as this and the earlier units leave them, in the order they were opened."""
         return [s for s in self._unended(application, subject) if expired_view(s, self.now).ending is None]

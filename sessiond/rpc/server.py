@@ -17,8 +17,9 @@ from sessiond.rpc.handlers import FastPath
 from sessiond.rpc.sockets import CannotListen, prepare_socket, private_sockets
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["SERVICE", "RpcServer", "is_local"]
+__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
 
+DEFAULT_MAX_CALLS = 1_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
 
@@ -26,7 +27,12 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server on the port binds silently too
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.max_concurrent_streams", 1000),
+    # Above the bound on calls at once, which answers what is too much: gRPC's own resets the stream without a word.
+    ("grpc.max_concurrent_streams", 10_000),
+    ("grpc.max_allowed_incoming_connections", 2_000),
+    # Calls that wait to be taken up: beyond these gRPC ends them at random, as CANCELLED, as if the caller had done it.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -53,11 +59,19 @@ class RpcServer:
     """A gRPC server for one service, not started yet.
 
     `services` have the calls of the contract as methods, by their names; a call that none of them has is not served.
-    `fast_path` may answer a ValidateSession before its message is read.
+    `fast_path` may answer a ValidateSession before its message is read. Of calls that are more than `max_calls` at once,
+    streams included, each is refused with RESOURCE_EXHAUSTED: a message may take 4 MB until it is read.
     """
 
-    def __init__(self, services: Sequence[object], callers: Callers, fast_path: FastPath | None = None) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS)
+    def __init__(
+        self,
+        services: Sequence[object],
+        callers: Callers,
+        fast_path: FastPath | None = None,
+        *,
+        max_calls: int = DEFAULT_MAX_CALLS,
+    ) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
         self._health = health.HealthServicer()
         found = _handlers(services, callers, fast_path)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found),))

@@ -141,7 +141,7 @@ def test_more_activity_is_not_quiet() -> None:
 
 
 def test_a_session_in_use_is_hardly_looked_at() -> None:
-    """Of many sessions in use each is looked at about once in the time after which it could be quiet, not each second."""
+    """Of many sessions in use each is looked at about once in the time after which it could be quiet."""
     unsaved, looks = UnsavedActivity(), 0
     sessions = [samples.session() for _ in range(100)]
 

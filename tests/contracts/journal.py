@@ -193,7 +193,7 @@ class JournalContract:
         theirs = replace(session, data_version=1, revision=Revision(2))
         other = samples.event(2, type=EventType.SESSION_DATA_CHANGED, session_id=session.id)
         replica.meanwhile(sessions={theirs.id: theirs}, events=[other])
-        done = await replica.journal.submit(UpdateData(CALL, session.id, {"k": b"v"}, expected_version=1))
+        done = await replica.journal.submit(UpdateData(CALL, session.id, {"k": b"v"}, expected_version=1, shows=True))
         assert done.result.data == {"n": b"0", "k": b"v"}
         assert await data_of(replica.store, session.id) == {"n": b"0", "k": b"v"}
 

@@ -49,11 +49,15 @@ _CLIENT = ClientContext()
 
 
 class Made(NamedTuple):
-    """A changing call that was made: how to make it again, its id, and the answer's message if one was kept."""
+    """A changing call that was made: how to make it again, its id, and the answer's message if one was kept.
+
+    `about` is the session whose token was judged: once that has ended the call is judged anew.
+    """
 
     make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]]
     request: RequestId | None
     message: bytes | None
+    about: int | None = None
 
 
 class Bench(RuleBasedStateMachine):
@@ -103,10 +107,10 @@ class Bench(RuleBasedStateMachine):
         self.last = Made(make, request, given.message if isinstance(given, Kept) else None)
         return self.transcript.answer(given)
 
-    def is_kept(self) -> None:
-        """The last call's answer must be kept, if it has an id."""
+    def is_kept(self, about: int | None = None) -> None:
+        """The last call's answer must be kept, if it has an id; if it is `about` a session, while that lives."""
         if self.last.request is not None:
-            self.repeats.append(self.last)
+            self.repeats.append(self.last._replace(about=about))
 
     @staticmethod
     def call(authority: Authority, application: str) -> Call:

@@ -183,7 +183,7 @@ class Logins(Opening):
             return None
         self.logged_in(made, changed, self.last.message, choice)
         if self.told:
-            self.is_kept()
+            self.is_kept(None if made.or_create else made.ticket.session)
         return changed
 
     def make(

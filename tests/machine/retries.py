@@ -12,6 +12,7 @@ from sessiond.authority.authority import Authority
 from sessiond.authority.results import Reply
 from sessiond.domain.errors import InvalidField
 from tests.machine.bench import PICKS, Bench
+from tests.machine.model import VALID
 
 __all__ = ["Retries"]
 
@@ -24,7 +25,9 @@ class Retries(Bench):
         """Repeat a call with an id: the first answer again, and nothing else; with other parameters a refusal."""
         if not self.repeats:
             return
-        make, request, message = self.repeats[-1 - pick % len(self.repeats)]
+        make, request, message, about = self.repeats[-1 - pick % len(self.repeats)]
+        if about is not None and self.records[about].standing(self.now) != VALID:
+            return  # it is judged anew, as any call with such a token is
         assert request is not None
         assert message is not None
         if otherwise:

@@ -129,7 +129,7 @@ class Uses(Bench):
         expected = self.judged(ticket)
         assert changed.verdict.name == expected.verdict
         if expected.verdict == VALID:
-            self.is_kept()
+            self.is_kept(ticket.session)
             return True
         if self.told and expected.verdict in (IDLE, ABSOLUTE):
             self.is_kept()  # the call itself has recorded that
@@ -190,7 +190,7 @@ class Uses(Bench):
             assert changed.verdict.name == verdict
             self.expired(number, verdict)
             if self.told or verdict == VALID:
-                self.is_kept()
+                self.is_kept(number)
         else:
             self.accepted(ticket, changed)
         if verdict != VALID:
