@@ -205,7 +205,9 @@ class App:
     async def _start(self) -> None:
         config = self._config
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
-        self._store = await SqliteStore.open(config.data / "sessiond.db", self._load_keys)
+        self._store = await SqliteStore.open(
+            config.data / "sessiond.db", self._load_keys, max_answer_bytes=config.max_answer_bytes
+        )
         try:
             process = Process(
                 self._keys,

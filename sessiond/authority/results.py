@@ -15,7 +15,7 @@ from sessiond.domain.position import Position
 from sessiond.domain.requirements import Unmet
 from sessiond.domain.session import Activity, Session
 from sessiond.domain.signals import Reaction
-from sessiond.domain.values import NO_REVISION, Instant, Revision, SessionId, VersionedData
+from sessiond.domain.values import NO_REVISION, Instant, Millis, Revision, SessionId, VersionedData
 
 __all__ = [
     "Answer",
@@ -142,11 +142,13 @@ class RequestId:
 
     key, parameters   digests of the id and of the call's other fields, as in `KeptAnswer`
     secret            the id itself, under which the answer is sealed
+    keep_for          for how long the answer is to be kept
     """
 
     key: bytes
     parameters: bytes
     secret: bytes = field(repr=False)
+    keep_for: Millis = Millis(24 * 3_600_000)
 
 
 @immutable

@@ -111,7 +111,7 @@ class Retries:
         if request is None:
             return ()
         retry = self._retry(request.key, request.parameters, request.secret)
-        return (replace(retry, while_live=True) if while_live else retry,)
+        return (replace(retry, keep_for=request.keep_for, while_live=while_live),)
 
     def _retry(self, key: bytes, parameters: bytes, secret: bytes) -> Retry:
         def seal(message: bytes) -> bytes:

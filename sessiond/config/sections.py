@@ -109,6 +109,7 @@ class ApplicationSection(_Section):
     refresh_extends_lifetime: bool = False
     retention: Duration = Millis(0)
     anonymous_retention: Duration = Millis(0)
+    answer_retention: Duration = Millis(0)
     max_data_bytes: Annotated[int, Field(ge=0, le=1024 * 1024)] = 0
     login_timeout: Duration = Millis(0)
     remember_idle_timeout: Timeout = None

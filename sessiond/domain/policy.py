@@ -91,6 +91,7 @@ class Policy:
     retention         an ended session of a subject is kept as history for this long
     anonymous_retention
                       the same for an anonymous session: each visit of a bot leaves one
+    answer_retention  for how long a call that is repeated by its id gets the first answer again
     max_data_bytes    bound on a session's data, keys and values together
     login_timeout     an anonymous session of a login page ends this long after it was opened (OWASP)
     remember_*        the limits of remembered sessions, and the level they fall to after `idle_timeout` without
@@ -115,6 +116,7 @@ class Policy:
     refresh_extends_lifetime: bool = False
     retention: Millis = Millis(30 * _DAY)
     anonymous_retention: Millis = Millis(_DAY)
+    answer_retention: Millis = Millis(_DAY)
     max_data_bytes: int = 64 * 1024
     login_timeout: Millis = Millis(10 * _MINUTE)
     remember_idle_timeout: Millis | None = None

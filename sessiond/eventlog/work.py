@@ -264,8 +264,9 @@ class Work:
         self._draft.data.setdefault(session_id, {}).update(changed)
 
     def keep_answer(self, answer: KeptAnswer) -> None:
-        """Keep the first answer to a call."""
+        """Keep the first answer to a call. Some that have expired go for it."""
         self._draft.answers.append(answer)
+        self._draft.forget = self.now
 
     def forget_answers(self) -> None:
         """Drop some of the answers that have expired."""

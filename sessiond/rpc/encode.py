@@ -293,6 +293,7 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
         refresh_extends_lifetime=policy.refresh_extends_lifetime,
         retention=_duration(policy.retention),
         anonymous_retention=_duration(policy.anonymous_retention),
+        answer_retention=_duration(policy.answer_retention),
         max_data_bytes=policy.max_data_bytes,
         login_timeout=_duration(policy.login_timeout),
         remember_idle_timeout=_duration(policy.remember_idle_timeout),

@@ -35,6 +35,7 @@ def request_id_of(call: Call, request: Any) -> RequestId | None:
         # Keyed: the fields may hold session data that is encrypted where it is kept.
         parameters=hmac.digest(secret, b"sessiond/parameters/v1\0" + parameters, "sha256"),
         secret=secret,
+        keep_for=call.policy.answer_retention,
     )
 
 

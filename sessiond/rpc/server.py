@@ -59,8 +59,8 @@ class RpcServer:
     """A gRPC server for one service, not started yet.
 
     `services` have the calls of the contract as methods, by their names; a call that none of them has is not served.
-    `fast_path` may answer a ValidateSession before its message is read. Of calls that are more than `max_calls` at once,
-    streams included, each is refused with RESOURCE_EXHAUSTED: a message may take 4 MB until it is read.
+    `fast_path` may answer a ValidateSession before its message is read. Calls beyond `max_calls` at once, streams
+    included, are refused with RESOURCE_EXHAUSTED: a message may take 4 MB until it is read.
     """
 
     def __init__(

@@ -123,10 +123,20 @@ ON CONFLICT (answer_key) DO UPDATE SET
     session_id = excluded.session_id, generation = excluded.generation;
 
 -- forget_answers
--- Drop answers that have expired, a bounded number of them.
+-- Drop answers that have expired, a bounded number of them; the bytes of each.
 DELETE FROM answers WHERE answer_key IN (
-    SELECT answer_key FROM answers WHERE expires_at <= :now ORDER BY expires_at LIMIT 1000
-);
+    SELECT answer_key FROM answers WHERE expires_at <= :now ORDER BY expires_at LIMIT :limit
+) RETURNING length(sealed) AS size;
+
+-- drop_answers
+-- Drop answers that have not expired, those first that would be next. Used tickets have no message, and stay.
+DELETE FROM answers WHERE answer_key IN (
+    SELECT answer_key FROM answers WHERE expires_at > :soon AND length(sealed) > 0 ORDER BY expires_at LIMIT :limit
+) RETURNING length(sealed) AS size;
+
+-- weigh_answers
+-- How many answers are kept, and their bytes.
+SELECT count(*) AS count, coalesce(sum(length(sealed)), 0) AS size FROM answers;
 
 -- list_sessions
 -- One page of an application's sessions, newest first: a UUIDv7 sorts by the time it was made.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sessiond.domain.values import Millis
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.attacks.story import MINUTE, create, fresh_id, loose, validate
+from tests.attacks.story import MINUTE, authority, create, fresh_id, loose, policy, validate
 from tests.rpc.refusals import revision_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
@@ -83,3 +85,14 @@ async def test_a_repeat_after_another_roll_is_the_first_answer(stub: AsyncStub, 
     for _ in range(rolls):
         token = (await stub.RollSession(loose.RollSessionRequest(token=token))).token
     assert await stub.RefreshSession(request) == first
+
+
+async def test_the_policy_says_how_long_a_repeat_counts(tmp_path: Path, clock: ManualClock) -> None:
+    """To the millisecond of `answer_retention` a repeated creation gives the first answer, and then opens a session."""
+    async with authority(tmp_path, clock, policy(answer_retention=Millis(5 * MINUTE))) as (_, stub):
+        request = loose.CreateSessionRequest(subject="ada", request_id=fresh_id())
+        first = await stub.CreateSession(request)
+        clock.advance(5 * MINUTE - 1)
+        assert await stub.CreateSession(request) == first
+        clock.advance(1)
+        assert (await stub.CreateSession(request)).token != first.token

@@ -122,6 +122,7 @@ lost_answer_tolerance = "2s"
 refresh_extends_lifetime = true
 retention = "2d"
 anonymous_retention = "3h"
+answer_retention = "5m"
 max_data_bytes = 5
 """
 
@@ -520,6 +521,7 @@ _NO_COOKIE_NAME = (
 _NO_REACTION = ('"revoke"', '"Alert"', "1", "false", "[]", "{}", '["alert"]')
 BAD_VALUES = {
     "anonymous_retention": _NO_DURATION,
+    "answer_retention": _NO_DURATION,
     "login_timeout": _NO_DURATION,
     "remember_idle_timeout": _NO_TIMEOUT,
     "remember_absolute_timeout": _NO_TIMEOUT,
@@ -574,6 +576,7 @@ EDGES = {
     "guessing.alarm_after": ("1", "100"),
     "guessing.lock_after": ("0", "20"),
     "anonymous_retention": ('"1ms"', '"31d"'),
+    "answer_retention": ('"1ms"', '"2d"'),
     "cookie.same_site": ('"Strict"', '"Lax"', '"None"'),
     "cookie.partitioned": ("true", "false"),
     "cookie.name": (f'"{"x" * 64}"', '"__id"', '"__Host"', '"Http-id"', '"a!#$%&\'*+-.^_`|~9"'),

@@ -22,6 +22,7 @@ from sessiond.domain.values import CauseKind, Entropy, Instant, Revision, Sessio
 from sessiond.store.contract import Decision, Head, StoreFailed, StoreRefused, Transaction
 from sessiond.store.rows import event_from_row, session_from_row
 from sessiond.store.sealed_data import SealedValues, StoreKeys
+from sessiond.store.sqlite.answers import AnswerBudget
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.sqlite.files import check_keys, check_ours, migrate, open_file, record_keys, set_pragmas
@@ -31,6 +32,7 @@ from sessiond.store.statements import STATEMENTS
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
+DEFAULT_ANSWER_BYTES = 256_000_000
 _MAX_REVISION = 2**63 - 1
 _FREE_PAGES = 2_000  # 8 MB that are kept for what comes next
 _PAGES_A_TIME = 500
@@ -64,10 +66,15 @@ class SqliteStore:
         self._turn = asyncio.Lock()
         self._head = Head(Revision(0), Revision(0))
         self._failed: StoreFailed | None = None
+        self._answers = AnswerBudget(DEFAULT_ANSWER_BYTES)
 
     @classmethod
     async def open(
-        cls, path: Path, load_keys: Callable[[bool], StoreKeys] | None = None, entropy: Entropy = os.urandom
+        cls,
+        path: Path,
+        load_keys: Callable[[bool], StoreKeys] | None = None,
+        entropy: Entropy = os.urandom,
+        max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
     ) -> SqliteStore:
         """Open or make the database. Raises `StoreRefused` with what to do, and then has changed nothing.
 
@@ -77,6 +84,7 @@ class SqliteStore:
         """
         db, lock = await open_file(path)
         store = cls(path, db, lock)
+        store._answers = AnswerBudget(max_answer_bytes)
         try:
             await store._prepare(load_keys, entropy)
         except sqlite3.Error as error:
@@ -109,6 +117,7 @@ class SqliteStore:
             await record_keys(self._db, keys.fingerprints)
         row = (await self._db.all(STATEMENTS["read_head"].sql))[0]
         self.authority_id = row["authority_id"]
+        self._answers.weigh((await self._db.all(STATEMENTS["weigh_answers"].sql))[0])
         self._head = Head(Revision(row["revision"]), Revision(row["horizon"]))
         await self._begin_incarnation(entropy)
 
@@ -213,7 +222,7 @@ class SqliteStore:
             self._check()
             try:
                 decision = await decide(SqliteTransaction(self._db, self._cipher, self._head))
-                writes = Writes(decision.changes, self._cipher, self._head)
+                writes = Writes(decision.changes, self._cipher, self._head, self._answers)
                 if writes:
                     await self._db.run(writes.carry_out)
             except sqlite3.Error as error:

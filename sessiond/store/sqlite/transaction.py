@@ -14,6 +14,7 @@ from sessiond.domain.values import SessionId
 from sessiond.store.contract import Changes, Head, KeptAnswer, Live
 from sessiond.store.rows import activity_row, answer_from_row, answer_row, event_row, session_from_row, session_row
 from sessiond.store.sealed_data import SealedValues, value_row
+from sessiond.store.sqlite.answers import AnswerBudget
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.statements import STATEMENTS
 
@@ -90,20 +91,19 @@ class SqliteTransaction:
 class Writes:
     """The statements that carry out changes, and the log's head after them."""
 
-    def __init__(self, changes: Changes, cipher: DataCipher | None, head: Head) -> None:
+    def __init__(self, changes: Changes, cipher: DataCipher | None, head: Head, answers: AnswerBudget) -> None:
         self.head = head
         self._statements: list[tuple[str, list[tuple[Any, ...]]]] = []
         self._sessions(changes)
         self._data(changes, cipher)
         self._many("keep_answer", map(answer_row, changes.answers))
-        if changes.forget is not None:
-            self._many("forget_answers", [{"now": changes.forget}])
+        self._answers = answers.for_changes(changes)
         self._many("prune_session", ({"session_id": bytes(i)} for i in changes.pruned))
         self._many("prune_labels", ({"session_id": bytes(i)} for i in changes.pruned))
         self._log(changes)
 
     def __bool__(self) -> bool:
-        return bool(self._statements)
+        return bool(self._statements) or self._answers is not None
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
         """Run all of it in one transaction, durably."""
@@ -111,11 +111,15 @@ class Writes:
         try:
             for sql, rows in self._statements:
                 connection.executemany(sql, rows)
+            if self._answers is not None:
+                self._answers.carry_out(connection)
         except BaseException:
             if connection.in_transaction:  # a full disk has rolled back by itself, and its error is the one to report
                 connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+        if self._answers is not None:
+            self._answers.done()
 
     def _sessions(self, changes: Changes) -> None:
         sessions = changes.sessions.values()

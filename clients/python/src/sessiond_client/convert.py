@@ -331,6 +331,7 @@ def _policy(policy: pb.Policy) -> Policy:
         refresh_extends_lifetime=policy.refresh_extends_lifetime,
         retention=_span(policy.retention),
         anonymous_retention=_span(policy.anonymous_retention),
+        answer_retention=_span(policy.answer_retention),
         max_data_bytes=policy.max_data_bytes,
         login_timeout=_span(policy.login_timeout),
         remember_idle_timeout=_span_or_none(policy, "remember_idle_timeout"),

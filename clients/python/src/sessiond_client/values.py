@@ -298,6 +298,8 @@ class Policy:
     """How long ended sessions of subjects are kept as history."""
     anonymous_retention: timedelta
     """How long ended anonymous sessions are kept as history."""
+    answer_retention: timedelta
+    """How long a call that is repeated by its id gets the first answer again."""
     max_data_bytes: int
     """Bound on a session's data, keys and values together, in bytes."""
     login_timeout: timedelta

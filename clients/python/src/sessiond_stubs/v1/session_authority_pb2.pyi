@@ -16,8 +16,9 @@ Conventions that hold everywhere:
     FAILED_PRECONDITION) and an authority that cannot answer (UNAVAILABLE). After an error nothing has changed,
     except after UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED, where the caller cannot know.
   - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
-    other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
-    INVALID_ARGUMENT. `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
+    other fields within the policy's `answer_retention` (24 hours by default) gives the first answer again, tokens included,
+    and changes nothing; with other fields it is INVALID_ARGUMENT. Under a flood of such calls the oldest answers may go earlier.
+    `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
     a verdict that denies) has no answer that is kept: repeated, it is judged anew; only RevokeSessions has one even then.
     So is a repeated call that presents a token, or updates data, if its session has ended since; but for a login with
     `or_create`, which must not open a second session.
@@ -1272,6 +1273,7 @@ class Policy(_message.Message):
     LOST_ANSWER_TOLERANCE_FIELD_NUMBER: _builtins.int
     ANONYMOUS_RETENTION_FIELD_NUMBER: _builtins.int
     RELATED_AGENTS_FIELD_NUMBER: _builtins.int
+    ANSWER_RETENTION_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """The preset it started from: `owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     refresh_extends_lifetime: _builtins.bool
@@ -1374,6 +1376,10 @@ class Policy(_message.Message):
     def related_agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentGroup]:
         """Groups of user agents (`family on platform`) that are one client: an app and its web view."""
 
+    @_builtins.property
+    def answer_retention(self) -> _duration_pb2.Duration:
+        """How long the first answers to calls with a `request_id` are kept."""
+
     def __init__(
         self,
         *,
@@ -1406,10 +1412,11 @@ class Policy(_message.Message):
         lost_answer_tolerance: _duration_pb2.Duration | None = ...,
         anonymous_retention: _duration_pb2.Duration | None = ...,
         related_agents: _abc.Iterable[Global___AgentGroup] | None = ...,
+        answer_retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "answer_retention", b"answer_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "related_agents", b"related_agents", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "answer_retention", b"answer_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "related_agents", b"related_agents", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,8 +16,9 @@ Conventions that hold everywhere:
     FAILED_PRECONDITION) and an authority that cannot answer (UNAVAILABLE). After an error nothing has changed,
     except after UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED, where the caller cannot know.
   - A changing call takes a `request_id`, a UUIDv4 of the caller's making. Repeating the call with the same id and the same
-    other fields within 24 hours gives the first answer again, tokens included, and changes nothing; with other fields it is
-    INVALID_ARGUMENT. `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
+    other fields within the policy's `answer_retention` (24 hours by default) gives the first answer again, tokens included,
+    and changes nothing; with other fields it is INVALID_ARGUMENT. Under a flood of such calls the oldest answers may go earlier.
+    `client` may differ: phones change networks between two tries. A call that changed nothing (an error, or
     a verdict that denies) has no answer that is kept: repeated, it is judged anew; only RevokeSessions has one even then.
     So is a repeated call that presents a token, or updates data, if its session has ended since; but for a login with
     `or_create`, which must not open a second session.
