@@ -19,10 +19,13 @@ from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.position import Position
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Session, as_seen, in_application
-from sessiond.domain.values import Revision, SessionId
+from sessiond.domain.values import FIRST_ID, Revision, SessionId
 from sessiond.eventlog.feed import Checkpoint
 
-__all__ = ["Reading"]
+__all__ = ["WALK", "Reading"]
+
+WALK = 500
+"""How many sessions are looked at for one page of those that no index finds: others wait for as long as that takes."""
 
 
 class Reading:
@@ -63,21 +66,18 @@ class Reading:
         return ended_verdict(session), as_seen(session, call.policy, now)
 
     async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:
-        """One page, newest first, and where the next one begins (None at the end)."""
-        query = replace(query, activity_lag=call.policy.touch_granularity)
+        """One page, newest first, and where the next one begins (None at the end); a page may be short, or empty."""
+        store, query = self._parts.store, replace(query, activity_lag=call.policy.touch_granularity)
+        end = await store.walk_end(query, WALK) if query.is_sparse else None
+        if query.is_sparse:
+            query = replace(query, down_to=end or FIRST_ID)
+        page = await store.sessions(replace(query, limit=query.limit + 1))
         found: list[Session] = []
-        while True:
-            page = await self._parts.store.sessions(replace(query, limit=query.limit + 1))
-            more = len(page) > query.limit
-            for session in page[: query.limit]:
-                seen = expired_view(self._parts.activity.added_to(session), query.now)
-                if seen.state is query.state:
-                    found.append(as_seen(seen, call.policy, query.now))
-            before = page[query.limit - 1].id if more else None
-            # A page may lose sessions whose state only memory knows; an empty one would look like the end.
-            if found or before is None:
-                return found, before
-            query = replace(query, before=before)
+        for session in page[: query.limit]:
+            seen = expired_view(self._parts.activity.added_to(session), query.now)
+            if seen.state is query.state:
+                found.append(as_seen(seen, call.policy, query.now))
+        return found, page[query.limit - 1].id if len(page) > query.limit else end
 
     async def activity(
         self, call: Call, subject: str, before: Revision | None, limit: int

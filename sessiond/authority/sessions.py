@@ -7,6 +7,7 @@ from dataclasses import replace
 from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.question import Question
+from sessiond.authority.reading import WALK
 from sessiond.authority.results import Answer, Changed, Companion, Kept, Named, Reply, Revoked, RevokedAll
 from sessiond.authority.retries import Retries
 from sessiond.authority.validation import Validation
@@ -100,11 +101,17 @@ class Sessions:
             return kept
         count, revision = 0, self._parts.feed.revision
         query = replace(query, activity_lag=call.policy.touch_granularity, limit=_REVOKE_PAGE)
-        while page := await self._parts.store.sessions(query):
+        store, more = self._parts.store, True
+        while more:
+            end = await store.walk_end(query, WALK) if query.is_sparse else None
+            page = await store.sessions(replace(query, down_to=end))
             doomed = [session for session in page if session.id != keep]
-            done = await self._parts.journal.submit(RevokeMany(call, doomed, query.subject is not None, query.labels))
-            count, revision = count + done.result, done.revision
-            query = replace(query, before=page[-1].id)
+            if doomed:
+                unit = RevokeMany(call, doomed, query.subject is not None, query.labels)
+                done = await self._parts.journal.submit(unit)
+                count, revision = count + done.result, done.revision
+            before = page[-1].id if len(page) == query.limit else end
+            query, more = replace(query, before=before), before is not None
         if reply.request is None:
             return RevokedAll(count, revision)
         # Only what is kept: each batch is committed by itself, and ending what has ended changes nothing.

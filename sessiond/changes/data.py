@@ -47,10 +47,9 @@ class UpdateData:
 
     def _size_after(self, work: Work, session: Session) -> int:
         """By the difference: values that stay as they are need not be opened."""
-        keys, size = work.data_keys(session.id), session.data_bytes
+        count, size = work.data_count(session.id), session.data_bytes
         for key, value in self.changed.items():
-            if key in keys:
-                size -= size_of(key, work.data_value(session.id, key))
-            size += size_of(key, value)
-            (keys.discard if value is None else keys.add)(key)
-        return checked_size("set", len(keys), size, self.call.policy)
+            before = work.data_value(session.id, key)
+            count += (value is not None) - (before is not None)
+            size += size_of(key, value) - size_of(key, before)
+        return checked_size("set", count, size, self.call.policy)

@@ -23,6 +23,7 @@ class SessionQuery:
     ip_range       first and last address of a network, as 32 hex digits each (IPv4 mapped into IPv6)
     labels         with all of these labels
     before         only sessions whose id is less: where the page before ended
+    down_to        only sessions whose id is not less: where a bounded walk ends
     activity_lag   how far recorded activity may lag: a session is left out as expired only past deadline and lag
     """
 
@@ -35,6 +36,7 @@ class SessionQuery:
     created_until: Instant | None = None
     labels: Labels = ()
     before: SessionId | None = None
+    down_to: SessionId | None = None
     activity_lag: Millis = Millis(0)
     limit: int = 100
 
@@ -48,6 +50,14 @@ class SessionQuery:
             or (self.created_from is not None and self.created_from > 0)
             or (self.created_until is not None and self.created_until <= self.now)
         )
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether sessions that match may be far apart among all of the application's: there is no index for them."""
+        if self.subject is not None:
+            return False
+        conditions = (self.ip_range, self.created_from, self.created_until, self.labels or None)
+        return self.state is not SessionState.ACTIVE or any(condition is not None for condition in conditions)
 
     def page(self, before: SessionId | None, limit: int) -> SessionQuery:
         """The same question for another page."""

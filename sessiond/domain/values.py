@@ -11,6 +11,7 @@ from typing import Any, NewType, Self
 from sessiond.domain.immutable import immutable
 
 __all__ = [
+    "FIRST_ID",
     "MAX_LABELS",
     "NOBODY",
     "NO_REVISION",
@@ -87,6 +88,10 @@ class SessionId(bytes):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (SessionId, (bytes(self),))
+
+
+FIRST_ID = SessionId(bytes(16))
+"""Less than any session's."""
 
 
 @immutable

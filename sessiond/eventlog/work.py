@@ -157,13 +157,11 @@ class Work:
                     data[key] = value
         return data
 
-    def data_keys(self, session_id: SessionId) -> set[str]:
-        """The keys of a session's data as this and the earlier units leave it."""
-        keys = set(self._read.data.get(session_id, ()))
-        for layer in (self.changes, self._draft):
-            for key, value in layer.data.get(session_id, {}).items():
-                (keys.discard if value is None else keys.add)(key)
-        return keys
+    def data_count(self, session_id: SessionId) -> int:
+        """How many keys a session's data has as this and the earlier units leave it."""
+        read = self._read.data.get(session_id, {})
+        changed = {**self.changes.data.get(session_id, {}), **self._draft.data.get(session_id, {})}
+        return len(read) + sum((value is not None) - (key in read) for key, value in changed.items())
 
     def data_value(self, session_id: SessionId, key: str) -> bytes | None:
         """One value of it; None if it is not there. Raises `DataUnreadable`."""

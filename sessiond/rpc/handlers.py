@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
+from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
 
@@ -38,46 +39,59 @@ def unary(
     request_type: type[Message],
     handler: UnaryHandler,
     callers: Callers,
+    heavy: HeavyMessages,
     fast_path: FastPath | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """A unary call's handler; a `fast_path` may answer before the message is read, or give None."""
 
     async def call(raw: bytes, context: Context) -> bytes:
+        message: Message | None = None
         try:
             caller = _caller(callers, context)
             if fast_path is not None and (known := fast_path(caller, raw)) is not None:
                 return known.SerializeToString()
-            answer = await handler(parse(request_type, raw), caller)
+            message = parse(request_type, raw) if len(raw) < HEAVY_BYTES else await heavy.parse(request_type, raw)
+            answer = await handler(message, caller)
             return answer if isinstance(answer, bytes) else answer.SerializeToString()
         except AuthorityError as error:
-            await context.abort_with_status(status_of(error))
+            status = status_of(error)
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - here everything is caught
-            await _fail(name, context)
+            status = _failed(name)
+        # gRPC keeps what is raised now, and with it this frame, until the cycle collector comes.
+        raw, message = b"", None
+        await context.abort_with_status(status)
         raise AssertionError("abort never returns")
 
     return grpc.unary_unary_rpc_method_handler(call)
 
 
 def stream(
-    name: str, request_type: type[Message], handler: StreamHandler, callers: Callers
+    name: str, request_type: type[Message], handler: StreamHandler, callers: Callers, heavy: HeavyMessages
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler of a call that answers with a stream; it writes messages to the context itself."""
 
     async def answer(raw: bytes, context: Context) -> None:
+        message: Message | None = None
         try:
-            await handler(parse(request_type, raw), _caller(callers, context), context)
+            message = parse(request_type, raw) if len(raw) < HEAVY_BYTES else await heavy.parse(request_type, raw)
+            await handler(message, _caller(callers, context), context)
+            return
         except AuthorityError as error:
-            await context.abort_with_status(status_of(error))
+            status = status_of(error)
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - here everything is caught
-            await _fail(name, context)
+            status = _failed(name)
+        raw, message = b"", None  # as above
+        await context.abort_with_status(status)
 
     async def call(raw: bytes, context: Context) -> None:
+        answered = answer(raw, context)
+        raw = b""
         try:
-            await answer(raw, context)
+            await answered
         except grpc.aio.InternalError:
             # gRPC could not send: the caller has hung up, and nobody is left to answer.
             _log.debug("caller gone", rpc=name)
@@ -96,10 +110,10 @@ def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any,
     return make(call)
 
 
-async def _fail(name: str, context: Context) -> None:
+def _failed(name: str) -> Any:
     # The text of an unknown exception is for our log alone: gRPC would send it to the caller.
     _log.exception("call failed", rpc=name)
-    await context.abort_with_status(INTERNAL)
+    return INTERNAL
 
 
 def _serialize(message: Message) -> bytes:

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from sessiond.access.callers import Callers
 from sessiond.rpc import handlers
 from sessiond.rpc.handlers import FastPath
+from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.sockets import CannotListen, prepare_socket, private_sockets
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -109,14 +110,15 @@ def _handlers(
     services: Sequence[object], callers: Callers, fast_path: FastPath | None
 ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
     found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    heavy = HeavyMessages()
     for method in _DESCRIPTOR.methods:
         handler = next((getattr(one, method.name) for one in services if hasattr(one, method.name)), None)
         request_type = getattr(pb, method.input_type.name)
         if handler is None:
             found[method.name] = handlers.not_served(method.name, client_streams=method.client_streaming)
         elif method.server_streaming:
-            found[method.name] = handlers.stream(method.name, request_type, handler, callers)
+            found[method.name] = handlers.stream(method.name, request_type, handler, callers, heavy)
         else:
             fast = fast_path if method.name == "ValidateSession" else None
-            found[method.name] = handlers.unary(method.name, request_type, handler, callers, fast)
+            found[method.name] = handlers.unary(method.name, request_type, handler, callers, heavy, fast)
     return found

@@ -238,6 +238,12 @@ class Store(Protocol):
     async def sessions(self, query: SessionQuery) -> list[Session]:
         """At most `query.limit` sessions that match, newest first."""
 
+    async def walk_end(self, query: SessionQuery, rows: int) -> SessionId | None:
+        """Down to which id a walk of so many rows from `query.before` on would get; None: to the end.
+
+        What a query's other conditions leave out may be all there is: a walk must have an end even so.
+        """
+
     async def data(self, session_id: SessionId) -> VersionedData:
         """A session's data and its version, from one moment; empty and 0 if there is none.
 

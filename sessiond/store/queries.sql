@@ -142,6 +142,19 @@ SELECT count(*) AS count, coalesce(sum(length(sealed)), 0) AS size FROM answers;
 -- One page of an application's sessions, newest first: a UUIDv7 sorts by the time it was made.
 SELECT * FROM sessions WHERE application = :application AND {conditions} ORDER BY session_id DESC LIMIT :limit;
 
+-- walk_sessions
+-- The same between two ids. In the order of the ids, whose index the other conditions must not compete with.
+SELECT * FROM sessions WHERE +application = :application AND {conditions} ORDER BY session_id DESC LIMIT :limit;
+
+-- walk_end_of_live
+-- The live session of an application that lies so many behind another, newest first.
+SELECT session_id FROM sessions WHERE application = :application AND ended_at IS NULL AND session_id < :before
+ORDER BY session_id DESC LIMIT 1 OFFSET :rows;
+
+-- walk_end_of_all
+-- The same of all sessions.
+SELECT session_id FROM sessions WHERE session_id < :before ORDER BY session_id DESC LIMIT 1 OFFSET :rows;
+
 -- due_sessions
 -- Live sessions whose recorded deadline has been reached, the longest overdue first.
 SELECT session_id FROM sessions WHERE ended_at IS NULL AND due_at <= :now ORDER BY due_at LIMIT :limit;

@@ -50,5 +50,5 @@ def test_a_query_by_default() -> None:
     """By default a query is for a hundred live sessions of anybody, with deadlines taken by the letter."""
     default = SessionQuery("default", Instant(1))
     assert default == SessionQuery(
-        "default", Instant(1), SessionState.ACTIVE, None, None, None, None, (), None, Millis(0), 100
+        "default", Instant(1), SessionState.ACTIVE, None, None, None, None, (), None, None, Millis(0), 100
     )

@@ -34,6 +34,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 DEFAULT_ANSWER_BYTES = 256_000_000
 _MAX_REVISION = 2**63 - 1
+_LAST_ID = b"\xff" * 17
 _FREE_PAGES = 2_000  # 8 MB that are kept for what comes next
 _PAGES_A_TIME = 500
 _EXPIRED_KINDS = ", ".join(
@@ -46,7 +47,7 @@ _STATE_CONDITIONS = {
 }
 _LABEL_CONDITION = (
     "session_id IN (SELECT session_id FROM session_labels "
-    "WHERE application = :application AND key = :label_key_{letter} AND value = :label_value_{letter})"
+    "WHERE application = :application AND key = :label_key_{letter} AND value = :label_value_{letter}{window})"
 )
 _LETTERS = "abcdefgh"
 
@@ -64,6 +65,8 @@ class SqliteStore:
         self._cipher: DataCipher | None = None
         # One connection: a read between the statements of a transaction would see what is not committed.
         self._turn = asyncio.Lock()
+        # Lists wait for each other, so that no more than one at a time stands before a write.
+        self._walks = asyncio.Lock()
         self._head = Head(Revision(0), Revision(0))
         self._failed: StoreFailed | None = None
         self._answers = AnswerBudget(DEFAULT_ANSWER_BYTES)
@@ -154,10 +157,15 @@ class SqliteStore:
             conditions.append("created_at >= :created_from")
         if query.created_until is not None:
             conditions.append("created_at < :created_until")
+        window = []
         if query.before is not None:
-            conditions.append("session_id < :before")
+            window.append("session_id < :before")
+        if query.down_to is not None:
+            window.append("session_id >= :down_to")
+        conditions += window
+        within = "".join(f" AND {bound}" for bound in window)
         for letter, (key, value) in zip(_LETTERS, query.labels, strict=False):
-            conditions.append(_LABEL_CONDITION.format(letter=letter))
+            conditions.append(_LABEL_CONDITION.format(letter=letter, window=within))
             labels |= {f"label_key_{letter}": key, f"label_value_{letter}": value}
         first, last = query.ip_range or ("", "")
         values = {
@@ -170,10 +178,23 @@ class SqliteStore:
             "created_from": query.created_from,
             "created_until": query.created_until,
             "before": None if query.before is None else bytes(query.before),
+            "down_to": None if query.down_to is None else bytes(query.down_to),
             "limit": query.limit,
             **labels,
         }
-        return [session_from_row(row) for row in await self._ask("list_sessions", values, " AND ".join(conditions))]
+        walks = query.down_to is not None and query.state is not SessionState.ACTIVE
+        async with self._walks:
+            rows = await self._ask("walk_sessions" if walks else "list_sessions", values, " AND ".join(conditions))
+        return [session_from_row(row) for row in rows]
+
+    async def walk_end(self, query: SessionQuery, rows: int) -> SessionId | None:
+        """See `Store`."""
+        name = "walk_end_of_live" if query.state is SessionState.ACTIVE else "walk_end_of_all"
+        before = _LAST_ID if query.before is None else bytes(query.before)
+        values = {"application": query.application, "before": before, "rows": rows}
+        async with self._walks:
+            found = await self._ask(name, values)
+        return SessionId(found[0]["session_id"]) if found else None
 
     async def data(self, session_id: SessionId) -> VersionedData:
         """See `Store`."""

@@ -8,7 +8,7 @@ import pytest
 
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import SessionState
-from sessiond.store.sqlite.store import _STATE_CONDITIONS, SqliteStore
+from sessiond.store.sqlite.store import _LABEL_CONDITION, _STATE_CONDITIONS, SqliteStore
 from sessiond.store.statements import load_statements
 from tests.contracts import samples
 from tests.contracts.store import write
@@ -71,6 +71,38 @@ async def test_listing_live_sessions_sorts_nothing(tmp_path: Path, subject: str,
     else:
         found = f"sessions_live (application=?{place})"
     assert steps == [f"SEARCH sessions USING INDEX {found}"]
+
+
+WINDOW = " AND session_id < :before AND session_id >= :down_to"
+
+
+@pytest.mark.parametrize("state", list(SessionState))
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        "",
+        " AND ip_key BETWEEN :ip_first AND :ip_last",
+        " AND created_at >= :created_from",
+        " AND " + _LABEL_CONDITION.format(letter="a", window=WINDOW),
+    ],
+    ids=["all", "address", "time", "label"],
+)
+@BOTH
+async def test_a_bounded_walk_is_bounded(tmp_path: Path, state: SessionState, sparse: str, analyzed: bool) -> None:
+    """What no index finds is looked for between two ids, in the order of the ids: no sort, and no walk beyond them."""
+    store = await SqliteStore.open(tmp_path / "sessiond.db")
+    try:
+        await fill(store, analyzed)
+        name = "list_sessions" if state is SessionState.ACTIVE else "walk_sessions"
+        steps = await plan(store, name, _STATE_CONDITIONS[state] + sparse + WINDOW)
+        ends = [await plan(store, name) for name in ("walk_end_of_live", "walk_end_of_all")]
+    finally:
+        await store.close()
+    assert any("session_id>? AND session_id<?" in step for step in steps), steps
+    assert all("session_id" in step for step in steps if step.startswith("SEARCH")), steps
+    assert not [step for step in steps if "TEMP B-TREE FOR ORDER" in step or step.startswith("SCAN")], steps
+    assert ends[0] == ["SEARCH sessions USING INDEX sessions_live (application=? AND session_id<?)"]
+    assert ends[1] == ["SEARCH sessions USING PRIMARY KEY (session_id<?)"]
 
 
 @pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "forget_answers"])

@@ -1,0 +1,228 @@
+"""What one caller can do to the others: each attack of the overload table, as a process of its own.
+
+`python -m bench.attacks NAME ADDRESS SIZE` says `ready` when it is under way, and goes on until its input ends or half
+a minute has passed. It gives way to everybody else on the machine, so that what is measured beside it is the server.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
+
+__all__ = ["ATTACKS", "Attack"]
+
+_SERVICE = "/sessiond.v1.SessionAuthority/"
+_LONGEST = 30.0
+_loose: Any = pb  # lets a message within a message be written as a dict
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One row of the table.
+
+    what      what the caller does, in words
+    run       does it, until the event is set; `size` scales it
+    size      of the whole bench; a test may take less
+    sessions  how many sessions and events are there before
+    config    what the server is configured with
+    """
+
+    what: str
+    run: Callable[[str, int, threading.Event], None]
+    size: int
+    sessions: int = 0
+    config: str = ""
+
+
+def _channel(address: str) -> grpc.Channel:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    return grpc.insecure_channel(address, options=options)
+
+
+def _raw(address: str, method: str) -> Any:
+    return _channel(address).unary_unary(_SERVICE + method)
+
+
+def _again(callers: int, ended: threading.Event, call: Callable[[], object]) -> None:
+    """Have so many callers call again and again; a refusal is an answer too."""
+
+    def caller() -> None:
+        while not ended.is_set():
+            with suppress(grpc.RpcError):
+                call()
+
+    with ThreadPoolExecutor(callers) as pool:
+        for _ in range(callers):
+            pool.submit(caller)
+        _ready(ended)
+
+
+def _ready(ended: threading.Event) -> None:
+    print("ready", flush=True)
+    ended.wait(_LONGEST)
+    ended.set()
+
+
+def _endless_varint(address: str, size: int, ended: threading.Event) -> None:
+    call, message = _raw(address, "ValidateSession"), b"\xff" * size
+    _again(1, ended, lambda: call(message, timeout=20))
+
+
+def _tiny_fields(address: str, size: int, ended: threading.Event) -> None:
+    call, message = _raw(address, "ValidateSession"), b"\xa0\x06\x00" * (size // 3) + b"\xff"
+    _again(1, ended, lambda: call(message, timeout=20))
+
+
+def _filter_texts(address: str, size: int, ended: threading.Event) -> None:
+    texts = [f"{number:02}" + "x" * 39_000 for number in range(100)]
+    request = _loose.SubscribeRequest(filter={"subjects": texts})
+    stub = SessionAuthorityStub(_channel(address))
+
+    def call() -> None:
+        time.sleep(0.2)
+        for _ in stub.Subscribe(request, timeout=5):
+            pass
+
+    _again(min(size, 8), ended, call)
+
+
+def _silent_subscribers(address: str, size: int, ended: threading.Event) -> None:
+    stubs = [SessionAuthorityStub(_channel(address)) for _ in range(4)]
+    streams = [stubs[n % 4].Subscribe(pb.SubscribeRequest(start=pb.STREAM_START_EARLIEST)) for n in range(size)]
+    time.sleep(1)
+    _ready(ended)
+    for stream in streams:
+        stream.cancel()
+
+
+def _many_keys(address: str, size: int, ended: threading.Event) -> None:
+    stub = SessionAuthorityStub(_channel(address))
+    data = {f"{number}": b"" for number in range(1_000)}
+    created = stub.CreateSession(pb.CreateSessionRequest(subject="mallory", data=data))
+    request = _loose.UpdateSessionDataRequest(session={"token": created.token}, set={"7": b""})
+
+    def call() -> None:
+        for one in [stub.UpdateSessionData.future(request, timeout=20) for _ in range(size)]:
+            one.result()
+        time.sleep(0.2)
+
+    _again(1, ended, call)
+
+
+def _list_by_address(address: str, size: int, ended: threading.Event) -> None:
+    stub = SessionAuthorityStub(_channel(address))
+    request = _loose.ListSessionsRequest(filter={"ip_network": "192.0.2.0/24"}, page_size=1000)
+    _again(size, ended, lambda: stub.ListSessions(request, timeout=20))
+
+
+def _idle_subscribers(address: str, size: int, ended: threading.Event) -> None:
+    stubs = [SessionAuthorityStub(_channel(address)) for _ in range(4)]
+    request = _loose.SubscribeRequest(filter={"subjects": ["nobody"]}, start=pb.STREAM_START_NOW)
+    streams = [stubs[number % 4].Subscribe(request) for number in range(size)]
+    time.sleep(1)
+    _ready(ended)
+    for stream in streams:
+        stream.cancel()
+
+
+def _replays(address: str, size: int, ended: threading.Event) -> None:
+    stubs = [SessionAuthorityStub(_channel(address)) for _ in range(4)]
+    turns = iter(range(10**9))
+
+    def call() -> None:
+        stream = stubs[next(turns) % 4].Subscribe(pb.SubscribeRequest(start=pb.STREAM_START_EARLIEST), timeout=20)
+        for item in stream:
+            if ended.is_set() or item.HasField("checkpoint"):
+                break
+        stream.cancel()
+
+    _again(size, ended, call)
+
+
+def _long_agents(address: str, size: int, ended: threading.Event) -> None:
+    stub = SessionAuthorityStub(_channel(address))
+    agent = "Mozilla/5.0 " + "x" * 4_000
+    created = stub.CreateSession(_loose.CreateSessionRequest(subject="mallory", client={"user_agent": agent}))
+    question = {"token": created.token, "client": {"user_agent": agent}}
+    batch = _loose.ValidateSessionsRequest(requests=[question] * size)
+
+    def call() -> None:
+        stub.ValidateSessions(batch, timeout=20)
+        time.sleep(0.05)
+
+    _again(1, ended, call)
+
+
+def _abandoned(address: str, size: int, ended: threading.Event) -> None:
+    stub = SessionAuthorityStub(_channel(address))
+
+    def call() -> None:
+        begun = [stub.CreateSession.future(pb.CreateSessionRequest(subject="mallory")) for _ in range(size)]
+        for one in begun:
+            one.cancel()
+        time.sleep(0.2)
+
+    _again(1, ended, call)
+
+
+def _burst(address: str, size: int, ended: threading.Event) -> None:
+    stub = SessionAuthorityStub(_channel(address))
+
+    def call() -> None:
+        begun = [stub.ValidateSession.future(pb.ValidateSessionRequest(token="x"), timeout=20) for _ in range(size)]
+        for one in begun:
+            one.result()
+        time.sleep(1)
+
+    _again(1, ended, call)
+
+
+_MANY_SUBSCRIBERS = "[server]\nmax_subscribers = 1000\n"
+ATTACKS = {
+    "endless varint": Attack("one message whose varint never ends", _endless_varint, 600_000),
+    "tiny fields": Attack("4 MB of tiny unknown fields with a bad end", _tiny_fields, 3_900_000),
+    "filter texts": Attack("Subscribe calls with 3.9 MB of filter texts", _filter_texts, 8),
+    "silent subscribers": Attack("100 subscribers that do not read what they replay", _silent_subscribers, 100, 20_000),
+    "many keys": Attack(
+        "40 updates at once of a session with 1,000 keys", _many_keys, 40, config="[server]\nencrypt_data = true\n"
+    ),
+    "list by address": Attack("8 callers that list by an address that nobody has", _list_by_address, 8, 300_000),
+    "idle subscribers": Attack(
+        "900 subscribers whose filter matches nothing", _idle_subscribers, 900, config=_MANY_SUBSCRIBERS
+    ),
+    "replays": Attack("400 subscribers that replay 20,000 events", _replays, 400, 20_000, _MANY_SUBSCRIBERS),
+    "long agents": Attack("batches of 850 questions with a user agent of 4 KB", _long_agents, 850),
+    "abandoned calls": Attack("creations that are begun and abandoned, 500 at a time", _abandoned, 500),
+    "burst": Attack("1,500 calls at once", _burst, 1_500),
+}
+
+
+def main() -> None:
+    """One attack."""
+    name, address, size = sys.argv[1:]
+    os.nice(15)
+    ended = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    ATTACKS[name].run(address, int(size), ended)
+    os._exit(0)  # streams that hang must not keep it
+
+
+if __name__ == "__main__":
+    main()

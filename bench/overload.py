@@ -1,0 +1,117 @@
+"""Honest callers beside an attack: their median latency, and the server's memory, against those of a quiet server."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from bench.attacks import ATTACKS
+from bench.processes import Server, serving, sessiond
+from bench.seed import seed
+from bench.sides import expect
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
+
+__all__ = ["Beside", "measure"]
+
+_PAUSE = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What honest callers saw: medians in milliseconds, quiet and under attack, by call; and the memory it took."""
+
+    name: str
+    quiet: dict[str, float]
+    attacked: dict[str, float]
+    failed: int
+    grown_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """The worst of the calls' ratios."""
+        return max(self.attacked[call] / self.quiet[call] for call in self.quiet)
+
+
+class _Honest:
+    """One honest caller, which validates and opens sessions by turns, with a pause between."""
+
+    def __init__(self, server: Server) -> None:
+        self._stub = SessionAuthorityStub(grpc.insecure_channel(server.address))
+        self._token = self._stub.CreateSession(pb.CreateSessionRequest(subject="ada"), timeout=30).token
+        self.failed = 0
+
+    def watch(self, seconds: float) -> dict[str, list[float]]:
+        """Latencies by call, in milliseconds."""
+        found: dict[str, list[float]] = {"validate": [], "create": []}
+        calls: dict[str, Callable[[], object]] = {
+            "validate": lambda: self._stub.ValidateSession(pb.ValidateSessionRequest(token=self._token), timeout=30),
+            "create": lambda: self._stub.CreateSession(pb.CreateSessionRequest(subject="ada"), timeout=30),
+        }
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for name, call in calls.items():
+                begun = time.perf_counter()
+                try:
+                    call()
+                except grpc.RpcError:
+                    self.failed += 1
+                found[name].append((time.perf_counter() - begun) * 1e3)
+                time.sleep(_PAUSE)
+        return found
+
+
+def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float, rounds: int) -> Beside:
+    """Honest callers by turns quiet and beside the attack, `rounds` times. `folder` must be empty."""
+    attack = ATTACKS[name]
+    config: Path | None = None
+    data = folder / "data"
+    if sessions:
+        seeded = asyncio.run(seed(folder / "seeded", sessions, attack.config))
+        data, config = seeded.data, seeded.config
+    elif attack.config:
+        config = folder / "sessiond.toml"
+        config.write_text(attack.config, encoding="utf-8")
+    quiet: dict[str, list[float]] = {"validate": [], "create": []}
+    attacked: dict[str, list[float]] = {"validate": [], "create": []}
+    with serving("sessiond", sessiond(data, config), folder / "server.log") as server:
+        honest = _Honest(server)
+        honest.watch(0.3)
+        before, most = server.resident_bytes(), 0
+        for _ in range(rounds):
+            _add(quiet, honest.watch(seconds))
+            attacker = subprocess.Popen(
+                [sys.executable, "-m", "bench.attacks", name, server.address, str(size)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            try:
+                assert attacker.stdout is not None
+                expect(attacker.stdout.readline() == b"ready\n", f"the attack {name!r} did not begin")
+                _add(attacked, honest.watch(seconds))
+                most = max(most, server.resident_bytes())
+                expect(attacker.poll() is None, f"the attack {name!r} ended by itself")
+            finally:
+                attacker.kill()
+                attacker.communicate()
+            time.sleep(0.5)
+    return Beside(
+        name,
+        {call: statistics.median(seen) for call, seen in quiet.items()},
+        {call: statistics.median(seen) for call, seen in attacked.items()},
+        honest.failed,
+        most - before,
+    )
+
+
+def _add(into: dict[str, list[float]], more: dict[str, list[float]]) -> None:
+    for call, seen in more.items():
+        into[call] += seen
