@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from sessionctl.failures import Group
@@ -40,7 +42,10 @@ def get(session_id: str, keys: tuple[str, ...], raw: bool) -> None:
     if missing:
         raise click.ClickException(f"key: the session has no `{printable(missing[0])}`; without a KEY all are shown")
     if raw:
-        click.echo(answer.data[keys[0]], nl=False)
+        value = answer.data[keys[0]]
+        if sys.stdout.isatty() and not _is_harmless(value):
+            raise click.ClickException("--raw: the value has control characters; write it to a file or a pipe")
+        click.echo(value, nl=False)
     elif asked.json:
         as_json(answer)
     else:
@@ -78,6 +83,15 @@ def _update(session_id: str, values: dict[str, bytes], keys: tuple[str, ...], ex
         as_json(answer)
     else:
         show(("written", "green"), f": version {answer.version}")
+
+
+def _is_harmless(value: bytes) -> bool:
+    """Whether a terminal would show the bytes and act on none of them but line ends and tabs."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\n\t" for character in text)
 
 
 def _require_live(verdict: Verdict) -> None:

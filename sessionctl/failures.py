@@ -50,7 +50,7 @@ def explain(error: SessiondError, asked: Settings) -> str:
             text = f"{asked.target} does not serve this call: it may be another version, or no sessiond"
         case _:
             text = f"{error.message} ({error.status})"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def applications_to_use(names: Iterable[str]) -> str:
@@ -75,12 +75,21 @@ def _keeping_tokens_to_itself(context: click.Context, arguments: list[str]) -> I
     """Say what is wrong with a command line without repeating an argument that may be a token in the wrong place."""
     try:
         yield
-    except click.UsageError:
+    except click.UsageError as error:
         if not any(_TOKEN_LIKE.search(argument) for argument in arguments):
-            raise
+            raise _harmless(error) from None
         raise click.UsageError(
             "an argument looks like a token; a token is never one: it is read from standard input or a prompt", context
         ) from None
+
+
+def _harmless(error: click.ClickException) -> click.ClickException:
+    """The error, with nothing in its text that a terminal acts on but line ends."""
+    text = error.format_message()
+    safe = "\n".join(printable(line) for line in text.split("\n"))
+    if safe == text:
+        return error
+    return click.UsageError(safe, error.ctx) if isinstance(error, click.UsageError) else click.ClickException(safe)
 
 
 class Command(click.Command):
@@ -113,6 +122,8 @@ class Group(click.Group):
         """Run the command; turn an authority's refusal into a line for people."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            raise _harmless(error) from None
         except SessiondError as error:
             asked = settings()
             lines = [explain(error, asked), _remedy(error, asked)]

@@ -8,7 +8,7 @@ import click
 
 from sessionctl.failures import Command
 from sessionctl.labels import label_option
-from sessionctl.output import as_json, event_line, show, show_facts
+from sessionctl.output import as_json, event_line, printable, show, show_facts
 from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import Checkpoint, Client, Event, EventQuery, Events, EventType
 
@@ -90,7 +90,7 @@ def watch(
                     _tell(item, asked)
             except KeyboardInterrupt:
                 if events.cursor and not asked.json:
-                    click.echo(f"\ncontinue with: sessionctl watch --after {events.cursor}", err=True)
+                    click.echo(f"\ncontinue with: sessionctl watch --after {printable(events.cursor)}", err=True)
                 context.exit(_INTERRUPTED)
 
 

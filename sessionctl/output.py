@@ -1,7 +1,8 @@
 """What commands write: JSON for machines, aligned and coloured lines for people.
 
 Everything that came from elsewhere passes `printable` on its way to a terminal: a subject, a reason or a user agent may
-contain escape sequences meant for an operator's terminal.
+contain escape sequences meant for an operator's terminal. JSON is read on terminals, too, so it escapes the same
+characters in its own notation.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from sessionctl.durations import in_config_notation
 from sessionctl.labels import labels_text
+from sessiond.domain.text import printable
 from sessiond_client import (
     Authentication,
     ClientContext,
@@ -97,17 +99,18 @@ def plain(value: Any) -> Any:
 def as_json(value: Any, **more: Any) -> None:
     """Write one JSON object as one line."""
     document = plain(value) | {key: plain(item) for key, item in more.items()}
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(_escaped(json.dumps(document, ensure_ascii=False)))
+
+
+def _escaped(document: str) -> str:
+    r"""JSON with every character that is not printable as `\uXXXX`: the same document, and no command to a terminal."""
+    if document.isprintable():
+        return document
+    # Such characters stand in strings alone. JSON itself demands escapes for U+0000 to U+001F only.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in document)
 
 
 # For people
-
-
-def printable(text: str) -> str:
-    """Text with each character that a terminal would act on replaced by its escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 def when(moment: datetime | None) -> str:

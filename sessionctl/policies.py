@@ -90,7 +90,7 @@ def _as_document(application: Application) -> None:
 
 
 def _as_table(application: Application) -> None:
-    show(("application ", "dim"), (application.name, "bold"))
+    show(("application ", "dim"), (printable(application.name), "bold"))
     origins = application.policy.origins
     rows = []
     for key, value in effective(application.policy).items():

@@ -13,7 +13,7 @@ import click
 from sessionctl.durations import checked_span
 from sessionctl.failures import Command
 from sessionctl.labels import label_option
-from sessionctl.output import as_json, session_facts, session_line, show, show_facts, signal_text
+from sessionctl.output import as_json, printable, session_facts, session_line, show, show_facts, signal_text
 from sessionctl.secret_input import checked_session_id, read_token
 from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import (
@@ -310,7 +310,7 @@ def _show_ended(answer: RevokedAll, asked: Settings) -> None:
 def _confirm(asked: Settings) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("--all needs confirmation; stdin is not a terminal, so add --yes.")
-    question = f"End all sessions of application `{asked.application or 'default'}` at {asked.target}?"
+    question = printable(f"End all sessions of application `{asked.application or 'default'}` at {asked.target}?")
     click.confirm(question, abort=True, err=True)
 
 

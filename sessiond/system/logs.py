@@ -1,11 +1,19 @@
-"""Logging: structlog, as JSON for machines or in colours for people. Never a token: `Token` prints as nothing."""
+"""Logging: structlog, as JSON for machines or in colours for people. Never a token: `Token` prints as nothing.
+
+Text that a client chose cannot command the terminal that shows a log: JSON escapes all but ASCII, and for people each
+text passes `printable`.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from typing import TextIO
 
 import structlog
+
+from sessiond.domain.text import printable
 
 __all__ = ["set_up_logs"]
 
@@ -15,7 +23,7 @@ def set_up_logs(form: str, level: str) -> None:
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     # Tracebacks without local variables: a local variable could be a request.
     renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -29,3 +37,16 @@ def set_up_logs(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _harmless(
+    _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    # Values of other types are shown by their `repr`, which escapes by itself.
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _plain_traceback(target: TextIO, exception: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exception)
+    target.write("\n".join(printable(line) for line in text.getvalue().split("\n")))

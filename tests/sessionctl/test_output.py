@@ -8,18 +8,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sessionctl.output import as_json, event_line, session_facts, session_line
+from sessionctl.output import as_json, event_line, session_facts, session_line, show_facts, show_table
 from sessiond_client import (
+    Authentication,
     Cause,
+    CauseKind,
     ClientContext,
     Device,
     DeviceType,
+    Ending,
     Event,
     EventType,
     Lifetimes,
     Reaction,
     Session,
     SessionState,
+    Signal,
+    SignalType,
 )
 
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -138,6 +143,54 @@ def test_labels_and_devices_cannot_command_a_terminal(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert shown.count(r"\x1b[2J") == 3
+
+
+EVIL = "\x1b[2J\x7f\x9b2J\u202egnp.exe\u2066\u200b\u2028\U000e0041"
+ESCAPED = r"\x1b[2J\x7f\x9b2J\u202egnp.exe\u2066\u200b\u2028\U000e0041"
+FROM_CLIENTS = dataclasses.replace(
+    PLAIN,
+    subject=EVIL,
+    client=ClientContext(ip_address="192.0.2.10", user_agent=EVIL, device_id=EVIL),
+    last_client=ClientContext(user_agent=EVIL),
+    device=Device(description=EVIL, type=DeviceType.TV),
+    last_device=Device(description=EVIL, type=DeviceType.TV),
+    labels={"tenant": EVIL},
+    authentication=Authentication(authenticate_time=MOMENT, level=1, methods=(EVIL,)),
+    state=SessionState.REVOKED,
+    ending=Ending(end_time=MOMENT, cause=Cause(kind=CauseKind.REQUEST, actor=EVIL, reason=EVIL)),
+)
+SUSPECT = dataclasses.replace(
+    EVENT,
+    application=EVIL,
+    subject=EVIL,
+    cause=Cause(kind=CauseKind.SIGNAL, actor=EVIL, reason=EVIL),
+    signals=(Signal(type=SignalType.USER_AGENT_CHANGE, expected=EVIL, seen=EVIL),),
+    source=EVIL,
+    labels={"tenant": EVIL},
+)
+
+
+def test_json_escapes_what_is_not_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    """A document of any text is one printable line, from which a machine reads the very text."""
+    for value in (FROM_CLIENTS, SUSPECT):
+        as_json(value, note=EVIL + "Zoë")
+        shown = capsys.readouterr().out
+        assert shown.removesuffix("\n").isprintable()
+        assert r"\u001b[2J\u007f\u009b2J\u202egnp.exe\u2066\u200b\u2028\udb40\udc41Zoë" in shown
+        document = json.loads(shown)
+        assert (document["subject"], document["note"]) == (EVIL, EVIL + "Zoë")
+        assert document["labels"] == {"tenant": EVIL}
+
+
+def test_no_text_from_clients_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines, facts and tables show controls, overrides and invisible characters as escapes, in every field."""
+    session_line(FROM_CLIENTS)
+    event_line(SUSPECT)
+    show_facts(session_facts(FROM_CLIENTS))
+    show_table([((EVIL, ""), (EVIL, "bold"))])
+    shown = capsys.readouterr().out
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert shown.count(ESCAPED) == 22
 
 
 def test_json_has_every_new_field(capsys: pytest.CaptureFixture[str]) -> None:

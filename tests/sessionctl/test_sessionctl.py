@@ -21,6 +21,7 @@ from sessionctl import main
 from sessiond.app import App
 from sessiond_client import Client, EventType, Unavailable
 from tests.sessionctl.operator import Operator
+from tests.sessionctl.terminal import on_terminal
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 
@@ -248,6 +249,48 @@ async def test_what_others_wrote_cannot_command_a_terminal(operator: Operator) -
         result = await operator.type(*command)
         assert r"ada\x1b[2J\nbob" in result.stdout
         assert "\x1b" not in result.stdout
+
+
+EVIL = "x\x9b2J\u202egnp.exe"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--application", EVIL),
+        ("policies", "--application", EVIL),
+        ("list", "--network", EVIL),
+        ("create", "--subject", "ada", "--label", f"{EVIL}={EVIL}"),
+        ("watch", "--after", EVIL),
+        ("watch", "--type", EVIL),
+        ("locks", "clear", EVIL),
+        ("list", "--target", f"{EVIL}:1"),
+        ("validate", "--max-age", EVIL),
+        (EVIL,),
+        ("list", f"--{EVIL}"),
+        ("list", EVIL),
+    ],
+    ids=lambda arguments: " ".join(arguments).replace(EVIL, "EVIL"),
+)
+async def test_an_error_cannot_command_a_terminal(operator: Operator, arguments: tuple[str, ...]) -> None:
+    """Whatever is refused, its error is printable."""
+    result = await operator.type(*arguments)
+    assert result.exit_code in (1, 2)
+    assert all(line.isprintable() for line in result.output.split("\n")), result.output
+
+
+async def test_a_raw_value_cannot_command_a_terminal(operator: Operator) -> None:
+    """`data get --raw` writes any bytes to a file, and to a terminal only those that it can show."""
+    values = {"good": "Zoë\n".encode(), "evil": b"\x1b[2J", "c1": "\x9b2J".encode(), "bytes": b"\xff"}
+    session_id = (await operator.open(data=values)).session.session_id
+    command = [sys.executable, "-m", "sessionctl", "--target", operator.target, "--application", "shop"]
+    for key, value in values.items():
+        assert (await operator.type("data", "get", session_id, key, "--raw")).stdout_bytes == value
+        run = await asyncio.to_thread(on_terminal, [*command, "data", "get", session_id, key, "--raw"])
+        assert (run.exit_code == 0) == (key == "good")
+        assert b"\x1b" not in run.output
+        if key != "good":
+            assert b"--raw" in run.output
 
 
 @pytest.mark.parametrize(
