@@ -10,6 +10,7 @@ from sessionctl.data import data
 from sessionctl.failures import Group
 from sessionctl.locks import locks
 from sessionctl.policies import policies
+from sessionctl.reloading import reload
 from sessionctl.settings import global_options
 
 __all__ = ["main"]
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (*sessions.COMMANDS, data, *history.COMMANDS, locks, policies, check_config):
+for command in (*sessions.COMMANDS, data, *history.COMMANDS, locks, policies, reload, check_config):
     main.add_command(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -26,6 +26,7 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
+from sessiond.config.data_folder import database_in
 from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
@@ -57,22 +58,11 @@ from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.entropy import SystemEntropy
 
-__all__ = ["App", "Process", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
+__all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
 
 Services = tuple[ValidationService, LoginService, SessionService, DataService, ReadingService, EventService]
 
 _STOP_GRACE = 5.0
-_AT_START = (
-    "event_retention",
-    "cache_sessions",
-    "subscriber_write_timeout",
-    "max_subscribers",
-    "max_calls",
-    "max_answer_bytes",
-    "encrypt_data",
-    "operators",
-    "countries",
-)
 _log = structlog.get_logger(__name__)
 
 
@@ -166,6 +156,14 @@ def rpc_server(
     return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls)
 
 
+@immutable
+class Reloaded:
+    """What a reload did: what changed, in words, by application; and the keys whose new values need a restart."""
+
+    changed: Mapping[str, str]
+    restart_required: Sequence[str]
+
+
 class RemotePlaintext(Exception):
     """The address can be reached from other machines, and nothing would protect the tokens on the way."""
 
@@ -206,7 +204,7 @@ class App:
         config = self._config
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
         self._store = await SqliteStore.open(
-            config.data / "sessiond.db", self._load_keys, max_answer_bytes=config.max_answer_bytes
+            database_in(config.data), self._load_keys, max_answer_bytes=config.max_answer_bytes
         )
         try:
             process = Process(
@@ -239,22 +237,24 @@ class App:
             address=self.address,
             pid=os.getpid(),
             data=str(config.data),
+            config=[str(file.absolute()) for file in config.files],
             applications=sorted(config.policies),
             revision=parts.feed.revision,
             version=__version__,
         )
 
-    async def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> Reloaded:
         """Put the policies of another configuration in force; other settings need a restart."""
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
             _log.log(level, "policy changed", application=application, change=what)
-        waiting = [name for name in _AT_START if getattr(config, name) != getattr(self._config, name)]
+        waiting = self._config.restart_required(config)
         if waiting:
             _log.warning("restart required", settings=waiting)
         if not changed:
             _log.info("policies unchanged")
+        return Reloaded(changed, waiting)
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""

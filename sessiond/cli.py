@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
@@ -17,17 +19,40 @@ import uvloop
 from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
 from sessiond.config import BadConfig, Config, load_config, parse_listen
+from sessiond.config.data_folder import reload_report_in
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.errors import Unavailable
+from sessiond.domain.text import printable
 from sessiond.rpc.sockets import CannotListen
-from sessiond.store.contract import StoreRefused
+from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.logs import set_up_logs
+from sessiond.system.reports import write_report
 
 __all__ = ["main"]
 
 _DEFAULT_FILE = Path("sessiond.toml")
 _log = structlog.get_logger(__name__)
+
+
+class _NotStarted(click.ClickException):
+    """The server did not start: another process has what it needs, and a supervisor may try again."""
+
+    def __init__(self, error: Exception) -> None:
+        # A key or a path of the configuration may hold anything, and the text goes to a terminal.
+        super().__init__("\n".join(printable(line) for line in str(error).split("\n")))
+
+
+class _Misconfigured(_NotStarted):
+    """The server did not start, and will not until somebody changes something."""
+
+    exit_code = 78  # EX_CONFIG of sysexits.h; deploy/sessiond.service names it, too
+
+
+def _folder(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    if value == "":
+        raise click.BadParameter("must be the path of a folder")
+    return None if value is None else Path(value)
 
 
 def _listen(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -45,7 +70,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--config", "file", type=click.Path(path_type=Path), help="The configuration; default: ./sessiond.toml.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the database and the key file.")
+@click.option("--data", callback=_folder, metavar="PATH", help="Folder of the database and the key file.")
 @click.option("--listen", callback=_listen, help="host:port (port 0: any), or unix:PATH.")
 @click.option("--allow-remote-plaintext", is_flag=True, help="Listen beyond this machine, with tokens in the clear.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How logs are written.")
@@ -58,7 +83,11 @@ def serve(
     log_format: str | None,
     log_level: str | None,
 ) -> None:
-    """Serve. Options win over the configuration file; without one there is one application, `default`."""
+    """Serve. Options win over the configuration file; without one there is one application, `default`.
+
+    Exit codes: 0 stopped as asked; 1 the store failed, or another process has the address or the data folder; 2 wrong
+    usage; 78 the configuration, a file that it names or the data folder cannot be used as it is.
+    """
     chosen = file
 
     def load() -> Config:
@@ -80,8 +109,10 @@ def serve(
         config = load()
         set_up_logs(config.log_format, config.log_level)
         sys.exit(uvloop.run(_serve(config, load)))
-    except (BadConfig, BadKeyFile, BadNetworkFile, CannotListen, RemotePlaintext, StoreRefused) as error:
-        raise click.ClickException(str(error)) from error
+    except (CannotListen, StoreHeld) as error:
+        raise _NotStarted(error) from error
+    except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused) as error:
+        raise _Misconfigured(error) from error
 
 
 @main.command("check-config")
@@ -109,19 +140,31 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event) -> None:
-    """Read the configuration again each time it is asked for. A bad one changes nothing, and the log says why."""
+async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, report: Path) -> None:
+    """Read the configuration again each time it is asked for. A bad one changes nothing, and the log says why.
+
+    The outcome is also written to `report`, where `sessionctl reload` waits for it.
+    """
     while True:
         await asked.wait()
         asked.clear()
+        outcome: dict[str, Any] = {"pid": os.getpid(), "changed": {}, "restart_required": [], "problems": []}
         try:
-            await app.reload(load())
+            done = await app.reload(load())
+            outcome |= {"outcome": "reloaded", "changed": done.changed, "restart_required": done.restart_required}
         except BadConfig as error:
-            _log.error("configuration refused", problems=str(error).splitlines(), effect="nothing has changed")
+            problems = str(error).splitlines()
+            outcome |= {"outcome": "refused", "problems": problems}
+            _log.error("configuration refused", problems=problems, effect="nothing has changed")
         except Unavailable:
             return  # the authority is stopping
         except Exception:  # noqa: BLE001 - one bad file must not be the last that is read
+            outcome |= {"outcome": "failed", "problems": ["the reload failed; see the server's log"]}
             _log.exception("reload failed", effect="see what is in force with sessionctl policies")
+        try:
+            write_report(report, outcome)
+        except OSError as error:
+            _log.warning("reload not reported", file=str(report), error=error.strerror)
 
 
 async def _serve(config: Config, load: Callable[[], Config]) -> int:
@@ -134,7 +177,7 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
     app = await App.start(config)
     _tune_collector()
     stop = asyncio.create_task(stopping.wait())
-    reloads = asyncio.create_task(_reload(app, load, reloading))
+    reloads = asyncio.create_task(_reload(app, load, reloading, reload_report_in(config.data)))
     await asyncio.wait((stop, app.failure), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     reloads.cancel()

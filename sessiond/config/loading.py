@@ -47,6 +47,7 @@ class Config:
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
                               `FILE:LINE`
     server_origins            the same for the keys of the other sections (`server.listen`): `default`, or `FILE:LINE`
+    files                     the files that it was read from; none if everything has its default
     """
 
     listen: str
@@ -66,6 +67,14 @@ class Config:
     policies: Mapping[str, Policy]
     origins: Mapping[str, Mapping[str, str]]
     server_origins: Mapping[str, str]
+    files: tuple[Path, ...]
+
+    def restart_required(self, other: Config) -> list[str]:
+        """The keys of the file (`server.listen`) whose values differ and which a server reads only at its start.
+
+        That is every key outside of the applications' sections: their policies are the only thing that is reloaded.
+        """
+        return [key for key in self.server_origins if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
 
 
 def load_config(path: Path | None) -> Config:
@@ -107,7 +116,14 @@ def load_config(path: Path | None) -> Config:
         policies=policies,
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
         server_origins=_server_origins(name, lines, file),
+        files=() if path is None else (path,),
     )
+
+
+def _field_of(key: str) -> str:
+    """The field of `Config` that has the value of a key outside of the applications' sections."""
+    section, _, name = key.partition(".")
+    return f"log_{name}" if section == "log" else name
 
 
 def effective(policy: Policy) -> Mapping[str, Any]:

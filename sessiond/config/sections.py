@@ -30,7 +30,7 @@ _COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ign
 def parse_listen(value: Any) -> str:
     """An address to listen on. Raises ValueError with what would be right: gRPC takes a port modulo 65,536."""
     if isinstance(value, str):
-        if value.startswith("unix:") and len(value) > len("unix:"):
+        if value.startswith("unix:") and len(value) > len("unix:") and "\0" not in value:
             return value
         host, _, port = value.rpartition(":")
         if host and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT:
@@ -61,6 +61,13 @@ def _cookie_path(value: Any) -> str:
     return value
 
 
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a file or folder")
+    return value
+
+
+PathText = Annotated[str, BeforeValidator(_path)]
 CookieName = Annotated[str, BeforeValidator(_cookie_name)]
 
 
@@ -154,7 +161,7 @@ class ApplicationSection(_Section):
 class _Server(_Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     allow_remote_plaintext: bool = False
-    data: str = "data"
+    data: PathText = "data"
     encrypt_data: bool = False
     event_retention: Duration = parse_duration("30d")
     cache_sessions: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
@@ -170,8 +177,8 @@ class _Log(_Section):
 
 
 class _Networks(_Section):
-    operators: Annotated[str, Field(min_length=1)] | None = None
-    countries: Annotated[str, Field(min_length=1)] | None = None
+    operators: PathText | None = None
+    countries: PathText | None = None
 
 
 class File(_Section):

@@ -28,8 +28,8 @@ class FactReader:
     """
 
     def __init__(self, operators: Path | None = None, countries: Path | None = None) -> None:
-        self._operators = _open(operators)
-        self._countries = _open(countries)
+        self._operators = _open("operators", operators)
+        self._countries = _open("countries", countries)
         # An attacker can send any number of user agents: bounded.
         self.facts = lru_cache(maxsize=20_000)(self._facts)
         self.related = lru_cache(maxsize=1_000)(_related)
@@ -100,10 +100,12 @@ def _look_up(reader: maxminddb.Reader | None, address: str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _open(path: Path | None) -> maxminddb.Reader | None:
+def _open(key: str, path: Path | None) -> maxminddb.Reader | None:
     if path is None:
         return None
     try:
         return maxminddb.open_database(str(path))
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
-        raise BadNetworkFile(f"the network database {path} cannot be used: {error}") from error
+        raise BadNetworkFile(
+            f"networks.{key}: {path} cannot be used: {error}; name a MaxMind file (.mmdb), or leave the key out"
+        ) from error

@@ -15,7 +15,7 @@ from sessiond.access.callers import Callers
 from sessiond.rpc import handlers
 from sessiond.rpc.handlers import FastPath
 from sessiond.rpc.heavy import HeavyMessages
-from sessiond.rpc.sockets import CannotListen, prepare_socket, private_sockets
+from sessiond.rpc.sockets import prepare_socket, private_sockets, why_not
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
@@ -88,7 +88,7 @@ class RpcServer:
             with private_sockets():
                 port = self._server.add_insecure_port(address)
         except RuntimeError:
-            raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
+            raise why_not(address) from None
         await self._server.start()
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

@@ -27,6 +27,7 @@ __all__ = [
     "Live",
     "Store",
     "StoreFailed",
+    "StoreHeld",
     "StoreRefused",
     "StoreUnavailable",
     "Transaction",
@@ -37,6 +38,10 @@ T = TypeVar("T")
 
 class StoreRefused(Exception):
     """The store cannot be opened as it is: the text says why and what to do. Nothing was changed."""
+
+
+class StoreHeld(StoreRefused):
+    """Another process holds the store: the text names it. It can be opened once that process has stopped."""
 
 
 class StoreUnavailable(Unavailable):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from sessiond.config import BadConfig, effective, format_duration, load_config, parse_duration
+from sessiond.config import BadConfig, Config, effective, format_duration, load_config, parse_duration
 from sessiond.config.lines import line_index, nearest_line
 from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.policy import PRESETS, CookieRules, LimitRule
@@ -36,7 +37,7 @@ def test_without_a_file() -> None:
 
 def test_an_empty_file(tmp_path: Path) -> None:
     """An empty file is the same as none."""
-    assert load_config(write(tmp_path, "")) == load_config(None)
+    assert replace(load_config(write(tmp_path, "")), files=()) == load_config(None)
 
 
 def test_a_file(tmp_path: Path) -> None:
@@ -203,6 +204,48 @@ def test_origins(tmp_path: Path) -> None:
     }
     assert config.server_origins["server.data"] == f"{path}:2"
     assert config.server_origins["server.listen"] == config.server_origins["networks.operators"] == "default"
+
+
+PER_APPLICATION = {"policies", "origins"}
+ABOUT_THE_FILE = {"server_origins", "files"}
+OTHER_VALUES = {
+    "server.listen": "unix:s",
+    "server.allow_remote_plaintext": True,
+    "server.data": Path("elsewhere"),
+    "server.encrypt_data": True,
+    "server.event_retention": Millis(1),
+    "server.cache_sessions": 7,
+    "server.subscriber_write_timeout": Millis(7),
+    "server.max_subscribers": 7,
+    "log.format": "json",
+    "log.level": "debug",
+    "networks.operators": Path("a.mmdb"),
+    "networks.countries": Path("c.mmdb"),
+}
+
+
+def test_every_setting_of_the_server_needs_a_restart() -> None:
+    """Each field of the configuration but the policies is named by its key in the file when its value changes."""
+    config = load_config(None)
+    names = {field.name for field in fields(Config)} - PER_APPLICATION - ABOUT_THE_FILE
+    changed = {
+        name: replace(config, **cast("Any", {name: value}))
+        for key, value in OTHER_VALUES.items()
+        for name in names
+        if name == key.partition(".")[2] or name == key.replace(".", "_")
+    }
+    assert set(changed) == names
+    told = [config.restart_required(changed[name]) for name in sorted(names)]
+    assert all(len(keys) == 1 for keys in told)
+    assert {keys[0] for keys in told} == set(OTHER_VALUES) == set(config.server_origins)
+    assert config.restart_required(config) == []
+
+
+def test_a_configuration_names_its_files(tmp_path: Path) -> None:
+    """The file that was read, or none."""
+    path = write(tmp_path, "")
+    assert load_config(path).files == (path,)
+    assert load_config(None).files == ()
 
 
 def test_effective_values() -> None:

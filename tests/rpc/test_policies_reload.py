@@ -226,6 +226,15 @@ async def test_what_waits_for_a_restart(tmp_path: Path, clock: ManualClock, caps
     assert "cache_sessions" in out.out + out.err
 
 
+async def test_a_reload_says_what_it_did(tmp_path: Path, clock: ManualClock) -> None:
+    """Whoever asks for a reload is told what changed and which keys of the file need a restart."""
+    async with reloadable(tmp_path, clock) as (app, _):
+        text = '[server]\nmax_subscribers = 7\n[log]\nlevel = "debug"\n' + BEFORE.replace("10m", "9m")
+        done = await app.reload(config_for(tmp_path, text))
+        assert done.changed == {"shop": "changed: idle_timeout"}
+        assert done.restart_required == ["server.max_subscribers", "log.level"]
+
+
 # A process of its own
 
 GOOD = '[applications.default]\nidle_timeout = "20m"\n'
@@ -286,6 +295,32 @@ async def test_a_signal_reads_the_file_again(server: ServerProcess, tmp_path: Pa
         assert record["event"] == "policies unchanged"
         assert len(await changes_of(stub)) == 1
     assert await server.terminate() == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ('[server]\nlisten = "127.0.0.1:1"\n', "server.listen"),
+        ('[server]\ndata = "elsewhere"\n', "server.data"),
+        ('[log]\nlevel = "debug"\n', "log.level"),
+        ('[log]\nformat = "console"\n', "log.format"),
+    ],
+)
+async def test_a_setting_that_needs_a_restart_is_named(tmp_path: Path, setting: str, key: str) -> None:
+    """After SIGHUP the log names each changed setting that is read at the start alone, by its key in the file."""
+    file = tmp_path / "sessiond.toml"
+    same = f'[server]\ndata = "{tmp_path}/data"\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
+    file.write_text(same, encoding="utf-8")
+    section, name = key.split(".")
+    server = ServerProcess(tmp_path, "--config", str(file), options=False)
+    try:
+        await server.address()
+        changed = "\n".join(line for line in same.splitlines() if not line.startswith(f"{name} ="))
+        header = f"[{section}]"
+        record = await reread(server, file, changed.replace(header, setting.rstrip()) + "\n")
+        assert (record["event"], record["level"], record["settings"]) == ("restart required", "warning", [key])
+    finally:
+        server.kill()
 
 
 async def test_a_file_written_after_the_start(tmp_path: Path) -> None:

@@ -67,12 +67,15 @@ class ServerProcess:
         prefix: tuple[str, ...] = (),
         listen: str = "127.0.0.1:0",
         cwd: Path | None = None,
+        options: bool = True,
     ) -> None:
+        """`options`: whether the data folder, the address and the form of the log are given on the command line."""
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
-        command = [*prefix, sys.executable, "-m", "sessiond", "serve", "--data", str(folder / "data")]
-        command += ["--listen", listen, "--log-format", "json", *arguments]
+        command = [*prefix, sys.executable, "-m", "sessiond", "serve", *arguments]
+        if options:
+            command += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
         self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
 
     async def address(self) -> str:

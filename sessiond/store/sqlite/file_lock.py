@@ -5,11 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
-from sessiond.store.contract import StoreRefused
+from sessiond.config.data_folder import lock_of
+from sessiond.store.contract import StoreHeld, StoreRefused
 
 __all__ = ["FileLock"]
+
+_TRIES = 4
+_PAUSE = 0.02
+"""Seconds: `sessionctl reload` holds the lock for a moment to learn whether anybody does."""
 
 
 class FileLock:
@@ -21,11 +27,11 @@ class FileLock:
 
     def __init__(self, database: Path) -> None:
         self._database = database
-        self._path = database.with_name(database.name + ".lock")
+        self._path = lock_of(database)
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises `StoreRefused` that names the holder, or says why the file cannot be made."""
+        """Take the lock. Raises `StoreHeld`, which names the holder, or `StoreRefused` if the file cannot be made."""
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             handle = os.open(self._path, flags, 0o600)
@@ -33,15 +39,13 @@ class FileLock:
             if self._path.is_symlink():
                 raise StoreRefused(f"{self._path} is a symbolic link, which is not followed: remove it") from error
             raise StoreRefused(f"cannot write in the data folder {self._path.parent}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _is_locked(handle):
             holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
-            raise StoreRefused(
+            raise StoreHeld(
                 f"{self._database} is held by process {holder}: an embedded database belongs to one sessiond. "
                 f"Stop that process, or serve from another folder"
-            ) from None
+            )
         if not _may_be_written(handle):
             os.close(handle)
             raise StoreRefused(f"{self._path} is not a lock file of sessiond: remove it")
@@ -55,6 +59,19 @@ class FileLock:
             os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
+
+
+def _is_locked(handle: int) -> bool:
+    """Take the lock; whether that worked. An operator's question whether it is held is waited out."""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _may_be_written(handle: int) -> bool:

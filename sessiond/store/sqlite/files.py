@@ -34,7 +34,10 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = path.parent.stat()
     except OSError as error:
-        raise StoreRefused(f"cannot make the data folder {path.parent}: {error.strerror}") from error
+        reason = "something else is there" if isinstance(error, FileExistsError) else error.strerror
+        raise StoreRefused(
+            f"cannot make the data folder {path.parent}: {reason}; choose another with --data or `server.data`"
+        ) from error
     if folder.st_mode & 0o022:
         raise StoreRefused(f"others may write in the data folder {path.parent}: chmod 700 {path.parent}")
     lock = FileLock(path)

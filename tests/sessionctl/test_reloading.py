@@ -1,0 +1,190 @@
+"""`sessionctl reload`: it signals the server that holds the data folder, nobody else, and says how that went."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sessionctl import main
+from tests.support.server import ServerProcess
+
+GOOD = '[applications.default]\nidle_timeout = "20m"\n'
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """A server that serves, with `sessiond.toml` in `tmp_path` and its data in `tmp_path/data`."""
+    (tmp_path / "sessiond.toml").write_text(GOOD, encoding="utf-8")
+    server = ServerProcess(tmp_path, "--config", str(tmp_path / "sessiond.toml"))
+    try:
+        await server.address()
+        yield server
+    finally:
+        server.kill()
+
+
+async def reload(*arguments: str | Path) -> Result:
+    """Run the command; the loop goes on meanwhile."""
+    return await asyncio.to_thread(CliRunner().invoke, main, ["reload", *map(str, arguments)])
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_reload_says_what_changed(tmp_path: Path) -> None:
+    """Changed policies and settings that need a restart are shown, once each; then there is nothing more to change."""
+    file, data = tmp_path / "sessiond.toml", tmp_path / "data"
+    file.write_text("[server]\nmax_subscribers = 7\n" + GOOD.replace("20m", "15m"), encoding="utf-8")
+    result = await reload("--data", data)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "default: changed: idle_timeout\nrestart required for server.max_subscribers\n"
+    file.write_text(GOOD.replace("20m", "15m"), encoding="utf-8")
+    assert (await reload("--data", data)).stdout == "policies unchanged\n"
+
+
+async def test_a_reload_for_machines(server: ServerProcess, tmp_path: Path) -> None:
+    """With --json the outcome is one object, of a refusal too."""
+    file, data = tmp_path / "sessiond.toml", tmp_path / "data"
+    file.write_text(GOOD.replace("20m", "15m"), encoding="utf-8")
+    result = await reload("--data", data, "--json")
+    assert json.loads(result.stdout) == {
+        "pid": server.process.pid,
+        "outcome": "reloaded",
+        "changed": {"default": "changed: idle_timeout"},
+        "restart_required": [],
+        "problems": [],
+    }
+    file.write_text("nonsense", encoding="utf-8")
+    result = await reload("--data", data, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["outcome"] == "refused"
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_refused_configuration_is_a_failure(tmp_path: Path) -> None:
+    """What is wrong in the file is told with its line, and exit code 1; the server goes on."""
+    file = tmp_path / "sessiond.toml"
+    file.write_text(GOOD + "idel_timeout = 3\n", encoding="utf-8")
+    result = await reload("--data", tmp_path / "data")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        f"Error: {file}:3: applications.default.idel_timeout: no such key; see docs/configuration.md",
+        "nothing has changed",
+    ]
+    file.write_text(GOOD, encoding="utf-8")
+    assert (await reload("--data", tmp_path / "data")).exit_code == 0
+
+
+async def test_the_folder_may_come_from_the_configuration(tmp_path: Path) -> None:
+    """Without --data the folder is the one that the configuration names; a bad one is told and signals nobody."""
+    file = tmp_path / "sessiond.toml"
+    text = f'[server]\ndata = "{tmp_path}/data"\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
+    file.write_text(text, encoding="utf-8")
+    server = ServerProcess(tmp_path, "--config", str(file), options=False)
+    try:
+        await server.address()
+        assert (await reload("--config", file)).stdout == "policies unchanged\n"
+        file.write_text(text + "[nonsense]\n", encoding="utf-8")
+        lines = len(server.log().splitlines())
+        result = await reload("--config", file)
+        assert result.exit_code == 1
+        assert f"{file}:6: nonsense: no such key" in result.stderr
+        assert (await reload("--config", file, "--data", tmp_path)).exit_code == 2
+        assert len(server.log().splitlines()) == lines
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with it, and that a SIGHUP would end."""
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        yield process
+        assert process.poll() is None, "it was signalled"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_dead_server_is_not_signalled(tmp_path: Path, bystander: subprocess.Popen[bytes]) -> None:
+    """The id that a killed server left may belong to anybody by now: the kernel's lock decides, not the file."""
+    server = ServerProcess(tmp_path)
+    await server.address()
+    server.kill()
+    lock = tmp_path / "data" / "sessiond.db.lock"
+    assert lock.read_text() == f"{server.process.pid}\n"
+    lock.write_text(f"{bystander.pid}\n")
+    result = await reload("--data", tmp_path / "data")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert f"no server is running on {tmp_path / 'data'}" in result.stderr
+
+
+async def test_a_server_in_another_container_is_not_taken_for_another_process(
+    tmp_path: Path, bystander: subprocess.Popen[bytes]
+) -> None:
+    """A lock that is held by a process which has another id here signals nobody."""
+    lock = tmp_path / "sessiond.db.lock"
+    for pid in (bystander.pid, 2**22 + 1):
+        lock.write_text(f"{pid}\n")
+        with lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            result = await reload("--data", tmp_path)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert f"not by process {pid} of this system" in result.stderr
+
+
+async def test_a_server_that_is_starting(tmp_path: Path) -> None:
+    """A lock that names nobody yet is told as that."""
+    lock = tmp_path / "sessiond.db.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = await reload("--data", tmp_path)
+    assert (result.exit_code, "is starting or stopping" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+async def test_no_server(tmp_path: Path, exists: bool) -> None:
+    """After an orderly stop the lock names nobody, and there is nobody to ask; nor is there in an empty folder."""
+    if exists:
+        server = ServerProcess(tmp_path)
+        await server.address()
+        assert await server.terminate() == 0
+        assert (tmp_path / "data" / "sessiond.db.lock").read_text() == ""
+    result = await reload("--data", tmp_path / "data")
+    assert (result.exit_code, "no server is running" in result.stderr) == (1, True)
+
+
+async def test_a_server_that_does_not_report(server: ServerProcess, tmp_path: Path) -> None:
+    """A server that cannot write its report has reloaded all the same; the command refers to its log."""
+    (tmp_path / "data" / "sessiond.reload").mkdir()
+    result = await reload("--data", tmp_path / "data", "--timeout", "1")
+    assert (result.exit_code, "see its log" in result.stderr) == (1, True)
+    assert '"event": "reload not reported"' in server.log()
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+async def test_a_user_who_may_not(tmp_path: Path) -> None:
+    """Another user is told to be the server's user or root."""
+    # Who may read every file, since the folder of this test is closed to others.
+    reads = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
+    command = [shutil.which("setpriv") or "", "--reuid=65534", "--clear-groups", *reads, sys.executable]
+    run = await asyncio.to_thread(
+        subprocess.run,
+        [*command, "-m", "sessionctl", "reload", "--data", str(tmp_path / "data")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
+    assert "run this as its user or as root" in run.stderr
