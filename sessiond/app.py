@@ -35,6 +35,7 @@ from sessiond.detection.guesses import GuessWatch
 from sessiond.detection.suspicions import Reported, Suspicions
 from sessiond.detection.uses import SupersededUses, UseWatch
 from sessiond.domain.errors import Unavailable
+from sessiond.domain.event import Event
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
@@ -42,6 +43,7 @@ from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionViews
 from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, is_local
@@ -77,6 +79,8 @@ class Process:
     clock: Clock
     entropy: Entropy
     on_store_failure: Callable[[StoreFailed], None]
+    on_events: Callable[[Sequence[Event]], None] = lambda _: None
+    """Called with the events of each commit once everything knows of them. Must not raise."""
 
 
 class _Memory:
@@ -111,6 +115,7 @@ async def assemble(store: Store, process: Process) -> Authority:
         suspicions.apply(commit.events)
         guesses.apply(commit.events)
         feed.publish(commit.events, commit.horizon)
+        process.on_events(commit.events)
 
     journal = Journal(store, process.clock, _Memory(activity, reported, suspicions), publish, process.on_store_failure)
     gate = TokenGate(process.keys, guesses, journal, process.clock)
@@ -182,7 +187,9 @@ class App:
         self._config = config
         self._clock = clock
         self._entropy = entropy
-        self.failure: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._security_log = SecurityLog(loop.call_later)
+        self.failure: asyncio.Future[StoreFailed] = loop.create_future()
 
     @classmethod
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
@@ -215,6 +222,7 @@ class App:
                 self._clock,
                 self._entropy,
                 self._on_store_failure,
+                self._security_log.apply,
             )
             self.authority = await assemble(self._store, process)
         except BaseException:
@@ -268,6 +276,7 @@ class App:
             await self.sweeper.save_activity(all_of_it=True)
         await self.authority.parts.journal.close()
         await self._store.close()
+        self._security_log.end_window()
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     def _load_keys(self, is_new: bool) -> StoreKeys:

@@ -40,6 +40,7 @@ def test_one_place_constructs_the_parts() -> None:
             "Authority",
             "Sweeper",
             "RpcServer",
+            "SecurityLog",
         ),
         *("TokenGate", "Suspicions", "Reported", "UseWatch", "GuessWatch", "FactReader", "PolicyBook", "Retries"),
         *(

@@ -73,9 +73,10 @@ class ServerProcess:
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
-        command = [*prefix, sys.executable, "-m", "sessiond", "serve", *arguments]
+        command = [*prefix, sys.executable, "-m", "sessiond", "serve"]
         if options:
             command += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
+        command += arguments
         self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
 
     async def address(self) -> str:
