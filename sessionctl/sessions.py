@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from sessionctl.durations import checked_span
-from sessionctl.failures import Command
+from sessionctl.failures import Command, explain
 from sessionctl.labels import label_option
 from sessionctl.output import as_json, printable, session_facts, session_line, show, show_facts, signal_text
+from sessionctl.revoking import Filter, Halted, revoke_all, shown_progress
 from sessionctl.secret_input import checked_session_id, read_token
 from sessionctl.settings import Settings, global_options, settings
 from sessiond_client import (
@@ -23,7 +24,7 @@ from sessiond_client import (
     ConcurrencyLimitReached,
     Reaction,
     Requirements,
-    RevokedAll,
+    SessiondError,
     SessionState,
     Verdict,
 )
@@ -33,6 +34,7 @@ __all__ = ["COMMANDS", "pairs"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NOT_VALID = 3
+_INTERRUPTED = 130
 _HAS_ENDED = (Verdict.VALID, Verdict.REVOKED, Verdict.EXPIRED_IDLE, Verdict.EXPIRED_ABSOLUTE)
 
 
@@ -267,7 +269,8 @@ def revoke(
 ) -> None:
     """End sessions, at once and for good.
 
-    One session, all of a subject, all with a label, or all of an application.
+    One session, all of a subject, all with a label, or all of an application. Ending many takes as long as it takes:
+    --timeout applies to each of many steps. If it is interrupted, run it again to end the rest.
     """
     filtered = subject is not None or bool(labels)
     if [session_id is not None, by_token, filtered, everything].count(True) != 1:
@@ -280,14 +283,7 @@ def revoke(
     token = read_token() if by_token else None
     with asked.client() as client:
         if filtered or everything:
-            ended = client.revoke_all(
-                subject=subject,
-                labels=labels,
-                except_session_id=kept or "",
-                whole_application=everything,
-                reason=reason,
-            )
-            _show_ended(ended, asked)
+            _revoke_many(context, client, {"subject": subject, "labels": labels}, keep=kept or "", reason=reason)
             return
         answer = client.revoke(session_id=session_id, token=token, reason=reason)
     if asked.json:
@@ -300,7 +296,19 @@ def revoke(
         context.exit(1)  # if the token has a session, it is still live
 
 
-def _show_ended(answer: RevokedAll, asked: Settings) -> None:
+def _revoke_many(context: click.Context, client: Client, which: Filter, *, keep: str, reason: str) -> None:
+    asked = settings()
+    try:
+        with shown_progress(wanted=not asked.json) as progress:
+            answer = revoke_all(client, which, keep=keep, reason=reason, progress=progress)
+    except Halted as halted:
+        rest = f"revoked so far: {halted.ended}; run the same command again to revoke the rest"
+        if isinstance(halted.cause, SessiondError):
+            if not halted.ended:
+                raise halted.cause from None
+            raise click.ClickException(f"{explain(halted.cause, asked)}\n{rest}") from None
+        click.echo(f"interrupted; {rest}", err=True)
+        context.exit(_INTERRUPTED)
     if asked.json:
         as_json(answer)
     else:
