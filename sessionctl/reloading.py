@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,12 @@ __all__ = ["reload"]
 
 _DEFAULT_FILE = Path("sessiond.toml")
 _POLL = 0.05  # seconds
+_FLOCK = (
+    (("start", "length", "pid", "kind", "whence"), "qqihh")
+    if sys.platform == "darwin"
+    else (("kind", "whence", "start", "length", "pid"), "hhqqi")
+)
+"""The fields of C's `struct flock`, and their types."""
 
 
 @click.command(cls=Command)
@@ -65,12 +72,11 @@ def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
     from sessiond.config.data_folder import database_in, lock_of, reload_report_in
 
     lock, report = lock_of(database_in(folder)), reload_report_in(folder)
-    process = _holder(lock)
     before = _identity(report)
-    _signal(lock, process)
+    process = _ask(lock)
     until = time.monotonic() + patience
     while _identity(report) == before:
-        if not _is_held(lock):
+        if _holder(lock) != process:
             raise click.ClickException(f"the server of {folder} stopped; see its log")
         if time.monotonic() >= until:
             raise click.ClickException(
@@ -90,74 +96,61 @@ def _identity(report: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _is_held(lock: Path) -> bool:
-    """Whether a process holds the lock: the kernel says so, whatever is written in the file."""
+def _holder(lock: Path) -> int | None:
+    """The process that holds the lock, as the kernel says and whatever the file says; 0: one in another container."""
     try:
         handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         raise click.ClickException(
             f"cannot read {lock}: {error.strerror}; run this as the server's user or as root"
         ) from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return _locked_by(handle)
     finally:
         os.close(handle)
-    return False
 
 
-def _holder(lock: Path) -> int:
-    """The process that holds the lock of a data folder."""
-    if not _is_held(lock):
+def _locked_by(handle: int) -> int | None:
+    """Ask whether the file could be locked, and who stands in the way; see `F_GETLK` in fcntl(2). Locks nothing."""
+    fields, form = _FLOCK
+    question = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": 0, "length": 0, "pid": 0}
+    answer = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(form, *(question[name] for name in fields)))
+    found = dict(zip(fields, struct.unpack(form, answer[: struct.calcsize(form)]), strict=True))
+    return None if found["kind"] == fcntl.F_UNLCK else max(0, int(found["pid"]))
+
+
+def _ask(lock: Path) -> int:
+    """Send SIGHUP to the process that holds the lock; its id."""
+    process = _holder(lock)
+    if process is None:
         raise click.ClickException(f"no server is running on {lock.parent}; name its folder with --data")
-    text = lock.read_text(encoding="ascii", errors="replace").strip()
-    if not text.isdecimal():
-        raise click.ClickException(f"the server of {lock.parent} is starting or stopping; try again")
-    return int(text)
-
-
-def _signal(lock: Path, process: int) -> None:
-    """Send SIGHUP to the process, once it is certain that it is the holder of the lock."""
-    if sys.platform != "linux":
-        os.kill(process, signal.SIGHUP)
-        return
+    if process == 0:
+        raise click.ClickException(f"the server of {lock.parent} runs in another container; run this there")
     try:
-        # The descriptor stands for this very process, even if it ends and its id is given to another one.
-        target = os.pidfd_open(process)
+        _signal(lock, process)
     except ProcessLookupError:
-        raise _elsewhere(lock, process) from None
-    try:
-        if not _is_held(lock) or not _has_open(process, lock):
-            raise _elsewhere(lock, process)
-        signal.pidfd_send_signal(target, signal.SIGHUP)
+        raise click.ClickException(f"the server of {lock.parent} has just stopped") from None
     except PermissionError:
         raise click.ClickException(
             f"this user may not signal process {process}, the server of {lock.parent}; run this as its user or as root"
         ) from None
+    return process
+
+
+def _signal(lock: Path, process: int) -> None:
+    if sys.platform != "linux":
+        os.kill(process, signal.SIGHUP)
+        return
+    # The descriptor stands for this very process, even if it ends and its id is given to another one.
+    target = os.pidfd_open(process)
+    try:
+        if _holder(lock) != process:
+            raise ProcessLookupError
+        signal.pidfd_send_signal(target, signal.SIGHUP)
     finally:
         os.close(target)
-
-
-def _has_open(process: int, lock: Path) -> bool:
-    """Whether the process has the lock file open. In another container the same id means another process."""
-    ours = lock.stat()
-    for entry in Path(f"/proc/{process}/fd").iterdir():
-        try:
-            found = entry.stat()
-        except FileNotFoundError:
-            continue  # closed since it was listed
-        if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
-            return True
-    return False
-
-
-def _elsewhere(lock: Path, process: int) -> click.ClickException:
-    return click.ClickException(
-        f"{lock} is held, but not by process {process} of this system: run this in the server's container, or try again"
-    )
 
 
 def _show(report: dict[str, Any]) -> None:

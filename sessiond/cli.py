@@ -29,8 +29,10 @@ from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.logs import set_up_logs
 from sessiond.system.reports import write_report
 
-__all__ = ["main"]
+__all__ = ["MISCONFIGURED", "main"]
 
+MISCONFIGURED = 78
+"""The exit code if the server did not start and will not until somebody changes something: EX_CONFIG of sysexits.h."""
 _DEFAULT_FILE = Path("sessiond.toml")
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +48,7 @@ class _NotStarted(click.ClickException):
 class _Misconfigured(_NotStarted):
     """The server did not start, and will not until somebody changes something."""
 
-    exit_code = 78  # EX_CONFIG of sysexits.h; deploy/sessiond.service names it, too
+    exit_code = MISCONFIGURED
 
 
 def _folder(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:

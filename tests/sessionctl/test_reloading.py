@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -128,27 +129,71 @@ async def test_a_dead_server_is_not_signalled(tmp_path: Path, bystander: subproc
     assert f"no server is running on {tmp_path / 'data'}" in result.stderr
 
 
-async def test_a_server_in_another_container_is_not_taken_for_another_process(
+HOLDER = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGHUP, lambda *_: os.replace("draft", "sessiond.reload"))
+lock = open("sessiond.db.lock", "r+")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+REPORT = {"pid": 1, "outcome": "reloaded", "changed": {}, "restart_required": [], "problems": []}
+
+
+@contextmanager
+def holding(folder: Path, names: int, *prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a folder and answers SIGHUP with a report; the file names process `names`."""
+    (folder / "sessiond.db.lock").write_text(f"{names}\n")
+    (folder / "draft").write_text(json.dumps(REPORT))
+    command = [*prefix, sys.executable, "-c", HOLDER]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, **pipes) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_the_kernel_decides_who_is_signalled(tmp_path: Path, bystander: subprocess.Popen[bytes]) -> None:
+    """Whatever process the file names, the signal goes to the one that holds the lock."""
+    with holding(tmp_path, bystander.pid) as holder:
+        assert (await reload("--data", tmp_path)).stdout == "policies unchanged\n"
+        assert holder.poll() is None
+
+
+NEW_NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+has_namespaces = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*NEW_NAMESPACE, "true"], check=False, capture_output=True).returncode == 0
+)
+needs_namespaces = pytest.mark.skipif(not has_namespaces, reason="no process namespaces can be made here")
+
+
+@needs_namespaces
+async def test_a_server_in_a_container_is_reached_from_outside(
     tmp_path: Path, bystander: subprocess.Popen[bytes]
 ) -> None:
-    """A lock that is held by a process which has another id here signals nobody."""
-    lock = tmp_path / "sessiond.db.lock"
-    for pid in (bystander.pid, 2**22 + 1):
-        lock.write_text(f"{pid}\n")
-        with lock.open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            result = await reload("--data", tmp_path)
-        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-        assert f"not by process {pid} of this system" in result.stderr
+    """A server that has another process id in its container gets the signal under the one that it has out here."""
+    with holding(tmp_path, bystander.pid, *NEW_NAMESPACE, "--kill-child"):
+        assert (await reload("--data", tmp_path)).stdout == "policies unchanged\n"
 
 
-async def test_a_server_that_is_starting(tmp_path: Path) -> None:
-    """A lock that names nobody yet is told as that."""
-    lock = tmp_path / "sessiond.db.lock"
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        result = await reload("--data", tmp_path)
-    assert (result.exit_code, "is starting or stopping" in result.stderr) == (1, True)
+@needs_namespaces
+async def test_a_server_outside_of_the_container_is_not_taken_for_another_process(tmp_path: Path) -> None:
+    """From a container that does not see the server nobody is signalled."""
+    with holding(tmp_path, 1):
+        run = await asyncio.to_thread(
+            subprocess.run,
+            [*NEW_NAMESPACE, sys.executable, "-m", "sessionctl", "reload", "--data", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
+    assert "runs in another container" in run.stderr
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -5,17 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import time
 from pathlib import Path
 
 from sessiond.config.data_folder import lock_of
 from sessiond.store.contract import StoreHeld, StoreRefused
 
 __all__ = ["FileLock"]
-
-_TRIES = 4
-_PAUSE = 0.02
-"""Seconds: `sessionctl reload` holds the lock for a moment to learn whether anybody does."""
 
 
 class FileLock:
@@ -39,13 +34,18 @@ class FileLock:
             if self._path.is_symlink():
                 raise StoreRefused(f"{self._path} is a symbolic link, which is not followed: remove it") from error
             raise StoreRefused(f"cannot write in the data folder {self._path.parent}: {error.strerror}") from error
-        if not _is_locked(handle):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # For `sessionctl reload`: of a lock of this kind the kernel tells everybody the holder's process id, in
+            # terms of whoever asks. It alone would not do: a process loses it when it closes any handle of the file.
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
             holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
             raise StoreHeld(
                 f"{self._database} is held by process {holder}: an embedded database belongs to one sessiond. "
                 f"Stop that process, or serve from another folder"
-            )
+            ) from None
         if not _may_be_written(handle):
             os.close(handle)
             raise StoreRefused(f"{self._path} is not a lock file of sessiond: remove it")
@@ -59,19 +59,6 @@ class FileLock:
             os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
-
-
-def _is_locked(handle: int) -> bool:
-    """Take the lock; whether that worked. An operator's question whether it is held is waited out."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(_PAUSE)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue
-        return True
-    return False
 
 
 def _may_be_written(handle: int) -> bool:

@@ -116,17 +116,6 @@ async def test_a_lock_that_is_released_names_nobody(tmp_path: Path) -> None:
     assert (tmp_path / "sessiond.db.lock").read_text() == ""
 
 
-async def test_asking_does_not_stand_in_the_way_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that `sessionctl reload` holds for a moment, to learn whether a server runs, is waited for."""
-    lock = tmp_path / "sessiond.db.lock"
-    lock.touch(mode=0o600)
-    asking = lock.open()
-    fcntl.flock(asking, fcntl.LOCK_SH)
-    monkeypatch.setattr("time.sleep", lambda _: asking.close())
-    await open_with(tmp_path / "sessiond.db", KEYS[0])
-    assert asking.closed
-
-
 async def test_a_held_lock_can_be_told_apart(tmp_path: Path) -> None:
     """A database that another process holds is refused with an exception of its own: it may be free later."""
     lock = tmp_path / "sessiond.db.lock"
