@@ -16,7 +16,7 @@ import click
 
 from sessionctl.failures import Command
 from sessionctl.output import as_json, printable, show
-from sessionctl.settings import json_option, settings
+from sessionctl.settings import json_option, settings, timeout_option
 
 __all__ = ["reload"]
 
@@ -35,27 +35,21 @@ _FLOCK = (
     "--data", "folder", type=click.Path(path_type=Path, readable=False), help="The data folder of the server."
 )
 @click.option("--config", "file", type=click.Path(path_type=Path), help="The server's configuration, if it names it.")
-@click.option(
-    "--timeout",
-    "patience",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    default=10.0,
-    help="How long to wait for the outcome. [default 10]",
-)
+@timeout_option
 @json_option
-def reload(folder: Path | None, file: Path | None, patience: float) -> None:
-    """Make the server of a data folder on this machine read its configuration again.
+def reload(folder: Path | None, file: Path | None) -> None:
+    """Make a running server reload its policies.
 
-    Without --data, the folder is the one that --config or ./sessiond.toml names, or ./data. Run it as the server's user
-    or as root. Shows which policies changed and which settings need a restart. Exit code 1: no server is running there,
-    or it refused the configuration and goes on with the old one.
+    The server is the one on this machine that holds the data folder. Without --data, the folder is the one that
+    --config or ./sessiond.toml names, or ./data. Run it as the server's user or as root. Shows which policies changed
+    and which settings need a restart. Exit code 1: no server is running there, or it refused the configuration and goes
+    on with the old one.
     """
     if folder is None:
         folder = _configured_folder(file)
     elif file is not None:
         raise click.UsageError("Specify at most one of --data and --config.")
-    _show(_asked_to_reload(folder, patience))
+    _show(_asked_to_reload(folder, settings().timeout))
 
 
 def _configured_folder(file: Path | None) -> Path:

@@ -11,7 +11,7 @@ import click
 
 from sessiond_client import Client
 
-__all__ = ["Settings", "global_options", "json_option", "settings"]
+__all__ = ["Settings", "global_options", "json_option", "settings", "timeout_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,7 +60,16 @@ json_option = click.option(
     callback=_remember,
     help="Write JSON, one object a line: times as RFC 3339, spans in seconds, bytes as base64.",
 )
-"""The one global option that a command without an authority understands."""
+"""The one global option that every command understands, even without an authority."""
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    expose_value=False,
+    callback=_remember,
+    help=f"How long to wait for each answer. [default {_DEFAULT_TIMEOUT:g}]",
+)
 
 _OPTIONS = (
     click.option(
@@ -77,14 +86,7 @@ _OPTIONS = (
         callback=_remember,
         help="The application that is asked about. [default: `default`; watch, locks, policies: all]",
     ),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        expose_value=False,
-        callback=_remember,
-        help=f"How long to wait for each answer. [default {_DEFAULT_TIMEOUT:g}]",
-    ),
+    timeout_option,
     json_option,
 )
 

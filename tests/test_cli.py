@@ -122,6 +122,7 @@ def test_a_port_in_use(tmp_path: Path, taken: int) -> None:
     """A port that somebody listens on is told as that, and nothing of gRPC's own stands before it."""
     told = refusal(tmp_path, f"127.0.0.1:{taken}")
     assert told == f"port {taken} is in use; stop the server that listens there, or choose another port"
+    assert (tmp_path / "data" / "sessiond.db.lock").read_text() == ""  # names no process that is gone
 
 
 def test_grpc_may_be_asked_to_speak(tmp_path: Path, taken: int) -> None:

@@ -251,6 +251,27 @@ async def test_what_others_wrote_cannot_command_a_terminal(operator: Operator) -
         assert "\x1b" not in result.stdout
 
 
+@pytest.mark.parametrize("package", ["sessionctl", "sessiond.cli"])
+@pytest.mark.parametrize("chosen", [None, "DEBUG"])
+def test_grpc_is_silent_unless_asked(package: str, chosen: str | None) -> None:
+    """Both programs turn gRPC's own lines off before they import it, and leave alone what the user has set."""
+    script = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'grpc': print(os.environ.get('GRPC_VERBOSITY'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {package}\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    if chosen:
+        environment["GRPC_VERBOSITY"] = chosen
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == f"{chosen or 'NONE'}\n"
+
+
 EVIL = "x\x9b2J\u202egnp.exe"
 
 
