@@ -21,7 +21,7 @@ import grpc
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-__all__ = ["ATTACKS", "Attack"]
+__all__ = ["ATTACKS", "CONTROL", "Attack"]
 
 _SERVICE = "/sessiond.v1.SessionAuthority/"
 _LONGEST = 30.0
@@ -189,6 +189,13 @@ def _burst(address: str, size: int, ended: threading.Event) -> None:
     _again(1, ended, call)
 
 
+def _batches(address: str, size: int, ended: threading.Event) -> None:
+    stub = SessionAuthorityStub(_channel(address))
+    token = stub.CreateSession(pb.CreateSessionRequest(subject="ada")).token
+    batch = _loose.ValidateSessionsRequest(requests=[{"token": token}] * 900)
+    _again(size, ended, lambda: stub.ValidateSessions(batch, timeout=20))
+
+
 _MANY_SUBSCRIBERS = "[server]\nmax_subscribers = 1000\n"
 ATTACKS = {
     "endless varint": Attack("one message whose varint never ends", _endless_varint, 600_000),
@@ -207,6 +214,7 @@ ATTACKS = {
     "abandoned calls": Attack("creations that are begun and abandoned, 500 at a time", _abandoned, 500),
     "burst": Attack("1,500 calls at once", _burst, 1_500),
 }
+CONTROL = Attack("16 callers of batches of 900 questions: honest, but a load", _batches, 16)
 
 
 def main() -> None:
@@ -220,7 +228,7 @@ def main() -> None:
         ended.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    ATTACKS[name].run(address, int(size), ended)
+    ATTACKS.get(name, CONTROL).run(address, int(size), ended)
     os._exit(0)  # streams that hang must not keep it
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 
-from bench.attacks import ATTACKS
+from bench.attacks import ATTACKS, CONTROL
 from bench.processes import Server, serving, sessiond
 from bench.seed import seed
 from bench.sides import expect
@@ -71,7 +71,7 @@ class _Honest:
 
 def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float, rounds: int) -> Beside:
     """Honest callers by turns quiet and beside the attack, `rounds` times. `folder` must be empty."""
-    attack = ATTACKS[name]
+    attack = ATTACKS.get(name, CONTROL)
     config: Path | None = None
     data = folder / "data"
     if sessions:

@@ -1,0 +1,50 @@
+"""Nothing that one caller sends may cost the others more than twice their quiet median, or memory without a limit.
+
+The attacks are those of the bench, smaller. Server, attacker and honest caller are processes of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.attacks import ATTACKS, CONTROL
+from bench.overload import Beside, measure
+from tests.support.figures import report
+
+MOST = 2.0
+MEMORY = 130_000_000
+"""What 100,000 honest sessions take."""
+TRIES = 3
+SIZES = {"idle subscribers": 300, "replays": 100}
+pytestmark = [pytest.mark.measured, pytest.mark.slow]
+
+
+def beside(name: str, folder: Path, number: int) -> Beside:
+    """One measurement, small enough to be made in passing."""
+    attack, own = ATTACKS.get(name, CONTROL), folder / str(number)
+    own.mkdir()
+    size, sessions = SIZES.get(name, attack.size), min(attack.sessions, 20_000)
+    return measure(name, own, size=size, sessions=sessions, seconds=0.8, rounds=2)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
+    """Beside the attack no honest call fails, the median wait is at most twice the quiet one, and memory is bounded."""
+    best = None
+    for number in range(TRIES):  # a machine that is busy with something else passes for an attack
+        found = beside(name, tmp_path, number)
+        assert found.failed == 0
+        assert found.grown_bytes < MEMORY
+        best = found if best is None or found.ratio < best.ratio else best
+        if best.ratio <= MOST:
+            break
+    assert best is not None
+    report(f"{name}: {best.ratio:.2f} times the quiet median, memory grew by {best.grown_bytes / 1e6:.0f} MB")
+    assert best.ratio <= MOST
+
+
+def test_what_does_cost_the_others_is_noticed(tmp_path: Path) -> None:
+    """The measurement can fail: many callers of large and honest batches do make the others wait."""
+    assert beside("control", tmp_path, 0).ratio > MOST
