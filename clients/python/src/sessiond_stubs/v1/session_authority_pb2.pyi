@@ -31,6 +31,9 @@ Conventions that hold everywhere:
     INVALID_ARGUMENT: the token is damaged or belongs to another authority. OUT_OF_RANGE: the token is ahead of the log,
     or comes from a part of the log that no longer exists. A consistency token is not a secret.
   - No text may contain U+0000: INVALID_ARGUMENT with the field named.
+  - Overload is RESOURCE_EXHAUSTED: more calls at once than the server takes, or more changes than the disk keeps up with. The
+    call was not begun; try it again after the RetryInfo's delay if there is one, else soon. Large messages may have to wait.
+  - A page of a list may be short, or empty, and still be followed by another: only an empty `next_page_token` is the end.
 """
 
 from collections import abc as _abc
