@@ -143,8 +143,10 @@ def _replays(address: str, size: int, ended: threading.Event) -> None:
 
     def call() -> None:
         stream = stubs[next(turns) % 4].Subscribe(pb.SubscribeRequest(start=pb.STREAM_START_EARLIEST), timeout=20)
+        seen = False
         for item in stream:
-            if ended.is_set() or item.HasField("checkpoint"):
+            seen = seen or item.HasField("event")
+            if ended.is_set() or (seen and item.HasField("checkpoint")):
                 break
         stream.cancel()
 

@@ -24,9 +24,9 @@ from sessiond.system.lru import Lru
 
 __all__ = ["Checkpoint", "Feed"]
 
-_PAGE = 500
-_PAGES_KEPT = 8
-_REPLAYS = 2
+_PAGE = 100
+_PAGES_KEPT = 40
+_REPLAYS = 1
 """How many subscribers replay from the store at a time; the others wait for their turn."""
 _LONGEST_TURN = 1.0
 """Seconds after which a subscriber that does not read loses its turn to the others."""
@@ -272,10 +272,14 @@ class _Pages:
 
 
 class _Turns:
-    """Turns for those who replay the log: a page each, a few at a time, so that hundreds cannot crowd out the rest."""
+    """Turns for those who replay the log: a page each, a few at a time, so that hundreds cannot crowd out the rest.
+
+    Between two turns others have as long as the last one took. A single subscriber replays without a rest.
+    """
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(_REPLAYS)
+        self._waiting = 0
 
     @asynccontextmanager
     async def taken(self, *, waits: bool) -> AsyncIterator[None]:
@@ -283,8 +287,13 @@ class _Turns:
         if not waits:
             yield
             return
-        await self._free.acquire()
-        given_back = False
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        loop, given_back = asyncio.get_running_loop(), False
+        begun = loop.time()
 
         def give_back() -> None:
             nonlocal given_back
@@ -292,9 +301,12 @@ class _Turns:
                 given_back = True
                 self._free.release()
 
-        timer = asyncio.get_running_loop().call_later(_LONGEST_TURN, give_back)
+        timer = loop.call_later(_LONGEST_TURN, give_back)
         try:
             yield
         finally:
             timer.cancel()
-            give_back()
+            if self._waiting:
+                loop.call_later(loop.time() - begun, give_back)
+            else:
+                give_back()
