@@ -94,16 +94,14 @@ class Suspicions:
         """
         if client == NOBODY or session.client == NOBODY:
             return False
-        seen = self._facts(client, policy)
-        proven = bool(seen.certificate or seen.device)
+        seen, bound = self._facts(client, policy), self._facts(session.client, policy)
+        if (bound.certificate, bound.device) != (seen.certificate, seen.device) and _is_bound(session.client):
+            return False
         for known in (session.client, session.last_client):
             own = self._facts(known, policy)
-            bound = self._facts(session.client, policy)
-            if not seen.agent or differ(own, seen, ("agent",)) or differ(bound, seen, ("certificate", "device")):
+            if not seen.agent or differ(own, seen, ("agent",)):
                 continue
-            if proven and (seen.certificate, seen.device) == (bound.certificate, bound.device):
-                return True
-            if seen.network and seen.network == own.network:
+            if _is_bound(session.client) or (seen.network and seen.network == own.network):
                 return True
         return False
 
