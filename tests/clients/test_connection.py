@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import pytest
 
-from sessiond_client import AsyncClient, Client, Token, calls
+from sessiond_client import AsyncClient, Client, ClientOptions, Token, calls
 from sessiond_client.connection import channel_options
+from sessiond_client.flow import Flows, Send
 from sessiond_client.rpc import Call
+from sessiond_client.settings import Settings
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 NOBODY = "127.0.0.1:1"
@@ -43,14 +44,6 @@ READING: list[Call[Any]] = [
 ]
 
 
-def retried(*, safe_retries: bool) -> set[str]:
-    """The calls that gRPC is told to repeat."""
-    options = dict(channel_options(safe_retries=safe_retries))
-    (config,) = json.loads(str(options["grpc.service_config"]))["methodConfig"]
-    assert {name["service"] for name in config["name"]} == {SERVICE.full_name}
-    return {name["method"] for name in config["name"]}
-
-
 # Each call describes itself
 
 
@@ -76,62 +69,53 @@ def test_each_call_is_made_with_its_own_description() -> None:
     assert {name: change("shop").rpc.name for name, change in CHANGING.items()} == {name: name for name in CHANGING}
 
 
-def test_safe_retries_repeat_every_call() -> None:
-    """With ids, gRPC repeats all unary calls, and no stream."""
-    assert retried(safe_retries=True) == {*SERVICE.methods_by_name} - STREAMS
-
-
-def test_only_what_changes_nothing_twice_is_repeated_without_an_id() -> None:
-    """Without safe retries gRPC repeats what reads, and `revoke`, since a session that has ended stays ended."""
-    assert retried(safe_retries=False) == {call.rpc.name for call in READING} | {"RevokeSession"}
-
-
-def test_a_repetition_is_of_what_cannot_have_been_answered() -> None:
-    """GRPC repeats after UNAVAILABLE and CANCELLED only, at most four times."""
-    options = dict(channel_options(safe_retries=True))
-    (config,) = json.loads(str(options["grpc.service_config"]))["methodConfig"]
-    assert set(config["retryPolicy"]["retryableStatusCodes"]) == {"UNAVAILABLE", "CANCELLED"}
-    assert config["retryPolicy"]["maxAttempts"] == 5
+def test_only_what_changes_nothing_twice_is_repeatable_without_an_id() -> None:
+    """Without an id what reads may be repeated, and `revoke`, since a session that has ended stays ended."""
+    repeatable = {rpc.name for rpc in calls.RPCS if rpc.repeatable}
+    assert repeatable == {call.rpc.name for call in READING} | {"RevokeSession"}
 
 
 # Ids
 
 
+def identified(call: Call[Any], *, safe_retries: bool = True) -> Any:
+    """The request of a call as a client sends it."""
+    Flows(timeout=5.0, retries=4, safe_retries=safe_retries).identify(call)
+    return call.request
+
+
 @pytest.mark.parametrize("change", CHANGING.values(), ids=CHANGING)
 def test_a_change_carries_an_id(change: Any) -> None:
     """Each changing call has an id of its own, a UUIDv4; the caller's own stays, and shows nowhere."""
-    with Client(NOBODY) as client:
-        ids = {client._identified(change("shop")).request_id for _ in range(3)}
-        assert len(ids) == 3
-        assert {(uuid.UUID(text).version, str(uuid.UUID(text)) == text) for text in ids} == {(4, True)}
-        own = change("shop", request_id=Token("canary"))
-        assert client._identified(own).request_id == "canary"
-        assert "canary" not in repr(own)
-    with Client(NOBODY, safe_retries=False) as client:
-        assert client._identified(change("shop")).request_id == ""
-        assert client._identified(change("shop", request_id="own")).request_id == "own"
+    ids = {identified(change("shop")).request_id for _ in range(3)}
+    assert len(ids) == 3
+    assert {(uuid.UUID(text).version, str(uuid.UUID(text)) == text) for text in ids} == {(4, True)}
+    own = change("shop", request_id=Token("canary"))
+    assert identified(own).request_id == "canary"
+    assert "canary" not in repr(own)
+    assert identified(change("shop"), safe_retries=False).request_id == ""
+    assert identified(change("shop", request_id="own"), safe_retries=False).request_id == "own"
 
 
 @pytest.mark.parametrize("safe_retries", [True, False])
 def test_an_end_that_opens_always_has_an_id(safe_retries: bool) -> None:
     """`revoke` is repeated even without safe retries; if it opens a session, it has an id so as not to open two."""
-    with Client(NOBODY, safe_retries=safe_retries) as client:
-        for call in (
-            calls.revoke("shop", token="any", open_anonymous=True),
-            calls.revoke("shop", session_id="s", open_anonymous=True),
-        ):
-            assert uuid.UUID(client._identified(call).request_id).version == 4
-        own = calls.revoke("shop", token="any", open_anonymous=True, request_id="own")
-        assert client._identified(own).request_id == "own"
-        assert bool(client._identified(calls.revoke("shop", session_id="s")).request_id) is safe_retries
+    for call in (
+        calls.revoke("shop", token="any", open_anonymous=True),
+        calls.revoke("shop", session_id="s", open_anonymous=True),
+    ):
+        assert uuid.UUID(identified(call, safe_retries=safe_retries).request_id).version == 4
+    own = calls.revoke("shop", token="any", open_anonymous=True, request_id="own")
+    assert identified(own, safe_retries=safe_retries).request_id == "own"
+    plain = calls.revoke("shop", session_id="s")
+    assert bool(identified(plain, safe_retries=safe_retries).request_id) is safe_retries
 
 
 @pytest.mark.parametrize("call", READING, ids=lambda call: call.rpc.name)
 def test_a_call_that_reads_needs_no_id(call: Call[Any]) -> None:
     """A call that changes nothing is sent as it is."""
     before = call.request.SerializeToString(deterministic=True)
-    with Client(NOBODY) as client:
-        assert client._identified(call).SerializeToString(deterministic=True) == before
+    assert identified(call).SerializeToString(deterministic=True) == before
 
 
 # What a client is
@@ -145,33 +129,26 @@ def test_a_client_tells_where_it_points(kind: type[AsyncClient] | type[Client]) 
     assert (kind("unix:/run/s.sock").target, kind(NOBODY).application) == ("unix:/run/s.sock", "")
 
 
-class Library:
-    """Notes which channel is asked for, in place of gRPC."""
-
-    def __init__(self) -> None:
-        self.opened: list[tuple[Any, ...]] = []
-
-    def insecure_channel(self, target: str, options: Any) -> str:
-        self.opened.append((target, None, options))
-        return "plaintext"
-
-    def secure_channel(self, target: str, credentials: Any, options: Any) -> str:
-        self.opened.append((target, credentials, options))
-        return "encrypted"
+def test_a_clients_own_channel_options_override_ours() -> None:
+    """An option that the caller sets takes the place of ours; the others stay, and each option is there once."""
+    settings = Settings(
+        target=NOBODY, channel_options=[("grpc.keepalive_time_ms", 1), ("grpc.primary_user_agent", "a")]
+    )
+    options = channel_options(settings)
+    assert ("grpc.keepalive_time_ms", 1) in options
+    assert ("grpc.primary_user_agent", "a") in options
+    assert ("grpc.enable_http_proxy", 0) in options
+    assert len({name for name, _ in options}) == len(options)
 
 
-@pytest.mark.parametrize("safe_retries", [True, False])
-def test_credentials_decide_over_the_channel(safe_retries: bool) -> None:
-    """With credentials the channel is encrypted with them, without it is plaintext; both repeat what they may."""
-    library, credentials = Library(), grpc.ssl_channel_credentials()
-    plain = AsyncClient(NOBODY, safe_retries=safe_retries)
-    encrypted = AsyncClient(NOBODY, safe_retries=safe_retries, credentials=credentials)
-    assert (plain._open(library), encrypted._open(library)) == ("plaintext", "encrypted")
-    options = channel_options(safe_retries=safe_retries)
-    assert library.opened == [(NOBODY, None, options), (NOBODY, credentials, options)]
+def test_options_are_the_settings() -> None:
+    """Every setting but the target can be given to a client, and is described in `ClientOptions`."""
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert fields == set(ClientOptions.__annotations__) | {"target"}
 
 
 def test_a_calls_deadline_comes_before_the_clients() -> None:
     """A call's own timeout counts if it has one, 0 too; otherwise it is the client's."""
-    client = AsyncClient(NOBODY, timeout=2.0)
-    assert [client._deadline(timeout) for timeout in (None, 0.5, 0.0)] == [2.0, 0.5, 0.0]
+    flows = Flows(timeout=2.0, retries=0, safe_retries=True, clock=lambda: 100.0)
+    sent = [next(flows.of(calls.authority("", timeout=timeout))) for timeout in (None, 0.5, 0.0)]
+    assert [step.timeout for step in sent if isinstance(step, Send)] == [2.0, 0.5, 0.0]

@@ -32,6 +32,7 @@ from sessiond_client import (
     EventType,
     Found,
     GuessLimits,
+    InvalidArgument,
     Lifetimes,
     LockCleared,
     NextStep,
@@ -175,7 +176,7 @@ def test_times_are_aware_and_to_the_millisecond() -> None:
 
 def test_a_naive_time_is_refused() -> None:
     """A time without a zone could be anybody's."""
-    with pytest.raises(ValueError, match="time zone"):
+    with pytest.raises(InvalidArgument, match="time zone"):
         calls.list_sessions("shop", created_from=datetime(2026, 1, 1))
 
 
@@ -190,7 +191,7 @@ def test_a_session_is_named_in_exactly_one_way(named: dict[str, str]) -> None:
     """By token or by id: neither and both are mistakes."""
     several: tuple[Any, ...] = (calls.revoke, calls.get, calls.get_data, calls.update_data, calls.report_signal)
     for call in several:
-        with pytest.raises(TypeError, match="exactly one"):
+        with pytest.raises(InvalidArgument, match="exactly one"):
             call("shop", **named)
 
 

@@ -49,12 +49,12 @@ def test_the_first_stream_begins_where_it_was_asked_to() -> None:
     assert subscribe_request("shop", after="c1").cursor == "c1"
 
 
-def test_a_beginning_at_two_places_is_refused() -> None:
-    """A cursor and a start together are a mistake, and so is a start that is none."""
-    with pytest.raises(TypeError, match="one of"):
-        subscribe_request("shop", after="c1", start="earliest")
-    with pytest.raises(ValueError, match="earliest"):
-        subscribe_request("shop", start="yesterday")  # type: ignore[arg-type]  # the mistake that is tested
+def test_a_cursor_counts_before_a_start() -> None:
+    """`after` wins over `start`, so that one line serves the first run and each later one."""
+    first = subscribe_request("shop", after=None, start="earliest")
+    later = subscribe_request("shop", after="c1", start="earliest")
+    assert (first.WhichOneof("from"), first.start) == ("start", pb.STREAM_START_EARLIEST)
+    assert (later.WhichOneof("from"), later.cursor) == ("cursor", "c1")
 
 
 def test_applications_are_the_clients_own_unless_told() -> None:

@@ -38,7 +38,11 @@ from sessiond_client.enums import (
     Verdict,
 )
 from sessiond_client.errors import (
+    WITHHELD,
     Cancelled,
+    ClientClosed,
+    ClientForked,
+    ClientUnusable,
     ConcurrencyLimitReached,
     Conflict,
     DeadlineExceeded,
@@ -54,9 +58,11 @@ from sessiond_client.errors import (
     Unauthenticated,
     Unavailable,
     Violation,
+    WrongEventLoop,
 )
 from sessiond_client.json_data import NotJson
 from sessiond_client.questions import NOT_REQUIRED, DataRequest, NotRequired, Question, Requirements
+from sessiond_client.settings import ClientOptions
 from sessiond_client.subscription import EventQuery
 from sessiond_client.sync import Client, Events
 from sessiond_client.tokens import Token
@@ -86,6 +92,7 @@ __all__ = [
     # The two clients
     "AsyncClient",
     "Client",
+    "ClientOptions",
     "AsyncEvents",
     "Events",
     "EventQuery",
@@ -147,6 +154,9 @@ __all__ = [
     # Errors
     "SessiondError",
     "Cancelled",
+    "ClientClosed",
+    "ClientForked",
+    "ClientUnusable",
     "ConcurrencyLimitReached",
     "Conflict",
     "DeadlineExceeded",
@@ -161,4 +171,6 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "WITHHELD",
+    "WrongEventLoop",
 ]

@@ -7,19 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from weakref import finalize
 
-import grpc
 import grpc.aio
 
-from sessiond_client import calls
+from sessiond_client import calls, forks
 from sessiond_client.answers import Page
-from sessiond_client.connection import Connection, as_method
-from sessiond_client.errors import from_rpc
+from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
+from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
+from sessiond_client.flow import Send, Wait
+from sessiond_client.outcome import Outcome, attempt, failure
 from sessiond_client.rpc import Call
-from sessiond_client.subscription import ENDED, EventQuery, Position, subscribe_request
+from sessiond_client.settings import ClientOptions, Settings
+from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
 from sessiond_client.values import Checkpoint, Event
-from sessiond_stubs.v1 import session_authority_pb2 as pb
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 __all__ = ["AsyncClient", "AsyncEvents"]
 
@@ -34,7 +35,11 @@ def _unary(
     """A method that makes one call."""
 
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._ask(call(self._application, *args, **kwargs))
+        made = attempt(call, self._application, *args, **kwargs)
+        del args, kwargs  # they may hold a token, and this frame is part of the traceback
+        outcome = await self._answer(made)
+        del made
+        return outcome.get()
 
     as_method(method, call)
     return method
@@ -45,29 +50,28 @@ def _pages(
 ) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
     """A method that goes through all pages of a call, asking for each when it is needed."""
 
-    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        question = call(self._application, *args, **kwargs)
-        while True:
-            page = await self._ask(question)
-            for item in page.items:
-                yield item
-            if not page.next_page_token:
-                return
-            question.request.page_token = page.next_page_token
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        made = attempt(call, self._application, *args, **kwargs)
+        del args, kwargs
+        return self._all_pages(made.get())
 
-    as_method(method, call)
+    as_method(method, call, "AsyncIterator")
     return method
 
 
 class AsyncClient(Connection):
     """Asks one authority on behalf of one application, from one event loop. An async context manager.
 
-    The same surface as `Client`. See `Connection` for the parameters and `sessiond_client.calls` for the calls. It may
-    be made before the loop runs: the channel is opened at the first use.
+    The same surface as `Client`. See `ClientOptions` for the parameters and `sessiond_client.calls` for the calls. It
+    may be made before the loop runs, and belongs to the loop of its first call.
     """
 
-    _channel: grpc.aio.Channel | None = None
-    _opened_stub: Any = None
+    @shows_settings
+    def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(target, **options)
+        self._channels = Channels(lambda: _open(self._settings))
+        self._closing = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     create = _unary(calls.create)
     validate = _unary(calls.validate)
@@ -104,36 +108,24 @@ class AsyncClient(Connection):
 
         See `EventQuery` for the parameters and `AsyncEvents` for the guarantees.
         """
-        request = subscribe_request(self._application, **query)
-        events: AsyncEvents[Any] = AsyncEvents(
-            self._subscribe, Position(request, include_checkpoints=include_checkpoints)
-        )
-        self._streams.add(events)
-        return events
-
-    def _stub(self) -> Any:
-        if self._channel is None:
-            self._channel = self._open(grpc.aio)  # not in __init__: a channel belongs to the loop that runs
-            self._opened_stub = SessionAuthorityStub(self._channel)
-        return self._opened_stub
-
-    def _subscribe(self, request: pb.SubscribeRequest) -> Any:
-        return self._stub().Subscribe(request)
-
-    async def _ask(self, call: Call[T]) -> T:
-        try:
-            request = self._identified(call)
-            answer = await getattr(self._stub(), call.rpc.name)(request, timeout=self._deadline(call.timeout))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from None
-        return call.read(answer)
+        return attempt(self._follow, include_checkpoints, query).get()
 
     async def close(self) -> None:
-        """End all streams and the channel."""
-        for events in tuple(self._streams):
-            await events.close()
-        if self._channel is not None:
-            await self._channel.close()
+        """End all streams, the calls that are under way (they raise `ClientClosed`) and the connections.
+
+        Raises `WrongEventLoop` in another loop than that of the calls, unless that loop is closed.
+        """
+        if self._channels.inherited:
+            return  # they are the parent process's
+        if self._loop is not None and self._loop.is_closed():
+            self._channels.close()  # nothing of it can run any more
+            return
+        self._check()
+        self._closing.set()
+        for stream in self._channels.streams():
+            stream.release()
+        for channel in self._channels.close():
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,6 +135,85 @@ class AsyncClient(Connection):
     ) -> None:
         await self.close()
 
+    def _follow(self, include_checkpoints: bool, query: Any) -> AsyncEvents[Any]:
+        self._channels.check()
+        return AsyncEvents(self._channels, subscription(self._application, include_checkpoints, **query), self._check)
+
+    def _check(self) -> None:
+        """Bind the client to the loop of its first call. Raises `WrongEventLoop` in another one."""
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise WrongEventLoop(
+                "this AsyncClient belongs to another event loop: make one in each loop, inside what asyncio.run runs,"
+                " or use Client",
+                status="FAILED_PRECONDITION",
+            )
+
+    async def _all_pages(self, question: Call[Page[T]]) -> AsyncIterator[T]:
+        while True:
+            outcome: Outcome[Page[T]] = await self._answer(Outcome(question))
+            if outcome.error is not None:
+                del question
+            page = outcome.get()
+            for item in page.items:
+                yield item
+            if not page.next_page_token:
+                return
+            question.request.page_token = page.next_page_token
+
+    async def _answer(self, made: Outcome[Call[T]]) -> Outcome[T]:
+        """What a call ends in; what its making ended in, if that failed."""
+        try:
+            return Outcome(await self._ask(made.get()))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever takes the outcome
+            return failure(error)
+
+    async def _ask(self, call: Call[T]) -> T:
+        self._channels.check()
+        self._check()
+        reply: Any = None
+        with contextlib.closing(self._flows.of(call)) as flow:
+            try:
+                while True:
+                    step = flow.send(reply)
+                    reply = await (self._wait(step) if isinstance(step, Wait) else self._send(step))
+            except StopIteration as done:
+                answer: T = done.value
+                return answer
+
+    async def _send(self, step: Send) -> Any:
+        """The response to a request, or the `SessiondError` that came instead."""
+        try:
+            self._channels.check()
+            return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
+        except grpc.aio.AioRpcError as error:
+            return closed(during=True) if self._closing.is_set() else from_rpc(error)
+        except SessiondError as error:
+            return error
+        except asyncio.CancelledError:
+            if not self._closing.is_set() or _cancelled_by_caller():
+                raise
+            return closed(during=True)  # `close` has cancelled the call; nobody has cancelled the caller
+        except grpc.aio.UsageError:
+            if not self._closing.is_set():
+                raise
+            return closed(during=False)  # gRPC's way to say that the channel was closed just now
+
+    async def _wait(self, step: Wait) -> SessiondError | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(step.seconds):
+                await self._closing.wait()
+                return closed(during=False)
+        return None
+
+
+def _open(settings: Settings) -> Any:
+    options, interceptors = channel_options(settings), list(settings.interceptors)
+    if settings.credentials is None:
+        return grpc.aio.insecure_channel(settings.target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(settings.target, settings.credentials, options=options, interceptors=interceptors)
+
 
 class AsyncEvents(Generic[Item]):
     """An endless asynchronous iterator over the event stream that repairs itself; an async context manager.
@@ -151,13 +222,15 @@ class AsyncEvents(Generic[Item]):
     that was handed out, with growing pauses. Raises `OutOfRange` if the position is no longer in the log (rebuild what
     you keep from `list`, and subscribe again), `InvalidArgument` for a cursor of another authority or a wrong filter.
     Ends only by `close`. A cancelled `anext`, as by a timeout, loses nothing: the next one goes on. One task iterates.
+    An iterator that is left, as by `break`, releases its stream as soon as nothing refers to it any more.
     """
 
-    def __init__(self, subscribe: Callable[[pb.SubscribeRequest], Any], position: Position) -> None:
-        self._subscribe = subscribe
+    def __init__(self, channels: Channels, position: Position, check: Callable[[], None]) -> None:
         self._position = position
-        self._call: Any = None
-        self._closed = asyncio.Event()
+        self._check = check
+        self._stream = _Stream(channels)
+        forks.watch(self._stream)
+        finalize(self, self._stream.release_from_any_thread).atexit = False
 
     @property
     def cursor(self) -> str | None:
@@ -168,15 +241,27 @@ class AsyncEvents(Generic[Item]):
         return self
 
     async def __anext__(self) -> Item:
-        while not self._closed.is_set():
+        try:
+            outcome: Outcome[Item | None] = Outcome(await self._next())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            outcome = failure(error)
+        item = outcome.get()
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    async def _next(self) -> Item | None:
+        """The next item; None when closed."""
+        self._check()
+        while (call := self._stream.call(self._position)) is not None:
             try:
-                response = await self._read()
+                response = await call.read()
             except grpc.aio.AioRpcError as error:
                 broken = from_rpc(error)
             except asyncio.CancelledError:
-                self._drop()
-                if self._closed.is_set() and not _cancelled_by_caller():
-                    break  # `close` has cancelled the call under our hands; nobody has cancelled us
+                self._stream.drop()
+                if self._stream.closed.is_set() and not _cancelled_by_caller():
+                    return None  # `close` has cancelled the call under our hands; nobody has cancelled us
                 raise
             else:
                 if response is not grpc.aio.EOF:
@@ -185,14 +270,14 @@ class AsyncEvents(Generic[Item]):
                         return item  # type: ignore[return-value]  # checkpoints come only if the caller asked for them
                     continue
                 broken = ENDED
-            self._drop()
-            await self._pause(self._position.pause_after(broken))
-        raise StopAsyncIteration
+            self._stream.drop()
+            if not self._stream.closed.is_set():
+                await self._stream.pause(self._position.pause_after(broken))
+        return None
 
     async def close(self) -> None:
         """End the iteration and cancel the call. Safe to repeat, and while another task iterates."""
-        self._closed.set()
-        self._drop()
+        self._stream.release()
 
     aclose = close  # what contextlib.aclosing and async generators call it
 
@@ -204,20 +289,51 @@ class AsyncEvents(Generic[Item]):
     ) -> None:
         await self.close()
 
-    async def _read(self) -> Any:
-        if self._call is None:
-            self._call = self._subscribe(self._position.request())
-        return await self._call.read()
 
-    async def _pause(self, seconds: float) -> None:
+class _Stream:
+    """The call under way of one iterator. Does not refer to the iterator, so that it can be released after it."""
+
+    def __init__(self, channels: Channels) -> None:
+        self.closed = asyncio.Event()
+        self._channels = channels
+        self._call: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._generation = forks.generation()
+
+    def call(self, position: Position) -> Any:
+        """The call under way, or a new one from the position; None when closed."""
+        forks.check(self._generation)
+        if self.closed.is_set() or self._channels.is_closed:
+            return None
+        if self._call is None:
+            self._loop = asyncio.get_running_loop()
+            self._call = self._channels.for_stream(self).Subscribe(position.request())
+        return self._call
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the stream is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._closed.wait()
+                await self.closed.wait()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Cancel the call; the next one goes on from the position."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
+
+    def release(self) -> None:
+        """End for good."""
+        if self._generation == forks.generation():
+            self.closed.set()
+            self.drop()
+            self._channels.forget(self)
+
+    def release_from_any_thread(self) -> None:
+        """End for good, as the garbage collector does, which runs in any thread."""
+        if self._loop is not None and self._generation == forks.generation():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
+                self._loop.call_soon_threadsafe(self.release)
 
 
 def _cancelled_by_caller() -> bool:

@@ -1,7 +1,8 @@
 """Every unary call, defined once: its parameters, its request, and how its response is read. Nothing here does I/O.
 
 A function here takes the application and the call's own parameters and returns a `Call`. Each client turns it into a
-method with the same signature, so the two clients cannot drift apart. Every method raises `SessiondError`.
+method with the same signature, so the two clients cannot drift apart. Every method raises `SessiondError`,
+and `InvalidArgument` before anything is sent if an argument is of the wrong type.
 
 Parameters that several calls share:
 
@@ -19,7 +20,8 @@ Parameters that several calls share:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping  # noqa: F401 - the clients' methods return them
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,7 +42,9 @@ from sessiond_client.answers import (
     SignalReported,
     Validation,
 )
+from sessiond_client.arguments import checked
 from sessiond_client.enums import SessionState
+from sessiond_client.kinds import Int32, Items, Seconds, UInt64
 from sessiond_client.questions import DataRequest, Question, Requirements
 from sessiond_client.rpc import Call, Rpc
 from sessiond_client.tokens import Token
@@ -75,6 +79,7 @@ __all__ = [
 _CREATE = Rpc("CreateSession", reading.created, changes=True)
 
 
+@checked
 def create(
     application: str,
     *,
@@ -87,9 +92,9 @@ def create(
     lifetimes: Lifetimes | None = None,
     labels: Mapping[str, str] | None = None,
     ticket: str | Token | None = None,
-    evict: Iterable[str] = (),
+    evict: Items[str] = (),
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Created]:
     """Open a session: anonymous if `subject` is empty, otherwise for a subject that you have authenticated.
 
@@ -120,6 +125,7 @@ def create(
 _VALIDATE = Rpc("ValidateSession", reading.validation)
 
 
+@checked
 def validate(
     application: str,
     token: str | Token,
@@ -130,7 +136,7 @@ def validate(
     requirements: Requirements | None = None,
     with_csrf_token: bool = False,
     data: DataRequest | bool | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Validation]:
     """Check one presented token. Counts as activity unless `passive`.
 
@@ -148,11 +154,12 @@ def validate(
 _VALIDATE_MANY = Rpc("ValidateSessions", reading.validations)
 
 
+@checked
 def validate_many(
     application: str,
-    questions: Iterable[Question | Token | str],
+    questions: Items[Question | Token | str],
     *,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[tuple[Validation, ...]]:
     """Check up to 1,000 presented tokens in one message. The answers are in the order of the questions."""
     request = pb.ValidateSessionsRequest(
@@ -166,6 +173,7 @@ def validate_many(
 _AUTHENTICATE = Rpc("AuthenticateSession", reading.authenticated, changes=True)
 
 
+@checked
 def authenticate(
     application: str,
     token: str | Token | None,
@@ -180,9 +188,9 @@ def authenticate(
     lifetimes: Lifetimes | None = None,
     labels: Mapping[str, str] | None = None,
     ticket: str | Token | None = None,
-    evict: Iterable[str] = (),
+    evict: Items[str] = (),
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Rolled]:
     """Log in a subject that you have authenticated, or authenticate the same subject again.
 
@@ -222,6 +230,7 @@ def authenticate(
 _ROLL = Rpc("RollSession", reading.rolled, changes=True)
 
 
+@checked
 def roll(
     application: str,
     token: str | Token,
@@ -229,7 +238,7 @@ def roll(
     client: ClientContext | None = None,
     reason: str = "",
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Rolled]:
     """Replace the token at a privilege change other than login (`reason`: `password`, `role`, ...).
 
@@ -248,6 +257,7 @@ def roll(
 _REFRESH = Rpc("RefreshSession", reading.refreshed, changes=True)
 
 
+@checked
 def refresh(
     application: str,
     token: str | Token,
@@ -255,7 +265,7 @@ def refresh(
     client: ClientContext | None = None,
     lifetimes: Lifetimes | None = None,
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Refreshed]:
     """Start the idle timeout again, and the absolute lifetime too if the policy says so. The token stays.
 
@@ -275,6 +285,7 @@ def refresh(
 _REVOKE = Rpc("RevokeSession", reading.revoked, changes=True, idempotent=True)
 
 
+@checked
 def revoke(
     application: str,
     *,
@@ -285,7 +296,7 @@ def revoke(
     client: ClientContext | None = None,
     open_anonymous: bool = False,
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Revoked]:
     """End one session, named by exactly one of `token` and `session_id`, at once and for good.
 
@@ -312,6 +323,7 @@ def revoke(
 _REVOKE_ALL = Rpc("RevokeSessions", reading.revoked_all, changes=True)
 
 
+@checked
 def revoke_all(
     application: str,
     *,
@@ -323,15 +335,22 @@ def revoke_all(
     except_session_id: str = "",
     whole_application: bool = False,
     reason: str = "",
+    progress: Callable[[int], None] | None = None,
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[RevokedAll]:
     """End all live sessions that match every given condition and were opened before the call began.
 
     `subject=""` means the anonymous sessions; `labels` means the sessions that have all of them. `except_session_id`
-    keeps one session ("log out everywhere else"). Without any condition, `whole_application` must be true. If the
-    authority fails half-way, the sessions that it ended stay ended. Repeating the call ends the rest and counts only
-    those; it may also end sessions that were opened in between.
+    keeps one session ("log out everywhere else"). Without any condition, `whole_application` must be true.
+
+    The authority ends sessions in batches until the deadline. If there are more, the client repeats the call, each time
+    with a fresh `timeout`, until all have ended, so the whole may take much longer than one `timeout`. It raises
+    `DeadlineExceeded` only if the authority's log did not advance during a whole round. `progress` is called with the
+    number of rounds after each one that was not the last; an exception from it ends the call.
+
+    If the call fails half-way, the sessions that it ended stay ended. The answer counts the sessions of the last round
+    only, since an earlier round has given no answer. A repeated round may also end sessions that were opened meanwhile.
     """
     request = pb.RevokeSessionsRequest(
         application=application,
@@ -341,19 +360,20 @@ def revoke_all(
         reason=reason,
         request_id=convert.secret_text(request_id),
     )
-    return _REVOKE_ALL.call(request, timeout)
+    return replace(_REVOKE_ALL.call(request, timeout), in_rounds=True, progress=progress)
 
 
 _GET = Rpc("GetSession", reading.found)
 
 
+@checked
 def get(
     application: str,
     *,
     token: str | Token | None = None,
     session_id: str | None = None,
     at_least: str = "",
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Found]:
     """Show one session; an ended one too, while its history is kept. Does not count as activity.
 
@@ -368,6 +388,7 @@ def get(
 _LIST = Rpc("ListSessions", reading.sessions)
 
 
+@checked
 def list_sessions(
     application: str,
     *,
@@ -378,9 +399,9 @@ def list_sessions(
     created_until: datetime | None = None,
     labels: Mapping[str, str] | None = None,
     at_least: str = "",
-    page_size: int = 0,
+    page_size: Int32 = 0,
     page_token: str = "",
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Page[Session]]:
     """Sessions that match every given condition, newest first; only live ones unless `state` is given.
 
@@ -401,14 +422,15 @@ def list_sessions(
 _ACTIVITY = Rpc("ListActivity", reading.activity)
 
 
+@checked
 def activity(
     application: str,
     subject: str,
     *,
     at_least: str = "",
-    page_size: int = 0,
+    page_size: Int32 = 0,
     page_token: str = "",
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Page[Event]]:
     """A subject's lifecycle history, newest first, as far back as the horizon.
 
@@ -425,14 +447,15 @@ def activity(
 _GET_DATA = Rpc("GetSessionData", reading.data)
 
 
+@checked
 def get_data(
     application: str,
     *,
     token: str | Token | None = None,
     session_id: str | None = None,
-    keys: Iterable[str] = (),
+    keys: Items[str] = (),
     at_least: str = "",
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[Data]:
     """Read a session's data, all of it or only `keys`. Does not count as activity.
 
@@ -447,17 +470,18 @@ def get_data(
 _UPDATE_DATA = Rpc("UpdateSessionData", reading.data_updated, changes=True)
 
 
+@checked
 def update_data(
     application: str,
     *,
     token: str | Token | None = None,
     session_id: str | None = None,
     set: Mapping[str, bytes] | None = None,
-    delete: Iterable[str] = (),
-    expected_version: int | None = None,
+    delete: Items[str] = (),
+    expected_version: UInt64 | None = None,
     return_data: DataRequest | bool | None = None,
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[DataUpdated]:
     """Set and delete keys of a session's data, all or none of them. Other keys stay as they are.
 
@@ -482,6 +506,7 @@ def update_data(
 _ISSUE_COMPANION_TOKEN = Rpc("IssueCompanionToken", reading.companion_issued)
 
 
+@checked
 def issue_companion_token(
     application: str,
     token: str | Token,
@@ -490,7 +515,7 @@ def issue_companion_token(
     time_to_live: timedelta | None = None,
     path: str = "",
     client: ClientContext | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[CompanionIssued]:
     """Issue a short-lived token for one purpose, bound to the session: for sensitive pages.
 
@@ -512,6 +537,7 @@ def issue_companion_token(
 _REPORT_SIGNAL = Rpc("ReportSignal", reading.signal_reported, changes=True)
 
 
+@checked
 def report_signal(
     application: str,
     *,
@@ -520,7 +546,7 @@ def report_signal(
     reason: str = "",
     client: ClientContext | None = None,
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[SignalReported]:
     """Report a suspicion of your application. The policy reacts to it as to the signal REPORTED.
 
@@ -540,8 +566,9 @@ def report_signal(
 _LIST_SOURCE_LOCKS = Rpc("ListSourceLocks", reading.source_locks)
 
 
+@checked
 def list_source_locks(
-    application: str, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    application: str, *, page_size: Int32 = 0, page_token: str = "", timeout: Seconds | None = None
 ) -> Call[Page[SourceLock]]:
     """Sources that are locked for guessing, oldest first.
 
@@ -554,13 +581,14 @@ def list_source_locks(
 _CLEAR_SOURCE_LOCK = Rpc("ClearSourceLock", reading.lock_cleared, changes=True)
 
 
+@checked
 def clear_source_lock(
     application: str,
     source: str,
     *,
     reason: str = "",
     request_id: str | Token | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> Call[LockCleared]:
     """Unlock a source, named as `list_source_locks` returns it, and forget the guesses that were counted for it.
 
@@ -577,7 +605,8 @@ def clear_source_lock(
 _AUTHORITY = Rpc("GetAuthority", reading.authority)
 
 
-def authority(application: str, *, timeout: float | None = None) -> Call[Authority]:
+@checked
+def authority(application: str, *, timeout: Seconds | None = None) -> Call[Authority]:
     """The authority's identity, version and position, and all applications with their effective policies."""
     del application  # this call alone is not about one application
     return _AUTHORITY.call(pb.GetAuthorityRequest(), timeout)

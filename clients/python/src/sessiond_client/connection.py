@@ -1,138 +1,202 @@
-"""How a client reaches an authority: what both clients set on their channel, and why."""
+"""How a client reaches an authority: what both clients set on their channels, and why."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
+import threading
 from collections.abc import Callable
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple, TypeVar, Unpack
 from weakref import WeakSet
 
-import grpc
+from sessiond_client import forks
+from sessiond_client.arguments import refusal
+from sessiond_client.errors import ClientClosed, Violation
+from sessiond_client.flow import Flows
+from sessiond_client.settings import ClientOptions, Settings
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-from sessiond_client.calls import RPCS
-from sessiond_client.rpc import Call
+__all__ = ["Channels", "Connection", "as_method", "channel_options", "closed", "shows_settings"]
 
-__all__ = ["DEFAULT_TIMEOUT", "Connection", "as_method", "channel_options"]
-
-DEFAULT_TIMEOUT = 5.0
-"""Seconds a call may take, unless its client or the call itself sets another limit."""
-
-_RETRY_POLICY = {
-    "maxAttempts": 5,  # over about two seconds: a restart
-    "initialBackoff": "0.1s",
-    "maxBackoff": "1s",
-    "backoffMultiplier": 2.5,
-    # gRPC's server answers CANCELLED to a call that arrives while it shuts down. A call that the caller itself cancels
-    # is not repeated. DEADLINE_EXCEEDED is not here: the deadline is for all attempts together, so no time is left.
-    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-}
-
-
-def channel_options(*, safe_retries: bool) -> tuple[tuple[str, str | int], ...]:
-    """How a channel behaves. gRPC itself repeats a call, with the same bytes and therefore with the same id.
-
-    It repeats after UNAVAILABLE and CANCELLED, up to four times with growing pauses and within the call's deadline, and
-    only while no part of an answer has arrived: a call that breaks off half-way through its answer is not repeated.
-    """
-    names = [
-        {"service": "sessiond.v1.SessionAuthority", "method": rpc.name}
-        for rpc in RPCS
-        if rpc.repeatable or safe_retries  # with safe retries, every other call has a `request_id`
-    ]
-    config = {"methodConfig": [{"name": names, "retryPolicy": _RETRY_POLICY}]}
-    return (("grpc.service_config", json.dumps(config)), *_CHANNEL_OPTIONS)
-
-
-_CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
-    ("grpc.service_config_disable_resolution", 1),  # the name service does not get to change what is safe to repeat
-    # gRPC keeps a call's bytes for repeating it, by default at most 256 KiB, and does not repeat a longer call, such as
-    # a large batch. This is more than the longest message that an authority accepts.
-    ("grpc.per_rpc_retry_buffer_size", 8 * 1024 * 1024),
+_CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # gRPC would send even calls to loopback, tokens included, through the proxy that `http_proxy`, `https_proxy` or
+    # `grpc_proxy` names in the environment.
+    ("grpc.enable_http_proxy", 0),
+    # The name service does not get to set retries or load balancing.
+    ("grpc.service_config_disable_resolution", 1),
+    # A connection of its own. Otherwise gRPC shares it between all clients of the process: their limit of concurrent
+    # calls, and the waits after a failed connection.
+    ("grpc.use_local_subchannel_pool", 1),
     # Notices a dead connection under a quiet stream. The authority allows one ping a minute and answers more of them
     # with GOAWAY (too_many_pings).
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # An authority that restarts is back in a second; gRPC's own waits grow to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 200),
+    # An authority that restarts is back in a second; gRPC's own waits grow to two minutes. The second one limits an
+    # attempt to connect.
+    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+
+_STREAMS_PER_CHANNEL = 500
+"""An authority serves 1,000 calls at a time on one connection; gRPC lets further ones wait, with no error."""
+
+
+def channel_options(settings: Settings) -> list[tuple[str, Any]]:
+    """The options of a channel; the caller's own override ours."""
+    return list({**dict(_CHANNEL_OPTIONS), **dict(settings.channel_options)}.items())
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class Opened(NamedTuple):
+    """A channel and the stub that makes calls on it."""
+
+    channel: Any
+    stub: Any
+
+
+class Channels:
+    """The channels of one client: one for calls, and others for streams, which would use up its limit of calls.
+
+    Opened when they are first needed: a client that has not been used yet survives a fork, and may be made before its
+    event loop runs. `opener` makes a channel.
+    """
+
+    def __init__(self, opener: Callable[[], Any]) -> None:
+        self._opener = opener
+        self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
+        self._generation: int | None = None
+        self._calls: Opened | None = None
+        self._streams: list[tuple[Opened, WeakSet[Any]]] = []
+        self._closed = False
+
+    def check(self) -> None:
+        """Raise `ClientForked` in a child of the process that opened a channel, `ClientClosed` after `close`."""
+        if self._generation is not None:
+            forks.check(self._generation)
+        if self._closed:
+            raise closed(during=False)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the parent process opened them."""
+        return self._generation not in (None, forks.generation())
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def for_calls(self) -> Any:
+        """The stub of all unary calls."""
+        opened = self._calls
+        if opened is None:
+            with self._lock:
+                opened = self._calls = self._calls or self._open()
+        return opened.stub
+
+    def for_stream(self, stream: Any) -> Any:
+        """A stub for this stream, whose channel it uses until it is forgotten or collected."""
+        with self._lock:
+            found = [entry for entry in self._streams if stream in entry[1]]
+            found += [entry for entry in self._streams if len(entry[1]) < _STREAMS_PER_CHANNEL]
+            if not found:
+                found.append((self._open(), WeakSet()))
+                self._streams.append(found[0])
+            opened, streams = found[0]
+            streams.add(stream)
+            return opened.stub
+
+    def streams(self) -> list[Any]:
+        """The streams that are under way."""
+        with self._lock:
+            return [stream for _, streams in self._streams for stream in streams]
+
+    def forget(self, stream: Any) -> None:
+        """The stream has ended."""
+        with self._lock:
+            for _, streams in self._streams:
+                streams.discard(stream)
+
+    def close(self) -> list[Any]:
+        """Let no further call begin; the channels that are left to close."""
+        with self._lock:
+            self._closed = True
+            opened = [self._calls, *(channel for channel, _ in self._streams)]
+            self._calls, self._streams = None, []
+            return [item.channel for item in opened if item is not None]
+
+    def _open(self) -> Opened:
+        self.check()
+        self._generation = forks.generation()
+        forks.watch(self)
+        channel = self._opener()
+        return Opened(channel, SessionAuthorityStub(channel))
+
+
+def shows_settings(init: F) -> F:
+    """Let `help` and `inspect` show each option of a client's constructor, with its default."""
+    target, *options = inspect.signature(Settings).parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    target = target.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    init.__signature__ = inspect.Signature([own, target, *options])  # type: ignore[attr-defined]
+    return init
 
 
 class Connection:
-    """The settings of a client. Each client manages its channel itself."""
+    """The settings of a client and the state of its connection. Each client does its I/O itself."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        application: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
-        credentials: grpc.ChannelCredentials | None = None,
-        safe_retries: bool = True,
-    ) -> None:
-        """`target` is `host:port` or `unix:/path`.
+    def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
+        """`target` is `host:port` or `unix:/path`; see `ClientOptions`. Raises `InvalidArgument`.
 
-        `application` is the one that every call is about; empty means `default`. `timeout` is in seconds, for each
-        call (for each page of a listing); a stream of events has none. Without `credentials` the channel is
-        plaintext: for a Unix socket, for loopback, or behind a proxy that adds TLS.
-
-        `safe_retries`: each changing call carries a `request_id` of its own, so that gRPC may repeat it too when the
-        authority is unreachable, and it still takes effect once; `channel_options` says what is repeated when. Each id
-        costs the authority a sealed answer, kept for 24 hours. Without it, all changing calls but `revoke` are sent
-        once, and after `Unavailable` and `Cancelled` it is unknown whether they took effect.
+        Nothing is sent before the first call.
         """
-        self._target = target
-        self._application = application
-        self._timeout = timeout
-        self._credentials = credentials
-        self._safe_retries = safe_retries
-        self._streams: WeakSet[Any] = WeakSet()  # `close` ends these
+        self._settings = Settings(target=target, **options).checked()
+        if self._settings.retries < 0:
+            raise refusal(Violation("retries", "must be 0 or more"))
+        self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._target} application={self._application or 'default'}>"
+        return f"<{type(self).__name__} {self.target} application={self.application or 'default'}>"
 
     @property
     def target(self) -> str:
         """Where the authority is."""
-        return self._target
+        return self._settings.target
 
     @property
     def application(self) -> str:
         """The application that every call is about; empty means `default`."""
-        return self._application
+        return self._settings.application
 
-    def _open(self, library: Any) -> Any:
-        """A channel of `grpc` or of `grpc.aio`."""
-        options = channel_options(safe_retries=self._safe_retries)
-        if self._credentials is None:
-            return library.insecure_channel(self._target, options=options)
-        return library.secure_channel(self._target, self._credentials, options=options)
-
-    def _identified(self, call: Call[Any]) -> Any:
-        """The request of a call, with a `request_id` if it needs one. The caller's own id stays."""
-        request = call.request
-        wanted = call.needs_id or (self._safe_retries and call.rpc.changes)
-        if wanted and not request.request_id:
-            request.request_id = str(uuid4())  # from the operating system's randomness: it is a secret
-        return request
-
-    def _deadline(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
+    @property
+    def _application(self) -> str:
+        return self._settings.application
 
 
-def as_method(method: Callable[..., Any], call: Callable[..., Any]) -> None:
-    """Give a client's method the name, documentation and signature of the call it makes."""
-    functools.update_wrapper(method, call)
+def closed(*, during: bool) -> ClientClosed:
+    """The exception for a call of a closed client, or for one that was under way when it was closed."""
+    if during:
+        return ClientClosed("the client was closed during the call", status="CANCELLED")
+    return ClientClosed("the client is closed: make a new one", status="FAILED_PRECONDITION")
+
+
+def as_method(method: Callable[..., Any], call: Callable[..., Any], pages: str = "") -> None:
+    """Give a client's method the name, documentation and signature of the call that it makes.
+
+    `pages` is the type of what a method returns that goes through all pages; empty for a method that makes one call.
+    """
+    functools.update_wrapper(method, call)  # keeps `__wrapped__`: type hints are looked up in the call's module
     signature = inspect.signature(call)
+    answer = str(signature.return_annotation).removeprefix("Call[").removesuffix("]")
+    if pages:
+        answer = f"{pages}[{answer.removeprefix('Page[').removesuffix(']')}]"
     _, *parameters = signature.parameters.values()  # the first is the application, which the client knows
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    # Without the return type `Call[...]`: each client answers in its own way (at once, awaited, or page by page).
     method.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect.signature looks for it
-        parameters=[own, *parameters], return_annotation=inspect.Signature.empty
+        parameters=[own, *parameters], return_annotation=answer
     )
-    del method.__wrapped__  # type: ignore[attr-defined]  # set by update_wrapper; the call takes other parameters
+    method.__annotations__ = {**{item.name: item.annotation for item in parameters}, "return": answer}

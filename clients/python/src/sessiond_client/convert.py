@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from sessiond_client.arguments import refusal
 from sessiond_client.enums import (
     CauseKind,
     DeviceType,
@@ -22,6 +23,7 @@ from sessiond_client.enums import (
     SignalType,
     Verdict,
 )
+from sessiond_client.errors import Violation
 from sessiond_client.questions import NOT_REQUIRED, DataRequest, Requirements
 from sessiond_client.tokens import Token
 from sessiond_client.values import (
@@ -118,11 +120,9 @@ def event_type_number(kind: EventType) -> pb.EventType.ValueType:
 
 
 def timestamp_message(moment: datetime | None) -> Timestamp | None:
-    """A moment. Raises ValueError for a naive one, which could be any zone's."""
+    """A moment with a time zone; None is unset."""
     if moment is None:
         return None
-    if moment.utcoffset() is None:
-        raise ValueError("a time needs a time zone: use an aware datetime")
     message = Timestamp()
     message.FromDatetime(moment)
     return message
@@ -195,12 +195,12 @@ def data_request_message(data: DataRequest | bool | None) -> pb.DataRequest | No
 
 
 def reference_message(token: str | Token | None, session_id: str | None) -> pb.SessionReference:
-    """A reference to one session. Raises TypeError unless exactly one of the two is given."""
+    """A reference to one session. Raises `InvalidArgument` unless exactly one of the two is given."""
     if token is not None and session_id is None:
         return pb.SessionReference(token=Token(token).reveal())
     if session_id is not None and token is None:
         return pb.SessionReference(session_id=session_id)
-    raise TypeError("name the session by exactly one of token and session_id")
+    raise refusal(Violation("session", "name the session by exactly one of token and session_id"))
 
 
 def _sound(text: str) -> str:

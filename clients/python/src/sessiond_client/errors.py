@@ -1,22 +1,30 @@
 """One exception tree for everything that can go wrong with a call, and its mapping from gRPC statuses.
 
-No exception shows a token: messages are the authority's own text, which never contains one, and no request is kept. The
-ticket of a `ConcurrencyLimitReached` is a `Token`.
+No exception shows a token: messages are the authority's own text, which never contains one, and no request is kept. A
+`request_id` and the ticket of a `ConcurrencyLimitReached` are `Token`s. Every exception can be copied and pickled; a
+pickle has `WITHHELD` in place of each token.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from sessiond_client.tokens import Token
 from sessiond_client.values import ConcurrencyLimit
 
 __all__ = [
+    "WITHHELD",
     "Cancelled",
+    "ClientClosed",
+    "ClientForked",
+    "ClientUnusable",
     "ConcurrencyLimitReached",
     "Conflict",
     "DeadlineExceeded",
@@ -32,39 +40,108 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "WrongEventLoop",
     "from_rpc",
+    "is_refused",
+    "may_have_happened",
 ]
+
+WITHHELD: Final = Token("<a token that was left out of a pickle>")
+"""Stands for each token in an exception that was pickled. No authority accepts it."""
+
+
+E = TypeVar("E", bound="SessiondError")
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that the authority refuses."""
+    """One field of a request that the authority refuses, or one argument that the client refuses."""
 
     field: str
-    """The field's path as the contract names it, such as `authentication.level`."""
+    """The field's path as the contract names it, or the argument's, such as `authentication.level`."""
     description: str
     """What is wrong with it, and what would be right."""
+
+
+class _Marker(Enum):
+    """The place of a token in a pickle."""
+
+    WITHHELD = "WITHHELD"
 
 
 class SessiondError(Exception):
     """A call that failed. Treat it as a denial.
 
-    After an error nothing has changed, except after `Unavailable`, `DeadlineExceeded` and `Cancelled`, whose outcome is
-    unknown. `status` is the name of the gRPC status.
+    `status` is the name of the gRPC status; of an exception that the client raises itself, the nearest one.
+
+    `outcome_unknown`: the call may have taken effect. Only for calls that change something, and mostly with
+    `Unavailable`, `DeadlineExceeded` and `Cancelled`. False: nothing has changed.
+
+    `request_id`: the id that a changing call was sent with, yours or the client's; None if it had none. Repeat the call
+    with the same parameters and this id, and it takes effect once. It is as secret as the token that the call returns.
     """
 
-    def __init__(self, message: str = "", *, status: str = "UNKNOWN") -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: str = "UNKNOWN",
+        outcome_unknown: bool = False,
+        request_id: Token | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.outcome_unknown = outcome_unknown
+        self.request_id = request_id
 
     @property
     def message(self) -> str:
-        """What the authority, or the transport, said."""
+        """What the authority, the transport or the client said."""
         return str(self)
+
+    # An exception's own `__reduce__` passes positional arguments to the constructor and takes the attributes as they
+    # are: it fits neither the keywords here nor the tokens, which refuse to be pickled.
+
+    def __copy__(self) -> Self:
+        return _rebuilt(type(self), self.args, self.__dict__)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.__copy__()  # what it holds is immutable
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        return _unpickled, (type(self), self.args, _exchanged(self.__dict__, WITHHELD, _Marker.WITHHELD))
+
+
+def _rebuilt(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) -> E:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
+def _unpickled(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) -> E:
+    return _rebuilt(kind, args, _exchanged(attributes, _Marker.WITHHELD, WITHHELD))
+
+
+def _exchanged(value: Any, old: Any, new: Any) -> Any:
+    """The value with every token in it, or every marker, exchanged for `new`."""
+    if isinstance(value, type(old)):
+        return new
+    if isinstance(value, dict):
+        return {key: _exchanged(item, old, new) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_exchanged(item, old, new) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        changed = {name: _exchanged(item, old, new) for name, item in fields.items()}
+        return dataclasses.replace(value, **changed)
+    return value
 
 
 class InvalidArgument(SessiondError):
-    """The request is wrong; `violations` names the fields. Do not repeat it."""
+    """The request is wrong; `violations` names the fields. Do not repeat it.
+
+    The client checks the types of all arguments before it sends anything, the authority checks what they mean.
+    """
 
     def __init__(
         self, message: str = "", *, status: str = "INVALID_ARGUMENT", violations: tuple[Violation, ...] = ()
@@ -73,10 +150,29 @@ class InvalidArgument(SessiondError):
         self.violations = violations
 
 
+class ClientUnusable(SessiondError):
+    """The client object cannot make the call, whatever the state of the authority."""
+
+
+class ClientClosed(ClientUnusable):
+    """The client was closed, before the call or during it. `outcome_unknown` tells whether it may have taken effect."""
+
+
+class WrongEventLoop(ClientUnusable):
+    """An `AsyncClient` was used in a second event loop: make one client for each loop. Nothing was sent."""
+
+
+class ClientForked(ClientUnusable):
+    """A client that the parent process used before it forked: make a client in the child. Nothing was sent.
+
+    A connection cannot be shared by two processes: gRPC hangs or crashes in the child.
+    """
+
+
 class ConcurrencyLimitReached(SessiondError):
     """The subject has as many live sessions as it may have: nothing was opened or bound, nobody is logged in.
 
-    The only exception that is no RPC error (`status` is `OK`). It is raised, not returned, so that a caller who forgets
+    The call itself succeeded (`status` is `OK`). It is raised, not returned, so that a caller who forgets
     this case denies. If the policy is to ask, `limit` has the live sessions and the ticket for repeating the call:
     `create(..., ticket=limit.ticket, evict=[chosen.session_id])`.
     """
@@ -179,3 +275,27 @@ def _violations(status: Any) -> tuple[Violation, ...]:
                 return ()
             break
     return tuple(Violation(item.field, item.description) for item in found.field_violations)
+
+
+_NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
+"""What gRPC says when it had no connection to send a call on. Any other UNAVAILABLE may have arrived."""
+
+_NEVER_HAPPENED = frozenset(
+    (
+        *("INVALID_ARGUMENT", "NOT_FOUND", "ABORTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
+        *("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"),
+    )
+)
+"""With these the authority refuses a call before it changes anything."""
+
+
+def is_refused(error: SessiondError) -> bool:
+    """Whether a call was never sent, since there was no connection."""
+    return isinstance(error, Unavailable) and any(said in error.message for said in _NOT_CONNECTED)
+
+
+def may_have_happened(error: SessiondError) -> bool:
+    """Whether a call that ended so may have taken effect."""
+    if "Received message larger than max" in error.message:
+        return True  # RESOURCE_EXHAUSTED of our own side: there is an answer, and it does not fit
+    return error.status not in _NEVER_HAPPENED and not is_refused(error)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final, Literal
 
+from sessiond_client.kinds import Int32, UInt64
 from sessiond_client.tokens import Token
 from sessiond_client.values import ClientContext
 
@@ -27,7 +28,7 @@ NOT_REQUIRED: Final = NotRequired.NOT_REQUIRED
 class Requirements:
     """What a request needs beyond a good token. All of it must hold, otherwise the verdict is INSUFFICIENT."""
 
-    min_level: int = 0
+    min_level: Int32 = 0
     """The session's level now must be at least this; 0: any."""
     max_authentication_age: timedelta | None = None
     """The subject's last authentication must be younger; None: any."""
@@ -43,7 +44,7 @@ class DataRequest:
 
     keys: tuple[str, ...] = ()
     """Only these keys; empty: all."""
-    newer_than: int = 0
+    newer_than: UInt64 = 0
     """Only if the data is newer than this version, which you have already; 0: always."""
 
 

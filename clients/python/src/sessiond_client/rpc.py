@@ -44,7 +44,11 @@ class Call(Generic[T]):
     timeout: float | None
     """Seconds; None: the client's own."""
     needs_id: bool = False
-    """It must have a `request_id` even if the client makes no safe retries: gRPC may repeat it all the same."""
+    """It must have a `request_id` even if the client makes no safe retries: it may be repeated all the same."""
+    in_rounds: bool = False
+    """It does part of its work within each deadline, and is repeated until an answer says that it is done."""
+    progress: Callable[[int], None] | None = field(default=None, repr=False)
+    """Called after each round but the last, with their number."""
 
     def read(self, response: Any) -> T:
         """The answer in a response message."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from secrets import SystemRandom
-from typing import Literal, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
 from sessiond_client import convert
+from sessiond_client.arguments import checked
 from sessiond_client.enums import EventType
 from sessiond_client.errors import (
     InvalidArgument,
@@ -20,14 +20,14 @@ from sessiond_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from sessiond_client.flow import spread
+from sessiond_client.kinds import Items, Seconds
 from sessiond_client.values import Checkpoint, Event
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["ENDED", "EventQuery", "Position", "subscribe_request"]
+__all__ = ["ENDED", "EventQuery", "Position", "subscribe_request", "subscription"]
 
 _log = logging.getLogger("sessiond_client")
-
-_between = SystemRandom().uniform  # only spreads clients out; shares no state with a seeded generator
 
 _FINAL = (InvalidArgument, OutOfRange, NotServed, PermissionDenied, Unauthenticated)
 """Resuming from the same cursor cannot fix these."""
@@ -43,37 +43,35 @@ class EventQuery(TypedDict, total=False):
     """Where a subscription begins and which events it delivers; everything may be left out."""
 
     after: str | None
-    """Begin directly after this cursor. Not together with `start`."""
-    start: Literal["now", "earliest"]
-    """`now` (the default): after the newest event; `earliest`: at the horizon."""
-    applications: Iterable[str] | None
+    """Begin directly after this cursor, whatever `start` says. None: as `start` says. So
+    `events(after=saved, start="earliest")` begins at the horizon the first time, and later continues."""
+    start: Literal["now", "earliest"] | None
+    """`now` (the default): after the newest event; `earliest`: at the horizon. Counts only without `after`."""
+    applications: Items[str] | None
     """Events of these, at most 100. None: of the client's own application. Empty: of all."""
-    subjects: Iterable[str]
+    subjects: Items[str]
     """Events of these, at most 100. Empty: of all."""
-    types: Iterable[EventType]
+    types: Items[EventType]
     """Events of these types. Empty: of all."""
     labels: Mapping[str, str]
     """Events of sessions that have all of these labels, at most 8. Empty: of all."""
-    checkpoint_interval: float | None
+    checkpoint_interval: Seconds | None
     """Seconds that the stream may be quiet before a checkpoint, 0.1 to 3,600; None: 10."""
 
 
+@checked
 def subscribe_request(
     application: str,
     *,
     after: str | None = None,
     start: Literal["now", "earliest"] | None = None,
-    applications: Iterable[str] | None = None,
-    subjects: Iterable[str] = (),
-    types: Iterable[EventType] = (),
+    applications: Items[str] | None = None,
+    subjects: Items[str] = (),
+    types: Items[EventType] = (),
     labels: Mapping[str, str] | None = None,
-    checkpoint_interval: float | None = None,
+    checkpoint_interval: Seconds | None = None,
 ) -> pb.SubscribeRequest:
-    """The request of a subscription's first stream. Raises TypeError if both `after` and `start` are given."""
-    if after is not None and start is not None:
-        raise TypeError("begin at one of after and start")
-    if start not in (None, "now", "earliest"):
-        raise ValueError("start is 'now' or 'earliest'")
+    """The request of a subscription's first stream; see `EventQuery`. Raises `InvalidArgument`."""
     request = pb.SubscribeRequest(
         filter=pb.EventFilter(
             applications=[application or "default"] if applications is None else applications,
@@ -92,6 +90,12 @@ def subscribe_request(
     return request
 
 
+@checked
+def subscription(application: str, include_checkpoints: bool, **query: Any) -> Position:
+    """A subscription at its beginning. Raises `InvalidArgument`."""
+    return Position(subscribe_request(application, **query), include_checkpoints=include_checkpoints)
+
+
 class Position:
     """The position of a subscription, over any number of streams.
 
@@ -105,7 +109,7 @@ class Position:
         request: pb.SubscribeRequest,
         *,
         include_checkpoints: bool,
-        jitter: Callable[[float, float], float] = _between,
+        jitter: Callable[[float, float], float] = spread,
     ) -> None:
         self._request = request
         self._include_checkpoints = include_checkpoints

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from weakref import finalize
 
 import grpc
 
-from sessiond_client import calls
+from sessiond_client import calls, forks
 from sessiond_client.answers import Page
-from sessiond_client.connection import DEFAULT_TIMEOUT, Connection, as_method
-from sessiond_client.errors import from_rpc
+from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
+from sessiond_client.errors import ClientClosed, SessiondError, from_rpc
+from sessiond_client.flow import Send, Wait
+from sessiond_client.outcome import Outcome, attempt
 from sessiond_client.rpc import Call
-from sessiond_client.subscription import ENDED, EventQuery, Position, subscribe_request
+from sessiond_client.settings import ClientOptions, Settings
+from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
 from sessiond_client.values import Checkpoint, Event
-from sessiond_stubs.v1 import session_authority_pb2 as pb
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 __all__ = ["Client", "Events"]
 
@@ -30,7 +33,11 @@ def _unary(call: Callable[Concatenate[str, P], Call[T]]) -> Callable[Concatenate
     """A method that makes one call."""
 
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._ask(call(self._application, *args, **kwargs))
+        made = attempt(call, self._application, *args, **kwargs)
+        del args, kwargs  # they may hold a token, and this frame is part of the traceback
+        outcome = self._answer(made)
+        del made
+        return outcome.get()
 
     as_method(method, call)
     return method
@@ -40,38 +47,25 @@ def _pages(call: Callable[Concatenate[str, P], Call[Page[T]]]) -> Callable[Conca
     """A method that goes through all pages of a call, asking for each when it is needed."""
 
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        question = call(self._application, *args, **kwargs)
-        while True:
-            page = self._ask(question)
-            yield from page.items
-            if not page.next_page_token:
-                return
-            question.request.page_token = page.next_page_token
+        made = attempt(call, self._application, *args, **kwargs)
+        del args, kwargs
+        return self._all_pages(made.get())
 
-    as_method(method, call)
+    as_method(method, call, "Iterator")
     return method
 
 
 class Client(Connection):
     """Asks one authority on behalf of one application. Safe to share between threads; a context manager.
 
-    The same surface as `AsyncClient`. See `Connection` for the parameters and `sessiond_client.calls` for the calls.
+    The same surface as `AsyncClient`. See `ClientOptions` for the parameters and `sessiond_client.calls` for the calls.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        application: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
-        credentials: grpc.ChannelCredentials | None = None,
-        safe_retries: bool = True,
-    ) -> None:
-        super().__init__(
-            target, application=application, timeout=timeout, credentials=credentials, safe_retries=safe_retries
-        )
-        self._channel: grpc.Channel = self._open(grpc)
-        self._stub = SessionAuthorityStub(self._channel)
+    @shows_settings
+    def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(target, **options)
+        self._channels = Channels(lambda: _open(self._settings))
+        self._closing = threading.Event()
 
     create = _unary(calls.create)
     validate = _unary(calls.validate)
@@ -106,24 +100,17 @@ class Client(Connection):
 
         See `EventQuery` for the parameters and `Events` for the guarantees.
         """
-        request = subscribe_request(self._application, **query)
-        events: Events[Any] = Events(self._stub.Subscribe, Position(request, include_checkpoints=include_checkpoints))
-        self._streams.add(events)
-        return events
-
-    def _ask(self, call: Call[T]) -> T:
-        try:
-            request = self._identified(call)
-            answer = getattr(self._stub, call.rpc.name)(request, timeout=self._deadline(call.timeout))
-        except grpc.RpcError as error:
-            raise from_rpc(error) from None
-        return call.read(answer)
+        return attempt(self._follow, include_checkpoints, query).get()
 
     def close(self) -> None:
-        """End all streams and the channel."""
-        for events in tuple(self._streams):
-            events.close()
-        self._channel.close()
+        """End all streams, the calls that are under way (they raise `ClientClosed`) and the connections."""
+        if self._channels.inherited:
+            return  # they are the parent process's
+        self._closing.set()
+        for stream in self._channels.streams():
+            stream.release()
+        for channel in self._channels.close():
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +120,64 @@ class Client(Connection):
     ) -> None:
         self.close()
 
+    def _follow(self, include_checkpoints: bool, query: Any) -> Events[Any]:
+        self._channels.check()
+        return Events(self._channels, subscription(self._application, include_checkpoints, **query))
+
+    def _answer(self, made: Outcome[Call[T]]) -> Outcome[T]:
+        """What a call ends in; what its making ended in, if that failed."""
+        return Outcome(error=made.error) if made.error is not None else attempt(self._ask, made.get())
+
+    def _all_pages(self, question: Call[Page[T]]) -> Iterator[T]:
+        while True:
+            outcome = attempt(self._ask, question)
+            if outcome.error is not None:
+                del question
+            page = outcome.get()
+            yield from page.items
+            if not page.next_page_token:
+                return
+            question.request.page_token = page.next_page_token
+
+    def _ask(self, call: Call[T]) -> T:
+        self._channels.check()
+        reply: Any = None
+        with contextlib.closing(self._flows.of(call)) as flow:
+            try:
+                while True:
+                    step = flow.send(reply)
+                    reply = self._wait(step) if isinstance(step, Wait) else self._send(step)
+            except StopIteration as done:
+                answer: T = done.value
+                return answer
+
+    def _send(self, step: Send) -> Any:
+        """The response to a request, or the `SessiondError` that came instead."""
+        try:
+            self._channels.check()
+            return getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
+        except grpc.RpcError as error:
+            return closed(during=True) if self._closing.is_set() else from_rpc(error)
+        except SessiondError as error:
+            return error
+        except ValueError:
+            if not self._closing.is_set():
+                raise
+            return closed(during=False)  # gRPC's way to say that the channel was closed just now
+
+    def _wait(self, step: Wait) -> SessiondError | None:
+        return closed(during=False) if self._closing.wait(step.seconds) else None
+
+
+def _open(settings: Settings) -> Any:
+    options = channel_options(settings)
+    if settings.credentials is None:
+        channel = grpc.insecure_channel(settings.target, options=options)
+    else:
+        channel = grpc.secure_channel(settings.target, settings.credentials, options=options)
+    interceptors: Any = settings.interceptors
+    return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
+
 
 class Events(Generic[Item]):
     """An endless iterator over the event stream that repairs itself; a context manager.
@@ -140,15 +185,15 @@ class Events(Generic[Item]):
     Each event under the filter comes once, in the order of revisions. A broken stream is resumed after the last item
     that was handed out, with growing pauses. Raises `OutOfRange` if the position is no longer in the log (rebuild what
     you keep from `list`, and subscribe again), `InvalidArgument` for a cursor of another authority or a wrong filter.
-    Ends only by `close`, from any thread. One thread iterates.
+    Ends only by `close`, from any thread. One thread iterates. An iterator that is left, as by `break`, releases its
+    stream as soon as nothing refers to it any more.
     """
 
-    def __init__(self, subscribe: Callable[[pb.SubscribeRequest], Any], position: Position) -> None:
-        self._subscribe = subscribe
+    def __init__(self, channels: Channels, position: Position) -> None:
         self._position = position
-        self._call: Any = None
-        self._closed = threading.Event()
-        self._changing_call = threading.Lock()
+        self._stream = _Stream(channels)
+        forks.watch(self._stream)
+        finalize(self, self._stream.release).atexit = False
 
     @property
     def cursor(self) -> str | None:
@@ -159,29 +204,35 @@ class Events(Generic[Item]):
         return self
 
     def __next__(self) -> Item:
-        while (stream := self._stream()) is not None:
+        item = attempt(self._next).get()
+        if item is None:
+            raise StopIteration
+        return item
+
+    def _next(self) -> Item | None:
+        """The next item; None when closed."""
+        while (call := self._stream.call(self._position)) is not None:
             try:
-                item = self._position.step(next(stream))
+                item = self._position.step(next(call))
             except StopIteration:
                 broken = ENDED
             except grpc.RpcError as error:
                 broken = from_rpc(error)
             except BaseException:
-                self._drop()  # Ctrl-C: what the stream had under way is asked for again
+                self._stream.drop()  # Ctrl-C: what the stream had under way is asked for again
                 raise
             else:
                 if item is not None:
                     return item  # type: ignore[return-value]  # checkpoints come only if the caller asked for them
                 continue
-            self._drop()
-            if not self._closed.is_set():
-                self._closed.wait(self._position.pause_after(broken))
-        raise StopIteration
+            self._stream.drop()
+            if not self._stream.closed.is_set():
+                self._stream.closed.wait(self._position.pause_after(broken))
+        return None
 
     def close(self) -> None:
         """End the iteration and cancel the call. Safe to repeat, and from another thread."""
-        self._closed.set()
-        self._drop()
+        self._stream.release()
 
     def __enter__(self) -> Self:
         return self
@@ -191,17 +242,39 @@ class Events(Generic[Item]):
     ) -> None:
         self.close()
 
-    def _stream(self) -> Any:
+
+class _Stream:
+    """The call under way of one iterator. Does not refer to the iterator, so that it can be released after it."""
+
+    def __init__(self, channels: Channels) -> None:
+        self.closed = threading.Event()
+        self._channels = channels
+        self._call: Any = None
+        self._generation = forks.generation()
+        self._changing_call = threading.Lock()
+
+    def call(self, position: Position) -> Any:
         """The call under way, or a new one from the position; None when closed."""
+        forks.check(self._generation)
         with self._changing_call:
-            if self._closed.is_set():
-                return None
-            if self._call is None:
-                self._call = self._subscribe(self._position.request())
+            try:
+                if not (self.closed.is_set() or self._channels.is_closed) and self._call is None:
+                    self._call = self._channels.for_stream(self).Subscribe(position.request())
+            except (ClientClosed, ValueError):
+                if not self._channels.is_closed:
+                    raise  # otherwise the client was closed just now; gRPC raises ValueError for that
             return self._call
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Cancel the call; the next one goes on from the position."""
         with self._changing_call:
             call, self._call = self._call, None
         if call is not None:
             call.cancel()
+
+    def release(self) -> None:
+        """End for good."""
+        if self._generation == forks.generation():
+            self.closed.set()
+            self.drop()
+            self._channels.forget(self)

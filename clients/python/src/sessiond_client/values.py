@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sessiond_client.enums import CauseKind, DeviceType, EventType, Reaction, RequirementKind, SessionState, SignalType
+from sessiond_client.kinds import AnyText, Int32
 from sessiond_client.tokens import Token
 
 __all__ = [
@@ -39,13 +40,13 @@ class ClientContext:
     Fill it from the connection, or from a proxy that you trust, never from what the client claims to be.
     """
 
-    ip_address: str = ""
+    ip_address: AnyText = ""
     """IPv4 or IPv6 address in text form."""
-    user_agent: str = ""
+    user_agent: AnyText = ""
     """The User-Agent header; the authority cuts it at 1,024 characters."""
     certificate_thumbprint: bytes = b""
     """SHA-256 of the client certificate's DER form (RFC 8705), 32 bytes."""
-    device_id: str = ""
+    device_id: AnyText = ""
     """The application's own identifier of the device, at most 256 characters."""
 
 
@@ -53,7 +54,7 @@ class ClientContext:
 class Authentication:
     """How and when a subject was authenticated."""
 
-    level: int = 0
+    level: Int32 = 0
     """Assurance level, 1 to 3 as in NIST SP 800-63B-4 AAL1 to AAL3; 0 if the application does not rank."""
     methods: tuple[str, ...] = ()
     """Authentication methods, as in RFC 8176 (`pwd`, `otp`, `hwk`, ...)."""

@@ -1,0 +1,61 @@
+"""Knows while nobody answers, so that an outage costs each call nothing but its error."""
+
+from __future__ import annotations
+
+import threading
+
+__all__ = ["Circuit"]
+
+_PROBE_PAUSE = 0.1
+"""Seconds between two probes. A probe costs one refused call; gRPC itself connects at its own, slower pace."""
+
+
+class Circuit:
+    """Open from the first refused connection until a call reaches the authority again.
+
+    While it is open, calls fail at once with the cause, except one at a time: the probe. Shared by all calls of a
+    client, from any thread. Time is an argument, in seconds of a monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cause = ""
+        self._probe: object | None = None
+        self._next_probe = 0.0
+
+    @property
+    def cause(self) -> str:
+        """Why no call gets through; empty while they do."""
+        return self._cause
+
+    def admit(self, call: object, now: float) -> str:
+        """Let a call through, perhaps as the probe, and return nothing; or return the cause of the outage."""
+        if not self._cause:  # without the lock: the usual case
+            return ""
+        with self._lock:
+            if self._cause and (self._probe is not None or now < self._next_probe):
+                return self._cause
+            if self._cause:
+                self._probe = call
+            return ""
+
+    def refused(self, call: object, cause: str, now: float) -> None:
+        """The call found no connection."""
+        with self._lock:
+            self._cause = cause
+            self._next_probe = now + _PROBE_PAUSE
+            if self._probe is call:
+                self._probe = None
+
+    def reached(self) -> None:
+        """A call reached the authority."""
+        if self._cause:
+            with self._lock:
+                self._cause, self._probe = "", None
+
+    def leave(self, call: object) -> None:
+        """The call is over. If it was the probe and brought no news, another may be."""
+        if self._probe is call:
+            with self._lock:
+                if self._probe is call:
+                    self._probe = None
