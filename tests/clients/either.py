@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from sessiond_client import AsyncClient, Client
 
-__all__ = ["CLIENTS", "Either", "Following"]
+__all__ = ["CLIENTS", "Either", "Following", "Kind"]
 
+Kind = type[AsyncClient] | type[Client]
 CLIENTS: tuple[type[AsyncClient] | type[Client], ...] = (AsyncClient, Client)
 
 
@@ -20,6 +21,7 @@ class Either:
 
     def __init__(self, kind: type[AsyncClient] | type[Client], target: str, **settings: Any) -> None:
         self.client = kind(target, **settings)
+        self.is_async = isinstance(self.client, AsyncClient)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self.client, name)
