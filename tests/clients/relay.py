@@ -22,6 +22,7 @@ class Relay:
         host, _, port = target.rpartition(":")
         self._upstream = (host, int(port))
         self.breaks = 0
+        self.connections = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -31,6 +32,7 @@ class Relay:
             yield f"{host}:{port}"
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         upstream, to_upstream = await asyncio.open_connection(*self._upstream)
         ways = {
             asyncio.create_task(self.upwards(reader, to_upstream)),

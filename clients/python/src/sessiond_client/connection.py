@@ -39,8 +39,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
-_STREAMS_PER_CHANNEL = 500
-"""An authority serves 1,000 calls at a time on one connection; gRPC lets further ones wait, with no error."""
+_STREAMS_PER_CHANNEL = 100
+"""As many as an authority serves on one connection by default."""
 
 
 def channel_options(settings: Settings) -> list[tuple[str, Any]]:
