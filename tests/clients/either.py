@@ -19,9 +19,20 @@ CLIENTS: tuple[type[AsyncClient] | type[Client], ...] = (AsyncClient, Client)
 class Either:
     """A client of either kind whose calls are awaited: those of `Client` run in a thread."""
 
-    def __init__(self, kind: type[AsyncClient] | type[Client], target: str, **settings: Any) -> None:
+    def __init__(self, kind: Kind, target: str, **settings: Any) -> None:
         self.client = kind(target, **settings)
-        self.is_async = isinstance(self.client, AsyncClient)
+
+    @classmethod
+    def of(cls, client: AsyncClient | Client) -> Self:
+        """One that is there already."""
+        either = cls.__new__(cls)
+        either.client = client
+        return either
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is the client for asyncio."""
+        return isinstance(self.client, AsyncClient)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self.client, name)

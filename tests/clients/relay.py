@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-__all__ = ["Counting", "Cutting", "Losing", "Relay", "Swallowing"]
+__all__ = ["Counting", "Cutting", "Holding", "Losing", "Relay", "Swallowing"]
 
 _PREFACE = 24
 _FRAME_HEADER = 9
@@ -119,4 +119,24 @@ class Counting(Relay):
                 header = await reader.readexactly(_FRAME_HEADER)
                 self.calls += header[3] == _HEADERS
                 writer.write(header + await reader.readexactly(int.from_bytes(header[:3])))
+                await writer.drain()
+
+
+class Holding(Relay):
+    """Lets calls through and keeps their answers back. `arrived` is set when a call has reached the authority."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.arrived = asyncio.Event()
+
+    async def downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                header = await reader.readexactly(_FRAME_HEADER)
+                frame = header + await reader.readexactly(int.from_bytes(header[:3]))
+                if header[3] == _HEADERS:
+                    self.arrived.set()
+                    await reader.read()  # until the end of the connection
+                    return
+                writer.write(frame)
                 await writer.drain()
