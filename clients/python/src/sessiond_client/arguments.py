@@ -212,6 +212,9 @@ def _any_of(parts: tuple[Any, ...]) -> _Check:
     # Text stands for a token where a token is expected, so that no `str` of it goes further than here.
     members = [_check_for(part) for part in parts if not (part is str and Token in parts)]
 
+    if len(members) == 1:
+        return members[0]
+
     def convert(path: str, value: Any, violations: list[Violation]) -> Any:
         return next(member for member in members if member.accepts(value)).convert(path, value, violations)
 
