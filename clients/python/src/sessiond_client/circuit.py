@@ -22,6 +22,8 @@ class Circuit:
         self._cause = ""
         self._probe: object | None = None
         self._next_probe = 0.0
+        self.was_reached = False
+        """Whether any call has reached the authority yet."""
 
     @property
     def cause(self) -> str:
@@ -49,6 +51,7 @@ class Circuit:
 
     def reached(self) -> None:
         """A call reached the authority."""
+        self.was_reached = True
         if self._cause:
             with self._lock:
                 self._cause, self._probe = "", None

@@ -119,7 +119,7 @@ class Flows:
             except DeadlineExceeded as error:
                 late = error
             try:
-                newest = (yield from self._attempts(calls.authority("", timeout=call.timeout))).revision
+                newest = (yield from self._attempts(calls.authority(""))).revision
             except SessiondError:
                 newest = revision
             if newest == revision:
@@ -161,7 +161,8 @@ class _Attempts:
         elif not isinstance(error, (Unavailable, DeadlineExceeded, Cancelled, ClientUnusable)):
             self._flows.circuit.reached()
         self._flows.circuit.leave(self)
-        self._unknown = self._call.rpc.changes and (self._unknown or may_have_happened(error))
+        if not refused:  # a refused attempt says nothing about those before it; the authority's judgement does
+            self._unknown = self._call.rpc.changes and may_have_happened(error)
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * _GROWTH**self._repeats)
         pause = self._flows.jitter(0.8 * longest, 1.2 * longest)
         if not self._may_follow(error, refused=refused) or now + pause >= self._deadline:
@@ -180,9 +181,13 @@ class _Attempts:
 
     def final(self, error: SessiondError) -> SessiondError:
         """The exception that the caller gets."""
-        cause = self._cause or self._flows.circuit.cause
-        if isinstance(error, DeadlineExceeded) and cause:
-            error = DeadlineExceeded(f"{error.message}; before that: {cause}", status=error.status)
+        if isinstance(error, DeadlineExceeded):
+            cause = self._cause or self._flows.circuit.cause
+            if cause:
+                error = DeadlineExceeded(f"{error.message}; before that: {cause}", status=error.status)
+            elif not self._flows.circuit.was_reached:
+                text = f"{error.message}; no call of this client has reached the authority yet"
+                error = DeadlineExceeded(text, status=error.status)
         error.outcome_unknown = self._unknown
         return with_id(error, self._call)
 

@@ -25,6 +25,10 @@ class NotJson(ValueError):
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"session data {key!r} {problem}")
         self.key = key
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type[NotJson], tuple[str, str]]:
+        return NotJson, (self.key, self._problem)
 
 
 def encode(values: Mapping[str, Any]) -> dict[str, bytes]:
