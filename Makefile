@@ -15,7 +15,7 @@ BAR ?= 95
 MUTATED ?= sessiond/domain sessiond/changes sessiond/authority sessiond/crypto sessiond/rpc/cookies.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast mutate simulate check bench generate lock format clean
+.PHONY: help run demo test test-fast floors mutate simulate check bench generate lock format clean
 
 help: ## List every target.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: $(VENV)/.dev ## Run every test: two at a time, then those that measure, al
 
 test-fast: $(VENV)/.dev ## Run the tests that take less than ten seconds each.
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not measured"
+
+floors: $(VENV)/.run ## Install the Python client with its oldest allowed dependencies in build/floors, and call a server with it.
+	@$(BIN)/python scripts/floors.py
 
 check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the freshness of generated code and locks.
 	@$(BIN)/ruff check $(SOURCES)

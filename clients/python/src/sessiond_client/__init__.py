@@ -8,87 +8,95 @@ A bad token is a verdict in an answer. Exceptions (`SessiondError`) are for call
 Tokens are `Token`s, which show their value only when asked. Session data is bytes; `json_data` turns values into them.
 """
 
-from sessiond_client import json_data
-from sessiond_client.aio import AsyncClient, AsyncEvents
-from sessiond_client.answers import (
-    Authority,
-    CompanionIssued,
-    Created,
-    Data,
-    DataUpdated,
-    Found,
-    LockCleared,
-    Page,
-    Refreshed,
-    Revoked,
-    RevokedAll,
-    Rolled,
-    SignalReported,
-    Validation,
-)
-from sessiond_client.enums import (
-    CauseKind,
-    DeviceType,
-    EventType,
-    NextStep,
-    Reaction,
-    RequirementKind,
-    SessionState,
-    SignalType,
-    Verdict,
-)
-from sessiond_client.errors import (
-    WITHHELD,
-    Cancelled,
-    ClientClosed,
-    ClientForked,
-    ClientUnusable,
-    ConcurrencyLimitReached,
-    Conflict,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InternalError,
-    InvalidArgument,
-    NotFound,
-    NotServed,
-    OutOfRange,
-    PermissionDenied,
-    ResourceExhausted,
-    SessiondError,
-    Unauthenticated,
-    Unavailable,
-    Violation,
-    WrongEventLoop,
-)
-from sessiond_client.json_data import NotJson
-from sessiond_client.questions import NOT_REQUIRED, DataRequest, NotRequired, Question, Requirements
-from sessiond_client.settings import ClientOptions
-from sessiond_client.subscription import EventQuery
-from sessiond_client.sync import Client, Events
-from sessiond_client.tokens import Token
-from sessiond_client.values import (
-    Application,
-    Authentication,
-    Cause,
-    Checkpoint,
-    ClientContext,
-    ConcurrencyLimit,
-    CookieDirectives,
-    CookieRules,
-    Device,
-    Ending,
-    Event,
-    GuessLimits,
-    Lifetimes,
-    Policy,
-    Session,
-    SessionData,
-    Signal,
-    SourceLock,
-    UnmetRequirement,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    __version__: str
+
+    from sessiond_client import json_data
+    from sessiond_client.aio import AsyncClient, AsyncEvents
+    from sessiond_client.answers import (
+        Authority,
+        CompanionIssued,
+        Created,
+        Data,
+        DataUpdated,
+        Found,
+        LockCleared,
+        Page,
+        Refreshed,
+        Revoked,
+        RevokedAll,
+        Rolled,
+        SignalReported,
+        Validation,
+    )
+    from sessiond_client.enums import (
+        CauseKind,
+        DeviceType,
+        EventType,
+        NextStep,
+        Reaction,
+        RequirementKind,
+        SessionState,
+        SignalType,
+        Verdict,
+    )
+    from sessiond_client.errors import (
+        WITHHELD,
+        Cancelled,
+        ClientClosed,
+        ClientForked,
+        ClientUnusable,
+        ConcurrencyLimitReached,
+        Conflict,
+        DeadlineExceeded,
+        FailedPrecondition,
+        InternalError,
+        InvalidArgument,
+        NotFound,
+        NotServed,
+        OutOfRange,
+        PermissionDenied,
+        ResourceExhausted,
+        SessiondError,
+        Unauthenticated,
+        Unavailable,
+        Violation,
+        WrongEventLoop,
+    )
+    from sessiond_client.json_data import NotJson
+    from sessiond_client.questions import NOT_REQUIRED, DataRequest, NotRequired, Question, Requirements
+    from sessiond_client.settings import ClientOptions
+    from sessiond_client.subscription import EventQuery
+    from sessiond_client.sync import Client, Events
+    from sessiond_client.tokens import Token
+    from sessiond_client.values import (
+        Application,
+        Authentication,
+        Cause,
+        Checkpoint,
+        ClientContext,
+        ConcurrencyLimit,
+        CookieDirectives,
+        CookieRules,
+        Device,
+        Ending,
+        Event,
+        GuessLimits,
+        Lifetimes,
+        Policy,
+        Session,
+        SessionData,
+        Signal,
+        SourceLock,
+        UnmetRequirement,
+    )
 
 __all__ = [
+    "__version__",
     # The two clients
     "AsyncClient",
     "Client",
@@ -174,3 +182,127 @@ __all__ = [
     "WITHHELD",
     "WrongEventLoop",
 ]
+
+_MODULES = {
+    "aio": (
+        "AsyncClient",
+        "AsyncEvents",
+    ),
+    "answers": (
+        "Authority",
+        "CompanionIssued",
+        "Created",
+        "Data",
+        "DataUpdated",
+        "Found",
+        "LockCleared",
+        "Page",
+        "Refreshed",
+        "Revoked",
+        "RevokedAll",
+        "Rolled",
+        "SignalReported",
+        "Validation",
+    ),
+    "enums": (
+        "CauseKind",
+        "DeviceType",
+        "EventType",
+        "NextStep",
+        "Reaction",
+        "RequirementKind",
+        "SessionState",
+        "SignalType",
+        "Verdict",
+    ),
+    "errors": (
+        "WITHHELD",
+        "Cancelled",
+        "ClientClosed",
+        "ClientForked",
+        "ClientUnusable",
+        "ConcurrencyLimitReached",
+        "Conflict",
+        "DeadlineExceeded",
+        "FailedPrecondition",
+        "InternalError",
+        "InvalidArgument",
+        "NotFound",
+        "NotServed",
+        "OutOfRange",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "SessiondError",
+        "Unauthenticated",
+        "Unavailable",
+        "Violation",
+        "WrongEventLoop",
+    ),
+    "json_data": ("NotJson",),
+    "questions": (
+        "NOT_REQUIRED",
+        "DataRequest",
+        "NotRequired",
+        "Question",
+        "Requirements",
+    ),
+    "settings": ("ClientOptions",),
+    "subscription": ("EventQuery",),
+    "sync": (
+        "Client",
+        "Events",
+    ),
+    "tokens": ("Token",),
+    "values": (
+        "Application",
+        "Authentication",
+        "Cause",
+        "Checkpoint",
+        "ClientContext",
+        "ConcurrencyLimit",
+        "CookieDirectives",
+        "CookieRules",
+        "Device",
+        "Ending",
+        "Event",
+        "GuessLimits",
+        "Lifetimes",
+        "Policy",
+        "Session",
+        "SessionData",
+        "Signal",
+        "SourceLock",
+        "UnmetRequirement",
+    ),
+}
+"""Where each name is defined. A module is imported when one of its names is first used: it takes longer than gRPC."""
+
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        return _version()
+    if name in _HOME:
+        value = getattr(import_module(f"sessiond_client.{_HOME[name]}"), name)
+    elif name == "json_data":
+        value = import_module("sessiond_client.json_data")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # found at once from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sessiond-client")
+    except PackageNotFoundError:  # imported from a source tree that is not installed
+        return "0+unknown"
