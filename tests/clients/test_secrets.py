@@ -24,9 +24,11 @@ from sessiond_client import (
     ConcurrencyLimitReached,
     DeadlineExceeded,
     InvalidArgument,
+    NotJson,
     SessiondError,
     Token,
     Unavailable,
+    json_data,
 )
 from tests.clients.calls_of import CALLS, DATA, REQUEST_ID, TOKEN, ending_of
 from tests.clients.either import CLIENTS, Either, Kind
@@ -208,6 +210,15 @@ async def test_nothing_is_logged_of_a_failed_call(kind: Kind, caplog: pytest.Log
             for call in CALLS.values():
                 assert isinstance(await ending_of(client, call), Unavailable)
     assert not any(secret in caplog.text for secret in SECRETS)
+
+
+def test_data_that_is_not_json_is_shown_by_no_frame() -> None:
+    """`NotJson` comes without the value that it is about, in either direction."""
+    with pytest.raises(NotJson) as written:
+        json_data.encode({"fine": DATA.decode(), "k": {DATA.decode(): object()}})
+    with pytest.raises(NotJson) as read:
+        json_data.decode({"k": DATA})
+    assert [shown(written.value), shown(read.value)] == [[], []]
 
 
 # Proxies

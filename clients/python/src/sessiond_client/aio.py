@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import finalize
@@ -69,7 +70,7 @@ class AsyncClient(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(lambda: _open(self._settings))
+        self._channels = Channels(partial(_open, self._settings))
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -13,7 +13,7 @@ wrote as JSON), and no call has a second, untyped form.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 __all__ = ["NotJson", "decode", "encode"]
@@ -37,24 +37,42 @@ def encode(values: Mapping[str, Any]) -> dict[str, bytes]:
     Takes what `json.dumps` takes, except NaN, the infinities and lone surrogates, which JSON cannot express. As usual,
     tuples come back as lists, and the keys of inner dictionaries as text.
     """
-    return {key: _encoded(key, value) for key, value in values.items()}
+    result = _each(values, _encoded)
+    del values  # the frame is part of the traceback
+    if isinstance(result, NotJson):
+        raise result
+    return result
 
 
 def decode(values: Mapping[str, bytes]) -> dict[str, Any]:
     """Each value read as JSON. Raises `NotJson` if one is not."""
-    return {key: _decoded(key, value) for key, value in values.items()}
+    result = _each(values, _decoded)
+    del values
+    if isinstance(result, NotJson):
+        raise result
+    return result
 
 
-# Both functions raise after the handler has ended. The json module's errors hold the whole document; inside the handler
-# they would become the `__context__` of ours, and a crash reporter would send them along.
+# What follows returns an exception instead of raising it, and makes it after the handler has ended. The json module's
+# errors hold the whole document, and each frame a value; a crash reporter would send them along with a traceback.
 
 
-def _encoded(key: str, value: Any) -> bytes:
+def _each(values: Mapping[str, Any], turn: Callable[[str, Any], Any]) -> dict[str, Any] | NotJson:
+    turned: dict[str, Any] = {}
+    for key, value in values.items():
+        turned[key] = turn(key, value)
+        if isinstance(turned[key], NotJson):
+            failed: NotJson = turned[key]
+            return failed
+    return turned
+
+
+def _encoded(key: str, value: Any) -> bytes | NotJson:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError):
         pass
-    raise NotJson(key, f"cannot be written as JSON: JSON cannot express all of this {type(value).__name__}")
+    return NotJson(key, f"cannot be written as JSON: JSON cannot express all of this {type(value).__name__}")
 
 
 def _decoded(key: str, value: bytes) -> Any:
@@ -62,7 +80,7 @@ def _decoded(key: str, value: bytes) -> Any:
         return json.loads(value.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         pass
-    raise NotJson(key, "is not JSON; was it written as plain bytes?")
+    return NotJson(key, "is not JSON; was it written as plain bytes?")
 
 
 def _refuse(constant: str) -> NoReturn:

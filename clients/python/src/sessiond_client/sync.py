@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import finalize
@@ -64,7 +65,7 @@ class Client(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(lambda: _open(self._settings))
+        self._channels = Channels(partial(_open, self._settings))
         self._closing = threading.Event()
 
     create = _unary(calls.create)
