@@ -23,6 +23,7 @@ from tests.clients.relay import Counting
 
 REFUSED = Unavailable("failed to connect to all addresses; last error: Connection refused", status="UNAVAILABLE")
 BROKEN = Unavailable("Socket closed", status="UNAVAILABLE")
+ANSWER = pb.CreateSessionResponse(token="t")
 LATE = DeadlineExceeded("Deadline Exceeded", status="DEADLINE_EXCEEDED")
 
 
@@ -133,9 +134,6 @@ def carry_out(made: Flows, clock: Clock, call: Call[Any], *replies: Any) -> tupl
         return error, sent, waits
 
 
-ANSWER = pb.CreateSessionResponse(token="t")
-
-
 @pytest.mark.parametrize("error", [REFUSED, BROKEN, Cancelled("stopping", status="CANCELLED")])
 def test_retries_take_two_seconds(error: SessiondError) -> None:
     """A call is repeated four times with growing pauses, about two seconds in all: a restart."""
@@ -212,6 +210,26 @@ def test_a_call_during_an_outage_is_not_sent() -> None:
     ending, sent, waits = carry_out(made, clock, calls.create(""))
     assert isinstance(ending, Unavailable)
     assert (ending.message, sent, waits) == (REFUSED.message, 0, [])
+
+
+@pytest.mark.parametrize("reply", [BROKEN, Unavailable("starting", status="UNAVAILABLE"), ANSWER])
+def test_any_connection_ends_an_outage(reply: Any) -> None:
+    """An authority that accepts a connection is there, even if it cannot answer yet: its own words are the cause."""
+    made, clock = flows(retries=0)
+    carry_out(made, clock, calls.create(""), REFUSED)
+    clock.now += 1
+    carry_out(made, clock, calls.create(""), reply)
+    assert made.circuit.cause == ""
+
+
+def test_a_deadline_does_not_end_an_outage() -> None:
+    """A probe that runs out of time says nothing about the connection: the next call is a probe again."""
+    made, clock = flows(retries=0)
+    carry_out(made, clock, calls.create(""), REFUSED)
+    clock.now += 1
+    ending, sent, _ = carry_out(made, clock, calls.create(""), LATE)
+    assert (type(ending), sent, made.circuit.cause) == (DeadlineExceeded, 1, REFUSED.message)
+    assert carry_out(made, clock, calls.create(""), ANSWER)[1] == 1
 
 
 def test_a_call_that_an_outage_surprised_waits_for_its_end() -> None:

@@ -1,4 +1,4 @@
-"""Knows while nobody answers, so that an outage costs each call nothing but its error."""
+"""Tracks whether the authority can be reached, so that calls during an outage fail at once."""
 
 from __future__ import annotations
 

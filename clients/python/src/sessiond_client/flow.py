@@ -158,8 +158,8 @@ class _Attempts:
         now, refused = self._flows.clock(), is_refused(error)
         if refused and self._begun:
             self._flows.circuit.refused(self, error.message, now)
-        elif not isinstance(error, (Unavailable, DeadlineExceeded, Cancelled, ClientUnusable)):
-            self._flows.circuit.reached()
+        elif self._begun and not isinstance(error, (DeadlineExceeded, ClientUnusable)):
+            self._flows.circuit.reached()  # there was a connection, even if it broke
         self._flows.circuit.leave(self)
         if not refused:  # a refused attempt says nothing about those before it; the authority's judgement does
             self._unknown = self._call.rpc.changes and may_have_happened(error)
