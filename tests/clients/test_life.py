@@ -168,15 +168,45 @@ def app_elsewhere(tmp_path: Path) -> Iterator[str]:
 # Forks
 
 
-async def test_a_fork_during_calls_never_hangs(app: App) -> None:
-    """In a child the parent's client and streams raise ClientForked, and the child's own clients work."""
+async def forking(*arguments: str, relay: Holding | None = None) -> list[str]:
+    """What the program writes. With a relay it forks while a call through it waits."""
     program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.clients.forking", app.address),
+        *(sys.executable, "-m", "tests.clients.forking", *arguments),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
+    assert program.stdin is not None
     assert program.stdout is not None
     async with asyncio.timeout(120):
+        if relay is not None:
+            await relay.arrived.wait()
+            program.stdin.write(b"go on\n")
         lines = (await program.stdout.read()).decode().splitlines()
         assert await program.wait() == 0
-    assert lines == ["ClientForked ClientForked ClientForked fine fine"] * 4 + ["parent fine 0 0 0 0"]
+    return lines
+
+
+async def test_a_fork_between_calls_leaves_the_child_its_own_clients(app: App) -> None:
+    """In a child the parent's client and streams raise ClientForked, and the child's own clients work."""
+    expected = ["ClientForked ClientForked ClientForked fine fine"] * 4 + ["parent fine 0 0 0 0"]
+    assert await forking(app.address, "threads") == expected
+
+
+async def test_no_client_hangs_after_a_fork_during_a_call(app: App) -> None:
+    """If another thread was making a call, every client in a child raises ClientForked, and none waits for ever."""
+    # Threads of gRPC's own may abort such a child at any moment, by signal 6 or 11: no client can prevent that.
+    relay = Holding(app.address)
+    async with relay.running() as waiting:
+        *children, parent = await forking(app.address, "threads", waiting, relay=relay)
+    assert set(children) <= {" ".join(["ClientForked"] * 5)}
+    name, ending, *codes = parent.split()
+    assert (name, ending) == ("parent", "fine")
+    assert set(codes) <= {"0", "6", "11"}
+    assert codes.count("0") <= len(children)
+
+
+async def test_a_fork_with_an_open_asynchronous_client_never_crashes(app: App) -> None:
+    """While one is open, no AsyncClient works in a child, and each says so; once it is closed, the child's own does."""
+    expected = ["ClientForked ClientForked fine", "ClientForked fine fine", "parent 0 0"]
+    assert await forking(app.address, "asyncio") == expected

@@ -70,7 +70,7 @@ class AsyncClient(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(partial(_open, self._settings))
+        self._channels = Channels(partial(_open, self._settings), asynchronous=True)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -120,6 +120,7 @@ class AsyncClient(Connection):
             return  # they are the parent process's
         if self._loop is not None and self._loop.is_closed():
             self._channels.close()  # nothing of it can run any more
+            forks.asyncio_closed(self._channels)
             return
         self._check()
         self._closing.set()
@@ -127,6 +128,7 @@ class AsyncClient(Connection):
             stream.release()
         for channel in self._channels.close():
             await channel.close()
+        forks.asyncio_closed(self._channels)
 
     async def __aenter__(self) -> Self:
         return self

@@ -62,11 +62,12 @@ class Channels:
     """The channels of one client: one for calls, and others for streams, which would use up its limit of calls.
 
     Opened when they are first needed: a client that has not been used yet survives a fork, and may be made before its
-    event loop runs. `opener` makes a channel.
+    event loop runs. `opener` makes a channel; `asynchronous`: one of `grpc.aio`.
     """
 
-    def __init__(self, opener: Callable[[], Any]) -> None:
+    def __init__(self, opener: Callable[[], Any], *, asynchronous: bool = False) -> None:
         self._opener = opener
+        self._asynchronous = asynchronous
         self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
         self._generation: int | None = None
         self._calls: Opened | None = None
@@ -131,6 +132,9 @@ class Channels:
 
     def _open(self) -> Opened:
         self.check()
+        forks.check_new(asynchronous=self._asynchronous)
+        if self._asynchronous:
+            forks.asyncio_opened(self)
         self._generation = forks.generation()
         forks.watch(self)
         channel = self._opener()

@@ -165,7 +165,8 @@ class WrongEventLoop(ClientUnusable):
 class ClientForked(ClientUnusable):
     """A client that the parent process used before it forked: make a client in the child. Nothing was sent.
 
-    A connection cannot be shared by two processes: gRPC hangs or crashes in the child.
+    A connection cannot be shared by two processes: gRPC hangs or crashes in the child. Raised by every client in the
+    child if a thread of the parent was making a call at the fork, and by every `AsyncClient` if one was open.
     """
 
 

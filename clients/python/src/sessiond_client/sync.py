@@ -156,7 +156,9 @@ class Client(Connection):
         """The response to a request, or the `SessiondError` that came instead."""
         try:
             self._channels.check()
-            return getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
+            send = getattr(self._channels.for_calls(), step.name)
+            with forks.calling():
+                return send(step.request, timeout=step.timeout)
         except grpc.RpcError as error:
             return closed(during=True) if self._closing.is_set() else from_rpc(error)
         except SessiondError as error:
