@@ -168,6 +168,13 @@ async def test_a_limit_is_an_exception_and_its_ticket_a_way_on(
             evict=[third.session.session_id],
         )
         assert login.evicted_session_ids == (third.session.session_id,)
+        with pytest.raises(ConcurrencyLimitReached) as last:
+            await client.create(subject="ada", authentication=PASSWORD)
+        assert last.value.limit.live_count == 2
+        oldest = await client.create(
+            subject="ada", authentication=PASSWORD, ticket=last.value.limit.ticket, evict_oldest=True
+        )
+        assert oldest.evicted_session_ids == (second.session.session_id,)
 
 
 async def test_a_logout_can_leave_a_guest(client: Either) -> None:

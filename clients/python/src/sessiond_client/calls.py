@@ -93,6 +93,7 @@ def create(
     labels: Mapping[str, str] | None = None,
     ticket: str | Token | None = None,
     evict: Items[str] = (),
+    evict_oldest: bool = False,
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Created]:
@@ -103,7 +104,8 @@ def create(
     policy's longer limits; raises `InvalidArgument` if the policy has none.
 
     Raises `ConcurrencyLimitReached` if the subject has as many sessions as it may have. If its `limit` has a ticket,
-    repeat the call with that `ticket` and with the ids of the sessions that the subject chose to `evict`.
+    repeat the call with that `ticket` and with the ids of the sessions that the subject chose to `evict`; with
+    `evict_oldest` the oldest end too, as many as have to.
     """
     request = pb.CreateSessionRequest(
         application=application,
@@ -118,6 +120,7 @@ def create(
         request_id=convert.secret_text(request_id),
         ticket=convert.secret_text(ticket),
         evict_session_ids=evict,
+        evict_oldest=evict_oldest,
     )
     return _CREATE.call(request, timeout)
 
@@ -189,6 +192,7 @@ def authenticate(
     labels: Mapping[str, str] | None = None,
     ticket: str | Token | None = None,
     evict: Items[str] = (),
+    evict_oldest: bool = False,
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Rolled]:
@@ -206,7 +210,8 @@ def authenticate(
 
     `elevate`: `authentication` counts for the policy's elevation timeout, then the earlier one counts again; only for a
     session that has a subject. `lifetimes` replaces the session's own; None leaves them as they are. `labels` are added
-    to those that the session has. `persistent`, `ticket`, `evict` and `ConcurrencyLimitReached`: as with `create`.
+    to those that the session has. `persistent`, `ticket`, `evict`, `evict_oldest` and `ConcurrencyLimitReached`: as with
+    `create`.
     """
     request = pb.AuthenticateSessionRequest(
         application=application,
@@ -223,6 +228,7 @@ def authenticate(
         request_id=convert.secret_text(request_id),
         ticket=convert.secret_text(ticket),
         evict_session_ids=evict,
+        evict_oldest=evict_oldest,
     )
     return _AUTHENTICATE.call(request, timeout)
 

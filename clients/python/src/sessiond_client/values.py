@@ -221,7 +221,7 @@ class ConcurrencyLimit:
     ticket_expire_time: datetime | None
     """When the ticket expires."""
     live_count: int = 0
-    """How many live sessions there are; `live_sessions` may show only the newest of them."""
+    """How many live sessions there are; `live_sessions` may show only some of them. Then log in with `evict_oldest`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
