@@ -153,6 +153,7 @@ async def test_a_limit_is_an_exception_and_its_ticket_a_way_on(
         third = await client.create(subject="ada", authentication=PASSWORD, ticket=limit.ticket, evict=chosen)
         assert third.evicted_session_ids == (first.session.session_id,)
         assert (await client.validate(first.token)).verdict is Verdict.REVOKED
+        clock.advance(1)
         guest = await client.create()
         with pytest.raises(ConcurrencyLimitReached) as again:
             await client.authenticate(guest.token, "ada", authentication=PASSWORD)

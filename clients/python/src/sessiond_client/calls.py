@@ -210,8 +210,8 @@ def authenticate(
 
     `elevate`: `authentication` counts for the policy's elevation timeout, then the earlier one counts again; only for a
     session that has a subject. `lifetimes` replaces the session's own; None leaves them as they are. `labels` are added
-    to those that the session has. `persistent`, `ticket`, `evict`, `evict_oldest` and `ConcurrencyLimitReached`: as with
-    `create`.
+    to those that the session has. `persistent`, `ticket`, `evict`, `evict_oldest` and `ConcurrencyLimitReached`: as
+    with `create`.
     """
     request = pb.AuthenticateSessionRequest(
         application=application,
