@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import islice
+from types import FrameType
 from typing import Any, TypedDict
 
 import click
@@ -65,20 +68,27 @@ class _Revocation:
         self._until: datetime | None = None
 
     def run(self) -> RevokedAll:
+        with _interruptions() as interrupted:
+            try:
+                return self._steps(interrupted)
+            except (KeyboardInterrupt, SessiondError) as cause:
+                # An interruption that came while gRPC was calling back has been swallowed there.
+                why = KeyboardInterrupt() if interrupted() else cause
+                raise Halted(self._ended, why) from cause
+
+    def _steps(self, interrupted: Callable[[], bool]) -> RevokedAll:
         missed = 0
-        try:
-            while True:
-                before = self._ended
-                try:
-                    if (answer := self._step()) is not None:
-                        return answer
-                    missed = 0
-                except DeadlineExceeded as error:
-                    missed = missed + 1 if self._ended == before else 1
-                    if missed >= _PATIENCE:
-                        raise Halted(self._ended, error) from error
-        except (KeyboardInterrupt, SessiondError) as cause:
-            raise Halted(self._ended, cause) from cause
+        while not interrupted():
+            before = self._ended
+            try:
+                if (answer := self._step()) is not None:
+                    return answer
+                missed = 0
+            except DeadlineExceeded:
+                missed = missed + 1 if self._ended == before else 1
+                if missed >= _PATIENCE:
+                    raise
+        raise KeyboardInterrupt
 
     def _step(self) -> RevokedAll | None:
         """End some sessions; the answer to the whole once there are no more."""
@@ -122,6 +132,26 @@ class _Revocation:
         self._ended += number
         if number:
             self._progress(self._ended)
+
+
+@contextmanager
+def _interruptions() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C has been pressed, even where the exception that it raises gets lost."""
+    seen = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        seen = True
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # Python has Ctrl-C in the main thread alone
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
