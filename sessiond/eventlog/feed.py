@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import islice
 from typing import Protocol
 
@@ -245,10 +245,10 @@ class _Audience:
         """Wait for something to deliver to a subscriber at that position, but no longer than `timeout` seconds."""
         if position < self.last_match:
             return
-        try:
-            await asyncio.wait_for(self._news.wait(), timeout)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            # Not `wait_for`: on Python 3.11 it loses a cancellation that comes together with news.
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
 
 
 class _Pages:

@@ -93,3 +93,19 @@ async def test_a_filter_that_nobody_has_any_more_is_forgotten() -> None:
     for stream in streams:
         await stream.aclose()
     assert not feed._audiences
+
+
+async def test_who_leaves_at_the_very_moment_of_news_has_left() -> None:
+    """A subscriber that is cancelled in the turn in which an event comes does not go on waiting for the next one."""
+    log = Log()
+    feed = Feed(await log.head(), log)
+    items = feed.subscribe(Revision(0), EventFilter(), AN_HOUR)
+    await anext(items)
+    waiting = asyncio.ensure_future(anext(items))
+    await settle()
+    log.append(feed, 1)  # wakes it
+    waiting.cancel()  # before it has had its turn
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await items.aclose()
+    assert not feed._audiences

@@ -66,7 +66,9 @@ class EventService:
                 else:
                     response.checkpoint.revision = item.revision
                 try:
-                    await asyncio.wait_for(context.write(response), self._write_timeout)
+                    # Not `wait_for`: on Python 3.11 it loses a cancellation that comes when the write is done.
+                    async with asyncio.timeout(self._write_timeout):
+                        await context.write(response)
                 except TimeoutError:
                     await context.abort(
                         grpc.StatusCode.RESOURCE_EXHAUSTED,
