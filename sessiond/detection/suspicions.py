@@ -87,23 +87,21 @@ class Suspicions:
         return signals if turns is None else (*signals, turns)
 
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Whether this is, as far as can be told, the client that the session was given to, or that used it last.
+        """Whether this is, as far as can be told, the client that uses the session: the one that used it last.
 
         The same kind of user agent, certificate and device; and the same network, unless certificate or device prove
-        it. A client without any of this could be anybody.
+        it. A client without any of this could be anybody. The client that the session was opened by does not count for
+        itself: where another one uses the session now, whoever comes back with an old token may be its owner.
         """
         if client == NOBODY or session.client == NOBODY:
             return False
         seen, bound = self._facts(client, policy), self._facts(session.client, policy)
         if (bound.certificate, bound.device) != (seen.certificate, seen.device) and _is_bound(session.client):
             return False
-        for known in (session.client, session.last_client):
-            own = self._facts(known, policy)
-            if not seen.agent or differ(own, seen, ("agent",)):
-                continue
-            if _is_bound(session.client) or (seen.network and seen.network == own.network):
-                return True
-        return False
+        last = self._facts(session.last_client if session.last_client != NOBODY else session.client, policy)
+        if not seen.agent or differ(last, seen, ("agent",)):
+            return False
+        return _is_bound(session.client) or bool(seen.network and seen.network == last.network)
 
     def note_superseded(self, session: Session, now: Instant) -> None:
         """Take in that a token was used that a roll replaced moments ago, although the new one is in use already."""

@@ -101,6 +101,28 @@ async def test_a_copy_elsewhere_is_a_theft(
         assert (await validate(stub, one.new)).verdict == pb.VERDICT_REVOKED
 
 
+async def test_the_owner_of_a_session_that_a_thief_has_rolled_is_no_copy(tmp_path: Path, clock: ManualClock) -> None:
+    """A thief who rolls and uses the session elsewhere is out when the owner comes with the old token."""
+    async with authority(tmp_path, clock) as (_, stub):
+        owner = await create(stub)
+        thief = await roll(stub, owner.token, ATTACKER)
+        clock.advance(1)
+        await validate(stub, thief.token, ATTACKER)
+        clock.advance(2 * MINUTE)
+        denied = await validate(stub, owner.token, VICTIM)
+        assert (denied.verdict, signal_types(denied)) == (pb.VERDICT_REPLAYED, ["TOKEN_REPLAY"])
+        assert (await validate(stub, thief.token, ATTACKER)).verdict == pb.VERDICT_REVOKED
+
+
+async def test_a_copy_follows_its_client_to_another_network(tmp_path: Path, clock: ManualClock) -> None:
+    """A phone that has moved to another network has its copies there, and none where it was before."""
+    async with authority(tmp_path, clock) as (_, stub):
+        one = await copied(stub, clock)
+        await validate(stub, one.new, ELSEWHERE)
+        assert signal_types(await validate(stub, one.old, ELSEWHERE)) == ["TOKEN_COPY"]
+        assert signal_types(await validate(stub, one.old, VICTIM)) == ["TOKEN_REPLAY"]
+
+
 async def test_under_owasp_high_a_copy_is_the_end(tmp_path: Path, clock: ManualClock) -> None:
     """Under owasp-high any old token that comes back ends the session, as it did."""
     async with authority(tmp_path, clock, policy("owasp-high")) as (_, stub):
