@@ -114,6 +114,22 @@ async def test_the_owner_of_a_session_that_a_thief_has_rolled_is_no_copy(tmp_pat
         assert (await validate(stub, thief.token, ATTACKER)).verdict == pb.VERDICT_REVOKED
 
 
+async def test_a_thief_who_is_just_like_the_owner_stays_under_owasp_low(tmp_path: Path, clock: ManualClock) -> None:
+    """A thief in the owner's network, with the owner's kind of browser, who has rolled: an alert, and not the end."""
+    for preset, verdict in (("owasp-low", pb.VERDICT_VALID), ("owasp-high", pb.VERDICT_REVOKED)):
+        (tmp_path / preset).mkdir()
+        async with authority(tmp_path / preset, clock, policy(preset)) as (_, stub):
+            owner = await create(stub)
+            thief = await roll(stub, owner.token)
+            clock.advance(1)
+            await validate(stub, thief.token)
+            clock.advance(2 * MINUTE)
+            denied = await validate(stub, owner.token)
+            assert (denied.verdict, signal_types(denied)) == (pb.VERDICT_REPLAYED, ["TOKEN_COPY"])
+            assert (await validate(stub, thief.token)).verdict == verdict
+            assert len(hijacks(await story_of(stub))) == 1
+
+
 async def test_a_copy_follows_its_client_to_another_network(tmp_path: Path, clock: ManualClock) -> None:
     """A phone that has moved to another network has its copies there, and none where it was before."""
     async with authority(tmp_path, clock) as (_, stub):
