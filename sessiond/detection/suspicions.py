@@ -90,7 +90,8 @@ class Suspicions:
         """Whether this is, as far as can be told, the client that uses the session: the one that used it last.
 
         The same kind of user agent, certificate and device; and the same network, unless certificate or device prove
-        it. A client without any of this could be anybody. The client that the session was opened by does not count for
+        it. Browsers use IPv4 and IPv6 by turns: between the two families, the same operator counts as the same network.
+        A client without any of this could be anybody. The client that the session was opened by does not count for
         itself: where another one uses the session now, whoever comes back with an old token may be its owner.
         """
         if client == NOBODY or session.client == NOBODY:
@@ -101,7 +102,7 @@ class Suspicions:
         last = self._facts(session.last_client if session.last_client != NOBODY else session.client, policy)
         if not seen.agent or differ(last, seen, ("agent",)):
             return False
-        return _is_bound(session.client) or bool(seen.network and seen.network == last.network)
+        return _is_bound(session.client) or _is_same_network(last, seen)
 
     def note_superseded(self, session: Session, now: Instant) -> None:
         """Take in that a token was used that a roll replaced moments ago, although the new one is in use already."""
@@ -129,3 +130,11 @@ class Suspicions:
 
 def _is_bound(home: ClientContext) -> bool:
     return bool(home.certificate_thumbprint or home.device_id)
+
+
+def _is_same_network(one: ClientFacts, other: ClientFacts) -> bool:
+    if not one.network or not other.network:
+        return False
+    if (":" in one.network) == (":" in other.network):
+        return one.network == other.network
+    return bool(one.operator) and one.operator == other.operator

@@ -1,13 +1,16 @@
-"""Which suspicions were reported lately: learned from committed events, and from nothing else."""
+"""Which suspicions were reported lately, learned from committed events alone; and which client is a session's own."""
 
 from __future__ import annotations
 
 import pytest
 
-from sessiond.detection.suspicions import Reported
+from sessiond.detection.client_facts import FactReader
+from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.detection.uses import SupersededUses, UseWatch
 from sessiond.domain.event import EventType
+from sessiond.domain.policy import PRESETS
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import Instant, Millis, SessionId
+from sessiond.domain.values import ClientContext, Instant, Millis, SessionId
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -95,3 +98,38 @@ def test_memory_is_bounded() -> None:
         report(reported, at, kind)
     kinds = (IP, COUNTRY, SignalType.REPORTED)
     assert [was_reported(reported, 5, kind) for kind in kinds] == [True, False, True]
+
+
+# The session's own client
+
+
+class OperatorReader(FactReader):
+    """A reader that knows the operator of each address: home, or another for those that end in 66."""
+
+    def _operator(self, address: str) -> str:
+        if not address:
+            return ""
+        return "AS64666" if address.endswith("66") else "AS64500"
+
+
+@pytest.mark.parametrize(
+    ("reader", "address", "own"),
+    [
+        (OperatorReader(), "192.0.2.77", True),
+        (OperatorReader(), "198.51.100.7", False),  # the same operator, but another network of the same family
+        (OperatorReader(), "2001:db8::7", True),
+        (OperatorReader(), "2001:db8::66", False),
+        (OperatorReader(), "", False),
+        (FactReader(), "192.0.2.77", True),
+        (FactReader(), "2001:db8::7", False),  # without a database nothing links the two families
+    ],
+)
+def test_the_own_client_by_network(reader: FactReader, address: str, own: bool) -> None:
+    """A session's own client is on its network, or on its operator's if one address is IPv4 and the other IPv6."""
+    agent = "shop-app/1.2"
+    home = ClientContext("192.0.2.10", agent)
+    session = samples.session(START, client=home, last_client=home)
+    suspicions = Suspicions(reader, UseWatch(), SupersededUses())
+    policy = PRESETS["owasp-low"]
+    assert suspicions.is_own_client(session, ClientContext(address, agent), policy) is own
+    assert not suspicions.is_own_client(session, ClientContext(address, "other/1"), policy)
