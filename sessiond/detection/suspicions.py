@@ -90,19 +90,21 @@ class Suspicions:
         """Whether this is, as far as can be told, the client that uses the session: the one that used it last.
 
         The same kind of user agent, certificate and device; and the same network, unless certificate or device prove
-        it. Browsers use IPv4 and IPv6 by turns: between the two families, the same operator counts as the same network.
-        A client without any of this could be anybody. The client that the session was opened by does not count for
-        itself: where another one uses the session now, whoever comes back with an old token may be its owner.
+        it: then the user agent may be missing too. Browsers use IPv4 and IPv6 by turns: between the two families, the
+        same operator counts as the same network. A client without any of this could be anybody. The client that the
+        session was opened by does not count for itself: where another one uses the session now, whoever comes back with
+        an old token may be its owner.
         """
         if client == NOBODY or session.client == NOBODY:
             return False
         seen, bound = self._facts(client, policy), self._facts(session.client, policy)
-        if (bound.certificate, bound.device) != (seen.certificate, seen.device) and _is_bound(session.client):
+        proves = _is_bound(session.client)
+        if proves and (bound.certificate, bound.device) != (seen.certificate, seen.device):
             return False
         last = self._facts(session.last_client if session.last_client != NOBODY else session.client, policy)
-        if not seen.agent or differ(last, seen, ("agent",)):
+        if differ(last, seen, ("agent",)):
             return False
-        return _is_bound(session.client) or _is_same_network(last, seen)
+        return proves or bool(seen.agent and _is_same_network(last, seen))
 
     def note_superseded(self, session: Session, now: Instant) -> None:
         """Take in that a token was used that a roll replaced moments ago, although the new one is in use already."""

@@ -133,3 +133,21 @@ def test_the_own_client_by_network(reader: FactReader, address: str, own: bool) 
     policy = PRESETS["owasp-low"]
     assert suspicions.is_own_client(session, ClientContext(address, agent), policy) is own
     assert not suspicions.is_own_client(session, ClientContext(address, "other/1"), policy)
+
+
+@pytest.mark.parametrize(
+    ("seen", "own"),
+    [
+        (ClientContext("203.0.113.9", "shop-app/1.2", b"", "phone"), True),
+        (ClientContext("203.0.113.9", "", b"", "phone"), True),
+        (ClientContext("203.0.113.9", "other/1", b"", "phone"), False),
+        (ClientContext("203.0.113.9", "", b"", "tablet"), False),
+        (ClientContext("192.0.2.10", "", b"", ""), False),
+    ],
+)
+def test_the_own_client_by_device(seen: ClientContext, own: bool) -> None:
+    """A device that the session is bound to is its own client on any network, also if no user agent was passed on."""
+    home = ClientContext("192.0.2.10", "shop-app/1.2", b"", "phone")
+    session = samples.session(START, client=home, last_client=ClientContext("192.0.2.10", "shop-app/1.2"))
+    suspicions = Suspicions(FactReader(), UseWatch(), SupersededUses())
+    assert suspicions.is_own_client(session, seen, PRESETS["owasp-low"]) is own
