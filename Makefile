@@ -62,7 +62,7 @@ check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the fresh
 mutate: $(VENV)/.dev ## Make small faults in the code and count those that the tests find. SEED=number, MINUTES=number, BAR=per cent, MUTATED="folders".
 	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(MINUTES)" --bar "$(BAR)" $(MUTATED)
 
-simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted; an error where it alarms. SEED=number, USERS=number.
+simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted; fails if it alarms beyond the table. SEED=number, USERS=number.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo, run alternately; writes build/bench.json. Needs h2load.

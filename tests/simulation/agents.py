@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DESKTOPS", "PHONES", "Agent"]
+__all__ = ["APPS", "DESKTOP_SITE", "DESKTOPS", "IN_APP", "PHONES", "RELATED", "Agent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class Agent:
 
     name: str
     versions: tuple[str, ...]
+    native: str = ""  # of a hybrid app: how its native part names itself
 
 
 _WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"
@@ -78,3 +79,24 @@ PHONES = (
         tuple(_iphone("17_5", f"CriOS/{n}.0.6478.35 Mobile/15E148 Safari/604.1") for n in (126, 127)),
     ),
 )
+APPS = (
+    Agent(
+        "Shop App on iOS",
+        tuple(_iphone(system, "Mobile/15E148") for system in ("17_5_1", "17_6")),
+        "ShopApp/45 CFNetwork/1496.0.7 Darwin/23.5.0",
+    ),
+    Agent(
+        "Shop App on Android",
+        (_webview("AP2A.240705.005", "126.0.6478.122"), _webview("AP2A.240805.005", "127.0.6533.64")),
+        "okhttp/4.12.0",
+    ),
+)
+RELATED = (
+    ("ShopApp on iOS", "Mobile Safari UI/WKWebView on iOS"),
+    ("okhttp", "Chrome Mobile WebView on Android"),
+)
+"""What the application names as `related_agents`: each app's native part and its web view."""
+DESKTOP_SITE = f"{_MAC} {_WEBKIT} Version/17.5 Safari/605.1.15"
+"""How a phone's browser names itself where its user asks for desktop sites."""
+IN_APP = _iphone("17_5_1", "Mobile/15E148 Instagram 334.0.4.32.98")
+"""A browser within another app."""

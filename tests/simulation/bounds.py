@@ -28,9 +28,7 @@ class Bounds:
     wifi_loss       is closed. The client then has the cookie that it had before.
     give_up         How long a user with a lost response waits before sending the form again or going elsewhere: mobile
                     connections take tens of seconds to die. Where it is the answer to a login, the browser still has
-                    the token from before; who goes elsewhere comes back with it as late as the session may be idle.
-                    The simulated policy's `lost_answer_tolerance` is that long (three days, for sessions can be
-                    remembered; the presets have a minute).
+                    the token from before; a user who goes elsewhere comes back with it at the next visit, hours later.
     repeat_call     How often the application loses the authority's answer and repeats its call, with its `request_id`.
     flaps           How often a phone that leaves or reaches a wireless network changes to and fro first, by the number
                     of times it goes back. A doorway or a lift does that within a minute.
@@ -39,10 +37,30 @@ class Bounds:
     update          How often the browser is updated before a user's next deed: its version changes, not its family.
     passing_back    How often a user comes back to a sensitive page after having logged in anew.
 
-    Never: a border crossed (`country_change` tells of it by design), a desktop page asked for on a phone (another user
-    agent by the user's own wish), a profile restored from a backup (its old tokens are replays), a cookie jar that a
-    crash threw back to before a renewal, a renewed token whose answer is overtaken by the answer to a roll: it would be
-    the last in the jar, and a replay once the tolerance is over (seen about once in 40,000 requests).
+    What the table "Ordinary life" in docs/configuration.md is about (`expected.py` is that table):
+
+    upload          How often a visit has an upload through a proxy that buffers it. It sets out with the cookie of that
+    upload_takes    moment and reaches the application so much later, from the address it set out from. Meanwhile the
+                    user goes on, and the token may be renewed or rolled. It is lost if the device changes networks.
+    hybrid          The share of phones with an app whose native part and web view share a jar: each request comes from
+                    one or the other. The application names both user agents in `related_agents`.
+    extension       The share of those apps with an extension (a widget, say) that copies the token at some visit's
+    extension_copies  end and uses that copy for days, now and then copying it again. Such an app names its device.
+    restored        How often a phone is restored from its backup of an earlier visit before a visit: its jar is the one
+                    from then. It is restored where it was last used.
+    unflushed       How often a browser is killed within half a minute after a login, a step-up or another form that
+    written_after   rolls the token. It writes its jar so long after a change, and starts again with what it last wrote.
+    late            How often a response is held up so long that others overtake it: the answer to a renewal that comes
+    late_by         after that to a roll, a logout's that comes after a login's, a page's about a session that has ended
+                    since. The last to come is what the jar holds. With `in_flight` this stays below `roll_tolerance`.
+    double_click    How often a login or a logout is sent twice, a moment apart.
+    two_networks    How often a device's requests leave by two networks at once throughout a visit, each by one of them.
+    desktop_site    How often a phone's user asks for the desktop site at some moment of a visit, until its end; other
+                    tabs stay as they were.
+    in_app          How often a phone's user opens a page in another app's browser during a visit. Half of those share
+                    the system browser's jar; the others have one of their own.
+
+    Never: a border crossed (`country_change` is an alarm by design).
     """
 
     in_flight: int = 8 * SECOND
@@ -56,3 +74,17 @@ class Bounds:
     omitted: float = 0.02
     update: float = 0.006
     passing_back: float = 0.3
+    upload: float = 0.2
+    upload_takes: tuple[int, int] = (20 * SECOND, 5 * MINUTE)
+    hybrid: float = 0.35
+    extension: float = 0.6
+    extension_copies: float = 0.15
+    restored: float = 0.06
+    unflushed: float = 0.04
+    written_after: int = 30 * SECOND
+    late: float = 0.03
+    late_by: tuple[int, int] = (2 * SECOND, 11 * SECOND)
+    double_click: float = 0.08
+    two_networks: float = 0.03
+    desktop_site: float = 0.04
+    in_app: float = 0.06

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from random import Random
+from typing import NamedTuple
 
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.simulation.agents import Agent
-from tests.simulation.bounds import Bounds
+from tests.simulation.agents import DESKTOP_SITE, IN_APP, Agent
+from tests.simulation.bounds import HOUR, SECOND, Bounds
+from tests.simulation.expected import Life
 from tests.simulation.networks import Attachment, Whereabouts
-from tests.simulation.site import Request, Response, Site
+from tests.simulation.site import SESSION, Request, Response, Site
 from tests.simulation.tally import Tally
 from tests.simulation.wheel import Wheel
 
 __all__ = ["Browser", "Jar"]
 
+_LOST_ANSWER_TOLERANCE = 60 * SECOND  # as the presets ship: within it a lost answer is no alarm
+_OTHER_TAB = 0.2  # how often a request of a phone that shows a desktop site is from a tab that does not
+_Cookies = dict[str, tuple[str, int | None]]
+
 
 class Jar:
     """The cookies of one browser for one site. Whatever response arrives last has the last word (RFC 6265)."""
 
-    def __init__(self) -> None:
-        self._cookies: dict[str, tuple[str, int | None]] = {}
+    def __init__(self, written_after: int) -> None:
+        self._cookies: _Cookies = {}
+        self._written_after = written_after
+        self._changes: list[tuple[int, _Cookies]] = []  # what the jar held until each of its latest changes
 
     def sent(self, now: int) -> dict[str, str]:
         """What goes along with a request."""
@@ -28,6 +37,9 @@ class Jar:
 
     def take(self, response: Response, now: int) -> bool:
         """Take in a response; whether a value was replaced."""
+        if response.clears_cookies or response.set_cookie:
+            self._changes = [change for change in self._changes if now - change[0] < self._written_after]
+            self._changes.append((now, self.copy()))
         if response.clears_cookies:
             self._cookies.clear()
         replaced = False
@@ -41,6 +53,28 @@ class Jar:
             replaced = replaced or (name in self._cookies and self._cookies[name][0] != value)
             self._cookies[name] = (value, now + 1000 * ages[0] if ages else None)
         return replaced
+
+    def copy(self) -> _Cookies:
+        """What it holds: a backup."""
+        return dict(self._cookies)
+
+    def restore(self, cookies: _Cookies) -> None:
+        """Hold what a backup held."""
+        self._cookies, self._changes = dict(cookies), []
+
+    def written(self, now: int) -> _Cookies:
+        """What it holds on disk: as it was before any change that is not written yet."""
+        pending = [held for at, held in self._changes if now - at < self._written_after]
+        return pending[0] if pending else self.copy()
+
+
+class _Use(NamedTuple):
+    """What is known of one request of a browser: when, from where and as what, and whether a proxy cut any of that."""
+
+    at: int
+    here: Attachment
+    agent: str
+    cut: bool
 
 
 class Browser:
@@ -57,7 +91,9 @@ class Browser:
         whereabouts: Whereabouts,
         device: str,
     ) -> None:
-        self.jar = Jar()
+        self.jar = Jar(bounds.written_after)
+        self.other_network: Attachment | None = None  # by which requests leave as well
+        self.desktop_site = False
         self._site = site
         self._wheel = wheel
         self._tally = tally
@@ -68,7 +104,15 @@ class Browser:
         self._device = device
         self._version = 0
         self._last: Attachment | None = None
+        self._answered = 0
         self._rolled = 0
+        self._run = 0  # how often it was started again: what an earlier run waits for never arrives
+        self._lately: set[Life] = set()  # since the last login: what the session's record may still remember
+        # Tokens that the jar should not hold any more, why it does, and from when on that may be an alarm.
+        self._older: dict[str, tuple[Life, int]] = {}
+        self._uses: deque[_Use] = deque(maxlen=60)
+        self._backup: _Cookies = {}
+        self._places: set[Attachment] = set()  # since the backup
 
     def update(self) -> None:
         """The next version, if there is one: restarted, with its tabs and cookies as they were."""
@@ -80,32 +124,159 @@ class Browser:
         """A form's own number."""
         return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))
 
+    # What happens to it as a whole
+
+    def kill(self) -> None:
+        """Killed and started again: what its jar had not written is lost, and so is every answer on its way."""
+        self._run += 1
+        self._go_back_to(self.jar.written(self._wheel.now), Life.UNFLUSHED)
+
+    def back_up(self) -> None:
+        """Make a backup of its jar."""
+        self._backup, self._places = self.jar.copy(), set()
+
+    def restore(self) -> None:
+        """Restored from its backup, where it was last used."""
+        if self._backup and self._last == self._whereabouts.at(self._wheel.now):
+            self._run += 1
+            self._go_back_to(self._backup, Life.RESTORED)
+
+    def _go_back_to(self, cookies: _Cookies, why: Life) -> None:
+        self._tally.traffic[why] += 1
+        before = self._token()
+        self.jar.restore(cookies)
+        if (token := self._token()) != before:
+            self._older[token] = (why, self._wheel.now)
+
+    # Requests
+
     async def fetch(
         self, path: str, *, subject: str = "", csrf: str = "", nonce: str = "", remember: bool = False
     ) -> Response | None:
         """Send a request with the cookies of this moment; None where no response came back."""
-        self._tally.traffic["requests"] += 1
-        here = self._whereabouts.at(self._wheel.now)
-        request = Request(path, self.jar.sent(self._wheel.now), self._seen(here), subject, csrf, nonce, remember)
+        here, run = self._here(), self._run
+        cookies = self.jar.sent(self._wheel.now)
+        agent = ""
+        if self._agent.native and self._random.random() < 0.5:
+            agent = self._agent.native
+            self._tally.traffic[Life.HYBRID] += 1
+        request = self._request(path, cookies, here, agent)
+        request = request.with_form(subject, csrf, nonce, remember=remember)
         await self._wheel.sleep(self._latency(here))
         response = await self._site.handle(request)
         answered = self._wheel.now
-        await self._wheel.sleep(self._latency(here))
+        latency = self._latency(here)
+        if self._random.random() < self._bounds.late:
+            latency += self._random.randrange(*self._bounds.late_by)
+            self._tally.traffic["late answers"] += 1
+        await self._wheel.sleep(latency)
         loss = self._bounds.mobile_loss if here.mobile else self._bounds.wifi_loss
-        moved = self._whereabouts.at(self._wheel.now) != here  # connections die with the network under them
-        if self._random.random() < loss or (moved and self._random.random() < 0.5):
+        moved = self._has_left(here)  # connections die with the network under them
+        if run != self._run or self._random.random() < loss or (moved and self._random.random() < 0.5):
             self._tally.traffic["responses lost"] += 1
+            if response.rolls and (token := self._token()):
+                self._older[token] = (Life.LOST, answered + _LOST_ANSWER_TOLERANCE - self._bounds.in_flight)
+                self._tally.traffic[Life.LOST] += 1
             return None
-        if response.rolls:
-            self._rolled = answered
-        elif response.set_cookie and answered < self._rolled:
-            self._tally.traffic["cookies overtaken"] += 1
-            return response
-        if self.jar.take(response, self._wheel.now):
-            self._tally.traffic["cookies replaced"] += 1
+        self._take(response, answered)
         return response
 
-    def _seen(self, here: Attachment) -> pb.ClientContext:
+    async def upload(self) -> None:
+        """Send a file through a proxy that passes it on when it has all of it, with the cookies of the beginning."""
+        here, run = self._here(), self._run
+        cookies = self.jar.sent(self._wheel.now)
+        request = self._request("/part", cookies, here)
+        self._tally.traffic[Life.UPLOAD] += 1
+        await self._wheel.sleep(self._random.randrange(*self._bounds.upload_takes))
+        if self._has_left(here) or run != self._run:
+            self._tally.traffic["uploads lost"] += 1
+            return
+        # Since then the session may have been used from elsewhere.
+        response = await self._site.handle(request.being(Life.UPLOAD, elsewhere=self._is_elsewhere(here)))
+        answered = self._wheel.now
+        await self._wheel.sleep(self._latency(here))
+        if run == self._run:
+            self._take(response, answered)
+
+    async def use_copy(self, token: str) -> None:
+        """A request of an app's extension, with its own copy of a token."""
+        self._tally.traffic[Life.EXTENSION] += 1
+        here = self._here()
+        await self._site.handle(self._request("/poll", {SESSION: token}, here).being(Life.EXTENSION))
+
+    def copy_of_token(self) -> str:
+        """The token in the jar, for an extension."""
+        return self._token()
+
+    async def visit_in_app(self) -> None:
+        """A page in another app's browser: with the jar of the system's, or with its own."""
+        self._tally.traffic[Life.IN_APP] += 1
+        shared = self._random.random() < 0.5
+        cookies = self.jar.sent(self._wheel.now) if shared else {}
+        here = self._here()
+        if shared:
+            self._lately.add(Life.IN_APP)
+        response = await self._site.handle(self._request("/", cookies, here, IN_APP).being(Life.IN_APP))
+        answered = self._wheel.now
+        await self._wheel.sleep(self._latency(here))
+        if shared and not self._has_left(here):
+            self._take(response, answered)
+
+    def _take(self, response: Response, answered: int) -> None:
+        before = self._token()
+        if answered < self._answered:
+            self._tally.traffic[Life.OVERTAKEN] += 1
+        self._answered = max(self._answered, answered)
+        if self.jar.take(response, self._wheel.now):
+            self._tally.traffic["cookies replaced"] += 1
+        if response.rolls:
+            self._rolled = max(self._rolled, answered)
+            if not self.desktop_site and self.other_network is None:
+                self._lately.clear()
+        # Of an answer and a roll of one instant either may have come first.
+        if not response.rolls and response.set_cookie and answered <= self._rolled:
+            self._tally.traffic["rolls overtaken"] += 1
+            if (token := self._token()) != before:
+                self._older[token] = (Life.OVERTAKEN, self._wheel.now)
+
+    def _token(self) -> str:
+        return self.jar.sent(self._wheel.now).get(SESSION, "")
+
+    def _here(self) -> Attachment:
+        here = self._whereabouts.at(self._wheel.now)
+        if self.other_network is not None and self._random.random() < 0.5:
+            here = self.other_network
+        return here
+
+    def _has_left(self, here: Attachment) -> bool:
+        return here not in (self._whereabouts.at(self._wheel.now), self.other_network)
+
+    def _request(self, path: str, cookies: dict[str, str], here: Attachment, agent: str = "") -> Request:
+        self._tally.traffic["requests"] += 1
+        if self.desktop_site and not agent and path != "/poll" and self._random.random() >= _OTHER_TAB:
+            agent = DESKTOP_SITE
+            self._tally.traffic[Life.DESKTOP_SITE] += 1
+        if self.other_network is not None:
+            self._tally.traffic[Life.TWO_NETWORKS] += 1
+            self._lately.add(Life.TWO_NETWORKS)
+        if self.desktop_site:
+            self._lately.add(Life.DESKTOP_SITE)
+        client = self._seen(here, agent)
+        lives = {*self._lately}
+        elsewhere = self._is_elsewhere(here)
+        why, since = self._older.get(cookies.get(SESSION, ""), (None, 0))
+        if why is not None and self._wheel.now >= since:
+            lives.add(why)
+            elsewhere = elsewhere or (why is Life.RESTORED and self._places != {here})
+        return Request(path, cookies, client, lives=frozenset(lives), elsewhere=elsewhere)
+
+    def _is_elsewhere(self, here: Attachment) -> bool:
+        """Whether its latest requests, this one included, came from several networks or agents, or were cut."""
+        since = self._wheel.now - HOUR
+        uses = [use for number, use in enumerate(reversed(self._uses)) if number < 12 or use.at >= since]
+        return any(use.here != here or use.cut or use.agent != uses[0].agent for use in uses)
+
+    def _seen(self, here: Attachment, agent: str) -> pb.ClientContext:
         """What the application's proxies see: now this and now that family of addresses, now and then nothing."""
         sixth = bool(here.ipv6) and self._random.random() < 0.6
         if self._last is not None and here != self._last:
@@ -113,10 +284,11 @@ class Browser:
         self._last = here
         context = pb.ClientContext(
             ip_address=here.ipv6 if sixth else here.ipv4,
-            user_agent=self._agent.versions[self._version],
+            user_agent=agent or self._agent.versions[self._version],
             device_id=self._device,
         )
         self._tally.traffic["by IPv6" if sixth else "by IPv4"] += 1
+        cut = 0
         if self._random.random() < self._bounds.omitted:
             self._tally.traffic["contexts cut"] += 1
             cut = self._random.randrange(1, 4)  # the one, the other, or both
@@ -124,6 +296,8 @@ class Browser:
                 context.ClearField("ip_address")
             if cut & 2:
                 context.ClearField("user_agent")
+        self._places.add(here)
+        self._uses.append(_Use(self._wheel.now, here, agent if agent != self._agent.native else "", cut > 0))
         return context
 
     def _latency(self, here: Attachment) -> float:

@@ -15,7 +15,7 @@ from mmdb_writer import MMDBWriter
 
 from tests.simulation.bounds import DAY, HOUR, MINUTE, SECOND, Bounds
 
-__all__ = ["Attachment", "Whereabouts", "desk", "walk", "write_databases"]
+__all__ = ["Attachment", "Whereabouts", "desk", "second_network", "walk", "write_databases"]
 
 _OPERATORS = {
     64500: ("198.18.0.0/16", "2001:db8::/34"),  # homes
@@ -80,6 +80,11 @@ class _Networks:
 
     def _tail(self) -> str:
         return f"{self._random.randrange(1, 0xFFFF):x}"
+
+
+def second_network(random: Random) -> Attachment:
+    """A network beside the device's own, by which some of its requests leave: a second provider, a relay."""
+    return _Networks(random, random.randrange(200)).mobile()
 
 
 def desk(start: int, days: int, random: Random, number: int) -> Whereabouts:

@@ -7,7 +7,8 @@ from random import Random
 
 from tests.simulation.bounds import DAY, HOUR, MINUTE, SECOND, Bounds
 from tests.simulation.browser import Browser
-from tests.simulation.networks import Whereabouts
+from tests.simulation.expected import Life
+from tests.simulation.networks import Whereabouts, second_network
 from tests.simulation.site import AGAIN, LOGIN, PAGE, STEP_UP, Response
 from tests.simulation.tally import Tally
 from tests.simulation.wheel import Wheel
@@ -19,13 +20,19 @@ _ATTEMPTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How somebody uses a browser. `visits` on a day; `long_ones` go on for hours, with pauses; chances 0 to 1."""
+    """How somebody uses a browser. `visits` on a day; `long_ones` go on for hours, with pauses; chances 0 to 1.
+
+    A phone has a browser, or an app that may have an extension.
+    """
 
     visits: int
     long_ones: float
     remember: bool
     logs_out: float
     tabs: int
+    is_phone: bool = False
+    has_browser: bool = False
+    has_extension: bool = False
 
 
 class Person:
@@ -53,6 +60,7 @@ class Person:
         self._csrf = ""
         self._inside = False
         self._open = False
+        self._copy = ""  # the extension's
 
     async def live(self, start: int, days: int) -> None:
         """Day after day."""
@@ -77,11 +85,22 @@ class Person:
         long = self._random.random() < self._habits.long_ones
         deeds = self._random.randrange(15, 35) if long else self._random.randrange(3, 10)
         self._open = True
+        self._begin()
         for tab in range(self._random.randrange(self._habits.tabs)):
             self._wheel.start(self._background_tab(tab))
         await self._arrive()
-        for _ in range(deeds):
+        uploads = self._inside and self._random.random() < self._bounds.upload
+        upload_at, switch_at = self._random.randrange(deeds), self._random.randrange(deeds)
+        switches = self._habits.has_browser and self._random.random() < self._bounds.desktop_site
+        in_app_at = self._random.randrange(deeds) if self._random.random() < self._bounds.in_app else -1
+        for deed in range(deeds):
             await self._wheel.sleep(self._pause(long=long))
+            if uploads and deed == upload_at:
+                self._wheel.start(self._browser.upload())
+            if switches and deed == switch_at:
+                self._browser.desktop_site = True
+            if self._habits.has_browser and deed == in_app_at:
+                await self._browser.visit_in_app()
             if self._random.random() < self._bounds.update:
                 self._browser.update()
             if self._inside:
@@ -95,6 +114,25 @@ class Person:
                 await self._arrive()
                 await self._pay()
         self._open = False
+        await self._end()
+
+    def _begin(self) -> None:
+        """What was done to the device since its last visit, and which networks it has."""
+        if self._habits.is_phone and self._random.random() < self._bounds.restored:
+            self._browser.restore()
+        if self._random.random() < self._bounds.two_networks:
+            self._browser.other_network = second_network(self._random)
+
+    async def _end(self) -> None:
+        self._browser.desktop_site = False
+        self._browser.other_network = None
+        if self._habits.is_phone and self._random.random() < 0.5:
+            self._browser.back_up()
+        if self._habits.has_extension:
+            if not self._copy or self._random.random() < self._bounds.extension_copies:
+                self._copy = self._browser.copy_of_token()
+            elif self._copy:
+                await self._browser.use_copy(self._copy)
 
     def _pause(self, *, long: bool) -> float:
         median, spread = (70 * SECOND, 1.1) if long else (9 * SECOND, 0.9)
@@ -127,9 +165,31 @@ class Person:
     async def _form(self, path: str, **form: bool) -> None:
         """A form that goes off while another tab is still loading."""
         await self._wheel.sleep(self._random.randrange(200))
-        response = await self._submit(path, **form)
+        if path in ("/login", "/logout") and self._random.random() < self._bounds.double_click:
+            self._tally.traffic[Life.DOUBLE_CLICK] += 1
+            response = await self._twice(path, **form)
+        else:
+            response = await self._submit(path, **form)
         if response is not None and response.page == PAGE:
             await self._part()  # where the form led to
+        if path != "/logout" and response is not None and self._random.random() < self._bounds.unflushed:
+            await self._wheel.sleep(self._random.randrange(self._bounds.written_after))
+            self._browser.kill()
+            await self._wheel.sleep(self._random.randrange(5 * SECOND, 2 * MINUTE))
+
+    async def _twice(self, path: str, **form: bool) -> Response | None:
+        """Send a form twice, a moment apart; what the browser shows is the answer to the second."""
+        nonce = self._browser.nonce()
+        given: list[Response | None] = []
+
+        async def send(after: int) -> None:
+            await self._wheel.sleep(after)
+            given.append(await self._browser.fetch(path, subject=self._name, csrf=self._csrf, nonce=nonce, **form))
+
+        await self._wheel.all(send(1), send(self._random.randrange(40, 400)))
+        for response in given:
+            self._notice(response)
+        return next((response for response in given if response is not None and response.page == PAGE), given[-1])
 
     async def _view(self) -> None:
         """A page and its parts; the tabs beside it ask again when the user comes back to them."""
@@ -148,7 +208,7 @@ class Person:
         if response is None:
             return
         self._csrf = response.csrf or self._csrf
-        if response.page == LOGIN:
+        if response.page in (LOGIN, STEP_UP):
             self._inside = False
 
     async def _submit(self, path: str, **form: bool) -> Response | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from sessiond.domain.errors import InvalidField
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.simulation.bounds import SECOND, Bounds
+from tests.simulation.expected import Life
 from tests.simulation.service import Service
 from tests.simulation.tally import LOGOUT, Tally
 from tests.simulation.wheel import Wheel
@@ -35,7 +36,11 @@ AGAIN: Final = "again"  # this very request was denied, and nothing else has cha
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a browser sends, and what the application's proxies saw of it."""
+    """What a browser sends, and what the application's proxies saw of it.
+
+    lives and elsewhere are for the tally alone: what the request is part of, and whether its client has been seen from
+    several networks lately, or in part only.
+    """
 
     path: str
     cookies: Mapping[str, str]
@@ -44,6 +49,16 @@ class Request:
     csrf: str = ""
     nonce: str = ""
     remember: bool = False
+    lives: frozenset[Life] = frozenset()
+    elsewhere: bool = False
+
+    def with_form(self, subject: str, csrf: str, nonce: str, *, remember: bool) -> Request:
+        """The request with the fields of a form."""
+        return replace(self, subject=subject, csrf=csrf, nonce=nonce, remember=remember)
+
+    def being(self, life: Life, *, elsewhere: bool = False) -> Request:
+        """The request as part of this, too."""
+        return replace(self, lives=self.lives | {life}, elsewhere=self.elsewhere or elsewhere)
 
 
 @dataclass(slots=True)
@@ -89,6 +104,7 @@ class Site:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
+        self._note(request)
         token = request.cookies.get(SESSION, "")
         if not token:
             return await self._anew(request)
@@ -118,14 +134,15 @@ class Site:
             message = pb.UpdateSessionDataRequest(
                 session=pb.SessionReference(token=token), request_id=request.nonce, set={"cart": request.nonce.encode()}
             )
-            await self._change("UpdateSessionData", message)
+            await self._change("UpdateSessionData", message, request)
             response = self._shown(PAGE, answer)
         return response
 
     async def _login(self, request: Request, token: str) -> Response:
         answer = await self._validate(request, token, csrf=request.csrf)
         # A form that was sent twice: the first one rolled the token away, and its answer is kept.
-        if answer.verdict != pb.VERDICT_SUPERSEDED:
+        # Nor does it stop a login that the client must authenticate: that is what the login does.
+        if answer.verdict != pb.VERDICT_SUPERSEDED and answer.next_step != pb.NEXT_STEP_STEP_UP:
             response = await self._denied(request, answer)
             if response is not None:
                 return response
@@ -137,8 +154,8 @@ class Site:
             response = await self._denied(request, answer)
             if response is not None:
                 return response
-            if not answer.session.subject:  # it ended while the form was open
-                return self._shown(LOGIN, answer)
+        if answer.verdict != pb.VERDICT_SUPERSEDED and not answer.session.subject:  # it ended while the form was open
+            return self._shown(LOGIN, answer)
         return await self._authenticate(request, token, elevate=True)
 
     async def _authenticate(self, request: Request, token: str, *, elevate: bool) -> Response:
@@ -153,13 +170,14 @@ class Site:
             # A login needs no id: sent twice, it gets its first answer again by itself.
             request_id=request.nonce if elevate else "",
         )
-        given = await self._change("AuthenticateSession", message)
+        given = await self._change("AuthenticateSession", message, request)
         if given is None or not given.token:
             return Response(AGAIN)
         response = Response(PAGE, given.csrf_token, rolls=True)
         response.carry(given.cookies)
         if elevate:
             await self._wheel.sleep(20)  # this takes its time too
+            self._note(request)
             companion = await self._service.ask(
                 "IssueCompanionToken",
                 pb.IssueCompanionTokenRequest(token=given.token, client=request.client, purpose=_PURPOSE),
@@ -184,7 +202,7 @@ class Site:
             if response is not None:
                 return response
         message = pb.RollSessionRequest(token=token, client=request.client, reason="password", request_id=request.nonce)
-        given = await self._change("RollSession", message)
+        given = await self._change("RollSession", message, request)
         if given is None or not given.token:
             return Response(AGAIN)
         response = Response(PAGE, given.csrf_token, rolls=True)
@@ -203,7 +221,7 @@ class Site:
             open_anonymous=True,
             request_id=request.nonce,
         )
-        ended = await self._change("RevokeSession", message)
+        ended = await self._change("RevokeSession", message, request)
         if ended is None:
             return Response(AGAIN)
         response = Response(LOGIN, ended.csrf_token)
@@ -218,7 +236,9 @@ class Site:
             return None
         if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
             return await self._anew(request)
-        return self._shown(STEP_UP if answer.next_step == pb.NEXT_STEP_STEP_UP else AGAIN, answer)
+        if answer.next_step != pb.NEXT_STEP_STEP_UP:
+            return self._shown(AGAIN, answer)
+        return self._shown(STEP_UP if answer.session.subject else LOGIN, answer)
 
     async def _anew(self, request: Request) -> Response:
         """The login page, with an anonymous session of its own."""
@@ -261,21 +281,25 @@ class Site:
             if self._random.random() < self._bounds.repeat_call:
                 self._tally.traffic["calls repeated"] += 1
                 answer = await self._service.ask("ValidateSession", message)
-        missed = answer.verdict == pb.VERDICT_REPLAYED and not answer.signals
-        self._tally.verdicts["MISSED" if missed else pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")] += 1
+        name = pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")
+        if answer.verdict == pb.VERDICT_REPLAYED:
+            # Of an old token that ordinary life explains the event says what followed.
+            name = name if answer.signals and not request.lives else "OLD" if answer.signals else "MISSED"
+        self._tally.verdicts[name] += 1
         if answer.renewed_token:
             # The successor of what was presented; where it is in use already, the overlap has let an older one through.
             late = answer.renewed_token in self._presented
             self._tally.traffic["older tokens in flight" if late else "renewals offered"] += 1
         return answer
 
-    async def _change(self, method: str, message: Message) -> Any:
+    async def _change(self, method: str, message: Message, request: Request) -> Any:
         """Ask for a change; once more, a second later, where the answer is lost. None: refused."""
         try:
             answer = await self._service.ask(method, message)
             if self._random.random() < self._bounds.repeat_call:
                 self._tally.traffic["calls repeated"] += 1
                 await self._wheel.sleep(SECOND)
+                self._note(request)
                 again = await self._service.ask(method, message)
                 if again != answer:
                     raise AssertionError(f"{method} answered a repeated call differently")
@@ -287,6 +311,10 @@ class Site:
         if verdict is not None:
             self._tally.verdicts[pb.Verdict.Name(verdict).removeprefix("VERDICT_")] += 1
         return answer
+
+    def _note(self, request: Request) -> None:
+        """Say in the tally what a request is part of, by which the log's events are explained."""
+        self._tally.note(self._wheel.now, request.client, request.lives, elsewhere=request.elsewhere)
 
     def _uuid(self) -> str:
         return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))

@@ -1,14 +1,17 @@
-"""The tally: what happened in the simulated time, and which of it must not happen to ordinary users."""
+"""The tally: what happened in the simulated time, which of it the table expects, and which must not happen."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import CauseKind
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.simulation.expected import ELSEWHERE, ENDED, EXPECTED, Life, allowed
 
 __all__ = ["LOGOUT", "Report", "Tally", "alarms_in", "report_of"]
 
@@ -25,11 +28,25 @@ class Tally:
 
     traffic: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
+    _lives: dict[tuple[int, str, str], tuple[frozenset[Life], bool]] = field(default_factory=dict)
+
+    def note(self, at: int, client: pb.ClientContext, lives: frozenset[Life], *, elsewhere: bool) -> None:
+        """Take in what the request of a client at a time is part of."""
+        if lives:
+            address = client.ip_address and str(ip_address(client.ip_address))  # as events write it
+            key = (at, address, client.user_agent)
+            known, was_elsewhere = self._lives.get(key, (frozenset(), False))
+            self._lives[key] = (known | lives, elsewhere or was_elsewhere)
+
+    def lives_of(self, event: Event) -> tuple[frozenset[Life], bool]:
+        """What the request that led to an event was part of; whether its client was seen elsewhere lately."""
+        key = (event.at, event.client.ip_address, event.client.user_agent)
+        return self._lives.get(key, (frozenset(), False))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One simulated time: its counts, and what must not have happened."""
+    """One simulated time: its counts, what ordinary life led to as the table says, and what must not have happened."""
 
     title: str
     traffic: Counter[str]
@@ -37,15 +54,16 @@ class Report:
     events: Counter[str]
     signals: Counter[str]
     endings: Counter[str]
+    life: Counter[str]
     alarms: Counter[str]
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
         parts = [self.title]
-        for name in ("traffic", "verdicts", "events", "signals", "endings", "alarms"):
+        for name in ("traffic", "verdicts", "events", "signals", "endings", "life", "alarms"):
             counts = ", ".join(f"{key} {count}" for key, count in sorted(getattr(self, name).items())) or "none"
             if name == "alarms":
-                counts += " beyond what the policy asks to be told of"
+                counts += " beyond the table"
             parts.append(f"  {name:<9} {counts}")
         parts.extend(f"    {example}" for example in self.examples)
         return "\n".join(parts)
@@ -54,9 +72,18 @@ class Report:
 def report_of(title: str, tally: Tally, events: list[Event], policy: Policy, start: int) -> Report:
     """What the tally and the log come to."""
     alarms: Counter[str] = Counter()
+    led_to: Counter[str] = Counter()
     examples: list[str] = []
     for event in events:
-        for alarm in alarms_in(event, policy):
+        found = alarms_in(event, policy)
+        lives, elsewhere = tally.lives_of(event) if found else (frozenset(), False)
+        expected = allowed(policy.preset, lives, elsewhere=elsewhere)
+        for alarm in found:
+            if alarm in expected:
+                by = [life for life in sorted(lives) if alarm in EXPECTED[policy.preset][life]]
+                what = " or ".join(by) if by else f"{ELSEWHERE} ({' or '.join(sorted(lives))})"
+                led_to[f"{what}: {alarm}"] += 1
+                continue
             alarms[alarm] += 1
             if alarms[alarm] <= 3:
                 examples.append(_example(alarm, event, start))
@@ -70,6 +97,7 @@ def report_of(title: str, tally: Tally, events: list[Event], policy: Policy, sta
         Counter(event.type.value for event in events),
         Counter(signal.type.value for event in events for signal in event.signals),
         Counter(_ending(event) for event in events if event.type is EventType.SESSION_REVOKED),
+        led_to,
         alarms,
         tuple(examples),
     )
@@ -81,9 +109,7 @@ def alarms_in(event: Event, policy: Policy) -> list[str]:
         return [event.type.value]
     if event.type is EventType.SESSION_REVOKED:
         own = event.cause.kind is CauseKind.REQUEST and event.cause.reason == LOGOUT
-        return (
-            [] if own or event.cause.kind is CauseKind.CONCURRENCY_LIMIT else [f"revoked by {event.cause.kind.value}"]
-        )
+        return [] if own or event.cause.kind is CauseKind.CONCURRENCY_LIMIT else [ENDED]
     if event.type is not EventType.HIJACK_SUSPECTED:
         return []
     heard = {signal.type for signal in event.signals if policy.reactions[signal.type] is not Reaction.IGNORE}

@@ -15,7 +15,7 @@ from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.values import Millis
 from sessiond.eventlog.feed import Checkpoint
-from tests.simulation.agents import DESKTOPS, PHONES
+from tests.simulation.agents import APPS, DESKTOPS, PHONES, RELATED
 from tests.simulation.bounds import DAY, MINUTE, Bounds
 from tests.simulation.browser import Browser
 from tests.simulation.networks import desk, walk, write_databases
@@ -35,15 +35,18 @@ _MIDNIGHT = START - START % DAY
 
 
 def policy_of(preset: str) -> Policy:
-    """A preset, with sessions that can be remembered, and a limit of them."""
+    """A preset as it ships, and the features that an application must ask for to use them.
+
+    Sessions can be remembered, and there is a limit of them: both are off in every preset. The user agents of each app
+    are named as related, which only the application can know.
+    """
     return replace(
         PRESETS[preset],
         remember_idle_timeout=Millis(3 * DAY),
         remember_absolute_timeout=Millis(14 * DAY),
-        # As long as a user whose login's answer was lost may stay away, and find the session still there.
-        lost_answer_tolerance=Millis(3 * DAY),
         max_sessions=3,
         on_limit=LimitRule.EVICT_OLDEST,
+        related_agents=RELATED,
     )
 
 
@@ -120,7 +123,15 @@ def _user(week: Week, number: int, site: Site, wheel: Wheel, tally: Tally) -> li
             where = desk(_MIDNIGHT, week.days, random, number)
             habits = Habits(2, 0.5, remember=random.random() < 0.3, logs_out=0.4, tabs=4)
         device = f"{name}-{kind}" if random.random() < 0.3 else ""
-        browser = Browser(site, wheel, tally, random, week.bounds, random.choice(agents), where, device)
+        agent = random.choice(agents)
+        extended = False
+        if kind == "phone" and random.random() < week.bounds.hybrid:
+            agent = random.choice(APPS)
+            extended = random.random() < week.bounds.extension
+            device = f"{name}-app" if extended else device
+        habits = replace(habits, is_phone=kind == "phone", has_extension=extended)
+        habits = replace(habits, has_browser=kind == "phone" and not agent.native)
+        browser = Browser(site, wheel, tally, random, week.bounds, agent, where, device)
         person = Person(name, browser, habits, where, wheel, tally, random, week.bounds)
         wheel.start(person.live(_MIDNIGHT, week.days))
         browsers.append(browser)

@@ -98,6 +98,7 @@ class Wheel:
         task = asyncio.create_task(self._act(work, group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # which a task that is cancelled before it starts leaves open
         return task
 
     async def _act(self, work: Coroutine[Any, Any, Any], group: _Group | None) -> None:
