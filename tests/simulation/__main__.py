@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: simulate ordinary traffic and print the counts; exits with 1 if it alarms beyond the table."""
+"""`python -m tests.simulation`: simulate ordinary traffic, print counts; exits with 1 on alarms beyond the table."""
 
 from __future__ import annotations
 

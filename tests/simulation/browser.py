@@ -161,6 +161,9 @@ class Browser:
             agent = self._agent.native
             self._tally.traffic[Life.HYBRID] += 1
         request = self._request(path, cookies, here, agent)
+        # Whether the session's record is of the browser itself if this request authenticates its subject.
+        plain = not self.desktop_site and self.other_network is None
+        plain = plain and bool(request.client.user_agent) and bool(request.client.ip_address)
         request = request.with_form(subject, csrf, nonce, remember=remember)
         await self._wheel.sleep(self._latency(here))
         response = await self._site.handle(request)
@@ -179,6 +182,8 @@ class Browser:
                 self._tally.traffic[Life.LOST] += 1
             return None
         self._take(response, answered)
+        if response.rolls and plain and path in ("/login", "/elevate"):
+            self._lately.clear()
         return response
 
     async def upload(self) -> None:
@@ -231,8 +236,6 @@ class Browser:
             self._tally.traffic["cookies replaced"] += 1
         if response.rolls:
             self._rolled = max(self._rolled, answered)
-            if not self.desktop_site and self.other_network is None:
-                self._lately.clear()
         # Of an answer and a roll of one instant either may have come first.
         if not response.rolls and response.set_cookie and answered <= self._rolled:
             self._tally.traffic["rolls overtaken"] += 1
