@@ -60,7 +60,8 @@ class Bounds:
     in_app          How often a phone's user opens a page in another app's browser during a visit. Half of those share
                     the system browser's jar; the others have one of their own.
 
-    Never: a border crossed (`country_change` is an alarm by design).
+    Never: a border crossed (`country_change` is an alarm by design); the answer to a login that is later than
+    `roll_tolerance` while other requests set out with the old token (the first use of the new one is `token_replay`).
     """
 
     in_flight: int = 8 * SECOND
