@@ -181,7 +181,7 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server with 1,200 sessions."""
     server = ServerProcess(tmp_path)
     try:
-        async with AsyncClient(await server.address()) as client:
+        async with AsyncClient(await server.address(), timeout=60) as client:
             await open_many(client, 1_200)
         yield server
     finally:
