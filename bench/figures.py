@@ -267,7 +267,7 @@ def _honest_under_attack(settings: Settings, result: Result, teller: Teller) -> 
         folder = settings.folder / f"attack-{number}"
         folder.mkdir()
         sessions = min(attack.sessions, settings.attacked)
-        beside = measure(name, folder, size=attack.size, sessions=sessions, seconds=1.0, rounds=settings.pairs)
+        beside = measure(name, folder, size=attack.size, sessions=sessions, seconds=1.0, rounds=min(settings.pairs, 4))
         expect(not beside.failed, f"{beside.failed} honest calls failed beside {name!r}")
         result.pairs.append({"ratio": beside.ratio, "attack": attack.what} | asdict(beside))
     teller.progress("honest_under_attack", len(ATTACKS), len(ATTACKS))
