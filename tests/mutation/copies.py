@@ -19,7 +19,7 @@ import pytest
 
 __all__ = ["Copy", "Run", "first_fault", "named_in"]
 
-_NOT_COPIED = {".git", ".venv", "build", "data", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_NOT_COPIED = {".git", ".tmp", ".venv", "build", "data", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 _PLUGIN = Path(__file__).parent / "plugin"
 _FAULTS = re.compile(r"^(?:FAILED|ERROR) (.+)$", re.MULTILINE)
 # pytest -v names the test (and where an inherited one stands), and on the same line faulthandler ends it.
