@@ -150,7 +150,8 @@ def carry_out(work: Work, call: Call, session: Session, consequences: Consequenc
         session = end_session(work, call, session, cause)
     if consequences.ends_subject:
         others = work.live_sessions(session.application, session.subject)
-        if work.crowd(session.application, session.subject):
+        # Another unit of the group may have had more of them read than this one needs: count what is there.
+        if len(others) > AT_ONCE or work.crowd(session.application, session.subject):
             ids = [other.id for other in others] + work.overdue(session.application, session.subject)
             raise DoFirst(EndSome(call, ids[:AT_ONCE], session.subject, cause))
         for other in others:

@@ -95,7 +95,7 @@ class Memory(Protocol):
         """Whether a suspicion of this kind was reported of the session within the window."""
 
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Whether this is, as far as can be told, the client that the session was given to."""
+        """Whether this is, as far as can be told, the client that uses the session."""
 
 
 @immutable
@@ -222,7 +222,7 @@ class Work:
         return not kinds <= reported
 
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Whether this is, as far as can be told, the client that the session was given to."""
+        """Whether this is, as far as can be told, the client that uses the session."""
         return self._memory.is_own_client(session, client, policy)
 
     # What a unit writes

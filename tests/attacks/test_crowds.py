@@ -165,6 +165,23 @@ async def test_a_signal_ends_a_crowd_in_steps(tmp_path: Path, clock: ManualClock
         assert (await validate(stub, other.token)).verdict == pb.VERDICT_VALID
 
 
+async def test_a_signal_ends_a_crowd_in_steps_under_a_high_limit(tmp_path: Path, clock: ManualClock) -> None:
+    """The steps are no larger where the limit is so high that more of the sessions were read than may end at once."""
+    reactions = {SignalType.TOKEN_REPLAY: Reaction.REVOKE_SUBJECT}
+    async with authority(tmp_path, clock, policy(reactions=reactions, max_sessions=2_000)) as (app, stub):
+        await crowd(app, clock, 450)
+        mine = await create(stub)
+        rolled = await stub.RollSession(pb.RollSessionRequest(token=mine.token))
+        clock.advance(2 * MINUTE)
+        assert (await validate(stub, rolled.token)).verdict == pb.VERDICT_VALID
+        sizes = largest_commit(app)
+        request = pb.AuthenticateSessionRequest(token=mine.token, subject="ada", client=ATTACKER, or_create=True)
+        opened = await stub.AuthenticateSession(request)
+        assert opened.presented_verdict == pb.VERDICT_REPLAYED
+        assert await live_ids(app) == [opened.session.session_id]
+        assert max(sizes) <= 102
+
+
 @pytest.mark.parametrize("at_once", [2, 20])
 async def test_several_logins_of_a_crowd_at_once(tmp_path: Path, clock: ManualClock, at_once: int) -> None:
     """Simultaneous logins over a crowd all succeed, and leave as many sessions as the limit lets."""
