@@ -50,7 +50,8 @@ def unary(
             caller = _caller(callers, context)
             if fast_path is not None and (known := fast_path(caller, raw)) is not None:
                 return known.SerializeToString()
-            message = parse(request_type, raw) if len(raw) < HEAVY_BYTES else await heavy.parse(request_type, raw)
+            heavily = len(raw) >= HEAVY_BYTES
+            message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
             answer = await handler(message, caller)
             return answer if isinstance(answer, bytes) else answer.SerializeToString()
         except AuthorityError as error:
@@ -75,8 +76,10 @@ def stream(
     async def answer(raw: bytes, context: Context) -> None:
         message: Message | None = None
         try:
-            message = parse(request_type, raw) if len(raw) < HEAVY_BYTES else await heavy.parse(request_type, raw)
-            await handler(message, _caller(callers, context), context)
+            caller = _caller(callers, context)
+            heavily = len(raw) >= HEAVY_BYTES
+            message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
+            await handler(message, caller, context)
             return
         except AuthorityError as error:
             status = status_of(error)
