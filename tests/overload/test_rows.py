@@ -36,7 +36,7 @@ def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
     for number in range(TRIES):  # a machine that is busy with something else passes for an attack
         found = beside(name, tmp_path, number)
         assert found.failed == 0
-        assert found.grown_bytes < MEMORY
+        assert found.grown_bytes < MEMORY + ATTACKS[name].arriving
         best = found if best is None or found.ratio < best.ratio else best
         if best.ratio <= MOST:
             break
