@@ -40,7 +40,7 @@ class Config:
     cache_sessions            how many sessions are kept in memory
     subscriber_write_timeout  how long a subscriber may leave a message unread
     max_subscribers           how many subscribers there may be at once, half of them from one connection
-    max_calls                 how many calls, streams included, are served at once
+    max_calls                 how many calls, streams included, are served at once, half of them from one connection
     max_answer_bytes          how much the answers that are kept for repeats may take; then the oldest go
     operators, countries      MaxMind files that tell the operator and the country of an address
     policies                  the policy of each application

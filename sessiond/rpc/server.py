@@ -20,7 +20,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
 
-DEFAULT_MAX_CALLS = 1_000
+DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
 
@@ -28,10 +28,6 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server on the port binds silently too
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 8 * 1024),
-    # Of one connection: what is more waits in its client, but for calls that begin before the client knows this bound,
-    # which are reset. Twice as many as are served at once; with 10,000, calls that one client begins and abandons make
-    # the others wait sixteen times as long.
-    ("grpc.max_concurrent_streams", 2_000),
     ("grpc.max_allowed_incoming_connections", 2_000),
     # Calls that wait to be taken up: beyond these gRPC ends them at random, as CANCELLED, as if the caller had done it.
     ("grpc.server.max_pending_requests", 20_000),
@@ -63,7 +59,8 @@ class RpcServer:
 
     `services` have the calls of the contract as methods, by their names; a call that none of them has is not served.
     `fast_path` may answer a ValidateSession before its message is read. Calls beyond `max_calls` at once, streams
-    included, are refused with RESOURCE_EXHAUSTED: a message may take 4 MB until it is read.
+    included, are refused with RESOURCE_EXHAUSTED: a message may take 4 MB until it is read. One connection may have
+    half of them.
     """
 
     def __init__(
@@ -74,7 +71,9 @@ class RpcServer:
         *,
         max_calls: int = DEFAULT_MAX_CALLS,
     ) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
+        # What is more waits in the client, but for calls that begin before it knows this bound: these are reset.
+        of_one = ("grpc.max_concurrent_streams", max_calls // 2)
+        self._server = grpc.aio.server(options=[*_OPTIONS, of_one], maximum_concurrent_rpcs=max_calls)
         self._health = health.HealthServicer()
         found = _handlers(services, callers, fast_path)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found),))

@@ -154,6 +154,21 @@ class _Connection:
         await self._channel.close()
 
 
+async def test_one_connection_cannot_have_others_refused(tmp_path: Path, clock: ManualClock) -> None:
+    """However many calls one connection has under way, half of the places stay free for the others."""
+    config = config_for(tmp_path, "[server]\nmax_calls = 10\n")
+    async with serving(config, clock) as app, other_connection(app) as greedy, other_connection(app) as honest:
+        streams = [greedy.Subscribe(pb.SubscribeRequest())]
+        assert await streams[0].read()  # from here on the client knows how many it may have
+        streams += [greedy.Subscribe(pb.SubscribeRequest()) for _ in range(30)]
+        for stream in streams[1:5]:
+            assert await stream.read()
+        for _ in range(20):
+            assert (await honest.ValidateSession(pb.ValidateSessionRequest(token="x"))).verdict == pb.VERDICT_MALFORMED
+        for stream in streams:
+            stream.cancel()
+
+
 @pytest.mark.parametrize("name", ["create", "validate"])
 async def test_a_burst_is_answered(tmp_path: Path, clock: ManualClock, name: str) -> None:
     """1,500 calls at once on a new connection are all answered: none is reset, and none cancelled without a word."""

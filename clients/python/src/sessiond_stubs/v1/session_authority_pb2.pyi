@@ -33,7 +33,7 @@ Conventions that hold everywhere:
   - No text may contain U+0000: INVALID_ARGUMENT with the field named.
   - Overload is RESOURCE_EXHAUSTED: more calls at once than the server takes, or more changes than the disk keeps up with. The
     call was not begun; try it again after the RetryInfo's delay if there is one, else soon. Large messages may have to wait.
-    A burst of more than 2,000 calls on a new connection ends in part in UNAVAILABLE.
+    A burst of more than 1,500 calls on a new connection ends in part in UNAVAILABLE.
   - A page of a list may be short, or empty, and still be followed by another: only an empty `next_page_token` is the end.
 """
 
