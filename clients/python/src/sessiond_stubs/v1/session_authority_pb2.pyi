@@ -495,7 +495,9 @@ class _SignalTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignalType
     SIGNAL_TYPE_DEVICE_MISMATCH: _SignalType.ValueType  # 7
     """The device is not the one that the session is bound to."""
     SIGNAL_TYPE_CONCURRENT_USE: _SignalType.ValueType  # 8
-    """Two clients use the session alternately."""
+    """Two clients use the session alternately, or a token that a roll replaced is presented again and again while the new
+    token is in use.
+    """
     SIGNAL_TYPE_COMPANION_MISMATCH: _SignalType.ValueType  # 9
     """The companion token does not belong to the session token."""
     SIGNAL_TYPE_REPORTED: _SignalType.ValueType  # 10
@@ -526,7 +528,9 @@ SIGNAL_TYPE_CERTIFICATE_MISMATCH: SignalType.ValueType  # 6
 SIGNAL_TYPE_DEVICE_MISMATCH: SignalType.ValueType  # 7
 """The device is not the one that the session is bound to."""
 SIGNAL_TYPE_CONCURRENT_USE: SignalType.ValueType  # 8
-"""Two clients use the session alternately."""
+"""Two clients use the session alternately, or a token that a roll replaced is presented again and again while the new
+token is in use.
+"""
 SIGNAL_TYPE_COMPANION_MISMATCH: SignalType.ValueType  # 9
 """The companion token does not belong to the session token."""
 SIGNAL_TYPE_REPORTED: SignalType.ValueType  # 10
