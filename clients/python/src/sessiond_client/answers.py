@@ -171,7 +171,7 @@ class Data:
     verdict: Verdict
     data: Mapping[str, bytes] = field(repr=False)  # the subject's business; it does not belong in a log
     version: int
-    """Pass it to `update_data` as `expected_version` to write only if nobody else has."""
+    """Pass it to `update_data` as `expected_version` to write only if no one else has written since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,8 +85,8 @@ class Flows:
 
     def add_request_id(self, call: Call[Any]) -> None:
         """Give a request a `request_id` if it needs one. The caller's own id stays."""
-        wanted = call.needs_id or (self.safe_retries and call.rpc.changes)
-        if wanted and not call.request.request_id:
+        needed = call.needs_id or (self.safe_retries and call.rpc.changes)
+        if needed and not call.request.request_id:
             call.request.request_id = str(uuid4())  # from the operating system's randomness: it is a secret
 
     def _attempts(self, call: Call[T]) -> Flow[T]:

@@ -25,7 +25,7 @@ _inherited: list[Any] = []
 
 
 def fork_count() -> int:
-    """How many forks lie between the first process and this one: it grows by one in each child."""
+    """How many forks separate the first process from this one: one more in each child."""
     return _fork_count
 
 

@@ -89,7 +89,7 @@ class SessionData:
 
     values: Mapping[str, bytes] = field(repr=False)  # the subject's business; it does not belong in a log
     version: int
-    """Pass it to `update_data` as `expected_version` to write only if nobody else has."""
+    """Pass it to `update_data` as `expected_version` to write only if no one else has written since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +294,7 @@ class Policy:
     """How long the previous token stays valid after a renewal."""
     roll_tolerance: timedelta
     """How long a token that a login or roll has replaced is denied without an alarm (SUPERSEDED). For the same time
-    after a session has ended, its clients are told to keep their token (KEEP_TOKEN)."""
+    after a session has ended, its clients keep their token (KEEP_TOKEN)."""
     lost_answer_tolerance: timedelta
     """How long such a token raises no alarm as long as nobody has used the new one, whose answer may have been lost."""
     refresh_extends_lifetime: bool
