@@ -223,7 +223,8 @@ class ConcurrencyLimit:
     ticket_expire_time: datetime | None
     """When the ticket expires."""
     live_count: int = 0
-    """How many live sessions there are. `live_sessions` may show only some of them; then log in with `evict_oldest`."""
+    """How many live sessions there are. `live_sessions` may show only some of them; if more must end than you can name,
+    repeat the call with `evict_oldest`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +288,9 @@ class Policy:
     preset: str
     """`owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     idle_timeout: timedelta | None
+    """A session ends after this long without activity."""
     absolute_timeout: timedelta | None
+    """A session ends this long after it was opened or last authenticated."""
     renewal_timeout: timedelta | None
     """The age at which a token is renewed; None: never."""
     renewal_overlap: timedelta
