@@ -219,4 +219,4 @@ class EventType(StrEnum):
     """A remembered session was idle for the ordinary idle timeout: its level fell to `Policy.remember_level`."""
     OLD_TOKEN_PRESENTED = "OLD_TOKEN_PRESENTED"  # noqa: S105 - a word of the contract, not a secret
     """A token from before the last roll was presented, by a client that may never have received the new one. This is
-    not an alarm by itself. The next use of the new token is, because it shows that two clients hold the session."""
+    not an alarm by itself. The next use of the new token is: two clients may hold the session then."""
