@@ -100,6 +100,14 @@ class _Memory:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         return self._suspicions.is_own_client(session, client, policy)
 
+    def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
+        return self._suspicions.is_new_old_token(session, client, others)
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
+    ) -> bool:
+        return self._suspicions.presented_old_token(session, client, policy, others)
+
 
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""

@@ -218,6 +218,8 @@ class Validation:
         elif judgement.verdict is Verdict.SUPERSEDED and session.last_active > (session.rolled_at or now):
             suspicions.note_superseded(session, now)
         elif judgement.verdict is Verdict.VALID:
+            if session.old_token is not None and suspicions.presented_old_token(session, call.client, call.policy):
+                judgement = replace(judgement, signals=as_copies(judgement.signals))
             noticed = suspicions.superseded_uses(session)
             if call.tells_client:
                 noticed = (*noticed, *suspicions.examine(session, call.client, call.policy, now))
@@ -226,7 +228,7 @@ class Validation:
         if noticed:
             judgement = replace(judgement, signals=(*judgement.signals, *noticed))
         consequences = consequences_of(session, judgement, call.policy)
-        urgent = judgement.missed and session.old_token is None
+        urgent = judgement.missed and suspicions.is_new_old_token(session, call.client)
         if consequences.reaction is Reaction.IGNORE:
             return consequences, None, urgent
         reported, window = self._parts.reported, call.policy.fold_window

@@ -110,10 +110,17 @@ def judge_and_apply(
         return Outcome(UNKNOWN, None)
     judgement = judge(session, presented, call.policy, work.now)
     expire_due(work, session, call.policy)
-    if judgement.missed and session.old_token is None:
+    if judgement.missed and work.is_new_old_token(session, call.client):
         returned = replace(session, old_token=presented.generation)
         session = work.save(returned, EventType.OLD_TOKEN_PRESENTED, Cause(CauseKind.SIGNAL), call.client)
     if judgement.verdict is Verdict.REPLAYED and work.is_own_client(session, call.client, call.policy):
+        judgement = replace(judgement, signals=as_copies(judgement.signals))
+    one_holder = (
+        judgement.verdict is Verdict.VALID
+        and session.old_token is not None
+        and work.presented_old_token(session, call.client, call.policy)
+    )
+    if one_holder:
         judgement = replace(judgement, signals=as_copies(judgement.signals))
     if judgement.verdict is Verdict.VALID:
         if allow_suspicious and judgement.signals:
@@ -122,7 +129,8 @@ def judge_and_apply(
         if suspicion is not None and session.client == suspicion.expected:
             judgement = replace(judgement, signals=(*judgement.signals, *suspicion.signals))
     consequences = consequences_of(session, judgement, call.policy)
-    session, judgement = carry_out(work, call, session, consequences), consequences.judgement
+    session = carry_out(work, call, session, consequences, one_holder=one_holder)
+    judgement = consequences.judgement
     if judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
         return Outcome(judgement, None)
     # A stranger's denied use renews nothing: the honest client would be taken for a thief after the overlap.
@@ -132,10 +140,19 @@ def judge_and_apply(
     return Outcome(judgement, session)
 
 
-def carry_out(work: Work, call: Call, session: Session, consequences: Consequences, *, always: bool = False) -> Session:
+def carry_out(
+    work: Work,
+    call: Call,
+    session: Session,
+    consequences: Consequences,
+    *,
+    always: bool = False,
+    one_holder: bool = False,
+) -> Session:
     """Carry out what follows from a judgement; the session as it is after that.
 
     A suspicion that was reported lately is not reported again, unless it changes the session or `always` is set.
+    `one_holder`: the same client presented the old token and now uses the new one, so the old one is dealt with.
     """
     signals, reaction = consequences.judgement.signals, consequences.reaction
     if reaction is Reaction.IGNORE:
@@ -144,6 +161,9 @@ def carry_out(work: Work, call: Call, session: Session, consequences: Consequenc
     if consequences.holds_session:
         held = replace(session, must_authenticate=True)
         session = work.save(held, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
+    elif one_holder and not consequences.ends_session:
+        settled = replace(session, old_token=None)
+        session = work.save(settled, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
     elif always or consequences.changes_session or work.is_news(session.id, signals, call.policy):
         work.record(EventType.HIJACK_SUSPECTED, session, cause, call.client, signals, reaction)
     if consequences.ends_session:

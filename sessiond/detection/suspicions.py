@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sessiond.detection.client_facts import FactReader
-from sessiond.detection.uses import SupersededUses, UseWatch
+from sessiond.detection.uses import OldTokenClients, SupersededUses, UseWatch
 from sessiond.domain.client_facts import ClientFacts, compare, differ
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
@@ -56,6 +57,7 @@ class Suspicions:
         self._reader = reader
         self._uses = uses
         self._superseded = superseded
+        self._old_tokens = OldTokenClients()
 
     def is_at_home(self, session: Session, client: ClientContext) -> bool:
         """Whether `examine` would find nothing to look at."""
@@ -95,16 +97,44 @@ class Suspicions:
         session was opened by does not count for itself: where another one uses the session now, whoever comes back with
         an old token may be its owner.
         """
-        if client == NOBODY or session.client == NOBODY:
+        home, last = session.client, session.last_client
+        if last != NOBODY:  # of the last activity, only address and user agent are recorded
+            last = replace(last, certificate_thumbprint=home.certificate_thumbprint, device_id=home.device_id)
+        return self._is_same_client(session, home if last == NOBODY else last, client, policy)
+
+    def is_new_old_token(self, session: Session, client: ClientContext, others: Iterable[ClientContext] = ()) -> bool:
+        """Return whether it must be recorded that this client presented a token from before the last roll.
+
+        Once for each client; `others` did so in a transaction that is not committed yet. If this process has not seen
+        the first record, it does not know whose it was, and adds none.
+        """
+        if session.old_token is None:
+            return True
+        known = (*self._old_tokens.of(session.id), *others)
+        return bool(known) and client not in known and NOBODY not in known
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Iterable[ClientContext] = ()
+    ) -> bool:
+        """Return whether this client, and as far as is known no other, presented a token from before the last roll.
+
+        By the rule of `is_own_client`. `others` presented it in a transaction that is not committed yet.
+        """
+        clients = (*self._old_tokens.of(session.id), *others)
+        return bool(clients) and all(self._is_same_client(session, one, client, policy) for one in clients)
+
+    def _is_same_client(self, session: Session, one: ClientContext, other: ClientContext, policy: Policy) -> bool:
+        if NOBODY in (one, other, session.client):
             return False
-        seen, bound = self._facts(client, policy), self._facts(session.client, policy)
+        first, second, bound = (self._facts(client, policy) for client in (one, other, session.client))
         proves = _is_bound(session.client)
-        if proves and (bound.certificate, bound.device) != (seen.certificate, seen.device):
+        if proves and any(
+            (bound.certificate, bound.device) != (facts.certificate, facts.device) for facts in (first, second)
+        ):
             return False
-        last = self._facts(session.last_client if session.last_client != NOBODY else session.client, policy)
-        if differ(last, seen, ("agent",)):
+        if differ(first, second, ("agent",)):
             return False
-        return proves or bool(seen.agent and _is_same_network(last, seen))
+        return proves or bool(second.agent and _is_same_network(first, second))
 
     def note_superseded(self, session: Session, now: Instant) -> None:
         """Take in that a token was used that a roll replaced moments ago, although the new one is in use already."""
@@ -121,9 +151,14 @@ class Suspicions:
     def apply(self, events: Sequence[Event]) -> None:
         """Take in what was committed: a session that was authenticated again starts afresh, others have ended."""
         for event in events:
-            if event.type in _FORGETS and event.session_id is not None:
+            if event.session_id is None:
+                continue
+            if event.type is EventType.OLD_TOKEN_PRESENTED:
+                self._old_tokens.note(event.session_id, event.client)
+            elif event.type in _FORGETS:
                 self._uses.forget(event.session_id)
                 self._superseded.forget(event.session_id)
+                self._old_tokens.forget(event.session_id)
 
     def _facts(self, client: ClientContext, policy: Policy) -> ClientFacts:
         facts = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from sessiond.domain.client_facts import OF_THE_CLIENT, ClientFacts, differ, merged
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import Instant, Millis, SessionId
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
 from sessiond.system.lru import Lru
 
-__all__ = ["SupersededUses", "UseWatch"]
+__all__ = ["OldTokenClients", "SupersededUses", "UseWatch"]
 
 _TURNS = 3
 _TURNS_OF_NETWORK = 8
@@ -111,3 +111,30 @@ class SupersededUses:
     def forget(self, session_id: SessionId) -> None:
         """Start afresh: the session was authenticated again, or has ended."""
         self._uses.pop(session_id)
+
+
+_MOST_CLIENTS = 4
+
+
+class OldTokenClients:
+    """Which clients presented a token from before a session's last roll, while nobody had used the new one."""
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._clients: Lru[SessionId, tuple[ClientContext, ...]] = Lru(capacity)
+
+    def note(self, session_id: SessionId, client: ClientContext) -> None:
+        """Remember one such client. After four different ones they count as unknown."""
+        known = self._clients.get(session_id) or ()
+        if client not in known and NOBODY not in known:
+            self._clients.put(session_id, (*known, client) if len(known) < _MOST_CLIENTS else (NOBODY,))
+
+    def of(self, session_id: SessionId) -> tuple[ClientContext, ...]:
+        """Return the clients. Empty if this process has not seen the events, or has forgotten them.
+
+        `NOBODY` among them stands for clients that are unknown.
+        """
+        return self._clients.peek(session_id) or ()
+
+    def forget(self, session_id: SessionId) -> None:
+        """Start afresh: the session was authenticated again, or has ended."""
+        self._clients.pop(session_id)

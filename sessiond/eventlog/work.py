@@ -97,6 +97,17 @@ class Memory(Protocol):
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """Whether this is, as far as can be told, the client that uses the session."""
 
+    def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
+        """Return whether it must be recorded that this client presented a token from before the session's last roll.
+
+        `others` presented one in this transaction.
+        """
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
+    ) -> bool:
+        """Return whether this client, and as far as is known no other, presented such a token."""
+
 
 @immutable
 class Read:
@@ -224,6 +235,21 @@ class Work:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """Whether this is, as far as can be told, the client that uses the session."""
         return self._memory.is_own_client(session, client, policy)
+
+    def presented_old_token(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Return whether this client, and as far as is known no other, presented a token from before the last roll."""
+        return self._memory.presented_old_token(session, client, policy, self._old_token_clients(session.id))
+
+    def is_new_old_token(self, session: Session, client: ClientContext) -> bool:
+        """Return whether it must be recorded that this client presented a token from before the last roll."""
+        return self._memory.is_new_old_token(session, client, self._old_token_clients(session.id))
+
+    def _old_token_clients(self, session_id: SessionId) -> list[ClientContext]:
+        return [
+            event.client
+            for event in (*self.changes.events, *self._draft.events)
+            if event.session_id == session_id and event.type is EventType.OLD_TOKEN_PRESENTED
+        ]
 
     # What a unit writes
 

@@ -6,7 +6,7 @@ A store's own test file inherits `JournalContract`, says how the store is opened
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +71,16 @@ class Replica:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """See `eventlog.work.Memory`."""
         return client == session.client
+
+    def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
+        """See `eventlog.work.Memory`."""
+        return session.old_token is None
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
+    ) -> bool:
+        """See `eventlog.work.Memory`."""
+        return False
 
     def publish(self, commit: Commit) -> None:
         """Take in a commit."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.detection.uses import UseWatch
+from sessiond.detection.uses import OldTokenClients, UseWatch
 from sessiond.domain.client_facts import ClientFacts
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import Instant, Millis
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -151,3 +151,29 @@ def test_a_forgotten_session_takes_turns_anew() -> None:
     watch.forget(samples.session_id())
     assert not watch.knows(SESSION)
     assert uses(watch, (STRANGER, 2), (HOME, 3)) == [False, False]
+
+
+def test_clients_with_an_old_token_are_remembered_once_each() -> None:
+    """Each client counts once; after four different ones they are unknown, whoever comes then."""
+    clients = OldTokenClients()
+    seen = [ClientContext(ip_address=f"192.0.2.{number}") for number in range(1, 7)]
+    assert clients.of(SESSION) == ()
+    for client in (*seen[:4], seen[0]):
+        clients.note(SESSION, client)
+    assert clients.of(SESSION) == tuple(seen[:4])
+    for client in (seen[4], seen[0], seen[5]):
+        clients.note(SESSION, client)
+        assert clients.of(SESSION) == (NOBODY,)
+    clients.forget(SESSION)
+    clients.forget(samples.session_id())
+    assert clients.of(SESSION) == ()
+
+
+def test_clients_with_an_old_token_are_bounded() -> None:
+    """Over its capacity the memory forgets the session that was noted longest ago."""
+    clients = OldTokenClients(capacity=2)
+    client = ClientContext(ip_address="192.0.2.1")
+    first, second, third = (samples.session_id() for _ in range(3))
+    for session in (first, second, first, third):
+        clients.note(session, client)
+    assert [bool(clients.of(session)) for session in (first, second, third)] == [True, False, True]

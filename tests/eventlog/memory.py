@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
@@ -27,6 +29,16 @@ class Memory:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """It is if nothing of it differs."""
         return client == session.client
+
+    def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
+        """It must be if none was."""
+        return session.old_token is None
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
+    ) -> bool:
+        """It did not."""
+        return False
 
 
 NO_MEMORY = Memory()

@@ -53,6 +53,8 @@ class Bounds:
     late            How often a response is held up so long that others overtake it: the answer to a renewal that comes
     late_by         after that to a roll, a logout's that comes after a login's, a page's about a session that has ended
                     since. The last to come is what the jar holds. With `in_flight` this stays below `roll_tolerance`.
+    late_login      How often the answer to a login or a step-up is held up for about as long as `roll_tolerance`, or
+    late_login_by   longer, while another tab sends a request with the old token.
     double_click    How often a login or a logout is sent twice, a moment apart.
     two_networks    How often a device's requests leave by two networks at once throughout a visit, each by one of them.
     desktop_site    How often a phone's user asks for the desktop site at some moment of a visit, until its end; other
@@ -60,8 +62,7 @@ class Bounds:
     in_app          How often a phone's user opens a page in another app's browser during a visit. Half of those share
                     the system browser's jar; the others have one of their own.
 
-    Never: a border crossed (`country_change` is an alarm by design); the answer to a login that is later than
-    `roll_tolerance` while other requests set out with the old token (the first use of the new one is `token_replay`).
+    Never: a border crossed (`country_change` is an alarm by design).
     """
 
     in_flight: int = 8 * SECOND
@@ -85,6 +86,8 @@ class Bounds:
     written_after: int = 30 * SECOND
     late: float = 0.03
     late_by: tuple[int, int] = (2 * SECOND, 11 * SECOND)
+    late_login: float = 0.03
+    late_login_by: tuple[int, int] = (15 * SECOND, 40 * SECOND)
     double_click: float = 0.08
     two_networks: float = 0.03
     desktop_site: float = 0.04

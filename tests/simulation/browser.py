@@ -172,6 +172,15 @@ class Browser:
         if self._random.random() < self._bounds.late:
             latency += self._random.randrange(*self._bounds.late_by)
             self._tally.traffic["late answers"] += 1
+        # Without late logins nothing is drawn: the same seed then gives what it gave before there were any.
+        late_login = (
+            bool(self._bounds.late_login) and response.rolls and self._random.random() < self._bounds.late_login
+        )
+        if late_login:
+            latency += self._random.randrange(*self._bounds.late_login_by)
+            self._older[self._token()] = (Life.LATE_LOGIN, answered)
+            self._tally.traffic[Life.LATE_LOGIN] += 1
+            self._wheel.start(self._ask_from_another_tab(latency - SECOND))
         await self._wheel.sleep(latency)
         loss = self._bounds.mobile_loss if here.mobile else self._bounds.wifi_loss
         moved = self._has_left(here)  # connections die with the network under them
@@ -182,9 +191,15 @@ class Browser:
                 self._tally.traffic[Life.LOST] += 1
             return None
         self._take(response, answered)
+        if late_login:
+            self._older[self._token()] = (Life.LATE_LOGIN, self._wheel.now)
         if response.rolls and plain and path in ("/login", "/elevate"):
             self._lately.clear()
         return response
+
+    async def _ask_from_another_tab(self, after: float) -> None:
+        await self._wheel.sleep(after)
+        await self.fetch("/part")
 
     async def upload(self) -> None:
         """Send a file through a proxy that passes it on when it has all of it, with the cookies of the beginning."""

@@ -20,6 +20,7 @@ class Life(StrEnum):
     UNFLUSHED = "unflushed cookies"
     OVERTAKEN = "overtaken answer"
     LOST = "lost answer"
+    LATE_LOGIN = "late login"
     DOUBLE_CLICK = "double click"
     TWO_NETWORKS = "two networks"
     DESKTOP_SITE = "desktop site"
@@ -30,7 +31,7 @@ ENDED = "session ended"
 _COPY = SignalType.TOKEN_COPY.value
 _AGENT = SignalType.USER_AGENT_CHANGE.value
 _TURNS = SignalType.CONCURRENT_USE.value
-_OLD_TOKENS = (Life.UPLOAD, Life.EXTENSION, Life.RESTORED, Life.UNFLUSHED, Life.OVERTAKEN, Life.LOST)
+_OLD_TOKENS = (Life.UPLOAD, Life.EXTENSION, Life.RESTORED, Life.UNFLUSHED, Life.OVERTAKEN, Life.LOST, Life.LATE_LOGIN)
 _LOW: Mapping[Life, frozenset[str]] = {
     **dict.fromkeys(_OLD_TOKENS, frozenset({_COPY})),
     Life.HYBRID: frozenset(),

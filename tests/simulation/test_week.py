@@ -35,13 +35,14 @@ _TRAFFIC = (
 )
 _EVENTS = ("session_authenticated", "session_expired", "session_renewed", "session_revoked", "session_rolled")
 _NONE = Millis(1)
-# Nothing of what the table "Ordinary life" is about, but answers that are lost for less than a minute.
+# Nothing of what the table "Normal use" is about, but answers that are lost for less than a minute.
 _PLAIN = Bounds(
     upload=0,
     hybrid=0,
     restored=0,
     unflushed=0,
     late=0,
+    late_login=0,
     double_click=0,
     two_networks=0,
     desktop_site=0,
@@ -60,6 +61,7 @@ _MUCH: Mapping[Life, Bounds] = {
     Life.UNFLUSHED: replace(_CALM, unflushed=0.4),
     Life.OVERTAKEN: replace(_CALM, late=0.4),
     Life.LOST: replace(_CALM, mobile_loss=0.2, wifi_loss=0.2, give_up=(70 * SECOND, 5 * MINUTE)),
+    Life.LATE_LOGIN: replace(_CALM, late_login=0.4),
     Life.DOUBLE_CLICK: replace(_CALM, double_click=1),
     Life.TWO_NETWORKS: replace(_CALM, two_networks=0.5),
     Life.DESKTOP_SITE: replace(_CALM, desktop_site=0.5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,16 @@ class KnownMemory:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """See `Memory`."""
         return client == session.client
+
+    def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
+        """See `Memory`."""
+        return session.old_token is None
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
+    ) -> bool:
+        """See `Memory`."""
+        return False
 
 
 def work_on(
