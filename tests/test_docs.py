@@ -29,6 +29,8 @@ PROGRAMS = {"sessiond": sessiond.cli.main, "sessionctl": sessionctl.main}
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"(?:^ *|; *|bin/)(sessiond|sessionctl) +([^\n)]+)", re.MULTILINE)
+_MENTION = re.compile(r"\bdocs/[\w/-]+\.md")
+_TEXTS = {".py", ".md", ".toml", ".service", ".sh", ".proto", ".sql"}
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
@@ -101,6 +103,19 @@ def test_every_page_can_be_found() -> None:
             found.add(page)
             ahead += [target for _, target, _ in links(page)]
     assert set(DOCS.rglob("*.md")) - found == set()
+
+
+def test_every_page_that_is_mentioned_exists() -> None:
+    """Each page of the documentation that code, tests or the files of deploy/ mention by its path is there."""
+    folders = ("sessiond", "sessionctl", "clients", "tests", "scripts", "bench", "demo", "deploy", "protos")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS]
+    missing = {
+        f"{path.relative_to(ROOT)}: {page}"
+        for path in (*files, ROOT / "Makefile")
+        for page in _MENTION.findall(path.read_text(encoding="utf-8"))
+        if not (ROOT / page).exists()
+    }
+    assert missing == set()
 
 
 @pytest.mark.parametrize("block", blocks("python"))
