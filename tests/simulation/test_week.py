@@ -102,7 +102,7 @@ async def test_the_table(preset: str, life: Life) -> None:
 
 
 def test_the_documented_table() -> None:
-    """The table in docs/reference/configuration.md has a row for each part of normal use, named as in this simulation."""
+    """The table in docs/reference/configuration.md has a row for each part of normal use, with the same name."""
     text = Path("docs/reference/configuration.md").read_text(encoding="utf-8")
     section = text.partition("\n## Normal use\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("|")]
