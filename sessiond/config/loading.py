@@ -181,7 +181,7 @@ def _problem(name: str, lines: _Lines, detail: Any) -> str:
         path = path[:-1]
     match detail["type"]:
         case "extra_forbidden":
-            remedy = "no such key; see docs/configuration.md"
+            remedy = "no such key; see docs/reference/configuration.md"
         case "model_type" | "dict_type":
             remedy = "must be a table"
         case _:

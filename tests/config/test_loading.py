@@ -298,7 +298,7 @@ def test_durations_are_written_as_they_are_read(text: str) -> None:
 
 def documented() -> list[tuple[str, str, str]]:
     """Each default that the documentation tells for applications: preset, path of the key, and the value as TOML."""
-    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
     told, prefix, columns = [], None, [[""]]
     for line in text.splitlines():
         if line.startswith("## "):
