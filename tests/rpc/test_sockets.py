@@ -1,4 +1,4 @@
-"""Unix sockets: private, never taken from a server that is running, and clear about what stands in the way."""
+"""Unix sockets: private, never taken from a running server, with a clear error if one cannot be created."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.server import config_for, serving, stub_for
 
 
 def config_at(folder: Path, path: Path) -> Config:
-    """A configuration that listens on that path."""
+    """Return a configuration that listens on that path."""
     return replace(config_for(folder), listen=f"unix:{path}")
 
 
 async def refusal(folder: Path, path: Path) -> str:
-    """How a server refuses to listen there."""
+    """Return the error of a server that cannot listen there."""
     with pytest.raises(CannotListen) as refused:
         await App.start(config_at(folder, path))
     return str(refused.value)
@@ -31,7 +31,7 @@ async def refusal(folder: Path, path: Path) -> str:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 async def test_a_socket_is_private(tmp_path: Path, umask: int) -> None:
-    """A socket is for its user alone, whatever the umask, and answers; the process keeps its umask."""
+    """Only its user can connect to a socket, whatever the umask; the process keeps its umask."""
     before = os.umask(umask)
     try:
         async with serving(config_at(tmp_path, tmp_path / "s")) as app, stub_for(app.address) as stub:
@@ -43,7 +43,7 @@ async def test_a_socket_is_private(tmp_path: Path, umask: int) -> None:
 
 
 async def test_a_live_socket_is_not_taken(tmp_path: Path) -> None:
-    """A second server is refused on a socket that is answered, and the first one goes on."""
+    """A second server does not start on a socket that is in use, and the first server keeps serving."""
     path = tmp_path / "s"
     async with serving(config_at(tmp_path / "one", path)) as app, stub_for(app.address) as stub:
         assert "another server is listening" in await refusal(tmp_path / "two", path)
@@ -59,14 +59,14 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
         assert (await stub.CreateSession(pb.CreateSessionRequest())).token
 
 
-async def test_something_else_is_left_alone(tmp_path: Path) -> None:
-    """A file under the socket's name is refused and stays as it is."""
+async def test_another_file_is_not_removed(tmp_path: Path) -> None:
+    """A file at the path of the socket is reported and not changed."""
     path = tmp_path / "s"
     path.write_text("precious")
-    assert "something else than a socket" in await refusal(tmp_path, path)
+    assert "a file that is not a socket" in await refusal(tmp_path, path)
     assert path.read_text() == "precious"
 
 
 async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    """A socket in a folder that does not exist is refused, and the folder is named."""
-    assert f"there is no folder {tmp_path / 'run'}" in await refusal(tmp_path, tmp_path / "run" / "s")
+    """A missing folder of a socket is named in the error."""
+    assert f"the folder {tmp_path / 'run'} does not exist; create it" in await refusal(tmp_path, tmp_path / "run" / "s")
