@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.failed_start import UNPRIVILEGED, needs_setpriv, run_sessiond
 from tests.support.server import ServerProcess
 
-ORDINARY = ["setpriv", "--bounding-set=-all"] if os.getuid() == 0 else []
-"""Takes root's privileges away, so that it can neither write everywhere nor use every port."""
-needs_setpriv = pytest.mark.skipif(
-    bool(ORDINARY) and shutil.which("setpriv") is None,
-    reason="running as root without setpriv, which drops root's privileges",
-)
 
-
-def start(folder: Path, *arguments: str, prefix: list[str] = [], **environment: str) -> tuple[int, str]:  # noqa: B006
+def start(folder: Path, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> tuple[int, str]:
     """Run a server that fails to start, in that folder; return its exit code and standard error."""
-    ours = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
-    run = subprocess.run(
-        [*prefix, sys.executable, "-m", "sessiond", "serve", *arguments],
-        cwd=folder,
-        env=ours | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.stdout == ""
-    return run.returncode, run.stderr
+    return run_sessiond(folder, "serve", *arguments, prefix=prefix, environment=environment)
 
 
 def write(folder: Path, text: str) -> None:
@@ -112,7 +90,7 @@ def taken() -> Iterator[int]:
 
 def refusal(folder: Path, listen: str, *prefix: str) -> str:
     """Run a server that cannot listen there, with exit code 1; return the cause that its one line states."""
-    code, stderr = start(folder, "--listen", listen, "--allow-remote-plaintext", prefix=[*prefix])
+    code, stderr = start(folder, "--listen", listen, "--allow-remote-plaintext", prefix=prefix)
     assert (code, stderr.count("\n")) == (1, 1), stderr
     prefix_of_all = f"Error: cannot listen on {listen}: "
     assert stderr.startswith(prefix_of_all)
@@ -151,7 +129,9 @@ def test_a_port_that_is_not_allowed(tmp_path: Path) -> None:
     """A port that needs privileges is reported as such."""
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
         pytest.skip("every port is allowed here")
-    assert refusal(tmp_path, "127.0.0.1:80", *ORDINARY) == "this user may not use port 80; choose a port from 1024 up"
+    assert (
+        refusal(tmp_path, "127.0.0.1:80", *UNPRIVILEGED) == "this user may not use port 80; choose a port from 1024 up"
+    )
 
 
 def test_a_missing_folder_of_a_socket(tmp_path: Path) -> None:
@@ -177,7 +157,7 @@ def test_a_folder_that_is_not_allowed(tmp_path: Path, mode: int) -> None:
     """A folder in which this user may not create a socket is reported, even if the user may not read it."""
     folder = tmp_path / "run"
     folder.mkdir(mode=mode)
-    cause = refusal(tmp_path, "unix:run/x.sock", *ORDINARY)
+    cause = refusal(tmp_path, "unix:run/x.sock", *UNPRIVILEGED)
     assert cause == "this user may not create a socket in run; choose another folder, or change its owner"
 
 
