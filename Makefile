@@ -18,19 +18,29 @@ PYTHON_PROBLEM = $(shell p="$(or $(PYTHON),python3)"; \
 		echo "sessiond needs the module venv, which $$p does not have. On Debian, run: apt install python3-venv")
 # Twice quiet: errors only. A warning about the installer itself or its settings is of no use to a newcomer.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore
+#: PYTHON           the Python that creates the environment, 3.11 or newer
+#: DATA             run: the data folder
 DATA ?= data
+#: LISTEN           run: the address, HOST:PORT or unix:PATH
 LISTEN ?= 127.0.0.1:7443
+#: SEED             mutate, simulate: the seed of the random choices
 SEED ?= 1
+#: USERS            simulate: how many users
 USERS ?= 20
+#: MINUTES          mutate: start no further fault after this many minutes
 MINUTES ?= 20
+#: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
+#: MUTATED          mutate: the folders and files to put faults into
 MUTATED ?= sessiond/domain sessiond/changes sessiond/authority sessiond/crypto sessiond/rpc/cookies.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo test test-fast floors mutate simulate check bench generate lock format clean
 
-help: ## List every target.
+help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "Variables, as in: make run LISTEN=127.0.0.1:8443"
+	@sed -n 's/^#: /  /p' $(MAKEFILE_LIST)
 
 # The run environment: what a server needs and nothing else. pip checks each package against its pinned hash.
 $(VENV)/.run: requirements/run.lock pyproject.toml clients/python/pyproject.toml
@@ -47,23 +57,23 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@touch $@
 
-run: $(VENV)/.run ## Start a server with an embedded SQLite database. DATA=folder and LISTEN=host:port override the defaults.
+run: $(VENV)/.run ## Start a server on LISTEN, with its data in DATA.
 	@exec $(BIN)/sessiond serve --data "$(DATA)" --listen "$(LISTEN)"
 
-demo: $(VENV)/.run ## Run a scripted session on a temporary server, and print each step and its events.
+demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev ## Run every test: two at a time, then those that measure time or memory, one at a time.
+test: $(VENV)/.dev ## Run every test; those that measure something run alone.
 	@$(BIN)/python -m pytest -n 2 -m "not measured"
 	@$(BIN)/python -m pytest -m measured
 
 test-fast: $(VENV)/.dev ## Run the tests that take less than ten seconds each.
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not measured"
 
-floors: $(VENV)/.run ## Install the Python client with its oldest allowed dependencies in build/floors, and call a server with it.
+floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
 
-check: $(VENV)/.dev ## Check lint, format, types, layers and the contract, and that generated code and lock files are current.
+check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated code.
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
@@ -71,24 +81,24 @@ check: $(VENV)/.dev ## Check lint, format, types, layers and the contract, and t
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
 
-mutate: $(VENV)/.dev ## Put small faults into the code and count those that the tests find. SEED=number, MINUTES=number, BAR=per cent, MUTATED="folders".
+mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests find.
 	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(MINUTES)" --bar "$(BAR)" $(MUTATED)
 
-simulate: $(VENV)/.dev ## Simulate a week of normal traffic and print counts; fails on alarms that the documentation does not list. SEED=number, USERS=number.
+simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
-bench: $(VENV)/.dev ## Measure against a bare gRPC echo server, alternately; writes build/bench.json. Needs h2load.
+bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench
 
 generate: $(VENV)/.dev ## Generate the stubs from protos/ again.
 	@PYTHON=$(BIN)/python scripts/generate.sh
 
-lock: ## Resolve the dependency ranges into requirements/*.lock again. Needs uv.
+lock: ## Resolve requirements/*.lock again. Needs uv.
 	@scripts/lock.sh
 
 format: $(VENV)/.dev ## Format the code and fix what the linter can fix.
 	@$(BIN)/ruff check --fix $(SOURCES)
 	@$(BIN)/ruff format $(SOURCES)
 
-clean: ## Remove the environment and all build output. Data is kept.
+clean: ## Remove the environment and all build output. Keep data.
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -328,11 +328,11 @@ def test_the_documentation_has_every_key() -> None:
 @pytest.mark.parametrize(("preset", "key", "cell"), documented())
 def test_the_documented_defaults_are_true(preset: str, key: str, cell: str) -> None:
     """Each default in the documentation is the preset's value."""
-    told, value = tomllib.loads(f"value = {cell}")["value"], effective(PRESETS[preset])[key]
+    documented_value, value = tomllib.loads(f"value = {cell}")["value"], effective(PRESETS[preset])[key]
     if key.endswith(("_timeout", "_overlap", "_tolerance", "_window", "_time", ".window", "retention")):
-        told = None if told == "none" else parse_duration(told)
-    assert value == (tuple(told) if isinstance(told, list) else told)
-    assert isinstance(value, bool) is isinstance(told, bool)
+        documented_value = None if documented_value == "none" else parse_duration(documented_value)
+    assert value == (tuple(documented_value) if isinstance(documented_value, list) else documented_value)
+    assert isinstance(value, bool) is isinstance(documented_value, bool)
 
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "sessiond.toml"
