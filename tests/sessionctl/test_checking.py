@@ -148,7 +148,7 @@ def test_the_file_is_the_one_that_serve_reads(
     missing = CliRunner().invoke(tool, ["check-config"])
     assert (missing.exit_code, missing.stdout.splitlines()[0]) == (
         2,
-        "sessiond.toml: cannot be read: No such file or directory",
+        "sessiond.toml: no such file; create it, or name another one",
     )
     Path("sessiond.toml").write_text(GOOD, encoding="utf-8")
     assert CliRunner().invoke(tool, ["check-config", "--strict"]).exit_code == 0
