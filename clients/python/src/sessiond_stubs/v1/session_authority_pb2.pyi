@@ -144,7 +144,8 @@ end.
 
 Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts, or if more changes wait than
 the disk can keep up with. Such a call was not begun. Retry it after the delay in the RetryInfo detail, or soon if
-there is none. Large requests may have to wait. If a new connection begins more than 1,500 calls at once, some of
+there is none. Large requests may have to wait. A request that does not arrive completely within 2 seconds while
+other requests wait is RESOURCE_EXHAUSTED. If a new connection begins more than 1,500 calls at once, some of
 them end in UNAVAILABLE.
 """
 
