@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -88,8 +89,11 @@ class RpcServer:
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 
-    async def start(self, address: str) -> str:
-        """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`."""
+    async def start(self, address: str, socket_mode: int = 0o600) -> str:
+        """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`.
+
+        `socket_mode` is the mode of the Unix socket, which says who may connect.
+        """
         if address.startswith("unix:"):
             prepare_socket(address.removeprefix("unix:"))
         try:
@@ -97,6 +101,8 @@ class RpcServer:
                 port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise why_not(address) from None
+        if address.startswith("unix:"):
+            Path(address.removeprefix("unix:")).chmod(socket_mode)
         await self._server.start()
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
