@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,7 +17,7 @@ from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.handlers import FastPath, Intake
 from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.libraries import BoundedServer
-from sessiond.rpc.sockets import prepare_socket, private_sockets, why_not
+from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
@@ -102,7 +101,7 @@ class RpcServer:
         except RuntimeError:
             raise why_not(address) from None
         if address.startswith("unix:"):
-            Path(address.removeprefix("unix:")).chmod(socket_mode)
+            open_socket(address.removeprefix("unix:"), socket_mode)
         await self._server.start()
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
