@@ -20,15 +20,15 @@ __all__ = ["check", "check_config"]
 
 _NARROWEST = 20
 _USABLE = 0
-_DEPARTS = 1
+_WEAKER = 1
 _UNUSABLE = 2
 
 
 def check(file: Path, *, strict: bool, json: bool, width: int | None = None) -> int:
-    """Write every error, or else every departure from the guidance; returns the exit code.
+    """Write every error, or else every setting that is weaker than the guidance; returns the exit code.
 
-    0: the file can be used; 1: it departs from the guidance and `strict` is set; 2: it cannot be used. Findings are
-    wrapped to `width` columns; None: each finding is one line.
+    0: the file can be used; 1: a setting is weaker than the guidance, and `strict` is set; 2: it cannot be used.
+    Findings are wrapped to `width` columns; None: each finding is one line.
     """
     from sessiond.config import BadConfig, departures, load_config  # here, so that help is fast
 
@@ -38,7 +38,7 @@ def check(file: Path, *, strict: bool, json: bool, width: int | None = None) -> 
         _show_problems(file, str(error).splitlines(), json=json, width=width)
         return _UNUSABLE
     _show_departures(file, found, json=json, width=width)
-    return _DEPARTS if strict and found else _USABLE
+    return _WEAKER if strict and found else _USABLE
 
 
 @click.command("check-config", cls=Command)
@@ -76,8 +76,8 @@ def _show_departures(file: Path, found: list[Departure], *, json: bool, width: i
         else:
             _show_departure(departure, width)
     if not json:
-        departs = f"{_count(len(found), 'departure')} from the guidance" if found else "follows the guidance"
-        _show_summary(file, f"can be used; {departs}", width)
+        weaker = f"{_count(len(found), 'setting')} weaker than the guidance" if found else "follows the guidance"
+        _show_summary(file, f"can be used; {weaker}", width)
 
 
 def _show_departure(departure: Departure, width: int | None) -> None:

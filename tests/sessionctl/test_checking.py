@@ -76,7 +76,7 @@ def test_departures_are_shown_and_pass(tool: click.Command, tmp_path: Path) -> N
     assert authority.endswith("[NIST SP 800-63B-4 section 5.1]")
     assert shop.startswith(f"{path}:5: applications.shop.idle_timeout: 40m without activity; 15 to 30 minutes")
     assert shop.endswith("[OWASP Session Management Cheat Sheet, Session Expiration]")
-    assert summary == f"{path}: can be used; 2 departures from the guidance"
+    assert summary == f"{path}: can be used; 2 settings weaker than the guidance"
     assert "\x1b" not in result.output
 
 
