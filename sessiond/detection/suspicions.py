@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sessiond.detection.client_facts import FactReader
-from sessiond.detection.uses import OldTokenClients, SupersededUses, UseWatch
+from sessiond.detection.uses import RecentLogins, SupersededUses, UseWatch
 from sessiond.domain.client_facts import ClientFacts, compare, differ
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
@@ -57,7 +57,7 @@ class Suspicions:
         self._reader = reader
         self._uses = uses
         self._superseded = superseded
-        self._old_tokens = OldTokenClients()
+        self._logins = RecentLogins()
 
     def is_at_home(self, session: Session, client: ClientContext) -> bool:
         """Whether `examine` would find nothing to look at."""
@@ -105,22 +105,28 @@ class Suspicions:
     def is_new_old_token(self, session: Session, client: ClientContext, others: Iterable[ClientContext] = ()) -> bool:
         """Return whether it must be recorded that this client presented a token from before the last roll.
 
-        Once for each client; `others` did so in a transaction that is not committed yet. If this process has not seen
-        the first record, it does not know whose it was, and adds none.
+        Once; after a login once for each client. `others` did so in a transaction that is not committed yet.
         """
         if session.old_token is None:
             return True
-        known = (*self._old_tokens.of(session.id), *others)
-        return bool(known) and client not in known and NOBODY not in known
+        known = self._logins.clients(session.id)
+        if known is None:
+            return False
+        known = (*known, *others)
+        return client not in known and NOBODY not in known
 
     def presented_old_token(
         self, session: Session, client: ClientContext, policy: Policy, others: Iterable[ClientContext] = ()
     ) -> bool:
-        """Return whether this client, and as far as is known no other, presented a token from before the last roll.
+        """Return whether this client, and as far as is known no other, presented a token from before the last login.
 
-        By the rule of `is_own_client`. `others` presented it in a transaction that is not committed yet.
+        By the rule of `is_own_client`. `others` presented it in a transaction that is not committed yet. False if the
+        last roll was no login: anyone who has the token could have asked for it.
         """
-        clients = (*self._old_tokens.of(session.id), *others)
+        known = self._logins.clients(session.id)
+        if known is None:
+            return False
+        clients = (*known, *others)
         return bool(clients) and all(self._is_same_client(session, one, client, policy) for one in clients)
 
     def _is_same_client(self, session: Session, one: ClientContext, other: ClientContext, policy: Policy) -> bool:
@@ -151,14 +157,10 @@ class Suspicions:
     def apply(self, events: Sequence[Event]) -> None:
         """Take in what was committed: a session that was authenticated again starts afresh, others have ended."""
         for event in events:
-            if event.session_id is None:
-                continue
-            if event.type is EventType.OLD_TOKEN_PRESENTED:
-                self._old_tokens.note(event.session_id, event.client)
-            elif event.type in _FORGETS:
+            self._logins.apply(event)
+            if event.type in _FORGETS and event.session_id is not None:
                 self._uses.forget(event.session_id)
                 self._superseded.forget(event.session_id)
-                self._old_tokens.forget(event.session_id)
 
     def _facts(self, client: ClientContext, policy: Policy) -> ClientFacts:
         facts = self._reader.facts(client, policy.ipv4_prefix, policy.ipv6_prefix)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sessiond.domain.client_facts import OF_THE_CLIENT, ClientFacts, differ, merged
+from sessiond.domain.event import Event, EventType
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
 from sessiond.system.lru import Lru
 
-__all__ = ["OldTokenClients", "SupersededUses", "UseWatch"]
+__all__ = ["RecentLogins", "SupersededUses", "UseWatch"]
 
 _TURNS = 3
 _TURNS_OF_NETWORK = 8
@@ -116,25 +117,41 @@ class SupersededUses:
 _MOST_CLIENTS = 4
 
 
-class OldTokenClients:
-    """Which clients presented a token from before a session's last roll, while nobody had used the new one."""
+class RecentLogins:
+    """Sessions whose last roll was a login, and which clients have presented a token from before it since then.
+
+    Changed by committed events alone. What is forgotten, or happened before a restart, counts as no login.
+    """
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._clients: Lru[SessionId, tuple[ClientContext, ...]] = Lru(capacity)
+        self._authenticated: tuple[SessionId, int] | None = None  # the last SESSION_AUTHENTICATED, and its revision
 
-    def note(self, session_id: SessionId, client: ClientContext) -> None:
-        """Remember one such client. After four different ones they count as unknown."""
-        known = self._clients.get(session_id) or ()
-        if client not in known and NOBODY not in known:
-            self._clients.put(session_id, (*known, client) if len(known) < _MOST_CLIENTS else (NOBODY,))
+    def apply(self, event: Event) -> None:
+        """Take in an event."""
+        session_id = event.session_id
+        if session_id is None:
+            return
+        match event.type:
+            case EventType.SESSION_AUTHENTICATED:
+                self._authenticated = session_id, event.revision
+                self._clients.put(session_id, ())
+            case EventType.SESSION_ROLLED:
+                if self._authenticated != (session_id, event.revision - 1):  # a login's roll comes right after it
+                    self._clients.pop(session_id)
+            case EventType.OLD_TOKEN_PRESENTED:
+                self._note(session_id, event.client)
+            case EventType.SESSION_REVOKED | EventType.SESSION_EXPIRED:
+                self._clients.pop(session_id)
 
-    def of(self, session_id: SessionId) -> tuple[ClientContext, ...]:
-        """Return the clients. Empty if this process has not seen the events, or has forgotten them.
+    def clients(self, session_id: SessionId) -> tuple[ClientContext, ...] | None:
+        """Return the clients; None if the last roll was no login, as far as is known.
 
-        `NOBODY` among them stands for clients that are unknown.
+        `NOBODY` among them stands for clients that are unknown: there were more than four different ones.
         """
-        return self._clients.peek(session_id) or ()
+        return self._clients.peek(session_id)
 
-    def forget(self, session_id: SessionId) -> None:
-        """Start afresh: the session was authenticated again, or has ended."""
-        self._clients.pop(session_id)
+    def _note(self, session_id: SessionId, client: ClientContext) -> None:
+        known = self._clients.get(session_id)
+        if known is not None and client not in known and NOBODY not in known:
+            self._clients.put(session_id, (*known, client) if len(known) < _MOST_CLIENTS else (NOBODY,))

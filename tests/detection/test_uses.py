@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.detection.uses import OldTokenClients, UseWatch
+from sessiond.detection.uses import RecentLogins, UseWatch
 from sessiond.domain.client_facts import ClientFacts
+from sessiond.domain.event import Event, EventType
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis
+from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Millis, Revision, SessionId
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -153,27 +154,47 @@ def test_a_forgotten_session_takes_turns_anew() -> None:
     assert uses(watch, (STRANGER, 2), (HOME, 3)) == [False, False]
 
 
-def test_clients_with_an_old_token_are_remembered_once_each() -> None:
+def event(session: SessionId, type: EventType, revision: int = 1, client: ClientContext = NOBODY) -> Event:
+    """An event about a session."""
+    cause = Cause(CauseKind.REQUEST)
+    return Event(Revision(revision), type, START, "default", "ada", session, cause, client)
+
+
+def logged_in(*sessions: SessionId, capacity: int = 10) -> RecentLogins:
+    """A memory that has seen these sessions log in."""
+    logins = RecentLogins(capacity)
+    for number, session in enumerate(sessions):
+        logins.apply(event(session, EventType.SESSION_AUTHENTICATED, 2 * number + 1))
+        logins.apply(event(session, EventType.SESSION_ROLLED, 2 * number + 2))
+    return logins
+
+
+def test_clients_that_present_an_old_token_after_a_login() -> None:
     """Each client counts once; after four different ones they are unknown, whoever comes then."""
-    clients = OldTokenClients()
+    logins = logged_in(SESSION)
     seen = [ClientContext(ip_address=f"192.0.2.{number}") for number in range(1, 7)]
-    assert clients.of(SESSION) == ()
+    assert logins.clients(SESSION) == ()
     for client in (*seen[:4], seen[0]):
-        clients.note(SESSION, client)
-    assert clients.of(SESSION) == tuple(seen[:4])
+        logins.apply(event(SESSION, EventType.OLD_TOKEN_PRESENTED, client=client))
+    assert logins.clients(SESSION) == tuple(seen[:4])
     for client in (seen[4], seen[0], seen[5]):
-        clients.note(SESSION, client)
-        assert clients.of(SESSION) == (NOBODY,)
-    clients.forget(SESSION)
-    clients.forget(samples.session_id())
-    assert clients.of(SESSION) == ()
+        logins.apply(event(SESSION, EventType.OLD_TOKEN_PRESENTED, client=client))
+        assert logins.clients(SESSION) == (NOBODY,)
 
 
-def test_clients_with_an_old_token_are_bounded() -> None:
-    """Over its capacity the memory forgets the session that was noted longest ago."""
-    clients = OldTokenClients(capacity=2)
-    client = ClientContext(ip_address="192.0.2.1")
+@pytest.mark.parametrize("end", [EventType.SESSION_ROLLED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED])
+def test_a_login_that_is_over(end: EventType) -> None:
+    """After a roll that is no login, and after the session's end, nothing is known, and nothing is noted."""
+    logins = logged_in(SESSION)
+    logins.apply(event(samples.session_id(), end, 3))
+    assert logins.clients(SESSION) == ()
+    logins.apply(event(SESSION, end, 4))
+    logins.apply(event(SESSION, EventType.OLD_TOKEN_PRESENTED, client=ClientContext(ip_address="192.0.2.1")))
+    assert logins.clients(SESSION) is None
+
+
+def test_recent_logins_are_bounded() -> None:
+    """Over its capacity the memory forgets the session that logged in or was noted longest ago."""
     first, second, third = (samples.session_id() for _ in range(3))
-    for session in (first, second, first, third):
-        clients.note(session, client)
-    assert [bool(clients.of(session)) for session in (first, second, third)] == [True, False, True]
+    logins = logged_in(first, second, third, capacity=2)
+    assert [logins.clients(session) for session in (first, second, third)] == [None, (), ()]

@@ -62,7 +62,8 @@ class Bounds:
     in_app          How often a phone's user opens a page in another app's browser during a visit. Half of those share
                     the system browser's jar; the others have one of their own.
 
-    Never: a border crossed (`country_change` is an alarm by design).
+    Never: a border crossed (`country_change` is an alarm by design); the answer to a roll that is no login, such as a
+    change of password, that is later than `roll_tolerance` while another tab sends the old token.
     """
 
     in_flight: int = 8 * SECOND

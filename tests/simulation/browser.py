@@ -173,9 +173,8 @@ class Browser:
             latency += self._random.randrange(*self._bounds.late_by)
             self._tally.traffic["late answers"] += 1
         # Without late logins nothing is drawn: the same seed then gives what it gave before there were any.
-        late_login = (
-            bool(self._bounds.late_login) and response.rolls and self._random.random() < self._bounds.late_login
-        )
+        late_login = bool(self._bounds.late_login) and response.rolls and path in ("/login", "/elevate")
+        late_login = late_login and self._random.random() < self._bounds.late_login
         if late_login:
             latency += self._random.randrange(*self._bounds.late_login_by)
             self._older[self._token()] = (Life.LATE_LOGIN, answered)
