@@ -289,7 +289,7 @@ class App:
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     def _load_keys(self, is_new: bool) -> StoreKeys:
-        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_make=is_new)
+        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_create=is_new)
         # Also if nothing is to be encrypted: what was encrypted before must stay readable.
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
         return StoreKeys(cipher, self._keys.fingerprints())

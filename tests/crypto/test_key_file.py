@@ -108,14 +108,14 @@ def test_of_two_that_make_a_key_file_the_first_wins(tmp_path: Path) -> None:
 def test_a_missing_key_is_not_replaced(tmp_path: Path) -> None:
     """Beside a store that was written before, no key is made: the text says what to restore, and nothing is left."""
     with pytest.raises(BadKeyFile, match=r"is missing.*Restore the key file"):
-        load_key_ring(tmp_path / "sessiond.key", os.urandom, may_make=False)
+        load_key_ring(tmp_path / "sessiond.key", os.urandom, may_create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("key", [bytes(KEY_BYTES), b"\xff" * KEY_BYTES, b"A" * KEY_BYTES])
 def test_a_key_that_is_no_secret_is_refused(tmp_path: Path, key: bytes) -> None:
     """A key of one byte repeated, all zeros included, is refused."""
-    with pytest.raises(BadKeyFile, match="no secret"):
+    with pytest.raises(BadKeyFile, match="not a secret"):
         load_key_ring(key_file(tmp_path / "sessiond.key", KEYS[0], key), os.urandom)
 
 
@@ -125,13 +125,13 @@ def test_a_doubled_key_is_refused(tmp_path: Path) -> None:
         load_key_ring(key_file(tmp_path / "sessiond.key", KEYS[0], KEYS[1], KEYS[0]), os.urandom)
 
 
-@pytest.mark.parametrize("may_make", [True, False])
-def test_a_symbolic_link_is_not_followed(tmp_path: Path, may_make: bool) -> None:
+@pytest.mark.parametrize("may_create", [True, False])
+def test_a_symbolic_link_is_not_followed(tmp_path: Path, may_create: bool) -> None:
     """A symbolic link in the place of the key file is refused, whether or not its target is a good key file."""
     target = key_file(tmp_path / "elsewhere", KEYS[0])
     (tmp_path / "sessiond.key").symlink_to(target)
     with pytest.raises(BadKeyFile, match="cannot read"):
-        load_key_ring(tmp_path / "sessiond.key", os.urandom, may_make=may_make)
+        load_key_ring(tmp_path / "sessiond.key", os.urandom, may_create=may_create)
 
 
 def test_a_draft_that_a_kill_left_is_removed(tmp_path: Path) -> None:

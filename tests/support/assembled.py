@@ -48,7 +48,7 @@ class Assembled:
         keys: list[KeyRing] = []
 
         def load_keys(is_new: bool) -> StoreKeys:
-            keys.append(load_key_ring(folder / "sessiond.key", entropy, may_make=is_new))
+            keys.append(load_key_ring(folder / "sessiond.key", entropy, may_create=is_new))
             return StoreKeys(DataCipher(keys[0].materials(), entropy, encrypts=False), keys[0].fingerprints())
 
         store = await SqliteStore.open(folder / "sessiond.db", load_keys, entropy)
