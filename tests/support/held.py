@@ -21,7 +21,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def held(app: App) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
     """Hold the store of an authority in this process; gives what waits until so many operations wait for it."""
-    turn = app._store._turn
+    turn = app._store._connection_lock
 
     async def waiting(count: int) -> None:
         await until(lambda: len(turn._waiters or ()) == count)

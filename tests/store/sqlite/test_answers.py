@@ -41,7 +41,7 @@ async def test_the_oldest_go_where_there_is_too_much(tmp_path: Path) -> None:
     try:
         for number in range(100):
             await keep(store, [answer(number, DAY + number)])
-            assert store._answers.taken <= 21_000
+            assert store._answers.used <= 21_000
         left = await numbers(store, 100)
         assert left == list(range(100 - len(left), 100))
         assert 18 <= len(left) <= 20
@@ -57,10 +57,10 @@ async def test_what_was_kept_before_counts(tmp_path: Path) -> None:
     await store.close()
     store = await SqliteStore.open(path, max_answer_bytes=20_000)
     try:
-        assert store._answers.taken == 50_000
+        assert store._answers.used == 50_000
         for number in range(50, 100):
             await keep(store, [answer(number, DAY + number)])
-        assert store._answers.taken <= 21_000
+        assert store._answers.used <= 21_000
         assert 18 <= len(await numbers(store, 100)) <= 20
     finally:
         await store.close()
@@ -85,7 +85,7 @@ async def test_the_expired_cannot_outrun_the_clearing(tmp_path: Path) -> None:
         for second in range(40):
             batch = [answer(100 * second + number, 1_000 * second + 5_000) for number in range(100)]
             await keep(store, batch, 1_000 * second)
-        assert store._answers.taken <= 6 * 100_000
+        assert store._answers.used <= 6 * 100_000
         assert len(await numbers(store, 4_000)) <= 600
     finally:
         await store.close()

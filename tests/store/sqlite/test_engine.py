@@ -94,7 +94,7 @@ async def test_a_second_store_of_one_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sessiond.db"
     store = await SqliteStore.open(path)
     try:
-        assert "is held by process" in await refusal(path)
+        assert "is in use by process" in await refusal(path)
         assert (await store.head()).revision == 0
         await append(store, samples.event(1))
     finally:

@@ -122,5 +122,5 @@ async def test_a_held_lock_can_be_told_apart(tmp_path: Path) -> None:
     lock.write_text("4711\n")
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StoreHeld, match="held by process 4711"):
+        with pytest.raises(StoreHeld, match="in use by process 4711"):
             await open_with(tmp_path / "sessiond.db", KEYS[0])
