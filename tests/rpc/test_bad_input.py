@@ -634,28 +634,28 @@ SHOWN: list[tuple[Callable[[], Any], str]] = [
         lambda: decode.named_session(pb.SessionReference(session_id="me")),
         'session.session_id: "me" is not a session id',
     ),
-    (lambda: decode.source("192.0.2.1/24"), 'source: "192.0.2.1/24" is not a network as ListSourceLocks returns it'),
-    (lambda: decode.source(""), 'source: "" is not a network as ListSourceLocks returns it'),
+    (lambda: decode.source("192.0.2.1/24"), 'source: "192.0.2.1/24" is not a network; pass one exactly as'),
+    (lambda: decode.source(""), 'source: "" is not a network; pass one exactly as ListSourceLocks returns it'),
     (
         lambda: decode.session_query("default", pb.SessionFilter(ip_network="10.0.0.0/33"), NOW),
-        'filter.ip_network: "10.0.0.0/33" is neither an address nor a network in CIDR form',
+        'filter.ip_network: "10.0.0.0/33" is neither an IP address nor a network in CIDR notation',
     ),
     (
         lambda: decode.session_query("default", loose.SessionFilter(state=99), NOW),
-        "filter.state: 99 is not a SessionState",
+        "filter.state: 99 is not a value of SessionState",
     ),
-    (lambda: decode.page_size(-1), "page_size: is -1, must be 1 to 1000, or 0 for 100"),
-    (lambda: decode.page_size(1001), "page_size: is 1001, must be 1 to 1000, or 0 for 100"),
+    (lambda: decode.page_size(-1), "page_size: is -1; must be 1 to 1000, or 0 for 100"),
+    (lambda: decode.page_size(1001), "page_size: is 1001; must be 1 to 1000, or 0 for 100"),
     (
         lambda: decode.login(pb.CreateSessionRequest(subject="ada", authentication=pb.Authentication(level=4))),
-        "authentication.level: is 4, must be 0 to 3",
+        "authentication.level: is 4; must be 0 to 3",
     ),
     (
         lambda: decode.requirements(loose.ValidateSessionRequest(requirements={"min_level": -1})),
-        "requirements.min_level: is -1, must be 0 to 3",
+        "requirements.min_level: is -1; must be 0 to 3",
     ),
-    (lambda: decode.purpose("two words"), 'purpose: is "two words", must be 1 to 64 of ASCII letters, digits'),
-    (lambda: decode.event_filter(loose.EventFilter(types=[99])), "filter.types: 99 is not an EventType"),
+    (lambda: decode.purpose("two words"), 'purpose: is "two words"; must be 1 to 64 ASCII letters, digits'),
+    (lambda: decode.event_filter(loose.EventFilter(types=[99])), "filter.types: 99 is not a value of EventType"),
 ]
 
 
@@ -685,7 +685,7 @@ def test_a_shown_value_is_printable_and_bounded(value: str, shown: str) -> None:
     """A value is shown in quotes, in printable ASCII with all else escaped, and cut to 64 characters."""
     with pytest.raises(InvalidField) as refused:
         decode.purpose(value)
-    assert refused.value.remedy.startswith(f"is {shown}, must be ")
+    assert refused.value.remedy.startswith(f"is {shown}; must be ")
     assert str(refused.value).isascii()
     assert str(refused.value).isprintable()
 

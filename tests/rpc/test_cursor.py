@@ -70,7 +70,7 @@ def test_a_page_token_comes_back(question: bytes, position: bytes) -> None:
     """A page token says the position it was made for, under its own question only."""
     token = encode_page(question, position)
     assert decode_page(token, question, 8) == position
-    with pytest.raises(InvalidField, match="another question"):
+    with pytest.raises(InvalidField, match="another query"):
         decode_page(token, question + b"?", 8)
     with pytest.raises(InvalidField, match="another call"):
         decode_page(token, question, 16)
