@@ -20,7 +20,7 @@ from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.judge import PLAIN, Verdict
 from sessiond.rpc import decode
 from sessiond.rpc.fast_path import FastPath
-from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.server import RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.validation import ValidationService
@@ -124,7 +124,7 @@ class ByMetadata(Callers):
 async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
     """A second port of the authority, at which callers say their names."""
     calls, fast_path = Calls(app.authority), FastPath(app.authority.validation, os.urandom)
-    validation = ValidationService(calls, app.authority, fast_path, SessionViews(), Refusals())
+    validation = ValidationService(calls, app.authority, fast_path, SessionMessages(), Refusals())
     server = RpcServer((validation,), ByMetadata(), validation.fast_path)
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:

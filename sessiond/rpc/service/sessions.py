@@ -1,4 +1,4 @@
-"""Calls that refresh, end and report sessions."""
+"""Calls that refresh and end sessions, report signals, and unlock sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKEN_LIVES = (Verdict.SUPERSEDED, Verdict.LOCKED)
 
 
 class SessionService:
-    """RefreshSession, RevokeSession, RevokeSessions, ReportSignal, ClearSourceLock."""
+    """The calls RefreshSession, RevokeSession, RevokeSessions, ReportSignal and ClearSourceLock."""
 
     def __init__(self, calls: Calls, authority: Authority) -> None:
         self._calls = calls
@@ -27,7 +27,7 @@ class SessionService:
 
     @changing(pb.RefreshSessionResponse)
     def RefreshSession(self, call: Call, request: pb.RefreshSessionRequest) -> Change[Changed]:
-        """Make a session as good as new."""
+        """Restart a session's idle timeout and, if the policy allows it, its lifetime."""
         token = decode.token(request.token)
         lifetimes = decode.lifetimes(request.lifetimes) if request.HasField("lifetimes") else None
 
@@ -67,17 +67,18 @@ class SessionService:
         elif by_token and (answer.revoked or ended.verdict not in _TOKEN_LIVES):
             cookies.fill_deletion(response.cookies, rules)
         else:
-            return  # another device's session, or one that lives on
+            return  # the session was named by its id, or it is still alive
         cookies.fill_logout(response.cookies, rules, keeps_cookies=fresh is not None)
 
     @changing(pb.RevokeSessionsResponse)
     def RevokeSessions(self, call: Call, request: pb.RevokeSessionsRequest) -> Change[RevokedAll]:
-        """End all sessions that match."""
+        """End all live sessions that match a filter."""
         if request.filter.state != pb.SESSION_STATE_UNSPECIFIED:
-            raise InvalidField("filter.state", "must be unset: only live sessions can be revoked")
+            raise InvalidField("filter.state", "must be unset, because only live sessions can be revoked; leave it out")
         query = decode.session_query(call.application, request.filter, self._authority.now())
         if not query.restricts and not request.whole_application:
-            raise InvalidField("whole_application", "must be true to end every session; or set a condition in filter")
+            remedy = "must be true to end every session of the application; otherwise set a condition in filter"
+            raise InvalidField("whole_application", remedy)
         keep = None
         if request.except_session_id:
             keep = decode.session_id(request.except_session_id, "except_session_id")
@@ -90,7 +91,7 @@ class SessionService:
 
     @changing(pb.ReportSignalResponse)
     def ReportSignal(self, call: Call, request: pb.ReportSignalRequest) -> Change[Changed]:
-        """Take in an application's own suspicion."""
+        """Record a signal that the application reports about a session, and react to it."""
         named = decode.named_session(request.session)
 
         def fill(response: pb.ReportSignalResponse, changed: Changed) -> None:
