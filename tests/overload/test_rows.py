@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.attacks import ATTACKS, CONTROL
-from bench.overload import Beside, measure
+from bench.overload import AttackResult, measure
 from tests.support.figures import report
 
 MOST = 2.0
@@ -21,7 +21,7 @@ SIZES = {"idle subscribers": 300, "replays": 100}
 pytestmark = [pytest.mark.measured, pytest.mark.slow]
 
 
-def beside(name: str, folder: Path, number: int) -> Beside:
+def beside(name: str, folder: Path, number: int) -> AttackResult:
     """One measurement, small enough to be made in passing."""
     attack, own = ATTACKS.get(name, CONTROL), folder / str(number)
     own.mkdir()
@@ -31,7 +31,7 @@ def beside(name: str, folder: Path, number: int) -> Beside:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
-    """Beside the attack no honest call fails, the median wait is at most twice the quiet one, and memory is bounded."""
+    """During the attack no honest call fails, the median wait is at most twice the quiet one, and memory is bounded."""
     best = None
     for number in range(TRIES):  # a machine that is busy with something else passes for an attack
         found = beside(name, tmp_path, number)
