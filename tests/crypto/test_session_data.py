@@ -98,7 +98,7 @@ def test_a_key_that_left_the_ring_is_told_apart() -> None:
 
 
 def test_the_first_key_alone_decides_the_mark() -> None:
-    """All values sealed under one key have the same mark, each key has a different one, and no mark is part of a key."""
+    """Values sealed under one key have the same mark, marks of different keys differ, and no mark is part of a key."""
     marks = {cipher(key).seal(SESSION, "k", b"value")[:4] for key in KEYS for _ in range(3)}
     assert len(marks) == len(KEYS)
     assert not any(mark in key for mark in marks for key in KEYS)
