@@ -70,7 +70,7 @@ async def policy_of(stub: AsyncStub, application: str = "default") -> pb.Policy:
 
 
 async def test_a_change_is_an_event(tmp_path: Path, clock: ManualClock) -> None:
-    """Each changed application has a POLICY_CHANGED event, caused by the configuration; its reason lists them."""
+    """A changed application has a POLICY_CHANGED event, caused by the configuration; its reason lists the changes."""
     async with reloadable(tmp_path, clock) as (app, stub):
         text = (
             '[applications.default]\nidle_timeout = "5m"\nreactions = { ip_change = "alert" }\n'
