@@ -38,8 +38,8 @@ AGAIN: Final = "again"  # only this request was denied, and nothing else has cha
 class Request:
     """A request of a browser, and what the application's proxies saw of its client.
 
-    `lives` and `elsewhere` are for the tally only: what the request is part of, and whether its client was recently seen
-    from several networks, or incompletely.
+    `lives` and `elsewhere` are for the tally only: what the request is part of, and whether its client was seen
+    from several networks recently, or incompletely.
     """
 
     path: str
