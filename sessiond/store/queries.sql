@@ -13,7 +13,7 @@ SELECT incarnation, first_revision FROM incarnations ORDER BY number;
 -- Record that a new incarnation of the log begins.
 INSERT INTO incarnations (incarnation, first_revision) VALUES (:incarnation, :first_revision);
 
--- forget_incarnations
+-- delete_incarnations
 -- Delete the incarnations that ended before the horizon: none of their cursors can be resumed.
 DELETE FROM incarnations WHERE EXISTS (
     SELECT 1 FROM incarnations AS later
@@ -24,7 +24,7 @@ DELETE FROM incarnations WHERE EXISTS (
 -- The fingerprint of the key that seals new tokens.
 SELECT fingerprint FROM keys WHERE number = 0;
 
--- forget_keys
+-- delete_keys
 -- Delete the recorded key ring, before recording it again.
 DELETE FROM keys;
 
@@ -122,19 +122,19 @@ ON CONFLICT (answer_key) DO UPDATE SET
     parameters = excluded.parameters, sealed = excluded.sealed, expires_at = excluded.expires_at,
     session_id = excluded.session_id, generation = excluded.generation;
 
--- forget_answers
+-- delete_expired_answers
 -- Delete expired answers, a bounded number of them; returns the bytes of each.
 DELETE FROM answers WHERE answer_key IN (
     SELECT answer_key FROM answers WHERE expires_at <= :now ORDER BY expires_at LIMIT :limit
 ) RETURNING length(sealed) AS size;
 
--- drop_answers
+-- evict_answers
 -- Delete answers before they expire, the earliest to expire first. Used tickets, which have no message, are kept.
 DELETE FROM answers WHERE answer_key IN (
     SELECT answer_key FROM answers WHERE expires_at > :soon AND length(sealed) > 0 ORDER BY expires_at LIMIT :limit
 ) RETURNING length(sealed) AS size;
 
--- weigh_answers
+-- measure_answers
 -- The number of kept answers and their total size in bytes.
 SELECT count(*) AS count, coalesce(sum(length(sealed)), 0) AS size FROM answers;
 
@@ -191,7 +191,7 @@ ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value, sealed = exc
 -- Delete one key of a session's data.
 DELETE FROM session_data WHERE session_id = :session_id AND key = :key;
 
--- drop_data
+-- delete_all_data
 -- Delete all data of a session that has ended.
 DELETE FROM session_data WHERE session_id = :session_id;
 
@@ -219,6 +219,6 @@ ORDER BY revision DESC LIMIT :limit;
 -- The revisions and times of the oldest events, from which a new horizon is chosen.
 SELECT revision, at FROM events ORDER BY revision LIMIT :limit;
 
--- drop_events
+-- delete_events
 -- Delete the events up to the horizon.
 DELETE FROM events WHERE revision <= :horizon;

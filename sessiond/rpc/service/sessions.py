@@ -48,23 +48,23 @@ class SessionService:
             lambda reply: self._authority.sessions.revoke(
                 call, named, reply, open_anonymous=request.open_anonymous, owner=owner
             ),
-            lambda response, answer: self._fill_revoked(response, call, answer, by_token=isinstance(named, Token)),
+            lambda response, result: self._fill_revoked(response, call, result, by_token=isinstance(named, Token)),
         )
 
-    def _fill_revoked(self, response: pb.RevokeSessionResponse, call: Call, answer: Revoked, *, by_token: bool) -> None:
-        ended, rules = answer.ended, call.policy.cookie
+    def _fill_revoked(self, response: pb.RevokeSessionResponse, call: Call, result: Revoked, *, by_token: bool) -> None:
+        ended, rules = result.ended, call.policy.cookie
         response.verdict = encode.VERDICT[ended.verdict]
-        response.revoked = answer.revoked
+        response.revoked = result.revoked
         response.consistency_token = self._calls.consistency_token(ended.revision)
         if ended.session is not None:
             encode.fill_session(response.session, ended.session)
-        fresh = answer.anonymous
+        fresh = result.anonymous
         if fresh is not None and fresh.session is not None and fresh.token is not None and fresh.csrf is not None:
             encode.fill_session(response.anonymous_session, fresh.session)
             response.token, response.csrf_token = fresh.token.reveal(), fresh.csrf.reveal()
             response.consistency_token = self._calls.consistency_token(fresh.revision)
             cookies.fill_token(response.cookies, rules, fresh.session, fresh.token, fresh.at)
-        elif by_token and (answer.revoked or ended.verdict not in _TOKEN_LIVES):
+        elif by_token and (result.revoked or ended.verdict not in _TOKEN_LIVES):
             cookies.fill_deletion(response.cookies, rules)
         else:
             return  # the session was named by its id, or it is still alive
@@ -83,9 +83,9 @@ class SessionService:
         if request.except_session_id:
             keep = decode.session_id(request.except_session_id, "except_session_id")
 
-        def fill(response: pb.RevokeSessionsResponse, answer: RevokedAll) -> None:
-            response.revoked_count = answer.count
-            response.consistency_token = self._calls.consistency_token(answer.revision)
+        def fill(response: pb.RevokeSessionsResponse, result: RevokedAll) -> None:
+            response.revoked_count = result.count
+            response.consistency_token = self._calls.consistency_token(result.revision)
 
         return Change(lambda reply: self._authority.sessions.revoke_all(call, query, keep, reply), fill)
 

@@ -29,7 +29,7 @@ class AnswerBudget:
         self.used = 0
 
     def load(self, row: Row) -> None:
-        """Set the bytes in use from the result of `weigh_answers`, when the database is opened."""
+        """Set the bytes in use from the result of `measure_answers`, when the database is opened."""
         self.used = row["size"] + row["count"] * _ROW_BYTES
 
     def for_changes(self, changes: Changes) -> AnswerChanges | None:
@@ -49,10 +49,10 @@ class AnswerChanges:
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
         """Delete expired answers, and others if the limit is exceeded."""
-        self._freed = self._drop(connection, "forget_answers", {"now": self._now, "limit": self._max_deletes})
+        self._freed = self._delete(connection, "delete_expired_answers", {"now": self._now, "limit": self._max_deletes})
         if self._used() > self._budget.limit and self._now is not None:
             values = {"soon": self._now + _SOON, "limit": self._max_deletes}
-            self._freed += self._drop(connection, "drop_answers", values)
+            self._freed += self._delete(connection, "evict_answers", values)
 
     def done(self) -> None:
         """Update the budget. Call this after the transaction has been committed."""
@@ -62,7 +62,7 @@ class AnswerChanges:
         return max(0, self._budget.used + self._added - self._freed)
 
     @staticmethod
-    def _drop(connection: sqlite3.Connection, name: str, values: Mapping[str, int | None]) -> int:
+    def _delete(connection: sqlite3.Connection, name: str, values: Mapping[str, int | None]) -> int:
         statement = STATEMENTS[name]
         rows = connection.execute(statement.sql, statement.bind(values)).fetchall()
         return sum(row["size"] + _ROW_BYTES for row in rows)

@@ -111,7 +111,7 @@ async def check_keys(db: Connection, path: Path, version: int, fingerprints: Seq
 
 async def record_keys(db: Connection, fingerprints: Sequence[bytes]) -> None:
     """Record the key ring, the sealing key first."""
-    await db.all(STATEMENTS["forget_keys"].sql)
+    await db.all(STATEMENTS["delete_keys"].sql)
     put = STATEMENTS["put_key"]
     for number, fingerprint in enumerate(fingerprints):
         await db.all(put.sql, put.bind({"number": number, "fingerprint": fingerprint}))

@@ -121,7 +121,7 @@ class SqliteStore:
             await record_keys(self._db, keys.fingerprints)
         row = (await self._db.all(STATEMENTS["read_head"].sql))[0]
         self.authority_id = row["authority_id"]
-        self._answers.load((await self._db.all(STATEMENTS["weigh_answers"].sql))[0])
+        self._answers.load((await self._db.all(STATEMENTS["measure_answers"].sql))[0])
         self._head = Head(Revision(row["revision"]), Revision(row["horizon"]))
         await self._begin_incarnation(entropy)
 
@@ -129,8 +129,8 @@ class SqliteStore:
         begin = STATEMENTS["begin_incarnation"]
         values = {"incarnation": entropy(INCARNATION_BYTES), "first_revision": self._head.revision + 1}
         await self._db.all(begin.sql, begin.bind(values))
-        forget = STATEMENTS["forget_incarnations"]
-        await self._db.all(forget.sql, forget.bind({"horizon": self._head.horizon}))
+        delete = STATEMENTS["delete_incarnations"]
+        await self._db.all(delete.sql, delete.bind({"horizon": self._head.horizon}))
         rows = await self._db.all(STATEMENTS["read_incarnations"].sql)
         self.incarnations = [Incarnation(row["incarnation"], Revision(row["first_revision"])) for row in rows]
 

@@ -140,7 +140,7 @@ class Writes:
         self._many("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
         self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
         ended = [s.id for s in changes.sessions.values() if s.ending is not None]
-        self._many("drop_data", ({"session_id": bytes(i)} for i in ended))
+        self._many("delete_all_data", ({"session_id": bytes(i)} for i in ended))
 
     def _log(self, changes: Changes) -> None:
         self._insert("append_event", map(event_row, changes.events))
@@ -151,7 +151,7 @@ class Writes:
         if changes.horizon is not None and changes.horizon > horizon:
             horizon = changes.horizon
             self._many("move_horizon", [{"horizon": horizon}])
-            self._many("drop_events", [{"horizon": horizon}])
+            self._many("delete_events", [{"horizon": horizon}])
         self.head = Head(revision, horizon)
 
     def _many(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:

@@ -105,7 +105,7 @@ async def test_a_bounded_walk_is_bounded(tmp_path: Path, state: SessionState, sp
     assert ends[1] == ["SEARCH sessions USING PRIMARY KEY (session_id<?)"]
 
 
-@pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "forget_answers"])
+@pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "delete_expired_answers"])
 async def test_upkeep_walks_an_index(tmp_path: Path, name: str) -> None:
     """Due, prunable and expired rows are found in the order of an index, without a sort or a full table scan."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
