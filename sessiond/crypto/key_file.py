@@ -34,7 +34,9 @@ def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> K
         except FileExistsError:
             pass
         except OSError as error:
-            raise BadKeyFile(f"cannot create the key file {path}: {error.strerror}") from error
+            raise BadKeyFile(
+                f"cannot create the key file {path}: {error.strerror}; correct that, or choose another data folder"
+            ) from error
     try:
         content = _read(path)
     except FileNotFoundError:
@@ -43,7 +45,9 @@ def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> K
             "from a backup; without it every user is logged out. To start over, use an empty data folder"
         ) from None
     except OSError as error:
-        raise BadKeyFile(f"cannot read the key file {path}: {error.strerror}") from error
+        raise BadKeyFile(
+            f"cannot read the key file {path}: {error.strerror}; it must be a regular file that this user can read"
+        ) from error
     return _parse(path, content)
 
 

@@ -37,7 +37,7 @@ __all__ = [
     "data_changes",
     "data_keys",
     "event_filter",
-    "first_data",
+    "initial_data",
     "login",
     "data_request",
     "labels",
@@ -153,7 +153,8 @@ def _address(value: str) -> str:
     try:
         parsed = ipaddress.ip_address(bare[1] if bare else value)
     except ValueError:
-        raise InvalidField("client.ip_address", f"{shown(value)} is not an IPv4 or IPv6 address") from None
+        remedy = f"{shown(value)} is not an IPv4 or IPv6 address; leave it empty if it is unknown"
+        raise InvalidField("client.ip_address", remedy) from None
     if parsed.version == 6 and (mapped := parsed.ipv4_mapped) is not None:
         return str(mapped)
     return str(parsed)
@@ -360,7 +361,7 @@ def _millis(field: str, message: Duration, longest: int = _LONGEST_SECONDS) -> M
     return Millis(millis)
 
 
-def first_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
+def initial_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the initial data of a session."""
     if not data:
         return {}

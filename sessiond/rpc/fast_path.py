@@ -4,7 +4,7 @@ Applications validate the same token with every request of a client. Parsing the
 opening the token then yield the same results as before. The fast path caches these results under a digest of the
 message, and asks the authority whether the session is still plainly valid. Every other case takes the ordinary path.
 The fast path can only answer VALID, and only after the ordinary path has answered VALID to the same bytes from the same
-caller.
+caller. A plain answer is VALID without signals, new tokens or session data.
 """
 
 from __future__ import annotations

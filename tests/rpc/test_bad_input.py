@@ -759,7 +759,8 @@ def test_what_is_no_address(text: str) -> None:
     with pytest.raises(InvalidField) as refused:
         decode.client(pb.ClientContext(ip_address=text))
     shown = text.encode("unicode_escape").decode()
-    assert str(refused.value) == f'client.ip_address: "{shown}" is not an IPv4 or IPv6 address'
+    message = f'client.ip_address: "{shown}" is not an IPv4 or IPv6 address; leave it empty if it is unknown'
+    assert str(refused.value) == message
 
 
 @given(st.ip_addresses(), st.integers(0, 65535))

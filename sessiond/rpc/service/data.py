@@ -15,7 +15,7 @@ __all__ = ["DataService"]
 
 
 class DataService:
-    """GetSessionData, UpdateSessionData."""
+    """The calls GetSessionData and UpdateSessionData."""
 
     def __init__(self, calls: Calls, data: SessionData, reading: Reading) -> None:
         self._calls = calls

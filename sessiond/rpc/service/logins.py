@@ -31,7 +31,7 @@ class LoginService:
             raise InvalidField("authentication", remedy)
         if request.subject and request.login_page:
             raise InvalidField("login_page", "is not allowed for a session with a subject; leave it out")
-        data = decode.first_data(request.data)
+        data = decode.initial_data(request.data)
         return Change(
             lambda reply: self._logins.create(call, login, data, reply, login_page=request.login_page, choice=choice),
             lambda response, changed: self._fill_login(response, call, changed),

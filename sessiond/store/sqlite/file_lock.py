@@ -33,7 +33,10 @@ class FileLock:
         except OSError as error:
             if self._path.is_symlink():
                 raise StoreRefused(f"{self._path} is a symbolic link, which is not allowed; remove it") from error
-            raise StoreRefused(f"cannot write to the data folder {self._path.parent}: {error.strerror}") from error
+            raise StoreRefused(
+                f"cannot write to the data folder {self._path.parent}: {error.strerror}; "
+                "correct that, or choose another with --data or `server.data`"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # `sessionctl reload` needs this second lock: the kernel reports the process id of its holder, translated

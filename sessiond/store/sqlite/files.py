@@ -47,7 +47,9 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
         beginning = _beginning(path)
     except OSError as error:
         lock.release()
-        raise StoreRefused(f"cannot open {path} for writing: {error.strerror}") from error
+        raise StoreRefused(
+            f"cannot open {path} for writing: {error.strerror}; correct that, or choose another data folder"
+        ) from error
     except StoreRefused:
         lock.release()
         raise

@@ -93,7 +93,7 @@ class SqliteStore:
             await store._prepare(load_keys, entropy)
         except sqlite3.Error as error:
             await store.close()
-            raise StoreRefused(f"cannot use {path}: {error}") from error
+            raise StoreRefused(f"cannot use {path}: {error}; restore a backup or choose another data folder") from error
         except BaseException:
             await store.close()
             raise
