@@ -172,7 +172,7 @@ class Browser:
         if self._random.random() < self._bounds.late:
             latency += self._random.randrange(*self._bounds.late_by)
             self._tally.traffic["late answers"] += 1
-        # Without late logins nothing is drawn: the same seed then gives what it gave before there were any.
+        # Without late logins no random number is drawn here, so that a seed gives the same results as ever.
         late_login = (
             bool(self._bounds.late_login) and response.rolls and self._random.random() < self._bounds.late_login
         )
