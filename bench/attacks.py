@@ -94,7 +94,7 @@ def _tiny_fields(address: str, size: int, ended: threading.Event) -> None:
 
 
 def _unfinished(address: str, size: int, ended: threading.Event) -> None:
-    """Open streams whose message lacks its last byte. This uses HTTP/2 directly: gRPC clients send whole messages only."""
+    """Open streams whose message lacks its last byte, over plain HTTP/2: gRPC clients send only complete messages."""
     host, _, port = address.rpartition(":")
     headers = [
         (":method", "POST"),

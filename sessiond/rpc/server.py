@@ -30,7 +30,7 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),  # otherwise a second server could bind the same port without an error
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 8 * 1024),
-    # How much of a message may come before the call asks for it (see `Arrivals`): this much, and not more by a guess.
+    # The part of a message that may arrive before the call asks for it (see `Arrivals`). gRPC must not enlarge it.
     ("grpc.http2.lookahead_bytes", 64 * 1024),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_allowed_incoming_connections", 2_000),
