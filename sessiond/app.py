@@ -242,7 +242,7 @@ class App:
             self._server = rpc_server(
                 self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_calls
             )
-            self.address = await self._server.start(config.listen)
+            self.address = await self._server.start(config.listen, config.socket_mode)
         except BaseException:
             await parts.journal.close()
             await self._store.close()

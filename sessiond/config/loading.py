@@ -35,6 +35,7 @@ class Config:
     """Every setting, checked. Times are in milliseconds.
 
     listen                    `host:port`, or `unix:path`
+    socket_mode               the mode of the Unix socket
     allow_remote_plaintext    whether to listen on an address that other machines can reach, without encryption
     data                      the folder of the database and the key file
     encrypt_data              whether session data is encrypted at rest
@@ -55,6 +56,7 @@ class Config:
     """
 
     listen: str
+    socket_mode: int
     allow_remote_plaintext: bool
     data: Path
     encrypt_data: bool
@@ -108,6 +110,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     )
     return Config(
         listen=server.listen,
+        socket_mode=int(server.socket_mode, 8),
         allow_remote_plaintext=server.allow_remote_plaintext,
         data=Path(server.data),
         encrypt_data=server.encrypt_data,

@@ -166,6 +166,7 @@ class ApplicationSection(_Section):
 
 class _Server(_Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
+    socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
     data: PathText = "data"
     encrypt_data: bool = False

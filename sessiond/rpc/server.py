@@ -17,7 +17,7 @@ from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.handlers import FastPath, Intake
 from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.libraries import BoundedServer
-from sessiond.rpc.sockets import prepare_socket, private_sockets, why_not
+from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
@@ -88,9 +88,10 @@ class RpcServer:
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 
-    async def start(self, address: str) -> str:
+    async def start(self, address: str, socket_mode: int = 0o600) -> str:
         """Listen on `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
+        `socket_mode` is the mode of the Unix socket, which controls who may connect.
         Raise `CannotListen` if that is not possible.
         """
         if address.startswith("unix:"):
@@ -100,6 +101,8 @@ class RpcServer:
                 port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise why_not(address) from None
+        if address.startswith("unix:"):
+            open_socket(address.removeprefix("unix:"), socket_mode)
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

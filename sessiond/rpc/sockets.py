@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["CannotListen", "prepare_socket", "private_sockets", "why_not"]
+__all__ = ["CannotListen", "open_socket", "prepare_socket", "private_sockets", "why_not"]
 
 _LONGEST_PATH = 107  # bytes; the kernel's field has 108, one of them for the terminating NUL (unix(7))
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -119,6 +119,11 @@ def _is_answered(path: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def open_socket(path: str, mode: int) -> None:
+    """Give a socket that was created as a private one its mode."""
+    Path(path).chmod(mode)
 
 
 @contextmanager

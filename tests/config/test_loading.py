@@ -210,6 +210,7 @@ PER_APPLICATION = {"policies", "origins"}
 ABOUT_THE_FILE = {"server_origins", "files"}
 OTHER_VALUES = {
     "server.listen": "unix:s",
+    "server.socket_mode": 0o660,
     "server.allow_remote_plaintext": True,
     "server.data": Path("elsewhere"),
     "server.encrypt_data": True,

@@ -12,6 +12,7 @@ from sessiond.config import BadConfig, Config, Override, load_config, misspelt_v
 # For each key outside of the applications' sections: its variable, a text, and the value of the field.
 VARIABLES = {
     "server.listen": ("SESSIOND_LISTEN", "unix:/run/s", "unix:/run/s"),
+    "server.socket_mode": ("SESSIOND_SOCKET_MODE", "0660", 0o660),
     "server.allow_remote_plaintext": ("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "true", True),
     "server.data": ("SESSIOND_DATA", "elsewhere", Path("elsewhere")),
     "server.encrypt_data": ("SESSIOND_ENCRYPT_DATA", "1", True),

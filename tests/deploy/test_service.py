@@ -64,7 +64,8 @@ def test_the_commands_of_the_unit_exist(name: str) -> None:
     (line,) = settings(name)
     program, command, *arguments = shlex.split(line)
     group: click.Group = {"sessiond": sessiond.cli.main, "sessionctl": sessionctl.main}[Path(program).name]
-    found = group.commands[command]
+    found = group.get_command(click.Context(group), command)
+    assert found is not None
     context = found.make_context(command, arguments)
     assert str(context.params["data" if name == "ExecStart" else "folder"]) == "/var/lib/sessiond"
 

@@ -42,6 +42,14 @@ async def test_a_socket_is_private(tmp_path: Path, umask: int) -> None:
         os.umask(before)
 
 
+async def test_a_socket_may_be_open_to_its_group(tmp_path: Path) -> None:
+    """With `socket_mode = "0660"` the socket's group may connect too."""
+    config = replace(config_at(tmp_path, tmp_path / "s"), socket_mode=0o660)
+    async with serving(config) as app, stub_for(app.address) as stub:
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+        assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+
+
 async def test_a_live_socket_is_not_taken(tmp_path: Path) -> None:
     """A second server is refused on a socket in use, and the first one keeps working."""
     path = tmp_path / "s"
