@@ -1,1 +1,1 @@
-"""`make bench`: what sessiond costs beside a bare gRPC echo, both measured in turns in one run."""
+"""`make bench`: the cost of sessiond compared with a bare gRPC echo server, measured alternately in one run."""

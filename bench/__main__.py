@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, write `build/bench.json`, print a table. Exit code 1 where a bar is missed."""
+"""`python -m bench`: measure, write `build/bench.json`, and print a table. Exit code 1 if a bar is missed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BUILD = Path("build")
 _NAMES = [figure.name for figure in FIGURES]
 
 
-class _Teller:
-    """Tells on the console how it goes."""
+class _ConsoleReporter:
+    """Shows the progress on the console."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -42,33 +42,33 @@ class _Teller:
         self._bar.start()
 
     def step(self, text: str) -> None:
-        """Something begins."""
+        """Print that a step begins."""
         self._console.print(text, style="dim")
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Something long goes on."""
+        """Update the progress bar of a long step."""
         if text not in self._tasks:
             self._tasks[text] = self._bar.add_task(text, total=total)
         self._bar.update(self._tasks[text], completed=done)
 
     def close(self) -> None:
-        """No more is told."""
+        """Stop showing progress."""
         self._bar.stop()
 
 
 @click.command()
 @click.option("--pairs", type=click.IntRange(min=1), help="Pairs of runs for each figure; default 9.")
-@click.option("--quick", is_flag=True, help="A rough look: 2 pairs, short runs, 50,000 sessions for a million.")
-@click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Only this figure; may be repeated.")
-@click.option("--profile", is_flag=True, help="Compare nothing: record where the time goes (see --only), print it.")
-@click.option("--uvloop", is_flag=True, help="Run the echo on uvloop, as sessiond is, and not on asyncio's own loop.")
+@click.option("--quick", is_flag=True, help="A rough estimate: 2 pairs, short runs, 50,000 sessions for a million.")
+@click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Measure only this figure; may be repeated.")
+@click.option("--profile", is_flag=True, help="Do not compare; record a profile of one figure (see --only), print it.")
+@click.option("--uvloop", is_flag=True, help="Run the echo on uvloop, as sessiond is, instead of asyncio's own loop.")
 def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, uvloop: bool) -> None:
-    """Measure sessiond beside a bare gRPC echo."""
+    """Compare sessiond with a bare gRPC echo."""
     console = Console()
     h2load = h2load_version()
     if h2load is None:
         console.print(
-            "The benchmarks need h2load, which is not on this machine. It is in Debian's and Ubuntu's package "
+            "The benchmarks need h2load, which is not installed. On Debian and Ubuntu it is in the package "
             "nghttp2-client:\n\n    apt-get install nghttp2-client\n",
             style="red",
         )
@@ -82,21 +82,21 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
         settings = replace(settings, pairs=pairs or 2, profile=settings.folder / "profile")
         only = only[:1] or ("validate_vs_echo",)
         if "validate_1m_vs_1k" in only:
-            raise click.UsageError("--profile is for validate_vs_echo and create_vs_echo")
+            raise click.UsageError("--profile supports only validate_vs_echo and create_vs_echo")
     shutil.rmtree(settings.folder, ignore_errors=True)
     settings.folder.mkdir(parents=True)
     facts = machine(settings.folder, h2load)
-    teller = _Teller(console)
+    reporter = _ConsoleReporter(console)
     results: list[Result] = []
     try:
         for figure in FIGURES:
             if not only or figure.name in only:
-                results.append(figure.run(settings, teller))
+                results.append(figure.run(settings, reporter))
     except (LoadFailed, ServerEnded, grpc.RpcError) as error:
-        console.print(f"The measurement failed and nothing is written: {error}", style="red", markup=False)
+        console.print(f"The measurement failed, so no report is written: {error}", style="red", markup=False)
         sys.exit(2)
     finally:
-        teller.close()
+        reporter.close()
     if settings.profile is not None:
         _print_profile(settings.profile)
         return
@@ -112,7 +112,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
     }
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _print_table(console, results)
-    console.print(f"Every run is in {file}." + (" A rough look proves nothing: run `make bench`." if quick else ""))
+    console.print(f"All runs are in {file}." + (" --quick gives only an estimate; run `make bench`." if quick else ""))
     shutil.rmtree(settings.folder, ignore_errors=True)
     if not report["met"]:
         console.print("A bar is missed.", style="red")
@@ -121,7 +121,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
 
 def _print_table(console: Console, results: list[Result]) -> None:
     table = Table(
-        title="Throughput (forged_vs_valid: cost, honest_under_attack: latency, cli_start: time) beside the yardstick",
+        title="Throughput (forged_vs_valid: cost, honest_under_attack: latency, cli_start: time) vs the baseline",
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -145,7 +145,7 @@ def _print_table(console: Console, results: list[Result]) -> None:
     for result in results:
         if result.worst:
             worst = max(result.pairs, key=lambda pair: float(pair["ratio"]))
-            console.print(f"{result.name} is the worst of {len(result.pairs)}: {worst['attack']}.")
+            console.print(f"{result.name} is the worst of {len(result.pairs)} attacks: {worst['attack']}.")
         weight = result.details.get("resident_bytes_per_cached_session")
         if weight is not None:
             console.print(f"A cached session takes {weight:,.0f} bytes of resident memory.")
@@ -156,7 +156,7 @@ def _print_table(console: Console, results: list[Result]) -> None:
             )
         unary = result.details.get("unary_cost_ratio")
         if unary is not None:
-            console.print(f"One token a call, gRPC's own cost included: a forged one costs {unary:.2f} of a valid one.")
+            console.print(f"With one token per call, gRPC included, a forged token costs {unary:.2f} of a valid one.")
 
 
 def _throughput(result: Result) -> tuple[str, str]:

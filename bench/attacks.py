@@ -1,7 +1,8 @@
-"""What one caller can do to the others: each attack of the overload table, as a process of its own.
+"""Attacks by which one caller may slow down the others. Each row of the overload table runs in its own process.
 
-`python -m bench.attacks NAME ADDRESS SIZE` says `ready` when it is under way, and goes on until its input ends or half
-a minute has passed. It gives way to everybody else on the machine, so that what is measured beside it is the server.
+`python -m bench.attacks NAME ADDRESS SIZE` prints `ready` when the attack has begun, and runs until its standard input
+ends or 30 seconds have passed. It runs at a low CPU priority, so that a measurement shows the load of the server and
+not that of the attacker.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ __all__ = ["ATTACKS", "CONTROL", "Attack"]
 
 _UNFINISHED = 3_900_000
 _ARRIVING = 16 * 4_194_304
-"""Of one connection."""
+"""The bytes of the messages that may arrive at once on one connection."""
 _SERVICE = "/sessiond.v1.SessionAuthority/"
 _LONGEST = 30.0
-_loose: Any = pb  # lets a message within a message be written as a dict
+_untyped: Any = pb  # so that a submessage can be written as a dict
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One row of the table.
+    """One row of the overload table.
 
-    what      what the caller does, in words
-    run       does it, until the event is set; `size` scales it
-    size      of the whole bench; a test may take less
-    sessions  how many sessions and events are there before
-    config    what the server is configured with
-    arriving  how many bytes gRPC may hold while the attack's messages arrive: see `sessiond.rpc.arrivals`
+    what      a description of the attack
+    run       runs the attack at the given address and size, until the event is set
+    size      the size in the benchmark; a test may use a smaller one
+    sessions  the number of sessions, each with one event, that the store contains before the attack
+    config    the server's configuration
+    arriving  the bytes that gRPC may buffer while the attack's messages arrive (see `sessiond.rpc.arrivals`)
     """
 
     what: str
@@ -58,12 +59,12 @@ def _channel(address: str) -> grpc.Channel:
     return grpc.insecure_channel(address, options=options)
 
 
-def _raw(address: str, method: str) -> Any:
+def _raw_call(address: str, method: str) -> Any:
     return _channel(address).unary_unary(_SERVICE + method)
 
 
-def _again(callers: int, ended: threading.Event, call: Callable[[], object]) -> None:
-    """Have so many callers call again and again; a refusal is an answer too."""
+def _repeat(callers: int, ended: threading.Event, call: Callable[[], object]) -> None:
+    """Let `callers` threads repeat a call until the attack ends. Errors of a call are ignored."""
 
     def caller() -> None:
         while not ended.is_set():
@@ -83,17 +84,17 @@ def _ready(ended: threading.Event) -> None:
 
 
 def _endless_varint(address: str, size: int, ended: threading.Event) -> None:
-    call, message = _raw(address, "ValidateSession"), b"\xff" * size
-    _again(1, ended, lambda: call(message, timeout=20))
+    call, message = _raw_call(address, "ValidateSession"), b"\xff" * size
+    _repeat(1, ended, lambda: call(message, timeout=20))
 
 
 def _tiny_fields(address: str, size: int, ended: threading.Event) -> None:
-    call, message = _raw(address, "ValidateSession"), b"\xa0\x06\x00" * (size // 3) + b"\xff"
-    _again(1, ended, lambda: call(message, timeout=20))
+    call, message = _raw_call(address, "ValidateSession"), b"\xa0\x06\x00" * (size // 3) + b"\xff"
+    _repeat(1, ended, lambda: call(message, timeout=20))
 
 
 def _unfinished(address: str, size: int, ended: threading.Event) -> None:
-    """Below gRPC, whose clients send no message in part: streams whose message lacks its last byte."""
+    """Open streams whose message lacks its last byte, over plain HTTP/2: gRPC clients send only complete messages."""
     host, _, port = address.rpartition(":")
     headers = [
         (":method", "POST"),
@@ -132,7 +133,7 @@ def _unfinished(address: str, size: int, ended: threading.Event) -> None:
 
 def _filter_texts(address: str, size: int, ended: threading.Event) -> None:
     texts = [f"{number:02}" + "x" * 39_000 for number in range(100)]
-    request = _loose.SubscribeRequest(filter={"subjects": texts})
+    request = _untyped.SubscribeRequest(filter={"subjects": texts})
     stub = SessionAuthorityStub(_channel(address))
 
     def call() -> None:
@@ -141,7 +142,7 @@ def _filter_texts(address: str, size: int, ended: threading.Event) -> None:
                 next(stream)
         time.sleep(0.5)
 
-    _again(1, ended, call)
+    _repeat(1, ended, call)
 
 
 def _silent_subscribers(address: str, size: int, ended: threading.Event) -> None:
@@ -157,25 +158,25 @@ def _many_keys(address: str, size: int, ended: threading.Event) -> None:
     stub = SessionAuthorityStub(_channel(address))
     data = {f"{number}": b"" for number in range(1_000)}
     created = stub.CreateSession(pb.CreateSessionRequest(subject="mallory", data=data))
-    request = _loose.UpdateSessionDataRequest(session={"token": created.token}, set={"7": b""})
+    request = _untyped.UpdateSessionDataRequest(session={"token": created.token}, set={"7": b""})
 
     def call() -> None:
         for one in [stub.UpdateSessionData.future(request, timeout=20) for _ in range(size)]:
             one.result()
         time.sleep(0.2)
 
-    _again(1, ended, call)
+    _repeat(1, ended, call)
 
 
 def _list_by_address(address: str, size: int, ended: threading.Event) -> None:
     stub = SessionAuthorityStub(_channel(address))
-    request = _loose.ListSessionsRequest(filter={"ip_network": "192.0.2.0/24"}, page_size=1000)
-    _again(size, ended, lambda: stub.ListSessions(request, timeout=20))
+    request = _untyped.ListSessionsRequest(filter={"ip_network": "192.0.2.0/24"}, page_size=1000)
+    _repeat(size, ended, lambda: stub.ListSessions(request, timeout=20))
 
 
 def _idle_subscribers(address: str, size: int, ended: threading.Event) -> None:
     stubs = [SessionAuthorityStub(_channel(address)) for _ in range(4)]
-    request = _loose.SubscribeRequest(filter={"subjects": ["nobody"]}, start=pb.STREAM_START_NOW)
+    request = _untyped.SubscribeRequest(filter={"subjects": ["nobody"]}, start=pb.STREAM_START_NOW)
     streams = [stubs[number % 4].Subscribe(request) for number in range(size)]
     time.sleep(1)
     _ready(ended)
@@ -196,21 +197,21 @@ def _replays(address: str, size: int, ended: threading.Event) -> None:
                 break
         stream.cancel()
 
-    _again(size, ended, call)
+    _repeat(size, ended, call)
 
 
 def _long_agents(address: str, size: int, ended: threading.Event) -> None:
     stub = SessionAuthorityStub(_channel(address))
     agent = "Mozilla/5.0 " + "x" * 4_000
-    created = stub.CreateSession(_loose.CreateSessionRequest(subject="mallory", client={"user_agent": agent}))
+    created = stub.CreateSession(_untyped.CreateSessionRequest(subject="mallory", client={"user_agent": agent}))
     question = {"token": created.token, "client": {"user_agent": agent}}
-    batch = _loose.ValidateSessionsRequest(requests=[question] * size)
+    batch = _untyped.ValidateSessionsRequest(requests=[question] * size)
 
     def call() -> None:
         stub.ValidateSessions(batch, timeout=20)
         time.sleep(0.05)
 
-    _again(1, ended, call)
+    _repeat(1, ended, call)
 
 
 def _abandoned(address: str, size: int, ended: threading.Event) -> None:
@@ -222,7 +223,7 @@ def _abandoned(address: str, size: int, ended: threading.Event) -> None:
             one.cancel()
         time.sleep(0.2)
 
-    _again(1, ended, call)
+    _repeat(1, ended, call)
 
 
 def _burst(address: str, size: int, ended: threading.Event) -> None:
@@ -234,14 +235,14 @@ def _burst(address: str, size: int, ended: threading.Event) -> None:
             one.result()
         time.sleep(1)
 
-    _again(1, ended, call)
+    _repeat(1, ended, call)
 
 
 def _batches(address: str, size: int, ended: threading.Event) -> None:
     stub = SessionAuthorityStub(_channel(address))
     token = stub.CreateSession(pb.CreateSessionRequest(subject="ada")).token
-    batch = _loose.ValidateSessionsRequest(requests=[{"token": token}] * 900)
-    _again(size, ended, lambda: stub.ValidateSessions(batch, timeout=20))
+    batch = _untyped.ValidateSessionsRequest(requests=[{"token": token}] * 900)
+    _repeat(size, ended, lambda: stub.ValidateSessions(batch, timeout=20))
 
 
 _MANY_SUBSCRIBERS = "[server]\nmax_subscribers = 1000\n"
@@ -271,7 +272,7 @@ CONTROL = Attack("16 callers of batches of 900 questions: honest, but a load", _
 
 
 def main() -> None:
-    """One attack."""
+    """Run the attack that the command line names."""
     name, address, size = sys.argv[1:]
     os.nice(15)
     ended = threading.Event()
@@ -282,7 +283,7 @@ def main() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     ATTACKS.get(name, CONTROL).run(address, int(size), ended)
-    os._exit(0)  # streams that hang must not keep it
+    os._exit(0)  # do not wait for streams that hang
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The yardstick: a bare `grpc.aio` echo, a process of its own. `python -m bench.echo RESPONSE_BYTES [uvloop]`.
+"""The baseline: a bare `grpc.aio` echo server in its own process. `python -m bench.echo RESPONSE_BYTES [uvloop]`.
 
-As little as a real asyncio handler can be: one message with one bytes field comes in through protobuf, one goes out
-through protobuf. No interceptor, no log, no check. The loop is asyncio's own: bare. sessiond runs on uvloop, on which
-the echo too would be 3 to 4 % faster (`python -m bench --uvloop` has it so). The options are gRPC's defaults but for
-`so_reuseport`: sessiond's others are limits and keep-alive times, which cost a call nothing.
+It does the minimum of an asyncio handler: protobuf parses one message with one bytes field and serializes another.
+There is no interceptor, no log and no check. It uses asyncio's own event loop. sessiond runs on uvloop, which would
+make the echo 3 to 4 % faster too (`python -m bench --uvloop` measures that). The options are gRPC's defaults except
+`so_reuseport`; the other options of sessiond are limits and keep-alive times, which do not slow down a call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATH = f"/{_SERVICE}/{_METHOD}"
 
 
 def sized(wanted: int) -> BytesValue:
-    """A message of that serialized size; one byte less where protobuf's length prefix skips the size."""
+    """Return a message of that serialized size, or one byte less if protobuf's length prefix makes it impossible."""
     message = BytesValue(value=bytes(wanted))
     while message.ByteSize() > wanted:
         message.value = message.value[:-1]
@@ -33,7 +33,7 @@ def sized(wanted: int) -> BytesValue:
 
 
 async def serve(response_bytes: int) -> None:
-    """Serve on any free port until told to stop; says where in one line of JSON."""
+    """Serve on a free port until SIGTERM. Print the address as one line of JSON."""
     wanted = len(sized(response_bytes).value)
     padding = bytes(wanted)
 

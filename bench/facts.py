@@ -1,4 +1,4 @@
-"""The machine that was measured on, so that a number can be read later."""
+"""A description of the machine, so that results can be interpreted later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SYNCS = 200
 
 
 def machine(folder: Path, h2load: str) -> dict[str, Any]:
-    """Processor, cores, memory, load, versions, and what a sync of the disk under `folder` takes."""
+    """Return processor, cores, memory, load, versions, and the time of a disk sync in `folder`."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -41,7 +41,7 @@ def _cpu() -> str:
 
 
 def _sync_us(folder: Path) -> float:
-    """The median time to append 4 KiB to a file and have it on the disk."""
+    """Return the median time, in microseconds, of syncing 4 KiB that were appended to a file."""
     path = folder / "sync"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:

@@ -1,4 +1,4 @@
-"""The figures: what each of them compares, and the bar it has to reach."""
+"""The figures: what each one compares, and the bar that it has to reach."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from bench.overload import measure
 from bench.processes import echo as echo_command
 from bench.processes import serving, sessiond
 from bench.seed import EVERY_SIGNAL, LONG_LIVED, Seeded, ready, seed
-from bench.sides import BATCH, Batches, Creation, Echo, Refusal, Side, Teller, Validation, expect
+from bench.sides import BATCH, Batches, Creation, Echo, Refusal, Reporter, Side, Validation, expect
 
-__all__ = ["FIGURES", "Figure", "Result", "Settings", "Teller"]
+__all__ = ["FIGURES", "Figure", "Reporter", "Result", "Settings"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much is measured.
+    """The scope of the measurement.
 
-    folder       throwaway data and logs
-    kept         the stores that are filled once
+    pairs        pairs of runs for each figure
+    folder       temporary data and logs
+    kept         stores that are filled once and reused
     validations, creations   calls in each run
-    few, many    stored sessions, of validate_1m_vs_1k
-    attacked     stored sessions at most, of honest_under_attack
-    profile      where a profile goes, if one is to be recorded instead of a comparison
-    echo_loop    the event loop that the echo runs on
+    few, many    stored sessions in validate_1m_vs_1k
+    attacked     maximum number of stored sessions in honest_under_attack
+    profile      the file for a profile; None: compare instead of recording a profile
+    echo_loop    the event loop of the echo
     """
 
     pairs: int
@@ -51,10 +52,11 @@ class Settings:
 
 @dataclass(slots=True)
 class Result:
-    """A figure as it came out: every run, the ratio of each pair, their median, and what else was seen.
+    """The measured figure: all runs, the ratio of each pair, their median, and further details.
 
-    A ratio is the subject's throughput over the baseline's; with `at_most` it is the subject's cost over the
-    baseline's, and the bar must not be passed. Without a bar the figure is only reported.
+    A ratio is the throughput of the subject divided by that of the baseline. With `at_most` it is the cost of the
+    subject divided by that of the baseline, and must not exceed the bar. With `worst` the pairs measure different
+    things, and the figure is the worst ratio instead of the median. Without a bar the figure is only reported.
     """
 
     name: str
@@ -66,11 +68,11 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     worst: bool = False
     under_load: bool = True
-    """Whether each pair has runs of a server under load, with throughput and processor time."""
+    """Whether each pair has runs of a server under load, with throughput and CPU time."""
 
     @property
     def ratio(self) -> float:
-        """The median of the pairs' ratios; the worst of them, where each is of another thing."""
+        """The median of the pairs' ratios; with `worst` the largest one."""
         if self.worst:
             return float(max(pair["ratio"] for pair in self.pairs))
         return float(statistics.median(pair["ratio"] for pair in self.pairs))
@@ -83,11 +85,11 @@ class Result:
         return self.ratio <= self.bar if self.at_most else self.ratio >= self.bar
 
     def median(self, side: str, key: str) -> float:
-        """The median of a measured value over the runs of one side."""
+        """Return the median of a measured value over the runs of one side."""
         return float(statistics.median(pair[side][key] for pair in self.pairs))
 
     def as_json(self) -> dict[str, Any]:
-        """For the file."""
+        """Return the figure as it is written to the report."""
         measured = ("throughput", "latency_mean_ms", "server_cpu_us", "server_cores")
         whole = {
             "ratio": self.ratio,
@@ -111,96 +113,96 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure by its name, the bar (None: the figure is only reported), and how to measure it."""
+    """A figure: its name, its bar (None: the figure is only reported), and the function that measures it."""
 
     name: str
     bar: float | None
-    measure: Callable[[Settings, Result, Teller], None]
+    measure: Callable[[Settings, Result, Reporter], None]
     at_most: bool = False
 
-    def run(self, settings: Settings, teller: Teller) -> Result:
-        """Measure it. Raises `LoadFailed` or `ServerEnded`."""
+    def run(self, settings: Settings, reporter: Reporter) -> Result:
+        """Measure the figure. Raise `LoadFailed` or `ServerEnded` if that fails."""
         result = Result(self.name, self.bar, self.at_most, "", "")
-        self.measure(settings, result, teller)
+        self.measure(settings, result, reporter)
         return result
 
 
-def _profile(settings: Settings, side: Side, teller: Teller) -> None:
-    """Run one side alone, and record its profile while it is under load."""
-    teller.step("warming up")
+def _profile(settings: Settings, side: Side, reporter: Reporter) -> None:
+    """Run one side alone and record its profile under load."""
+    reporter.step("warming up")
     side.run(-1)
     os.kill(side.server.pid, signal.SIGUSR1)
     for number in range(settings.pairs):
-        teller.progress("recording", number, settings.pairs)
+        reporter.progress("recording", number, settings.pairs)
         side.run(number)
     os.kill(side.server.pid, signal.SIGUSR2)
-    teller.progress("recording", settings.pairs, settings.pairs)
+    reporter.progress("recording", settings.pairs, settings.pairs)
 
 
-def _alternate(result: Result, subject: Side, baseline: Side, pairs: int, teller: Teller) -> None:
-    """Run both in turns; every other pair begins with the other side, so that no drift favours one of them."""
-    teller.step(f"{result.name}: warming up")
+def _alternate(result: Result, subject: Side, baseline: Side, pairs: int, reporter: Reporter) -> None:
+    """Run both sides alternately. The side that goes first alternates too, so that a drift favours neither."""
+    reporter.step(f"{result.name}: warming up")
     subject.run(-1)
     baseline.run(-1)
     for number in range(pairs):
-        teller.progress(result.name, number, pairs)
+        reporter.progress(result.name, number, pairs)
         if number % 2:
             under_test = subject.run(number)
-            beside = baseline.run(number)
+            reference = baseline.run(number)
         else:
-            beside = baseline.run(number)
+            reference = baseline.run(number)
             under_test = subject.run(number)
-        ratio = under_test.throughput / beside.throughput
+        ratio = under_test.throughput / reference.throughput
         result.pairs.append(
             {
                 "ratio": 1 / ratio if result.at_most else ratio,
                 "first": "subject" if number % 2 else "baseline",
                 "subject": asdict(under_test),
-                "baseline": asdict(beside),
+                "baseline": asdict(reference),
             }
         )
-    teller.progress(result.name, pairs, pairs)
+    reporter.progress(result.name, pairs, pairs)
 
 
-def _validate_vs_echo(settings: Settings, result: Result, teller: Teller) -> None:
-    teller.step("validate_vs_echo: opening 10,000 sessions")
+def _validate_vs_echo(settings: Settings, result: Result, reporter: Reporter) -> None:
+    reporter.step("validate_vs_echo: opening 10,000 sessions")
     seeded = asyncio.run(seed(settings.folder / "validate", 10_000, EVERY_SIGNAL, age_ms=61_000))
     with serving(
         "sessiond", sessiond(seeded.data, seeded.config, settings.profile), settings.folder / "validate.log"
     ) as server:
         side = Validation(server, seeded, settings.validations, pulse=True)
-        side.warm_up(seeded.count, teller)
-        _beside_echo(settings, result, side, settings.validations, teller)
+        side.warm_up(seeded.count, reporter)
+        _beside_echo(settings, result, side, settings.validations, reporter)
     result.subject, result.details["live_sessions"] = "ValidateSession", seeded.count
 
 
-def _create_vs_echo(settings: Settings, result: Result, teller: Teller) -> None:
+def _create_vs_echo(settings: Settings, result: Result, reporter: Reporter) -> None:
     command = sessiond(settings.folder / "create", profile=settings.profile)
     with serving("sessiond", command, settings.folder / "create.log") as server:
         side = Creation(server, settings.creations)
-        _beside_echo(settings, result, side, settings.creations, teller)
+        _beside_echo(settings, result, side, settings.creations, reporter)
     result.subject = "CreateSession, synchronous=FULL"
 
 
 def _beside_echo(
-    settings: Settings, result: Result, side: Validation | Creation, requests: int, teller: Teller
+    settings: Settings, result: Result, side: Validation | Creation, requests: int, reporter: Reporter
 ) -> None:
     if settings.profile is not None:
-        _profile(settings, side, teller)
+        _profile(settings, side, reporter)
         return
     request_bytes, response_bytes = side.sizes()
     with serving("echo", echo_command(response_bytes, settings.echo_loop), settings.folder / "echo.log") as server:
-        _alternate(result, side, Echo(server, request_bytes, response_bytes, requests), settings.pairs, teller)
+        _alternate(result, side, Echo(server, request_bytes, response_bytes, requests), settings.pairs, reporter)
     result.baseline = f"bare grpc.aio echo on {settings.echo_loop}"
     result.details.update(request_bytes=request_bytes, response_bytes=response_bytes)
 
 
-def _validate_1m_vs_1k(settings: Settings, result: Result, teller: Teller) -> None:
-    teller.step(f"validate_1m_vs_1k: opening {settings.few:,} sessions")
+def _validate_1m_vs_1k(settings: Settings, result: Result, reporter: Reporter) -> None:
+    reporter.step(f"validate_1m_vs_1k: opening {settings.few:,} sessions")
     few = asyncio.run(seed(settings.folder / "few", settings.few, LONG_LIVED))
-    many = _kept(settings, teller)
+    many = _kept(settings, reporter)
     cached = min(settings.many, 100_000)
-    teller.step("validate_1m_vs_1k: weighing the cache")
+    reporter.step("validate_1m_vs_1k: measuring the size of the cache")
     result.details["resident_bytes_per_cached_session"] = _weigh(many, cached)
     with (
         serving("full store", sessiond(many.data, many.config), settings.folder / "many.log") as large,
@@ -208,48 +210,52 @@ def _validate_1m_vs_1k(settings: Settings, result: Result, teller: Teller) -> No
     ):
         subject = Validation(large, many, settings.validations, pulse=False)
         baseline = Validation(small, few, settings.validations, pulse=False)
-        baseline.warm_up(few.count, teller)
+        baseline.warm_up(few.count, reporter)
         resident = large.resident_bytes()
-        # The default cache holds 100,000: both are measured with all that their cache can hold.
-        from_store = subject.warm_up(cached, teller)
+        # The default cache holds 100,000 sessions. Both servers are measured with a full cache.
+        from_store = subject.warm_up(cached, reporter)
         result.details["server_resident_bytes"] = {"before": resident, "cache_full": large.resident_bytes()}
-        from_memory = subject.warm_up(min(cached, 10 * BATCH), teller)
+        from_memory = subject.warm_up(min(cached, 10 * BATCH), reporter)
         result.details["batched_validation_us"] = {"from_store": from_store, "from_memory": from_memory}
-        _alternate(result, subject, baseline, settings.pairs, teller)
+        _alternate(result, subject, baseline, settings.pairs, reporter)
     result.subject = f"{settings.many:,} stored sessions"
     result.baseline = f"{settings.few:,} stored sessions"
     result.details.update(cached_sessions=cached, stored_bytes=(many.data / "sessiond.db").stat().st_size)
 
 
-def _kept(settings: Settings, teller: Teller) -> Seeded:
+def _kept(settings: Settings, reporter: Reporter) -> Seeded:
     folder = settings.kept / f"{settings.many}"
     found = ready(folder, settings.many, LONG_LIVED)
     if found is not None:
-        teller.step(f"validate_1m_vs_1k: using the {settings.many:,} sessions in {folder}")
+        reporter.step(f"validate_1m_vs_1k: using the {settings.many:,} sessions in {folder}")
         return found
-    text = f"filling {folder} with {settings.many:,} sessions, once"
-    return asyncio.run(seed(folder, settings.many, LONG_LIVED, lambda done: teller.progress(text, done, settings.many)))
+    text = f"filling {folder} with {settings.many:,} sessions (only once)"
+
+    def on_progress(done: int) -> None:
+        reporter.progress(text, done, settings.many)
+
+    return asyncio.run(seed(folder, settings.many, LONG_LIVED, on_progress))
 
 
 def _weigh(seeded: Seeded, count: int) -> float:
     command = [sys.executable, "-m", "bench.memory", str(seeded.data / "sessiond.db"), str(count)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
-    expect(process.returncode == 0, f"the cache could not be weighed:\n{process.stderr}")
+    expect(process.returncode == 0, f"the size of the cache could not be measured:\n{process.stderr}")
     return float(process.stdout)
 
 
-def _forged_vs_valid(settings: Settings, result: Result, teller: Teller) -> None:
-    teller.step("forged_vs_valid: opening 10,000 sessions")
+def _forged_vs_valid(settings: Settings, result: Result, reporter: Reporter) -> None:
+    reporter.step("forged_vs_valid: opening 10,000 sessions")
     seeded = asyncio.run(seed(settings.folder / "forged", 10_000, EVERY_SIGNAL, age_ms=61_000))
     with serving("sessiond", sessiond(seeded.data, seeded.config), settings.folder / "forged.log") as server:
-        Validation(server, seeded, 0, pulse=False).warm_up(seeded.count, teller)
+        Validation(server, seeded, 0, pulse=False).warm_up(seeded.count, reporter)
         calls = settings.validations // 10
         _alternate(
             result,
             Batches(server, seeded, calls, forged=True),
             Batches(server, seeded, calls, forged=False),
             settings.pairs,
-            teller,
+            reporter,
         )
         alone = Result(f"{result.name}, one a call", result.bar, result.at_most, "", "")
         calls = settings.validations
@@ -258,38 +264,38 @@ def _forged_vs_valid(settings: Settings, result: Result, teller: Teller) -> None
             Refusal(server, seeded, calls),
             Validation(server, seeded, calls, pulse=False),
             min(settings.pairs, 5),
-            teller,
+            reporter,
         )
     result.subject, result.baseline = "refusing 100 forged tokens in a batch", "validating 100 live ones"
     result.details["unary_cost_ratio"] = alone.ratio
     result.details["unary_pairs"] = alone.pairs
 
 
-def _honest_under_attack(settings: Settings, result: Result, teller: Teller) -> None:
+def _honest_under_attack(settings: Settings, result: Result, reporter: Reporter) -> None:
     result.worst, result.under_load = True, False
     for number, (name, attack) in enumerate(ATTACKS.items()):
-        teller.progress(f"honest_under_attack: {name}", number, len(ATTACKS))
+        reporter.progress(f"honest_under_attack: {name}", number, len(ATTACKS))
         folder = settings.folder / f"attack-{number}"
         folder.mkdir()
         sessions = min(attack.sessions, settings.attacked)
-        beside = measure(name, folder, size=attack.size, sessions=sessions, seconds=1.0, rounds=min(settings.pairs, 4))
-        expect(not beside.failed, f"{beside.failed} honest calls failed beside {name!r}")
-        result.pairs.append({"ratio": beside.ratio, "attack": attack.what} | asdict(beside))
-    teller.progress("honest_under_attack", len(ATTACKS), len(ATTACKS))
-    result.subject, result.baseline = "an honest caller beside each attack", "the same caller, quiet"
+        found = measure(name, folder, size=attack.size, sessions=sessions, seconds=1.0, rounds=min(settings.pairs, 4))
+        expect(not found.failed, f"{found.failed} honest calls failed during {name!r}")
+        result.pairs.append({"ratio": found.ratio, "attack": attack.what} | asdict(found))
+    reporter.progress("honest_under_attack", len(ATTACKS), len(ATTACKS))
+    result.subject, result.baseline = "an honest caller during each attack", "the same caller without an attack"
 
 
-def _cli_start(settings: Settings, result: Result, teller: Teller) -> None:
+def _cli_start(settings: Settings, result: Result, reporter: Reporter) -> None:
     result.under_load = False
     subject = [sys.executable, "-m", "sessionctl", "--help"]
     baseline = [sys.executable, "-c", "pass"]
-    teller.step("cli_start: warming up")
+    reporter.step("cli_start: warming up")
     _start_seconds(subject)
     for number in range(settings.pairs):
-        teller.progress("cli_start", number, settings.pairs)
+        reporter.progress("cli_start", number, settings.pairs)
         seconds = {"subject": _start_seconds(subject), "baseline": _start_seconds(baseline)}
         result.pairs.append({"ratio": seconds["subject"] / seconds["baseline"], "seconds": seconds})
-    teller.progress("cli_start", settings.pairs, settings.pairs)
+    reporter.progress("cli_start", settings.pairs, settings.pairs)
     result.subject, result.baseline = "sessionctl --help", "python -c pass"
     result.details["start_seconds"] = {
         side: statistics.median(pair["seconds"][side] for pair in result.pairs) for side in ("subject", "baseline")
@@ -297,7 +303,7 @@ def _cli_start(settings: Settings, result: Result, teller: Teller) -> None:
 
 
 def _start_seconds(command: list[str]) -> float:
-    """The median time of several runs of a command, from its start to its end."""
+    """Return the median time of five runs of a command, in seconds, from its start to its end."""
     times = []
     for _ in range(5):
         begin = time.perf_counter()

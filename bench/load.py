@@ -1,4 +1,4 @@
-"""The load: several h2load processes at once, each with its own body, and what they tell afterwards."""
+"""The load: several concurrent h2load processes, each with its own request body, and their reports."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class LoadFailed(Exception):
-    """The load was not carried out as it should have been; the run is worth nothing."""
+    """The load did not run as intended, so the run does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent where: one body for each h2load process, `requests` in all of them together."""
+    """What to send: one body for each h2load process, and `requests` calls in total."""
 
     server: Server
     path: str
@@ -47,14 +47,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as it was measured.
+    """The measurements of one run.
 
-    seconds          of the slowest h2load process, by its own clock: from its first connection to its last answer
-    throughput       calls a second: all calls over `seconds`
-    body_bytes       of all answers, gRPC's five-byte prefixes included: an answer with an error has none
-    latency_mean_ms, latency_max_ms   as h2load saw them
-    server_cpu_us    processor time of the server's process for each call, all its threads
-    server_cores     processor time of the server's process over `seconds`
+    seconds          duration of the slowest h2load process by its own clock, from first connection to last response
+    throughput       calls per second: all calls divided by `seconds`
+    body_bytes       bytes of all responses, gRPC's five-byte prefixes included; a response with an error has none
+    latency_mean_ms, latency_max_ms   as reported by h2load
+    server_cpu_us    CPU time of the server process per call, all threads together
+    server_cores     CPU time of the server process divided by `seconds`
     """
 
     server: str
@@ -69,7 +69,7 @@ class Run:
 
 
 def h2load_version() -> str | None:
-    """What h2load says it is; None where there is none."""
+    """Return h2load's own description of its version; None if it is not installed."""
     program = shutil.which("h2load")
     if program is None:
         return None
@@ -77,13 +77,13 @@ def h2load_version() -> str | None:
 
 
 def framed(message: Message) -> bytes:
-    """A message as gRPC sends it: not compressed (0), its length in four bytes, itself."""
+    """Return a message as gRPC frames it: a zero byte (not compressed), its length in four bytes, the message."""
     raw = message.SerializeToString()
     return b"\0" + len(raw).to_bytes(4, "big") + raw
 
 
 def drive(load: Load) -> Run:
-    """Send all of it and wait for the last answer. Raises `LoadFailed` where not every answer is a 2xx."""
+    """Send all calls and wait for the last response. Raise `LoadFailed` if not every response is a 2xx."""
     share = load.requests // len(load.bodies)
     with tempfile.TemporaryDirectory(prefix="sessiond-bench-") as folder:
         commands = []
@@ -141,7 +141,7 @@ def _report(output: str, requests: int) -> _Report:
     if not (counted and status and finished and data and latency):
         raise LoadFailed(f"h2load did not report as expected:\n{output}")
     if not all(int(number) == requests for number in (*counted.groups(), status[1])):
-        raise LoadFailed(f"not each of {requests} calls was answered 2xx: {counted[0]}; {status[0]}")
+        raise LoadFailed(f"not all of {requests} calls had a 2xx response: {counted[0]}; {status[0]}")
     return _Report(
         seconds=float(finished[1]) * _SECONDS[finished[2]],
         body_bytes=int(data[1]),

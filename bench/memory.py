@@ -1,8 +1,8 @@
-"""What a cached session weighs. `python -m bench.memory DATABASE COUNT` prints resident bytes for each.
+"""The memory that a cached session takes. `python -m bench.memory DATABASE COUNT` prints resident bytes per session.
 
-A cache is filled with COUNT real sessions from a real store, in a process that does nothing else. All of them are read
-once before, and let go again, so that SQLite's own page cache and everything else that is only made once is there
-before the first weighing.
+A process that does nothing else fills a cache with COUNT real sessions from a real store. All sessions are read once
+before that and discarded, so that SQLite's page cache and other one-time allocations exist before the first
+measurement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["weigh"]
 
 
 async def weigh(database: Path, count: int) -> float:
-    """Resident bytes for each of `count` sessions in a cache."""
+    """Return the resident bytes that each of `count` sessions takes in a cache."""
     with sqlite3.connect(database) as db:
         ids = [SessionId(row[0]) for row in db.execute("SELECT session_id FROM sessions LIMIT ?", (count,))]
     db.close()
@@ -33,7 +33,7 @@ async def weigh(database: Path, count: int) -> float:
         cache = SessionCache(store.session, UnsavedActivity(), count)
         before = _resident()
         for session_id in ids:
-            # As a token names it: an object of its own, not one that is here anyway.
+            # A new object for each id, as if it came from a token, so that its memory is counted too.
             await cache.fetch(SessionId(bytes(bytearray(session_id))))
         after = _resident()
     finally:
@@ -48,7 +48,7 @@ def _resident() -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise SystemExit("this system tells no resident memory")
+    raise SystemExit("this system does not report resident memory")
 
 
 if __name__ == "__main__":

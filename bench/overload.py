@@ -1,4 +1,4 @@
-"""Honest callers beside an attack: their median latency, and the server's memory, against those of a quiet server."""
+"""Honest callers during an attack: their median latency and the server's memory, compared with a quiet server."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ from bench.sides import expect
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-__all__ = ["Beside", "measure"]
+__all__ = ["AttackResult", "measure"]
 
 _PAUSE = 0.004
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """What honest callers saw: medians in milliseconds, quiet and under attack, by call; and the memory it took."""
+class AttackResult:
+    """The effect of an attack on honest callers.
+
+    quiet, attacked   median latency in milliseconds by call, without and during the attack
+    failed            number of honest calls that failed
+    grown_bytes       growth of the server's resident memory
+    """
 
     name: str
     quiet: dict[str, float]
@@ -37,12 +42,12 @@ class Beside:
 
     @property
     def ratio(self) -> float:
-        """The worst of the calls' ratios."""
+        """The largest ratio of a call's median latency during the attack to that without it."""
         return max(self.attacked[call] / self.quiet[call] for call in self.quiet)
 
 
-class _Honest:
-    """One honest caller, which validates and opens sessions by turns, with a pause between."""
+class _HonestCaller:
+    """One honest caller, which alternately validates and opens a session, with a pause after each call."""
 
     def __init__(self, server: Server) -> None:
         self._stub = SessionAuthorityStub(grpc.insecure_channel(server.address))
@@ -50,7 +55,7 @@ class _Honest:
         self.failed = 0
 
     def watch(self, seconds: float) -> dict[str, list[float]]:
-        """Latencies by call, in milliseconds."""
+        """Call for `seconds` and return the latencies by call, in milliseconds."""
         found: dict[str, list[float]] = {"validate": [], "create": []}
         calls: dict[str, Callable[[], object]] = {
             "validate": lambda: self._stub.ValidateSession(pb.ValidateSessionRequest(token=self._token), timeout=30),
@@ -69,8 +74,8 @@ class _Honest:
         return found
 
 
-def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float, rounds: int) -> Beside:
-    """Honest callers by turns quiet and beside the attack, `rounds` times. `folder` must be empty."""
+def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float, rounds: int) -> AttackResult:
+    """Measure an honest caller alternately without and during the attack, `rounds` times. `folder` must be empty."""
     attack = ATTACKS.get(name, CONTROL)
     config: Path | None = None
     data = folder / "data"
@@ -83,7 +88,7 @@ def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float
     quiet: dict[str, list[float]] = {"validate": [], "create": []}
     attacked: dict[str, list[float]] = {"validate": [], "create": []}
     with serving("sessiond", sessiond(data, config), folder / "server.log") as server:
-        honest = _Honest(server)
+        honest = _HonestCaller(server)
         honest.watch(0.3)
         before, most = server.resident_bytes(), 0
         for _ in range(rounds):
@@ -103,7 +108,7 @@ def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float
                 attacker.kill()
                 attacker.communicate()
             time.sleep(0.5)
-    return Beside(
+    return AttackResult(
         name,
         {call: statistics.median(seen) for call, seen in quiet.items()},
         {call: statistics.median(seen) for call, seen in attacked.items()},

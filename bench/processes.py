@@ -1,4 +1,4 @@
-"""The servers under load: processes of their own, in sessions of their own, ended by their process id."""
+"""The servers under load. Each runs in its own process and process session, and is ended by its process id."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from pathlib import Path
 
 __all__ = ["Server", "ServerEnded", "echo", "serving", "sessiond"]
 
-_PATIENCE = 60.0
+_START_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ServerEnded(Exception):
-    """A server did not come up, or ended by itself; the text ends with what it wrote."""
+    """A server did not start, or ended by itself. The text ends with its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: what the report calls it, its process id, and where it listens."""
+    """A running server: its name in the report, its process id and its address."""
 
     name: str
     pid: int
     address: str
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used so far, all threads together."""
-        # Fields are counted behind the parenthesis: a program's name may hold blanks.
+        """Return the CPU time that the server has used so far, in seconds, all threads together."""
+        # Fields are counted after the closing parenthesis, because the program's name may contain spaces.
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def resident_bytes(self) -> int:
-        """Memory that it holds resident."""
+        """Return the resident memory of the server."""
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
-        raise ServerEnded(f"{self.name} tells no resident memory")
+        raise ServerEnded(f"the system reports no resident memory for {self.name}")
 
 
 def sessiond(data: Path, config: Path | None = None, profile: Path | None = None) -> list[str]:
-    """The command that serves a data folder; `profile` is where a profile of it goes at its end."""
+    """Return the command that serves a data folder. At its end it writes a profile to `profile`, if given."""
     command = [sys.executable, "-m", "sessiond"]
     if profile is not None:
         command = [sys.executable, "-m", "bench.serve_profiled", str(profile)]
@@ -55,13 +55,13 @@ def sessiond(data: Path, config: Path | None = None, profile: Path | None = None
 
 
 def echo(response_bytes: int, loop: str = "asyncio") -> list[str]:
-    """The command that serves the echo, on the event loop of that name."""
+    """Return the command that serves the echo on the event loop of that name."""
     return [sys.executable, "-m", "bench.echo", str(response_bytes), loop]
 
 
 @contextmanager
 def serving(name: str, command: Sequence[str], log: Path) -> Iterator[Server]:
-    """Run a server for the length of the block. Raises `ServerEnded` where it does not come up."""
+    """Run a server while the block runs. Raise `ServerEnded` if it does not start."""
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
     try:
@@ -76,12 +76,12 @@ def serving(name: str, command: Sequence[str], log: Path) -> Iterator[Server]:
 
 
 def _address(name: str, process: subprocess.Popen[bytes], log: Path) -> str:
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + _START_SECONDS
     while True:
         text = log.read_text(encoding="utf-8")
         for line in text[: text.rfind("\n") + 1].splitlines():
             if line.startswith("{") and (entry := json.loads(line)).get("event") == "serving":
                 return str(entry["address"])
         if process.poll() is not None or time.monotonic() > give_up:
-            raise ServerEnded(f"{name} does not serve (exit code {process.poll()}):\n{text}")
+            raise ServerEnded(f"{name} did not start serving (exit code {process.poll()}):\n{text}")
         time.sleep(0.02)

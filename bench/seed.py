@@ -1,8 +1,8 @@
-"""Filling a store with live sessions, through its own transactions, and knowing their tokens.
+"""Filling a store with live sessions through its own transactions, and computing their tokens.
 
-Session ids and secrets follow from a seed and the session's number, so that the token of any of a million sessions
-can be computed when it is needed, and no list of tokens has to be kept. This is for benchmarks alone: a real secret
-follows from nothing.
+Session ids and secrets are derived from a seed and the number of the session. So the token of any of a million
+sessions can be computed when it is needed, and no list of tokens is kept. This is for benchmarks only: real secrets
+are random.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ absolute_timeout = "3650d"
 renewal_timeout = "3650d"
 """
 EVERY_SIGNAL = """\
-# The default policy with no signal ignored.
+# The default policy, but with no signal ignored.
 [applications.default.reactions]
 token_replay = "revoke-session"
 user_agent_change = "step-up"
@@ -68,7 +68,7 @@ _BROWSERS = (
 
 
 def client_of(number: int) -> ClientContext:
-    """What a caller would tell of the client of that session: an address of its own, one of four browsers."""
+    """Return the client of a session: an address of its own and one of four user agents."""
     return ClientContext(
         ip_address=f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
         user_agent=_BROWSERS[number % len(_BROWSERS)],
@@ -77,7 +77,7 @@ def client_of(number: int) -> ClientContext:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """What a filled store was filled with; one that differs in anything is filled anew."""
+    """How a store was filled. A store with a different manifest is filled again."""
 
     count: int
     config: str
@@ -97,17 +97,17 @@ class Seeded:
         self._keys: KeyRing = load_key_ring(self.data / "sessiond.key", os.urandom)
 
     def session_id(self, number: int) -> SessionId:
-        """The id of a session."""
+        """Return the id of a session."""
         return _identity(self._manifest, number)[0]
 
     def token(self, number: int) -> str:
-        """The token of a session."""
+        """Return the token of a session."""
         session_id, secret = _identity(self._manifest, number)
         return self._keys.seal(session_id, 0, secret).reveal()
 
 
 def ready(folder: Path, count: int, config: str) -> Seeded | None:
-    """A folder that was filled before with just this, under the schema of today; None where there is none."""
+    """Return the sessions in a folder that was filled earlier; None if its count, configuration or schema differs."""
     try:
         manifest = _Manifest(**json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -118,14 +118,15 @@ def ready(folder: Path, count: int, config: str) -> Seeded | None:
 
 
 async def seed(
-    folder: Path, count: int, config: str, told: Callable[[int], None] = lambda done: None, *, age_ms: int = 0
+    folder: Path, count: int, config: str, on_progress: Callable[[int], None] = lambda done: None, *, age_ms: int = 0
 ) -> Seeded:
-    """Fill a fresh store: `count` live sessions, each with the event of its opening, in groups of 2,000.
+    """Fill a new store with `count` live sessions, each with the event of its creation, in groups of 2,000.
 
-    What was in the folder before is dropped. `told` hears how many are in. The youngest is `age_ms` old.
+    The folder's former content is deleted. `on_progress` is called with the number of sessions stored so far. The
+    youngest session is `age_ms` milliseconds old.
     """
     policy = _prepare(folder, config).policies[APPLICATION]
-    # One session each hundredth of a millisecond.
+    # 100 sessions are created per millisecond.
     first = SystemClock().now() - age_ms - count // 100
     manifest = _Manifest(count, config, _schema(), os.urandom(16).hex(), first)
     store = await SqliteStore.open(folder / "data" / "sessiond.db")
@@ -133,7 +134,7 @@ async def seed(
         for start in range(0, count, _GROUP):
             numbers = range(start, min(start + _GROUP, count))
             await store.write(_opening(manifest, numbers, policy))
-            told(numbers.stop)
+            on_progress(numbers.stop)
     finally:
         await store.close()
     return _finish(folder, manifest)
@@ -151,7 +152,7 @@ def _prepare(folder: Path, config: str) -> Config:
 
 def _finish(folder: Path, manifest: _Manifest) -> Seeded:
     seeded = Seeded(folder, manifest)
-    # The manifest last: a folder without one is half full.
+    # The manifest is written last: a folder without one is incomplete.
     (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
     return seeded
 

@@ -1,8 +1,8 @@
 """`sessiond` under cProfile: `python -m bench.serve_profiled FILE serve ...` writes the profile to FILE at the end.
 
-Recording begins at SIGUSR1 and pauses at SIGUSR2, so that only the measured runs are in it. Only the thread of the
-event loop is recorded: what gRPC's core and SQLite's thread do is not here, and what gRPC's compiled part does in this
-thread stands under the built-in method that calls it (`Context.run`).
+Recording starts at SIGUSR1 and pauses at SIGUSR2, so that the profile contains only the measured runs. It contains
+only the thread of the event loop, and not gRPC's core or SQLite's thread. Time that gRPC's compiled code spends in
+this thread is attributed to the built-in method that calls it (`Context.run`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sides that are compared: what puts each of them under load, and how it makes sure of the answers."""
+"""The sides that are compared. Each one puts a server under load and verifies the responses."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from bench.seed import APPLICATION, Seeded, client_of
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-__all__ = ["BATCH", "Batches", "Creation", "Echo", "Refusal", "Side", "Teller", "Validation", "expect"]
+__all__ = ["BATCH", "Batches", "Creation", "Echo", "Refusal", "Reporter", "Side", "Validation", "expect"]
 
 _BODIES = 8
 _SERVICE = "/sessiond.v1.SessionAuthority/"
 BATCH = 1_000
-"""Sessions that are loaded into memory at once."""
+"""Sessions per call when loading sessions into memory."""
 _PULSE_BATCH = 100
-_SPREAD = 7919  # a prime: runs walk over all sessions and come back to none soon
+_SPREAD = 7919  # a prime number, so that runs are spread over all sessions and repeat none of them soon
 _CHECKS = 100
 _TOKEN_BYTES = 52
 
 
-class Teller(Protocol):
-    """Who is told how it goes."""
+class Reporter(Protocol):
+    """Receives progress reports."""
 
     def step(self, text: str) -> None:
-        """Something begins."""
+        """Report that a step begins."""
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Something long goes on."""
+        """Report the progress of a long step."""
 
 
 class Side(Protocol):
-    """One of the two that are compared."""
+    """One of the two sides of a comparison."""
 
     server: Server
 
     def run(self, number: int) -> Run:
-        """Load it once. Must make sure, before and after, that it answers what it should."""
+        """Run the load once and return its measurements. Must verify the server's responses before and afterwards."""
 
 
 class Echo:
-    """The echo, under a load of the same sizes."""
+    """The echo, with messages of the same sizes."""
 
     def __init__(self, server: Server, request_bytes: int, response_bytes: int, requests: int) -> None:
         request, self._response_bytes = echo.sized(request_bytes), echo.sized(response_bytes).ByteSize()
@@ -60,17 +60,17 @@ class Echo:
         self._load = Load(server, echo.PATH, [framed(request)] * _BODIES, requests)
 
     def run(self, number: int) -> Run:
-        """Every answer must have come, to the byte."""
+        """Run the load once. The responses must have exactly the expected number of bytes."""
         run = drive(self._load)
         expect(
             run.body_bytes == run.requests * (self._response_bytes + 5),
-            f"the echo answered {run.body_bytes} bytes to {run.requests} calls",
+            f"the echo returned {run.body_bytes} bytes for {run.requests} calls",
         )
         return run
 
 
 class Validation:
-    """ValidateSession, in each run with other tokens, activity taken in."""
+    """ValidateSession, with different tokens in each run; validations count as activity."""
 
     def __init__(self, server: Server, seeded: Seeded, requests: int, *, pulse: bool) -> None:
         self.server = server
@@ -80,13 +80,13 @@ class Validation:
         self._pulse = _Pulse(self._stub, seeded) if pulse else None
 
     def request(self, number: int, *, passive: bool = False) -> pb.ValidateSessionRequest:
-        """The question about one session."""
+        """Return the request that validates one session."""
         return pb.ValidateSessionRequest(
             application=APPLICATION, token=self._seeded.token(number), client=_client(number), passive=passive
         )
 
     def sizes(self) -> tuple[int, int]:
-        """Serialized bytes of a request and of its answer: medians of a hundred."""
+        """Return the serialized sizes of a request and of its response: medians of 100 calls."""
         requests = [self.request(number) for number in range(100)]
         responses = [self._stub.validate(request) for request in requests]
         return (
@@ -94,10 +94,10 @@ class Validation:
             round(statistics.median(response.ByteSize() for response in responses)),
         )
 
-    def warm_up(self, sessions: int, teller: Teller) -> float:
-        """Have the server load that many sessions into memory, in batches that do not count as activity.
+    def warm_up(self, sessions: int, reporter: Reporter) -> float:
+        """Make the server load that many sessions into memory, in batches that do not count as activity.
 
-        Gives the microseconds that each of them took in its batch.
+        Return the microseconds per session.
         """
         text = f"{self.server.name}: {sessions:,} sessions in batches"
         taken = 0.0
@@ -107,11 +107,11 @@ class Validation:
             began = time.perf_counter()
             self._stub.validate_many(requests)
             taken += time.perf_counter() - began
-            teller.progress(text, numbers.stop, sessions)
+            reporter.progress(text, numbers.stop, sessions)
         return taken / sessions * 1e6
 
     def run(self, number: int) -> Run:
-        """Each token must be VALID before and after, and its activity must have moved to within the run."""
+        """Run the load once. Each token must be VALID before and afterwards, with a last activity during the run."""
         chosen = [(number * _BODIES + i + _BODIES) * _SPREAD % self._seeded.count for i in range(_BODIES)]
         before = [self._stub.validate(self.request(n)) for n in chosen]
         load = Load(
@@ -124,13 +124,14 @@ class Validation:
                 run = drive(load)
         for n, first in zip(chosen, before, strict=True):
             last = self._stub.validate(self.request(n, passive=True))
-            expect(last.session.session_id == str(self._seeded.session_id(n)), "the answer is about another session")
+            expect(last.session.session_id == str(self._seeded.session_id(n)), "the response is for another session")
             moved = last.session.last_active_time.ToMilliseconds() - first.session.last_active_time.ToMilliseconds()
-            # The slowest of the processes took run.seconds; the fastest gets well over a third of that.
-            expect(moved > run.seconds * 1000 / 3, f"activity moved by {moved} ms in {run.seconds:.1f} s: no touches?")
-        # A timestamp takes up to three bytes less where its fraction is small; an answer with an error has no bytes.
+            # The slowest process took run.seconds; the fastest takes well over a third of that.
+            problem = f"last activity moved by {moved} ms in {run.seconds:.1f} s: is activity not recorded?"
+            expect(moved > run.seconds * 1000 / 3, problem)
+        # A timestamp with a small fraction takes up to three bytes less; a response with an error has no bytes.
         least = min(response.ByteSize() for response in before) + 5 - 6
-        expect(run.body_bytes >= run.requests * least, f"{run.body_bytes} bytes answer {run.requests} calls: errors?")
+        expect(run.body_bytes >= run.requests * least, _too_few_bytes(run))
         return run
 
 
@@ -145,7 +146,7 @@ class Creation:
         )
 
     def request(self, number: int) -> pb.CreateSessionRequest:
-        """The request to open a session."""
+        """Return the request that opens a session."""
         return pb.CreateSessionRequest(
             application=APPLICATION,
             subject=f"user-{number:07d}",
@@ -154,7 +155,7 @@ class Creation:
         )
 
     def sizes(self) -> tuple[int, int]:
-        """Serialized bytes of a request and of its answer: medians of a hundred."""
+        """Return the serialized sizes of a request and of its response: medians of 100 calls."""
         requests = [self.request(number) for number in range(100)]
         responses = [self._stub.create(request) for request in requests]
         return (
@@ -163,20 +164,20 @@ class Creation:
         )
 
     def run(self, number: int) -> Run:
-        """Each call must have left its event in the log, and what is opened must be VALID."""
+        """Run the load once. The log must grow by one event per call, and a session opened afterwards must be VALID."""
         before = self._stub.revision()
         run = drive(self._load)
         grown = self._stub.revision() - before
-        expect(grown == run.requests, f"{run.requests} sessions were opened, the log grew by {grown} events")
+        expect(grown == run.requests, f"{run.requests} sessions were opened, but the log grew by {grown} events")
         created = self._stub.create(self.request(0))
         self._stub.validate(pb.ValidateSessionRequest(application=APPLICATION, token=created.token))
         return run
 
 
 class Batches:
-    """ValidateSessions, a hundred tokens a call: live ones, or such as were never issued.
+    """ValidateSessions, with 100 tokens per call: valid ones, or forged ones.
 
-    In batches what gRPC takes for a call weighs little, so the two can be told apart.
+    In a batch, gRPC's own cost per call is small, so the costs of the two kinds can be distinguished.
     """
 
     def __init__(self, server: Server, seeded: Seeded, requests: int, *, forged: bool) -> None:
@@ -188,15 +189,15 @@ class Batches:
         self._verdict = pb.VERDICT_FORGED if forged else pb.VERDICT_VALID
 
     def run(self, number: int) -> Run:
-        """Each token must get its verdict before and after."""
+        """Run the load once. Each token must get the expected verdict before and afterwards."""
         first = (number + 1) * _BODIES * _CHECKS
         batches = [self._batch(first + i * _CHECKS) for i in range(_BODIES)]
         before = [self._stub.verdicts(batch, self._verdict) for batch in batches]
         run = drive(Load(self.server, _SERVICE + "ValidateSessions", [framed(b) for b in batches], self._requests))
         for batch in batches:
             self._stub.verdicts(batch, self._verdict)
-        least = min(before) * 9 // 10  # timestamps take fewer bytes where their fractions are small
-        expect(run.body_bytes >= run.requests * least, f"{run.body_bytes} bytes answer {run.requests} calls: errors?")
+        least = min(before) * 9 // 10  # timestamps with small fractions take fewer bytes
+        expect(run.body_bytes >= run.requests * least, _too_few_bytes(run))
         return run
 
     def _batch(self, first: int) -> pb.ValidateSessionsRequest:
@@ -213,7 +214,7 @@ class Batches:
 
 
 class Refusal:
-    """ValidateSession, in each run with other tokens that were never issued."""
+    """ValidateSession, with different forged tokens in each run."""
 
     def __init__(self, server: Server, seeded: Seeded, requests: int) -> None:
         self.server = server
@@ -222,7 +223,7 @@ class Refusal:
         self._stub = _Stub(server)
 
     def run(self, number: int) -> Run:
-        """Each token must be FORGED before and after."""
+        """Run the load once. Each token must be FORGED before and afterwards."""
         questions = [
             pb.ValidateSessionRequest(application=APPLICATION, token=_forged(), client=_client(number * _BODIES + i))
             for i in range(_BODIES)
@@ -235,10 +236,9 @@ class Refusal:
 
 
 class _Pulse:
-    """The rest of the live sessions at work: each of them validated once a minute, beside the load.
+    """Background use of all live sessions: each is validated once a minute during the load.
 
-    With it activity is written behind during the measurement as it is in production. What it validates is not
-    counted.
+    So activity is written to the store during the measurement, as in production. These validations are not counted.
     """
 
     def __init__(self, stub: _Stub, seeded: Seeded) -> None:
@@ -281,32 +281,32 @@ class _Pulse:
         self._done.set()
         self._thread.join()
         if self._failure is not None:
-            raise LoadFailed(f"a validation beside the load failed: {self._failure}")
+            raise LoadFailed(f"a background validation failed: {self._failure}")
 
 
 class _Stub:
-    """Checked calls: what is not VALID, or not answered, is a `LoadFailed`."""
+    """Calls whose responses are checked. An unexpected verdict raises `LoadFailed`."""
 
     def __init__(self, server: Server) -> None:
         self._stub = SessionAuthorityStub(grpc.insecure_channel(server.address))
 
     def validate(self, request: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse:
-        """Must be VALID."""
+        """Validate one token, which must be VALID."""
         response: pb.ValidateSessionResponse = self._stub.ValidateSession(request, timeout=30)
         expect(response.verdict == pb.VERDICT_VALID, f"a live session is {pb.Verdict.Name(response.verdict)}")
         return response
 
     def validate_many(self, requests: Sequence[pb.ValidateSessionRequest]) -> None:
-        """All must be VALID."""
+        """Validate several tokens, which must all be VALID."""
         batch = self._stub.ValidateSessions(pb.ValidateSessionsRequest(requests=requests), timeout=60)
         for response in batch.responses:
             expect(response.verdict == pb.VERDICT_VALID, f"a live session is {pb.Verdict.Name(response.verdict)}")
 
     def verdicts(self, request: pb.ValidateSessionsRequest, wanted: pb.Verdict.ValueType) -> int:
-        """All must have that verdict; the size of the answer."""
+        """Validate a batch in which every token must have the verdict `wanted`. Return the size of the response."""
         batch: pb.ValidateSessionsResponse = self._stub.ValidateSessions(request, timeout=60)
-        told = {pb.Verdict.Name(response.verdict) for response in batch.responses}
-        expect(told == {pb.Verdict.Name(wanted)}, f"all had to be {pb.Verdict.Name(wanted)}, they are {told}")
+        found = {pb.Verdict.Name(response.verdict) for response in batch.responses}
+        expect(found == {pb.Verdict.Name(wanted)}, f"all tokens should be {pb.Verdict.Name(wanted)}, but are {found}")
         return batch.ByteSize()
 
     def create(self, request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
@@ -315,7 +315,7 @@ class _Stub:
         return response
 
     def revision(self) -> int:
-        """The log's head."""
+        """Return the log's newest revision."""
         return int(self._stub.GetAuthority(pb.GetAuthorityRequest(), timeout=30).revision)
 
 
@@ -328,7 +328,11 @@ def _client(number: int) -> pb.ClientContext:
     return pb.ClientContext(ip_address=client.ip_address, user_agent=client.user_agent)
 
 
-def expect(holds: bool, otherwise: str) -> None:
-    """Raise `LoadFailed` where something does not hold."""
-    if not holds:
-        raise LoadFailed(otherwise)
+def _too_few_bytes(run: Run) -> str:
+    return f"the responses to {run.requests} calls have only {run.body_bytes} bytes: did calls fail?"
+
+
+def expect(condition: bool, problem: str) -> None:
+    """Raise `LoadFailed` with the text `problem` if the condition is false."""
+    if not condition:
+        raise LoadFailed(problem)

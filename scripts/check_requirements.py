@@ -1,6 +1,6 @@
-"""Hold docs/requirements.md to its word: each line names tests that are there, a page that is there, or says `open`.
+"""Check docs/requirements.md: each line must name existing tests or an existing page, or be marked `open`.
 
-A line that the server alone is answerable for may not be open.
+A line that only the server is responsible for must not be open.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PAGE = re.compile(r"\]\(([\w./-]+)\)")
 
 
 def problems() -> list[str]:
-    """What is wrong with the table, a line each."""
+    """Return the errors in the table, each with its line number."""
     found = []
     for number, line in enumerate(TABLE.read_text(encoding="utf-8").splitlines(), 1):
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -26,24 +26,24 @@ def problems() -> list[str]:
         tests, pages = _TEST.findall(shown), _PAGE.findall(shown)
         is_open = "open" in re.findall(r"\w+", shown)
         if is_open and cells[0] == "S":
-            found.append(f"{number}: a line of the server's is open")
+            found.append(f"{number}: a line that only the server is responsible for is marked open")
         if not is_open and not tests and not (pages and "D" in cells[0]):
-            found.append(f"{number}: names neither a test nor says open")
+            found.append(f"{number}: the line names no test and is not marked open")
         for file, name in tests:
             path = ROOT / file
             if not path.exists() or not re.search(rf"def {name}\b", path.read_text(encoding="utf-8")):
-                found.append(f"{number}: there is no {file}::{name}")
-        found += [f"{number}: there is no {page}" for page in pages if not (TABLE.parent / page).exists()]
+                found.append(f"{number}: {file}::{name} does not exist")
+        found += [f"{number}: {page} does not exist" for page in pages if not (TABLE.parent / page).exists()]
     return found
 
 
 def main() -> int:
-    """Print the problems; exit code 1 where there are any."""
+    """Print the errors. Return exit code 1 if there are any."""
     found = problems()
     for problem in found:
         print(f"docs/requirements.md:{problem}", file=sys.stderr)
     if not found:
-        print("docs/requirements.md: every line names tests that are there, or says open; none of the server's does")
+        print("docs/requirements.md: every line names existing tests or is marked open; no line of the server is open")
     return 1 if found else 0
 
 

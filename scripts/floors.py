@@ -1,8 +1,8 @@
-"""Install the Python client with the oldest dependencies that it allows, and make a call with it.
+"""Install the Python client with the oldest dependencies that it allows, and test it.
 
-A range in `clients/python/pyproject.toml` promises that its lower end works. This keeps the promise: it makes a virtual
-environment in `build/floors`, installs the lower end of each range there, and runs `floors_smoke.py` in it against a
-server of the developers' environment.
+A version range in `clients/python/pyproject.toml` promises that its lowest version works. This script verifies that: it
+creates a virtual environment in `build/floors`, installs the lowest version of each range there, and runs
+`floors_smoke.py` in it against a server in the development environment.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "clients" / "python"
-PLACE = ROOT / "build" / "floors"
+ENVIRONMENT = ROOT / "build" / "floors"
 
 
 def floors() -> list[str]:
-    """The lower end of each dependency's range, as a pinned requirement."""
+    """Return the lowest allowed version of each dependency, as a pinned requirement."""
     project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [dependency.replace(">=", "==") for dependency in project["dependencies"]]
 
 
 def main() -> int:
-    """Install and call; exit code 1 if either fails."""
-    print(f"installing {', '.join(floors())} in {PLACE.relative_to(ROOT)} ...")
-    venv.create(PLACE, clear=True, with_pip=True)
-    python = str(PLACE / "bin" / "python")
+    """Install the client and test it. Return exit code 1 if the test fails; raise if the installation fails."""
+    print(f"installing {', '.join(floors())} in {ENVIRONMENT.relative_to(ROOT)} ...")
+    venv.create(ENVIRONMENT, clear=True, with_pip=True)
+    python = str(ENVIRONMENT / "bin" / "python")
     install = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, *floors()], check=True)
     subprocess.run([*install, "hatchling", "editables"], check=True)
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def address_in(log: Path, server: subprocess.Popen[bytes]) -> str:
-    """Where the server listens, once it does."""
+    """Wait until the server listens, and return its address. Raise SystemExit if it ends instead."""
     while server.poll() is None:
         for line in log.read_text(encoding="utf-8").splitlines():
             if line.startswith("{") and line.endswith("}") and json.loads(line).get("event") == "serving":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes the generated stubs into the folder given (by default where they are committed).
-# The virtual path `sessiond_stubs/v1` gives imports that are right as generated: nothing is rewritten afterwards.
+# Write the generated stubs into the folder that the argument names (default: where they are committed).
+# The virtual path `sessiond_stubs/v1` makes the generated imports correct, so they need no rewriting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

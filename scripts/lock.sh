@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves the ranges of both pyproject.toml files into the two lock files: names, versions and hashes, no addresses.
+# Resolve the ranges of both pyproject.toml files into the two lock files: names, versions and hashes, but no addresses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 resolve() {

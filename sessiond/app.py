@@ -45,7 +45,7 @@ from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
-from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, is_local
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -152,7 +152,7 @@ def services_of(authority: Authority, write_timeout: float, max_subscribers: int
     """The calls of the contract over an authority, by subject. `write_timeout` is in seconds."""
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
     return (
-        ValidationService(calls, authority, fast_path, SessionViews(), Refusals()),
+        ValidationService(calls, authority, fast_path, SessionMessages(), Refusals()),
         LoginService(calls, authority.logins),
         SessionService(calls, authority),
         DataService(calls, authority.data, authority.reading),
@@ -289,7 +289,7 @@ class App:
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     def _load_keys(self, is_new: bool) -> StoreKeys:
-        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_make=is_new)
+        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_create=is_new)
         # Also if nothing is to be encrypted: what was encrypted before must stay readable.
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
         return StoreKeys(cipher, self._keys.fingerprints())

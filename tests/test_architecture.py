@@ -51,7 +51,7 @@ def test_one_place_constructs_the_parts() -> None:
             "Reading",
             "FastPath",
             "Calls",
-            "SessionViews",
+            "SessionMessages",
             "Refusals",
         ),
     }

@@ -51,8 +51,11 @@ def test_a_bad_configuration_is_one_line_and_78(tmp_path: Path, text: str, words
 
 
 BAD_DATA = {
-    "a file": ("file", "cannot make the data folder file: something else is there; choose another with --data"),
-    "under a file": ("file/data", "cannot make the data folder file/data: Not a directory; choose another with --data"),
+    "a file": ("file", "cannot create the data folder file: it exists and is not a folder; choose another with --data"),
+    "under a file": (
+        "file/data",
+        "cannot create the data folder file/data: Not a directory; choose another with --data",
+    ),
     "too long": ("a" * 300, "File name too long; choose another with --data"),
     "key is a folder": ("key", "cannot read the key file key/sessiond.key: it is not a regular file"),
     "database is a folder": ("database", "cannot open database/sessiond.db for writing: Is a directory"),
@@ -178,7 +181,7 @@ async def test_a_folder_in_use_may_be_tried_again(tmp_path: Path) -> None:
     finally:
         server.kill()
     assert (code, stderr.count("\n")) == (1, 1)
-    assert f"held by process {server.process.pid}" in stderr
+    assert f"in use by process {server.process.pid}" in stderr
 
 
 async def test_the_start_names_its_configuration(tmp_path: Path) -> None:

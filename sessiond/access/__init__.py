@@ -1,1 +1,1 @@
-"""Access: who calls."""
+"""Access: identifying the callers."""

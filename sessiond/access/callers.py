@@ -1,4 +1,4 @@
-"""Callers: from what the transport knows of a call to the identity that the authority uses."""
+"""Callers: deriving the identity that the authority uses from what the transport knows about a call."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from sessiond.domain.call import Caller
 
 __all__ = ["Callers"]
 
-_EVERYBODY = "caller"
+_ANY_CALLER = "caller"
 
 
 class Callers:
-    """Identifies callers. So far every caller that reaches the port is the same one, and may do everything."""
+    """Identifies callers. At present all callers that reach the port share one identity and may do everything."""
 
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
-        """Who calls. Asked before anything else of a call is looked at, the fast path included."""
-        return Caller(_EVERYBODY, peer, metadata or ())
+        """Return the caller. This is evaluated before any other part of a call, the fast path included."""
+        return Caller(_ANY_CALLER, peer, metadata or ())

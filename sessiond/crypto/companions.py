@@ -1,7 +1,8 @@
-"""Companion tokens: a second token for sensitive pages, for one purpose and a short time.
+"""Companion tokens: a short-lived second token for sensitive pages, issued for one purpose.
 
-Bound to the session's secret, which no store holds: a companion is verified together with the session token and
-against it, without a read, and every roll makes it worthless. A stolen key alone cannot make one.
+A companion is bound to the session's secret, which no store holds. It is verified against the session token that is
+presented with it, without a database query. Every roll of the session token invalidates it. An attacker who has only
+the sealing key cannot create one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _BYTES = 16 + 16 + 8 + 16
 
 @immutable
 class Companion:
-    """What an opened companion token says."""
+    """The content of an opened companion token."""
 
     session_id: SessionId
     expires: Instant
@@ -30,16 +31,16 @@ class Companion:
     _binding: bytes = field(repr=False)
 
     def is_for(self, purpose: str) -> bool:
-        """Whether it was issued for that purpose."""
+        """Return whether it was issued for `purpose`. The comparison takes constant time."""
         return hmac.compare_digest(self._purpose, _short(b"purpose", purpose.encode()))
 
     def belongs_to(self, opened: OpenedToken) -> bool:
-        """Whether it was issued to the holder of that token, since the last roll."""
+        """Return whether it was issued for the session of `opened` since the token was last rolled."""
         return hmac.compare_digest(self._binding, opened.bind(b"companion")[:16])
 
 
 def issue_companion(keys: KeyRing, opened: OpenedToken, purpose: str, expires: Instant) -> Token:
-    """A companion token for one purpose, bound to the session and its secret."""
+    """Return a new companion token for `purpose`, bound to the session and its secret."""
     plain = (
         opened.presented.session_id
         + _short(b"purpose", purpose.encode())
@@ -50,7 +51,7 @@ def issue_companion(keys: KeyRing, opened: OpenedToken, purpose: str, expires: I
 
 
 def open_companion(keys: KeyRing, text: str) -> Companion | None:
-    """What a presented companion token says; None where it is none of ours."""
+    """Return the content of a presented companion token; None if this authority did not issue it."""
     try:
         plain = keys.open_bytes(text, _PURPOSE, _BYTES)
     except (TokenMalformed, TokenForged):

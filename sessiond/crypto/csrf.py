@@ -1,4 +1,4 @@
-"""CSRF tokens: derived from a session's secret, which no store holds, and so new at every roll."""
+"""CSRF tokens: derived from a session's secret, which no store holds. Every roll of the session changes them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LABEL = b"csrf"
 
 
 def csrf_token(opened: OpenedToken) -> Token:
-    """The session's CSRF token: 43 characters, the same until the next roll."""
+    """Return the session's CSRF token: 43 characters, unchanged until the next roll."""
     return Token(base64url.encode(opened.bind(_LABEL)))
 
 
 def csrf_token_of(session_id: SessionId, secret: bytes) -> Token:
-    """The CSRF token of a session whose secret was just made."""
+    """Return the CSRF token of a session whose secret was just generated."""
     return Token(base64url.encode(bind(secret, session_id, _LABEL)))
 
 
 def csrf_token_matches(opened: OpenedToken, text: str) -> bool:
-    """Whether a presented CSRF token is the session's, in constant time."""
+    """Return whether `text` is the session's CSRF token. The comparison takes constant time."""
     return text.isascii() and hmac.compare_digest(csrf_token(opened).reveal(), text)

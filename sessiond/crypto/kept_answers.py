@@ -1,8 +1,9 @@
-"""Kept answers: sealed so that only a repeat of the same call can open them.
+"""Kept answers: the stored responses of calls that may be retried, sealed so that only a retry can open them.
 
-An answer may hold a token, and no store may give one away. It is sealed under a key that follows from a secret that
-only the caller has (its request id, or the token it presented), of which the store has a digest, and once more under
-the authority's own. A stolen database and a stolen key together open nothing.
+A response may contain a token, and a token must not be readable in the store. So the response is encrypted twice. The
+inner key is derived from a secret that only the caller has (its request id, or the token it presented) and of which
+the store holds only a digest. The outer key is the authority's own. A stolen database together with a stolen key file
+does not reveal any response.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ _PURPOSE = b"sessiond/answer/v1"
 
 
 def seal_answer(keys: KeyRing, secret: bytes, message: bytes) -> bytes:
-    """The answer, as it may be stored."""
+    """Return a response, encrypted so that it may be stored."""
     return keys.protect(_cipher(secret).encrypt(message, None), _PURPOSE)
 
 
 def open_answer(keys: KeyRing, secret: bytes, sealed: bytes) -> bytes:
-    """The answer. Raises `TokenForged` if it was sealed under a key of the authority that is no longer there."""
+    """Return a response that `seal_answer` encrypted.
+
+    Raise `TokenForged` if no key of the ring opens it, for example because its key has been removed from the ring.
+    Raise `cryptography.exceptions.InvalidTag` if `secret` is not the one that it was sealed with.
+    """
     return _cipher(secret).decrypt(keys.uncover(sealed, _PURPOSE), None)
 
 

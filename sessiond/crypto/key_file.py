@@ -1,4 +1,4 @@
-"""The key file of the embedded default: one to three keys, the sealing key first, beside the database."""
+"""The key file of the embedded store: one to three keys, the sealing key first. It lies beside the database."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ from sessiond.domain.values import Entropy
 
 __all__ = ["BadKeyFile", "load_key_ring"]
 
-_FORM = f"must hold one to three lines of {2 * KEY_BYTES} hex digits"
+_FORMAT = f"must contain one to three lines of {2 * KEY_BYTES} hex digits each"
 _MOST_BYTES = 4096
 
 
 class BadKeyFile(Exception):
-    """The key file cannot be used; the text says why and what to do, and holds no key."""
+    """The key file cannot be used. The text gives the reason and the remedy, and never contains a key."""
 
 
-def load_key_ring(path: Path, entropy: Entropy, *, may_make: bool = True) -> KeyRing:
-    """The key ring in a file: one to three lines of 128 hexadecimal digits, the sealing key first.
+def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> KeyRing:
+    """Return the key ring in the file `path`: one to three lines of 128 hexadecimal digits, the sealing key first.
 
-    A file that is not there is made, with one fresh key and mode 0600, if `may_make`: that is, together with a new
-    store. One that others may read, a symbolic link, and keys that are no secret are refused. Raises `BadKeyFile`.
+    If the file does not exist and `may_create` is true, create it with one random key and mode 0600. Pass true only if
+    the store is created at the same time.
+    Raise `BadKeyFile` if the file is missing or malformed, if other users can read it, if it is a symbolic link, or if
+    a key in it is evidently not random.
     """
     _remove_drafts(path)
-    if may_make:
+    if may_create:
         try:
-            _make_key_file(path, entropy)
+            _create_key_file(path, entropy)
         except FileExistsError:
             pass
         except OSError as error:
-            raise BadKeyFile(f"cannot make the key file {path}: {error.strerror}") from error
+            raise BadKeyFile(
+                f"cannot create the key file {path}: {error.strerror}; correct that, or choose another data folder"
+            ) from error
     try:
         content = _read(path)
     except FileNotFoundError:
         raise BadKeyFile(
-            f"the key file {path} is missing, and the database beside it was written with one. Restore the key file "
-            "from a backup: without it every user is logged out. To start over, serve from an empty folder"
+            f"the key file {path} is missing, but the database beside it was written with one. Restore the key file "
+            "from a backup; without it every user is logged out. To start over, use an empty data folder"
         ) from None
     except OSError as error:
-        raise BadKeyFile(f"cannot read the key file {path}: {error.strerror}") from error
+        raise BadKeyFile(
+            f"cannot read the key file {path}: {error.strerror}; it must be a regular file that this user can read"
+        ) from error
     return _parse(path, content)
 
 
@@ -50,9 +56,9 @@ def _read(path: Path) -> bytes:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise BadKeyFile(f"cannot read the key file {path}: it is not a regular file")
+            raise BadKeyFile(f"cannot read the key file {path}: it is not a regular file; remove it")
         if found.st_mode & 0o077:
-            raise BadKeyFile(f"the key file {path} can be read by others: chmod 600 {path}")
+            raise BadKeyFile(f"other users can access the key file {path}; run: chmod 600 {path}")
         return os.read(handle, _MOST_BYTES)
     finally:
         os.close(handle)
@@ -63,19 +69,19 @@ def _parse(path: Path, content: bytes) -> KeyRing:
         keys = [bytes.fromhex(line) for line in content.decode("ascii").split()]
         ring = KeyRing(keys)
     except ValueError:
-        # The cause would show what the file holds.
-        raise BadKeyFile(f"the key file {path} {_FORM}") from None
+        # Without `from None` the traceback would show the content of the file.
+        raise BadKeyFile(f"the key file {path} {_FORMAT}") from None
     if len(set(keys)) < len(keys):
-        raise BadKeyFile(f"the key file {path} holds the same key twice: remove one of the lines")
+        raise BadKeyFile(f"the key file {path} contains the same key twice; remove one of the lines")
     if any(len(set(key)) == 1 for key in keys):
-        raise BadKeyFile(f"the key file {path} holds a key that is one byte repeated, which is no secret: replace it")
+        raise BadKeyFile(f"the key file {path} contains a key that is one byte repeated, not a secret; replace it")
     return ring
 
 
-def _make_key_file(path: Path, entropy: Entropy) -> None:
+def _create_key_file(path: Path, entropy: Entropy) -> None:
     if os.path.lexists(path):
         raise FileExistsError(path)
-    # Written aside and linked into place: a crash leaves no half-written key, a race no second one.
+    # Write a draft and link it into place: a crash cannot leave a partial key, and a race cannot create a second one.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -90,16 +96,16 @@ def _make_key_file(path: Path, entropy: Entropy) -> None:
 
 
 def _remove_drafts(path: Path) -> None:
-    """Remove what a start that was killed has left: a draft holds a key that is in use nowhere.
+    """Remove the drafts of processes that were killed while they created a key file. Their keys were never used.
 
-    Nobody else makes a key here meanwhile: the store's lock on the folder is held.
+    The caller holds the store's lock, so no other process is creating a key file here.
     """
     for draft in path.parent.glob(f".{path.name}.*"):
         if draft.suffix.removeprefix(".").isdecimal():
             try:
                 draft.unlink()
             except OSError as error:
-                raise BadKeyFile(f"cannot remove the left-over {draft}: {error.strerror}") from error
+                raise BadKeyFile(f"cannot remove the leftover file {draft}: {error.strerror}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Tickets: the right to repeat one refused call with the subject's choice of what to end. Good once, soon over."""
+"""Tickets: permission to repeat a login that the session limit refused, with the subject's choice of sessions to end.
+
+A ticket is short-lived and can be used once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _BYTES = 16 + 8 + 32
 
 @immutable
 class Ticket:
-    """What a ticket says: which one it is, until when, and (as a digest) for which call."""
+    """The content of a ticket: a nonce that identifies it, its expiry, and a digest of the call that it is for."""
 
     nonce: bytes = field(repr=False)
     expires: Instant
@@ -26,21 +29,21 @@ class Ticket:
 
     @property
     def key(self) -> bytes:
-        """What names it among the kept answers: 32 bytes."""
+        """The key, 32 bytes, under which a used ticket is recorded among the kept answers."""
         return sha256(b"ticket\0" + self.nonce).digest()
 
     def is_for(self, scope: tuple[str, ...]) -> bool:
-        """Whether it was given out for that call."""
+        """Return whether it was issued for the call described by `scope`. The comparison takes constant time."""
         return hmac.compare_digest(self.scope, scope_digest(scope))
 
 
 def issue_ticket(keys: KeyRing, ticket: Ticket) -> Token:
-    """The ticket, sealed."""
+    """Return the ticket as an encrypted token."""
     return keys.seal_bytes(ticket.nonce + max(ticket.expires, 0).to_bytes(8, "big") + ticket.scope, _PURPOSE)
 
 
 def open_ticket(keys: KeyRing, token: Token) -> Ticket | None:
-    """What a presented ticket says; None where it is none of ours."""
+    """Return the content of a presented ticket; None if this authority did not issue it."""
     try:
         plain = keys.open_bytes(token.reveal(), _PURPOSE, _BYTES)
     except (TokenMalformed, TokenForged):
@@ -49,6 +52,6 @@ def open_ticket(keys: KeyRing, token: Token) -> Ticket | None:
 
 
 def scope_digest(scope: tuple[str, ...]) -> bytes:
-    """The call that a ticket is for, as 32 bytes."""
-    # Lengths first: no two scopes give the same bytes.
+    """Return a digest, 32 bytes, of the call that a ticket is for."""
+    # Each part is preceded by its length, so that two different scopes never produce the same input.
     return sha256(b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in scope)).digest()

@@ -1,9 +1,9 @@
 """Tokens: sealing and opening the secret bearer values that clients present.
 
-Plaintext: session id (16 bytes), generation (4 bytes, big-endian), secret (16 bytes from a CSPRNG: 128 bits, OWASP
-asks for 64, ASVS 7.2.3 for 128). Sealed with AES-SIV (RFC 5297), the purpose as associated data, in base64url
-without padding: 70 characters in which nothing can be read. AES-SIV is deterministic, so that the successor of a
-token is the same string however often and wherever it is computed.
+Plaintext: session id (16 bytes), generation (4 bytes, big-endian), secret (16 bytes from a CSPRNG; these are 128 bits,
+of which OWASP asks for 64 and ASVS 7.2.3 for 128). It is encrypted with AES-SIV (RFC 5297), with the purpose as
+associated data, and encoded as base64url without padding: 70 opaque characters. AES-SIV is deterministic, so every
+computation of a token's successor, on any replica, yields the same string.
 """
 
 from __future__ import annotations
@@ -45,17 +45,18 @@ _PURPOSE = b"sessiond/session/v1"
 
 
 class TokenMalformed(Exception):
-    """Not of a token's form. Carries nothing of what was presented."""
+    """The text does not have the format of a token. The exception contains nothing of the text."""
 
 
 class TokenForged(Exception):
-    """Of a token's form, but it opens under no key: never issued. Carries nothing of what was presented."""
+    """The text has the format of a token, but no key opens it. The exception contains nothing of the text."""
 
 
 class Token:
     """The secret bearer value that a client presents.
 
-    The one type that tokens live in: it prints as nothing, cannot be pickled, and gives its text to `reveal` alone.
+    All tokens are handled as this type. Its repr does not show the text, it cannot be pickled, and only `reveal`
+    returns the text.
     """
 
     __slots__ = ("_text",)
@@ -64,7 +65,7 @@ class Token:
         self._text = text
 
     def reveal(self) -> str:
-        """The secret text: for handing it to its client, opening or comparing it. A test lists who does."""
+        """Return the secret text, to send it to its client, open it or compare it. A test lists all callers."""
         return self._text
 
     def __repr__(self) -> str:
@@ -76,7 +77,7 @@ class Token:
         return "<Token>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a token is not to be pickled")
+        raise TypeError("a token cannot be pickled")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Token) and other._text == self._text
@@ -87,80 +88,89 @@ class Token:
 
 @immutable
 class OpenedToken:
-    """A token's content. `presented` is what may be judged; the secret is only there to seal the successor."""
+    """The content of a token. `presented` is the part that is judged; the secret is needed to derive other tokens."""
 
     presented: Presented
     _secret: bytes = field(repr=False)
 
     def bind(self, label: bytes) -> bytes:
-        """32 bytes that only the holder of the secret could have made, another for each label, new at every roll."""
+        """Return 32 bytes derived from the session's secret: different for each label, and changed by every roll."""
         return bind(self._secret, self.presented.session_id, label)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an opened token is not to be pickled")
+        raise TypeError("an opened token cannot be pickled")
 
 
 def bind(secret: bytes, session_id: SessionId, label: bytes) -> bytes:
-    """32 bytes derived from a session's secret, another for each label (see `mac`)."""
+    """Return 32 bytes derived from a session's secret, different for each label (see `mac`)."""
     return mac(secret, label + b"\0" + session_id)
 
 
 def mac(key: bytes, message: bytes) -> bytes:
-    """Return 32 bytes that only the holder of `key` (16 to 64 bytes) can compute: BLAKE2b with a key (RFC 7693).
+    """Return 32 bytes that only a holder of `key` (16 to 64 bytes) can compute: keyed BLAKE2b (RFC 7693).
 
-    Not `hmac.digest`, which releases the interpreter's lock whatever the length: the event loop then waits for the
-    store's thread to give the lock back, ten times as long as the computation takes.
+    `hmac.digest` would release the GIL, however short the message is. The event loop would then wait until the store's
+    thread returns the GIL, which takes ten times as long as the computation.
     """
     return blake2b(message, key=key, digest_size=32).digest()
 
 
 def digest(secret: bytes) -> bytes:
-    """What the store keeps of a secret: its SHA-256. The secret has 128 random bits, so no salt or stretching."""
+    """Return the SHA-256 of a secret, which the store keeps instead of the secret.
+
+    The secret has 128 random bits, so it needs neither a salt nor key stretching.
+    """
     return sha256(secret).digest()
 
 
 def new_secret(entropy: Entropy) -> bytes:
-    """128 fresh random bits."""
+    """Return a new session secret: 128 random bits."""
     return entropy(_SECRET_BYTES)
 
 
 class KeyRing:
-    """The authority's sealing keys: the first seals, all open; at most three (design section 3)."""
+    """The authority's sealing keys, one to three. The first seals; all of them open.
+
+    Raise ValueError for another number of keys, or for a key of the wrong length.
+    """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not 1 <= len(keys) <= 3:
-            raise ValueError("a key ring has one to three keys")
+            raise ValueError("a key ring must have one to three keys")
         if any(len(key) != KEY_BYTES for key in keys):
-            raise ValueError(f"a key has {KEY_BYTES} bytes")
+            raise ValueError(f"a key must have {KEY_BYTES} bytes")
         self._keys = tuple(keys)
         self._ciphers = [AESSIV(key) for key in keys]
 
     def __repr__(self) -> str:
-        return f"<KeyRing of {len(self._ciphers)}>"
+        return f"<KeyRing with {len(self._ciphers)} keys>"
 
     def fingerprints(self) -> tuple[bytes, ...]:
-        """What a store may keep to know the keys again: 16 bytes each, the sealing key's first."""
+        """Return a fingerprint of each key, 16 bytes, the sealing key's first. A store may keep them to verify keys."""
         return tuple(sha256(b"sessiond/key-fingerprint/v1\0" + key).digest()[:16] for key in self._keys)
 
     def materials(self) -> tuple[bytes, ...]:
-        """What other keys are derived from, the first first; never to be used as keys."""
+        """Return the material to derive other keys from, the sealing key's first. Never use it as a key directly."""
         return self._keys
 
     def seal(self, session_id: SessionId, generation: int, secret: bytes) -> Token:
-        """The token of that session, generation and secret. The same input gives the same token, always."""
+        """Return the token of that session, generation and secret. The same input always yields the same token.
+
+        Raise OverflowError if `generation` does not fit into 32 bits.
+        """
         if generation > _MAX_GENERATION:
-            raise OverflowError("a session's generations are used up")
+            raise OverflowError(f"generation {generation} does not fit into 32 bits")
         return self.seal_bytes(session_id + generation.to_bytes(4, "big") + secret, _PURPOSE)
 
     def successor(self, opened: OpenedToken, generation: int) -> Token:
-        """The token of the same session and secret at another generation."""
+        """Return the token of the same session and secret at another generation."""
         return self.seal(opened.presented.session_id, generation, opened._secret)
 
     def open(self, text: str) -> OpenedToken:
-        """What a presented token says. Costs microseconds and no store.
+        """Return the content of a presented token. This takes microseconds and does not use the store.
 
-        Raises `TokenMalformed` where `text` is not base64url of the right length, in its one canonical spelling, and
-        `TokenForged` where it opens under no key.
+        Raise `TokenMalformed` if `text` is not canonical base64url of the right length, and `TokenForged` if no key
+        opens it.
         """
         plain = self.open_bytes(text, _PURPOSE, _PLAIN_BYTES)
         secret = plain[20:]
@@ -168,11 +178,14 @@ class KeyRing:
         return OpenedToken(presented, secret)
 
     def seal_bytes(self, plain: bytes, purpose: bytes) -> Token:
-        """Bytes sealed for one purpose, in base64url. The same input gives the same text, always."""
+        """Return `plain` sealed for one purpose, in base64url. The same input always yields the same text."""
         return Token(base64url.encode(self.protect(plain, purpose)))
 
     def open_bytes(self, text: str, purpose: bytes, length: int) -> bytes:
-        """That many bytes, sealed for that purpose. Raises `TokenMalformed` and `TokenForged`, as `open` does."""
+        """Return the `length` bytes that `seal_bytes` sealed for that purpose.
+
+        Raise `TokenMalformed` and `TokenForged`, as `open` does.
+        """
         sealed_length = length + _TAG_BYTES
         if len(text) != (sealed_length * 4 + 2) // 3:
             raise TokenMalformed
@@ -185,11 +198,11 @@ class KeyRing:
         return self.uncover(sealed, purpose)
 
     def protect(self, plain: bytes, purpose: bytes) -> bytes:
-        """Bytes sealed for one purpose, 16 bytes longer. The same input gives the same bytes, always."""
+        """Return `plain` sealed for one purpose, 16 bytes longer. The same input always yields the same bytes."""
         return self._ciphers[0].encrypt(plain, [purpose])
 
     def uncover(self, sealed: bytes, purpose: bytes) -> bytes:
-        """What `protect` was given. Raises `TokenForged` where it opens under no key."""
+        """Return the bytes that `protect` sealed for that purpose. Raise `TokenForged` if no key opens them."""
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(sealed, [purpose])

@@ -1,1 +1,1 @@
-"""The wire: messages in, domain values through the authority, messages out."""
+"""The gRPC interface: decode messages to domain values, call the authority, encode the results as messages."""

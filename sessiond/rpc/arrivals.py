@@ -1,7 +1,8 @@
-"""Messages that are arriving: how many gRPC may hold in part, of one connection and of all together.
+"""Arriving messages: a limit on the incomplete messages that gRPC buffers, per connection and in total.
 
-gRPC takes a message off its connection once somebody asks for it, and holds what has come so far. So every call asks
-here first. While it waits for its turn it costs its stream's window, 64 KB, and not the 4 MB that a message may have.
+gRPC receives a message once a handler asks for it, and buffers the part that has arrived so far. So every call asks
+here first. A call that waits for its turn takes only the memory of its stream's window, 64 KB, and not the 4 MB that a
+message may have.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @immutable
 class ArrivalBounds:
-    """How many messages may be arriving at once.
+    """The limits on messages that arrive at the same time.
 
-    total    from all connections together
-    by_peer  from one connection, so that it cannot make the others wait
-    seconds  how long a message may keep others waiting
+    total    the number of messages from all connections
+    by_peer  the number from one connection, so that it cannot make the others wait
+    seconds  how long a message may take while others wait
     """
 
     total: int = 128
@@ -38,25 +39,25 @@ _BOUNDS = ArrivalBounds()
 
 
 class Arrivals:
-    """Reads the messages of calls, a bounded number at a time; connections take turns.
+    """Receives the messages of calls, a limited number at a time. Connections that wait take turns.
 
-    A message that takes longer than `seconds` while others wait is given up. Connections over a Unix socket look alike
-    and are not bounded: the socket's mode says who may open one.
+    A call whose message takes longer than `seconds` while others wait is refused. Connections over a Unix socket cannot
+    be distinguished and are not limited; the socket's mode controls who may connect.
     """
 
     def __init__(self, bounds: ArrivalBounds = _BOUNDS) -> None:
         self._bounds = bounds
         self._count = 0
-        self._by_peer: dict[str, int] = {}  # both with those whose turn it is and that have not begun yet
-        self._arriving: dict[asyncio.Task[Any], tuple[str, float]] = {}  # from where, and since when
+        self._by_peer: dict[str, int] = {}  # like the total, this includes calls that have their turn but not begun
+        self._arriving: dict[asyncio.Task[Any], tuple[str, float]] = {}  # the connection, and the time of its begin
         self._given_up: set[asyncio.Task[Any]] = set()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
     async def next(self, context: Context, peer: str) -> bytes | None:
-        """Return the next message of a call from this connection; None if the caller has ended its side of the call.
+        """Return the next message of a call on this connection; None if the caller has ended its side of the call.
 
-        Raises `Overloaded` if it took too long while others waited.
+        Raise `Overloaded` if the message took too long while others waited.
         """
         bounded = not peer.startswith("unix:")
         if bounded:
@@ -82,16 +83,16 @@ class Arrivals:
         return None if raw is grpc.aio.EOF else cast("bytes", raw)
 
     async def _turn(self, peer: str) -> None:
-        """Wait for this call's turn, which then counts as arriving."""
+        """Wait for this call's turn. Its message then counts as arriving."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(peer, deque()).append(turn)
-        self._give_turns()  # those in front may have hung up
+        self._give_turns()  # callers ahead may have disconnected
         self._watch()
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._leave(peer)  # it was this call's turn
+                self._leave(peer)  # this call already had its turn
             raise
 
     def _leave(self, peer: str) -> None:
@@ -121,7 +122,7 @@ class Arrivals:
             self._timer = asyncio.get_running_loop().call_later(self._bounds.seconds / 4, self._give_up)
 
     def _give_up(self) -> None:
-        """Give up what has been arriving for too long, and keeps others waiting."""
+        """Cancel the calls whose message has been arriving for too long while others wait."""
         self._timer = None
         if not self._waiting:
             return

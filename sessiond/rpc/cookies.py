@@ -1,4 +1,4 @@
-"""Cookie directives: response headers, ready to be sent as they are (RFC 6265bis, CHIPS, OWASP)."""
+"""Cookie directives: response headers that the application sends unchanged (RFC 6265bis, CHIPS, OWASP)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PAST = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 def browser_name(rules: CookieRules, anonymous: bool) -> str:
-    """The name of the cookie as browsers send it, prefix included."""
+    """Return the name of the cookie as browsers send it, prefix included."""
     return _kind(rules, anonymous=anonymous).name
 
 
 def fill_token(
     directives: pb.CookieDirectives, rules: CookieRules, session: Session, token: Token, now: Instant
 ) -> None:
-    """Give a session's token to the client. A cookie of the other name, from before the login, goes."""
+    """Add the headers that set a session's token, and that delete a cookie of the other name from before the login."""
     kind = _kind(rules, anonymous=not session.subject)
     seconds = _seconds_left(session, now) if session.persistent else None
     lifetime = "" if seconds is None else f"; Max-Age={seconds}"
@@ -36,7 +36,7 @@ def fill_token(
 
 
 def fill_deletion(directives: pb.CookieDirectives, rules: CookieRules) -> None:
-    """Have the client forget its token."""
+    """Add the headers that delete the client's token."""
     directives.set_cookie.append(_deletion(rules.name, rules))
     if rules.anonymous_name != rules.name:
         directives.set_cookie.append(_deletion(rules.anonymous_name, rules))
@@ -44,9 +44,9 @@ def fill_deletion(directives: pb.CookieDirectives, rules: CookieRules) -> None:
 
 
 def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool = False) -> None:
-    """Have the client forget what the session left behind.
+    """Add the headers that clear the data of an ended session from the client (`Clear-Site-Data`).
 
-    With `keeps_cookies` a fresh cookie comes along, which `cookies` and `*` would clear at once: they are left out.
+    With `keeps_cookies`, leave out `cookies` and `*`, which would also delete a new cookie in the same response.
     """
     kinds = [kind for kind in rules.clear_site_data if not (keeps_cookies and kind in ("cookies", "*"))]
     directives.clear_site_data = ", ".join(f'"{kind}"' for kind in kinds)
@@ -56,7 +56,7 @@ def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_co
 def fill_companion(
     directives: pb.CookieDirectives, rules: CookieRules, purpose: str, path: str, token: Token, seconds: int
 ) -> None:
-    """Give a companion token to the client, for one path and no longer than it is good."""
+    """Add the headers that set a companion token, for one path and for its remaining lifetime in seconds."""
     path = path or rules.path
     name = _prefixed(f"{rules.name}-{purpose}", rules, path)
     directives.set_cookie.append(f"{name}={token.reveal()}{_attributes(rules, path)}; Max-Age={seconds}")
@@ -65,7 +65,7 @@ def fill_companion(
 
 @immutable
 class _Kind:
-    """What the cookies of sessions with a subject, or of anonymous ones, have in common."""
+    """The parts that are the same in all cookies of sessions with a subject, or in all of anonymous sessions."""
 
     name: str
     attributes: str
@@ -83,9 +83,10 @@ def _kind(rules: CookieRules, *, anonymous: bool) -> _Kind:
 
 
 def _prefixed(name: str, rules: CookieRules, path: str) -> str:
-    """The prefix that the attributes allow. Browsers drop a cookie that does not keep what its prefix promises.
+    """Return the name with the strictest prefix that the attributes permit.
 
-    `__Host-` means set by this host over TLS, and sent to this host alone and to all of its paths.
+    Browsers reject a cookie whose attributes violate its prefix. `__Host-` requires that the cookie is set by this host
+    over TLS, and sent only to this host and on all of its paths.
     """
     if not rules.secure:
         return name
@@ -93,7 +94,7 @@ def _prefixed(name: str, rules: CookieRules, path: str) -> str:
 
 
 def _attributes(rules: CookieRules, path: str) -> str:
-    # A deletion needs `Partitioned` too: browsers keep partitioned cookies apart from others of the same name.
+    # A deletion needs `Partitioned` too: browsers store partitioned cookies separately from others of the same name.
     secure, partitioned = "; Secure" if rules.secure else "", "; Partitioned" if rules.partitioned else ""
     return f"; Path={path}; HttpOnly; SameSite={rules.same_site}{secure}{partitioned}"
 
@@ -103,6 +104,6 @@ def _deletion(name: str, rules: CookieRules) -> str:
 
 
 def _seconds_left(session: Session, now: Instant) -> int | None:
-    """Until no activity could keep the session; None: nothing is known to end it."""
+    """Return the seconds until the absolute deadline, or else until the idle deadline; None if there is neither."""
     end = session.absolute_deadline if session.absolute_deadline is not None else session.idle_deadline
     return None if end is None else max(0, (end - now) // 1000)

@@ -1,4 +1,7 @@
-"""Messages to domain values. Everything that callers send is checked here, field by field."""
+"""Conversion of request messages to domain values. Every field that a caller sends is checked here.
+
+All functions raise `InvalidField` if a value is not allowed.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ __all__ = [
     "data_changes",
     "data_keys",
     "event_filter",
-    "first_data",
+    "initial_data",
     "login",
     "data_request",
     "labels",
@@ -56,7 +59,7 @@ __all__ = [
 ]
 
 _MAX_TEXT = 256
-_MAX_ADDRESS = 64  # a zone (RFC 4007) included, which may be of any length else
+_MAX_ADDRESS = 64  # includes a zone (RFC 4007), whose length would otherwise be unlimited
 _MAX_USER_AGENT = 1024
 _MAX_METHODS = 16
 _MAX_METHOD = 64
@@ -73,7 +76,7 @@ _YEAR = 365 * 86_400
 _LONGEST_SECONDS = 10 * _YEAR
 _LONGEST_LIFETIME = Millis(1_000 * _LONGEST_SECONDS)
 _MAX_DURATION = 315_576_000_000  # seconds, the range of google.protobuf.Duration
-# An address with a port, or in brackets, as proxies and `Forwarded` (RFC 7239) write it.
+# An address with a port, or in brackets, as in the header `Forwarded` (RFC 7239) and in other proxy headers.
 _IPV4_AND_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
 _IPV6_IN_BRACKETS = re.compile(r"\[([^\[\]]*:[^\[\]]*)\](?::[0-9]{1,5})?")
 
@@ -84,57 +87,57 @@ _EVENT_TYPE_BACK = {pb.EventType.Value(f"EVENT_TYPE_{kind.name}"): kind for kind
 
 
 def _clean(field: str, value: str) -> str:
-    """Text without U+0000, which not every store can keep."""
+    """Return `value`. Raise `InvalidField` if it contains U+0000, which not every store can hold."""
     if "\0" in value:
-        raise InvalidField(field, "must not contain U+0000")
+        raise InvalidField(field, "must not contain the character U+0000")
     return value
 
 
 def _text(field: str, value: str, most: int = _MAX_TEXT) -> str:
     _clean(field, value)
     if len(value) > most:
-        raise InvalidField(field, f"has {len(value)} characters, at most {most} are allowed")
+        raise InvalidField(field, f"has {len(value)} characters; at most {most} are allowed")
     return value
 
 
 def application(name: str) -> str:
-    """The application's name; `default` where none is given."""
+    """Return the application's name; `default` if none is given."""
     return _clean("application", name) or "default"
 
 
 def subject(value: str) -> str:
-    """A subject that must be there."""
+    """Return a subject, which must not be empty."""
     if not value:
         raise InvalidField("subject", "must be set")
     return _text("subject", value)
 
 
 def owner(value: str) -> str:
-    """The subject that a session must belong to; empty: none."""
+    """Return the subject that a session must belong to; empty for a session without a subject."""
     return _text("subject", value)
 
 
 def reason(value: str) -> str:
-    """Why, in the caller's words."""
+    """Return the reason for a call, in the caller's words."""
     return _text("reason", value)
 
 
 def token(value: str) -> Token:
-    """A presented token, whatever it is: judging it is the authority's work."""
+    """Return a presented token, unchecked: the authority judges it."""
     return Token(value)
 
 
 def session_id(value: str, field: str = "session_id") -> SessionId:
-    """A public session id."""
+    """Return a session id."""
     try:
         return SessionId.parse(value)
     except ValueError:
-        remedy = f"{shown(value)} is not a session id (a UUID in its canonical lower-case form)"
+        remedy = f"{shown(value)} is not a session id; pass a UUID in canonical lower-case form"
         raise InvalidField(field, remedy) from None
 
 
 def named_session(reference: pb.SessionReference) -> Named:
-    """A session as the call names it."""
+    """Return the token or the session id by which a call names a session."""
     match reference.WhichOneof("reference"):
         case "token":
             return Token(reference.token)
@@ -150,15 +153,16 @@ def _address(value: str) -> str:
     try:
         parsed = ipaddress.ip_address(bare[1] if bare else value)
     except ValueError:
-        raise InvalidField("client.ip_address", f"{shown(value)} is not an IPv4 or IPv6 address") from None
+        remedy = f"{shown(value)} is not an IPv4 or IPv6 address; leave it empty if it is unknown"
+        raise InvalidField("client.ip_address", remedy) from None
     if parsed.version == 6 and (mapped := parsed.ipv4_mapped) is not None:
         return str(mapped)
     return str(parsed)
 
 
 def client(message: pb.ClientContext) -> ClientContext:
-    """What the caller saw of the client, in normal form."""
-    # Cut before it is remembered: what is kept must be bounded in bytes, whatever clients send.
+    """Return what the caller saw of the client, in normalized form. A user agent is cut to 1,024 bytes."""
+    # Cut before it is cached, so that the cache's size in bytes is bounded.
     agent = message.user_agent[:_MAX_USER_AGENT]
     if not agent.isascii():
         agent = agent.encode()[:_MAX_USER_AGENT].decode(errors="ignore")
@@ -170,7 +174,7 @@ def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientC
     if not (address or agent or thumbprint or device):
         return NOBODY
     if thumbprint and len(thumbprint) != 32:
-        raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest of 32 bytes")
+        raise InvalidField("client.certificate_thumbprint", "must be a SHA-256 digest, which has 32 bytes")
     return ClientContext(
         ip_address=_address(_clean("client.ip_address", address)) if address else "",
         user_agent=_clean("client.user_agent", agent),
@@ -180,20 +184,21 @@ def _client(address: str, agent: str, thumbprint: bytes, device: str) -> ClientC
 
 
 def _authentication(message: pb.Authentication) -> tuple[int, tuple[str, ...]]:
-    """Level and methods."""
+    """Return the level and the methods of an authentication."""
     if not 0 <= message.level <= _MAX_LEVEL:
-        raise InvalidField("authentication.level", f"is {message.level}, must be 0 to {_MAX_LEVEL}")
+        raise InvalidField("authentication.level", f"is {message.level}; must be 0 to {_MAX_LEVEL}")
     methods = tuple(message.methods)
     if len(methods) > _MAX_METHODS:
-        raise InvalidField("authentication.methods", f"has {len(methods)} entries, at most {_MAX_METHODS} are allowed")
+        raise InvalidField("authentication.methods", f"has {len(methods)} entries; at most {_MAX_METHODS} are allowed")
     for method in methods:
         if not method or len(method) > _MAX_METHOD or not method.isprintable() or " " in method:
-            raise InvalidField("authentication.methods", f"each must be a word of 1 to {_MAX_METHOD} characters")
+            remedy = f"each method must have 1 to {_MAX_METHOD} printable characters and no spaces"
+            raise InvalidField("authentication.methods", remedy)
     return message.level, methods
 
 
 class _LoginRequest(Protocol):
-    """The fields that a login has in CreateSession and in AuthenticateSession."""
+    """The fields of a login that CreateSession and AuthenticateSession have in common."""
 
     subject: str
     persistent: bool
@@ -207,7 +212,7 @@ class _LoginRequest(Protocol):
 
     @property
     def evict_session_ids(self) -> Sequence[str]:
-        """What the subject chose to end."""
+        """The sessions that the subject chose to end."""
 
     @property
     def lifetimes(self) -> pb.Lifetimes:
@@ -218,11 +223,11 @@ class _LoginRequest(Protocol):
         """The session's labels."""
 
     def HasField(self, field_name: Any, /) -> bool:  # noqa: N802 - the name that messages have
-        """Whether a field is set."""
+        """Return whether a field is set."""
 
 
 def login(request: _LoginRequest) -> Login:
-    """Who was authenticated and how, and what is wanted for the session."""
+    """Return the subject, its authentication, and the requested properties of the session."""
     level, methods = _authentication(request.authentication) if request.HasField("authentication") else (0, ())
     return Login(
         _text("subject", request.subject),
@@ -235,10 +240,10 @@ def login(request: _LoginRequest) -> Login:
 
 
 def ticket_choice(request: _LoginRequest) -> TicketChoice:
-    """What the subject chose to end, and the ticket for it."""
+    """Return the ticket, and the sessions that the subject chose to end."""
     evict = request.evict_session_ids
     if len(evict) > _MAX_EVICTED:
-        raise InvalidField("evict_session_ids", f"has {len(evict)} entries, at most {_MAX_EVICTED} are allowed")
+        raise InvalidField("evict_session_ids", f"has {len(evict)} entries; at most {_MAX_EVICTED} are allowed")
     return TicketChoice(
         Token(request.ticket) if request.ticket else None,
         tuple([session_id(one, "evict_session_ids") for one in evict]) if evict else (),
@@ -247,12 +252,12 @@ def ticket_choice(request: _LoginRequest) -> TicketChoice:
 
 
 def lifetimes(message: pb.Lifetimes) -> Lifetimes:
-    """A session's own timeouts."""
+    """Return a session's own timeouts."""
     own = {}
     for name in ("idle_timeout", "absolute_timeout"):
         if message.HasField(name):
             field = f"lifetimes.{name}"
-            # One that is longer than the policy's has no effect, however long: only what is no duration is refused.
+            # A timeout longer than the policy's has no effect, so any valid duration is accepted, and cut to ten years.
             own[name] = min(_millis(field, getattr(message, name), _MAX_DURATION), _LONGEST_LIFETIME)
             if own[name] < _SHORTEST_LIFETIME:
                 raise InvalidField(field, "must be at least 1 s")
@@ -260,12 +265,13 @@ def lifetimes(message: pb.Lifetimes) -> Lifetimes:
 
 
 def labels(field: str, values: Mapping[str, str]) -> Labels:
-    """Public key-value pairs."""
+    """Return labels: public key-value pairs, sorted by key."""
     if len(values) > MAX_LABELS:
-        raise InvalidField(field, f"has {len(values)} entries, at most {MAX_LABELS} are allowed")
+        raise InvalidField(field, f"has {len(values)} entries; at most {MAX_LABELS} are allowed")
     for key, value in values.items():
         if not _LABEL_KEY.fullmatch(key):
-            raise InvalidField(field, f"the key {shown(key)} must have 1 to 64 of a-z, 0-9, '.', '_' and '-'")
+            remedy = f"the key {shown(key)} must have 1 to 64 characters from a-z, 0-9, '.', '_' and '-'"
+            raise InvalidField(field, remedy)
         if not value:
             raise InvalidField(field, f"the value of {key!r} must not be empty")
         _text(field, value)
@@ -273,12 +279,12 @@ def labels(field: str, values: Mapping[str, str]) -> Labels:
 
 
 def requirements(request: pb.ValidateSessionRequest) -> Requirements:
-    """What a request needs beyond a good token."""
+    """Return what a request requires in addition to a valid token."""
     if not request.HasField("requirements"):
         return NO_REQUIREMENTS
     message = request.requirements
     if not 0 <= message.min_level <= _MAX_LEVEL:
-        raise InvalidField("requirements.min_level", f"is {message.min_level}, must be 0 to {_MAX_LEVEL}")
+        raise InvalidField("requirements.min_level", f"is {message.min_level}; must be 0 to {_MAX_LEVEL}")
     max_age, companion, csrf = None, None, None
     if message.HasField("max_authentication_age"):
         max_age = _millis("requirements.max_authentication_age", message.max_authentication_age)
@@ -291,19 +297,19 @@ def requirements(request: pb.ValidateSessionRequest) -> Requirements:
 
 
 def data_request(message: pb.DataRequest, field: str = "data") -> DataRequest:
-    """Which session data is wanted."""
+    """Return which session data a validation should return."""
     return DataRequest(data_keys(f"{field}.keys", message.keys), message.newer_than)
 
 
 def data_keys(field: str, keys: Sequence[str]) -> frozenset[str]:
-    """Keys of session data that are wanted; none: all."""
+    """Return the requested keys of session data; empty for all keys."""
     if len(keys) > _MAX_UPDATES:
-        raise InvalidField(field, f"has {len(keys)} entries, at most {_MAX_UPDATES} are allowed")
+        raise InvalidField(field, f"has {len(keys)} entries; at most {_MAX_UPDATES} are allowed")
     return frozenset(_data_key(field, key) for key in keys)
 
 
 def question(call: Call, request: pb.ValidateSessionRequest, at_least: Position | None) -> Question:
-    """All that one validation asks."""
+    """Return everything that one validation asks."""
     return Question(
         call,
         Token(request.token),
@@ -316,47 +322,47 @@ def question(call: Call, request: pb.ValidateSessionRequest, at_least: Position 
 
 
 def purpose(value: str, field: str = "purpose") -> str:
-    """What a companion token is for: a word that may stand in a cookie's name."""
+    """Return the purpose of a companion token, which becomes part of a cookie's name."""
     if not 1 <= len(value) <= _MAX_PURPOSE or not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
-        remedy = f"is {shown(value)}, must be 1 to {_MAX_PURPOSE} of ASCII letters, digits, '.', '_' and '-'"
+        remedy = f"is {shown(value)}; must be 1 to {_MAX_PURPOSE} ASCII letters, digits, '.', '_' and '-'"
         raise InvalidField(field, remedy)
     return value
 
 
 def companion_path(value: str) -> str:
-    """The path of a companion token's cookie; empty: the session cookie's."""
+    """Return the path of a companion token's cookie; empty for the path of the session cookie."""
     if not value:
         return value
     if not value.startswith("/") or not value.isascii() or not value.isprintable() or ";" in value:
-        raise InvalidField("path", "must begin with '/' and be printable ASCII without ';'")
+        raise InvalidField("path", "must begin with '/' and contain only printable ASCII characters without ';'")
     return _text("path", value)
 
 
 def time_to_live(message: pb.IssueCompanionTokenRequest) -> Millis | None:
-    """How long a companion token is to be good; None: as long as the policy lets it."""
+    """Return the requested lifetime of a companion token; None for the longest that the policy allows."""
     return _millis("time_to_live", message.time_to_live) if message.HasField("time_to_live") else None
 
 
 def source(value: str) -> str:
-    """A locked source."""
+    """Return a locked source, a network."""
     try:
         return str(ipaddress.ip_network(_text("source", value)))
     except ValueError:
-        remedy = f"{shown(value)} is not a network as ListSourceLocks returns it"
+        remedy = f"{shown(value)} is not a network; pass one exactly as ListSourceLocks returns it"
         raise InvalidField("source", remedy) from None
 
 
 def _millis(field: str, message: Duration, longest: int = _LONGEST_SECONDS) -> Millis:
     if not 0 <= message.seconds <= longest or not 0 <= message.nanos < 1_000_000_000:
-        raise InvalidField(field, f"must be a duration between nothing and {longest // _YEAR} years")
+        raise InvalidField(field, f"must be a duration from 1 ms to {longest // _YEAR} years")
     millis = message.seconds * 1000 + message.nanos // 1_000_000
     if not millis:
-        raise InvalidField(field, "must be at least a millisecond")
+        raise InvalidField(field, "must be at least 1 ms")
     return Millis(millis)
 
 
-def first_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The first data of a session."""
+def initial_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the initial data of a session."""
     if not data:
         return {}
     for key in data:
@@ -365,38 +371,39 @@ def first_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def data_changes(message: pb.UpdateSessionDataRequest) -> dict[str, bytes | None]:
-    """What to set (bytes) and to delete (None)."""
+    """Return the keys to set (bytes) and to delete (None)."""
     if not message.set and not message.delete:
-        raise InvalidField("set", "nothing to change: set or delete at least one key")
-    if len(message.set) + len(message.delete) > _MAX_UPDATES:
-        raise InvalidField("set", f"at most {_MAX_UPDATES} keys can be changed at once")
+        raise InvalidField("set", "must not be empty unless delete is set; set or delete at least one key")
+    changes = len(message.set) + len(message.delete)
+    if changes > _MAX_UPDATES:
+        raise InvalidField("set", f"set and delete have {changes} keys; at most {_MAX_UPDATES} are allowed")
     changed: dict[str, bytes | None] = {}
     for key, value in message.set.items():
         changed[_data_key("set", key)] = value
     for key in message.delete:
         if changed.get(_data_key("delete", key)) is not None:
-            raise InvalidField("delete", "shares a key with set")
+            raise InvalidField("delete", "shares a key with set; remove it from one of them")
         changed[key] = None
     return changed
 
 
 def _data_key(field: str, key: str) -> str:
     if not 1 <= len(key) <= _MAX_TEXT:
-        raise InvalidField(field, f"a key must have 1 to {_MAX_TEXT} characters")
+        raise InvalidField(field, f"each key must have 1 to {_MAX_TEXT} characters")
     return _clean(field, key)
 
 
 def page_size(value: int) -> int:
-    """How many at most."""
+    """Return the maximum number of entries on a page."""
     if value < 0 or value > _MAX_PAGE:
-        raise InvalidField("page_size", f"is {value}, must be 1 to {_MAX_PAGE}, or 0 for {_DEFAULT_PAGE}")
+        raise InvalidField("page_size", f"is {value}; must be 1 to {_MAX_PAGE}, or 0 for {_DEFAULT_PAGE}")
     return value or _DEFAULT_PAGE
 
 
 def session_query(name: str, message: pb.SessionFilter, now: Instant) -> SessionQuery:
-    """Which sessions."""
+    """Return the query for the sessions of application `name` that match a filter."""
     if message.state not in _STATE_BACK:
-        raise InvalidField("filter.state", f"{message.state} is not a SessionState")
+        raise InvalidField("filter.state", f"{message.state} is not a value of SessionState")
     return SessionQuery(
         application=name,
         now=now,
@@ -417,7 +424,7 @@ def _network(value: str) -> tuple[str, str]:
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        remedy = f"{shown(value)} is neither an address nor a network in CIDR form"
+        remedy = f"{shown(value)} is neither an IP address nor a network in CIDR notation"
         raise InvalidField("filter.ip_network", remedy) from None
     base = 0xFFFF << 32 if network.version == 4 else 0
     return f"{base + int(network[0]):032x}", f"{base + int(network[-1]):032x}"
@@ -426,20 +433,21 @@ def _network(value: str) -> tuple[str, str]:
 def _instant(field: str, message: Timestamp) -> Instant:
     # The range of google.protobuf.Timestamp: years 1 to 9999.
     if not -62135596800 <= message.seconds <= 253402300799 or not 0 <= message.nanos < 1_000_000_000:
-        raise InvalidField(field, "is not a timestamp between the years 1 and 9999")
+        raise InvalidField(field, "must be a timestamp between the years 1 and 9999")
     return Instant(message.seconds * 1000 + message.nanos // 1_000_000)
 
 
 def event_filter(message: pb.EventFilter) -> EventFilter:
-    """Which events."""
+    """Return which events a subscriber wants."""
     for field in ("applications", "subjects"):
         if len(getattr(message, field)) > _MAX_FILTER_VALUES:
-            raise InvalidField(f"filter.{field}", f"at most {_MAX_FILTER_VALUES} values are allowed")
+            number = len(getattr(message, field))
+            raise InvalidField(f"filter.{field}", f"has {number} entries; at most {_MAX_FILTER_VALUES} are allowed")
         for value in getattr(message, field):
             _text(f"filter.{field}", value)
-    for number in message.types:
-        if number not in _EVENT_TYPE_BACK:
-            raise InvalidField("filter.types", f"{number} is not an EventType")
+    for kind in message.types:
+        if kind not in _EVENT_TYPE_BACK:
+            raise InvalidField("filter.types", f"{kind} is not a value of EventType")
     return EventFilter(
         frozenset(message.applications),
         frozenset(message.subjects),
@@ -449,11 +457,11 @@ def event_filter(message: pb.EventFilter) -> EventFilter:
 
 
 def checkpoint_interval(message: pb.SubscribeRequest) -> float:
-    """Seconds between checkpoints on a quiet stream."""
+    """Return the seconds between checkpoints on a stream without events."""
     if not message.HasField("checkpoint_interval"):
         return 10.0
     interval = message.checkpoint_interval
     seconds = interval.seconds + interval.nanos / 1e9
     if not 0.1 <= seconds <= 3600 or not 0 <= interval.nanos < 1_000_000_000:
-        raise InvalidField("checkpoint_interval", "must be 100 ms to 1 h")
+        raise InvalidField("checkpoint_interval", "must be from 100 ms to 1 h")
     return seconds

@@ -1,7 +1,7 @@
-"""Domain values to messages.
+"""Conversion of domain values to messages.
 
-Fields are set on the message that is there, submessages included: built apart and copied in, as keyword arguments do,
-a session costs three times as much, and it is in every validation's answer.
+Fields are set on an existing message, submessages included. Building submessages separately and copying them in, as
+keyword arguments do, takes three times as long for a session, and every response to a validation contains one.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _REQUIREMENT = {kind: pb.RequirementKind.Value(f"REQUIREMENT_KIND_{kind.name}") 
 
 
 def set_time(field: Timestamp, at: int) -> None:
-    """A point of time, in milliseconds."""
+    """Set a timestamp field to a time in milliseconds since the Unix epoch."""
     field.seconds = at // 1000
     field.nanos = at % 1000 * 1_000_000
 
@@ -87,14 +87,14 @@ def _duration(millis: int | None) -> Duration | None:
 
 
 def session_message(session: Session) -> pb.Session:
-    """What callers may see of a session, in the state that it is in."""
+    """Return the message that shows a session to callers."""
     message = pb.Session()
     fill_session(message, session)
     return message
 
 
 def fill_session(message: pb.Session, session: Session) -> None:
-    """The same, into a message that is there."""
+    """Fill an empty message with a session, as callers may see it."""
     message.session_id = str(session.id)
     message.application = session.application
     message.subject = session.subject
@@ -127,7 +127,10 @@ def fill_session(message: pb.Session, session: Session) -> None:
 
 @lru_cache(maxsize=1_000)
 def _clients(first: ClientContext, last: ClientContext) -> pb.Session:
-    """A session's clients, and their devices. Kept, as many sessions have the same; to be copied from."""
+    """Return a message with a session's clients and their devices, to copy from.
+
+    It is cached because many sessions have the same clients. The caller must not change it.
+    """
     message = pb.Session()
     if first != NOBODY:
         _fill_client(message.client, first)
@@ -159,7 +162,7 @@ def _fill_client(message: pb.ClientContext, context: ClientContext) -> None:
 
 
 def fill_device(message: pb.Device, device: Device) -> None:
-    """What a user agent says of the client, in words."""
+    """Fill a message with the description of a device."""
     message.description = device.description
     message.type = _DEVICE_TYPE[device.type]
 
@@ -171,12 +174,12 @@ def _fill_cause(message: pb.Cause, cause: Cause) -> None:
 
 
 def signal_messages(signals: Sequence[Signal]) -> list[pb.Signal]:
-    """Reasons for suspicion."""
+    """Return the messages of signals."""
     return [pb.Signal(type=_SIGNAL_TYPE[s.type], expected=s.expected, seen=s.seen) for s in signals]
 
 
 def unmet_messages(unmet: Sequence[Unmet]) -> list[pb.UnmetRequirement]:
-    """What is missing, and what would meet it."""
+    """Return the messages of unmet requirements, each with its remedy."""
     return [
         pb.UnmetRequirement(
             kind=_REQUIREMENT[one.kind],
@@ -192,7 +195,7 @@ _STEP_UP = (RequirementKind.LEVEL, RequirementKind.AUTHENTICATION_AGE, Requireme
 
 
 def next_step(answer: Answer) -> pb.NextStep.ValueType:
-    """What the caller should do next."""
+    """Return what the caller should do next."""
     if answer.judgement.in_flight:
         return pb.NEXT_STEP_KEEP_TOKEN
     match answer.verdict:
@@ -209,7 +212,7 @@ def next_step(answer: Answer) -> pb.NextStep.ValueType:
 
 
 def set_activity(message: pb.Session, session: Session, activity: Activity) -> None:
-    """Activity, where it is later than the session's own."""
+    """Set a session message's activity fields, if `activity` is later than the session's last activity."""
     if activity.at <= session.last_active:
         return
     set_time(message.last_active_time, activity.at)
@@ -223,14 +226,14 @@ def set_activity(message: pb.Session, session: Session, activity: Activity) -> N
 
 
 def event_message(event: Event) -> pb.Event:
-    """An event."""
+    """Return the message of an event."""
     message = pb.Event()
     fill_event(message, event)
     return message
 
 
 def fill_event(message: pb.Event, event: Event) -> None:
-    """The same, into a message that is there."""
+    """Fill an empty message with an event."""
     message.revision = event.revision
     message.type = _EVENT_TYPE[event.type]
     set_time(message.event_time, event.at)
@@ -254,15 +257,15 @@ def fill_event(message: pb.Event, event: Event) -> None:
 
 
 def fill_data(message: pb.SessionData, data: VersionedData) -> None:
-    """Session data at one version."""
-    message.SetInParent()  # set even if there is no data: version 0 of nothing
+    """Fill a message with session data and its version."""
+    message.SetInParent()  # present even if there is no data and the version is 0
     message.version = data.version
     for key, value in data.values.items():
         message.values[key] = value
 
 
 def fill_limit(message: pb.ConcurrencyLimit, limit: Limit) -> None:
-    """What stood in the way of a login, and the ticket to the subject's choice."""
+    """Fill a message with the limit that refused a login, the live sessions, and the ticket for a retry."""
     message.max_sessions = limit.max_sessions
     message.live_count = limit.live_count
     message.live_sessions.extend(fitting(map(session_message, limit.live)))
@@ -272,7 +275,7 @@ def fill_limit(message: pb.ConcurrencyLimit, limit: Limit) -> None:
 
 
 def lock_message(lock: SourceLock) -> pb.SourceLock:
-    """A locked source."""
+    """Return the message of a locked source."""
     message = pb.SourceLock(source=lock.source, application=lock.application)
     set_time(message.lock_time, lock.locked)
     set_time(message.expire_time, lock.until)
@@ -280,7 +283,7 @@ def lock_message(lock: SourceLock) -> pb.SourceLock:
 
 
 def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
-    """The rules of an application, as they are in force, and where each came from."""
+    """Return the message of an application's effective policy. `origins` names the source of each setting."""
     guessing, cookie = policy.guessing, policy.cookie
     return pb.Policy(
         preset=policy.preset,
@@ -329,6 +332,6 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
             browser_anonymous_name=browser_name(cookie, anonymous=True),
             partitioned=cookie.partitioned,
         ),
-        # Where the file lies on the authority's machine is nobody's business.
+        # Only the name of the configuration file is shown: callers need not know its folder.
         origins={key: origin.rpartition("/")[2] for key, origin in origins.items()},
     )

@@ -1,9 +1,10 @@
-"""The fast path of validation: the same question again, about a session of which nothing but its activity changed.
+"""The fast path of validation, for a repeated question about a session of which nothing but its activity has changed.
 
-Applications ask about the same token with every request of a client. Reading the message, checking its fields and
-opening the token then give what they gave before. The fast path remembers that by a digest of the message, asks the
-authority whether the plain answer still stands, and leaves everything else to the ordinary path. It can only ever say
-VALID, and only after the ordinary path has said so to the same bytes from the same caller.
+Applications validate the same token with every request of a client. Parsing the message, checking its fields and
+opening the token then yield the same results as before. The fast path caches these results under a digest of the
+message, and asks the authority whether the session is still plainly valid. Every other case takes the ordinary path.
+The fast path can only answer VALID, and only after the ordinary path has answered VALID to the same bytes from the same
+caller. A plain answer is VALID without signals, new tokens or session data.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ __all__ = ["FastPath"]
 
 
 @immutable
-class _Remembered:
+class _CachedQuestion:
     question: Question
     presented: Presented
 
 
 class FastPath:
-    """The latest questions that were answered plainly VALID, `capacity` of them at most.
+    """A cache of the latest questions with a plain VALID answer, at most `capacity` of them.
 
-    A question is kept under its caller's name and a digest of its bytes, keyed with randomness of this process: no
-    token is kept, nobody can make two messages that share one, and no caller gets an answer that was given to another.
+    The key of an entry is the caller's name and a digest of the message, keyed with a random value of this process. So
+    the cache holds no token, an attacker cannot construct two messages with the same digest, and a caller never gets an
+    answer that was cached for another caller.
     """
 
     def __init__(self, validation: Validation, entropy: Entropy, capacity: int = 20_000) -> None:
         self._validation = validation
         self._key = entropy(32)
-        self._questions: Lru[tuple[str, bytes], _Remembered] = Lru(capacity)
+        self._questions: Lru[tuple[str, bytes], _CachedQuestion] = Lru(capacity)
 
     def answer(self, caller: Caller, raw: bytes) -> Answer | None:
-        """The plain answer to this message; None if the ordinary path must decide."""
-        known = self._questions.get(self._name(caller, raw))
+        """Return the plain answer to a message; None if the ordinary path must decide."""
+        known = self._questions.get(self._cache_key(caller, raw))
         if known is None:
             return None
         question = known.question
@@ -52,15 +54,15 @@ class FastPath:
         )
 
     def remember(self, request: pb.ValidateSessionRequest, question: Question, answer: Answer) -> None:
-        """Take note of how the ordinary path answered a message.
+        """Cache a question, if the ordinary path gave it a plain VALID answer.
 
-        Keyed by our own serialization: a client that serializes differently never takes the fast path, and loses
-        nothing else.
+        The key is computed from our own serialization of the message. A client that serializes differently never takes
+        the fast path, but has no other disadvantage.
         """
         if answer.presented is None:
             return
-        name = self._name(question.call.caller, request.SerializeToString())
-        self._questions.put(name, _Remembered(question, answer.presented))
+        cache_key = self._cache_key(question.call.caller, request.SerializeToString())
+        self._questions.put(cache_key, _CachedQuestion(question, answer.presented))
 
-    def _name(self, caller: Caller, raw: bytes) -> tuple[str, bytes]:
+    def _cache_key(self, caller: Caller, raw: bytes) -> tuple[str, bytes]:
         return caller.name, blake2b(raw, digest_size=16, key=self._key).digest()

@@ -1,8 +1,8 @@
-"""Handlers: what surrounds each call. Bytes to message, caller to identity, exceptions to status.
+"""The wrapper around every service method: it parses the request, identifies the caller, and maps exceptions to status.
 
-Wrapped around the handlers themselves rather than made as interceptors: those cost each call about as much again as
-judging a token does. To gRPC all calls are ones whose requests are streams: of those it takes no message before the
-handler asks for it, and so `Arrivals` can bound how much is held of messages that are not whole.
+It wraps the methods directly and does not use gRPC interceptors, which would add about as much time to each call as
+judging a token takes. All calls are registered with gRPC as calls with request streams. For these, gRPC receives no
+message before the handler asks for it, so `Arrivals` can limit the memory for incomplete messages.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ FastPath = Callable[[Caller, bytes], Message | None]
 
 @immutable
 class Intake:
-    """What a call goes through before its message is read: who calls, and the bounds on messages."""
+    """What a call passes before its message is parsed: the identification of its caller, and the limits on messages."""
 
     callers: Callers
     arrivals: Arrivals
     heavy: HeavyMessages
 
     def caller(self, context: Context) -> Caller:
-        """Return who calls."""
+        """Return the caller of a call."""
         metadata = cast("Sequence[tuple[str, str | bytes]] | None", context.invocation_metadata())
         return self.callers.identify(context.peer(), metadata)
 
 
 def sent(raw: bytes | None) -> bytes:
-    """Return a call's one message. Raises `InvalidField` if the caller sent none."""
+    """Return the message of a call. Raise `InvalidField` if the caller sent none."""
     if raw is None:
-        raise InvalidField("request", "is missing: the call ended without a message")
+        raise InvalidField("request", "is missing; send one message before ending the call")
     return raw
 
 
@@ -60,7 +60,10 @@ def unary(
     intake: Intake,
     fast_path: FastPath | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """A unary call's handler; a `fast_path` may answer before the message is read, or give None."""
+    """Return the gRPC handler of a unary call.
+
+    `fast_path` may answer the raw request before it is parsed; it returns None to leave the call to `handler`.
+    """
     arrivals, heavy = intake.arrivals, intake.heavy
 
     async def call(_: Any, context: Context) -> bytes:
@@ -72,15 +75,15 @@ def unary(
                 return known.SerializeToString()
             heavily = len(raw) >= HEAVY_BYTES
             message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
-            answer = await handler(message, caller)
-            return answer if isinstance(answer, bytes) else answer.SerializeToString()
+            response = await handler(message, caller)
+            return response if isinstance(response, bytes) else response.SerializeToString()
         except AuthorityError as error:
             status = status_of(error)
         except grpc.aio.AbortError:
             raise
-        except Exception:  # noqa: BLE001 - here everything is caught
-            status = _failed(name)
-        # gRPC keeps what is raised now, and with it this frame, until the cycle collector comes.
+        except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            status = _internal_error(name)
+        # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
         raw, message = b"", None
         await context.abort_with_status(status)
         raise AssertionError("abort never returns")
@@ -91,10 +94,10 @@ def unary(
 def stream(
     name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler of a call that answers with a stream; it writes messages to the context itself."""
+    """Return the gRPC handler of a call that responds with a stream. `handler` writes the messages to the context."""
     arrivals, heavy = intake.arrivals, intake.heavy
 
-    async def answer(context: Context) -> None:
+    async def respond(context: Context) -> None:
         raw, message = b"", None
         try:
             caller = intake.caller(context)
@@ -108,23 +111,23 @@ def stream(
             status = status_of(error)
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
-        except Exception:  # noqa: BLE001 - here everything is caught
-            status = _failed(name)
-        raw, message = b"", None  # as above
+        except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            status = _internal_error(name)
+        raw, message = b"", None  # see `unary`
         await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:
         try:
-            await answer(context)
+            await respond(context)
         except grpc.aio.InternalError:
-            # gRPC could not send: the caller has hung up, and nobody is left to answer.
+            # gRPC could not send because the caller has disconnected.
             _log.debug("caller gone", rpc=name)
 
     return grpc.stream_stream_rpc_method_handler(call, response_serializer=_serialize)
 
 
 def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any, Any]:
-    """A call of the contract that this version does not serve."""
+    """Return a handler that refuses a call of the contract which this version does not implement."""
 
     async def call(_: Any, context: Context) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served by this version")
@@ -134,8 +137,8 @@ def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any,
     return make(call)
 
 
-def _failed(name: str) -> Any:
-    # The text of an unknown exception is for our log alone: gRPC would send it to the caller.
+def _internal_error(name: str) -> Any:
+    # The text of an unexpected exception may only go to the log; gRPC would send it to the caller.
     _log.exception("call failed", rpc=name)
     return INTERNAL
 

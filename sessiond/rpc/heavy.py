@@ -1,4 +1,4 @@
-"""Heavy messages: reading one freezes the server for as long as it takes, whatever is in it."""
+"""Heavy messages: parsing a large message blocks the event loop until it is done."""
 
 from __future__ import annotations
 
@@ -16,56 +16,59 @@ __all__ = ["HEAVY_BYTES", "HeavyMessages"]
 
 M = TypeVar("M", bound=Message)
 HEAVY_BYTES = 16 * 1024
-_REST = 9
-"""For how many times as long as it took to read one the same connection's next has to wait."""
-_FREE = 0.001
-"""Seconds. A good message that takes less than this is read without a rest: a large batch of questions."""
-_RECEIVING = 2e-9
-"""Seconds for each byte, about, that gRPC takes for a message before it gets here."""
-_HELD = 128_000_000
-"""Bytes of messages that may wait to be read, of all connections; of one connection half of them."""
+"""The size from which on a message is treated as heavy."""
+_SENDER_PAUSE = 9
+"""The pause before the next message of the same connection, as a multiple of the time that the last one took."""
+_NO_PAUSE_BELOW = 0.001
+"""Seconds. No pause follows a well-formed message that parses faster than this, such as a large batch of questions."""
+_RECEIVE_SECONDS_PER_BYTE = 2e-9
+"""The approximate time per byte that gRPC takes to receive a message before it is parsed here."""
+_MAX_WAITING_BYTES = 128_000_000
+"""The bytes of messages that may wait to be parsed, from all connections; one connection may have half of them."""
 
 
 class _Sender:
-    """One connection: its messages are read one after the other."""
+    """One connection. Its messages are parsed one at a time."""
 
     def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.held = 0
+        self.parsing = asyncio.Lock()
+        self.waiting_bytes = 0
 
 
 class HeavyMessages:
-    """Reads the messages that are large: one at a time of each connection, with a rest after each that took long.
+    """Parses heavy messages: one at a time for each connection, with a pause after each one that took long.
 
-    The rest is the sender's: other connections' messages are read meanwhile, with a pause between as long as the
-    reading took, so that half of the time is left to everybody else however many connections send them.
+    The long pause applies to the sender's connection only; messages of other connections are parsed meanwhile. Between
+    any two messages that took long there is a pause as long as the parsing took. So at least half of the time is left
+    for all other work, no matter how many connections send heavy messages.
     """
 
-    def __init__(self, held: int = _HELD) -> None:
-        self._most = held
-        self._held = 0
-        self._turn = asyncio.Lock()
+    def __init__(self, max_waiting_bytes: int = _MAX_WAITING_BYTES) -> None:
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting_bytes = 0
+        self._parsing = asyncio.Lock()
         self._senders: WeakValueDictionary[str, _Sender] = WeakValueDictionary()
 
     async def parse(self, message_type: type[M], raw: bytes, peer: str) -> M:
-        """See `wire.parse`; `peer` is the connection that it came from.
+        """Parse a message as `wire.parse` does. `peer` identifies the connection that it was received on.
 
-        Raises `Overloaded` if too many bytes of others wait already.
+        Raise `Overloaded` if too many bytes are already waiting.
         """
         sender = self._senders.get(peer)
         if sender is None:
             sender = self._senders[peer] = _Sender()
         size = len(raw)
-        if self._held and (self._held + size > self._most or sender.held + size > self._most // 2):
-            raise Overloaded("too many large messages at once; try again soon")
-        self._held += size
-        sender.held += size
+        most, most_of_sender = self._max_waiting_bytes, self._max_waiting_bytes // 2
+        if self._waiting_bytes and (self._waiting_bytes + size > most or sender.waiting_bytes + size > most_of_sender):
+            raise Overloaded("too many large messages are waiting; try again soon")
+        self._waiting_bytes += size
+        sender.waiting_bytes += size
         waits = True
         try:
-            async with sender.turn:
+            async with sender.parsing:
                 message, taken = None, 0.0
                 try:
-                    async with self._turn:
+                    async with self._parsing:
                         begun = time.perf_counter()
                         try:
                             message = parse(message_type, raw)
@@ -73,17 +76,17 @@ class HeavyMessages:
                             del raw
                             waits = self._release(sender, size)
                             taken = time.perf_counter() - begun
-                            if message is None or taken > _FREE:
+                            if message is None or taken > _NO_PAUSE_BELOW:
                                 await asyncio.sleep(taken)
                 finally:
-                    if message is None or taken > _FREE:
-                        await asyncio.sleep((taken + size * _RECEIVING) * _REST)
+                    if message is None or taken > _NO_PAUSE_BELOW:
+                        await asyncio.sleep((taken + size * _RECEIVE_SECONDS_PER_BYTE) * _SENDER_PAUSE)
                 return message
         finally:
             if waits:
                 self._release(sender, size)
 
     def _release(self, sender: _Sender, size: int) -> bool:
-        self._held -= size
-        sender.held -= size
+        self._waiting_bytes -= size
+        sender.waiting_bytes -= size
         return False

@@ -1,4 +1,4 @@
-"""Services that libraries bring (health checks, reflection), under our bounds on messages."""
+"""Services from libraries (health checks, reflection), with our limits on messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class BoundedServer:
-    """What a library's `add_..._to_server` needs of a server. It adds the handlers with our bounds on messages."""
+    """A stand-in for a server to pass to a library's `add_..._to_server`. It adds the handlers with our limits."""
 
     def __init__(self, server: grpc.aio.Server, arrivals: Arrivals) -> None:
         self._server = server
@@ -31,7 +31,7 @@ class BoundedServer:
         self._server.add_generic_rpc_handlers([_Bounded(handler, self._arrivals) for handler in handlers])
 
     def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
-        """Ignore them: the generic handlers are the same ones."""
+        """Do nothing: these are the same handlers as the generic ones."""
 
 
 class _Bounded(grpc.GenericRpcHandler):
@@ -55,7 +55,7 @@ class _Bounded(grpc.GenericRpcHandler):
             try:
                 request = found.request_deserializer(sent(await self._arrivals.next(context, context.peer())))
             except (AuthorityError, DecodeError) as error:
-                refusal = error if isinstance(error, AuthorityError) else InvalidField("request", "cannot be read")
+                refusal = error if isinstance(error, AuthorityError) else InvalidField("request", "cannot be parsed")
                 await context.abort_with_status(status_of(refusal))
             answer = (found.unary_stream if found.response_streaming else found.unary_unary)(request, context)
             return await answer if inspect.isawaitable(answer) else answer

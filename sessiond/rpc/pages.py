@@ -1,4 +1,4 @@
-"""Pages that fit: bounded by bytes as well as by count, for clients refuse messages of more than 4 MiB."""
+"""Page size: pages are limited in bytes as well as in entries, because gRPC clients refuse messages over 4 MiB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE_BYTES = 2 * 1024 * 1024
 
 
 def fitting(messages: Iterable[M], most: int = PAGE_BYTES) -> list[M]:
-    """The first of these that take no more than so many bytes together; at least one, if there is one."""
+    """Return the leading messages that take at most `most` bytes together, and at least the first one."""
     found: list[M] = []
     size = 0
     for message in messages:

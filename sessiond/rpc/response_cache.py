@@ -1,4 +1,4 @@
-"""Responses kept in memory: building one costs more than judging the token, and it changes far less often."""
+"""Cached response messages: building one takes longer than judging a token, and it changes far less often."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from sessiond.rpc.encode import VERDICT, fill_session, next_step
 from sessiond.system.lru import Lru
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["Refusals", "SessionViews"]
+__all__ = ["Refusals", "SessionMessages"]
 
 
-class SessionViews:
-    """The messages of the sessions that are validated most, `capacity` of them at most.
+class SessionMessages:
+    """The messages of the most recently validated sessions, at most `capacity` of them.
 
-    A view belongs to one `Session` value, not to an id: whenever anything about a session changes there is a new value,
-    and so a new view.
+    A cached message belongs to one `Session` object, not to an id. Any change of a session creates a new object, and so
+    invalidates the message.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
-        self._views: Lru[SessionId, tuple[Session, pb.Session]] = Lru(capacity)
+        self._messages: Lru[SessionId, tuple[Session, pb.Session]] = Lru(capacity)
 
     def fill(self, message: pb.Session, session: Session) -> None:
-        """Write what callers may see of a live session."""
-        kept = self._views.get(session.id)
-        if kept is None or kept[0] is not session:
-            view = pb.Session()
-            fill_session(view, session)
-            kept = (session, view)
-            self._views.put(session.id, kept)
-        message.CopyFrom(kept[1])
+        """Fill a message with a live session, as callers may see it."""
+        cached = self._messages.get(session.id)
+        if cached is None or cached[0] is not session:
+            built = pb.Session()
+            fill_session(built, session)
+            cached = (session, built)
+            self._messages.put(session.id, cached)
+        message.CopyFrom(cached[1])
 
 
 class Refusals:
-    """The answers to tokens that are worth nothing: one for each kind and application, so that guesses are cheap."""
+    """The responses to invalid tokens: one for each verdict and application, so that refusing guesses is cheap."""
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, Verdict, bool], tuple[Policy, pb.ValidateSessionResponse]] = {}
 
     def message(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
-        """What a caller is told; not to be changed."""
+        """Return the response to a call whose token is not valid. The caller must not change it."""
         verdict = answer.judgement.verdict
         key = (call.application, verdict, answer.judgement.in_flight)
-        kept = self._messages.get(key)
-        if kept is None or kept[0] is not call.policy:
+        cached = self._messages.get(key)
+        if cached is None or cached[0] is not call.policy:
             message = pb.ValidateSessionResponse(verdict=VERDICT[verdict], next_step=next_step(answer))
             if message.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
                 fill_deletion(message.cookies, call.policy.cookie)
-            kept = self._messages[key] = (call.policy, message)
-        return kept[1]
+            cached = self._messages[key] = (call.policy, message)
+        return cached[1]

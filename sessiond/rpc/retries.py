@@ -1,4 +1,4 @@
-"""Request ids: what makes two calls the same."""
+"""Request ids: how a retry of a call is recognized."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["request_id_of"]
 
 
 def request_id_of(call: Call, request: Any) -> RequestId | None:
-    """A request's id; None if it has none. Raises `InvalidField`.
+    """Return a request's id; None if it has none. Raise `InvalidField` if it is not a canonical UUIDv4.
 
-    Scoped to the caller and the application; the parameters are the request's other fields and its type. A request that
-    is answered in another way than the first is another call.
+    The id is scoped to the caller and the application. Its `parameters` are a digest of the request's type and of its
+    other fields except `client`. A request with the same id but other parameters is not a retry and is refused.
     """
     if not request.request_id:
         return None
@@ -28,11 +28,11 @@ def request_id_of(call: Call, request: Any) -> RequestId | None:
     bare.CopyFrom(request)
     bare.ClearField("request_id")
     if "client" in request.DESCRIPTOR.fields_by_name:
-        bare.ClearField("client")  # where it comes from is not what it asks: phones change networks between two tries
+        bare.ClearField("client")  # a phone may change networks between two attempts
     parameters = request.DESCRIPTOR.name.encode() + b"\0" + bare.SerializeToString(deterministic=True)
     return RequestId(
         key=sha256(b"sessiond/request/v1\0" + scope + secret).digest(),
-        # Keyed: the fields may hold session data that is encrypted where it is kept.
+        # A keyed digest: the fields may contain session data, which may be encrypted in the store.
         parameters=mac(secret, b"sessiond/parameters/v1\0" + parameters),
         secret=secret,
         keep_for=call.policy.answer_retention,
@@ -45,6 +45,6 @@ def _secret(text: str) -> bytes:
     except ValueError:
         parsed = None
     if parsed is None or str(parsed) != text or parsed.version != 4:
-        # Never the text itself: it opens the answer, and so a token.
-        raise InvalidField("request_id", "must be a UUIDv4 in its canonical lower-case form, or empty")
+        # The message must not show the text: a request id is the secret that opens the stored response and its token.
+        raise InvalidField("request_id", "must be a UUIDv4 in canonical lower-case form, or empty")
     return parsed.bytes

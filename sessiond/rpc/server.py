@@ -1,4 +1,4 @@
-"""The server: the service on gRPC, with health checking and reflection, and with bounds on everything."""
+"""The gRPC server: the service with health checking and reflection, and with limits on every resource."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
 
 _OPTIONS = [
-    ("grpc.so_reuseport", 0),  # else a second server on the port binds silently too
+    ("grpc.so_reuseport", 0),  # otherwise a second server could bind the same port without an error
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 8 * 1024),
-    # How much of a message may come before the call asks for it (see `Arrivals`): this much, and not more by a guess.
+    # The part of a message that may arrive before the call asks for it (see `Arrivals`). gRPC must not enlarge it.
     ("grpc.http2.lookahead_bytes", 64 * 1024),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_allowed_incoming_connections", 2_000),
-    # Calls that wait to be taken up: beyond these gRPC ends them at random, as CANCELLED, as if the caller had done it.
+    # Calls that wait to be accepted. Beyond these limits gRPC ends random calls as CANCELLED, as if by the caller.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -47,7 +47,7 @@ _OPTIONS = [
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine can reach the address: a Unix socket or a loopback address."""
+    """Return whether only this machine can reach `address`: a Unix socket or a loopback address."""
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]")
@@ -60,12 +60,12 @@ def is_local(address: str) -> bool:
 
 
 class RpcServer:
-    """A gRPC server for one service, not started yet.
+    """A gRPC server for the SessionAuthority service. Call `start` to serve.
 
-    `services` have the calls of the contract as methods, by their names; a call that none of them has is not served.
-    `fast_path` may answer a ValidateSession before its message is read. Calls beyond `max_calls` at once, streams
-    included, are refused with RESOURCE_EXHAUSTED: a message may take 4 MB until it is read. One connection may have
-    half of them.
+    `services` implement the calls of the contract as methods with the same names. A call without a method is refused
+    with UNIMPLEMENTED. `fast_path` may answer a ValidateSession call before its message is parsed.
+    Calls beyond `max_calls` at once, streams included, are refused with RESOURCE_EXHAUSTED, because each message may
+    take 4 MB of memory until it is parsed. One connection may have at most half of `max_calls`.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class RpcServer:
         *,
         max_calls: int = DEFAULT_MAX_CALLS,
     ) -> None:
-        # What is more waits in the client, but for calls that begin before it knows this bound: these are reset.
-        of_one = ("grpc.max_concurrent_streams", max_calls // 2)
-        self._server = grpc.aio.server(options=[*_OPTIONS, of_one], maximum_concurrent_rpcs=max_calls)
+        # Further calls wait in the client. Calls that begin before the client knows this limit are reset.
+        per_connection = ("grpc.max_concurrent_streams", max_calls // 2)
+        self._server = grpc.aio.server(options=[*_OPTIONS, per_connection], maximum_concurrent_rpcs=max_calls)
         self._health = health.HealthServicer()
         arrivals = Arrivals()
         found = _handlers(services, Intake(callers, arrivals, HeavyMessages()), fast_path)
@@ -89,9 +89,10 @@ class RpcServer:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 
     async def start(self, address: str, socket_mode: int = 0o600) -> str:
-        """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`.
+        """Listen on `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-        `socket_mode` is the mode of the Unix socket, which says who may connect.
+        `socket_mode` is the mode of the Unix socket, which controls who may connect.
+        Raise `CannotListen` if that is not possible.
         """
         if address.startswith("unix:"):
             prepare_socket(address.removeprefix("unix:"))
@@ -103,18 +104,18 @@ class RpcServer:
         if address.startswith("unix:"):
             open_socket(address.removeprefix("unix:"), socket_mode)
         await self._server.start()
-        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def announce_stop(self) -> None:
-        """Have health checks say that this server is going, while it still answers."""
-        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+        """Make health checks report NOT_SERVING, while the server still accepts calls."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give open ones `grace` seconds, then end them."""
+        """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
         await self._server.stop(grace)
 
-    async def _tell(self, status: Any) -> None:
+    async def _set_health(self, status: Any) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
 

@@ -1,4 +1,4 @@
-"""The status table: one row for each exception that a caller may see."""
+"""The status table: the gRPC status code of each exception that a caller may see."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
 
 
 def status_of(error: errors.AuthorityError) -> Any:
-    """The status of an exception, with a google.rpc.BadRequest where a field is to blame."""
-    # The store's kinds of failure are kinds of `Unavailable`.
+    """Return the gRPC status of an exception.
+
+    It contains a google.rpc.BadRequest if a field is invalid, and a google.rpc.RetryInfo if the call may be retried.
+    """
+    # Subclasses, such as the store's failures, have the code of the nearest base class in the table.
     row = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     status = status_pb2.Status(code=row.value[0], message=error.public)
     if isinstance(error, errors.Unavailable | errors.Overloaded):

@@ -1,1 +1,1 @@
-"""The engines, beside each other, over shared statements and one shared conversion of rows."""
+"""The store: its contract, and the database engines, which share their statements and the conversion of rows."""

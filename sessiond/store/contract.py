@@ -1,6 +1,6 @@
-"""The stores' contract. Docstrings say what every store must keep; `tests/contracts` holds each store to them.
+"""The contract of a store. The docstrings state what every store must do; `tests/contracts` checks each store.
 
-A store knows rows, everything above it knows domain values: only those travel through here.
+A store converts between rows and domain values. Only domain values pass through this interface.
 """
 
 from __future__ import annotations
@@ -37,34 +37,40 @@ T = TypeVar("T")
 
 
 class StoreRefused(Exception):
-    """The store cannot be opened as it is: the text says why and what to do. Nothing was changed."""
+    """The store cannot be opened in its present condition. The text gives the reason and the remedy.
+
+    No data in the store has been changed.
+    """
 
 
 class StoreHeld(StoreRefused):
-    """Another process holds the store: the text names it. It can be opened once that process has stopped."""
+    """Another process has the store open. The text names the process; the store can be opened after it has stopped."""
 
 
 class StoreUnavailable(Unavailable):
-    """The store does not answer now and may soon. Of a write nobody can know whether it was carried out."""
+    """The store is temporarily not responding. The outcome of a write that raises this is unknown."""
 
     @property
     def public(self) -> str:
-        """Says nothing about where the store is."""
-        return "the store does not answer; whether a change was made is unknown"
+        """The message for callers. It does not reveal the location of the store."""
+        return "the store is not responding; the outcome of a change is unknown"
 
 
 class StoreFailed(Unavailable):
-    """The store broke (I/O error, disk full). What was acknowledged is safe; what was not is unknown. Fatal."""
+    """The store failed (I/O error, disk full). This is fatal: the process must stop.
+
+    Acknowledged writes are safe. The outcome of a write that was not acknowledged is unknown.
+    """
 
     @property
     def public(self) -> str:
-        """Says nothing about where the store is."""
+        """The message for callers. It does not reveal the location of the store."""
         return "the store failed; the authority is stopping"
 
 
 @immutable
 class Head:
-    """Where the log stands: its newest revision (0 when empty), and the oldest revision that can be resumed from."""
+    """The log's newest revision (0 if it is empty), and the oldest revision that a subscriber can resume from."""
 
     revision: Revision
     horizon: Revision
@@ -72,13 +78,14 @@ class Head:
 
 @immutable
 class KeptAnswer:
-    """The first answer to a call that may be repeated.
+    """The stored response of a call that may be retried. A retry gets this response again.
 
     key         32 bytes: a digest of the caller's secret id for the call
     parameters  32 bytes: a digest of the call's other fields
-    sealed      the answer, sealed under a key that only the id gives: without it nobody can read the token in it
-    session_id  the session that the answer is about, if it counts only while that session lives; None: it always counts
-    generation  the answer counts only while that session is at this generation; `ANY_GENERATION`: at whichever
+    sealed      the response, encrypted under a key derived from that secret id; nothing else can decrypt it
+    expires     when the response may be dropped
+    session_id  the response is valid only while this session lives; None: it is valid until it expires
+    generation  the response is valid only while that session is at this generation; `ANY_GENERATION`: at any
     """
 
     key: bytes
@@ -90,22 +97,22 @@ class KeptAnswer:
 
 
 ANY_GENERATION = -1
-"""Of a kept answer that counts while its session lives, however often its token is replaced."""
+"""The generation of a kept answer that is valid while its session lives, however often its token is replaced."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What one transaction writes. Filled by units of work, carried out by `Transaction.write`.
+    """What one transaction writes. Units of work fill it, and `Store.write` applies it.
 
-    sessions   rows as they are to be, new ones included
-    activity   per session its last activity
-    data       per session what to set (bytes) and what to delete (None)
-    retention  per ended session how long its history is kept
-    events     numbered, following the head without a gap
-    answers    first answers to calls with a request id, and used tickets
-    forget     answers that expired at or before this time are dropped, some at a time; None: none
-    pruned     ended sessions whose history is dropped
-    horizon    events up to and including this revision are dropped; None: none
+    sessions   new and changed sessions, in their new state
+    activity   the last activity of each session
+    data       for each session, the keys to set (bytes) and to delete (None)
+    retention  for each session that ends, how long to keep it afterwards
+    events     events numbered consecutively, beginning right after the log's head
+    answers    responses of calls that may be retried, and used tickets
+    forget     drop kept answers that expired at or before this time, a bounded number of them; None: drop none
+    pruned     ended sessions to delete
+    horizon    delete events up to and including this revision; None: delete none
     """
 
     sessions: dict[SessionId, Session] = field(default_factory=dict)
@@ -119,19 +126,19 @@ class Changes:
     horizon: Revision | None = None
 
     def merge(self, other: Changes) -> None:
-        """Add what a later unit of the same transaction changes."""
-        # Units come by the thousand, and most of them leave most of it empty.
+        """Add the changes of a later unit of the same transaction."""
+        # There are thousands of units, and most of them leave most fields empty.
         if other.sessions:
             self.sessions.update(other.sessions)
         if other.events:
             self.events.extend(other.events)
         for session_id, activity in other.activity.items():
-            # The sweeper may bring older activity than a validation of the same group.
+            # The sweeper may record older activity than a validation in the same group.
             known = self.activity.get(session_id)
             if known is None:
                 self.activity[session_id] = activity
             elif known.at < activity.at:
-                # One of an unknown client leaves the last known client, as it would in a transaction of its own.
+                # Activity of an unknown client keeps the last known client, as it would in a separate transaction.
                 client = known.client if activity.client is None else activity.client
                 self.activity[session_id] = activity._replace(client=client)
         for session_id, changed in other.data.items():
@@ -147,7 +154,7 @@ class Changes:
             self.horizon = other.horizon
 
     def clear(self) -> None:
-        """Be empty again. What was merged elsewhere stays there."""
+        """Remove all changes from this object. Objects that they were merged into keep them."""
         for part in (self.sessions, self.activity, self.data, self.retention, self.events, self.answers, self.pruned):
             part.clear()
         self.forget = self.horizon = None
@@ -155,7 +162,7 @@ class Changes:
 
 @immutable
 class Commit:
-    """What one committed transaction changed: for caches and feeds."""
+    """What one committed transaction changed, for caches and event feeds."""
 
     sessions: Mapping[SessionId, Session]
     activity: Mapping[SessionId, Activity]
@@ -167,7 +174,7 @@ class Commit:
 
 @immutable
 class Decision(Generic[T]):
-    """What one run of a write decided: what to write, and the answer that counts if this run is the last."""
+    """The outcome of one run of a write: the changes to apply, and the value that `Store.write` is to return."""
 
     changes: Changes
     answer: T
@@ -175,106 +182,111 @@ class Decision(Generic[T]):
 
 @immutable
 class Live:
-    """Sessions of one subject that have not ended, oldest first, and how many there are; more than given: a crowd."""
+    """Sessions of one subject that have not ended, oldest first, and their total number.
+
+    If `count` exceeds the number of `sessions`, some sessions were left out.
+    """
 
     sessions: Sequence[Session]
     count: int
 
 
 class Transaction(Protocol):
-    """What one run of a write sees. It holds the log's head from its beginning to its end: no other writer is between.
+    """The view of the store that one run of a write has. No other write may run from its beginning to its end.
 
-    Every method raises `StoreUnavailable` or `StoreFailed` if the store does not answer or breaks.
+    Every method raises `StoreUnavailable` if the store does not respond, and `StoreFailed` if it fails.
     """
 
     head: Head
     """The log's head when the transaction began."""
 
     async def sessions(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Session]:
-        """The named sessions, as they are now; one that is not there is left out."""
+        """Return the sessions with these ids in their current state. Omit ids that do not exist."""
 
     async def data(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Mapping[str, bytes]]:
-        """The data of the named sessions, as it is now; one without data is left out.
+        """Return the current data of the sessions with these ids. Omit sessions without data.
 
-        Taking a value that cannot be read out of the answer raises `DataUnreadable`: the unit that does fails alone.
+        Reading a value from the returned mapping raises `DataUnreadable` if that value cannot be decrypted. So only
+        the unit that reads the value fails.
         """
 
     async def live_sessions(self, subjects: Sequence[tuple[str, str]], most: int) -> Mapping[tuple[str, str], Live]:
-        """The sessions of these subjects (application, subject) that have not ended, past deadlines included.
+        """Return the sessions of each (application, subject) that have not ended, even if their deadline has passed.
 
-        Of a subject that has more than `most` only the `most` oldest and the `most` newest.
+        For a subject with more than `most` sessions, return only the `most` oldest and the `most` newest.
         """
 
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
-        """The kept answers under these keys, as they are now; one that is not there is left out."""
+        """Return the current kept answers with these keys. Omit keys that do not exist."""
 
 
 class Store(Protocol):
-    """Where sessions and the log live.
+    """The durable storage of sessions and the event log.
 
-    Reads must see every write that has returned, and no part of one that has not been committed.
-    Every method raises `StoreUnavailable` or `StoreFailed` if the store does not answer or breaks.
+    Reads must see every write that has returned, and nothing of a write that has not been committed.
+    Every method raises `StoreUnavailable` if the store does not respond, and `StoreFailed` if it fails.
     """
 
     authority_id: bytes
-    """16 bytes, a UUID made with the database: what cursors are bound to."""
+    """16 bytes: a UUID created together with the database. Cursors are bound to it."""
 
     incarnations: Sequence[Incarnation]
-    """The runs of the log, oldest first, from the one that holds the horizon on. The last one is this run."""
+    """The incarnations of the log, oldest first, from the one that contains the horizon to the current one."""
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
-        """Run `decide` in one write transaction, write its changes all together, commit durably, and give its answer.
+        """Run `decide` in one write transaction, apply its changes atomically, commit durably, and return its answer.
 
-        May run `decide` more than once (a conflict, a lost connection): only the last run's changes are written, and
-        only its answer counts. So `decide` must change nothing but its own decision.
-        Must change nothing if `decide` raises; what it raises comes through.
-        Must number nothing itself: events come numbered, following the head, and the head moves to the last of them.
-        Must not revive: a row that is there and has ended stays as it is, whatever `sessions` or `activity` say.
-        Must not move last activity backwards by `activity`.
-        Must drop the data of a session that ends.
+        May run `decide` more than once (after a conflict or a lost connection). Only the changes and the answer of the
+        last run count, so `decide` must have no side effects except the decision that it returns.
+        Must change nothing if `decide` raises; the exception propagates to the caller.
+        Must not number events: they arrive numbered, following the head. The head must move to the last of them.
+        Must not revive a session: if the stored session has ended, `sessions` and `activity` must not change it.
+        Must not move a session's last activity backwards because of `activity`.
+        Must delete the data of a session that ends.
         """
 
     async def head(self) -> Head:
-        """Where the log stands."""
+        """Return the log's newest revision and its horizon."""
 
     async def session(self, session_id: SessionId) -> Session | None:
-        """One session, ended ones included until they are pruned."""
+        """Return one session, or None. Must return ended sessions too, until they are pruned."""
 
     async def sessions(self, query: SessionQuery) -> list[Session]:
-        """At most `query.limit` sessions that match, newest first."""
+        """Return at most `query.limit` matching sessions, newest first."""
 
     async def walk_end(self, query: SessionQuery, rows: int) -> SessionId | None:
-        """Down to which id a walk of so many rows from `query.before` on would get; None: to the end.
+        """Return the last id of a scan of `rows` rows that starts at `query.before`; None if the scan reaches the end.
 
-        What a query's other conditions leave out may be all there is: a walk must have an end even so.
+        The rows are counted without the conditions that no index supports. Listing down to this id is therefore a
+        bounded amount of work, even if those conditions match no row at all.
         """
 
     async def data(self, session_id: SessionId) -> VersionedData:
-        """A session's data and its version, from one moment; empty and 0 if there is none.
+        """Return a session's data and its version in one consistent read; empty and version 0 if there is none.
 
-        Taking a value that cannot be read out of the answer raises `DataUnreadable`.
+        Reading a value from the returned mapping raises `DataUnreadable` if that value cannot be decrypted.
         """
 
     async def due(self, now: Instant, limit: int) -> list[SessionId]:
-        """Live sessions with a recorded deadline at or before `now`, the longest overdue first."""
+        """Return at most `limit` live sessions with a stored deadline at or before `now`, the longest overdue first."""
 
     async def prunable(self, now: Instant, limit: int) -> list[SessionId]:
-        """Ended sessions whose retention is over at `now`, the longest overdue first."""
+        """Return at most `limit` ended sessions whose retention has passed at `now`, the longest overdue first."""
 
     async def horizon_for(self, before: Instant, limit: int) -> Revision | None:
-        """The horizon after dropping the log's oldest events from before that time, at most `limit` of them.
+        """Return the horizon that results from dropping at most `limit` of the log's oldest events before `before`.
 
-        None if there is nothing to drop. An event from before that time that follows a later one stays.
+        Return None if there is nothing to drop. An older event that follows an event at or after `before` is kept.
         """
 
     async def events(self, after: Revision, limit: int) -> list[Event]:
-        """At most `limit` events that follow `after`, in order. The caller checks the horizon."""
+        """Return at most `limit` events that follow `after`, in order. The caller checks the horizon."""
 
     async def activity(self, application: str, subject: str, before: Revision | None, limit: int) -> list[Event]:
-        """At most `limit` of a subject's events with a revision less than `before`, newest first."""
+        """Return at most `limit` events of a subject with a revision less than `before`, newest first."""
 
     async def tidy(self) -> None:
-        """Give back a bounded amount of space that dropped rows have left, if there is much of it."""
+        """If deleted rows have left much unused space, release a bounded amount of it."""
 
     async def close(self) -> None:
-        """Release everything. Nothing may be called afterwards."""
+        """Release all resources. No method may be called afterwards."""

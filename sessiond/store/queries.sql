@@ -1,20 +1,20 @@
--- The statements of every engine: standard SQL that SQLite and Postgres both keep, with :named parameters.
--- A statement begins with its name and a sentence. {braces} are filled by the store with text of its own.
+-- The statements of every engine, in SQL that both SQLite and Postgres accept, with :named parameters.
+-- Each statement begins with its name and a sentence. The store replaces {braces} with text that it generates.
 
 -- read_head
--- Where the log stands, and whose log it is.
+-- The log's newest revision and horizon, and the authority that owns the log.
 SELECT authority_id, revision, horizon FROM log_head WHERE log = 1;
 
 -- read_incarnations
--- The runs of the log, oldest first.
+-- The incarnations of the log, oldest first.
 SELECT incarnation, first_revision FROM incarnations ORDER BY number;
 
 -- begin_incarnation
--- Record that a new run of the log begins.
+-- Record that a new incarnation of the log begins.
 INSERT INTO incarnations (incarnation, first_revision) VALUES (:incarnation, :first_revision);
 
--- forget_incarnations
--- Drop the runs that ended before the horizon: no cursor of theirs can be resumed.
+-- delete_incarnations
+-- Delete the incarnations that ended before the horizon: none of their cursors can be resumed.
 DELETE FROM incarnations WHERE EXISTS (
     SELECT 1 FROM incarnations AS later
     WHERE later.number > incarnations.number AND later.first_revision <= :horizon
@@ -24,8 +24,8 @@ DELETE FROM incarnations WHERE EXISTS (
 -- The fingerprint of the key that seals new tokens.
 SELECT fingerprint FROM keys WHERE number = 0;
 
--- forget_keys
--- Drop the recorded key ring, to record it again.
+-- delete_keys
+-- Delete the recorded key ring, before recording it again.
 DELETE FROM keys;
 
 -- put_key
@@ -33,15 +33,15 @@ DELETE FROM keys;
 INSERT INTO keys (number, fingerprint) VALUES (:number, :fingerprint);
 
 -- move_head
--- Record the newest revision; the row was taken at the beginning of the transaction.
+-- Record the newest revision; the row was locked at the beginning of the transaction.
 UPDATE log_head SET revision = :revision WHERE log = 1;
 
 -- move_horizon
--- Record that events up to here are gone.
+-- Record that events up to this revision have been deleted.
 UPDATE log_head SET horizon = :horizon WHERE log = 1 AND horizon < :horizon;
 
 -- put_session
--- Write a session as it is to be. Never revives: a row that has ended is left alone.
+-- Insert a session, or update it to its new state. A session that has ended is never changed.
 INSERT INTO sessions (
     session_id, application, subject, created_at, last_active, idle_deadline, absolute_deadline, due_at,
     generation, generation_began, digest, rolled_digest, rolled_at, auth_level, auth_methods, auth_at,
@@ -74,12 +74,12 @@ ON CONFLICT (session_id) DO UPDATE SET
 WHERE sessions.ended_at IS NULL;
 
 -- put_label
--- Write one label of a session, to be found by.
+-- Write one label of a session, so that the session can be found by it.
 INSERT INTO session_labels (session_id, key, value, application) VALUES (:session_id, :key, :value, :application)
 ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value;
 
 -- touch_session
--- Record activity. Never revives: an ended session is left alone, and activity never moves backwards.
+-- Record activity. A session that has ended is never changed, and activity never moves backwards.
 UPDATE sessions
 SET last_active = :at,
     idle_deadline = :idle_deadline,
@@ -93,106 +93,106 @@ SET last_active = :at,
 WHERE session_id = :session_id AND ended_at IS NULL AND last_active < :at;
 
 -- get_sessions
--- The named sessions.
+-- The sessions with these ids.
 SELECT * FROM sessions WHERE session_id IN ({ids});
 
 -- oldest_live_sessions
--- A subject's sessions that have not ended, as they were opened.
+-- A subject's sessions that have not ended, oldest first.
 SELECT * FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL
 ORDER BY session_id LIMIT :limit;
 
 -- newest_live_sessions
--- The same from the other end.
+-- A subject's sessions that have not ended, newest first.
 SELECT * FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL
 ORDER BY session_id DESC LIMIT :limit;
 
 -- count_live_sessions
--- How many there are; from the index alone.
+-- The number of a subject's sessions that have not ended; the index alone answers this.
 SELECT count(*) AS count FROM sessions WHERE application = :application AND subject = :subject AND ended_at IS NULL;
 
 -- get_answers
--- The kept answers under these keys.
+-- The kept answers with these keys.
 SELECT answer_key, parameters, sealed, expires_at, session_id, generation FROM answers WHERE answer_key IN ({ids});
 
 -- keep_answer
--- Keep the first answer: an older one under the same key has expired.
+-- Store a response that a retry may get again. An existing one with the same key has expired, and is replaced.
 INSERT INTO answers (answer_key, parameters, sealed, expires_at, session_id, generation)
 VALUES (:key, :parameters, :sealed, :expires, :session_id, :generation)
 ON CONFLICT (answer_key) DO UPDATE SET
     parameters = excluded.parameters, sealed = excluded.sealed, expires_at = excluded.expires_at,
     session_id = excluded.session_id, generation = excluded.generation;
 
--- forget_answers
--- Drop answers that have expired, a bounded number of them; the bytes of each.
+-- delete_expired_answers
+-- Delete expired answers, a bounded number of them; returns the bytes of each.
 DELETE FROM answers WHERE answer_key IN (
     SELECT answer_key FROM answers WHERE expires_at <= :now ORDER BY expires_at LIMIT :limit
 ) RETURNING length(sealed) AS size;
 
--- drop_answers
--- Drop answers that have not expired, those first that would be next. Used tickets have no message, and stay.
+-- evict_answers
+-- Delete answers before they expire, the earliest to expire first. Used tickets, which have no message, are kept.
 DELETE FROM answers WHERE answer_key IN (
     SELECT answer_key FROM answers WHERE expires_at > :soon AND length(sealed) > 0 ORDER BY expires_at LIMIT :limit
 ) RETURNING length(sealed) AS size;
 
--- weigh_answers
--- How many answers are kept, and their bytes.
+-- measure_answers
+-- The number of kept answers and their total size in bytes.
 SELECT count(*) AS count, coalesce(sum(length(sealed)), 0) AS size FROM answers;
 
 -- list_sessions
--- One page of an application's sessions, newest first: a UUIDv7 sorts by the time it was made.
+-- One page of an application's sessions, newest first: a UUIDv7 sorts by its time of creation.
 SELECT * FROM sessions WHERE application = :application AND {conditions} ORDER BY session_id DESC LIMIT :limit;
 
 -- walk_sessions
--- The same between two ids. In the order of the ids, whose index the other conditions must not compete with.
+-- The same between two ids. The unary + keeps the planner on the primary key, in the order of the ids.
 SELECT * FROM sessions WHERE +application = :application AND {conditions} ORDER BY session_id DESC LIMIT :limit;
 
 -- walk_end_of_live
--- The live session of an application that lies so many behind another, newest first.
+-- The live session of an application that is :rows places after another, newest first.
 SELECT session_id FROM sessions WHERE application = :application AND ended_at IS NULL AND session_id < :before
 ORDER BY session_id DESC LIMIT 1 OFFSET :rows;
 
 -- walk_end_of_all
--- The same of all sessions.
+-- The session, of any application and live or not, that is :rows places after another, newest first.
 SELECT session_id FROM sessions WHERE session_id < :before ORDER BY session_id DESC LIMIT 1 OFFSET :rows;
 
 -- due_sessions
--- Live sessions whose recorded deadline has been reached, the longest overdue first.
+-- Live sessions whose stored deadline has been reached, the longest overdue first.
 SELECT session_id FROM sessions WHERE ended_at IS NULL AND due_at <= :now ORDER BY due_at LIMIT :limit;
 
 -- prunable_sessions
--- Ended sessions whose retention is over, the longest overdue first.
+-- Ended sessions whose retention has passed, the longest overdue first.
 SELECT session_id FROM sessions WHERE ended_at IS NOT NULL AND purge_at <= :now ORDER BY purge_at LIMIT :limit;
 
 -- prune_session
--- Drop the history of one ended session.
+-- Delete one ended session.
 DELETE FROM sessions WHERE session_id = :session_id AND ended_at IS NOT NULL;
 
 -- prune_labels
--- Drop the labels of a session whose history was dropped.
+-- Delete the labels of a session that has been deleted.
 DELETE FROM session_labels
 WHERE session_id = :session_id AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.session_id = :session_id);
 
 -- read_data
--- One session's data and its version, from one moment.
+-- One session's data and its version, in one consistent read.
 SELECT sessions.data_version, session_data.key, session_data.value, session_data.sealed
 FROM sessions LEFT JOIN session_data ON session_data.session_id = sessions.session_id
 WHERE sessions.session_id = :session_id;
 
 -- get_data
--- The data of the named sessions.
+-- The data of the sessions with these ids.
 SELECT session_id, key, value, sealed FROM session_data WHERE session_id IN ({ids});
 
 -- set_data
--- Set one key.
+-- Set one key of a session's data.
 INSERT INTO session_data (session_id, key, value, sealed) VALUES (:session_id, :key, :value, :sealed)
 ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value, sealed = excluded.sealed;
 
 -- delete_data
--- Delete one key.
+-- Delete one key of a session's data.
 DELETE FROM session_data WHERE session_id = :session_id AND key = :key;
 
--- drop_data
--- Delete all keys of a session that has ended.
+-- delete_all_data
+-- Delete all data of a session that has ended.
 DELETE FROM session_data WHERE session_id = :session_id;
 
 -- append_event
@@ -206,7 +206,7 @@ INSERT INTO events (
 );
 
 -- read_events
--- The log after a revision, in order.
+-- The events after a revision, in order.
 SELECT * FROM events WHERE revision > :after ORDER BY revision LIMIT :limit;
 
 -- read_activity
@@ -216,9 +216,9 @@ WHERE application = :application AND subject = :subject AND revision < :before
 ORDER BY revision DESC LIMIT :limit;
 
 -- oldest_events
--- The oldest events of the log and their times, to choose a horizon from.
+-- The revisions and times of the oldest events, from which a new horizon is chosen.
 SELECT revision, at FROM events ORDER BY revision LIMIT :limit;
 
--- drop_events
--- Drop the log up to the horizon.
+-- delete_events
+-- Delete the events up to the horizon.
 DELETE FROM events WHERE revision <= :horizon;

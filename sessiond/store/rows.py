@@ -1,4 +1,4 @@
-"""Rows to domain values and back: the one place that knows both. Shared by every engine."""
+"""Conversion between rows and domain values, shared by every engine. No other module knows both."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ __all__ = [
 
 
 class Row(Protocol):
-    """A row as any driver gives it."""
+    """A row as any database driver returns it."""
 
     def __getitem__(self, column: str, /) -> Any:
-        """The value of a column."""
+        """Return the value of a column."""
 
 
 @lru_cache(maxsize=10_000)
 def _ip_key(address: str) -> str:
-    """32 hex digits that sort as addresses do, IPv4 mapped into IPv6; empty for no address."""
+    """Return 32 hex digits that sort in the order of addresses, IPv4 mapped into IPv6; empty if there is no address."""
     if not address:
         return ""
     parsed = ipaddress.ip_address(address)
@@ -52,7 +52,7 @@ def _ip_key(address: str) -> str:
 
 
 def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
-    """The row of a session; `retention` must be given for an ended one."""
+    """Return the row of a session. `retention`, in milliseconds, is needed if the session has ended."""
     ending, authentication, client = session.ending, session.authentication, session.client
     elevation = session.elevation
     return {
@@ -99,7 +99,7 @@ def session_row(session: Session, retention: Millis | None) -> dict[str, Any]:
 
 
 def session_from_row(row: Row) -> Session:
-    """The session of a row."""
+    """Return the session that a row describes."""
     ending = None
     if row["ended_at"] is not None:
         cause = Cause(CauseKind(row["end_kind"]), row["end_actor"], row["end_reason"])
@@ -141,7 +141,7 @@ def _lifetimes(idle: int | None, absolute: int | None) -> Lifetimes:
 
 
 def activity_row(activity: Activity) -> dict[str, Any]:
-    """The parameters that record activity; an unknown client leaves the last one as it is."""
+    """Return the parameters that record activity. If the client is unknown, the last known client is kept."""
     client = activity.client
     return {
         "session_id": bytes(activity.session_id),
@@ -153,7 +153,7 @@ def activity_row(activity: Activity) -> dict[str, Any]:
 
 
 def answer_row(answer: KeptAnswer) -> dict[str, Any]:
-    """The row of a kept answer."""
+    """Return the row of a kept answer."""
     return {
         "key": answer.key,
         "parameters": answer.parameters,
@@ -165,7 +165,7 @@ def answer_row(answer: KeptAnswer) -> dict[str, Any]:
 
 
 def answer_from_row(row: Row) -> KeptAnswer:
-    """The kept answer of a row."""
+    """Return the kept answer that a row describes."""
     return KeptAnswer(
         row["answer_key"],
         row["parameters"],
@@ -177,7 +177,7 @@ def answer_from_row(row: Row) -> KeptAnswer:
 
 
 def event_row(event: Event) -> dict[str, Any]:
-    """The row of an event."""
+    """Return the row of an event."""
     authentication = event.authentication
     return {
         "revision": event.revision,
@@ -202,7 +202,7 @@ def event_row(event: Event) -> dict[str, Any]:
 
 
 def event_from_row(row: Row) -> Event:
-    """The event of a row."""
+    """Return the event that a row describes."""
     detail = json.loads(row["detail"]) if row["detail"] is not None else {}
     return Event(
         revision=Revision(row["revision"]),

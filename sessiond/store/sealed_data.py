@@ -1,4 +1,4 @@
-"""Session data between plain and stored. Shared by every engine."""
+"""Conversion between plain session data and its stored form, shared by every engine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["SealedValues", "StoreKeys", "value_row"]
 
 @immutable
 class StoreKeys:
-    """What a store needs of the keys: the cipher for session data, and the fingerprints of the key ring.
+    """The part of the keys that a store needs.
 
-    fingerprints  the sealing key's first; empty: the store does not check that keys and database belong together
+    cipher        encrypts and decrypts session data
+    fingerprints  of the key ring, the sealing key's first; empty: the store does not check that keys and database match
     """
 
     cipher: DataCipher
@@ -26,16 +27,17 @@ class StoreKeys:
 
 
 def value_row(cipher: DataCipher | None, session_id: SessionId, key: str, value: bytes) -> dict[str, Any]:
-    """The row of one value, sealed where that is asked for."""
+    """Return the row of one value, sealed if the cipher is set to encrypt."""
     sealed = cipher is not None and cipher.encrypts
     stored = cipher.seal(session_id, key, value) if cipher is not None and sealed else value
     return {"session_id": bytes(session_id), "key": key, "value": stored, "sealed": int(sealed)}
 
 
 class SealedValues(Mapping[str, bytes]):
-    """One session's data as it was read. A value is opened when it is asked for, and then raises `DataUnreadable`.
+    """One session's data as read from the store. A value is decrypted on access, which may raise `DataUnreadable`.
 
-    Not before: a transaction reads for many callers, and only the one whose data it is may fail.
+    Decryption is deferred because a transaction reads on behalf of many callers, and only the caller whose value is
+    unreadable may fail.
     """
 
     def __init__(self, cipher: DataCipher | None, session_id: SessionId, rows: Iterable[Row]) -> None:
@@ -49,7 +51,7 @@ class SealedValues(Mapping[str, bytes]):
         if not row["sealed"]:
             return value
         if self._cipher is None:
-            raise DataUnreadable(self._session_id, "it is sealed, and the store was opened without keys")
+            raise DataUnreadable(self._session_id, "it is sealed, but the store was opened without keys")
         return self._cipher.open(self._session_id, key, value)
 
     def __iter__(self) -> Iterator[str]:

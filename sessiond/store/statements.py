@@ -1,4 +1,4 @@
-"""Named statements: loaded once from `queries.sql`, bound by name on every engine."""
+"""Named SQL statements, loaded once from `queries.sql`. Every engine binds their parameters by name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ __all__ = ["STATEMENTS", "Statement", "load_statements"]
 
 _HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\n-- .+?\n(?P<sql>.+?;)\n", re.MULTILINE | re.DOTALL)
 _VALUES = re.compile(r"VALUES \([^()]*\)")
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")  # not the casts of other engines: x::text
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")  # does not match a cast, as in x::text
 
 
 @immutable
 class Statement:
-    """One statement: its text with `?` placeholders, and the names of its parameters in their order.
+    """One statement.
 
-    `template` is the text as `queries.sql` has it.
+    template  the text in `queries.sql`
+    sql       the text with `?` placeholders
+    names     the parameters' names, in the order of the placeholders
     """
 
     template: str
@@ -28,15 +30,15 @@ class Statement:
     names: tuple[str, ...]
 
     def bind(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The parameters as the engine takes them. Raises KeyError where one is missing."""
+        """Return the parameters in the order of the placeholders. Raise KeyError if one is missing."""
         return tuple([values[name] for name in self.names])
 
     def times(self, count: int) -> str:
-        """The text of an INSERT of one row, for so many rows."""
+        """Return the text of a single-row INSERT, extended to `count` rows."""
         return _VALUES.sub(lambda row: "VALUES " + ", ".join([row[0].removeprefix("VALUES ")] * count), self.sql)
 
     def fill(self, **texts: str) -> Statement:
-        """The statement with its {braces} filled. The texts are the store's own, never a caller's."""
+        """Return the statement with its {braces} replaced. The texts must never come from a caller."""
         return _parse(self.template.format(**texts))
 
 
@@ -45,10 +47,10 @@ def _parse(template: str) -> Statement:
 
 
 def load_statements() -> Mapping[str, Statement]:
-    """All statements by name."""
+    """Read all statements and return them by name."""
     text = files("sessiond.store").joinpath("queries.sql").read_text(encoding="utf-8")
     return {match["name"]: _parse(match["sql"].rstrip(";")) for match in _HEADER.finditer(text)}
 
 
 STATEMENTS = load_statements()
-"""All statements by name, read once."""
+"""All statements by name, read at import."""

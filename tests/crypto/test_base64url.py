@@ -1,4 +1,4 @@
-"""Base64url: one spelling for any bytes, and no other text is taken."""
+"""Base64url: every byte string has one encoding, and any other text is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessiond.crypto import base64url
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-# RFC 4648 section 10, without padding; and the characters that tell base64url from base64.
+# RFC 4648 section 10, without padding; and the characters in which base64url and base64 differ.
 VECTORS = [
     (b"", ""),
     (b"f", "Zg"),
@@ -28,14 +28,14 @@ VECTORS = [
 
 @pytest.mark.parametrize(("raw", "text"), VECTORS)
 def test_the_vectors_of_the_standard(raw: bytes, text: str) -> None:
-    """Bytes and text stand for each other as RFC 4648 says, without padding."""
+    """Encoding and decoding match the test vectors of RFC 4648, without padding."""
     assert base64url.encode(raw) == text
     assert base64url.decode(text) == raw
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_come_back(raw: bytes) -> None:
-    """What is encoded is decoded to the same bytes, and is the library's text without padding."""
+    """Decoding returns the bytes that were encoded, and the text is the standard library's without padding."""
     text = base64url.encode(raw)
     assert text == urlsafe_b64encode(raw).decode().rstrip("=")
     assert base64url.decode(text) == raw
@@ -43,7 +43,7 @@ def test_any_bytes_come_back(raw: bytes) -> None:
 
 @given(st.text(ALPHABET + "=+/ \n", max_size=12) | st.text(max_size=12))
 def test_any_text_is_canonical_or_refused(text: str) -> None:
-    """A text is either what encoding gives for its bytes, or refused."""
+    """Any text is either the encoding of the bytes that it decodes to, or refused."""
     try:
         raw = base64url.decode(text)
     except ValueError:
@@ -53,7 +53,7 @@ def test_any_text_is_canonical_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"f", b"fo", b"foob", b"fooba"])
 def test_one_spelling_of_the_last_character(raw: bytes) -> None:
-    """Of all last characters that stand for the same bytes one alone is taken."""
+    """Of all last characters that decode to the same bytes, exactly one is accepted."""
     text = base64url.encode(raw)
     taken = []
     for last in ALPHABET:
@@ -88,13 +88,13 @@ def test_one_spelling_of_the_last_character(raw: bytes) -> None:
     ],
 )
 def test_what_is_refused(text: str) -> None:
-    """Padding, a lone character, base64's own characters, white space and other text are refused."""
+    """Padding, a lone character, characters of plain base64, white space and other text are refused."""
     with pytest.raises(ValueError, match="not base64url"):
         base64url.decode(text)
 
 
 def test_the_refusal_shows_nothing() -> None:
-    """What was refused may be a secret: neither the error nor what it came from shows it."""
+    """The error and its cause do not show the refused text, which may be a secret."""
     secret = "A" * 40 + "!"
     with pytest.raises(ValueError, match="not base64url") as refused:
         base64url.decode(secret)

@@ -1,4 +1,4 @@
-"""Base64url against the library: the same bytes, and one spelling of them."""
+"""Base64url compared with the standard library: the same bytes, and only one encoding of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXTS = st.binary(max_size=40).map(base64url.encode)
 
 
 def outcome(text: str) -> bytes | None:
-    """What a text says; None if it is refused."""
+    """Return what a text decodes to; None if it is refused."""
     try:
         return base64url.decode(text)
     except ValueError:
@@ -25,7 +25,7 @@ def outcome(text: str) -> bytes | None:
 
 
 def expected(text: str) -> bytes | None:
-    """The library's answer, if it spells what it has decoded in the same way."""
+    """Return the standard library's result; None if the text is not its own encoding of that result."""
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
@@ -36,7 +36,7 @@ def expected(text: str) -> bytes | None:
 @bounded(200)
 @given(st.binary(max_size=80))
 def test_what_was_encoded_comes_back(raw: bytes) -> None:
-    """Bytes come back from the text that the library gives for them without its padding."""
+    """Decoding the standard library's encoding without its padding returns the original bytes."""
     text = base64url.encode(raw)
     assert text == urlsafe_b64encode(raw).decode().rstrip("=")
     assert base64url.decode(text) == raw
@@ -45,12 +45,12 @@ def test_what_was_encoded_comes_back(raw: bytes) -> None:
 @bounded(1000)
 @given(st.text(st.characters()) | st.text(ALPHABET, max_size=40) | _TEXTS | damaged_text(_TEXTS, ALPHABET + "+/=\n"))
 def test_any_text(text: str) -> None:
-    """Any text is decoded as the library does it, and refused if the library would spell it differently."""
+    """Any text decodes as in the standard library, or is refused if the library would encode the result differently."""
     assert outcome(text) == expected(text)
 
 
 def test_every_short_text() -> None:
-    """Every text of up to four characters of those that matter is decoded or refused as the library has it."""
+    """Every text of up to four relevant characters is decoded or refused in agreement with the library."""
     for length in range(5):
         for characters in itertools.product("AQEgwz_-+/= \n", repeat=length):
             text = "".join(characters)

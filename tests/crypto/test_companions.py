@@ -1,4 +1,4 @@
-"""Companion and CSRF tokens: what they are bound to, when they die, and what a request is told it needs."""
+"""Companion and CSRF tokens: what they are bound to, when they become invalid, and which requirements are unmet."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 def opened(session: SessionId = SESSION, secret: bytes = SECRET, generation: int = 0) -> OpenedToken:
-    """An opened token of that session, secret and generation."""
+    """Return an opened token of that session, secret and generation."""
     return RING.open(RING.seal(session, generation, secret).reveal())
 
 
 def companion(of: OpenedToken | None = None, purpose: str = "pay", ring: KeyRing = RING) -> Companion:
-    """A companion token as it comes back from the client."""
+    """Return a companion token as it comes back from the client."""
     back = open_companion(ring, issue_companion(ring, of or opened(), purpose, EXPIRES).reveal())
     assert back is not None
     return back
@@ -40,7 +40,7 @@ def companion(of: OpenedToken | None = None, purpose: str = "pay", ring: KeyRing
 
 
 def test_a_companion_comes_back() -> None:
-    """A companion token says whose it is, until when and for what, and belongs to the token it was issued to."""
+    """A companion token returns its session, expiry and purpose, and belongs to the token it was issued for."""
     back = companion()
     assert (back.session_id, back.expires) == (SESSION, EXPIRES)
     assert back.is_for("pay")
@@ -49,29 +49,29 @@ def test_a_companion_comes_back() -> None:
 
 @pytest.mark.parametrize("purpose", ["", "Pay", "pay ", "payday", "ämter"])
 def test_a_companion_is_for_one_purpose(purpose: str) -> None:
-    """A companion token is for the purpose it was issued for and no other, whatever characters a purpose has."""
+    """A companion token is valid for its own purpose only, whatever characters a purpose contains."""
     assert not companion().is_for(purpose)
     assert companion(purpose=purpose).is_for(purpose)
 
 
 def test_a_companion_outlives_renewals() -> None:
-    """A renewed token has the same secret, so that its companion tokens still belong to it."""
+    """A companion token stays valid when the session's token is renewed, because the secret stays the same."""
     assert companion().belongs_to(opened(generation=7))
 
 
 def test_a_companion_dies_at_a_roll() -> None:
-    """After a roll, which takes another secret, a companion token belongs to the session's token no more."""
+    """A roll changes the secret, so older companion tokens no longer belong to the session's token."""
     assert not companion().belongs_to(opened(secret=ROLLED))
 
 
 def test_a_companion_is_of_one_session() -> None:
-    """A companion token belongs to no other session, not even one of the same secret."""
+    """A companion token does not belong to another session, even if that session has the same secret."""
     assert not companion().belongs_to(opened(OTHER))
     assert not companion().belongs_to(opened(OTHER, ROLLED))
 
 
 def test_a_changed_companion_is_none() -> None:
-    """Whatever single character of a companion token is changed to whatever other, it is none of ours."""
+    """Changing any single character of a companion token to any other makes it invalid."""
     text = issue_companion(RING, opened(), "pay", EXPIRES).reveal()
     for position in range(len(text)):
         for character in ALPHABET + "=+/ \0é":
@@ -81,12 +81,12 @@ def test_a_changed_companion_is_none() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "A" * 95, "A" * 96, "A" * 97, "é" * 96, "\ud800" * 96, "A" * 1_000_000])
 def test_what_was_never_issued_is_none(text: str) -> None:
-    """What was never issued as a companion token is none, and raises nothing."""
+    """Text that was never issued as a companion token is refused without an exception."""
     assert open_companion(RING, text) is None
 
 
 def test_a_companion_is_no_other_secret() -> None:
-    """A session token or bytes sealed for another purpose are no companion token, and a companion no session token."""
+    """Session tokens and bytes sealed for other purposes are not companion tokens, and the reverse also holds."""
     issued = issue_companion(RING, opened(), "pay", EXPIRES).reveal()
     assert open_companion(RING, RING.seal(SESSION, 0, SECRET).reveal()) is None
     assert open_companion(RING, RING.seal_bytes(bytes(56), b"sessiond/ticket/v1").reveal()) is None
@@ -95,7 +95,7 @@ def test_a_companion_is_no_other_secret() -> None:
 
 
 def test_a_companion_under_a_rotated_key() -> None:
-    """A companion token opens under an older key of the ring, and under none once the key has left the ring."""
+    """A companion token opens under an older key of the ring, and no longer once that key is removed."""
     text = issue_companion(RING, opened(), "pay", EXPIRES).reveal()
     back = open_companion(KeyRing([KEYS[1], KEYS[0]]), text)
     assert back is not None
@@ -104,7 +104,7 @@ def test_a_companion_under_a_rotated_key() -> None:
 
 
 def test_a_companion_shows_nothing() -> None:
-    """Neither the companion token nor what it opened to shows what binds it to the secret, or its purpose."""
+    """Neither the companion token nor its opened form shows its purpose or what binds it to the secret."""
     shown = f"{issue_companion(RING, opened(), 'pay', EXPIRES)!r} {companion()!r}"
     assert repr(opened().bind(b"companion")[:16]) not in shown
     assert "binding" not in shown
@@ -115,7 +115,7 @@ def test_a_companion_shows_nothing() -> None:
 
 
 def test_the_csrf_token_is_the_same_until_the_next_roll() -> None:
-    """A session's CSRF token is 43 characters of base64url and survives every renewal of the session's token."""
+    """A session's CSRF token is 43 characters of base64url and stays the same when the session's token is renewed."""
     token = csrf_token(opened())
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token.reveal())
     assert token == csrf_token(opened(generation=9)) == csrf_token_of(SESSION, SECRET)
@@ -124,25 +124,25 @@ def test_the_csrf_token_is_the_same_until_the_next_roll() -> None:
 
 @pytest.mark.parametrize(("session", "secret"), [(SESSION, ROLLED), (OTHER, SECRET), (OTHER, ROLLED)])
 def test_the_csrf_token_of_another_session_or_secret(session: SessionId, secret: bytes) -> None:
-    """After a roll, and for another session, the CSRF token is another and does not match."""
+    """After a roll, and in another session, the CSRF token is different and does not match."""
     assert csrf_token(opened(session, secret)) != csrf_token(opened())
     assert not csrf_token_matches(opened(session, secret), csrf_token(opened()).reveal())
 
 
 @pytest.mark.parametrize("change", ["", "x", "{}=", "{} ", "é{}", "é" * 43, "\ud800" * 43, "A" * 43, "{}{}"])
 def test_other_text_is_no_csrf_token(change: str) -> None:
-    """Nothing but the exact text matches, and no text raises."""
+    """Only the exact text matches, and no text raises an exception."""
     assert not csrf_token_matches(opened(), change.replace("{}", csrf_token(opened()).reveal()))
 
 
 def test_the_csrf_token_needs_no_key() -> None:
-    """The CSRF token depends on the session's secret, not on the key: rotating keys changes no page."""
+    """The CSRF token depends on the session's secret and not on the key, so key rotation does not affect pages."""
     other = KeyRing(KEYS[1:2])
     assert csrf_token(other.open(other.seal(SESSION, 0, SECRET).reveal())) == csrf_token(opened())
 
 
 def test_what_is_derived_is_told_apart() -> None:
-    """Each label, session and secret gives 32 other bytes, none of which hold the secret."""
+    """Each label, session and secret yields 32 different bytes, none of which contain the secret."""
     given = {
         bind(secret, session, label)
         for secret in (SECRET, ROLLED)
@@ -160,7 +160,7 @@ def test_what_is_derived_is_told_apart() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 36, 54, 55, 56])
 def test_bytes_of_any_length_are_sealed(length: int) -> None:
-    """Bytes of any length open as they were sealed, for their purpose and length alone."""
+    """Bytes of any length open as they were sealed, but only for their own purpose and length."""
     plain = bytes(range(length))
     text = RING.seal_bytes(plain, b"one").reveal()
     assert RING.open_bytes(text, b"one", length) == plain
@@ -173,7 +173,7 @@ def test_bytes_of_any_length_are_sealed(length: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_sealed_bytes_have_one_spelling(length: int) -> None:
-    """Whatever other last character a sealed text has, it does not open, though it may decode to the same bytes."""
+    """With any other last character a sealed text does not open, even if it decodes to the same bytes."""
     text = RING.seal_bytes(bytes(length), b"one").reveal()
     for character in ALPHABET:
         if character != text[-1]:
@@ -187,25 +187,25 @@ def test_sealed_bytes_have_one_spelling(length: int) -> None:
 def missing(
     requirements: Requirements, of: OpenedToken | None = None, after: int = 0, **fields: Any
 ) -> list[RequirementKind]:
-    """What a request lacks, so many milliseconds after the start."""
+    """Return the requirements that are unmet so many milliseconds after the start."""
     session = samples.session(id=SESSION, **fields)
     return [one.kind for one in unmet(RING, of or opened(), session, requirements, Instant(START + after))]
 
 
 def pay(token: Token | None = None, purpose: str = "pay") -> Requirements:
-    """The need of a companion token, and the one presented."""
+    """Return the requirement of a companion token, with the token that was presented."""
     return Requirements(companion=(purpose, token or issue_companion(RING, opened(), "pay", EXPIRES)))
 
 
 def test_nothing_requirements() -> None:
-    """A request that needs nothing lacks nothing."""
+    """A request without requirements has no unmet requirement."""
     assert missing(Requirements()) == []
     assert Requirements().foreign_companion(RING, opened()) is None
 
 
 @pytest.mark.parametrize(("after", "good"), [(0, True), (999, True), (1_000, False), (1_001, False)])
 def test_a_companion_expires(after: int, good: bool) -> None:
-    """A companion token is good up to one millisecond before its expiry."""
+    """A companion token is valid until one millisecond before its expiry."""
     assert missing(pay(), after=after) == ([] if good else [RequirementKind.COMPANION_TOKEN])
 
 
@@ -221,12 +221,12 @@ def test_a_companion_expires(after: int, good: bool) -> None:
     ],
 )
 def test_a_companion_that_is_not_good_enough(requirements: Requirements, of: OpenedToken) -> None:
-    """A companion token that is missing, none of ours, for another purpose, rolled away or another's does not do."""
+    """A companion token that is missing, invalid, for another purpose, rolled away or another session's is refused."""
     assert missing(requirements, of) == [RequirementKind.COMPANION_TOKEN]
 
 
 def test_a_companion_of_another_session_is_foreign() -> None:
-    """A companion token of another session is told apart, with the session it is of."""
+    """A companion token of another session is recognized as such, together with the session it belongs to."""
     foreign = pay().foreign_companion(RING, opened(OTHER))
     assert foreign is not None
     assert (foreign.session_id, foreign.expires) == (SESSION, EXPIRES)
@@ -244,7 +244,7 @@ def test_a_companion_of_another_session_is_foreign() -> None:
     ],
 )
 def test_a_stale_companion_is_not_foreign(requirements: Requirements, of: OpenedToken) -> None:
-    """A companion token that is the session's own or none of ours is not another session's, however useless it is."""
+    """A companion token of the session itself, or one that was never issued, does not count as another session's."""
     assert requirements.foreign_companion(RING, of) is None
 
 
@@ -253,12 +253,12 @@ def test_a_stale_companion_is_not_foreign(requirements: Requirements, of: Opened
     [(csrf_token(opened()), True), (csrf_token(opened(OTHER)), False), (Token(""), False), (Token("é"), False)],
 )
 def test_a_csrf_token_that_is_requirements(presented: Token, good: bool) -> None:
-    """Where a CSRF token is requirements only the session's own does."""
+    """If a CSRF token is required, only the session's own is accepted."""
     assert missing(Requirements(csrf=presented)) == ([] if good else [RequirementKind.CSRF_TOKEN])
 
 
 def test_all_that_is_missing_is_told_together() -> None:
-    """A request is told of everything it lacks at once, and of what would help; no remedy holds a secret."""
+    """All unmet requirements are reported at once, each with a remedy, and no remedy contains a secret."""
     requirements = Requirements(
         AuthenticationRequirements(2, Millis(10)), ("pay", Token("wrong-companion")), Token("wrong-csrf")
     )

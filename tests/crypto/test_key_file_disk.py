@@ -1,4 +1,4 @@
-"""Making the key file: a machine that loses power at any moment has a whole key afterwards, or none."""
+"""Creating the key file: after a power failure at any moment there is either a complete key or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessiond.crypto.tokens import KEY_BYTES
 
 
 class Disk:
-    """What is done to the disk, in order: what was synced, a file with how many bytes, and which name was linked."""
+    """Records the operations on the disk in order: each sync, the size of each synced file, and each linked name."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.done: list[tuple[Any, ...]] = []
@@ -23,7 +23,7 @@ class Disk:
         patch.setattr(os, "link", self.link)
 
     def fsync(self, handle: int) -> None:
-        """Sync, and take note."""
+        """Sync, and record it."""
         state = os.fstat(handle)
         self.done.append(
             ("folder", state.st_ino) if stat.S_ISDIR(state.st_mode) else ("file", state.st_ino, state.st_size)
@@ -31,19 +31,19 @@ class Disk:
         self._fsync(handle)
 
     def link(self, source: Path, target: Path) -> None:
-        """Link, and take note."""
+        """Link, and record it."""
         self.done.append(("link", target.name))
         self._link(source, target)
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """The disk, watched."""
+    """Return the recorded operations on the disk."""
     return Disk(monkeypatch)
 
 
 def test_a_key_is_on_disk_before_it_has_its_name(tmp_path: Path, disk: Disk) -> None:
-    """The whole key is synced, then linked under its name, and then the folder is synced that has the name."""
+    """The complete key is synced first, then linked under its name, and then its folder is synced."""
     path = tmp_path / "sessiond.key"
     load_key_ring(path, os.urandom)
     assert path.stat().st_size == 2 * KEY_BYTES + 1
@@ -65,7 +65,7 @@ def test_a_key_that_is_there_is_only_read(tmp_path: Path, disk: Disk) -> None:
 
 
 def test_a_disk_that_cannot_keep_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the key cannot be synced no key file is left, nor a draft of one: the next start makes another key."""
+    """If the key cannot be synced, neither a key file nor a draft is left, and the next start creates a new key."""
 
     def broken(_: int) -> None:
         raise OSError(5, "Input/output error")

@@ -1,4 +1,4 @@
-"""Tickets: for one call, until one moment, once."""
+"""Tickets: valid for one call, until one moment, once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 @pytest.mark.parametrize("expires", [0, 1, START, 2**53])
 def test_a_ticket_comes_back(expires: int) -> None:
-    """A ticket comes back with its nonce, its expiry to the millisecond, and its scope."""
+    """An opened ticket has the nonce, the expiry to the millisecond, and the scope it was issued with."""
     ticket = replace(TICKET, expires=Instant(expires))
     assert open_ticket(RING, issue_ticket(RING, ticket)) == ticket
 
 
 def test_a_ticket_is_for_its_call() -> None:
-    """A ticket is for the call it was given out for."""
+    """A ticket is valid for the call it was issued for."""
     assert TICKET.is_for(SCOPE)
 
 
@@ -48,19 +48,19 @@ def test_a_ticket_is_for_its_call() -> None:
     ],
 )
 def test_a_ticket_is_for_no_other_call(scope: tuple[str, ...]) -> None:
-    """A ticket is for no other call, not even one whose parts have the same characters in a row."""
+    """A ticket is not valid for another call, even one whose parts concatenate to the same characters."""
     assert not TICKET.is_for(scope)
 
 
 def test_a_scope_counts_bytes() -> None:
-    """Scopes are told apart whatever characters they have, and each has 32 bytes."""
+    """Scopes with any characters have different digests, each of 32 bytes."""
     scopes = [("ä", "b"), ("a\N{COMBINING DIAERESIS}", "b"), ("äb", ""), ("", "äb")]
     assert len({scope_digest(scope) for scope in scopes}) == len(scopes)
     assert {len(scope_digest(scope)) for scope in scopes} == {32}
 
 
 def test_a_changed_ticket_is_none() -> None:
-    """Whatever single character of a ticket is changed to whatever other, it is none of ours."""
+    """Changing any single character of a ticket to any other makes it invalid."""
     text = issue_ticket(RING, TICKET).reveal()
     for position in range(len(text)):
         for character in ALPHABET + "=+/ \0é":
@@ -70,18 +70,18 @@ def test_a_changed_ticket_is_none() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "A" * 95, "A" * 96, "é" * 96, "\ud800" * 96, "A" * 1_000_000])
 def test_what_was_never_issued_is_none(text: str) -> None:
-    """What was never issued as a ticket is none, and raises nothing."""
+    """Text that was never issued as a ticket is refused without an exception."""
     assert open_ticket(RING, Token(text)) is None
 
 
 def test_another_secret_is_no_ticket() -> None:
-    """Neither a session token nor a companion token's bytes open as a ticket."""
+    """Neither a session token nor the bytes of a companion token open as a ticket."""
     assert open_ticket(RING, RING.seal(samples.session_id(), 0, bytes(16))) is None
     assert open_ticket(RING, RING.seal_bytes(bytes(56), b"sessiond/companion/v1")) is None
 
 
 def test_a_ticket_is_kept_by_its_nonce() -> None:
-    """What names a ticket among the kept answers differs with each nonce, and with nothing else."""
+    """The key of a ticket among the kept answers depends on its nonce and on nothing else."""
     keys = {replace(TICKET, nonce=bytes([number]) * 16).key for number in range(100)}
     assert len(keys) == 100
     assert {len(key) for key in keys} == {32}
@@ -90,14 +90,14 @@ def test_a_ticket_is_kept_by_its_nonce() -> None:
 
 
 def test_a_ticket_under_a_rotated_key() -> None:
-    """A ticket opens under an older key of the ring, and under none once the key has left the ring."""
+    """A ticket opens under an older key of the ring, and no longer once that key is removed."""
     token = issue_ticket(RING, TICKET)
     assert open_ticket(KeyRing([KEYS[1], KEYS[0]]), token) == TICKET
     assert open_ticket(KeyRing(KEYS[1:]), token) is None
 
 
 def test_a_ticket_shows_nothing() -> None:
-    """A ticket shows neither its nonce nor its scope."""
+    """The repr of a ticket shows neither its nonce nor its scope."""
     shown = f"{issue_ticket(RING, TICKET)!r} {TICKET!r}"
     assert repr(TICKET.nonce) not in shown
     assert repr(TICKET.scope) not in shown

@@ -1,4 +1,4 @@
-"""Tokens and keys: sealing, opening, rotation, and that neither ever shows."""
+"""Tokens and keys: sealing, opening and rotation, and that neither is ever shown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_is_sealed_opens(session_id: bytes, generation: int, secret: bytes)
 
 
 def test_sealing_is_deterministic() -> None:
-    """The same session, generation and secret give the same token, always; any difference gives another."""
+    """The same session, generation and secret always yield the same token, and any difference yields another."""
     session = samples.session_id()
     token = RING.seal(session, 1, SECRET)
     assert token == RING.seal(session, 1, SECRET) == KeyRing(KEYS[:1]).seal(session, 1, SECRET)
@@ -52,21 +52,21 @@ def test_sealing_is_deterministic() -> None:
 
 
 def test_the_successor_is_the_same_wherever_it_is_computed() -> None:
-    """The successor has the same session and secret, and equals the token sealed at its generation."""
+    """The successor has the same session and secret, and equals the token that is sealed at its generation."""
     session = samples.session_id()
     opened = RING.open(RING.seal(session, 0, SECRET).reveal())
     assert RING.successor(opened, 1) == RING.seal(session, 1, SECRET)
 
 
 def test_the_last_generation() -> None:
-    """A generation that does not fit 32 bits is refused, never wrapped."""
+    """A generation that does not fit into 32 bits is refused and never wraps around."""
     RING.seal(samples.session_id(), 2**32 - 1, SECRET)
     with pytest.raises(OverflowError):
         RING.seal(samples.session_id(), 2**32, SECRET)
 
 
 def test_a_changed_token_never_opens() -> None:
-    """Whatever single character of a token is changed to whatever other, it is malformed or forged."""
+    """Changing any single character of a token to any other makes it malformed or forged."""
     token = RING.seal(samples.session_id(), 0, SECRET).reveal()
     for position in range(TOKEN_LENGTH):
         for character in ALPHABET + "=+/ \0é":
@@ -77,7 +77,7 @@ def test_a_changed_token_never_opens() -> None:
 
 
 def test_only_one_spelling_of_the_last_character() -> None:
-    """Of the sixteen last characters that decode to the same bytes fifteen are malformed."""
+    """Of the sixteen last characters that decode to the same bytes, fifteen make the token malformed."""
     token = RING.seal(samples.session_id(), 0, SECRET).reveal()
     same = [c for c in ALPHABET if urlsafe_b64decode(token[:-1] + c + "==") == urlsafe_b64decode(token + "==")]
     assert len(same) == 16
@@ -108,14 +108,14 @@ def test_only_one_spelling_of_the_last_character() -> None:
     ],
 )
 def test_what_has_not_a_tokens_form_is_malformed(text: str) -> None:
-    """What is not 70 characters of canonical base64url is malformed."""
+    """Text other than 70 characters of canonical base64url is malformed."""
     with pytest.raises(TokenMalformed):
         RING.open(text)
 
 
 @pytest.mark.parametrize("sealed", [bytes(52), b"\xff" * 52])
 def test_what_was_never_sealed_is_forged(sealed: bytes) -> None:
-    """What has a token's form and opens under no key is forged."""
+    """Text in the format of a token that opens under no key is forged."""
     with pytest.raises(TokenForged):
         RING.open(urlsafe_b64encode(sealed).decode().rstrip("="))
 
@@ -127,7 +127,7 @@ def test_another_authoritys_token_is_forged() -> None:
 
 
 def test_rotation_opens_old_and_seals_with_the_first() -> None:
-    """A ring opens tokens of each of its keys and seals with the first; a key that has left the ring opens nothing."""
+    """A ring seals with its first key and opens tokens of all its keys; a removed key opens nothing."""
     session = samples.session_id()
     old = RING.seal(session, 0, SECRET)
     rotated = KeyRing([KEYS[1], KEYS[0]])
@@ -142,18 +142,18 @@ def test_rotation_opens_old_and_seals_with_the_first() -> None:
 
 @pytest.mark.parametrize("keys", [[], KEYS[:4], [b"short"], [bytes(KEY_BYTES + 1)]])
 def test_a_ring_has_one_to_three_keys(keys: list[bytes]) -> None:
-    """A ring of no key, of more than three, or of a key of another length is refused."""
+    """A ring with no key, with more than three, or with a key of another length is refused."""
     with pytest.raises(ValueError, match="key"):
         KeyRing(keys)
 
 
 def test_secrets_have_128_bits_of_the_given_randomness() -> None:
-    """A secret is 16 bytes as the source of randomness gives them."""
+    """A secret is 16 bytes, exactly as the source of randomness returns them."""
     assert new_secret(lambda length: b"\xab" * length) == b"\xab" * 16
 
 
 def test_nothing_secret_shows() -> None:
-    """Token, opened token and key ring show nothing of what they hold, however they are printed."""
+    """Token, opened token and key ring never show their content, however they are printed."""
     token = RING.seal(samples.session_id(), 0, SECRET)
     opened = RING.open(token.reveal())
     shown = f"{token} {token!r} {token!s:>99} {[token]} {opened} {opened!r} {RING!r} {RING}"
@@ -165,7 +165,7 @@ def test_nothing_secret_shows() -> None:
 
 
 def test_secrets_are_not_pickled() -> None:
-    """Neither a token nor an opened token can be pickled or copied by way of pickle."""
+    """Neither a token nor an opened token can be pickled, or copied by means of pickle."""
     token = RING.seal(samples.session_id(), 0, SECRET)
     for secret in (token, RING.open(token.reveal())):
         with pytest.raises(TypeError):
@@ -175,7 +175,7 @@ def test_secrets_are_not_pickled() -> None:
 
 
 def test_tokens_compare_by_their_text() -> None:
-    """Equal texts are equal tokens; a token is no string."""
+    """Tokens with equal texts are equal, and a token is not equal to a string."""
     assert Token("a") == Token("a")
     assert Token("a") != Token("b")
     assert Token("a") != "a"

@@ -1,4 +1,4 @@
-"""Tokens from clients that present anything: malformed or forged, never an error, never something else."""
+"""Arbitrary text presented as a token: it is malformed or forged, and raises no other exception."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ tokens = st.builds(
 
 
 def outcome(text: str) -> OpenedToken | type[Exception]:
-    """The opened token, or what is raised instead. Any other exception fails the test."""
+    """Return the opened token, or the exception raised. Any other exception fails the test."""
     try:
         return RING.open(text)
     except (TokenMalformed, TokenForged) as refused:
@@ -31,7 +31,7 @@ def outcome(text: str) -> OpenedToken | type[Exception]:
 
 
 def is_canonical(text: str) -> bool:
-    """Whether the library decodes the text, and spells what it decoded in the same way."""
+    """Return whether the standard library decodes the text and encodes the result to the same text."""
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
@@ -39,7 +39,7 @@ def is_canonical(text: str) -> bool:
     return len(text) == TOKEN_LENGTH and urlsafe_b64encode(raw).decode().rstrip("=") == text
 
 
-# Of the right length, or nearly; the last character has bits to spare, and one of 64 spellings of it is a token's.
+# Nearly the right length. The last character has unused bits, so most random texts are not canonical.
 _lengths = st.sampled_from([TOKEN_LENGTH] * 8 + [0, 1, TOKEN_LENGTH - 2, TOKEN_LENGTH - 1, TOKEN_LENGTH + 1, 96])
 _spelled = st.builds(lambda text, length: (text * 2)[:length], st.text(ALPHABET, min_size=96, max_size=96), _lengths)
 _nearly = st.builds(
@@ -57,14 +57,14 @@ _sealed = st.binary(min_size=52, max_size=52).map(lambda raw: urlsafe_b64encode(
     st.text() | st.text(st.characters(), min_size=TOKEN_LENGTH, max_size=TOKEN_LENGTH) | _spelled | _nearly | _sealed
 )
 def test_any_text(text: str) -> None:
-    """Text that was never issued is forged if it is canonical base64url by the library's answer, else malformed."""
+    """Text that was never issued is forged if it is canonical base64url by the library's rules, else malformed."""
     assert outcome(text) is (TokenForged if is_canonical(text) else TokenMalformed)
 
 
 @bounded(500)
 @given(st.data())
 def test_a_damaged_token(data: st.DataObject) -> None:
-    """A token that was damaged is forged or malformed by the same rule, and opens only if nothing has changed."""
+    """A damaged token is forged or malformed by the same rule, and opens only if nothing has changed."""
     token = data.draw(tokens)
     text = data.draw(damaged_text(st.just(token), ALPHABET + "+/=\n"))
     if text == token:
@@ -76,7 +76,7 @@ def test_a_damaged_token(data: st.DataObject) -> None:
 @bounded(3)
 @given(tokens)
 def test_every_change_of_one_character(token: str) -> None:
-    """A token of which one character was changed, any to any other, is forged or malformed."""
+    """A token in which any character is changed to any other is forged or malformed."""
     for at in range(len(token)):
         for character in (ALPHABET + "+/=.").replace(token[at], ""):
             text = token[:at] + character + token[at + 1 :]
@@ -86,6 +86,6 @@ def test_every_change_of_one_character(token: str) -> None:
 @bounded(200)
 @given(st.binary(max_size=80))
 def test_other_purposes_and_lengths(plain: bytes) -> None:
-    """Nothing that was sealed for another purpose opens as a session token, of whatever length it is."""
+    """Bytes sealed for another purpose never open as a session token, whatever their length."""
     text = RING.seal_bytes(plain, b"sessiond/another/v1").reveal()
     assert outcome(text) is (TokenForged if len(text) == TOKEN_LENGTH else TokenMalformed)

@@ -1,4 +1,4 @@
-"""kill -9 under load, again and again: what was acknowledged is there, once, and nothing else is."""
+"""Repeated kill -9 under load: everything acknowledged is stored exactly once, and nothing else is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLICY = '[applications.default]\nrenewal_timeout = "200ms"\nrenewal_overlap = "
 
 
 async def load_until_killed(server: ServerProcess, ledger: Ledger, dice: random.Random, opened: int = 0) -> None:
-    """Put a server under load from several clients and kill it at a random moment, once so many sessions are open."""
+    """Put a server under load from several clients, and kill it at a random moment after so many sessions are open."""
     address = await server.address()
     known, before = ledger.usable(), len(ledger.lives)
     dice.shuffle(known)
@@ -37,13 +37,13 @@ async def load_until_killed(server: ServerProcess, ledger: Ledger, dice: random.
                 group.create_task(work(stubs[worker % CLIENTS], ledger, own, random.Random(dice.random())))
             await asyncio.sleep(dice.uniform(0.02, 0.6))
             async with asyncio.timeout(60):
-                while len(ledger.lives) < before + opened:  # noqa: ASYNC110 - the workers fill the ledger, and tell nobody
+                while len(ledger.lives) < before + opened:  # noqa: ASYNC110 - the workers do not signal
                     await asyncio.sleep(0.01)
             server.kill()
 
 
 async def what_is_lost(server: ServerProcess, ledger: Ledger, *, all_data: bool) -> list[str]:
-    """Compare a restarted server with the ledger; afterwards the ledger is sure of everything again."""
+    """Compare a restarted server with the ledger. Afterwards the ledger has no uncertain entries left."""
     async with stub_for(await server.address()) as stub:
         lives = [life for life in ledger.lives.values() if not life.revoked]
         data_of = lives if all_data else [life for life in lives if life.unsure is not None] + lives[-50:]
@@ -55,20 +55,20 @@ async def what_is_lost(server: ServerProcess, ledger: Ledger, *, all_data: bool)
 
 
 def settle(life: Life, record: Record | None) -> None:
-    """Take what was in doubt as the restarted server told it: from now on that stands."""
+    """Replace every uncertain entry by what the restarted server reports."""
     if life.unsure is None or record is None:
         return
     life.revoked = record.state == pb.SESSION_STATE_REVOKED
     if record.data_version != life.data_version:
         life.data, life.data_version = life.unsure_data, record.data_version
     if life.unsure is Unsure.RENEW:
-        life.generation += 1  # used for the first time by now: before the crash, or by the checker's question
+        life.generation += 1  # used by now: before the crash, or by the check itself
     life.unsure = None
 
 
 @pytest.mark.slow
 async def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
-    """Through twenty kills under load each acknowledged change and event is there once; no revoked session lives."""
+    """After each of 20 kills under load every acknowledged change and event exists once; no revoked session lives."""
     (tmp_path / "sessiond.toml").write_text(POLICY, encoding="utf-8")
     ledger, dice = Ledger(), random.Random(20)
     for number in range(ROUNDS + 1):
@@ -89,7 +89,7 @@ async def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_real_loss_is_noticed(tmp_path: Path) -> None:
-    """Put back an older copy of the data after a kill, and the same comparison reports what is missing."""
+    """The check can fail: after an older copy of the data is restored, it reports what is missing."""
     ledger, dice = Ledger(), random.Random(3)
     for number in range(2):
         server = ServerProcess(tmp_path)
@@ -110,11 +110,11 @@ async def test_a_real_loss_is_noticed(tmp_path: Path) -> None:
     assert any("is lost" in fault for fault in found)
 
 
-# Each single loss is reported
+# Every single loss is reported
 
 
 def _sound() -> tuple[Ledger, Recovered]:
-    """A ledger of one live and one revoked session, and a server that lost nothing."""
+    """Return a ledger of one live and one revoked session, and a server that has lost nothing."""
     live = Life("live", "ada", "", generation=1, data={"key": b"value"}, data_version=1)
     ended = Life("ended", "bob", "", revoked=True)
     created, renewed = pb.EVENT_TYPE_SESSION_CREATED, pb.EVENT_TYPE_SESSION_RENEWED
@@ -184,7 +184,7 @@ def _invent_session(recovered: Recovered) -> None:
 
 
 def test_the_checker_accepts_what_lost_nothing() -> None:
-    """A server that has exactly what was acknowledged passes."""
+    """The check accepts a server that has exactly what was acknowledged."""
     ledger, recovered = _sound()
     assert losses(ledger, recovered, list(ledger.lives.values())) == []
 
@@ -207,7 +207,7 @@ def test_the_checker_accepts_what_lost_nothing() -> None:
     ],
 )
 def test_the_checker_reports_a_loss(harm: Callable[[Recovered], None], told: str) -> None:
-    """Each single thing that can be lost, doubled or revived is reported."""
+    """The check reports every single thing that is lost, duplicated or revived."""
     ledger, recovered = _sound()
     harm(recovered)
     assert any(told in fault for fault in losses(ledger, recovered, list(ledger.lives.values())))

@@ -1,4 +1,4 @@
-"""A disk that fails or fills up: nothing acknowledged is lost, nobody is answered falsely, and the process says why."""
+"""A failing or full disk: nothing acknowledged is lost, no response is wrong, and the process reports the reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from sessiond.cli import main
 main(sys.argv[4:])
 """
 SMALL_DATABASE = _SMALL + _RUN
-"""Serves from a database that is full at 240 KiB: SQLite's own answer to a full disk, without a full disk."""
+"""Serves from a database limited to 240 KiB, which gives SQLite's error for a full disk without a full disk."""
 HEEDLESS = (
     """
 import sqlite3
@@ -60,12 +60,12 @@ sqlite3.connect = lambda *arguments, **options: plain(*arguments, factory=Heedle
     + _SMALL
     + _RUN
 )
-"""Protection off: the same, and every error of a write is passed over."""
+"""Protection off: the same, but all errors of a write are ignored."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A way for the disk to fail. `strike` is called once the load runs; `prefix` starts the server another way."""
+    """A way in which the disk fails. `strike` is called once the load runs; `prefix` precedes the server's command."""
 
     told: str
     strike: Callable[[ServerProcess, Path], subprocess.Popen[bytes] | None] = lambda server, data: None
@@ -85,18 +85,18 @@ def injecting(fault: str) -> Callable[[ServerProcess, Path], subprocess.Popen[by
 
 
 def limit_file_size(server: ServerProcess, data: Path) -> None:
-    """Let no file grow further than the log of the database has grown so far, and a little."""
+    """Allow no file to grow much beyond the present size of the database's log."""
     size = (data / "sessiond.db-wal").stat().st_size + 32 * 1024
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, size))
 
 
 def tracer_of(pid: int) -> str:
-    """The process that traces another one; `0` where none does."""
+    """Return the id of the process that traces another one; `0` if there is none."""
     return Path(f"/proc/{pid}/status").read_text(encoding="ascii").partition("TracerPid:")[2].split()[0]
 
 
 def strace_can_attach() -> bool:
-    """Whether strace is here and may take hold of a process that is not its own child."""
+    """Return whether strace is installed and may attach to a process that is not its own child."""
     if shutil.which("strace") is None:
         return False
     with subprocess.Popen(["sleep", "60"]) as sleeper:
@@ -130,20 +130,20 @@ DISKS = [
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that only looking tells."""
+    """Wait until a condition holds, by polling it."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - there is nothing to be woken by
+        while not condition():  # noqa: ASYNC110 - nothing signals this
             await asyncio.sleep(0.01)
 
 
 def has_ended(server: ServerProcess) -> bool:
-    """Whether the server has stopped."""
+    """Return whether the server has stopped."""
     return server.process.poll() is not None
 
 
 @contextmanager
 def struck(disk: Disk, server: ServerProcess, data: Path) -> Iterator[None]:
-    """The disk fails inside the block."""
+    """Make the disk fail inside the block."""
     injector = disk.strike(server, data)
     try:
         yield
@@ -155,7 +155,7 @@ def struck(disk: Disk, server: ServerProcess, data: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("disk", DISKS)
 async def test_a_failing_disk_loses_nothing_acknowledged(tmp_path: Path, disk: Disk) -> None:
-    """When a commit fails the process stops with 1 and says why; calls in flight get UNAVAILABLE; the rest is safe."""
+    """If a commit fails, the process logs why and exits with 1; open calls get UNAVAILABLE; the rest is safe."""
     ledger, dice = Ledger(), random.Random(5)
     server = ServerProcess(tmp_path, prefix=disk.prefix)
     try:
@@ -175,7 +175,7 @@ async def test_a_failing_disk_loses_nothing_acknowledged(tmp_path: Path, disk: D
     finally:
         server.kill()
     assert server.process.returncode == 1
-    # Those whose call was in the failed group are told so; others may find the server gone already.
+    # Calls in the failed group get this error; others may find that the server has stopped.
     assert any("whether the change was made is unknown" in words for words in last_words)
     last_line = log.splitlines()[-1]
     assert last_line.startswith("Error: ")
@@ -189,14 +189,14 @@ async def test_a_failing_disk_loses_nothing_acknowledged(tmp_path: Path, disk: D
         async with stub_for(await server.address()) as stub:
             lives = [life for life in ledger.lives.values() if not life.revoked]
             assert losses(ledger, await recover(stub, ledger, lives), lives) == []
-            await open_sessions(stub, 10)  # the mended disk serves on
+            await open_sessions(stub, 10)  # after the disk is repaired, the server serves again
         assert await server.terminate() == 0
     finally:
         server.kill()
 
 
 async def test_a_false_acknowledgement_is_noticed(tmp_path: Path) -> None:
-    """With a store that passes over its errors the comparison of the test above reports what was not kept."""
+    """The check above can fail: it reports the loss of a store that ignores its errors."""
     ledger = Ledger()
     server = ServerProcess(tmp_path, prefix=(sys.executable, "-c", HEEDLESS))
     try:
@@ -204,7 +204,7 @@ async def test_a_false_acknowledgement_is_noticed(tmp_path: Path) -> None:
             workers = [asyncio.create_task(work(stub, ledger, [], random.Random(number))) for number in range(WORKERS)]
             await until(lambda: len(ledger.lives) >= 600 or all(worker.done() for worker in workers))
             server.kill()
-            await asyncio.gather(*workers, return_exceptions=True)  # some may have met what was not kept
+            await asyncio.gather(*workers, return_exceptions=True)  # some may have seen data that was not stored
         server = ServerProcess(tmp_path)
         async with stub_for(await server.address()) as stub:
             found = losses(ledger, await recover(stub, ledger, []), [])
@@ -215,7 +215,7 @@ async def test_a_false_acknowledgement_is_noticed(tmp_path: Path) -> None:
 
 
 async def ask_until_refused(stub: AsyncStub, session_ids: list[str]) -> None:
-    """Look at one session after another, none of which is in memory."""
+    """Read one session after another; none of them is in memory."""
     for session_id in session_ids:
         named = pb.SessionReference(session_id=session_id)
         await stub.GetSession(pb.GetSessionRequest(session=named))
@@ -223,13 +223,13 @@ async def ask_until_refused(stub: AsyncStub, session_ids: list[str]) -> None:
 
 @needs_strace
 async def test_a_disk_that_cannot_be_read_stops_the_process(tmp_path: Path) -> None:
-    """A read error is as fatal as a write error: the caller gets UNAVAILABLE, and nobody needs to write first."""
+    """A read error is as fatal as a write error: the caller gets UNAVAILABLE, even if no write follows."""
     server = ServerProcess(tmp_path)
     try:
         async with stub_for(await server.address()) as stub:
             facts = await open_sessions(stub, 300, client=PADDING)
         assert await server.terminate() == 0
-        server = ServerProcess(tmp_path)  # with nothing in memory
+        server = ServerProcess(tmp_path)  # so that nothing is in memory
         async with stub_for(await server.address()) as stub:
             disk = Disk(BROKEN, injecting("pread64:error=EIO:when=1+"))
             with struck(disk, server, tmp_path / "data"):

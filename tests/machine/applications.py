@@ -1,4 +1,4 @@
-"""The applications of the machine: together they have every rule that there is."""
+"""The applications of the machine. Together they use every rule of a policy."""
 
 from __future__ import annotations
 
@@ -104,5 +104,5 @@ def _policy_of(rules: Rules) -> Policy:
 
 
 def policies_of(rules: Mapping[str, Rules]) -> dict[str, Policy]:
-    """The rules as the authority takes them."""
+    """Return the rules as policies of the authority."""
     return {application: _policy_of(one) for application, one in rules.items()}

@@ -1,4 +1,4 @@
-"""What all rules of the machine share: asking the real authority, and comparing with the model what came of it."""
+"""Shared parts of the machine's rules: calling the real authority, and comparing the results with the model."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ __all__ = ["PAUSES", "PICKS", "Bench", "Made"]
 
 PICKS = st.integers(0, 7) | st.integers(0, 80)
 PAUSES = [1, 999, 1_000, 2_999, 3_000, 5_000, 9_000, 14_999, 15_000, 19_999, 40_000]
-_MEMORY = Path("/dev/shm")  # a thousand small databases: nothing here is about what a disk does
+_MEMORY = Path("/dev/shm")  # a thousand small databases, and no test here is about durability
 _CALLER = Caller("machine")
 _CLIENT = ClientContext()
 
 
 class Made(NamedTuple):
-    """A changing call that was made: how to make it again, its id, and the answer's message if one was kept.
+    """A changing call that was made: how to repeat it, its id, and the response's message if one was stored.
 
-    `about` is the session whose token was judged: once that has ended the call is judged anew.
+    `about` is the session whose token was judged. After that session has ended, a retry of the call is judged again.
     """
 
     make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]]
@@ -63,7 +63,7 @@ class Made(NamedTuple):
 class Bench(RuleBasedStateMachine):
     """The real authority, the model's records, and every token ever issued.
 
-    `told` is what the log must have got since the last call: the name of each event, and the number of its session.
+    `told` lists the events that the log must contain since the last call: each one's name and session number.
     """
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class Bench(RuleBasedStateMachine):
         self.transcript = Transcript()
         self.records: list[Record] = []
         self.ids: list[SessionId] = []
-        self.texts: dict[Ticket, str] = {}  # every token ever issued, in order
-        self.repeats: list[Made] = []  # calls with an id whose answer must be kept
+        self.texts: dict[Ticket, str] = {}  # every token ever issued, in order of issue
+        self.repeats: list[Made] = []  # calls with an id whose response must be stored
         self.told: list[tuple[str, int | None]] = []
         self.head = Revision(0)
         self.last = Made(_nothing, None, None)
@@ -93,22 +93,22 @@ class Bench(RuleBasedStateMachine):
         return self.clock.now()
 
     def ask(self, make: Callable[[Authority], Coroutine[Any, Any, Any]]) -> Any:
-        """Ask the authority; the log must have what the last call had to tell, and gets what this one has."""
+        """Call the authority. The log must contain the last call's events before, and this call's events after it."""
         self.check_log()
         return self.living.run(make(self.living.authority))
 
     def change(
         self, make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]], *, with_id: bool = False
     ) -> Any:
-        """Ask for a change; its answer, whether or not it was kept for repeats."""
+        """Make a change, and return its result, whether or not it was stored for a retry."""
         request = self.transcript.fresh_id() if with_id else None
-        self.last = Made(make, request, None)  # it may raise
+        self.last = Made(make, request, None)  # it may raise an exception
         given = self.ask(lambda authority: make(authority, self.transcript.reply(request)))
         self.last = Made(make, request, given.message if isinstance(given, Kept) else None)
         return self.transcript.answer(given)
 
     def is_kept(self, about: int | None = None) -> None:
-        """The last call's answer must be kept, if it has an id; if it is `about` a session, while that lives."""
+        """Expect the last call's response to be stored if it has an id; `about` a session, only while that lives."""
         if self.last.request is not None:
             self.repeats.append(self.last._replace(about=about))
 
@@ -117,7 +117,7 @@ class Bench(RuleBasedStateMachine):
         return authority.call(application, _CALLER, _CLIENT)
 
     def check_log(self, *, in_order: bool = True) -> None:
-        """Compare what the log got since the last look with what it must have got."""
+        """Compare the events since the last check with the expected ones."""
         news = self.living.revision != self.head
         events = self.living.events_after(self.head) if news else []
         got = [
@@ -133,13 +133,13 @@ class Bench(RuleBasedStateMachine):
         self.told = []
 
     def tell(self, name: str, number: int | None) -> None:
-        """The log must get this."""
+        """Expect the log to contain this event."""
         self.told.append((name, number))
 
     # Tokens
 
     def ticket(self, pick: int) -> Ticket:
-        """A token counted back from the newest: with an odd number of any session, else of one that lives."""
+        """Return a ticket, counted from the newest: with an odd number of any session, else of a live one."""
         issued = list(self.texts)
         if pick % 2 == 0:
             issued = [one for one in issued if self.records[one.session].standing(self.now) == VALID] or issued
@@ -149,13 +149,13 @@ class Bench(RuleBasedStateMachine):
         return Token(self.texts[ticket])
 
     def issued(self, ticket: Ticket, token: Token | None) -> None:
-        """The token of a ticket is the same string whenever and by whomever it is given out, and no other's."""
+        """Check that a ticket's token is the same string whenever it is issued, and different from all others."""
         assert token is not None
         assert self.texts.setdefault(ticket, token.reveal()) == token.reveal()
         assert len(set(self.texts.values())) == len(self.texts)
 
     def judged(self, ticket: Ticket, *, lenient: bool = False) -> Expected:
-        """What a token is worth, with everything that follows from it taken in."""
+        """Return the expected result of presenting a token, and apply its consequences to the model."""
         number, record = ticket.session, self.records[ticket.session]
         expected = record.expect(ticket, self.now, lenient=lenient)
         self.expired(number, expected.verdict)
@@ -170,14 +170,14 @@ class Bench(RuleBasedStateMachine):
         return expected
 
     def expired(self, number: int, verdict: str) -> None:
-        """Whoever says that a session has expired has it recorded."""
+        """Expect that the expiry of a session is recorded by the call that reports it."""
         record = self.records[number]
         if verdict in (IDLE, ABSOLUTE) and record.ended is None:
             record.end(verdict, record.ended_at(verdict))
             self.tell("SESSION_EXPIRED", number)
 
     def suspected(self, number: int) -> None:
-        """Take in what the policy does about a replay: what is reported, and then what is done."""
+        """Apply the policy's reaction to a replay: first what is reported, and then what is done."""
         record = self.records[number]
         if record.reports(self.now):
             self.tell("HIJACK_SUSPECTED", number)
@@ -188,12 +188,12 @@ class Bench(RuleBasedStateMachine):
                 self.revoked(other)
 
     def revoked(self, number: int) -> None:
-        """A live session has been ended."""
+        """Record that a live session was ended."""
         self.records[number].end(REVOKED, self.now)
         self.tell("SESSION_REVOKED", number)
 
     def live(self, application: str, subject: str | None = None) -> list[int]:
-        """The live sessions of an application, or of a subject, in the order they were opened."""
+        """Return the live sessions of an application, or of a subject, in the order of their creation."""
         found = [
             number
             for number, record in enumerate(self.records)
@@ -208,7 +208,7 @@ class Bench(RuleBasedStateMachine):
     def opened(
         self, application: str, login: Login, changed: Changed, data: dict[str, bytes], *, login_page: bool = False
     ) -> int:
-        """Take in a new session; its number."""
+        """Record a new session, and return its number."""
         assert changed.session is not None
         number = len(self.records)
         record = Record(
@@ -231,33 +231,33 @@ class Bench(RuleBasedStateMachine):
         return number
 
     def active(self, number: int) -> None:
-        """The session was used: a level that has fallen stays where it is, and that is told."""
+        """Record a use of the session. If its level has fallen, this becomes permanent and is an event."""
         self.lowered(number)
         self.records[number].be_active(self.now)
 
     def lowered(self, number: int) -> None:
-        """A level that has fallen is told of with the activity that follows."""
+        """Expect the event of a level that has fallen, which comes with the next activity."""
         record = self.records[number]
         if record.own_level(self.now) != record.level:
             self.tell("SESSION_LEVEL_LOWERED", number)
 
     def rolled(self, number: int, changed: Changed) -> None:
-        """The session has a fresh token."""
+        """Record that the session has a new token."""
         record = self.records[number]
         self.check_session(number, changed.session)
         self.issued(Ticket(number, record.secret, record.generation), changed.token)
 
     def unchanged(self, changed: Changed) -> None:
-        """The answer to a call that gave nothing."""
+        """Check a response that returns no session and no token."""
         assert (changed.session, changed.token, changed.csrf) == (None, None, None)
         self.is_newest(changed)
 
     def is_newest(self, changed: Changed) -> None:
-        """An answer names the revision of the newest event that it knows: its own last one, if it has any."""
+        """Check that a response names the revision of the newest event that it knows: its own last, if it has any."""
         assert changed.revision == self.head + len(self.told)
 
     def check_session(self, number: int, session: Session | None) -> None:
-        """Compare a session as callers see it."""
+        """Compare a session as callers see it with the model."""
         record = self.records[number]
         assert session is not None
         assert session.id == self.ids[number]
@@ -281,7 +281,7 @@ class Bench(RuleBasedStateMachine):
         assert (session.elevation and session.elevation.until) == (raised and raised[1])
 
     def look_at(self, number: int) -> None:
-        """Compare one session, seen by its id, its ending included."""
+        """Compare one session, read by its id, with the model, including its end."""
         record = self.records[number]
         try:
             verdict, session = self.ask(
@@ -302,7 +302,7 @@ class Bench(RuleBasedStateMachine):
             self.look_at(number)
 
     def look_at_rows(self) -> None:
-        """Hold every row of the store to the events."""
+        """Check every row of the store against the events."""
         ids = self.ledger.ids()
         rows = self.living.rows(ids)
         for session_id in ids:
@@ -311,26 +311,26 @@ class Bench(RuleBasedStateMachine):
             assert (row is None) == self.records[self.ids.index(session_id)].pruned
 
     def follow_rules(self, application: str, **changed: Any) -> None:
-        """Put another policy in force, for the model."""
+        """Put another policy into effect in the model."""
         self.in_force[application] = replace(self.in_force[application], **changed)
         for record in self.records:
             record.rules = self.in_force[record.application]
 
 
 def times_of(lifetimes: Lifetimes | None) -> Times:
-    """Lifetimes as the model has them."""
+    """Return lifetimes in the form of the model."""
     return Times() if lifetimes is None else Times(lifetimes.idle, lifetimes.absolute)
 
 
 def lifetimes_of(times: Times | None) -> Lifetimes | None:
-    """The same, the other way."""
+    """Return the model's lifetimes in the form of the domain."""
     if times is None:
         return None
     return Lifetimes(_millis(times.idle), _millis(times.absolute))
 
 
 def numbers_of(ids: Iterable[SessionId], known: list[SessionId]) -> list[int]:
-    """Which sessions these are."""
+    """Return the numbers of these sessions."""
     return [known.index(session_id) for session_id in ids]
 
 

@@ -1,4 +1,4 @@
-"""The rules of the machine that end sessions because somebody asks."""
+"""The rules of the machine that end sessions on request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Endings"]
 
 
 class Endings(Bench):
-    """Rules that revoke."""
+    """Rules that revoke sessions."""
 
     @rule(
         pick=PICKS,
@@ -27,11 +27,11 @@ class Endings(Bench):
         with_id=st.booleans(),
     )
     def revoke(self, pick: int, by_id: bool, anew: bool, owner: str | None, with_id: bool) -> None:
-        """Log out, if the session is the owner's who asks, and perhaps go on as a guest."""
+        """Log out, if the session belongs to the owner that is named, and perhaps continue as a guest."""
         ticket = self.ticket(pick)
         number, record = ticket.session, self.records[ticket.session]
         named = self.ids[number] if by_id else self.token(ticket)
-        # Only who proves the session, or names it by its id, is told that it is somebody else's.
+        # Only a caller that proves the session, or names it by id, learns that it belongs to another subject.
         proves = by_id or record.expect(ticket, self.now, lenient=True).verdict in (VALID, INSUFFICIENT)
         foreign = owner is not None and owner != record.subject and not record.pruned and proves
         try:
@@ -73,7 +73,7 @@ class Endings(Bench):
         keeps=st.booleans(),
     )
     def revoke_all(self, pick: int, by_subject: bool, by_labels: int, keeps: bool) -> None:
-        """Log out everywhere, or everywhere but here: all sessions that are like one there is."""
+        """Log out everywhere, or everywhere else: all sessions that match the attributes of an existing one."""
         like = self.records[self.ticket(pick).session]
         application, subject = like.application, like.subject if by_subject else None
         labels = tuple(sorted(like.labels.items()))[:by_labels]

@@ -1,4 +1,4 @@
-"""Faults: an authority broken on purpose, one way each. The machine must find every one of them."""
+"""Faults: authorities that are broken deliberately, each in one way. The machine must find every one of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def no_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    late: Any = lambda session, now: passed_deadline(session, Instant(now - 1))  # noqa: E731 - a fault in a line
+    late: Any = lambda session, now: passed_deadline(session, Instant(now - 1))  # noqa: E731 - a fault in one line
     monkeypatch.setattr(judge_module, "passed_deadline", late)
 
 
@@ -111,7 +111,7 @@ def repeats_that_are_new_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _silent(monkeypatch: pytest.MonkeyPatch, *kinds: EventType) -> None:
-    """Have sessions changed without these events."""
+    """Change sessions without recording these events."""
     right = Work.save
 
     def broken(self: Work, session: Session, type: EventType, *arguments: Any, **named: Any) -> Session:
@@ -121,7 +121,7 @@ def _silent(monkeypatch: pytest.MonkeyPatch, *kinds: EventType) -> None:
         return session
 
     monkeypatch.setattr(Work, "save", broken)
-    monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)  # it would notice
+    monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)  # it would notice the fault
 
 
 def a_level_falls_without_an_event(monkeypatch: pytest.MonkeyPatch) -> None:

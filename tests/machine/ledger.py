@@ -1,4 +1,4 @@
-"""A follower: it knows sessions by their events alone, and holds the rows of the store to that."""
+"""A follower that knows sessions only by their events, and checks the rows of the store against them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDS = {EventType.SESSION_REVOKED: SessionState.REVOKED, EventType.SESSION_EXPI
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the events up to now say about a session."""
+    """The content of a session according to the events so far."""
 
     revision: Revision
     subject: str
@@ -36,16 +36,16 @@ class _Known:
 
 
 class Ledger:
-    """What the log has said so far, and the rows as they were when last looked at."""
+    """The log so far, and the rows when they were last checked."""
 
     def __init__(self) -> None:
         self.revision = Revision(0)
         self._known: dict[SessionId, _Known] = {}
         self._rows: dict[SessionId, Session] = {}
-        self._first_versions: dict[SessionId, int] = {}  # of data, 1 for a session that was opened with some
+        self._first_versions: dict[SessionId, int] = {}  # the version of the data: 1 for a session opened with data
 
     def follow(self, events: Sequence[Event]) -> None:
-        """Take in what the log has after what is known: gapless, and in order."""
+        """Read the events that follow the known ones; they must be in order and without a gap."""
         for event in events:
             assert event.revision == self.revision + 1
             self.revision = event.revision
@@ -53,11 +53,11 @@ class Ledger:
                 self._known[event.session_id] = _after(self._known.get(event.session_id), event)
 
     def ids(self) -> list[SessionId]:
-        """The sessions that there were."""
+        """Return the ids of all sessions in the log."""
         return list(self._known)
 
     def explain(self, session_id: SessionId, row: Session | None) -> None:
-        """Hold a row to the events so far, and to itself as it was before. A pruned one has none."""
+        """Check a row against the events so far and its earlier state. A pruned session must have no row."""
         known, before = self._known[session_id], self._rows.get(session_id)
         if row is None:
             assert known.state is not SessionState.ACTIVE, "a live session has gone"
@@ -87,7 +87,7 @@ def _after(before: _Known | None, event: Event) -> _Known:
     match event.type:
         case EventType.HIJACK_SUSPECTED:
             if event.reaction is not Reaction.STEP_UP or before.held:
-                return before  # reported, and nothing has changed
+                return before  # reported, but nothing has changed
             known = replace(before, held=True)
         case EventType.OLD_TOKEN_PRESENTED:
             assert not before.old_token

@@ -1,4 +1,4 @@
-"""The real authority under the machine: assembled over a real SQLite file, below gRPC, without background tasks."""
+"""The real authority under the machine: over a real SQLite file, below gRPC, without background tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class LivingAuthority:
     """An authority that can be stopped, crashed and started again on the same folder.
 
-    It keeps three sessions in memory, so that most of what it answers has gone through the store and back.
+    It keeps only three sessions in memory, so that most of its responses come from the store.
     """
 
     def __init__(self, folder: Path, policies: Mapping[str, Policy], clock: ManualClock) -> None:
@@ -37,21 +37,21 @@ class LivingAuthority:
         self.run(self._start())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run to its end on the authority's loop."""
+        """Run a coroutine to its end on the authority's event loop."""
         return self._loop.run_until_complete(work)
 
     def restart(self) -> None:
-        """An orderly stop, and a start."""
+        """Stop cleanly, and start again."""
         self.run(self.sweeper.save_activity(all_of_it=True))
         self.crash()
 
     def crash(self) -> None:
-        """Drop everything that only memory knows, and start again."""
-        self.run(self._assembled.close())  # nothing waits: the machine takes one step at a time
+        """Discard everything that is only in memory, and start again."""
+        self.run(self._assembled.close())  # nothing is in progress: the machine takes one step at a time
         self.run(self._start())
 
     def change_policies(self, policies: Mapping[str, Policy]) -> None:
-        """Put other policies in force; they stay so after a restart."""
+        """Put other policies into effect; they stay in effect after a restart."""
         self._policies = policies
         self.run(self.authority.change_policies(policies, {}))
 
@@ -62,7 +62,7 @@ class LivingAuthority:
 
     @property
     def sweeper(self) -> Sweeper:
-        """Its sweeper."""
+        """The sweeper of the authority."""
         return self._assembled.sweeper
 
     @property
@@ -71,15 +71,15 @@ class LivingAuthority:
         return self.authority.parts.feed.revision
 
     def sweep(self) -> None:
-        """One round of the sweeper."""
+        """Run the sweeper once."""
         self.run(self._assembled.sweep())
 
     def events_after(self, revision: Revision) -> list[Event]:
-        """What the log has after a revision."""
+        """Return the events of the log after a revision."""
         return self.run(self._assembled.store.events(revision, 1_000))
 
     def rows(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Session]:
-        """Sessions as the store has them; one that is not there is left out."""
+        """Return sessions as they are stored; omit ids that do not exist."""
 
         async def read(transaction: Transaction) -> Decision[Mapping[SessionId, Session]]:
             return Decision(Changes(), await transaction.sessions(ids))
@@ -87,7 +87,7 @@ class LivingAuthority:
         return self.run(self._assembled.store.write(read))
 
     def close(self) -> None:
-        """End for good."""
+        """Stop permanently."""
         self.run(self._assembled.close())
         self._loop.close()
 

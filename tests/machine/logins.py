@@ -1,4 +1,4 @@
-"""The rules of the machine that log in: with any token or none, twice, again, and for a while."""
+"""The rules of the machine that log in: with any token or none, twice, repeatedly, and with an elevation."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tests.machine.opening import NO_CHOICE, WISHES, Opening, Wish, choice_of
 
 __all__ = ["LoggingIn", "Logins"]
 
-# Tokens that no session has, and what they are.
+# Tokens that belong to no session, and their verdicts.
 _NO_TOKENS = {"": "MALFORMED", "nonsense": "MALFORMED", "A" * 69 + "Q": "FORGED"}
 
 
 class KeptLogin(NamedTuple):
-    """The first answer to a login: what made it, and the session whose token it gives, with its generation then."""
+    """The first response to a login: the login itself, the session whose token it returned, and the generation."""
 
     facts: tuple[Any, ...]
     message: bytes
@@ -44,7 +44,7 @@ class KeptLogin(NamedTuple):
 
 
 class LoggingIn(NamedTuple):
-    """A login as it may come again."""
+    """A login that may be repeated."""
 
     ticket: Ticket
     application: str
@@ -58,7 +58,7 @@ class Logins(Opening):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: dict[tuple[int, int], KeptLogin] = {}  # by the session and the secret of the token presented
+        self.kept: dict[tuple[int, int], KeptLogin] = {}  # by session and secret of the presented token
         self.logins: list[LoggingIn] = []
 
     @rule(
@@ -73,7 +73,7 @@ class Logins(Opening):
     def authenticate(
         self, pick: int, subject: str, level: int, or_create: bool, wish: Wish, with_id: bool, elsewhere: str | None
     ) -> None:
-        """Log in or authenticate again with any token that was ever issued, perhaps by another application."""
+        """Log in or authenticate again with any token that was ever issued, perhaps in another application."""
         ticket = self.ticket(pick)
         record = self.records[ticket.session]
         application = elsewhere or record.application
@@ -82,7 +82,7 @@ class Logins(Opening):
 
     @rule(pick=PICKS, subject=st.sampled_from(["", "", *SUBJECTS]))
     def elevate(self, pick: int, subject: str) -> None:
-        """Elevate."""
+        """Elevate a session."""
         ticket = self.ticket(pick)
         record = self.records[ticket.session]
         login = Login(subject or record.subject or "ada", 3, ("otp",))
@@ -90,7 +90,7 @@ class Logins(Opening):
 
     @rule(pick=PICKS, subject=st.sampled_from(["", "", *SUBJECTS]), or_create=st.booleans(), wish=WISHES)
     def log_in_twice(self, pick: int, subject: str, or_create: bool, wish: Wish) -> None:
-        """Click twice on "log in": the second click gets the first answer, and nothing else happens."""
+        """Click twice on "log in": the second click gets the first response, and has no other effect."""
         ticket = self.ticket(pick)
         record = self.records[ticket.session]
         login = wish.login(record.application, subject or record.subject or "ada", 2)
@@ -105,7 +105,7 @@ class Logins(Opening):
 
     @rule(pick=PICKS, subject=st.sampled_from(["", "", *SUBJECTS]), or_create=st.booleans(), wish=WISHES)
     def log_in_at_once(self, pick: int, subject: str, or_create: bool, wish: Wish) -> None:
-        """Log in twice at the same time: as one after the other, in one commit."""
+        """Log in twice at the same time: the effect is that of two logins in sequence, in one commit."""
         ticket = self.ticket(pick)
         record = self.records[ticket.session]
         login = wish.login(record.application, subject or record.subject or "ada", 2)
@@ -122,7 +122,7 @@ class Logins(Opening):
 
     @rule(pick=PICKS)
     def log_in_again(self, pick: int) -> None:
-        """Send the form of an earlier login once more, whatever has happened since."""
+        """Repeat an earlier login, whatever has happened since."""
         if self.logins:
             self.log_in_or_choose(self.logins[-1 - pick % len(self.logins)])
 
@@ -137,7 +137,7 @@ class Logins(Opening):
     def log_in_without_a_token(
         self, text: str, application: str, subject: str, or_create: bool, wish: Wish, with_id: bool
     ) -> None:
-        """Log in with no token at all, or with one that was never issued."""
+        """Log in without a token, or with one that was never issued."""
         login = wish.login(application, subject, 2)
         limit = self.log_in_anew(text, application, login, or_create, NO_CHOICE, with_id=with_id).limit
         if limit is not None and limit.ticket is not None:
@@ -163,7 +163,7 @@ class Logins(Opening):
         return changed
 
     def log_in_or_choose(self, made: LoggingIn, *, with_id: bool = False) -> Changed | None:
-        """Log in; where the limit stands in the way and the subject may choose what to end, choose."""
+        """Log in; if the limit refuses and the subject may choose what to end, choose."""
         changed = self.log_in(made, with_id=with_id)
         if changed is not None and changed.limit is not None and changed.limit.ticket is not None:
             changed = self.log_in(made, choice=choice_of(changed.limit))
@@ -172,7 +172,7 @@ class Logins(Opening):
         return changed
 
     def log_in(self, made: LoggingIn, *, choice: TicketChoice = NO_CHOICE, with_id: bool = False) -> Changed | None:
-        """Log in, and compare with the model; None if the call was refused."""
+        """Log in and compare the result with the model. Return None if the call was refused."""
         self.logins.append(made)
         try:
             changed: Changed = self.change(
@@ -189,7 +189,7 @@ class Logins(Opening):
     def make(
         self, authority: Authority, made: LoggingIn, reply: Reply[Changed], choice: TicketChoice = NO_CHOICE
     ) -> Coroutine[Any, Any, Changed | Kept]:
-        """The call of a login."""
+        """Make the call of a login."""
         return authority.logins.authenticate(
             self.call(authority, made.application),
             self.token(made.ticket),
@@ -203,7 +203,7 @@ class Logins(Opening):
     def logged_in(
         self, made: LoggingIn, answer: Changed | AuthorityError, message: bytes | None, choice: TicketChoice
     ) -> None:
-        """Take in the outcome of a login: an answer and its message, or a refusal."""
+        """Apply the outcome of a login to the model: a response and its message, or a refusal."""
         ticket, application, login, _, or_create = made
         if (again := self.repeated(made)) is not None:
             assert message == again.message
@@ -221,7 +221,7 @@ class Logins(Opening):
         elif or_create:
             number = self.opened_instead(application, login, choice, answer, expected.verdict)
             if number is not None and expected.verdict in (VALID, INSUFFICIENT):
-                self.revoked(ticket.session)  # another subject's
+                self.revoked(ticket.session)  # another subject's session
         else:
             assert answer.verdict.name == expected.verdict
             self.unchanged(answer)
@@ -233,7 +233,7 @@ class Logins(Opening):
             self.kept[ticket.session, ticket.secret] = KeptLogin(_facts(made), message, expires, number, generation)
 
     def repeated(self, made: LoggingIn) -> KeptLogin | None:
-        """The first answer to a login, if this is the same one soon after, and the token that it gave is in use."""
+        """Return the first response, if this is the same login within the tolerance and its token is still in use."""
         kept = self.kept.get((made.ticket.session, made.ticket.secret))
         if kept is None or kept.facts != _facts(made) or self.now >= kept.expires:
             return None
@@ -241,13 +241,13 @@ class Logins(Opening):
         return kept if record.standing(self.now) == VALID and record.generation == kept.generation else None
 
     def suits(self, made: LoggingIn, verdict: str) -> bool:
-        """Whether the login is for the session of the token presented."""
+        """Return whether the login is for the session of the presented token."""
         subject = self.records[made.ticket.session].subject
         right = (made.login.subject,) if made.elevates else ("", made.login.subject)
         return verdict in (VALID, INSUFFICIENT) and subject in right
 
     def refused(self, made: LoggingIn) -> type[AuthorityError] | None:
-        """What the login must be refused with."""
+        """Return the expected refusal of the login."""
         record = self.records[made.ticket.session]
         if made.application != record.application:
             return None
@@ -258,7 +258,7 @@ class Logins(Opening):
         return SubjectMismatch if verdict in (VALID, INSUFFICIENT) and not made.or_create else None
 
     def bound(self, made: LoggingIn, changed: Changed, choice: TicketChoice) -> int | None:
-        """Take in a login of the token's session; its number, or None if there is no room for it."""
+        """Apply a login of the token's session. Return its number, or None if the limit does not allow it."""
         number, login = made.ticket.session, made.login
         record = self.records[number]
         assert changed.verdict.name == VALID
@@ -281,7 +281,7 @@ class Logins(Opening):
     def opened_instead(
         self, application: str, login: Login, choice: TicketChoice, changed: Changed, presented: str
     ) -> int | None:
-        """Take in a fresh session in place of the token that was presented; its number, or None if there is no room."""
+        """Apply a new session in place of the presented token. Return its number, or None if the limit refuses it."""
         assert changed.verdict.name == VALID
         if not self.has_room(application, login.subject, None, choice, changed):
             return None
@@ -291,6 +291,6 @@ class Logins(Opening):
 
 
 def _facts(made: LoggingIn) -> tuple[Any, ...]:
-    """What makes two logins with one token the same."""
+    """Return the fields in which two logins with one token must agree to be the same."""
     login = made.login
     return (made.application, login.subject, login.level, login.methods, login.persistent, made.elevates)

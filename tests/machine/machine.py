@@ -1,4 +1,4 @@
-"""The machine: every step is taken by the real authority and by the model, and every answer is compared."""
+"""The machine: the real authority and the model take every step, and every response is compared."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.machine.upkeep import Upkeep
 __all__ = ["AuthorityMachine"]
 
 _USES = ["validate", "validate passively", "roll", "refresh", "elevate", "log in", "update data"]
-_SOON = 600_000  # so that the answers to calls with an id, which are kept for a day, are kept throughout
+_SOON = 600_000  # so that the responses to calls with an id, which are kept for a day, stay available throughout
 _PROCESS = ["goes on", "goes on", "restarts", "crashes"]
 
 
 class AuthorityMachine(Logins, Endings, Retries, Upkeep):
-    """Sessions of four applications, and every token ever issued. The rules here are stories made of the others."""
+    """Sessions of four applications, and every token ever issued. The rules here combine the other rules to stories."""
 
     @initialize(subjects=st.lists(st.sampled_from(["", *SUBJECTS]), min_size=4, max_size=4), wish=WISHES)
     def begin(self, subjects: list[str], wish: Wish) -> None:
-        """A session of each application."""
+        """Open a session of each application."""
         for application, subject in zip(APPLICATIONS, subjects, strict=True):
             self.create(application, subject, 2, wish, False)
 
@@ -39,7 +39,7 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         times=st.sampled_from(TIMES),
     )
     def use_at_an_edge(self, pick: int, edge: int, offset: int, use: str, times: Times | None) -> None:
-        """Use a token just when its session's answers change, or one millisecond beside."""
+        """Use a token exactly when its session's response changes, or one millisecond before or after."""
         ticket = self.ticket(pick)
         moments = sorted({moment + offset for moment in self.records[ticket.session].edges()})
         coming = [moment for moment in moments if self.now < moment < self.now + _SOON]
@@ -55,9 +55,9 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         use=st.sampled_from(_USES),
     )
     def lose_an_answer(self, pick: int, subject: str, pauses: tuple[int, int, int], process: str, use: str) -> None:
-        """A login's or roll's answer is lost; its client comes back with the old token, and somebody uses the new one.
+        """Lose the response of a login or roll: its client presents the old token, and then the new one is used.
 
-        In between the authority may have been stopped and started again.
+        In between the authority may be stopped and started again.
         """
         ticket = self.ticket(pick)
         record = self.records[ticket.session]
@@ -75,7 +75,7 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
 
     @rule(application=st.sampled_from(APPLICATIONS), subject=st.sampled_from(SUBJECTS), wish=WISHES)
     def reach_the_limit(self, application: str, subject: str, wish: Wish) -> None:
-        """One session more than a subject may have."""
+        """Open one session more than a subject may have."""
         for _ in range(self.in_force[application].most + 1):
             self.create(application, subject, 2, wish, False)
 
@@ -86,7 +86,7 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         use=st.sampled_from(_USES),
     )
     def replay(self, pick: int, pause: int, between: str, use: str) -> None:
-        """A token that was rolled away comes back twice, though the new one is in use; and then that is used."""
+        """Replay a rolled token twice although the new one is in use, and then use the new one."""
         old = self.ticket(pick)
         record = self.records[old.session]
         self.use(old, "roll", None)
@@ -124,14 +124,14 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         self.present(old, passive=False)
 
     def interrupt(self, process: str) -> None:
-        """Go on, or stop the authority and start it again."""
+        """Continue, or stop the authority and start it again."""
         if process == "restarts":
             self.restart(False)
         elif process == "crashes":
             self.crash(0, [])
 
     def use(self, ticket: Ticket, use: str, times: Times | None, subject: str = "") -> None:
-        """Use a token in one of the ways there are."""
+        """Use a token in one of several ways."""
         back = 2 * list(self.texts)[::-1].index(ticket) + 1
         record = self.records[ticket.session]
         subject = subject or record.subject or "ada"
@@ -153,12 +153,12 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
 
     @invariant()
     def sessions_are_as_they_should_be(self) -> None:
-        """The newest session shows what the model has, seen by its id."""
+        """The newest session, read by its id, matches the model."""
         if self.records:
             self.look_at(len(self.records) - 1)
 
     @invariant()
     def events_explain_rows(self) -> None:
-        """The log has what the model told, and a follower who knows it can explain every row of the store."""
+        """The log contains the model's events, and a follower can explain every row of the store by them."""
         self.check_log()
         self.look_at_rows()

@@ -1,7 +1,7 @@
-"""A second, simple authority: what design sections 3 and 4 say, written down without a look at `sessiond.domain`.
+"""A second, simple authority: an independent implementation of design sections 3 and 4, without `sessiond.domain`.
 
-It knows no store, no cache and no clock of its own. Where the design leaves the authority a choice (a crash may lose
-activity, by less than the granularity) the model holds the whole range until it sees what became of it.
+It has no store, no cache and no clock of its own. If the design permits several outcomes (a crash may lose activity, by
+less than the granularity), the model keeps the whole range until it sees the outcome.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MOST_LABELS = 8
 
 @dataclass(frozen=True)
 class Rules:
-    """An application's policy in milliseconds, as an operator would set it.
+    """An application's policy as an operator would set it. Times are in milliseconds.
 
-    tolerance, lost     how long a token that was rolled away is SUPERSEDED, and how long it may be a lost answer
-    on_replay           what follows from a replay
-    most, at_most       how many sessions a subject may have (0: any number), and what happens then
-    remember_*          of remembered sessions: both timeouts, and the level that theirs falls to
-    kept, guests_kept   how long the history of an ended session is kept, and that of an anonymous one
+    tolerance, lost     how long a rolled token is SUPERSEDED, and how long it may be due to a lost response
+    on_replay           the reaction to a replay
+    most, at_most       the session limit per subject (0: none), and what happens beyond it
+    remember_*          for remembered sessions: both timeouts, and the level that theirs falls to
+    kept, guests_kept   how long an ended session is kept, and an ended anonymous one
     """
 
     idle: int | None
@@ -49,12 +49,12 @@ class Rules:
 
     @property
     def granularity(self) -> int:
-        """How far recorded activity may lag: a twentieth of the idle timeout, 60 s at most."""
+        """How far recorded activity may lag, in milliseconds: a twentieth of the idle timeout, at most 60 s."""
         return 60_000 if self.idle is None else max(1, min(self.idle // 20, 60_000))
 
     @property
     def login_kept(self) -> int:
-        """How long the first answer to a login is given again."""
+        """How long the first response to a login is repeated, in milliseconds."""
         return max(self.tolerance, self.lost)
 
 
@@ -68,7 +68,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a token stands for: which session, which of its secrets, which generation."""
+    """The content of a token: its session, which of the session's secrets, and the generation."""
 
     session: int
     secret: int
@@ -77,12 +77,12 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a presented token brings along.
+    """The expected result of presenting a token.
 
-    hand_out   the generation of the token to hand out
-    moves_on   the token is the successor's first use
-    missed     it is an old token that may be a lost answer
-    suspected  it is the signal `token_replay`
+    hand_out   the generation of the token to return
+    moves_on   this is the first use of the successor
+    missed     it is an old token, possibly because of a lost response
+    suspected  it raises the signal `token_replay`
     """
 
     verdict: str
@@ -113,7 +113,7 @@ class Record:
         self.rules = rules
         self.subject = subject
         self.level = level
-        self.raised: tuple[int, int] | None = None  # to which level, until when
+        self.raised: tuple[int, int] | None = None  # its level, and when it ends
         self.persistent = persistent
         self.login_page = login_page
         self.times = self._bounded(times or Times())
@@ -130,7 +130,7 @@ class Record:
         self.secrets = 1
         self.rolled: int | None = None
         self.rolled_at = 0
-        self.ended: tuple[str, int] | None = None  # the verdict from now on, and since when
+        self.ended: tuple[str, int] | None = None  # the verdict from then on, and its time
         self.purge_at: int | None = None
         self.pruned = False
         self.active_from = self.active = now
@@ -148,42 +148,42 @@ class Record:
         return Times(self.rules.idle, self.rules.absolute)
 
     def _bounded(self, times: Times) -> Times:
-        """Never longer than the policy's."""
+        """Return the session's own timeout, but never longer than the policy's."""
         limit = self._policy_times
         return Times(_if_shorter(times.idle, limit.idle), _if_shorter(times.absolute, limit.absolute))
 
     @property
     def idle(self) -> int | None:
-        """The idle timeout."""
+        """The effective idle timeout."""
         return self._policy_times.idle if self.times.idle is None else self.times.idle
 
     @property
     def whole(self) -> int | None:
-        """The absolute timeout."""
+        """The effective absolute timeout."""
         return self._policy_times.absolute if self.times.absolute is None else self.times.absolute
 
     @property
     def granularity(self) -> int:
-        """How far recorded activity may lag: that of the shorter idle timeout."""
+        """How far recorded activity may lag, for the shorter idle timeout."""
         own = self.times.idle
         return self.rules.granularity if own is None else max(1, min(own // 20, self.rules.granularity))
 
     @property
     def idle_end(self) -> int | None:
-        """When the session ends without more activity."""
+        """When the session ends without further activity."""
         return None if self.idle is None else self.active + self.idle
 
     def be_active(self, now: int) -> None:
-        """Activity: the idle timeout starts again, and a level that has fallen stays where it is."""
+        """Record activity: the idle timeout restarts, and a level that has fallen becomes permanent."""
         self.level = self.own_level(now)
         self.active_from = self.active = now
 
     def live_again(self, now: int) -> None:
-        """The absolute timeout starts again."""
+        """Restart the absolute timeout."""
         self.absolute = None if self.whole is None else now + self.whole
 
     def refresh(self, now: int, times: Times | None) -> None:
-        """As good as new: with timeouts of its own, nothing lasts longer than the policy allows."""
+        """Refresh the session. With timeouts of its own, nothing may last longer than the policy allows."""
         if times is not None:
             self.times = self._bounded(times)
         self.be_active(now)
@@ -196,7 +196,7 @@ class Record:
             self.absolute = now + self.whole if left is None else min(left, now + self.whole)
 
     def standing(self, now: int) -> str:
-        """VALID, or how the session has ended. The first deadline decides, and is over at the deadline itself."""
+        """Return VALID, or how the session has ended: by its first deadline, at the exact moment of the deadline."""
         if self.pruned:
             return UNKNOWN
         if self.ended is not None:
@@ -207,13 +207,13 @@ class Record:
         return ABSOLUTE if absolute is not None and now >= absolute else VALID
 
     def ended_at(self, standing: str) -> int | None:
-        """When the session ended, however."""
+        """Return when the session ended, in any way."""
         if self.ended is not None:
             return self.ended[1]
         return self.idle_end if standing == IDLE else self.absolute
 
     def end(self, verdict: str, at: int | None) -> None:
-        """The session's end is recorded: it is final, and its data is gone."""
+        """Record the session's end, which is final and deletes its data."""
         assert at is not None
         assert self.ended is None
         self.ended = (verdict, at)
@@ -223,10 +223,10 @@ class Record:
     # Tokens
 
     def expect(self, ticket: Ticket, now: int, *, lenient: bool = False) -> Expected:
-        """What a token of this session is worth, and what follows from it.
+        """Return the expected result of presenting a token of this session.
 
-        `lenient` is for what an intruder may do as well: that the session's own token is used beside an old one that
-        came back counts for nothing.
+        `lenient` is for calls that an intruder may make as well: in them it has no effect that the session's own token
+        is used after an old one was presented.
         """
         standing = self.standing(now)
         if standing != VALID:
@@ -261,30 +261,30 @@ class Record:
         return Expected(REPLAYED)
 
     def move_on(self, now: int) -> None:
-        """The successor was used for the first time."""
+        """Record the first use of the successor."""
         self.generation += 1
         self.since = now
 
     def roll(self, now: int) -> None:
-        """A fresh secret and the next generation."""
+        """Replace the secret, and go to the next generation."""
         self.rolled, self.rolled_at = self.secret, now
         self.secret, self.secrets = self.secrets, self.secrets + 1
         self.move_on(now)
         self.be_active(now)
 
-    # Who uses it
+    # The level, and the clients
 
     def own_level(self, now: int) -> int:
-        """The level without an elevation: that of a remembered session falls while it is not used."""
+        """Return the level without an elevation: that of a remembered session falls while the session is not used."""
         falls = self.persistent and self.rules.idle is not None and now - self.active >= self.rules.idle
         return min(self.level, self.rules.remember_level) if falls else self.level
 
     def level_at(self, now: int) -> int:
-        """The level that counts: an elevation falls back by itself, at its end."""
+        """Return the effective level: an elevation ends by itself at its time."""
         return self.raised[0] if self.raised is not None and now < self.raised[1] else self.own_level(now)
 
     def bind(self, subject: str, level: int, now: int, *, persistent: bool, times: Times | None) -> None:
-        """Somebody has logged in: an elevation is over, suspicion starts afresh, and so do both timeouts."""
+        """Record a login: an elevation ends, suspicions are cleared, and both timeouts restart."""
         self.persistent = persistent or self.persistent
         self.roll(now)
         self.subject, self.level, self.raised = subject, level, None
@@ -294,7 +294,7 @@ class Record:
         self._start_afresh()
 
     def elevate(self, level: int, now: int) -> None:
-        """The level counts for a while."""
+        """Record an elevation for a limited time."""
         self.roll(now)
         self.raised = (level, now + self.rules.elevation)
         self._start_afresh()
@@ -303,7 +303,7 @@ class Record:
         self.held, self.old_token, self.reported = False, False, None
 
     def reports(self, now: int) -> bool:
-        """Whether a replay is reported now: a repeat that changes nothing is folded into the one before."""
+        """Return whether a replay is reported now: a repeat that changes nothing is folded into the earlier report."""
         holds = self.rules.on_replay == STEP_UP and not self.held
         changes = holds or self.rules.on_replay in (REVOKE_SESSION, REVOKE_SUBJECT)
         if not changes and self.reported is not None and now - self.reported < self.rules.fold:
@@ -312,25 +312,25 @@ class Record:
         self.held = self.held or holds
         return True
 
-    # What a process forgets
+    # What is lost with the process
 
     def stop(self) -> None:
-        """What was reported lately is remembered in memory alone."""
+        """Record a clean stop: the recent reports, which are only in memory, are lost."""
         self.reported = None
 
     def crash(self) -> None:
-        """What only memory knew is gone: less than the granularity of activity."""
+        """Record a crash: everything only in memory is lost, which is less activity than the granularity."""
         self.stop()
         if self.ended is None:
             self.active_from = self.active - (self.granularity - 1)
 
     def see_activity(self, at: int) -> None:
-        """Take in what the last activity is after a crash; else it is known."""
+        """Check that the last activity is within the range that the model allows, and adopt it."""
         assert self.active_from <= at <= self.active, f"active at {at}, not {self.active_from} to {self.active}"
         self.active_from = self.active = at
 
     def edges(self) -> Iterator[int]:
-        """The moments at which an answer changes."""
+        """Return the moments at which a response changes."""
         yield from self.edges_of_the_token_in_use()
         yield self.since + self.rules.overlap
         if self.rolled is not None:
@@ -340,7 +340,7 @@ class Record:
             yield self.purge_at
 
     def edges_of_the_token_in_use(self) -> Iterator[int]:
-        """The same, for whoever presents the current token."""
+        """Return the moments at which the response to the current token changes."""
         for edge in (self.idle_end, self.absolute):
             if edge is not None:
                 yield edge

@@ -1,4 +1,4 @@
-"""The rules of the machine that open sessions, and the limit of how many a subject may have."""
+"""The rules of the machine that open sessions, and the limit of sessions per subject."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_CHOICE = TicketChoice()
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted for a session beside its subject."""
+    """The requested properties of a session, except its subject."""
 
     persistent: bool
     login_page: bool
@@ -41,7 +41,7 @@ class Wish:
     data: dict[str, bytes]
 
     def login(self, application: str, subject: str, level: int) -> Login:
-        """The login of a subject, or of nobody."""
+        """Return the login of a subject, or of none."""
         persistent = self.persistent and application == REMEMBERING
         return Login(subject, level, ("pwd",), persistent, lifetimes_of(self.times), self.labels)
 
@@ -97,7 +97,7 @@ class Opening(Bench):
         return changed
 
     def reuse(self, application: str, login: Login, limit: Limit) -> None:
-        """A ticket is good once."""
+        """Check that a ticket works only once."""
         choice = TicketChoice(limit.ticket, tuple(session.id for session in limit.live))
         refused = ""
         try:
@@ -111,7 +111,7 @@ class Opening(Bench):
         assert refused == "ticket"
 
     def has_room(self, application: str, subject: str, own: int | None, choice: TicketChoice, changed: Changed) -> bool:
-        """Take in what the limit of sessions does about one more; whether there is room then."""
+        """Apply the session limit to one more session. Return whether there is room for it then."""
         rules = self.in_force[application]
         live = [number for number in self.live(application, subject) if number != own]
         doomed: list[int] = []
@@ -139,5 +139,5 @@ class Opening(Bench):
 
 
 def choice_of(limit: Limit) -> TicketChoice:
-    """The subject ends the oldest."""
+    """Return the subject's choice: end the oldest session."""
     return TicketChoice(limit.ticket, (limit.live[-1].id,))

@@ -1,4 +1,4 @@
-"""The rules of the machine about calls that are made again with their id."""
+"""The rules of the machine for calls that are repeated with their id."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Retries"]
 
 
 class Retries(Bench):
-    """Rules that ask again."""
+    """Rules that retry calls."""
 
     @rule(pick=PICKS, otherwise=st.booleans())
     def ask_again(self, pick: int, otherwise: bool) -> None:
-        """Repeat a call with an id: the first answer again, and nothing else; with other parameters a refusal."""
+        """Repeat a call with an id: it gets the first response, without an effect; other parameters are refused."""
         if not self.repeats:
             return
         make, request, message, about = self.repeats[-1 - pick % len(self.repeats)]
         if about is not None and self.records[about].standing(self.now) != VALID:
-            return  # it is judged anew, as any call with such a token is
+            return  # it is judged again, like any call with such a token
         assert request is not None
         assert message is not None
         if otherwise:

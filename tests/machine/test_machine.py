@@ -1,4 +1,4 @@
-"""The authority and a simple model of it, side by side through any story that Hypothesis thinks of."""
+"""The authority and a simple model of it, compared over any story that Hypothesis generates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SETTINGS = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-# A fault must be found, not made small. Longer stories find the rarer ones sooner.
+# A fault must be found, not minimized. Longer stories find rare faults sooner.
 _CONTROL = settings(
     _SETTINGS, max_examples=400, stateful_step_count=60, phases=[Phase.generate], report_multiple_bugs=False
 )
@@ -27,7 +27,7 @@ _CONTROL = settings(
 
 @pytest.mark.slow
 def test_authority_and_model_agree() -> None:
-    """Through creation, use, renewal, rolls, revocation, waiting, sweeps and crashes every answer is the model's."""
+    """Over creation, use, renewal, rolls, revocation, waiting, sweeps and crashes, every response is the model's."""
     run_state_machine_as_test(AuthorityMachine, settings=_SETTINGS)
 
 
@@ -35,7 +35,7 @@ def test_authority_and_model_agree() -> None:
 def test_the_machine_finds_a_fault(
     monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    """An authority that is broken on purpose is told from the model: the machine can fail."""
+    """The machine can fail: it finds each authority that is broken deliberately."""
     break_it(monkeypatch)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(AuthorityMachine, settings=_CONTROL)

@@ -1,4 +1,4 @@
-"""Answers as bytes, as a real caller gets them, and back: the same bytes are the same answer."""
+"""Responses as bytes, as a real caller gets them, and decoded again: equal bytes are equal responses."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["Transcript"]
 
 
 class Transcript:
-    """Every answer that was given to a change."""
+    """The responses to all changes so far."""
 
     def __init__(self) -> None:
         self._answers: dict[bytes, Any] = {}
         self._ids = 0
 
     def fresh_id(self) -> RequestId:
-        """A caller's id for one call."""
+        """Return a new request id."""
         self._ids += 1
         secret = hashlib.sha256(self._ids.to_bytes(8, "big")).digest()
         return RequestId(hashlib.sha256(secret).digest(), bytes(32), secret)
 
     def reply(self, request: RequestId | None) -> Reply[Any]:
-        """How a change is to be answered."""
+        """Return how a change is to be answered."""
         return Reply(self._encode, request)
 
     def answer(self, given: Any) -> Any:
-        """An answer, from the bytes of its message if that is what was given."""
+        """Return a result, decoded from the bytes of its message if it is a stored one."""
         return self._answers[given.message] if isinstance(given, Kept) else given
 
     def _encode(self, answer: Any) -> bytes:
@@ -40,7 +40,7 @@ class Transcript:
 
 
 def _secrets(value: Any) -> list[str]:
-    """The tokens in an answer, which its repr does not show."""
+    """Return the tokens in a result, which its repr does not show."""
     if isinstance(value, Token):
         return [value.reveal()]
     if is_dataclass(value):

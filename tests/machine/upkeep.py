@@ -1,4 +1,4 @@
-"""The rules of the machine about what nobody asks for by a token: time, the sweeper, crashes, lists and policies."""
+"""The rules of the machine that need no token: time, the sweeper, crashes, lists and policies."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _STANDINGS = {
 
 
 class Upkeep(Uses):
-    """Rules of time and of the process."""
+    """Rules for time and for the process."""
 
     @rule(millis=st.sampled_from(PAUSES))
     def wait(self, millis: int) -> None:
-        """Let time pass, often enough less than the touch granularity."""
+        """Let time pass, often less than the touch granularity."""
         self.clock.advance(millis)
 
     @rule()
     def sweep(self) -> None:
-        """Let the sweeper do a round: what has expired is recorded, and old history is dropped."""
+        """Run the sweeper once: expired sessions are recorded, and old history is deleted."""
         self.check_log()
         self.living.sweep()
         for number, record in enumerate(self.records):
@@ -43,7 +43,7 @@ class Upkeep(Uses):
 
     @rule(pick=PICKS, pauses=st.lists(st.sampled_from(PAUSES), max_size=3))
     def crash(self, pick: int, pauses: list[int]) -> None:
-        """Lose what only memory knows, and start again."""
+        """Lose what is only in memory, and start again."""
         for pause in pauses:
             self.clock.advance(pause)
             self.present(self.ticket(pick), passive=False)
@@ -55,7 +55,7 @@ class Upkeep(Uses):
 
     @rule(changed=st.sampled_from([False, False, True]))
     def restart(self, changed: bool) -> None:
-        """Stop in order, and start again: nothing is lost. Perhaps with another policy from then on."""
+        """Stop cleanly and start again, without loss; perhaps with another policy from then on."""
         self.check_log()
         self.living.restart()
         for record in self.records:
@@ -65,7 +65,7 @@ class Upkeep(Uses):
             self.change_the_reaction()
 
     def change_the_reaction(self) -> None:
-        """Have replays alert that asked for a new authentication before, or the other way round."""
+        """Switch the reaction to replays between an alert and a new authentication."""
         self.check_log()
         before = self.in_force[REMEMBERING].on_replay
         self.follow_rules(REMEMBERING, on_replay=STEP_UP if before == ALERT else ALERT)
@@ -80,7 +80,7 @@ class Upkeep(Uses):
         size=st.sampled_from([1, 2, 100]),
     )
     def list_sessions(self, pick: int, by_subject: bool, by_labels: int, state: SessionState | None, size: int) -> None:
-        """List sessions that are like one there is, page by page: all that match, the newest first."""
+        """List the sessions that resemble an existing one, page by page: all that match, newest first."""
         like = self.records[self.ticket(pick).session]
         application, subject = like.application, like.subject if by_subject else None
         labels = tuple(sorted(like.labels.items()))[:by_labels]

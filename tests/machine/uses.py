@@ -1,4 +1,4 @@
-"""The rules of the machine that use sessions: validating, rolling, refreshing, and their data."""
+"""The rules of the machine that use sessions: validation, rolls, refreshes and data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.machine.opening import TIMES
 __all__ = ["Uses"]
 
 Wanted = tuple[frozenset[str], int | None]
-"""Which keys of the data are wanted, if it is newer than the version so far from the current one; None: always."""
+"""The requested keys of the data, if it is newer than the version so far from the current one; None: always."""
 
 WANTED = st.none() | st.tuples(
     st.sampled_from([frozenset[str](), frozenset({"cart"}), frozenset({"cart", "none"})]),
@@ -33,7 +33,7 @@ class Uses(Bench):
 
     @rule(pick=PICKS, passive=st.booleans(), wanted=WANTED)
     def validate(self, pick: int, passive: bool, wanted: Wanted | None) -> None:
-        """Present any token that was ever issued, and ask for data with the answer."""
+        """Present any token that was ever issued, and request data with the response."""
         self.present(self.ticket(pick), passive=passive, wanted=wanted)
 
     def present(self, ticket: Ticket, *, passive: bool, wanted: Wanted | None = None) -> None:
@@ -67,7 +67,7 @@ class Uses(Bench):
 
     @rule(pick=PICKS, pauses=st.lists(st.sampled_from(PAUSES), min_size=1, max_size=5))
     def stay(self, pick: int, pauses: list[int]) -> None:
-        """Use one token for a while, then the one that came along last."""
+        """Use one token for a while, then the last one that was issued for it."""
         ticket = self.ticket(pick)
         for pause in pauses:
             self.clock.advance(pause)
@@ -107,7 +107,7 @@ class Uses(Bench):
 
     @rule(pick=PICKS, times=st.sampled_from(TIMES), with_id=st.booleans())
     def refresh(self, pick: int, times: Times | None, with_id: bool) -> None:
-        """Make as good as new, perhaps with timeouts of its own from now on."""
+        """Refresh, perhaps with own timeouts from now on."""
         ticket = self.ticket(pick)
         number, record = ticket.session, self.records[ticket.session]
         changed: Changed = self.change(
@@ -125,7 +125,7 @@ class Uses(Bench):
         self.is_newest(changed)
 
     def accepted(self, ticket: Ticket, changed: Changed) -> bool:
-        """Compare the verdict of a change that only the rightful client may make; whether it was made."""
+        """Compare the verdict of a change that only the rightful client may make. Return whether it was made."""
         expected = self.judged(ticket)
         assert changed.verdict.name == expected.verdict
         if expected.verdict == VALID:
@@ -155,7 +155,7 @@ class Uses(Bench):
         wanted: Wanted | None,
         with_id: bool,
     ) -> None:
-        """Set and delete data, on condition of a version, and see the data after that."""
+        """Set and delete data under the condition of a version, and return the data afterwards."""
         ticket = self.ticket(pick)
         number, record = ticket.session, self.records[ticket.session]
         named = self.ids[number] if by_id else self.token(ticket)
@@ -179,7 +179,7 @@ class Uses(Bench):
             assert mismatch
             assert (refusal.expected, refusal.current) == (version, record.version)  # noqa: PT017 - most are not refused
             if not by_id and record.expect(ticket, self.now).suspected:
-                self.suspected(number)  # that was noticed before the versions were compared
+                self.suspected(number)  # this was noticed before the versions were compared
             return
         except SessionNotFound:
             assert by_id
@@ -227,7 +227,7 @@ class Uses(Bench):
 
 
 def _current(answer: Answer) -> Session | None:
-    """The session of an answer with the activity that goes along."""
+    """Return the session of a response, with the activity in that response."""
     if answer.session is None or answer.activity is None:
         return answer.session
     return with_activity(answer.session, answer.activity)
@@ -241,7 +241,7 @@ def _request(record: Record, wanted: Wanted | None) -> DataRequest | None:
 
 
 def _data(record: Record, request: DataRequest | None) -> VersionedData | None:
-    """What an answer to the request brings along."""
+    """Return the expected data in the response to a request."""
     if request is None or (request.newer_than and record.version <= request.newer_than):
         return None
     keys = [key for key in record.data if not request.keys or key in request.keys]

@@ -1,6 +1,6 @@
-"""Nothing that one caller sends may cost the others more than twice their quiet median, or memory without a limit.
+"""No caller can more than double the median latency of the others, or use memory without a limit.
 
-The attacks are those of the bench, smaller. Server, attacker and honest caller are processes of their own.
+The attacks are those of the benchmark, at a smaller size. The server and the attacker run in processes of their own.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from bench.attacks import ATTACKS, CONTROL
-from bench.overload import Beside, measure
+from bench.overload import AttackResult, measure
 from tests.support.figures import report
 
 MOST = 2.0
 MEMORY = 130_000_000
-"""What 100,000 honest sessions take."""
+"""The memory that 100,000 honest sessions take, in bytes."""
 TRIES = 3
 SIZES = {"idle subscribers": 300, "replays": 100}
 pytestmark = [pytest.mark.measured, pytest.mark.slow]
 
 
-def beside(name: str, folder: Path, number: int) -> Beside:
-    """One measurement, small enough to be made in passing."""
+def beside(name: str, folder: Path, number: int) -> AttackResult:
+    """Run one small measurement."""
     attack, own = ATTACKS.get(name, CONTROL), folder / str(number)
     own.mkdir()
     size, sessions = SIZES.get(name, attack.size), min(attack.sessions, 20_000)
@@ -31,9 +31,9 @@ def beside(name: str, folder: Path, number: int) -> Beside:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
-    """Beside the attack no honest call fails, the median wait is at most twice the quiet one, and memory is bounded."""
+    """During the attack no honest call fails, the median wait is at most twice the quiet one, and memory is bounded."""
     best = None
-    for number in range(TRIES):  # a machine that is busy with something else passes for an attack
+    for number in range(TRIES):  # a machine that is busy with other work looks like an attack
         found = beside(name, tmp_path, number)
         assert found.failed == 0
         assert found.grown_bytes < MEMORY + ATTACKS[name].arriving
@@ -46,5 +46,5 @@ def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
 
 
 def test_what_does_cost_the_others_is_noticed(tmp_path: Path) -> None:
-    """The measurement can fail: many callers of large and honest batches do make the others wait."""
+    """The measurement can fail: many callers of large but honest batches do slow down the others."""
     assert beside("control", tmp_path, 0).ratio > MOST

@@ -1,4 +1,4 @@
-"""A browser's cookies, as far as one site's session goes: whatever answer arrives last has the last word (RFC 6265)."""
+"""A browser's cookies, as far as one site's session is concerned: the last response to arrive wins (RFC 6265)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Jar"]
 
 
 class Jar:
-    """The cookies of one browser. `take` is what the browser does with the headers of one answer."""
+    """The cookies of one browser. `take` does what a browser does with the headers of one response."""
 
     def __init__(self, *answers: pb.CookieDirectives) -> None:
         self.cookies: dict[str, str] = {}
         self.take(answers)
 
     def take(self, answers: Iterable[pb.CookieDirectives]) -> Jar:
-        """Take in the headers of answers, in the order in which they arrive."""
+        """Apply the headers of responses in the order in which they arrive."""
         for answer in answers:
             for line in answer.set_cookie:
                 pair, *attributes = line.split("; ")
@@ -30,6 +30,6 @@ class Jar:
 
     @property
     def token(self) -> str:
-        """The one session token that the browser sends; fails if it would send none or several."""
+        """Return the one session token that the browser sends. Fail if it would send none or several."""
         (token,) = self.cookies.values()
         return token

@@ -1,4 +1,4 @@
-"""What tests of logins share: guests, clicks on "log in", and what must be so whatever order answers arrive in."""
+"""Helpers for tests of logins: guests, clicks on "log in", and what must hold in whatever order responses arrive."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ ids = pytest.mark.parametrize("ids", ["none", "same", "own", "first", "second"])
 
 
 def request_ids(ids: str) -> tuple[str, str]:
-    """The request ids of two clicks."""
+    """Return the request ids of two clicks."""
     one, other = fresh_id(), fresh_id()
     return {"none": ("", ""), "same": (one, one), "own": (one, other), "first": (one, ""), "second": ("", other)}[ids]
 
 
 async def guest_of(stub: AsyncStub) -> pb.CreateSessionResponse:
-    """A guest with something in the cart."""
+    """Return a guest with something in the cart."""
     return await create(stub, "", data=CART)
 
 
 async def click(stub: AsyncStub, token: str, subject: str = "ada", **fields: Any) -> pb.AuthenticateSessionResponse:
-    """One click on "log in"."""
+    """Make the login of one click on "log in"."""
     return await login(stub, token, subject, **{"authentication": PASSWORD, **fields})
 
 
 async def live(stub: AsyncStub, **conditions: Any) -> list[pb.Session]:
-    """The live sessions."""
+    """Return the live sessions."""
     return list((await stub.ListSessions(loose.ListSessionsRequest(filter=conditions))).sessions)
 
 
@@ -56,7 +56,7 @@ async def check_one_login(
     *,
     data: dict[str, bytes],
 ) -> pb.Session:
-    """In whatever order the answers arrive: one live session, the data in it, and the user logged in. The session."""
+    """Check that in any order of arrival there is one live session with the data and a logged-in user. Return it."""
     assert {answer.verdict for answer in answers} == {pb.VERDICT_VALID}
     (session,) = await live(stub)
     assert session.subject == "ada"

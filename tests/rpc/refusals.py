@@ -1,4 +1,4 @@
-"""What a refused call shows: its status, the field to blame, and that nothing changed."""
+"""What a refused call shows: its status and the invalid field; and what shows that nothing has changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import AsyncStub
 
 @dataclass(frozen=True)
 class Refusal:
-    """The end of a call that failed."""
+    """The status of a call that failed."""
 
     code: grpc.StatusCode
     message: str
@@ -25,7 +25,7 @@ class Refusal:
 
 
 async def refusal_of(call: Awaitable[Any]) -> Refusal:
-    """How a call is refused."""
+    """Return how a call is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     error = raised.value
@@ -41,18 +41,18 @@ async def refusal_of(call: Awaitable[Any]) -> Refusal:
 
 
 async def revision_of(stub: AsyncStub) -> int:
-    """The newest revision of the log."""
+    """Return the newest revision of the log."""
     return (await stub.GetAuthority(pb.GetAuthorityRequest())).revision
 
 
 async def session_of(stub: AsyncStub, session_id: str, application: str = "") -> pb.Session:
-    """A session, by its public name."""
+    """Return a reference to a session by its id."""
     reference = pb.SessionReference(session_id=session_id)
     return (await stub.GetSession(pb.GetSessionRequest(application=application, session=reference))).session
 
 
 async def first_of(stub: AsyncStub, request: pb.SubscribeRequest) -> pb.SubscribeResponse:
-    """The first message of a subscription."""
+    """Return the first message of a subscription."""
     stream = stub.Subscribe(request)
     try:
         async for item in stream:

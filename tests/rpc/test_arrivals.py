@@ -1,4 +1,4 @@
-"""Messages that arrive slowly or not at all: what they cost is bounded, and nobody else waits for them."""
+"""Messages that arrive slowly or incompletely: their cost is limited, and nobody else waits for them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ECHO, TALK = "/test.Echo/Say", "/test.Echo/Talk"
 MESSAGE = StringValue(value="ten bytes.").SerializeToString()
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED = "0", "3", "8"
 SOON = 10.0
-"""Seconds after which a test that waits for something has failed."""
+"""Seconds after which a test that waits has failed."""
 
 
 @asynccontextmanager
 async def echoing(bounds: ArrivalBounds, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
-    """A gRPC server with our handlers under these bounds; its address."""
+    """Run a gRPC server with our handlers and these limits; yield its address."""
 
     async def say(message: Any, caller: Caller) -> Any:
         return message
@@ -52,7 +52,7 @@ async def echoing(bounds: ArrivalBounds, listen: str = "127.0.0.1:0") -> AsyncIt
 
 
 async def say(address: str, text: str = "hello") -> str:
-    """A whole call on a connection of its own."""
+    """Make a complete call on a connection of its own."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         call = channel.unary_unary(
@@ -63,7 +63,7 @@ async def say(address: str, text: str = "hello") -> str:
 
 @pytest.mark.parametrize("path", [ECHO, TALK])
 async def test_one_connection_does_not_make_another_wait(path: str) -> None:
-    """However many messages of one connection are unfinished, another's call is answered; finished, so are they."""
+    """Many incomplete messages of one connection do not delay another one; once complete, they are answered too."""
     bounds = ArrivalBounds(total=8, by_peer=4, seconds=3600)
     async with echoing(bounds) as address, Unfinished.to(address) as slow:
         streams = [await slow.call(path, MESSAGE) for _ in range(20)]
@@ -75,7 +75,7 @@ async def test_one_connection_does_not_make_another_wait(path: str) -> None:
 
 
 async def test_connections_take_turns() -> None:
-    """When all places are taken, the second that is free is not for the longest line but for the next connection."""
+    """When all places are taken, free places go to the waiting connections in turn, not to the one with most calls."""
     bounds = ArrivalBounds(total=4, by_peer=2, seconds=3600)
     async with echoing(bounds) as address, Unfinished.to(address) as first, Unfinished.to(address) as second:
         held = [await first.call(ECHO, MESSAGE) for _ in range(2)]
@@ -89,7 +89,7 @@ async def test_connections_take_turns() -> None:
 
 
 async def test_what_keeps_others_waiting_is_given_up() -> None:
-    """Messages that take too long while others of their connection wait are RESOURCE_EXHAUSTED, and those go on."""
+    """Messages that take too long while others of their connection wait are RESOURCE_EXHAUSTED; the others go on."""
     bounds = ArrivalBounds(total=8, by_peer=4, seconds=0.05)
     async with echoing(bounds) as address, Unfinished.to(address) as slow:
         streams = [await slow.call(ECHO, MESSAGE) for _ in range(4)]
@@ -98,7 +98,7 @@ async def test_what_keeps_others_waiting_is_given_up() -> None:
 
 
 async def test_what_keeps_nobody_waiting_has_all_the_time() -> None:
-    """A slow message is not given up while there are free places."""
+    """A slow message is not refused while there are free places."""
     bounds = ArrivalBounds(total=8, by_peer=4, seconds=0.01)
     async with echoing(bounds) as address, Unfinished.to(address) as slow:
         streams = [await slow.call(ECHO, MESSAGE) for _ in range(3)]
@@ -110,7 +110,7 @@ async def test_what_keeps_nobody_waiting_has_all_the_time() -> None:
 
 
 async def test_a_connection_that_hangs_up_leaves_its_places() -> None:
-    """Whether its messages were arriving or waiting: everybody else has all places again."""
+    """When a connection closes, its places are free again for others, whether its messages arrived or waited."""
     async with echoing(ArrivalBounds(total=2, by_peer=2, seconds=3600)) as address:
         async with Unfinished.to(address) as slow:
             for _ in range(6):
@@ -121,7 +121,7 @@ async def test_a_connection_that_hangs_up_leaves_its_places() -> None:
 
 
 async def test_connections_of_a_unix_socket_are_not_bounded(tmp_path: Path) -> None:
-    """They cannot be told apart: a bound for one would be a bound for all."""
+    """Connections of a Unix socket cannot be distinguished, so they are not limited: one limit would be for all."""
     bounds = ArrivalBounds(total=1, by_peer=1, seconds=3600)
     async with echoing(bounds, f"unix:{tmp_path}/socket") as address:
         assert await asyncio.gather(*(say(address, str(number)) for number in range(6))) == list("012345")
@@ -146,7 +146,7 @@ async def test_a_call_without_a_message(path: str) -> None:
     ],
 )
 async def test_every_method_is_bounded(tmp_path: Path, path: str) -> None:
-    """Each method of a real authority gives up what keeps others of its connection waiting; other callers go on."""
+    """In each method of a real authority, a message that keeps others of its connection waiting is refused."""
     number = 2 * ArrivalBounds().by_peer
     async with serving(config_for(tmp_path)) as app, stub_for(app.address) as stub, Unfinished.to(app.address) as slow:
         streams = [await slow.call(path, MESSAGE) for _ in range(number)]

@@ -1,4 +1,4 @@
-"""Bad input over real gRPC: the right status, the field named, and nothing changed."""
+"""Bad input over real gRPC: it has the right status, the field is named, and nothing changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 from tests.support.tokens import at_revision, revision_in
 
-loose: Any = pb  # lets a message within a message be written as a dict
+loose: Any = pb  # so that a submessage can be written as a dict
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = "x" * 257
 NOW = Instant(START)
@@ -47,7 +47,7 @@ NO_TOKENS = {
 
 @pytest.fixture
 async def opened(stub: AsyncStub) -> pb.CreateSessionResponse:
-    """A session with data."""
+    """Return a session with data."""
     request = loose.CreateSessionRequest(subject="ada", data={"cart": b"3 apples"})
     response: pb.CreateSessionResponse = await stub.CreateSession(request)
     return response
@@ -55,7 +55,7 @@ async def opened(stub: AsyncStub) -> pb.CreateSessionResponse:
 
 @pytest.fixture
 async def unchanged(stub: AsyncStub, opened: pb.CreateSessionResponse) -> AsyncIterator[None]:
-    """Checks, after the test, that neither the log nor the session has changed."""
+    """Check, after the test, that neither the log nor the session has changed."""
     before = (await revision_of(stub), await session_of(stub, opened.session.session_id))
     yield
     assert (await revision_of(stub), await session_of(stub, opened.session.session_id)) == before
@@ -64,11 +64,11 @@ async def unchanged(stub: AsyncStub, opened: pb.CreateSessionResponse) -> AsyncI
     assert dict(data.data) == {"cart": b"3 apples"}
 
 
-# Tokens: a bad one is a verdict
+# Tokens: an invalid one gets a verdict, not an error
 
 
 async def verdicts_on(stub: AsyncStub, token: str, application: str = "") -> list[str]:
-    """What every call that takes a token makes of it."""
+    """Return the verdicts of every call that takes a token."""
     named = pb.SessionReference(token=token)
     answers: list[Any] = [
         await stub.ValidateSession(loose.ValidateSessionRequest(application=application, token=token)),
@@ -103,26 +103,26 @@ async def verdicts_on(stub: AsyncStub, token: str, application: str = "") -> lis
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("token", NO_TOKENS.values(), ids=NO_TOKENS.keys())
 async def test_no_token_is_malformed(stub: AsyncStub, token: str) -> None:
-    """What has not a token's form is MALFORMED to every call, and changes nothing."""
+    """Text without the format of a token is MALFORMED in every call, and changes nothing."""
     assert set(await verdicts_on(stub, token)) == {"VERDICT_MALFORMED"}
 
 
 @pytest.mark.usefixtures("unchanged")
 async def test_a_foreign_token_is_forged(stub: AsyncStub) -> None:
-    """A token of another authority is FORGED to every call, and changes nothing."""
+    """A token of another authority is FORGED in every call, and changes nothing."""
     foreign = KeyRing([os.urandom(KEY_BYTES)]).seal(samples.session_id(), 0, bytes(16))
     assert set(await verdicts_on(stub, foreign.reveal())) == {"VERDICT_FORGED"}
 
 
 @pytest.mark.usefixtures("unchanged")
 async def test_a_changed_token_is_forged(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
-    """A token with one character changed is FORGED to every call, and changes nothing."""
+    """A token with one character changed is FORGED in every call, and changes nothing."""
     other = "B" if opened.token[30] == "A" else "A"
     assert set(await verdicts_on(stub, opened.token[:30] + other + opened.token[31:])) == {"VERDICT_FORGED"}
 
 
 async def test_a_token_of_another_application_is_unknown(tmp_path: Path, clock: ManualClock) -> None:
-    """A session of another application is UNKNOWN to every call, and changes nothing."""
+    """A session of another application is UNKNOWN in every call, and changes nothing."""
     config = config_for(tmp_path, "[applications.default]\n[applications.shop]\n")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         created = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
@@ -359,7 +359,7 @@ BAD_CHOICES: list[tuple[str, Any]] = [
 
 
 def with_token(request: Any, token: str) -> Any:
-    """The request with a real token in the place of the word TOKEN."""
+    """Return the request with a real token in the place of the word TOKEN."""
     copy = type(request)()
     copy.CopyFrom(request)
     if getattr(copy, "token", "") == "TOKEN":
@@ -378,7 +378,7 @@ def with_token(request: Any, token: str) -> Any:
 async def test_a_bad_field_is_named(
     stub: AsyncStub, opened: pb.CreateSessionResponse, rpc: str, field: str, request_: Any
 ) -> None:
-    """A bad field is INVALID_ARGUMENT with the field named, whatever else is right with the call."""
+    """A bad field is refused with INVALID_ARGUMENT and its name, even if all other fields are valid."""
     refused = await refusal_of(getattr(stub, rpc)(with_token(request_, opened.token)))
     assert (refused.code, refused.fields) == (INVALID, [field])
     assert opened.token not in refused.message
@@ -386,7 +386,7 @@ async def test_a_bad_field_is_named(
 
 @pytest.mark.usefixtures("unchanged")
 async def test_data_that_would_grow_too_large(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
-    """Data is refused at one byte over the policy's limit, what is there already counted, and the limit is told."""
+    """Data one byte over the policy's limit, stored data included, is refused, and the message names the limit."""
     room = 65536 - len("cart3 apples") - len("k")
     update = loose.UpdateSessionDataRequest(session={"token": opened.token}, set={"k": bytes(room + 1)})
     refused = await refusal_of(stub.UpdateSessionData(update))
@@ -395,7 +395,7 @@ async def test_data_that_would_grow_too_large(stub: AsyncStub, opened: pb.Create
 
 
 async def test_data_up_to_the_limit(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
-    """Data is taken up to exactly the policy's limit."""
+    """Data of exactly the policy's limit is accepted."""
     room = 65536 - len("cart3 apples") - len("k")
     update = loose.UpdateSessionDataRequest(session={"token": opened.token}, set={"k": bytes(room)})
     assert (await stub.UpdateSessionData(update)).version == 2
@@ -403,14 +403,14 @@ async def test_data_up_to_the_limit(stub: AsyncStub, opened: pb.CreateSessionRes
 
 @pytest.mark.usefixtures("unchanged")
 async def test_a_message_over_four_megabytes(stub: AsyncStub) -> None:
-    """A message over the server's bound is refused before it is read."""
+    """A message over the server's size limit is refused before it is parsed."""
     refused = await refusal_of(stub.CreateSession(loose.CreateSessionRequest(data={"k": bytes(5 * 1024 * 1024)})))
     assert refused.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.usefixtures("unchanged")
 async def test_an_unknown_session_is_not_found(stub: AsyncStub) -> None:
-    """A session id that names no session is NOT_FOUND to every call that takes one."""
+    """A session id without a session is NOT_FOUND in every call that takes one."""
     named = pb.SessionReference(session_id=str(samples.session_id()))
     calls: list[Any] = [
         stub.GetSession(loose.GetSessionRequest(session=named)),
@@ -423,7 +423,7 @@ async def test_an_unknown_session_is_not_found(stub: AsyncStub) -> None:
 
 
 async def test_a_batch_that_is_refused_has_judged_nothing(stub: AsyncStub, clock: ManualClock) -> None:
-    """Where one question of a batch is refused no other has had effects: nothing is renewed, nothing is active."""
+    """If one question of a batch is refused, the others have no effect: no renewal and no activity."""
     created = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
     for _ in range(3):
         clock.advance(25 * 60_000)
@@ -436,7 +436,7 @@ async def test_a_batch_that_is_refused_has_judged_nothing(stub: AsyncStub, clock
     )
     refused = await refusal_of(stub.ValidateSessions(batch))
     assert refused.code == grpc.StatusCode.OUT_OF_RANGE
-    # A change that had been set off would be in the log before this one.
+    # A change caused by the batch would be in the log before this one.
     after = await stub.CreateSession(loose.CreateSessionRequest())
     assert (revision_in(after) - 1, await session_of(stub, created.session.session_id)) == before
 
@@ -444,7 +444,7 @@ async def test_a_batch_that_is_refused_has_judged_nothing(stub: AsyncStub, clock
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize(("rpc", "request_"), REPEATABLE, ids=[rpc for rpc, _ in REPEATABLE])
 async def test_a_bad_request_id(stub: AsyncStub, opened: pb.CreateSessionResponse, rpc: str, request_: Any) -> None:
-    """A request id that is no UUIDv4 in canonical form is refused by every changing call, and never repeated."""
+    """A request id that is not a canonical UUIDv4 is refused by every changing call, and is never shown."""
     for text in BAD_IDS.values():
         request = with_token(request_, opened.token)
         request.request_id = text
@@ -454,7 +454,7 @@ async def test_a_bad_request_id(stub: AsyncStub, opened: pb.CreateSessionRespons
 
 
 async def test_a_request_id_of_another_call(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
-    """A request id that was used is refused for any other call or other fields, and nothing is changed by it."""
+    """A used request id is refused for another call or other fields, and nothing changes."""
     used = "16fd2706-8baf-433b-82eb-8c7fada847da"
     await stub.CreateSession(loose.CreateSessionRequest(subject="ada", request_id=used))
     before = await revision_of(stub)
@@ -473,7 +473,7 @@ async def test_a_request_id_of_another_call(stub: AsyncStub, opened: pb.CreateSe
 async def test_bad_requirements(
     stub: AsyncStub, opened: pb.CreateSessionResponse, field: str, fields: dict[str, Any]
 ) -> None:
-    """A requirement that cannot be is refused and named, in one question and in a batch behind a good one."""
+    """An impossible requirement is refused and named, in a single question and in a batch after a good one."""
     question = loose.ValidateSessionRequest(token=opened.token, requirements=fields)
     refused = await refusal_of(stub.ValidateSession(question))
     assert (refused.code, refused.fields) == (INVALID, [f"requirements.{field}"])
@@ -487,14 +487,14 @@ async def test_bad_requirements(
 async def test_a_bad_companion(
     stub: AsyncStub, opened: pb.CreateSessionResponse, field: str, fields: dict[str, Any]
 ) -> None:
-    """A companion token's purpose, path and time to live are refused where a cookie or the policy cannot have them."""
+    """A companion token's purpose, path or lifetime is refused if a cookie or the policy does not allow it."""
     request = loose.IssueCompanionTokenRequest(**({"token": opened.token, "purpose": "pay"} | fields))
     refused = await refusal_of(stub.IssueCompanionToken(request))
     assert (refused.code, refused.fields) == (INVALID, [field])
 
 
 async def test_a_bad_companion_uses_no_successor(stub: AsyncStub, clock: ManualClock) -> None:
-    """A companion token that is refused leaves a successor unused and counts as no activity."""
+    """A refused request for a companion token does not use up a successor and does not count as activity."""
     created = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
     for _ in range(3):
         clock.advance(25 * 60_000)
@@ -515,7 +515,7 @@ async def test_a_bad_companion_uses_no_successor(stub: AsyncStub, clock: ManualC
 async def test_a_bad_choice(
     stub: AsyncStub, opened: pb.CreateSessionResponse, field: str, fields: dict[str, Any]
 ) -> None:
-    """What to end needs the ticket that asked for it, and session ids; what is no ticket is named and not repeated."""
+    """A choice of sessions needs its ticket and valid session ids; a bad ticket is named, but not shown."""
     fields = fields | ({"ticket": opened.token} if fields.get("ticket") == "TOKEN" else {})
     for refused in (
         await refusal_of(stub.CreateSession(loose.CreateSessionRequest(subject="ada", **fields))),
@@ -528,7 +528,7 @@ async def test_a_bad_choice(
 
 
 async def test_a_ticket_of_another_call(tmp_path: Path, clock: ManualClock) -> None:
-    """A ticket is refused for another subject, authentication, application or call, when used, and at its end."""
+    """A ticket is refused for another subject, authentication, application or call, and once it is used or expired."""
     few = 'max_sessions = 1\non_limit = "ask"\n'
     config = config_for(tmp_path, f"[applications.default]\n{few}[applications.shop]\n{few}")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
@@ -573,7 +573,7 @@ async def test_a_ticket_of_another_call(tmp_path: Path, clock: ManualClock) -> N
 
 
 async def test_a_guest_has_nothing_to_elevate(stub: AsyncStub) -> None:
-    """Elevating an anonymous session is FAILED_PRECONDITION, and so is another subject's; nothing is rolled."""
+    """Elevating an anonymous session or another subject's is FAILED_PRECONDITION, and no token is rolled."""
     guest = await stub.CreateSession(loose.CreateSessionRequest())
     member = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
     before = await revision_of(stub)
@@ -588,7 +588,7 @@ async def test_a_guest_has_nothing_to_elevate(stub: AsyncStub) -> None:
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("source", ["192.0.2.1/32", "192.0.2.1", "2001:db8::/64"])
 async def test_a_source_that_is_not_locked(stub: AsyncStub, source: str) -> None:
-    """A source that is not locked is NOT_FOUND, and nothing is recorded."""
+    """Unlocking a source that is not locked is NOT_FOUND, and nothing is recorded."""
     refused = await refusal_of(stub.ClearSourceLock(loose.ClearSourceLockRequest(source=source)))
     assert refused.code == grpc.StatusCode.NOT_FOUND
 
@@ -596,14 +596,14 @@ async def test_a_source_that_is_not_locked(stub: AsyncStub, source: str) -> None
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("source", ["nowhere", "*", "\u00e9", "192.0.2.1/24", "192.0.2.0/33"])
 async def test_what_is_no_source(stub: AsyncStub, source: str) -> None:
-    """What is no network is named as the field at fault, and shown in plain ASCII."""
+    """A source that is not a network is refused; the message names the field and shows the text in plain ASCII."""
     refused = await refusal_of(stub.ClearSourceLock(loose.ClearSourceLockRequest(source=source)))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["source"])
     assert refused.message.startswith(f'source: "{source.encode("unicode_escape").decode()}" is not a network')
 
 
 async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: ManualClock) -> None:
-    """Unlocking a source that is not locked leaves what was counted against it: the next guess still locks it."""
+    """Unlocking a source that is not locked does not reset its count: the next guess still locks it."""
     config = config_for(tmp_path, "[applications.default]\nguessing = { alarm_after = 2, lock_after = 3 }\n")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         guess = loose.ValidateSessionRequest(token="x", client=_client(ip_address="192.0.2.1"))
@@ -618,7 +618,7 @@ async def test_a_refused_unlocking_forgets_nothing(tmp_path: Path, clock: Manual
         assert (await refusal_of(stub.ClearSourceLock(unlock))).code == grpc.StatusCode.NOT_FOUND
 
 
-# What a refusal shows
+# The text of a refusal
 
 
 SHOWN: list[tuple[Callable[[], Any], str]] = [
@@ -634,34 +634,34 @@ SHOWN: list[tuple[Callable[[], Any], str]] = [
         lambda: decode.named_session(pb.SessionReference(session_id="me")),
         'session.session_id: "me" is not a session id',
     ),
-    (lambda: decode.source("192.0.2.1/24"), 'source: "192.0.2.1/24" is not a network as ListSourceLocks returns it'),
-    (lambda: decode.source(""), 'source: "" is not a network as ListSourceLocks returns it'),
+    (lambda: decode.source("192.0.2.1/24"), 'source: "192.0.2.1/24" is not a network; pass one exactly as'),
+    (lambda: decode.source(""), 'source: "" is not a network; pass one exactly as ListSourceLocks returns it'),
     (
         lambda: decode.session_query("default", pb.SessionFilter(ip_network="10.0.0.0/33"), NOW),
-        'filter.ip_network: "10.0.0.0/33" is neither an address nor a network in CIDR form',
+        'filter.ip_network: "10.0.0.0/33" is neither an IP address nor a network in CIDR notation',
     ),
     (
         lambda: decode.session_query("default", loose.SessionFilter(state=99), NOW),
-        "filter.state: 99 is not a SessionState",
+        "filter.state: 99 is not a value of SessionState",
     ),
-    (lambda: decode.page_size(-1), "page_size: is -1, must be 1 to 1000, or 0 for 100"),
-    (lambda: decode.page_size(1001), "page_size: is 1001, must be 1 to 1000, or 0 for 100"),
+    (lambda: decode.page_size(-1), "page_size: is -1; must be 1 to 1000, or 0 for 100"),
+    (lambda: decode.page_size(1001), "page_size: is 1001; must be 1 to 1000, or 0 for 100"),
     (
         lambda: decode.login(pb.CreateSessionRequest(subject="ada", authentication=pb.Authentication(level=4))),
-        "authentication.level: is 4, must be 0 to 3",
+        "authentication.level: is 4; must be 0 to 3",
     ),
     (
         lambda: decode.requirements(loose.ValidateSessionRequest(requirements={"min_level": -1})),
-        "requirements.min_level: is -1, must be 0 to 3",
+        "requirements.min_level: is -1; must be 0 to 3",
     ),
-    (lambda: decode.purpose("two words"), 'purpose: is "two words", must be 1 to 64 of ASCII letters, digits'),
-    (lambda: decode.event_filter(loose.EventFilter(types=[99])), "filter.types: 99 is not an EventType"),
+    (lambda: decode.purpose("two words"), 'purpose: is "two words"; must be 1 to 64 ASCII letters, digits'),
+    (lambda: decode.event_filter(loose.EventFilter(types=[99])), "filter.types: 99 is not a value of EventType"),
 ]
 
 
 @pytest.mark.parametrize(("decoding", "message"), SHOWN, ids=[message.partition(":")[0] for _, message in SHOWN])
 def test_a_refusal_shows_what_was_wrong(decoding: Callable[[], Any], message: str) -> None:
-    """The message of a refusal names the field, shows the value, and says what would be right."""
+    """The message of a refusal names the field, shows the value and says what is allowed."""
     with pytest.raises(InvalidField) as refused:
         decoding()
     assert str(refused.value).startswith(message)
@@ -682,10 +682,10 @@ def test_a_refusal_shows_what_was_wrong(decoding: Callable[[], Any], message: st
     ids=["control characters", "bidirectional", "no ASCII", "quotes", "longest", "too long", "huge", "widest"],
 )
 def test_a_shown_value_is_printable_and_bounded(value: str, shown: str) -> None:
-    """A value is shown in quotes, in printable ASCII with all else escaped, and cut to 64 characters."""
+    """A value is shown in quotes, in printable ASCII with everything else escaped, and cut to 64 characters."""
     with pytest.raises(InvalidField) as refused:
         decode.purpose(value)
-    assert refused.value.remedy.startswith(f"is {shown}, must be ")
+    assert refused.value.remedy.startswith(f"is {shown}; must be ")
     assert str(refused.value).isascii()
     assert str(refused.value).isprintable()
 
@@ -693,7 +693,7 @@ def test_a_shown_value_is_printable_and_bounded(value: str, shown: str) -> None:
 @pytest.mark.parametrize("length", [40, 43, 70, 96, 1_000_000])
 @pytest.mark.parametrize("around", ["{}", " {} ", "Bearer {}", "__Host-id={}; Path=/", "{}\n"])
 def test_what_may_be_a_token_is_not_shown(length: int, around: str) -> None:
-    """A text as long and plain as a secret, in a field where it does not belong, is told by its length alone."""
+    """Text in a wrong field that may be a secret is not shown; the message gives only its length."""
     secret = ("q7-_Z" * length)[:length]
     value = around.format(secret)
     for decoding in (
@@ -709,7 +709,7 @@ def test_what_may_be_a_token_is_not_shown(length: int, around: str) -> None:
 
 @pytest.mark.usefixtures("unchanged")
 async def test_a_token_in_the_place_of_an_id(stub: AsyncStub, opened: pb.CreateSessionResponse) -> None:
-    """A caller that mistakes tokens for session ids is told so without the token in the message."""
+    """A token passed as a session id is refused, and the message does not contain the token."""
     for text in (opened.token, opened.csrf_token):
         named = pb.SessionReference(session_id=text)
         refused = await refusal_of(stub.GetSession(loose.GetSessionRequest(session=named)))
@@ -730,7 +730,7 @@ async def test_a_token_in_the_place_of_an_id(stub: AsyncStub, opened: pb.CreateS
         ("[2001:db8::1]:443", "2001:db8::1"),
         ("[2001:db8::1]", "2001:db8::1"),
         ("[2001:DB8:0:0::1]:65535", "2001:db8::1"),
-        ("2001:db8::1:443", "2001:db8::1:443"),  # without brackets all of it is the address
+        ("2001:db8::1:443", "2001:db8::1:443"),  # without brackets, all of it is the address
         ("::ffff:192.0.2.7", "192.0.2.7"),
         ("[::ffff:192.0.2.7]:8080", "192.0.2.7"),
         ("[::ffff:c000:207]", "192.0.2.7"),
@@ -740,7 +740,7 @@ async def test_a_token_in_the_place_of_an_id(stub: AsyncStub, opened: pb.CreateS
     ],
 )
 def test_an_address_is_read_as_proxies_write_it(text: str, address: str) -> None:
-    """An address is read with or without brackets and port, and both have the same normal form."""
+    """An address is accepted with or without brackets and port, and all forms have the same normal form."""
     assert decode.client(pb.ClientContext(ip_address=text)).ip_address == address
 
 
@@ -755,16 +755,17 @@ def test_an_address_is_read_as_proxies_write_it(text: str, address: str) -> None
     ],
 )
 def test_what_is_no_address(text: str) -> None:
-    """What is no address, with or without a port, is refused and shown."""
+    """Text that is not an address, with or without a port, is refused and shown."""
     with pytest.raises(InvalidField) as refused:
         decode.client(pb.ClientContext(ip_address=text))
     shown = text.encode("unicode_escape").decode()
-    assert str(refused.value) == f'client.ip_address: "{shown}" is not an IPv4 or IPv6 address'
+    message = f'client.ip_address: "{shown}" is not an IPv4 or IPv6 address; leave it empty if it is unknown'
+    assert str(refused.value) == message
 
 
 @given(st.ip_addresses(), st.integers(0, 65535))
 def test_a_port_changes_no_address(address: IPv4Address | IPv6Address, port: int) -> None:
-    """Whatever the address, its port is not part of it."""
+    """The port is never part of the address, for any address."""
     host = f"[{address}]" if address.version == 6 else str(address)
     plain = decode.client(pb.ClientContext(ip_address=str(address)))
     assert decode.client(pb.ClientContext(ip_address=f"{host}:{port}")) == plain
@@ -772,7 +773,7 @@ def test_a_port_changes_no_address(address: IPv4Address | IPv6Address, port: int
 
 @given(st.text(max_size=80))
 def test_any_text_is_an_address_or_refused(text: str) -> None:
-    """Whatever text comes as an address is read as one or refused by name, in printable ASCII."""
+    """Any text is accepted as an address or refused by name, with a message in printable ASCII."""
     found, refusal = "", "client.ip_address: "
     try:
         found = decode.client(pb.ClientContext(ip_address=text)).ip_address
@@ -785,7 +786,7 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 
 async def test_a_client_behind_a_proxy_that_tells_the_port(stub: AsyncStub) -> None:
-    """A session shows the address without its port, so that the next connection of the client is the same client."""
+    """A session shows the address without its port, so the client's next connection is the same client."""
     created = await stub.CreateSession(
         loose.CreateSessionRequest(subject="ada", client=_client(ip_address="[2001:db8::1]:50123"))
     )
@@ -799,7 +800,7 @@ async def test_a_client_behind_a_proxy_that_tells_the_port(stub: AsyncStub) -> N
 
 
 async def test_a_page_token_of_another_question(stub: AsyncStub) -> None:
-    """A page token is refused where any field of its question has changed, and where it is another call's."""
+    """A page token is refused if any field of its query has changed, and if another call issued it."""
     for _ in range(3):
         await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
     token = (await stub.ListSessions(loose.ListSessionsRequest(page_size=1))).next_page_token
@@ -826,7 +827,7 @@ async def test_a_page_token_of_another_question(stub: AsyncStub) -> None:
 
 
 async def subscription_refused(stub: AsyncStub, **fields: Any) -> Refusal:
-    """How a subscription is refused."""
+    """Return how a subscription is refused."""
     return await refusal_of(first_of(stub, loose.SubscribeRequest(**fields)))
 
 
@@ -854,13 +855,13 @@ async def subscription_refused(stub: AsyncStub, **fields: Any) -> Refusal:
 )
 @pytest.mark.usefixtures("unchanged")
 async def test_a_bad_subscription(stub: AsyncStub, field: str, fields: dict[str, Any]) -> None:
-    """A subscription with a bad field is INVALID_ARGUMENT with the field named."""
+    """A subscription with a bad field is refused with INVALID_ARGUMENT and the field's name."""
     refused = await subscription_refused(stub, **fields)
     assert (refused.code, refused.fields) == (INVALID, [field])
 
 
 async def test_every_damaged_cursor_is_refused(stub: AsyncStub) -> None:
-    """A cursor with any one character changed or cut is refused as a bad cursor."""
+    """A cursor with any one character changed or removed is refused as a bad cursor."""
     cursor = (await first_of(stub, loose.SubscribeRequest(start=pb.STREAM_START_NOW))).cursor
     damaged = [cursor[:-1], cursor + "A", cursor + "=", " " + cursor]
     damaged += [cursor[:n] + ("B" if cursor[n] == "A" else "A") + cursor[n + 1 :] for n in range(len(cursor))]
@@ -870,7 +871,7 @@ async def test_every_damaged_cursor_is_refused(stub: AsyncStub) -> None:
 
 
 async def test_a_foreign_cursor_is_refused(app: App, stub: AsyncStub) -> None:
-    """A cursor of another authority is refused, and the text says so."""
+    """A cursor of another authority is refused, and the message says so."""
     foreign = encode_cursor(bytes(16), app.authority.parts.feed.position())
     refused = await subscription_refused(stub, cursor=foreign)
     assert (refused.code, refused.fields) == (INVALID, ["cursor"])
@@ -878,7 +879,7 @@ async def test_a_foreign_cursor_is_refused(app: App, stub: AsyncStub) -> None:
 
 
 async def test_a_cursor_ahead_of_the_log(app: App, stub: AsyncStub) -> None:
-    """A cursor ahead of the log is OUT_OF_RANGE, and the text names horizon and head."""
+    """A cursor ahead of the log is OUT_OF_RANGE, and the message names the horizon and the head."""
     await stub.CreateSession(loose.CreateSessionRequest())
     newest = (await first_of(stub, loose.SubscribeRequest())).cursor
     for position in (2, 2**64 - 1):
@@ -889,7 +890,7 @@ async def test_a_cursor_ahead_of_the_log(app: App, stub: AsyncStub) -> None:
 
 
 async def test_a_cursor_from_before_the_horizon(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A cursor from before the horizon is OUT_OF_RANGE, and the text names the horizon; at the horizon it resumes."""
+    """A cursor before the horizon is OUT_OF_RANGE and the message names the horizon; one at the horizon resumes."""
     start = await first_of(stub, loose.SubscribeRequest(start=pb.STREAM_START_EARLIEST))
     for _ in range(3):
         await stub.CreateSession(loose.CreateSessionRequest())
@@ -904,11 +905,11 @@ async def test_a_cursor_from_before_the_horizon(app: App, stub: AsyncStub, clock
     assert resumed.checkpoint.revision == horizon
 
 
-# Bytes
+# Raw bytes
 
 
 async def raw_call(app: App, rpc: str, raw: bytes) -> Refusal:
-    """Send bytes as they are."""
+    """Send bytes unchanged."""
     async with grpc.aio.insecure_channel(app.address) as channel:
         method: Any = channel.unary_unary(f"/sessiond.v1.SessionAuthority/{rpc}")
         return await refusal_of(method(raw))
@@ -959,14 +960,14 @@ async def raw_call(app: App, rpc: str, raw: bytes) -> Refusal:
     ],
 )
 async def test_bytes_that_are_no_message(app: App, rpc: str, raw: bytes, field: str) -> None:
-    """Invalid UTF-8 names its field, other broken bytes the request: INVALID_ARGUMENT, and nothing changed."""
+    """Invalid UTF-8 names its field, other malformed bytes name the request: INVALID_ARGUMENT, and nothing changes."""
     refused = await raw_call(app, rpc, raw)
     assert (refused.code, refused.fields) == (INVALID, [field])
 
 
 @pytest.mark.usefixtures("unchanged")
 async def test_a_subscription_that_is_no_message(app: App) -> None:
-    """A stream's request that is no message is refused like any other."""
+    """A malformed request of a stream is refused like any other."""
     async with grpc.aio.insecure_channel(app.address) as channel:
         method: Any = channel.unary_stream("/sessiond.v1.SessionAuthority/Subscribe")
         refused = await refusal_of(method(b"\x0a\x01\xff").read())

@@ -1,4 +1,4 @@
-"""Pages, texts, subscribers and bulk calls are bounded, by bytes as well as by count, and say so."""
+"""Pages, texts, subscribers and bulk calls are limited, in bytes as well as in number, and refusals say so."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.support.server import AsyncStub, config_for, serving, stub_for
 
 LONG = "Mozilla/5.0 " + "x" * 4_000
 MANY = 1_000
-MOST_BYTES = 4 * 1024 * 1024  # what clients take by default
+MOST_BYTES = 4 * 1024 * 1024  # the default limit of clients
 
 
 def long_agent(number: int) -> pb.ClientContext:
-    """A client whose user agent is as long as it may be, and longer."""
+    """Return a client whose user agent is longer than the limit."""
     return pb.ClientContext(ip_address="192.0.2.10", user_agent=f"{LONG}{number}")
 
 
 async def many(stub: AsyncStub, subject: str = "ada") -> set[str]:
-    """A thousand sessions with long user agents; their ids."""
+    """Open a thousand sessions with long user agents, and return their ids."""
     opened = []
     for start in range(0, MANY, 100):
         calls = (create(stub, subject, long_agent(number)) for number in range(start, start + 100))
@@ -40,7 +40,7 @@ async def many(stub: AsyncStub, subject: str = "ada") -> set[str]:
 
 
 async def pages_of(call: Any, request: Any, field: str) -> list[Any]:
-    """Every page of a list, as large as may be."""
+    """Return every page of a list, with the largest page size."""
     request.page_size = MANY
     pages = [await call(request)]
     while pages[-1].next_page_token:
@@ -51,7 +51,7 @@ async def pages_of(call: Any, request: Any, field: str) -> list[Any]:
 
 
 async def test_lists_of_long_texts(stub: AsyncStub) -> None:
-    """Lists and histories of a thousand sessions with the longest user agents fit into messages, and lose nothing."""
+    """Lists and histories of a thousand sessions with the longest user agents fit into messages and are complete."""
     ids = await many(stub)
     sessions = await pages_of(stub.ListSessions, loose.ListSessionsRequest(filter={"subject": "ada"}), "sessions")
     assert sorted(one.session_id for one in sessions) == sorted(ids)
@@ -60,7 +60,7 @@ async def test_lists_of_long_texts(stub: AsyncStub) -> None:
 
 
 async def test_a_choice_among_long_texts(tmp_path: Path, clock: ManualClock) -> None:
-    """A login that asks about a thousand sessions with the longest user agents says how many there are."""
+    """A login that asks about a thousand sessions with the longest user agents reports how many there are."""
     async with authority(tmp_path, clock) as (app, stub):
         await many(stub)
         await app.authority.change_policies({"default": policy(max_sessions=1, on_limit=LimitRule.ASK)}, {})
@@ -70,7 +70,7 @@ async def test_a_choice_among_long_texts(tmp_path: Path, clock: ManualClock) -> 
 
 
 async def test_a_batch_of_long_texts(stub: AsyncStub) -> None:
-    """A batch about sessions with the longest user agents is answered whole, honest questions among them."""
+    """A batch about sessions with the longest user agents is answered completely."""
     odd, honest = await create(stub, client=long_agent(1)), await create(stub, "bob")
     questions = [{"token": odd.token, "client": long_agent(1)}] * 850 + [{"token": honest.token}]
     answers = await stub.ValidateSessions(loose.ValidateSessionsRequest(requests=questions))
@@ -79,7 +79,7 @@ async def test_a_batch_of_long_texts(stub: AsyncStub) -> None:
 
 
 async def test_a_batch_with_much_data(tmp_path: Path, clock: ManualClock) -> None:
-    """Data that would make a batch too long is left out of its answers; asked for alone it is there."""
+    """Data that would make a batch too long is left out of its responses, and a separate call returns it."""
     async with authority(tmp_path, clock) as (_, stub):
         created = await create(stub, data={"blob": bytes(60_000)})
         question = {"token": created.token, "data": {}}
@@ -95,7 +95,7 @@ async def test_a_batch_with_much_data(tmp_path: Path, clock: ManualClock) -> Non
 
 @pytest.mark.parametrize("character", ["x", "ü", "€", "😀"])
 async def test_a_user_agent_is_cut_at_a_character(stub: AsyncStub, character: str) -> None:
-    """A user agent has at most 1,024 bytes, and is cut between characters, whatever script it is written in."""
+    """A user agent is limited to 1,024 bytes and cut between characters, in any script."""
     created = await create(stub, client=pb.ClientContext(user_agent="a" + character * 2_000))
     kept = created.session.client.user_agent
     size = len(character.encode())
@@ -103,11 +103,11 @@ async def test_a_user_agent_is_cut_at_a_character(stub: AsyncStub, character: st
     assert len(kept.encode()) <= 1_024
 
 
-# What is too much is told
+# Refusals of too many
 
 
 async def ended(stream: Any) -> grpc.aio.AioRpcError:
-    """How a stream is refused."""
+    """Return how a stream is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async for _ in stream:
             pass
@@ -115,7 +115,7 @@ async def ended(stream: Any) -> grpc.aio.AioRpcError:
 
 
 async def test_subscribers_are_bounded(tmp_path: Path, clock: ManualClock) -> None:
-    """Half of the subscribers may come from one connection; one more is refused with what to do, until one leaves."""
+    """One connection may have half of the subscribers; one more is refused with the remedy until one leaves."""
     config = config_for(tmp_path, "[server]\nmax_subscribers = 4\n")
     async with serving(config, clock) as app, stub_for(app.address) as one, other_connection(app) as two:
         streams = [stub.Subscribe(pb.SubscribeRequest()) for stub in (one, one, two, two)]
@@ -133,13 +133,13 @@ async def test_subscribers_are_bounded(tmp_path: Path, clock: ManualClock) -> No
                 assert first.HasField("checkpoint")
                 break
             except grpc.aio.AioRpcError:
-                await asyncio.sleep(0.01)  # the server hears of the end by and by
+                await asyncio.sleep(0.01)  # the server notices the end after a while
         else:
             raise AssertionError("no place became free")
 
 
 def other_connection(app: App) -> Any:
-    """A stub whose channel shares no connection with others."""
+    """Return a stub whose channel shares no connection with others."""
     return _Connection(app.address)
 
 
@@ -155,11 +155,11 @@ class _Connection:
 
 
 async def test_one_connection_cannot_have_others_refused(tmp_path: Path, clock: ManualClock) -> None:
-    """However many calls one connection has under way, half of the places stay free for the others."""
+    """However many calls one connection has open, half of the places stay free for other connections."""
     config = config_for(tmp_path, "[server]\nmax_calls = 10\n")
     async with serving(config, clock) as app, other_connection(app) as greedy, other_connection(app) as honest:
         streams = [greedy.Subscribe(pb.SubscribeRequest())]
-        assert await streams[0].read()  # from here on the client knows how many it may have
+        assert await streams[0].read()  # from here on the client knows its limit
         streams += [greedy.Subscribe(pb.SubscribeRequest()) for _ in range(30)]
         for stream in streams[1:5]:
             assert await stream.read()
@@ -171,7 +171,7 @@ async def test_one_connection_cannot_have_others_refused(tmp_path: Path, clock: 
 
 @pytest.mark.parametrize("name", ["create", "validate"])
 async def test_a_burst_is_answered(tmp_path: Path, clock: ManualClock, name: str) -> None:
-    """1,500 calls at once on a new connection are all answered: none is reset, and none cancelled without a word."""
+    """1,500 concurrent calls on a new connection are all answered; none is reset or cancelled."""
     async with serving(config_for(tmp_path), clock) as app, other_connection(app) as stub:
         if name == "create":
             calls = [stub.CreateSession(pb.CreateSessionRequest(subject=f"user-{n}")) for n in range(1_500)]
@@ -182,7 +182,7 @@ async def test_a_burst_is_answered(tmp_path: Path, clock: ManualClock, name: str
 
 
 async def test_too_many_changes_are_told(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change that finds too many before it is RESOURCE_EXHAUSTED with a delay after which to try again."""
+    """A change beyond the number that may wait is RESOURCE_EXHAUSTED, with a delay after which to retry."""
     async with authority(tmp_path, clock) as (app, stub):
         journal = app.authority.parts.journal
         monkeypatch.setattr(journal, "_bounds", type(journal._bounds)(group=128, waiting=0))
@@ -213,7 +213,7 @@ async def test_too_many_changes_are_told(tmp_path: Path, clock: ManualClock, mon
     ids=["from 1970", "until 2100", "both", "every address", "nothing"],
 )
 async def test_a_condition_that_everybody_meets_is_none(stub: AsyncStub, conditions: dict[str, Any]) -> None:
-    """A filter that leaves nobody out does not pass for a condition: ending every session takes `whole_application`."""
+    """A filter that excludes no session is not a condition: ending all sessions needs `whole_application`."""
     created = await create(stub)
     refused = await refusal_of(stub.RevokeSessions(loose.RevokeSessionsRequest(filter=conditions)))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["whole_application"])

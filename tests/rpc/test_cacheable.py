@@ -1,4 +1,4 @@
-"""Answers that may be reused: until when, and at which state they are true."""
+"""Responses that may be reused: until when, and at which state they are true."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ DAY = 24 * HOUR
 REMEMBERS = policy(remember_idle_timeout=Millis(9 * HOUR), remember_absolute_timeout=Millis(90 * HOUR))
 
 Open = Callable[[AsyncStub, ManualClock], Awaitable[str]]
-"""Opens a session and brings it where a case wants it; its token."""
+"""A function that opens a session, brings it into the state of a case, and returns its token."""
 
 
 def opened(wait: int = 0, visits: int = 0, every: int = 20 * MINUTE, **fields: Any) -> Open:
-    """Open a session, use it a few times, then let time pass."""
+    """Open a session, use it a few times, and let time pass."""
 
     async def open(stub: AsyncStub, clock: ManualClock) -> str:
         token = (await create(stub, **fields)).token
@@ -57,7 +57,7 @@ def opened(wait: int = 0, visits: int = 0, every: int = 20 * MINUTE, **fields: A
 
 
 def elevated(wait: int) -> Open:
-    """Open a session at level 1, elevate it to level 2, then let time pass."""
+    """Open a session at level 1, elevate it to level 2, and let time pass."""
 
     async def open(stub: AsyncStub, clock: ManualClock) -> str:
         token = (await create(stub, authentication={"level": 1})).token
@@ -70,9 +70,9 @@ def elevated(wait: int) -> Open:
 
 @dataclass(frozen=True)
 class Case:
-    """A question, for how long its answer holds, and what the server says when it holds no longer.
+    """A question, the time for which its response is valid, and what the server responds afterwards.
 
-    `at_end` are fields of the answer at the end of that time; without any, activity is due to be reported then.
+    `at_end` are fields of the response at the end of that time. If there are none, activity is due to be recorded then.
     """
 
     name: str
@@ -163,12 +163,12 @@ CASES = [
     Case("with data", MINUTE, opened(data={"cart": b"3 apples"}), question={"data": {}}),
     Case("with a CSRF token", MINUTE, question={"with_csrf_token": True}),
 ]
-"""What the answer shows at the end: for levels that nobody needs, another level."""
+"""What the response shows at the end: another level, if the request needs none."""
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 async def asked(stub: AsyncStub, case: Case, token: str, *, batch: bool) -> pb.ValidateSessionResponse:
-    """The case's question, alone or in a batch."""
+    """Ask the case's question, alone or in a batch."""
     if not batch:
         return await validate(stub, token, **case.question)
     question = loose.ValidateSessionRequest(token=token, client=VICTIM, **case.question)
@@ -176,7 +176,7 @@ async def asked(stub: AsyncStub, case: Case, token: str, *, batch: bool) -> pb.V
 
 
 def without_times(answer: pb.ValidateSessionResponse) -> pb.ValidateSessionResponse:
-    """What a cache hands out again: all but when the session was used, and for how long the answer holds."""
+    """Return the part of a response that a cache reuses: everything except the times of use and validity."""
     told = pb.ValidateSessionResponse()
     told.CopyFrom(answer)
     for field_name in ("last_active_time", "idle_expire_time"):
@@ -189,7 +189,7 @@ def without_times(answer: pb.ValidateSessionResponse) -> pb.ValidateSessionRespo
 @cases
 @pytest.mark.parametrize("batch", [False, True], ids=["alone", "in a batch"])
 async def test_until_when(tmp_path: Path, clock: ManualClock, case: Case, batch: bool) -> None:
-    """The answer holds for exactly the time that is told: a millisecond before the end the server says the same."""
+    """The response holds for exactly the stated time: one millisecond before the end the server still says the same."""
     async with authority(tmp_path, clock, case.rules) as (_, stub):
         token = await case.open(stub, clock)
         answer = await asked(stub, case, token, batch=batch)
@@ -203,7 +203,7 @@ async def test_until_when(tmp_path: Path, clock: ManualClock, case: Case, batch:
 
 @cases
 async def test_what_happens_then(tmp_path: Path, clock: ManualClock, case: Case) -> None:
-    """At the end of its time something changes: the answer, or the activity that is due is written down."""
+    """At the end of that time either the response changes, or activity is due and is recorded."""
     async with authority(tmp_path, clock, case.rules) as (app, stub):
         token = await case.open(stub, clock)
         answer = await asked(stub, case, token, batch=False)
@@ -224,7 +224,7 @@ async def test_what_happens_then(tmp_path: Path, clock: ManualClock, case: Case)
 
 
 async def test_what_is_for_once(tmp_path: Path, clock: ManualClock) -> None:
-    """Denials, signals, renewals, and answers to a companion or CSRF token that was checked bear no time."""
+    """Denials, signals, renewals and responses to a checked companion or CSRF token have no time of validity."""
     rules = policy(reactions={SignalType.USER_AGENT_CHANGE: Reaction.ALERT})
     async with authority(tmp_path, clock, rules) as (_, stub):
         own = await create(stub)
@@ -256,11 +256,11 @@ async def test_what_is_for_once(tmp_path: Path, clock: ManualClock) -> None:
             assert (answer.HasField("cacheable_until"), answer.consistency_token) == (False, "")
 
 
-# The state that an answer is true at
+# The state at which a response is true
 
 
 async def test_every_change_is_after_the_answer(stub: AsyncStub, clock: ManualClock) -> None:
-    """Whatever changes the session after an answer has a later revision than the state that the answer is true at."""
+    """Every change of the session after a response has a later revision than the state at which that is true."""
     own = await create(stub)
     named = {"session_id": own.session.session_id}
     token = own.token
@@ -285,7 +285,7 @@ async def test_every_change_is_after_the_answer(stub: AsyncStub, clock: ManualCl
 
 
 async def test_a_batch_says_for_each_answer_what_it_is_true_at(app: App, stub: AsyncStub) -> None:
-    """An answer that waited for the rest of its batch does not claim to know what happened meanwhile."""
+    """A response that waited for the rest of its batch does not claim to be true at a later state."""
     ada, bob = await create(stub), await create(stub, "bob", data={"cart": b"3 apples"})
     async with held(app) as waiting:
         logout = asyncio.ensure_future(
@@ -302,7 +302,7 @@ async def test_a_batch_says_for_each_answer_what_it_is_true_at(app: App, stub: A
 
 
 async def test_an_answer_from_a_group_is_true_at_its_own_place(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A use that is committed together with the session's end, just before it, is not true at the state after it."""
+    """A use committed in one group with the session's end, just before it, is not true at the state after it."""
     own = await create(stub)
     clock.advance(2 * MINUTE)
     journal = app.authority.parts.journal

@@ -1,4 +1,4 @@
-"""Consistency tokens: a caller sees its own change, and what comes from a log that is no more is refused."""
+"""Consistency tokens: a caller sees its own changes, and tokens of a log that no longer exists are refused."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ READS: dict[str, Read] = {
     ),
 }
 FIELDS = {"ValidateSessions": "requests[1].at_least"}
-"""How a refusal names the field, if not simply `at_least`."""
+"""How a refusal names the field, if it is not simply `at_least`."""
 reads = pytest.mark.parametrize("name", READS)
 
 
 def test_every_read_is_here() -> None:
-    """Each call of the contract that takes `at_least` is among those that are tried."""
+    """Every call of the contract that takes `at_least` is tested here."""
     service = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
     taking = {method.name for method in service.methods if "at_least" in method.input_type.fields_by_name}
     assert taking | {"ValidateSessions"} == {name.split()[0] for name in READS}
@@ -61,7 +61,7 @@ def test_every_read_is_here() -> None:
 
 @reads
 async def test_ones_own_change_is_seen(stub: AsyncStub, name: str) -> None:
-    """Every read takes the token of every change, the newest and an older one, and of the authority itself."""
+    """Every read accepts the token of every change, the newest and an older one, and of the authority itself."""
     own = await create(stub)
     named = {"token": own.token}
     changed = await stub.UpdateSessionData(loose.UpdateSessionDataRequest(session=named, set={"a": b"1"}))
@@ -72,7 +72,7 @@ async def test_ones_own_change_is_seen(stub: AsyncStub, name: str) -> None:
 
 @reads
 async def test_what_is_ahead_of_the_log(stub: AsyncStub, name: str) -> None:
-    """A token of a revision that does not exist is OUT_OF_RANGE at once, and says so."""
+    """A token of a revision that does not exist yet is OUT_OF_RANGE at once, and the message says so."""
     own = await create(stub)
     for ahead in (revision_in(own) + 1, 2**63 - 1, 2**64 - 1):
         refused = await refusal_of(READS[name](stub, own, at_revision(own.consistency_token, ahead)))
@@ -84,7 +84,7 @@ async def test_what_is_ahead_of_the_log(stub: AsyncStub, name: str) -> None:
 @reads
 @pytest.mark.parametrize("bad", ["x", "A" * 52, "cut", "changed", "cursor", "session token"])
 async def test_what_is_no_token(stub: AsyncStub, name: str, bad: str) -> None:
-    """What is damaged, or was given out as something else, is INVALID_ARGUMENT with the field named."""
+    """A damaged token, or an opaque text of another kind, is refused with INVALID_ARGUMENT and the field's name."""
     own = await create(stub)
     token = own.consistency_token
     cursor = (await first_of(stub, pb.SubscribeRequest(start=pb.STREAM_START_EARLIEST))).cursor
@@ -110,11 +110,11 @@ async def test_of_another_authority(tmp_path: Path, stub: AsyncStub, name: str) 
     assert "another authority" in refused.message
 
 
-# Every change answers with one
+# Every change returns a token
 
 
 async def test_every_change_names_the_state_after_it(stub: AsyncStub) -> None:
-    """The token of a change is that of its last event; a change that changed nothing names the state as it is."""
+    """The token of a change is that of its last event; if nothing changed, it is that of the current state."""
     own = await create(stub)
     named = {"session_id": own.session.session_id}
     changed = await stub.UpdateSessionData(loose.UpdateSessionDataRequest(session=named, set={"a": b"1"}))
@@ -136,7 +136,7 @@ async def test_every_change_names_the_state_after_it(stub: AsyncStub) -> None:
 
 
 async def test_tokens_outlive_a_restart(tmp_path: Path, clock: ManualClock) -> None:
-    """Tokens from before a restart are good after it, to the last revision of their run and not beyond."""
+    """Tokens issued before a restart are valid after it, up to the last revision of their incarnation."""
     async with authority(tmp_path, clock) as (_, stub):
         own = await create(stub)
         last = await create(stub)
@@ -154,8 +154,8 @@ async def test_tokens_outlive_a_restart(tmp_path: Path, clock: ManualClock) -> N
 
 
 async def test_a_restored_copy(tmp_path: Path, clock: ManualClock) -> None:
-    """On a restored copy what comes from the lost tail is OUT_OF_RANGE, though its numbers are used again; what is
-    older resumes without a gap.
+    """On a restored copy, tokens from the lost end of the log are OUT_OF_RANGE, although its revisions are used again;
+    older ones resume without a gap.
     """
     original, copy = tmp_path / "original", tmp_path / "copy"
     async with authority(original, clock) as (_, stub):
@@ -175,7 +175,7 @@ async def test_a_restored_copy(tmp_path: Path, clock: ManualClock) -> None:
         assert (await validate(stub, old[0].token, at_least=lost[-1].consistency_token)).verdict == pb.VERDICT_VALID
     async with authority(copy, clock) as (_, stub):
         assert await revision_of(stub) == 3
-        new = [await create(stub, "new") for _ in range(4)]  # the same numbers again, and one more
+        new = [await create(stub, "new") for _ in range(4)]  # the same revisions again, and one more
         assert revision_in(new[0]) == revision_in(lost[0])
         for name, ask in READS.items():
             for answer in lost:
@@ -199,7 +199,7 @@ async def test_a_restored_copy(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_the_original_does_not_take_the_copys(tmp_path: Path, clock: ManualClock) -> None:
-    """Nor does the original take what its copy gave out: two logs with one beginning are two logs."""
+    """The original refuses tokens of the copy too: two logs with the same beginning are two different logs."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     async with authority(original, clock) as (_, stub):
         own = await create(stub)
@@ -215,7 +215,7 @@ async def test_the_original_does_not_take_the_copys(tmp_path: Path, clock: Manua
 
 
 async def test_a_batch_with_one_bad_token(stub: AsyncStub) -> None:
-    """A batch in which one question asks for what does not exist is refused whole, and counts as no activity."""
+    """A batch in which one question has an invalid token is refused completely, and counts as no activity."""
     own = await create(stub)
     ahead = at_revision(own.consistency_token, revision_in(own) + 1)
     questions = [{"token": own.token}, {"token": own.token, "at_least": ahead}]
@@ -225,7 +225,7 @@ async def test_a_batch_with_one_bad_token(stub: AsyncStub) -> None:
 
 
 async def test_nothing_waits_for_what_is_known(app: App, stub: AsyncStub) -> None:
-    """A read that needs no more than is known here does not wait for the store."""
+    """A read at a revision that is already known here does not wait for the store."""
     own = await create(stub)
     async with held(app):
         answer = await validate(stub, own.token, at_least=own.consistency_token)

@@ -1,4 +1,4 @@
-"""Cookie directives over gRPC: the very header values, for every answer that gives a token or ends one."""
+"""Cookie directives over gRPC: the exact header values of every response that issues or ends a token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.contracts import samples
 from tests.support.clock import START, ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 
-loose: Any = pb  # lets a message within a message be written as a dict
+loose: Any = pb  # so that a submessage can be written as a dict
 SECOND = 1_000
 MINUTE = 60 * SECOND
 HOST = "Path=/; HttpOnly; SameSite=Lax; Secure"
@@ -39,21 +39,21 @@ async def validate(stub: AsyncStub, token: str, **fields: Any) -> pb.ValidateSes
 
 
 def told(cookies: pb.CookieDirectives) -> tuple[list[str], str, str]:
-    """What directives say."""
+    """Return the headers of directives."""
     return list(cookies.set_cookie), cookies.cache_control, cookies.clear_site_data
 
 
-# What each answer says, by the default policy
+# The directives of each response, under the default policy
 
 
 async def test_a_new_session(stub: AsyncStub) -> None:
-    """A new session's cookie bears the token under `__Host-`, for this browser's session, and is kept by no cache."""
+    """A new session's cookie has the prefix `__Host-`, lasts until the browser closes, and is never cached."""
     created = await create(stub)
     assert told(created.cookies) == ([f"__Host-id={created.token}; {HOST}"], "no-store", "")
 
 
 async def test_login_and_other_rolls(stub: AsyncStub) -> None:
-    """Login, authentication anew, elevation and a roll each put their token into the cookie of the same name."""
+    """Login, repeated authentication, elevation and roll each put their token into the cookie of the same name."""
     guest = await create(stub, "")
     assert told(guest.cookies)[0] == [f"__Host-id={guest.token}; {HOST}"]
     token = guest.token
@@ -68,7 +68,7 @@ async def test_login_and_other_rolls(stub: AsyncStub) -> None:
 
 
 async def test_a_renewal(stub: AsyncStub, clock: ManualClock) -> None:
-    """A renewed token comes in its cookie each time that it is asked for; a token that stays comes in none."""
+    """Each response with a renewed token has its cookie; a response without one has none."""
     created = await create(stub)
     assert not (await validate(stub, created.token)).HasField("cookies")
     for _ in range(3):
@@ -84,7 +84,7 @@ async def test_a_renewal(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_a_token_to_discard(stub: AsyncStub, clock: ManualClock) -> None:
-    """A token that is good for nothing is deleted: the same name and path, Max-Age 0, an Expires in the past."""
+    """An invalid token is deleted: with the same name and path, Max-Age 0 and an Expires in the past."""
     created = await create(stub)
     await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
     clock.advance(20 * SECOND)
@@ -100,7 +100,7 @@ async def test_a_token_to_discard(stub: AsyncStub, clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("ending", ["logout", "admin", "idle", "another subject"])
 async def test_a_token_of_a_session_that_ended_moments_ago(stub: AsyncStub, clock: ManualClock, ending: str) -> None:
-    """For `roll_tolerance` after an ending, answers leave the cookie alone: it may be new. A logout deletes it."""
+    """For `roll_tolerance` after an end, responses do not touch the cookie, which may be new; a logout deletes it."""
     created = await create(stub)
     match ending:
         case "idle":
@@ -125,7 +125,7 @@ async def test_a_token_of_a_session_that_ended_moments_ago(stub: AsyncStub, cloc
 
 
 async def test_a_token_to_keep(stub: AsyncStub) -> None:
-    """A request in flight at a roll, and one that lacks something, leave the client's cookie alone."""
+    """A request in flight at a roll, and one with an unmet requirement, do not touch the client's cookie."""
     created = await create(stub)
     await stub.RollSession(loose.RollSessionRequest(token=created.token))
     superseded = await validate(stub, created.token)
@@ -135,7 +135,7 @@ async def test_a_token_to_keep(stub: AsyncStub) -> None:
 
 @pytest.mark.parametrize("needed", [{"min_level": 2}, {"csrf": {}}], ids=["level", "csrf"])
 async def test_a_denied_request_renews_nothing(stub: AsyncStub, clock: ManualClock, needed: Any) -> None:
-    """INSUFFICIENT comes with neither cookie nor renewed token, also when renewal is due: its step is another one."""
+    """INSUFFICIENT has neither a cookie nor a renewed token, even if renewal is due: its next step is another one."""
     created = await create(stub)
     for _ in range(3):
         clock.advance(25 * MINUTE)
@@ -148,7 +148,7 @@ async def test_a_denied_request_renews_nothing(stub: AsyncStub, clock: ManualClo
 
 
 async def test_logout(stub: AsyncStub) -> None:
-    """Logout deletes the cookie by name and clears cache and storage, never other cookies; so does a repeated one."""
+    """Logout deletes the cookie by name and clears cache and storage, but not other cookies; so does a repeated one."""
     created = await create(stub)
     for _ in range(2):
         answer = await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
@@ -156,7 +156,7 @@ async def test_logout(stub: AsyncStub) -> None:
 
 
 async def test_logout_with_a_session_in_its_place(stub: AsyncStub) -> None:
-    """With a fresh session in its place logout gives the new cookie, and nothing that would drop it again."""
+    """Logout with a new session in its place sets the new cookie, and nothing that would delete it again."""
     created = await create(stub)
     request = loose.RevokeSessionRequest(session={"token": created.token}, open_anonymous=True)
     answer = await stub.RevokeSession(request)
@@ -168,7 +168,7 @@ async def test_logout_with_a_session_in_its_place(stub: AsyncStub) -> None:
 
 
 async def test_a_session_in_the_place_of_a_bad_one_is_one(stub: AsyncStub) -> None:
-    """Logout with a token that is no good, repeated with its request id, gives the same fresh session again."""
+    """Logout with an invalid token, repeated with its request id, returns the same new session again."""
     request = loose.RevokeSessionRequest(
         session={"token": "A" * 70}, open_anonymous=True, request_id="16fd2706-8baf-433b-82eb-8c7fada847da"
     )
@@ -179,7 +179,7 @@ async def test_a_session_in_the_place_of_a_bad_one_is_one(stub: AsyncStub) -> No
 
 
 async def test_a_companion(stub: AsyncStub) -> None:
-    """A companion's cookie is for its path alone, bears `__Secure-` there, and lasts no longer than the token."""
+    """A companion's cookie is for its own path, has the prefix `__Secure-` there, and lasts as long as the token."""
     created = await create(stub)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"path": "/pay"}, "__Secure-id-pay={}; Path=/pay; HttpOnly; SameSite=Lax; Secure; Max-Age=600"),
@@ -196,7 +196,7 @@ async def test_a_companion(stub: AsyncStub) -> None:
 
 
 async def test_no_cookie_where_nothing_is_given(tmp_path: Path, clock: ManualClock) -> None:
-    """An answer without a token has no cookie: a limit in the way, or a bad token at login."""
+    """A response without a token has no cookie: at a limit, or after a login with a bad token."""
     config = config_for(tmp_path, '[applications.default]\nmax_sessions = 1\non_limit = "reject"\n')
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         await create(stub)
@@ -207,7 +207,7 @@ async def test_no_cookie_where_nothing_is_given(tmp_path: Path, clock: ManualClo
         assert (login.verdict, login.HasField("cookies")) == (pb.VERDICT_MALFORMED, False)
 
 
-# What the policy says of cookies
+# The policy's cookie rules
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ async def test_no_cookie_where_nothing_is_given(tmp_path: Path, clock: ManualClo
     ],
 )
 async def test_prefixes(tmp_path: Path, clock: ManualClock, rules: str, name: str, attributes: str) -> None:
-    """`__Host-` goes with TLS and the path `/`, `__Secure-` with TLS alone, none without; deletion repeats it all."""
+    """TLS with the path `/` gives `__Host-`, TLS alone gives `__Secure-`; a deletion repeats all attributes."""
     rules += ', anonymous_name = "sid"' if "sid" in rules else ""
     config = config_for(tmp_path, f"[applications.default]\ncookie = {{ {rules} }}\n")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
@@ -249,7 +249,7 @@ async def test_prefixes(tmp_path: Path, clock: ManualClock, rules: str, name: st
 
 
 async def test_another_name_after_login(tmp_path: Path, clock: ManualClock) -> None:
-    """With another name for guests each answer gives the one cookie and deletes the other, so that one is there."""
+    """If guests have another cookie name, each response sets one cookie and deletes the other, so that one remains."""
     async with serving(config_for(tmp_path, TWO_NAMES), clock) as app, stub_for(app.address) as stub:
         guest = await create(stub, "")
         assert told(guest.cookies)[0] == [f"__Host-visitor={guest.token}; {HOST}", f"__Host-id=; {HOST}; {GONE}"]
@@ -268,7 +268,7 @@ async def test_another_name_after_login(tmp_path: Path, clock: ManualClock) -> N
 
 
 def test_a_remembered_session_that_nothing_ends() -> None:
-    """A remembered session without deadlines, which a later policy may leave, has a cookie without Max-Age, not 0."""
+    """A remembered session without deadlines has a cookie without Max-Age, and not with 0."""
     session = samples.session(persistent=True, idle_deadline=None, absolute_deadline=None)
     cookies = pb.CookieDirectives()
     fill_token(cookies, CookieRules(), session, Token("t"), NOW)
@@ -276,7 +276,7 @@ def test_a_remembered_session_that_nothing_ends() -> None:
 
 
 async def test_a_remembered_session(tmp_path: Path, clock: ManualClock) -> None:
-    """A remembered session's cookie outlives the browser's session, until nothing could keep the session alive."""
+    """A remembered session's cookie outlives the browser session, up to the session's latest possible end."""
     text = '[applications.default]\nremember_idle_timeout = "7d"\nremember_absolute_timeout = "30d"\n'
     async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
         ordinary = await create(stub)
@@ -309,7 +309,7 @@ async def test_a_remembered_session(tmp_path: Path, clock: ManualClock) -> None:
 async def test_clear_site_data(
     tmp_path: Path, clock: ManualClock, kinds: str, logout: str, with_a_fresh_one: str
 ) -> None:
-    """Logout names what the policy names, each in quotes; beside a fresh cookie nothing that takes cookies away."""
+    """Logout lists the policy's kinds of data, each in quotes; with a new cookie, none that would delete it."""
     config = config_for(tmp_path, f"[applications.default]\ncookie = {{ clear_site_data = {kinds} }}\n")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         for anew, expected in ((False, logout), (True, with_a_fresh_one)):
@@ -330,7 +330,7 @@ async def test_clear_site_data(
     ],
 )
 def test_the_name_that_browsers_send(rules: CookieRules, name: str, anonymous_name: str) -> None:
-    """The policy names both cookies as browsers send them, which is how the directives set them."""
+    """The policy shows both cookie names as browsers send them, which is how the directives set them."""
     assert (browser_name(rules, anonymous=False), browser_name(rules, anonymous=True)) == (name, anonymous_name)
     message = policy_message(replace(PRESETS["owasp-low"], cookie=rules), {}).cookie
     assert (message.browser_name, message.browser_anonymous_name) == (name, anonymous_name)
@@ -343,7 +343,7 @@ def test_the_name_that_browsers_send(rules: CookieRules, name: str, anonymous_na
 
 
 async def test_the_names_that_an_application_reads(tmp_path: Path, clock: ManualClock) -> None:
-    """The names told with the policy are those in the headers, guest and member, and follow the configuration."""
+    """The names shown with the policy are those in the headers, for guests and members, and follow the settings."""
     text = '[applications.default]\ncookie = { name = "sid", anonymous_name = "visitor", path = "/shop" }\n'
     async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
         (application,) = (await stub.GetAuthority(pb.GetAuthorityRequest())).applications
@@ -355,7 +355,7 @@ async def test_the_names_that_an_application_reads(tmp_path: Path, clock: Manual
 
 
 def test_a_deletion_reaches_its_cookie() -> None:
-    """A deletion has the name, path and partition of the cookie that it deletes, whatever the rules."""
+    """A deletion has the name, path and partition of the cookie that it deletes, under any rules."""
     for rules in (CookieRules(), CookieRules(path="/shop"), CookieRules(same_site="None", partitioned=True)):
         given, deleted = pb.CookieDirectives(), pb.CookieDirectives()
         fill_token(given, rules, samples.session(subject="ada"), Token("T"), NOW)
@@ -366,7 +366,7 @@ def test_a_deletion_reaches_its_cookie() -> None:
 
 
 def test_a_cookie_of_the_other_name_is_deleted_in_its_partition() -> None:
-    """With two names, the deletion of the other one is for the same partition."""
+    """With two names, the deletion of the other cookie is for the same partition."""
     rules = CookieRules(anonymous_name="visitor", same_site="None", partitioned=True)
     directives = pb.CookieDirectives()
     fill_token(directives, rules, samples.session(subject="ada"), Token("T"), NOW)
@@ -375,7 +375,7 @@ def test_a_cookie_of_the_other_name_is_deleted_in_its_partition() -> None:
 
 
 def test_a_fresh_cookie_survives_the_headers_beside_it() -> None:
-    """Nothing that clears cookies is ever named beside a fresh cookie, whatever the policy names."""
+    """No response that sets a new cookie also clears cookies, whatever the policy lists."""
     for kinds in (("cookies",), ("*",), ("*", "cache", "cookies"), ("storage", "cookies", "executionContexts"), ()):
         directives = pb.CookieDirectives()
         fill_logout(directives, CookieRules(clear_site_data=kinds), keeps_cookies=True)
@@ -384,7 +384,7 @@ def test_a_fresh_cookie_survives_the_headers_beside_it() -> None:
 
 
 async def test_the_largest_cookie(tmp_path: Path, clock: ManualClock) -> None:
-    """Name and value are at most 4,096 bytes together, each attribute at most 1,024 (RFC 6265bis), all plain ASCII."""
+    """Name and value have at most 4,096 bytes together, each attribute at most 1,024 (RFC 6265bis), all plain ASCII."""
     name, path = "n" * 64, "/" + "p" * 1023
     text = (
         f'[applications.default]\ncookie = {{ name = "{name}", anonymous_name = "{name}", path = "{path}" }}\n'
@@ -405,7 +405,7 @@ async def test_the_largest_cookie(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_a_client_reads_them(stub: AsyncStub) -> None:
-    """A cookie parser that is none of ours reads name, value and every attribute as they are meant."""
+    """An independent cookie parser reads name, value and every attribute as intended."""
     created = await create(stub)
     jar: SimpleCookie = SimpleCookie(created.cookies.set_cookie[0])
     (cookie,) = jar.values()
@@ -415,7 +415,7 @@ async def test_a_client_reads_them(stub: AsyncStub) -> None:
 
 
 async def test_ending_another_devices_session(stub: AsyncStub) -> None:
-    """Ending a session by its id says nothing to the browser of whoever asks for it."""
+    """Ending a session by its id sends no cookie headers to the caller's browser."""
     created = await create(stub)
     request = loose.RevokeSessionRequest(session={"session_id": created.session.session_id})
     answer = await stub.RevokeSession(request)

@@ -1,4 +1,4 @@
-"""Cursors, consistency and page tokens from callers who send anything: never taken for something else."""
+"""Arbitrary text as cursor, consistency token or page token is never mistaken for an issued one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REFUSED = object()
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of opaque text: how it is made and read, and the positions that it can hold."""
+    """One kind of opaque text: how it is encoded and decoded, and the positions that it can hold."""
 
     field: str
     positions: st.SearchStrategy[Any]
@@ -43,15 +43,15 @@ class Kind:
 
     @property
     def texts(self) -> st.SearchStrategy[str]:
-        """Texts as the authority gives them."""
+        """Texts that the authority may issue."""
         return self.positions.map(self.encode)
 
     def outcome(self, text: str) -> Any:
-        """The position, or REFUSED."""
+        """Return the position, or REFUSED."""
         try:
             return self.decode(text)
         except InvalidField as refused:
-            # Not the words of the refusal: only the right field may be to blame.
+            # The words of the refusal do not matter here, only the field.
             return REFUSED if refused.field == self.field else refused
 
 
@@ -85,7 +85,7 @@ kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 
 @kinds
 def test_what_was_never_given_out(kind: Kind) -> None:
-    """Any text but one that was given out is refused with its field, whatever it is made of."""
+    """Any text that was not issued is refused with its field's name."""
     raw = st.binary(max_size=60).map(lambda some: urlsafe_b64encode(some).decode().rstrip("="))
 
     @bounded(200)
@@ -101,7 +101,7 @@ def test_what_was_never_given_out(kind: Kind) -> None:
 
 @kinds
 def test_damage_is_noticed(kind: Kind) -> None:
-    """A text that was given out and then damaged is refused, or is what it was; it never says another position."""
+    """A damaged text is refused or decodes to its original position, and never to another one."""
 
     @bounded(200)
     @given(st.data())
@@ -119,7 +119,7 @@ def test_damage_is_noticed(kind: Kind) -> None:
 
 @kinds
 def test_every_change_of_one_byte(kind: Kind) -> None:
-    """A text of which one byte was changed, any byte to any other, is refused."""
+    """A text in which any byte is changed to any other is refused."""
 
     @bounded(8)
     @given(kind.texts, st.integers(1, 255))
@@ -134,7 +134,7 @@ def test_every_change_of_one_byte(kind: Kind) -> None:
 
 @kinds
 def test_every_change_of_one_character(kind: Kind) -> None:
-    """A text of which one character was changed, any to any other, is refused, also if base64 overlooks the change."""
+    """A text in which any character is changed to any other is refused, even if base64 ignores the change."""
 
     @bounded(3)
     @given(kind.texts)
@@ -148,7 +148,7 @@ def test_every_change_of_one_character(kind: Kind) -> None:
 
 @kinds
 def test_one_kind_is_not_read_as_another(kind: Kind) -> None:
-    """What was given out as one kind is refused in the place of every other kind."""
+    """A text of one kind is refused in the place of every other kind."""
 
     @bounded(30)
     @given(st.data())

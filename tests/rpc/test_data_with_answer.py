@@ -1,4 +1,4 @@
-"""Session data with the answer: one web request is one question, and its answer never mixes two states."""
+"""Session data in a response: a web request needs one call, and its response never mixes two states."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RULES = policy(reactions={SignalType.REPORTED: Reaction.STEP_UP}, guessing=Guess
 async def served(
     request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
 ) -> AsyncIterator[tuple[App, AsyncStub]]:
-    """An authority that keeps data plain, and one that encrypts it at rest."""
+    """An authority that stores data unencrypted, and one that encrypts it."""
     async with authority(tmp_path, clock, RULES, encrypt_data=request.param) as served:
         yield served
 
@@ -51,7 +51,7 @@ def stub(served: tuple[App, AsyncStub]) -> AsyncStub:
 
 
 async def asked(stub: AsyncStub, token: str, *, batch: bool, **fields: Any) -> pb.ValidateSessionResponse:
-    """One question, alone or in a batch of three."""
+    """Ask one question, alone or in a batch of three."""
     if not batch:
         return await validate(stub, token, **fields)
     questions = [{"token": "x"}, {"token": token, **fields}, {"token": token}]
@@ -63,7 +63,7 @@ async def asked(stub: AsyncStub, token: str, *, batch: bool, **fields: Any) -> p
 async def changed(
     stub: AsyncStub, session_id: str, values: Mapping[str, bytes], **fields: Any
 ) -> pb.UpdateSessionDataResponse:
-    """A change of a session's data, by its id."""
+    """Change a session's data, by its id."""
     request = loose.UpdateSessionDataRequest(session={"session_id": session_id}, set=values, **fields)
     answer: pb.UpdateSessionDataResponse = await stub.UpdateSessionData(request)
     return answer
@@ -72,7 +72,7 @@ async def changed(
 batch = pytest.mark.parametrize("batch", [False, True], ids=["alone", "in a batch"])
 
 
-# What comes along
+# What a response contains
 
 
 @batch
@@ -89,7 +89,7 @@ batch = pytest.mark.parametrize("batch", [False, True], ids=["alone", "in a batc
     ],
 )
 async def test_all_or_some_keys(stub: AsyncStub, batch: bool, keys: list[str], values: dict[str, bytes]) -> None:
-    """The data is there, all of it or the keys that were asked for, with its version; without the wish it is not."""
+    """The response has all data, or the requested keys, with its version; without a request for data it has none."""
     own = await create(stub, data=CART)
     answer = await asked(stub, own.token, batch=batch, data={"keys": keys})
     assert answer.verdict == pb.VERDICT_VALID
@@ -99,7 +99,7 @@ async def test_all_or_some_keys(stub: AsyncStub, batch: bool, keys: list[str], v
 
 @batch
 async def test_only_if_newer(stub: AsyncStub, batch: bool) -> None:
-    """Data that is not newer than what the caller has stays away, and `session.data_version` says what is current."""
+    """Data that is not newer than the caller's is left out, and `session.data_version` is the current version."""
     own = await create(stub, data=CART)
     for version in (2, 3):
         await changed(stub, own.session.session_id, {"cart": b"%d" % version})
@@ -113,7 +113,7 @@ async def test_only_if_newer(stub: AsyncStub, batch: bool) -> None:
 
 @batch
 async def test_no_data_yet(stub: AsyncStub, batch: bool) -> None:
-    """A session without data has the empty map at version 0; there is no newer version than that to be had."""
+    """A session without data has an empty map at version 0, and no version newer than 0."""
     own = await create(stub)
     answer = await asked(stub, own.token, batch=batch, data={})
     assert answer.HasField("data")
@@ -127,7 +127,7 @@ async def test_no_data_yet(stub: AsyncStub, batch: bool) -> None:
 
 @batch
 async def test_nothing_with_a_denial(stub: AsyncStub, clock: ManualClock, batch: bool) -> None:
-    """INSUFFICIENT, whatever is missing, and every other denial come without data."""
+    """INSUFFICIENT, for any unmet requirement, and every other denial come without data."""
     own = await create(stub, data=CART)
     lacking: list[dict[str, Any]] = [
         {"min_level": 3},
@@ -158,7 +158,7 @@ async def test_nothing_with_a_denial(stub: AsyncStub, clock: ManualClock, batch:
 
 @batch
 async def test_with_a_renewed_token(stub: AsyncStub, clock: ManualClock, batch: bool) -> None:
-    """Data, CSRF token, renewed token and its cookie come in one answer; data also at the renewed token's first use."""
+    """One response has data, CSRF token, renewed token and its cookie; the renewed token's first use has data too."""
     own = await create(stub, data=CART)
     for _ in range(3):
         clock.advance(20 * MINUTE)
@@ -184,7 +184,7 @@ async def test_it_is_activity_like_any_other(stub: AsyncStub, clock: ManualClock
 
 
 async def test_it_goes_along_with_a_login(stub: AsyncStub) -> None:
-    """A guest's data is the subject's after the login, at the same version; a caller's copy of it stays good."""
+    """A guest's data becomes the subject's at the login, with the same version, so a caller's copy stays valid."""
     guest = await create(stub, "", data=CART)
     own = await login(stub, guest.token)
     answer = await validate(stub, own.token, data={})
@@ -193,7 +193,7 @@ async def test_it_goes_along_with_a_login(stub: AsyncStub) -> None:
 
 
 async def test_the_largest_data(stub: AsyncStub) -> None:
-    """As much as the policy allows comes with one answer, and with a whole batch of them."""
+    """One response can contain the largest data that the policy allows, and so can a whole batch."""
     big = {f"{number:02}": bytes([number]) * (1024 - 2) for number in range(64)}
     own = await create(stub, data=big)
     questions = [{"token": own.token, "data": {}}] * 20
@@ -202,19 +202,19 @@ async def test_the_largest_data(stub: AsyncStub) -> None:
 
 
 class Counting(grpc.aio.UnaryUnaryClientInterceptor):
-    """Counts the calls that go over a channel."""
+    """Counts the calls on a channel."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Count, and call."""
+        """Count the call, and make it."""
         self.calls.append(details.method.rpartition(b"/")[2].decode())
         return await continuation(details, request)
 
 
 async def test_a_page_with_a_cart_is_one_call(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A page that checks the session, shows the cart and has a form is one round trip, also when a renewal is due."""
+    """A page that checks the session, shows the cart and has a form needs one call, even if a renewal is due."""
     own = await create(stub, data=CART)
     counting = Counting()
     async with grpc.aio.insecure_channel(app.address, interceptors=[counting]) as channel:
@@ -238,7 +238,7 @@ async def damage(app: App, session_id: str, key: str) -> None:
 
 
 async def test_damaged_data(app: App, stub: AsyncStub) -> None:
-    """Where a wanted value cannot be read, the call is DATA_LOSS; in a batch only that session goes without data."""
+    """If a requested value cannot be read, the call is DATA_LOSS; in a batch only that session comes without data."""
     first, broken, last = [await create(stub, subject, data=CART) for subject in ("ada", "bob", "eve")]
     await damage(app, broken.session.session_id, "theme")
     refused = await refusal_of(validate(stub, broken.token, data={}))
@@ -253,7 +253,7 @@ async def test_damaged_data(app: App, stub: AsyncStub) -> None:
 
 
 async def test_what_is_not_damaged_can_be_read(app: App, stub: AsyncStub) -> None:
-    """Other keys, a copy that is current, and the session itself can be had though one value cannot be read."""
+    """One unreadable value does not affect other keys, a current copy, or the session itself."""
     broken = await create(stub, data=CART)
     await damage(app, broken.session.session_id, "theme")
     assert dict((await validate(stub, broken.token, data={"keys": ["cart"]})).data.values) == {"cart": b"3 apples"}
@@ -267,17 +267,17 @@ async def test_what_is_not_damaged_can_be_read(app: App, stub: AsyncStub) -> Non
     assert (await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": broken.token}))).revoked
 
 
-# What changes meanwhile
+# Concurrent changes
 
 
 async def test_no_data_of_the_next_owner(app: App, stub: AsyncStub) -> None:
-    """A guest's question that is under way while a subject logs in gets nothing that the subject then puts in."""
+    """A guest's question in progress while a subject logs in does not return the data that the subject then stores."""
     guest = await create(stub, "", data={"cart": b"3 apples"})
     ours = app.authority
     call = ours.call("default", Caller("test"), None)
     session_id = SessionId.parse(guest.session.session_id)
     async with held(app) as waiting:
-        # Together in one group: login, and then the subject's own data.
+        # Committed in one group: the login, and then the subject's own data.
         changes = asyncio.gather(
             ours.logins.authenticate(call, Token(guest.token), Login("ada"), Reply(lambda _: b"")),
             ours.data.update(call, session_id, {"pin": b"4711"}, Reply(lambda _: b"")),
@@ -292,7 +292,7 @@ async def test_no_data_of_the_next_owner(app: App, stub: AsyncStub) -> None:
 
 
 async def test_the_session_is_as_new_as_its_data(app: App, stub: AsyncStub) -> None:
-    """An answer's session and its data are of one version, also if the data changed while it was read."""
+    """A response's session and data have the same version, even if the data changes while it is read."""
     own = await create(stub, data={"cart": b"3 apples"})
     named = {"session_id": own.session.session_id}
     async with held(app) as waiting:
@@ -309,7 +309,7 @@ async def test_the_session_is_as_new_as_its_data(app: App, stub: AsyncStub) -> N
 
 
 async def test_two_hundred_writers(stub: AsyncStub) -> None:
-    """While two hundred calls write, each answer's data is that of its version, whole, and so is its session."""
+    """While two hundred calls write, the data and the session in a response always have the same version."""
     own = await create(stub, data={"one": b"0", "other": b"0"})
     written = {1: b"0"}
     done = asyncio.Event()
@@ -341,7 +341,7 @@ async def test_two_hundred_writers(stub: AsyncStub) -> None:
 
 
 async def test_a_logout_meanwhile(stub: AsyncStub) -> None:
-    """A question that races with the session's end has all of the data or none and no VALID: never an empty cart."""
+    """A question that races with the session's end has all the data, or no VALID and none: never an empty cart."""
     for _ in range(30):
         own = await create(stub, data=CART)
         named = {"session_id": own.session.session_id}
@@ -358,7 +358,7 @@ async def test_a_logout_meanwhile(stub: AsyncStub) -> None:
 
 
 async def test_an_end_while_data_is_read(app: App, stub: AsyncStub) -> None:
-    """A session that is ended after it was judged, and before its data was read, is REVOKED and has none."""
+    """A session that ends after it was judged, but before its data is read, is REVOKED and has no data."""
     own = await create(stub, data=CART)
     async with held(app) as waiting:
         logout = asyncio.ensure_future(
@@ -377,7 +377,7 @@ async def test_an_end_while_data_is_read(app: App, stub: AsyncStub) -> None:
 
 @pytest.mark.parametrize("by", ["token", "session_id"])
 async def test_a_change_answers_with_the_result(stub: AsyncStub, by: str) -> None:
-    """A change that asks for data answers with the merged result: what was there and was set, less what was deleted."""
+    """A change that asks for data returns the merged result: old and newly set keys, without the deleted ones."""
     own = await create(stub, data=CART)
     named = {by: own.token if by == "token" else own.session.session_id}
 
@@ -401,7 +401,7 @@ async def test_a_change_answers_with_the_result(stub: AsyncStub, by: str) -> Non
 
 
 async def test_a_change_that_is_repeated(stub: AsyncStub) -> None:
-    """With a request id the first result is given again, data included, though it was changed since."""
+    """A retry with a request id returns the first result, data included, even if the data has changed since."""
     own = await create(stub, data=CART)
     request = loose.UpdateSessionDataRequest(
         session={"token": own.token}, set={"cart": b"4"}, data={"keys": ["cart"]}, request_id=fresh_id()
@@ -418,7 +418,7 @@ async def test_a_change_that_is_repeated(stub: AsyncStub) -> None:
 
 
 async def test_a_change_that_is_refused_or_denied(stub: AsyncStub) -> None:
-    """A lost condition, data that grows too large, and a bad token answer with no data, and change nothing."""
+    """A failed condition, data that grows too large and a bad token return no data, and change nothing."""
     own = await create(stub, data=CART)
     before = await revision_of(stub)
     late = await refusal_of(changed(stub, own.session.session_id, {"a": b"1"}, expected_version=7, data={}))
@@ -434,7 +434,7 @@ async def test_a_change_that_is_refused_or_denied(stub: AsyncStub) -> None:
 
 
 async def test_read_and_decide_in_one_call(stub: AsyncStub) -> None:
-    """Ten writers that merge without reading lose nothing: each sees its own key in the result, the last sees all."""
+    """Ten writers that merge without reading lose nothing: each sees its own key, and the last sees all."""
     own = await create(stub)
     answers = await asyncio.gather(
         *(changed(stub, own.session.session_id, {f"item-{number}": b"1"}, data={}) for number in range(10))
@@ -445,13 +445,13 @@ async def test_read_and_decide_in_one_call(stub: AsyncStub) -> None:
         assert len(answer.data.values) == answer.version
 
 
-# The rules
+# Invalid keys
 
 
 @pytest.mark.parametrize("bad", [[""], ["k" * 257], ["a\0b"], ["k"] * 1001], ids=["empty", "long", "null", "many"])
 @pytest.mark.parametrize("name", ["ValidateSession", "ValidateSessions", "UpdateSessionData", "GetSessionData"])
 async def test_what_is_no_key(stub: AsyncStub, name: str, bad: list[str]) -> None:
-    """Keys that are none, or too many, are INVALID_ARGUMENT with the field named, in every call that takes keys."""
+    """Invalid keys, or too many, are INVALID_ARGUMENT with the field's name, in every call that takes keys."""
     own = await create(stub, data=CART)
     before = await revision_of(stub)
     by_token, wanted = {"session": {"token": own.token}}, {"data": {"keys": bad}}

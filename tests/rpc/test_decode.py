@@ -1,4 +1,4 @@
-"""Points of time in messages: every one that the contract has, and no other."""
+"""Timestamps in messages: every one that the contract allows is accepted, and no other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BAD = [
 
 
 def query(field: str, seconds: int, nanos: int) -> Any:
-    """The query of a filter with that point of time."""
+    """Return the query of a filter with that timestamp."""
     at = Timestamp(seconds=seconds, nanos=nanos)
     message = pb.SessionFilter(created_from=at) if field == "created_from" else pb.SessionFilter(created_until=at)
     return decode.session_query("default", message, START)
@@ -58,7 +58,7 @@ def query(field: str, seconds: int, nanos: int) -> Any:
 @fields
 @pytest.mark.parametrize(("seconds", "nanos", "millis"), GOOD)
 def test_a_point_of_time(field: str, seconds: int, nanos: int, millis: int) -> None:
-    """A point of time between the years 1 and 9999 is read to the millisecond, what is finer is cut off."""
+    """A timestamp between the years 1 and 9999 is read with millisecond precision; finer digits are cut off."""
     found = query(field, seconds, nanos)
     assert getattr(found, field) == millis
     other = {"created_from": "created_until", "created_until": "created_from"}[field]
@@ -68,7 +68,7 @@ def test_a_point_of_time(field: str, seconds: int, nanos: int, millis: int) -> N
 @fields
 @pytest.mark.parametrize(("seconds", "nanos"), BAD)
 def test_what_is_no_point_of_time(field: str, seconds: int, nanos: int) -> None:
-    """What lies outside those years, or has fractions of a second that are none, is refused by its field's name."""
+    """A timestamp outside these years, or with an invalid fraction, is refused, and the field is named."""
     with pytest.raises(InvalidField, match="between the years 1 and 9999") as refused:
         query(field, seconds, nanos)
     assert refused.value.field == f"filter.{field}"
@@ -77,7 +77,7 @@ def test_what_is_no_point_of_time(field: str, seconds: int, nanos: int) -> None:
 @fields
 @pytest.mark.parametrize(("seconds", "nanos"), BAD)
 async def test_a_refused_point_of_time_changes_nothing(stub: AsyncStub, field: str, seconds: int, nanos: int) -> None:
-    """A list or a bulk revocation by what is no point of time is refused by its field's name, and ends nothing."""
+    """A list or bulk revocation with an invalid timestamp is refused, the field is named, and nothing ends."""
     await create(stub)
     before = await revision_of(stub)
     at = Timestamp(seconds=seconds, nanos=nanos)
@@ -92,7 +92,7 @@ async def test_a_refused_point_of_time_changes_nothing(stub: AsyncStub, field: s
 
 
 async def test_from_the_first_to_the_last_moment(stub: AsyncStub) -> None:
-    """A filter over all the time that there is finds every session, one over none of it finds none."""
+    """A filter over the entire time range finds every session, and one over an empty range finds none."""
     mine = await create(stub)
     first, last = Timestamp(seconds=FIRST), Timestamp(seconds=LAST, nanos=MOST_NANOS)
     for chosen, found in (

@@ -1,4 +1,4 @@
-"""Any request that the contract can express gets an answer or a refusal that names a field, never an internal error."""
+"""Any request that the contract can express is answered, or refused with a field's name; never an internal error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.server import AsyncStub, config_for, serving
 
 METHODS = pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods
 ONE_REQUEST = [method for method in METHODS if not method.client_streaming]
-# How a request may be refused. UNAVAILABLE and DEADLINE_EXCEEDED are not among them: no request may stop the authority.
+# The allowed refusals. UNAVAILABLE and DEADLINE_EXCEEDED are not among them: no request may stop the authority.
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -33,7 +33,7 @@ REFUSALS = {
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.OUT_OF_RANGE,
 }
-# Every call can succeed: sessions can be remembered, and a subject is asked which of its sessions to end.
+# With this policy every call can succeed: sessions can be remembered, and the limit asks the subject to choose.
 CONFIG = """
 [applications.default]
 remember_idle_timeout = "7d"
@@ -51,7 +51,7 @@ async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
 
 
 async def known_texts(stub: AsyncStub) -> Mapping[str, Sequence[str]]:
-    """Texts that get a request past the first checks: tokens and ids of live sessions, and what else it may name."""
+    """Return texts that pass the first checks: tokens and ids of live sessions, and other names in use."""
     loose: Any = pb
     subject = f"ada {next(_numbers)}"
     opened = await stub.CreateSession(loose.CreateSessionRequest(subject=subject, data={"cart": b"3 apples"}))
@@ -89,7 +89,7 @@ async def known_texts(stub: AsyncStub) -> Mapping[str, Sequence[str]]:
 
 
 async def ask(stub: AsyncStub, method: Any, request: Message) -> None:
-    """Make the call, of a stream up to its first message. Raises what gRPC raises."""
+    """Make the call; of a stream, read the first message. Raise what gRPC raises."""
     call = getattr(stub, method.name)(request, timeout=30)
     if not method.server_streaming:
         await call
@@ -101,7 +101,7 @@ async def ask(stub: AsyncStub, method: Any, request: Message) -> None:
 
 
 def blamed_fields(error: grpc.aio.AioRpcError) -> list[str]:
-    """The fields that a refusal names."""
+    """Return the fields that a refusal names."""
     status = rpc_status.from_call(error)
     request = error_details_pb2.BadRequest()
     for detail in () if status is None else status.details:
@@ -111,7 +111,7 @@ def blamed_fields(error: grpc.aio.AioRpcError) -> list[str]:
 
 
 async def fault(stub: AsyncStub, method: Any, request: Message) -> str:
-    """What is wrong with the answer to a request; empty if nothing is."""
+    """Return what is wrong with the response to a request; empty if nothing is."""
     try:
         await ask(stub, method, request)
     except grpc.aio.AioRpcError as error:
@@ -130,6 +130,6 @@ async def fault(stub: AsyncStub, method: Any, request: Message) -> str:
 @bounded(100)
 @given(data=st.data())
 async def test_any_request(stub: AsyncStub, method: Any, data: st.DataObject) -> None:
-    """A request of any content is answered, or refused for a reason of the caller's; an invalid field is named."""
+    """Any request is answered, or refused for a reason that the caller can fix, with the invalid field named."""
     request = data.draw(messages(method.input_type, await known_texts(stub)).map(Drawn)).message
     assert await fault(stub, method, request) == ""

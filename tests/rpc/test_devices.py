@@ -1,4 +1,4 @@
-"""A "your devices" page: all that it needs is in the list of a subject's sessions, and stays true."""
+"""A page "your devices": the list of a subject's sessions contains everything that it shows, and stays correct."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ PHONE = pb.ClientContext(
 
 
 async def devices_of(stub: AsyncStub, subject: str = "ada") -> list[pb.Session]:
-    """What the page asks for, and nothing else."""
+    """Return what the page shows."""
     return list((await stub.ListSessions(loose.ListSessionsRequest(filter={"subject": subject}))).sessions)
 
 
 def addresses(session: pb.Session) -> tuple[str, str]:
-    """Where a session was opened, and where it was last seen."""
+    """Return the addresses at which a session was opened and last used."""
     return session.client.ip_address, session.last_client.ip_address
 
 
 async def test_the_list_alone_makes_the_page(stub: AsyncStub, clock: ManualClock) -> None:
-    """Device, place and time of opening and of last use, name and level are in the list, of each session its own."""
+    """The list has the device, address and time of each session's opening and last use, its name and its level."""
     phone = await create(stub, client=PHONE, authentication={"level": 2, "methods": ["hwk"]})
     clock.advance(MINUTE)
     desk = await create(stub, client=DESK, labels={"device": "Work PC"})
@@ -75,7 +75,7 @@ use = pytest.mark.parametrize("name", USES)
 @use
 @pytest.mark.parametrize("wait", [1, MINUTE, 29 * MINUTE])
 async def test_every_activity_is_seen(stub: AsyncStub, clock: ManualClock, name: str, wait: int) -> None:
-    """Whatever counts as activity shows where it came from, whether or not it is written down at once."""
+    """Any activity shows its address, whether or not it is written to the store at once."""
     own = await create(stub, client=DESK)
     clock.advance(wait)
     await USES[name](stub, own.token, TRAIN)
@@ -90,7 +90,7 @@ async def test_every_activity_is_seen(stub: AsyncStub, clock: ManualClock, name:
 async def test_who_tells_nothing_hides_nobody(
     stub: AsyncStub, clock: ManualClock, name: str, nobody: pb.ClientContext | None, wait: int
 ) -> None:
-    """Activity of which no address and user agent is told leaves the last that were seen, saved or not."""
+    """Activity without an address and a user agent keeps the last known ones, stored or not."""
     own = await create(stub, client=DESK)
     clock.advance(1)
     await validate(stub, own.token, TRAIN)
@@ -101,7 +101,7 @@ async def test_who_tells_nothing_hides_nobody(
 
 
 async def test_a_look_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
-    """Passive looks, reads and denied requests leave the last client as it is."""
+    """Passive validations, reads and denied requests do not change the last client."""
     own = await create(stub, client=DESK)
     clock.advance(MINUTE)
     named = {"token": own.token}
@@ -115,7 +115,7 @@ async def test_a_look_is_no_activity(stub: AsyncStub, clock: ManualClock) -> Non
 
 
 async def test_the_answer_shows_its_own_client(stub: AsyncStub, clock: ManualClock) -> None:
-    """A validation's answer shows the activity that it is: its time, and where it came from."""
+    """A validation's response shows its own activity: its time and its address."""
     own = await create(stub, client=DESK)
     for client in (TRAIN, DESK, TRAIN, TRAIN):
         clock.advance(1)
@@ -128,7 +128,7 @@ async def test_the_answer_shows_its_own_client(stub: AsyncStub, clock: ManualClo
 
 
 async def test_what_is_kept_of_the_last_client(stub: AsyncStub, clock: ManualClock) -> None:
-    """Of the last client address and user agent are shown; device id and certificate are those of the opening."""
+    """Of the last client only address and user agent are shown; device id and certificate are those at the opening."""
     home = pb.ClientContext(ip_address="192.0.2.10", user_agent=DESK.user_agent, device_id="desk")
     own = await create(stub, client=home)
     clock.advance(MINUTE)
@@ -140,7 +140,7 @@ async def test_what_is_kept_of_the_last_client(stub: AsyncStub, clock: ManualClo
 
 
 async def test_without_any_client(stub: AsyncStub, clock: ManualClock) -> None:
-    """A session of which no client was ever told shows none, until the first one comes."""
+    """A session without a known client shows none, until the first one is reported."""
     own = await stub.CreateSession(loose.CreateSessionRequest(subject="ada"))
     clock.advance(MINUTE)
     await stub.ValidateSession(loose.ValidateSessionRequest(token=own.token))
@@ -155,7 +155,7 @@ async def test_without_any_client(stub: AsyncStub, clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("last", [None, TRAIN], ids=["told nothing", "told again"])
 async def test_it_survives_a_restart(tmp_path: Path, clock: ManualClock, last: pb.ClientContext | None) -> None:
-    """After a restart the page shows what it showed before, activity included that was not written down at once."""
+    """After a restart the page shows the same as before, including activity that was not written at once."""
     async with authority(tmp_path, clock) as (_, stub):
         own = await create(stub, client=DESK, labels={"device": "Work PC"})
         clock.advance(1)
@@ -169,7 +169,7 @@ async def test_it_survives_a_restart(tmp_path: Path, clock: ManualClock, last: p
 
 
 async def test_a_leap_in_time_forgets_nobody(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A machine that slept past the recorded deadline keeps the session, and where its last activity came from."""
+    """A machine that slept past the stored deadline keeps the session and the address of its last activity."""
     own = await create(stub, client=DESK)
     clock.advance(50_000)
     await validate(stub, own.token, TRAIN)
@@ -183,7 +183,7 @@ async def test_a_leap_in_time_forgets_nobody(app: App, stub: AsyncStub, clock: M
 
 
 async def test_ended_sessions_keep_their_devices(stub: AsyncStub, clock: ManualClock) -> None:
-    """History shows the devices too: expired and revoked sessions, each in its list."""
+    """Expired and revoked sessions show their devices too, each in its own list."""
     idle = await create(stub, client=PHONE)
     gone = await create(stub, client=DESK)
     clock.advance(1)

@@ -1,4 +1,4 @@
-"""Domain values to messages."""
+"""Conversion of domain values to messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 @pytest.mark.parametrize("kind", list(DeviceType))
 def test_a_device(kind: DeviceType) -> None:
-    """A device has its description and the contract's kind of the same name."""
+    """A device has its description, and the contract's device type of the same name."""
     message = pb.Device()
     fill_device(message, Device("Firefox 140 on Linux", kind))
     assert message.description == "Firefox 140 on Linux"
@@ -20,12 +20,12 @@ def test_a_device(kind: DeviceType) -> None:
 
 
 def test_every_kind_of_device_is_there() -> None:
-    """The contract and the domain know the same kinds of device."""
+    """The contract and the domain have the same device types."""
     assert {f"DEVICE_TYPE_{kind.name}" for kind in DeviceType} == set(pb.DeviceType.keys())
 
 
 def test_no_device() -> None:
-    """What is known of no user agent is an empty message."""
+    """An unknown device is an empty message."""
     message = pb.Device()
     fill_device(message, UNKNOWN_DEVICE)
     assert message == pb.Device()
@@ -33,6 +33,6 @@ def test_no_device() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_how_long_history_is_kept(preset: str) -> None:
-    """A policy tells how long history is kept, of subjects for 30 days and of guests for one."""
+    """The policy shows how long history is kept: 30 days for subjects and one day for guests."""
     message = policy_message(PRESETS[preset], {})
     assert (message.retention.seconds, message.anonymous_retention.seconds) == (30 * 86_400, 86_400)

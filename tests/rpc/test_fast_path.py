@@ -1,4 +1,4 @@
-"""The fast path: it answers what was asked before, to the caller that asked it, and nothing else."""
+"""The fast path answers a question that was asked before by the same caller, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.judge import PLAIN, Verdict
 from sessiond.rpc import decode
 from sessiond.rpc.fast_path import FastPath
-from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.server import RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.validation import ValidationService
@@ -31,20 +31,20 @@ from tests.support.server import AsyncStub, stub_for
 
 
 def messages_read() -> int:
-    """How many client contexts were read so far: the ordinary path reads that of each message, the fast one none."""
+    """Return how many client contexts were parsed: one per message by the ordinary path, none by the fast path."""
     info = decode._client.cache_info()
     return info.hits + info.misses
 
 
 class Asking:
-    """A fast path over an authority, and callers that ask it as the service does."""
+    """A fast path over an authority, and callers that use it as the service does."""
 
     def __init__(self, app: App, capacity: int = 100) -> None:
         self.authority = app.authority
         self.fast = FastPath(app.authority.validation, os.urandom, capacity)
 
     async def ask(self, request: pb.ValidateSessionRequest, caller: str = "shop", **fields: Any) -> Answer:
-        """Ask by the ordinary path, which is remembered."""
+        """Ask by the ordinary path, which caches the question."""
         call = self.authority.call("default", Caller(caller), None)
         question = Question(call, Token(request.token), request.passive, **fields)
         answer = await self.authority.validation.validate(question)
@@ -60,7 +60,7 @@ class Asking:
 
 
 async def test_the_same_question_takes_the_fast_path(stub: AsyncStub) -> None:
-    """A question is read when it is asked first; asked again byte for byte it is answered without being read."""
+    """A question is parsed when it is first asked; repeated byte for byte, it is answered without parsing."""
     mine = await create(stub)
     read = messages_read()
     first = await validate(stub, mine.token)
@@ -75,7 +75,7 @@ async def test_the_same_question_takes_the_fast_path(stub: AsyncStub) -> None:
 
 @pytest.mark.parametrize("passive", [True, False])
 async def test_a_passive_question_stays_passive(stub: AsyncStub, clock: ManualClock, passive: bool) -> None:
-    """A passive question moves no deadline however often it is asked; one that is not passive does each time."""
+    """A passive question moves no deadline, however often it is asked; one that is not passive does each time."""
     mine = await create(stub)
     for _ in range(5):
         clock.advance(SECOND)
@@ -94,7 +94,7 @@ async def test_a_passive_question_stays_passive(stub: AsyncStub, clock: ManualCl
     ],
 )
 async def test_what_asks_for_more_is_always_read(stub: AsyncStub, fields: dict[str, Any]) -> None:
-    """A question with requirements, or one that wants more than the verdict, takes the ordinary path each time."""
+    """A question with requirements, or for more than the verdict, takes the ordinary path each time."""
     mine = await create(stub)
     read = messages_read()
     for count in range(1, 4):
@@ -113,18 +113,18 @@ async def test_a_refusal_is_always_read(stub: AsyncStub) -> None:
 
 
 class ByMetadata(Callers):
-    """Callers that say their names."""
+    """Identifies callers by their metadata."""
 
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
-        """The name in the metadata."""
+        """Return the caller that the metadata names."""
         return Caller(str(dict(metadata or ()).get("who", "")), peer, metadata or ())
 
 
 @asynccontextmanager
 async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
-    """A second port of the authority, at which callers say their names."""
+    """Return a second port of the authority, which identifies callers by their metadata."""
     calls, fast_path = Calls(app.authority), FastPath(app.authority.validation, os.urandom)
-    validation = ValidationService(calls, app.authority, fast_path, SessionViews(), Refusals())
+    validation = ValidationService(calls, app.authority, fast_path, SessionMessages(), Refusals())
     server = RpcServer((validation,), ByMetadata(), validation.fast_path)
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
@@ -134,7 +134,7 @@ async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
 
 
 async def test_callers_are_told_apart_before_the_fast_path(app: App, stub: AsyncStub) -> None:
-    """Each caller's first question is read, though another one has asked the same; from then on none is."""
+    """Each caller's first question is parsed, even if another caller has asked the same; later ones are not."""
     mine = await create(stub)
     request = pb.ValidateSessionRequest(token=mine.token, client=VICTIM)
     async with named_callers(app) as named:
@@ -146,11 +146,11 @@ async def test_callers_are_told_apart_before_the_fast_path(app: App, stub: Async
                 assert messages_read() == read + (2 if round_ else count)
 
 
-# By itself
+# The class alone
 
 
 async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """What was answered plainly VALID is answered so again, with the same session; before that nothing is."""
+    """A question that was answered plainly VALID gets the same answer and session again; before that, none."""
     asking, mine = Asking(app), await create(stub)
     clock.advance(1)
     for passive in (False, True):
@@ -177,7 +177,7 @@ async def test_it_answers_as_the_ordinary_path_did(app: App, stub: AsyncStub, cl
     ],
 )
 async def test_no_caller_is_answered_what_another_one_asked(app: App, stub: AsyncStub, asked: str, asks: str) -> None:
-    """A question that one caller has asked is new from any other, whatever their names, and known from itself."""
+    """A question that one caller has asked is unknown for any other caller, whatever their names are."""
     asking, mine = Asking(app), await create(stub)
     request = pb.ValidateSessionRequest(token=mine.token)
     await asking.ask(request, asked)
@@ -186,7 +186,7 @@ async def test_no_caller_is_answered_what_another_one_asked(app: App, stub: Asyn
 
 
 async def test_a_caller_is_its_name(app: App, stub: AsyncStub) -> None:
-    """The same caller from another connection, with other metadata, is the same."""
+    """The same caller from another connection, with other metadata, is the same caller."""
     asking, mine = Asking(app), await create(stub)
     request = pb.ValidateSessionRequest(token=mine.token)
     await asking.ask(request)
@@ -195,7 +195,7 @@ async def test_a_caller_is_its_name(app: App, stub: AsyncStub) -> None:
 
 
 async def test_other_bytes_are_another_question(app: App, stub: AsyncStub) -> None:
-    """What differs in any field is not known, nor is the same question written otherwise."""
+    """A question that differs in any field is not known, nor is the same question in another serialization."""
     asking, mine = Asking(app), await create(stub)
     request = pb.ValidateSessionRequest(token=mine.token)
     await asking.ask(request)
@@ -211,7 +211,7 @@ async def test_other_bytes_are_another_question(app: App, stub: AsyncStub) -> No
 
 @pytest.mark.parametrize("fields", [{"with_csrf": True}, {"data": DataRequest()}])
 async def test_what_asks_for_more_is_not_remembered(app: App, stub: AsyncStub, fields: dict[str, Any]) -> None:
-    """An answer that held more than the verdict is not given again without that."""
+    """An answer that contained more than the verdict is not cached."""
     asking, mine = Asking(app), await create(stub)
     request = pb.ValidateSessionRequest(token=mine.token)
     assert (await asking.ask(request, **fields)).verdict is Verdict.VALID
@@ -219,7 +219,7 @@ async def test_what_asks_for_more_is_not_remembered(app: App, stub: AsyncStub, f
 
 
 async def test_a_refusal_is_not_remembered(app: App, stub: AsyncStub) -> None:
-    """What was denied is decided anew each time."""
+    """A denial is not cached."""
     asking, mine = Asking(app), await create(stub)
     request = pb.ValidateSessionRequest(token=mine.token)
     rolled = await roll(stub, mine.token)
@@ -229,7 +229,7 @@ async def test_a_refusal_is_not_remembered(app: App, stub: AsyncStub) -> None:
 
 
 async def test_what_changes_a_session_ends_it(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """After a roll, a revocation or a deadline a remembered question is left to the ordinary path."""
+    """After a roll, a revocation or a deadline, a cached question is left to the ordinary path."""
     asking = Asking(app)
     rolled, revoked, idle = [await create(stub) for _ in range(3)]
     requests = [pb.ValidateSessionRequest(token=one.token, passive=True) for one in (rolled, revoked, idle)]
@@ -244,7 +244,7 @@ async def test_what_changes_a_session_ends_it(app: App, stub: AsyncStub, clock: 
 
 
 async def test_activity_that_lags_is_left_to_the_ordinary_path(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """Activity that has to be written by now is no matter for the fast path; a passive question still is."""
+    """If activity must be written, the fast path does not answer, except a passive question."""
     asking, mine = Asking(app), await create(stub)
     active, passive = [pb.ValidateSessionRequest(token=mine.token, passive=passive) for passive in (False, True)]
     for request in (active, passive):
@@ -256,7 +256,7 @@ async def test_activity_that_lags_is_left_to_the_ordinary_path(app: App, stub: A
 
 
 async def test_what_is_remembered_is_bounded(app: App, stub: AsyncStub) -> None:
-    """Over its capacity the question that was asked longest ago is forgotten, and answered by the ordinary path."""
+    """Beyond the capacity, the question that was used longest ago is dropped, and takes the ordinary path."""
     asking = Asking(app, capacity=2)
     requests = [pb.ValidateSessionRequest(token=(await create(stub)).token) for _ in range(3)]
     for request in requests:
@@ -265,7 +265,7 @@ async def test_what_is_remembered_is_bounded(app: App, stub: AsyncStub) -> None:
 
 
 async def test_a_locked_source_is_left_to_the_ordinary_path(tmp_path: Path, clock: ManualClock) -> None:
-    """A question that was answered is denied from a source that has been locked since, where the policy says so."""
+    """A cached question from a source that has been locked since is denied, if the policy says so."""
     rules = policy(guessing=GuessLimits(alarm_after=1, lock_after=1, deny_valid=True))
     async with authority(tmp_path, clock, rules) as (_, stub):
         mine = await create(stub)

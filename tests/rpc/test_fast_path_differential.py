@@ -1,4 +1,4 @@
-"""The fast path of validation answers as the ordinary path does: the same story, told to an authority without it."""
+"""The fast path of validation gives the same answers as the ordinary path, compared over whole stories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.fuzz import bounded
 from tests.support.server import AsyncStub, config_for, stub_for
 from tests.support.tokens import revision_in
 
-loose: Any = pb  # lets a message within a message be written as a dict
+loose: Any = pb  # so that a submessage can be written as a dict
 SECOND, MINUTE = 1_000, 60_000
 LAPTOP = {
     "ip_address": "192.0.2.1",
@@ -43,12 +43,12 @@ CONFIGS = [
 _folders = itertools.count()
 
 
-# The parts of a story. Sessions and tokens are named by number: the newest token of a session is its token 0.
+# The steps of a story. Sessions and tokens have numbers: token 0 of a session is its newest token.
 
 
 @dataclass(frozen=True)
 class Open:
-    """A session is opened."""
+    """Open a session."""
 
     client: int = 1
     subject: str = "ada"
@@ -56,7 +56,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Ask:
-    """A validation, made so many times in the same bytes."""
+    """Validate, several times with the same bytes."""
 
     session: int = 0
     token: int = 0
@@ -69,14 +69,14 @@ class Ask:
 
 @dataclass(frozen=True)
 class AskAgain:
-    """The latest questions are asked again, in the same bytes, with whatever tokens they had."""
+    """Repeat the latest questions with the same bytes, and so with the tokens that they had."""
 
     questions: int = 3
 
 
 @dataclass(frozen=True)
 class Change:
-    """A call that changes a session or ends it."""
+    """Make a call that changes or ends a session."""
 
     rpc: str
     session: int = 0
@@ -85,19 +85,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Wait:
-    """Time passes."""
+    """Let time pass."""
 
     millis: int
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The sweeper does a round."""
+    """Run the sweeper once."""
 
 
 @dataclass(frozen=True)
 class Reload:
-    """Other policies are put in force."""
+    """Put other policies into effect."""
 
     config: int
 
@@ -150,7 +150,7 @@ LONG_STORY: list[Step] = [
 
 
 class Counting(FastPath):
-    """The fast path as it is; counts its answers."""
+    """The real fast path; it counts its answers."""
 
     answered = 0
 
@@ -161,14 +161,14 @@ class Counting(FastPath):
 
 
 class SwitchedOff(Counting):
-    """No fast path: every question goes the ordinary way."""
+    """No fast path: every question takes the ordinary path."""
 
     def answer(self, *question: Any) -> Any:
         return None
 
 
 class Stale(Counting):
-    """A fast path that is wrong: what it has answered once it answers forever."""
+    """A wrong fast path: it repeats its first answer forever."""
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -182,7 +182,7 @@ class Stale(Counting):
 
 
 class Side:
-    """One of the authorities, and what its callers have seen."""
+    """One of the authorities, and what its callers know."""
 
     def __init__(self, app: App, stub: AsyncStub, clock: ManualClock, folder: Path, fast_path: Counting) -> None:
         self.fast_path = fast_path
@@ -195,7 +195,7 @@ class Side:
         self._state = ""
 
     async def answers(self, step: Step) -> list[str]:
-        """What is answered to a step, in words."""
+        """Run a step and return the responses as text."""
         match step:
             case Open(client, subject):
                 seen = CLIENTS[client]
@@ -218,7 +218,7 @@ class Side:
         return []
 
     async def ending(self) -> list[str]:
-        """What there is at the end of a story: every session, and the whole history of the subject."""
+        """Return the state at the end of a story: every session, and the whole history of the subject."""
         states = [pb.SESSION_STATE_ACTIVE, pb.SESSION_STATE_EXPIRED, pb.SESSION_STATE_REVOKED]
         lists = [await self._call("ListSessions", filter={"state": state}, page_size=1000) for state in states]
         return [*lists, await self._call("ListActivity", subject="ada", page_size=1000)]
@@ -252,7 +252,7 @@ class Side:
         return await self._told(getattr(self._stub, rpc)(getattr(loose, f"{rpc}Request")(**fields)))
 
     async def _told(self, call: Awaitable[Any]) -> str:
-        """An answer as text. Of a consistency token the revision: the rest of it names this one database."""
+        """Return a response as text, with only the revision of its consistency token, which else names the database."""
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:
@@ -271,9 +271,9 @@ class Side:
 async def authority(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Counting], *, from_memory: bool = True
 ) -> AsyncIterator[Side]:
-    """An authority with that fast path; if not `from_memory`, it judges every question in full.
+    """Run an authority with that fast path. If not `from_memory`, it judges every question in full.
 
-    Its clock and its randomness are the same each time, and it sweeps only when told to.
+    Its clock and its random values are the same each time, and it sweeps only on request.
     """
     made: list[Counting] = []
 
@@ -303,7 +303,7 @@ async def authority(
 
 
 async def differences(story: Sequence[Step], one: Side, other: Side) -> list[tuple[object, str, str]]:
-    """What is answered differently by the two, with both answers: the first of it, or what there is at the end."""
+    """Return the first difference between the two authorities' responses, or else in their final states."""
 
     def unequal(step: object, here: list[str], there: list[str]) -> list[tuple[object, str, str]]:
         return [(step, *pair) for pair in zip(here, there, strict=True) if pair[0] != pair[1]]
@@ -318,7 +318,7 @@ async def differences(story: Sequence[Step], one: Side, other: Side) -> list[tup
 async def two(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Counting], *, from_memory: bool = True
 ) -> AsyncIterator[tuple[Side, Side]]:
-    """An authority with that fast path, and one without: it judges every question in full if not `from_memory`."""
+    """Return an authority with that fast path and one without; if not `from_memory`, it judges in full."""
     here = folder / str(next(_folders))
     async with (
         authority(here / "fast", monkeypatch, kind) as fast,
@@ -334,7 +334,7 @@ async def two(
 async def test_every_answer_is_the_ordinary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_memory: bool, story: list[Step]
 ) -> None:
-    """Through any story an authority with the fast path gives, message for message, the answers of one without."""
+    """Over any story, an authority with the fast path returns exactly the messages of one without."""
     async with two(tmp_path, monkeypatch, Counting, from_memory=from_memory) as (fast, ordinary):
         assert await differences(story, fast, ordinary) == []
 
@@ -351,7 +351,7 @@ ORDINARY_USE = {
 async def test_a_repeated_question_takes_the_fast_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Ask
 ) -> None:
-    """Of ten equal questions about a session in ordinary use the fast path answers nine."""
+    """Of ten equal questions about a session in ordinary use, the fast path answers nine."""
     async with authority(tmp_path, monkeypatch, Counting) as side:
         await side.answers(Open())
         for _ in range(5):
@@ -360,7 +360,7 @@ async def test_a_repeated_question_takes_the_fast_path(
 
 
 async def test_the_long_story_takes_both_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the long story the fast path answers a good part of the questions, and none where it is switched off."""
+    """In the long story the fast path answers many of the questions, and none if it is switched off."""
     async with two(tmp_path, monkeypatch, Counting) as (fast, ordinary):
         assert await differences(LONG_STORY, fast, ordinary) == []
         assert fast.fast_path.answered >= 30
@@ -368,6 +368,6 @@ async def test_the_long_story_takes_both_paths(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_a_wrong_fast_path_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fast path that goes on with an old answer is found out by the long story."""
+    """The long story reveals a fast path that repeats an outdated answer."""
     async with two(tmp_path, monkeypatch, Stale) as (fast, ordinary):
         assert await differences(LONG_STORY, fast, ordinary)

@@ -1,4 +1,4 @@
-"""Heavy messages: who sends them waits, and others that send honest ones do not wait for the sender's rest."""
+"""Heavy messages: their sender has to wait, and other connections do not wait for that sender's pause."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HONEST = pb.CreateSessionRequest(data={"blob": bytes(2 * HEAVY_BYTES)}).Serializ
 
 
 async def refused(heavy: HeavyMessages, peer: str) -> None:
-    """One broken message."""
+    """Send one malformed message."""
     with pytest.raises(InvalidField):
         await heavy.parse(pb.CreateSessionRequest, BROKEN, peer)
 
 
 async def test_an_honest_message_overtakes_the_rests_of_others() -> None:
-    """Of ten broken messages from one connection most still wait when another's honest one has been read."""
+    """When another connection's valid message has been parsed, most of ten malformed ones still wait."""
     heavy = HeavyMessages()
     flood = [asyncio.create_task(refused(heavy, "ipv4:192.0.2.1:1")) for _ in range(10)]
     await asyncio.sleep(0)
@@ -34,7 +34,7 @@ async def test_an_honest_message_overtakes_the_rests_of_others() -> None:
 
 
 async def test_one_connections_messages_wait_for_each_other() -> None:
-    """The same message from the connection of the flood comes last."""
+    """The same message on the connection of the flood is parsed last."""
     heavy, order = HeavyMessages(), []
     flood = [asyncio.create_task(refused(heavy, "unix:")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -44,7 +44,7 @@ async def test_one_connections_messages_wait_for_each_other() -> None:
 
 
 async def test_a_connection_that_is_gone_is_forgotten() -> None:
-    """What is remembered of connections does not grow with their number."""
+    """The memory for connections does not grow with the number of past connections."""
     heavy = HeavyMessages()
     for number in range(200):
         await heavy.parse(pb.CreateSessionRequest, HONEST, f"ipv4:192.0.2.1:{number}")
@@ -52,7 +52,7 @@ async def test_a_connection_that_is_gone_is_forgotten() -> None:
 
 
 async def test_who_hangs_up_gives_back_its_turn() -> None:
-    """A caller that is cancelled while it rests, or waits, leaves the turn to the next."""
+    """A caller that is cancelled while it pauses or waits does not block the next one."""
     heavy = HeavyMessages()
     tasks = [asyncio.create_task(refused(heavy, f"ipv4:192.0.2.1:{number % 2}")) for number in range(6)]
     await asyncio.sleep(0.01)
@@ -63,8 +63,8 @@ async def test_who_hangs_up_gives_back_its_turn() -> None:
 
 
 async def test_the_messages_of_one_connection_that_wait_are_bounded() -> None:
-    """Beyond half of the bytes that may wait a connection's next is refused; another connection's is not."""
-    heavy = HeavyMessages(held=4 * len(BROKEN))
+    """A connection with half of the bytes that may wait is refused its next message; another connection's is parsed."""
+    heavy = HeavyMessages(max_waiting_bytes=4 * len(BROKEN))
     flood = [asyncio.create_task(refused(heavy, "ipv4:192.0.2.1:1")) for _ in range(3)]  # one is read, two wait
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
@@ -76,12 +76,12 @@ async def test_the_messages_of_one_connection_that_wait_are_bounded() -> None:
 
 
 async def test_what_was_read_refused_or_given_up_waits_no_longer() -> None:
-    """Once the flood has passed, however it ended, as much may wait as before; one alone may be of any length."""
-    heavy = HeavyMessages(held=2 * len(BROKEN))
+    """After a flood has ended in any way, as many bytes may wait as before; a single message may have any length."""
+    heavy = HeavyMessages(max_waiting_bytes=2 * len(BROKEN))
     for _ in range(3):
         flood = [asyncio.create_task(refused(heavy, f"ipv4:192.0.2.{number}:1")) for number in range(2)]
         await asyncio.sleep(0)
         flood[1].cancel()
         await asyncio.gather(*flood, return_exceptions=True)
-    small = HeavyMessages(held=1)
+    small = HeavyMessages(max_waiting_bytes=1)
     assert (await small.parse(pb.CreateSessionRequest, HONEST, "ipv4:192.0.2.2:2")).data

@@ -1,4 +1,4 @@
-"""Labels: public names of sessions, to list, follow and revoke by."""
+"""Labels: public key-value pairs of sessions, by which sessions are listed, followed and revoked."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ EIGHT = {f"key-{number}": "v" for number in range(8)}
 
 @pytest.fixture
 async def stub(tmp_path: Path, clock: ManualClock) -> AsyncIterator[AsyncStub]:
-    """A client of an authority with two applications."""
+    """Return a client of an authority with two applications."""
     async with authority(tmp_path, clock, policy(), extra={"shop": policy()}) as (_, stub):
         yield stub
 
 
 async def listed(stub: AsyncStub, labels: Mapping[str, str], application: str = "", **conditions: Any) -> list[str]:
-    """The ids that a filter by labels lists, oldest first."""
+    """Return the ids that a filter by labels lists, oldest first."""
     request = loose.ListSessionsRequest(application=application, filter={"labels": labels, **conditions})
     return [session.session_id for session in (await stub.ListSessions(request)).sessions][::-1]
 
 
 async def opened(stub: AsyncStub, clock: ManualClock, subject: str = "ada", **labels: str) -> pb.CreateSessionResponse:
-    """A session with these labels, newer than those before."""
+    """Open a session with these labels, newer than the earlier ones."""
     clock.advance(1)
     return await create(stub, subject, labels=labels)
 
 
-# Who has which
+# Which sessions and events have labels
 
 
 async def test_they_are_shown_everywhere(stub: AsyncStub) -> None:
-    """Every view of a session and every event of it has its labels."""
+    """Every view of a session and every event of it shows its labels."""
     labels = {"tenant": "acme", "idp.sid": "_0-a", "device": "Ada's phone \u2603"}
     own = await create(stub, labels=labels)
     named = {"session_id": own.session.session_id}
@@ -64,7 +64,7 @@ async def test_they_are_shown_everywhere(stub: AsyncStub) -> None:
 
 
 async def test_a_guest_has_labels_too(stub: AsyncStub, clock: ManualClock) -> None:
-    """A guest's labels are found, and stay at the login."""
+    """A guest's labels can be found, and are kept at the login."""
     guest = await opened(stub, clock, "", campaign="spring")
     assert await listed(stub, {"campaign": "spring"}, subject="") == [guest.session.session_id]
     own = await login(stub, guest.token)
@@ -76,7 +76,7 @@ async def test_a_guest_has_labels_too(stub: AsyncStub, clock: ManualClock) -> No
 
 
 async def test_a_filter_wants_all_of_its_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """A list has exactly the sessions with every label of its filter, key and value, and of its own application."""
+    """A filter finds exactly the sessions of its application that have all of its labels, with key and value."""
     one = (await opened(stub, clock, tenant="acme", region="eu")).session.session_id
     two = (await opened(stub, clock, tenant="acme", region="us")).session.session_id
     three = (await opened(stub, clock, tenant="other", region="eu")).session.session_id
@@ -96,14 +96,14 @@ async def test_a_filter_wants_all_of_its_labels(stub: AsyncStub, clock: ManualCl
 
 
 async def test_a_filter_of_eight(stub: AsyncStub, clock: ManualClock) -> None:
-    """All eight labels that a session may have can be asked for at once; one that differs finds nothing."""
+    """A filter can have all eight labels that a session may have; if one differs, it finds nothing."""
     own = await opened(stub, clock, **EIGHT)
     assert await listed(stub, EIGHT) == [own.session.session_id]
     assert await listed(stub, EIGHT | {"key-7": "w"}) == []
 
 
 async def test_ended_sessions_are_found_by_their_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """History keeps its labels: revoked and expired sessions are listed by them, each in its state."""
+    """Revoked and expired sessions keep their labels and are listed by them, each in its state."""
     gone = await opened(stub, clock, tenant="acme")
     idle = await opened(stub, clock, tenant="acme")
     await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": gone.token}))
@@ -114,7 +114,7 @@ async def test_ended_sessions_are_found_by_their_labels(stub: AsyncStub, clock: 
 
 
 async def test_pages_of_a_filtered_list(stub: AsyncStub, clock: ManualClock) -> None:
-    """Pages under a filter by labels have each session once, and a page token is of that filter alone."""
+    """Pages under a filter by labels contain each session once, and a page token is valid for that filter only."""
     wanted = []
     for number in range(7):
         wanted.append((await opened(stub, clock, tenant="acme", number=str(number))).session.session_id)
@@ -127,7 +127,7 @@ async def test_pages_of_a_filtered_list(stub: AsyncStub, clock: ManualClock) -> 
         if not page.next_page_token:
             break
         request.page_token = page.next_page_token
-        await opened(stub, clock, tenant="acme")  # newer than the first page: no page has it
+        await opened(stub, clock, tenant="acme")  # newer than the first page, so on no page
     assert found == wanted[::-1]
     first = await stub.ListSessions(loose.ListSessionsRequest(page_size=2, filter={"labels": {"tenant": "acme"}}))
     other = loose.ListSessionsRequest(filter={"labels": {"tenant": "other"}}, page_token=first.next_page_token)
@@ -138,7 +138,7 @@ async def test_pages_of_a_filtered_list(stub: AsyncStub, clock: ManualClock) -> 
 
 
 async def test_a_replaced_value_is_the_only_one(stub: AsyncStub, clock: ManualClock) -> None:
-    """Labels of a login are added to those that are there; a new value is found from then on, the old one no more."""
+    """A login adds its labels to the existing ones; a new value of a label is found, and the old one is not."""
     guest = await opened(stub, clock, "", tenant="acme", device="phone")
     own = await login(stub, guest.token, labels={"tenant": "other", "idp.sid": "7"})
     session_id = own.session.session_id
@@ -154,7 +154,7 @@ async def test_a_replaced_value_is_the_only_one(stub: AsyncStub, clock: ManualCl
 
 
 async def test_a_fresh_session_has_only_the_logins_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """Labels do not go along where the data does not: a session opened by `or_create` has those of the login."""
+    """A session opened by `or_create` has only the labels of the login, as it gets none of the old data."""
     bob = await opened(stub, clock, "bob", tenant="acme")
     own = await login(stub, bob.token, or_create=True, labels={"device": "phone"})
     assert own.created
@@ -162,7 +162,7 @@ async def test_a_fresh_session_has_only_the_logins_labels(stub: AsyncStub, clock
 
 
 async def test_an_elevation_sets_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """An elevation sets labels as every login does."""
+    """An elevation sets labels like any login."""
     own = await opened(stub, clock, tenant="acme")
     elevated = await login(stub, own.token, elevate=True, labels={"tenant": "other", "step": "otp"})
     assert dict(elevated.session.labels) == {"tenant": "other", "step": "otp"}
@@ -174,7 +174,7 @@ async def test_an_elevation_sets_labels(stub: AsyncStub, clock: ManualClock) -> 
 
 
 async def test_revoking_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """A bulk revocation ends the sessions with all of its labels in its application, and no other, but the one kept."""
+    """A bulk revocation ends the sessions of its application with all of its labels, except the excluded one."""
     doomed = [await opened(stub, clock, tenant="acme", region="eu") for _ in range(3)]
     kept = [
         await opened(stub, clock, tenant="acme", region="us"),
@@ -195,13 +195,13 @@ async def test_revoking_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_a_login_meanwhile(tmp_path: Path, clock: ManualClock) -> None:
-    """A session that got another value by a login just before it would be ended is not what was meant, and lives."""
+    """A session that a login gives another label just before the revocation reaches it no longer matches, and lives."""
     async with authority(tmp_path, clock) as (app, stub):
         own = await create(stub, labels={"idp.sid": "7"})
         async with held(app) as waiting:
             request = loose.RevokeSessionsRequest(filter={"labels": {"idp.sid": "7"}})
             logout = asyncio.ensure_future(stub.RevokeSessions(request))
-            await waiting(1)  # it looks for the sessions
+            await waiting(1)  # the revocation looks for the sessions
             entered = asyncio.ensure_future(login(stub, own.token, labels={"idp.sid": "8"}))
             await waiting(2)
         assert (await entered).verdict == pb.VERDICT_VALID
@@ -210,7 +210,7 @@ async def test_a_login_meanwhile(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_revoking_many_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """More sessions than one batch holds are all ended."""
+    """All matching sessions end, even if they are more than one batch."""
     for _ in range(230):
         await create(stub, labels={"idp.sid": "7"})
     last = await create(stub)
@@ -220,7 +220,7 @@ async def test_revoking_many_by_labels(stub: AsyncStub, clock: ManualClock) -> N
 
 
 async def test_empty_labels_are_no_condition(stub: AsyncStub) -> None:
-    """A bulk revocation whose filter has an empty map of labels names no sessions, and is refused."""
+    """A bulk revocation whose only condition is an empty map of labels is refused."""
     own = await create(stub)
     refused = await refusal_of(stub.RevokeSessions(loose.RevokeSessionsRequest(filter={"labels": {}})))
     assert refused.fields == ["whole_application"]
@@ -231,7 +231,7 @@ async def test_empty_labels_are_no_condition(stub: AsyncStub) -> None:
 
 
 async def followed(stub: AsyncStub, labels: Mapping[str, str], **conditions: Any) -> list[tuple[str, str]]:
-    """The kinds of events and their sessions that a stream from the beginning gives under a filter by labels."""
+    """Return the events' types and sessions of a stream from the beginning under a filter by labels."""
     head = await revision_of(stub)
     request = loose.SubscribeRequest(start=pb.STREAM_START_EARLIEST, filter={"labels": labels, **conditions})
     request.checkpoint_interval.FromMilliseconds(100)
@@ -246,7 +246,7 @@ async def followed(stub: AsyncStub, labels: Mapping[str, str], **conditions: Any
 
 
 async def test_a_stream_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
-    """A stream under a filter by labels has the events of the sessions that have them all after the event."""
+    """A stream under a filter by labels has the events of sessions that have all of them after the event."""
     guest = await opened(stub, clock, "", tenant="acme")
     await opened(stub, clock, tenant="other")
     own = await login(stub, guest.token, labels={"tenant": "other", "device": "phone"})
@@ -269,7 +269,7 @@ async def test_a_stream_by_labels(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_a_stream_by_labels_that_is_resumed(tmp_path: Path, clock: ManualClock) -> None:
-    """Under the filter too a cursor resumes exactly after it, also from the store after a restart."""
+    """Under the filter, too, a cursor resumes exactly after itself, even from the store after a restart."""
     wanted = loose.EventFilter(labels={"tenant": "acme"})
     async with authority(tmp_path, clock) as (_, stub):
         for number in range(4):
@@ -286,7 +286,7 @@ async def test_a_stream_by_labels_that_is_resumed(tmp_path: Path, clock: ManualC
     assert dict(event.event.labels) == {"tenant": "acme"}
 
 
-# The rules
+# Invalid labels
 
 
 BAD = {
@@ -313,7 +313,7 @@ CALLS = {
 
 
 def asked(name: str, token: str, labels: Mapping[str, str]) -> Any:
-    """A request with these labels."""
+    """Return a request with these labels."""
     match name:
         case "CreateSession":
             return loose.CreateSessionRequest(subject="ada", labels=labels)
@@ -326,7 +326,7 @@ def asked(name: str, token: str, labels: Mapping[str, str]) -> Any:
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_no_label(stub: AsyncStub, name: str, bad: str) -> None:
-    """What breaks a rule of labels is INVALID_ARGUMENT with the field named, in every call, and changes nothing."""
+    """An invalid label is INVALID_ARGUMENT with the field's name, in every call, and changes nothing."""
     own = await create(stub, labels={"tenant": "acme"})
     before = await revision_of(stub)
     call = getattr(stub, name)(asked(name, own.token, BAD[bad]))
@@ -347,7 +347,7 @@ async def test_what_is_no_label(stub: AsyncStub, name: str, bad: str) -> None:
     ids=["longest", "wide", "signs", "eight"],
 )
 async def test_what_is_a_label(stub: AsyncStub, labels: dict[str, str]) -> None:
-    """The longest key and value, every sign that is allowed, and eight of them: kept as they are, and found."""
+    """The longest key and value, all allowed characters, and eight labels are stored unchanged and can be found."""
     own = await create(stub, labels=labels)
     assert dict(own.session.labels) == labels
     assert await listed(stub, labels) == [own.session.session_id]
@@ -355,7 +355,7 @@ async def test_what_is_a_label(stub: AsyncStub, labels: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("elevate", [False, True], ids=["login", "elevation"])
 async def test_never_more_than_eight(stub: AsyncStub, elevate: bool) -> None:
-    """A login that would give a session a ninth label is refused by field, and changes nothing; replacing is none."""
+    """A login that would give a session a ninth label is refused and changes nothing; replacing a value is allowed."""
     own = await create(stub, labels=EIGHT)
     before = await revision_of(stub)
     refused = await refusal_of(login(stub, own.token, elevate=elevate, labels={"ninth": "v"}))
@@ -366,7 +366,7 @@ async def test_never_more_than_eight(stub: AsyncStub, elevate: bool) -> None:
 
 
 async def test_pruned_labels_are_gone(tmp_path: Path, clock: ManualClock) -> None:
-    """When the history of a session is pruned, so are its labels in the index; others with the same stay."""
+    """When an ended session is pruned, its labels are removed from the index, and equal labels of others stay."""
     async with authority(tmp_path, clock) as (app, stub):
         guest = await opened(stub, clock, "", tenant="acme")
         await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": guest.token}))

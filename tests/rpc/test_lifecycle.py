@@ -1,4 +1,4 @@
-"""The lifecycle through the generated stubs: the main job, from end to end."""
+"""The life of a session through the generated stubs, from beginning to end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def validate(stub: AsyncStub, token: str) -> pb.ValidateSessionResponse:
 
 
 async def test_a_new_session_is_valid(stub: AsyncStub) -> None:
-    """A token that was just given out is VALID, and the answer shows its session."""
+    """A new token is VALID, and the response shows its session."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     answer = await validate(stub, created.token)
     assert answer.verdict == pb.VERDICT_VALID
@@ -27,7 +27,7 @@ async def test_a_new_session_is_valid(stub: AsyncStub) -> None:
 
 
 async def test_login_rolls_and_keeps_data(stub: AsyncStub) -> None:
-    """Login gives another token, denies the old one, and keeps the guest's data."""
+    """Login issues a new token, denies the old one, and keeps the guest's data."""
     guest = await stub.CreateSession(pb.CreateSessionRequest(data={"cart": b"3 apples"}))
     login = await stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=guest.token, subject="ada"))
     assert login.verdict == pb.VERDICT_VALID
@@ -39,7 +39,7 @@ async def test_login_rolls_and_keeps_data(stub: AsyncStub) -> None:
 
 
 async def test_renewal_survives_a_lost_cookie(stub: AsyncStub, clock: ManualClock) -> None:
-    """The successor is the same however often it is asked for, and the old token still counts in the overlap."""
+    """The successor of a token is the same each time it is returned, and the old token is valid in the overlap."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     for _ in range(2):
         clock.advance(29 * MINUTE)
@@ -60,7 +60,7 @@ async def test_renewal_survives_a_lost_cookie(stub: AsyncStub, clock: ManualCloc
 
 
 async def test_a_revoked_session_never_validates_again(stub: AsyncStub) -> None:
-    """Logout is immediate and final, and repeating it is no error."""
+    """Logout is immediate and final, and repeating it is not an error."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     reference = pb.SessionReference(token=created.token)
     first = await stub.RevokeSession(pb.RevokeSessionRequest(session=reference, reason="logout"))
@@ -70,7 +70,7 @@ async def test_a_revoked_session_never_validates_again(stub: AsyncStub) -> None:
 
 
 async def test_logout_everywhere_but_here(stub: AsyncStub) -> None:
-    """RevokeSessions ends the subject's other sessions and no one else's."""
+    """RevokeSessions ends the subject's other sessions and nobody else's."""
     mine, other, foreign = [
         await stub.CreateSession(pb.CreateSessionRequest(subject=subject)) for subject in ("ada", "ada", "bob")
     ]
@@ -110,7 +110,7 @@ async def test_the_stream_tells_the_story(stub: AsyncStub) -> None:
 
 
 async def test_a_call_of_a_later_version_is_unimplemented(stub: AsyncStub) -> None:
-    """A call of the contract that is not served says so by its status."""
+    """A call of the contract that is not implemented yet is UNIMPLEMENTED."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await stub.Follow(iter([pb.FollowRequest()])).read()
     assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED

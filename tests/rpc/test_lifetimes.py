@@ -1,4 +1,4 @@
-"""A session's own timeouts: shorter than the policy's, never longer, and kept to the millisecond."""
+"""A session's own timeouts: shorter than the policy's, never longer, and exact to the millisecond."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.support.server import AsyncStub
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 DAY = 24 * HOUR
 LONGEST = 315_576_000_000 * SECOND
-"""The longest google.protobuf.Duration: ten thousand years."""
+"""The longest google.protobuf.Duration, ten thousand years."""
 REMEMBERS = policy(remember_idle_timeout=Millis(DAY), remember_absolute_timeout=Millis(30 * DAY))
 
 
 def own(idle: int | None = None, absolute: int | None = None) -> pb.Lifetimes:
-    """Timeouts in milliseconds."""
+    """Return timeouts given in milliseconds."""
     lifetimes = pb.Lifetimes()
     if idle is not None:
         lifetimes.idle_timeout.FromMilliseconds(idle)
@@ -50,7 +50,7 @@ def own(idle: int | None = None, absolute: int | None = None) -> pb.Lifetimes:
 
 
 def deadlines(session: pb.Session, clock: ManualClock) -> tuple[int | None, int | None]:
-    """Both deadlines, from now on; None: there is none."""
+    """Return both deadlines relative to now; None for a deadline that is not set."""
     return (
         millis(session.idle_expire_time) - clock.now() if session.HasField("idle_expire_time") else None,
         millis(session.absolute_expire_time) - clock.now() if session.HasField("absolute_expire_time") else None,
@@ -58,7 +58,7 @@ def deadlines(session: pb.Session, clock: ManualClock) -> tuple[int | None, int 
 
 
 def shown(session: pb.Session) -> tuple[int | None, int | None]:
-    """The session's own timeouts as they are shown."""
+    """Return the session's own timeouts as they are shown."""
     lifetimes = session.lifetimes
     return (
         lifetimes.idle_timeout.ToMilliseconds() if lifetimes.HasField("idle_timeout") else None,
@@ -68,7 +68,7 @@ def shown(session: pb.Session) -> tuple[int | None, int | None]:
 
 @pytest.fixture
 async def stub(tmp_path: Path, clock: ManualClock) -> AsyncIterator[AsyncStub]:
-    """A client of an authority under `owasp-low` (30 min, 8 h), beside an application without idle timeout."""
+    """Return a client of an authority under `owasp-low` (30 min, 8 h), and an application without idle timeout."""
     extra: dict[str, Policy] = {
         "bank": policy("nist-aal1"),
         "mail": REMEMBERS,
@@ -78,7 +78,7 @@ async def stub(tmp_path: Path, clock: ManualClock) -> AsyncIterator[AsyncStub]:
         yield stub
 
 
-# How they are set
+# How timeouts are set
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ async def test_shorter_and_never_longer(
     ends: tuple[int, int],
     kept: tuple[int | None, int | None],
 ) -> None:
-    """A shorter timeout counts, one as long as the policy's or longer has no effect and is not shown."""
+    """A shorter timeout applies; one that is not shorter than the policy's has no effect and is not shown."""
     created = await create(stub, lifetimes=own(idle, absolute))
     assert deadlines(created.session, clock) == ends
     assert shown(created.session) == kept
@@ -112,7 +112,7 @@ async def test_shorter_and_never_longer(
 
 
 async def test_where_the_policy_has_none(stub: AsyncStub, clock: ManualClock) -> None:
-    """A policy without idle timeout is longer than any: the session's own counts, also after a restart of it."""
+    """If the policy has no idle timeout, the session's own applies, also after it starts again."""
     bare = await create(stub, application="bank")
     assert deadlines(bare.session, clock) == (None, 30 * DAY)
     created = await create(stub, application="bank", lifetimes=own(idle=MINUTE))
@@ -127,7 +127,7 @@ async def test_where_the_policy_has_none(stub: AsyncStub, clock: ManualClock) ->
 
 
 async def test_a_remembered_session(stub: AsyncStub, clock: ManualClock) -> None:
-    """For a remembered session the longer limits bound its own timeouts; the same for an ordinary one are dropped."""
+    """The longer limits of remembered sessions bound their own timeouts; an ordinary session drops the same ones."""
     lifetimes = own(2 * HOUR, 2 * DAY)
     created = await create(stub, application="mail", persistent=True, lifetimes=lifetimes)
     assert deadlines(created.session, clock) == (2 * HOUR, 2 * DAY)
@@ -139,7 +139,7 @@ async def test_a_remembered_session(stub: AsyncStub, clock: ManualClock) -> None
 
 
 async def test_a_login_page(stub: AsyncStub, clock: ManualClock) -> None:
-    """The session of a login page ends at the login timeout or its own, whichever is first; a login starts its own."""
+    """A login page's session ends at the login timeout or its own, whichever is first; a login starts its own."""
     page = await create(stub, "", login_page=True, lifetimes=own(absolute=HOUR))
     assert deadlines(page.session, clock)[1] == 10 * MINUTE
     short = await create(stub, "", login_page=True, lifetimes=own(absolute=MINUTE))
@@ -154,11 +154,11 @@ async def test_a_login_page(stub: AsyncStub, clock: ManualClock) -> None:
     assert (await validate(stub, short.token)).verdict == pb.VERDICT_EXPIRED_ABSOLUTE
 
 
-# What they do
+# What timeouts do
 
 
 async def test_the_idle_timeout_to_the_millisecond(stub: AsyncStub, clock: ManualClock) -> None:
-    """Each activity starts the session's own idle timeout again; at its end the session has expired."""
+    """Each activity restarts the session's own idle timeout; at its end the session has expired."""
     created = await create(stub, lifetimes=own(idle=2 * SECOND))
     for _ in range(3):
         clock.advance(2 * SECOND - 1)
@@ -172,7 +172,7 @@ async def test_the_idle_timeout_to_the_millisecond(stub: AsyncStub, clock: Manua
 
 
 async def test_the_absolute_timeout_to_the_millisecond(stub: AsyncStub, clock: ManualClock) -> None:
-    """No activity moves the session's own absolute timeout: at its end the session has expired."""
+    """Activity does not move the session's own absolute timeout; at its end the session has expired."""
     created = await create(stub, lifetimes=own(absolute=HOUR))
     for _ in range(2):
         clock.advance(30 * MINUTE - 1)
@@ -185,7 +185,7 @@ async def test_the_absolute_timeout_to_the_millisecond(stub: AsyncStub, clock: M
 
 @pytest.mark.parametrize("kind", ["idle", "absolute"])
 async def test_the_sweeper_keeps_them(tmp_path: Path, clock: ManualClock, kind: str) -> None:
-    """A session that nobody asks about is ended by the sweeper at its own deadline, with that as the event's time."""
+    """The sweeper ends an unused session at its own deadline, which is also the event's time."""
     async with authority(tmp_path, clock) as (app, stub):
         created = await create(stub, lifetimes=own(**{kind: MINUTE}))
         await create(stub)
@@ -202,7 +202,7 @@ async def test_the_sweeper_keeps_them(tmp_path: Path, clock: ManualClock, kind: 
 
 
 async def test_they_survive_a_restart(tmp_path: Path, clock: ManualClock) -> None:
-    """After a restart the session has its own timeouts as before, activity from just before it included."""
+    """After a restart the session has the same timeouts, including the effect of activity just before it."""
     async with authority(tmp_path, clock) as (_, stub):
         created = await create(stub, lifetimes=own(MINUTE, HOUR))
         clock.advance(1)
@@ -216,7 +216,7 @@ async def test_they_survive_a_restart(tmp_path: Path, clock: ManualClock) -> Non
 
 
 async def test_a_policy_that_becomes_shorter(tmp_path: Path, clock: ManualClock) -> None:
-    """A session's own timeout is never longer than the policy's, also if the policy becomes the shorter one later."""
+    """If the policy becomes shorter than a session's own timeout, the policy applies."""
     async with authority(tmp_path, clock) as (_, stub):
         created = await create(stub, lifetimes=own(idle=20 * MINUTE))
     async with authority(tmp_path, clock, policy(idle_timeout=Millis(5 * MINUTE))) as (_, stub):
@@ -225,11 +225,11 @@ async def test_a_policy_that_becomes_shorter(tmp_path: Path, clock: ManualClock)
         assert deadlines(answer.session, clock)[0] == 5 * MINUTE
 
 
-# How they change
+# How timeouts change
 
 
 async def test_a_login_keeps_them(stub: AsyncStub, clock: ManualClock) -> None:
-    """A login without timeouts starts the session's own again; with timeouts these count from then on."""
+    """A login without timeouts restarts the session's own; with timeouts, these apply from then on."""
     guest = await create(stub, "", lifetimes=own(MINUTE, HOUR))
     clock.advance(30 * SECOND)
     first = await login(stub, guest.token)
@@ -241,7 +241,7 @@ async def test_a_login_keeps_them(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_a_fresh_session_by_or_create(stub: AsyncStub, clock: ManualClock) -> None:
-    """A session that `or_create` opens has the timeouts of the login, and none of the dead session's."""
+    """A session opened by `or_create` has the timeouts of the login, and none of the old session's."""
     guest = await create(stub, "", lifetimes=own(MINUTE, HOUR))
     clock.advance(MINUTE)
     fresh = await login(stub, guest.token, or_create=True)
@@ -251,7 +251,7 @@ async def test_a_fresh_session_by_or_create(stub: AsyncStub, clock: ManualClock)
 
 
 async def test_a_refresh_shortens(stub: AsyncStub, clock: ManualClock) -> None:
-    """A refresh with timeouts sets them from then on; the absolute one only ever shortens what is left."""
+    """A refresh with timeouts sets them; the absolute one can only shorten the remaining time."""
     created = await create(stub)
     clock.advance(20 * MINUTE)
 
@@ -273,7 +273,7 @@ async def test_a_refresh_shortens(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_a_refresh_that_extends(stub: AsyncStub, clock: ManualClock) -> None:
-    """Where the policy lets a refresh start the lifetime again, it is the session's own that starts."""
+    """If the policy lets a refresh restart the lifetime, the session's own lifetime restarts."""
     created = await create(stub, application="shop", lifetimes=own(absolute=HOUR))
     clock.advance(20 * MINUTE)
     request = loose.RefreshSessionRequest(application="shop", token=created.token)
@@ -283,7 +283,7 @@ async def test_a_refresh_that_extends(stub: AsyncStub, clock: ManualClock) -> No
 
 
 async def test_a_refresh_of_a_login_page(stub: AsyncStub, clock: ManualClock) -> None:
-    """Timeouts set by a refresh shorten a login page's life too, and never lengthen it."""
+    """Timeouts set by a refresh can shorten the life of a login page's session, too, and never lengthen it."""
     page = await create(stub, "", login_page=True)
     clock.advance(MINUTE)
     for lifetimes, left in ((own(absolute=HOUR), 9 * MINUTE), (own(absolute=MINUTE), MINUTE), (own(), MINUTE)):
@@ -294,7 +294,7 @@ async def test_a_refresh_of_a_login_page(stub: AsyncStub, clock: ManualClock) ->
 
 
 async def test_an_elevation_shortens(stub: AsyncStub, clock: ManualClock) -> None:
-    """Timeouts that come with an elevation count from then on; it starts no lifetime again, with or without them."""
+    """Timeouts that come with an elevation apply from then on; an elevation never restarts the lifetime."""
     created = await create(stub)
     clock.advance(20 * MINUTE)
     left = 8 * HOUR - 20 * MINUTE
@@ -307,14 +307,14 @@ async def test_an_elevation_shortens(stub: AsyncStub, clock: ManualClock) -> Non
 
 
 async def test_a_roll_leaves_them(stub: AsyncStub, clock: ManualClock) -> None:
-    """A roll changes no timeout."""
+    """A roll does not change any timeout."""
     created = await create(stub, lifetimes=own(MINUTE, HOUR))
     clock.advance(SECOND)
     rolled = await roll(stub, created.token)
     assert (deadlines(rolled.session, clock), shown(rolled.session)) == ((MINUTE, HOUR - SECOND), (MINUTE, HOUR))
 
 
-# What is refused
+# Invalid timeouts
 
 
 BAD = {
@@ -331,7 +331,7 @@ BAD = {
 @pytest.mark.parametrize("field", ["idle_timeout", "absolute_timeout"])
 @pytest.mark.parametrize("name", ["CreateSession", "AuthenticateSession", "RefreshSession"])
 async def test_what_is_no_timeout(stub: AsyncStub, name: str, field: str, bad: str) -> None:
-    """Less than a second, or no duration, is INVALID_ARGUMENT with the field named, everywhere, and changes nothing."""
+    """A timeout under one second, or an invalid duration, is INVALID_ARGUMENT in every call, and changes nothing."""
     created = await create(stub)
     before = await revision_of(stub)
     fields: dict[str, Any] = {"lifetimes": {field: BAD[bad]}}

@@ -1,4 +1,4 @@
-"""A repeated login is one login: two clicks, a lost answer, and what is the same login for how long."""
+"""A repeated login is one login: double clicks, lost responses, and which logins count as repeated for how long."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
 
 TOLERANCE = MINUTE
-"""The default policy's `lost_answer_tolerance`: for how long a repeated login gets the first answer."""
+"""The default `lost_answer_tolerance`: how long a repeated login gets the first response."""
 
 or_create = pytest.mark.parametrize("or_create", [False, True], ids=["plain", "or_create"])
 
 
 @pytest.fixture
 async def served(tmp_path: Path, clock: ManualClock) -> AsyncIterator[tuple[App, AsyncStub]]:
-    """An authority whose guests have a cookie of another name, with a second application beside the default one."""
+    """Return an authority whose guests have another cookie name, with two applications."""
     async with authority(
         tmp_path, clock, policy(cookie=CookieRules(anonymous_name="visitor")), extra={"shop": policy()}
     ) as served:
@@ -64,13 +64,13 @@ def app(served: tuple[App, AsyncStub]) -> App:
     return served[0]
 
 
-# Two clicks, and lost answers
+# Double clicks and lost responses
 
 
 @or_create
 @ids
 async def test_two_clicks_at_once(stub: AsyncStub, ids: str, or_create: bool) -> None:
-    """Two simultaneous logins with a guest's token bind the guest's session once, and both are told of it."""
+    """Two simultaneous logins with a guest's token bind the guest's session once, and both get the same response."""
     guest = await guest_of(stub)
     answers = await asyncio.gather(
         *(click(stub, guest.token, or_create=or_create, request_id=one) for one in request_ids(ids))
@@ -85,7 +85,7 @@ async def test_two_clicks_at_once(stub: AsyncStub, ids: str, or_create: bool) ->
 
 @pytest.mark.parametrize("asks", [(False, True), (True, False)])
 async def test_both_kinds_of_login_are_one(stub: AsyncStub, asks: tuple[bool, bool]) -> None:
-    """A login with `or_create` repeats one without it, and the other way round: they ask for the same."""
+    """A login with `or_create` counts as a repeat of one without it, and the reverse."""
     guest = await guest_of(stub)
     answers = await asyncio.gather(*(click(stub, guest.token, or_create=one) for one in asks))
     assert answers[0] == answers[1]
@@ -96,7 +96,7 @@ async def test_both_kinds_of_login_are_one(stub: AsyncStub, asks: tuple[bool, bo
 @ids
 @pytest.mark.parametrize("wait", [0, 1, 20 * SECOND - 1, 20 * SECOND, TOLERANCE - 1])
 async def test_a_lost_answer(stub: AsyncStub, clock: ManualClock, ids: str, or_create: bool, wait: int) -> None:
-    """The login that is made again gets the first answer to the millisecond of the tolerance, and changes nothing."""
+    """A repeated login gets the first response until the exact end of the tolerance, and changes nothing."""
     guest = await guest_of(stub)
     first, second = request_ids(ids)
     lost = await click(stub, guest.token, or_create=or_create, request_id=first)
@@ -115,7 +115,7 @@ async def test_a_lost_answer(stub: AsyncStub, clock: ManualClock, ids: str, or_c
 @or_create
 @ids
 async def test_a_late_repeat_without_an_id(stub: AsyncStub, clock: ManualClock, ids: str, or_create: bool) -> None:
-    """At the end of the tolerance a login is another one, unless its id makes it the same for a day."""
+    """After the tolerance a login is a new one, unless its request id makes it a retry, for one day."""
     guest = await guest_of(stub)
     first, second = request_ids(ids)
     lost = await click(stub, guest.token, or_create=or_create, request_id=first)
@@ -125,7 +125,7 @@ async def test_a_late_repeat_without_an_id(stub: AsyncStub, clock: ManualClock, 
         assert again == lost
         await check_one_login(stub, guest.cookies, [lost, again], data=CART)
     elif or_create:
-        # A second copy of the token on the same device: it gets a session of its own, and the first is left alone.
+        # A second copy of the token on the same device gets its own session; the first session is not affected.
         assert (again.created, again.presented_verdict) == (True, pb.VERDICT_REPLAYED)
         assert sorted(one.session_id for one in await live(stub)) == [
             guest.session.session_id,
@@ -139,7 +139,7 @@ async def test_a_late_repeat_without_an_id(stub: AsyncStub, clock: ManualClock, 
 @pytest.mark.parametrize("rolls", [10, 90])
 @pytest.mark.parametrize("lost", [0, 30, 60])
 async def test_the_longer_tolerance_counts(tmp_path: Path, clock: ManualClock, rolls: int, lost: int) -> None:
-    """The first answer is given again within the longer of the two tolerances, and from its end on no more."""
+    """The first response is repeated within the longer of the two tolerances, and not after it."""
     rules = policy(roll_tolerance=Millis(rolls * SECOND), lost_answer_tolerance=Millis(lost * SECOND))
     async with authority(tmp_path, clock, rules) as (_, stub):
         guest = await guest_of(stub)
@@ -152,7 +152,7 @@ async def test_the_longer_tolerance_counts(tmp_path: Path, clock: ManualClock, r
 
 
 async def test_without_tolerance_nothing_is_repeated(tmp_path: Path, clock: ManualClock) -> None:
-    """A policy without tolerances has no first answer to give again, not even within the same millisecond."""
+    """Without tolerances a policy repeats no response, not even within the same millisecond."""
     rules = policy(roll_tolerance=Millis(0), lost_answer_tolerance=Millis(0))
     async with authority(tmp_path, clock, rules) as (_, stub):
         guest = await guest_of(stub)
@@ -164,7 +164,7 @@ async def test_without_tolerance_nothing_is_repeated(tmp_path: Path, clock: Manu
 async def test_a_second_click_with_an_id_of_its_own_can_be_repeated(
     stub: AsyncStub, clock: ManualClock, or_create: bool
 ) -> None:
-    """What the second click was answered is the answer to its own id for a day, as for every call that gave a token."""
+    """The response to the second click is repeated under its own request id for a day, as for any other call."""
     guest = await guest_of(stub)
     second = fresh_id()
     first = await click(stub, guest.token, or_create=or_create, request_id=fresh_id())
@@ -180,7 +180,7 @@ async def test_a_second_click_with_an_id_of_its_own_can_be_repeated(
 async def test_a_page_between_the_lost_answer_and_the_next_try(
     stub: AsyncStub, clock: ManualClock, ids: str, or_create: bool, wait: int
 ) -> None:
-    """A page asked for with the old token between a lost answer and the next try does not spoil what is given then."""
+    """A page requested with the old token between a lost response and the retry does not affect the retry."""
     guest = await guest_of(stub)
     first, second = request_ids(ids)
     lost = await click(stub, guest.token, or_create=or_create, request_id=first)
@@ -197,7 +197,7 @@ async def test_a_page_between_the_lost_answer_and_the_next_try(
 
 
 async def test_an_old_token_is_news_again_after_the_repeated_login(stub: AsyncStub, clock: ManualClock) -> None:
-    """The repeated login clears its client, and nobody else: the old token from then on is judged as before."""
+    """A repeated login clears suspicions about its own client only; afterwards the old token is judged as before."""
     guest = await guest_of(stub)
     await click(stub, guest.token)
     clock.advance(20 * SECOND)
@@ -216,11 +216,11 @@ async def test_an_old_token_is_news_again_after_the_repeated_login(stub: AsyncSt
     ]
 
 
-# What is the same login, and for how long
+# Which logins are the same, and for how long
 
 
 async def test_logins_of_others_in_between(stub: AsyncStub, clock: ManualClock) -> None:
-    """One guest's token, several people: each login has its own first answer, whoever logged in meanwhile."""
+    """If several people use one guest's token, each of them gets the first response to their own login."""
     guest = await guest_of(stub)
     logins: list[dict[str, Any]] = [
         {"subject": "ada"},
@@ -237,7 +237,7 @@ async def test_logins_of_others_in_between(stub: AsyncStub, clock: ManualClock) 
 
 
 async def logged_in(app: App, token: str, subject: str = "ada") -> str:
-    """A login by way of the authority itself, so that several can be put into one group; the token that it gives."""
+    """Log in through the authority itself, so that several logins can be put into one group. Return the token."""
     authority = app.authority
     call = authority.call("default", Caller("test"), None)
 
@@ -251,13 +251,13 @@ async def logged_in(app: App, token: str, subject: str = "ada") -> str:
 
 
 async def ended(app: App, session_id: str) -> None:
-    """A revocation, likewise."""
+    """Revoke through the authority itself."""
     call = app.authority.call("default", Caller("test"), None)
     await app.authority.sessions.revoke(call, SessionId.parse(session_id), Reply(lambda _: b""))
 
 
 async def test_the_newest_first_answer_counts_within_a_group(app: App, stub: AsyncStub) -> None:
-    """Login, logout, login, login, all committed together: the last login repeats the one before it, not the first."""
+    """In one group of login, logout, login, login, the last login repeats the one before it and not the first."""
     guest = await guest_of(stub)
     first, _, second, third = await asyncio.gather(
         logged_in(app, guest.token),
@@ -272,7 +272,7 @@ async def test_the_newest_first_answer_counts_within_a_group(app: App, stub: Asy
 
 
 async def test_people_in_one_group(app: App, stub: AsyncStub) -> None:
-    """Two clicks each of two people on one guest's page, all committed together, are one session for each of them."""
+    """Two clicks of each of two people on one guest's page, in one group, open one session for each of them."""
     guest = await guest_of(stub)
     one, other, again, anew = await asyncio.gather(
         *(logged_in(app, guest.token, subject) for subject in ("ada", "bob", "ada", "bob"))
@@ -292,7 +292,7 @@ async def test_people_in_one_group(app: App, stub: AsyncStub) -> None:
     ids=["subject", "level", "methods", "unranked"],
 )
 async def test_another_login_is_not_the_first(stub: AsyncStub, clock: ManualClock, other: dict[str, Any]) -> None:
-    """Another subject, level or method is no repeat: the old token is SUPERSEDED, and the first answer stays."""
+    """Another subject, level or method is not a repeat: the old token is SUPERSEDED, and the first response stays."""
     guest = await guest_of(stub)
     first = await click(stub, guest.token)
     before = await revision_of(stub)
@@ -308,7 +308,7 @@ async def test_another_login_is_not_the_first(stub: AsyncStub, clock: ManualCloc
 
 
 async def test_a_remembered_login_is_not_the_first(tmp_path: Path, clock: ManualClock) -> None:
-    """ "Remember me" makes it another login: the first one's answer would not be remembered by the browser."""
+    """A login with "remember me" is not a repeat of one without, whose cookie the browser would not keep."""
     remembers = policy(remember_idle_timeout=Millis(9 * HOUR), remember_absolute_timeout=Millis(90 * HOUR))
     async with authority(tmp_path, clock, remembers) as (_, stub):
         guest = await guest_of(stub)
@@ -318,7 +318,7 @@ async def test_a_remembered_login_is_not_the_first(tmp_path: Path, clock: Manual
 
 @pytest.mark.parametrize("after", ["logout", "admin", "roll", "login", "elevation"])
 async def test_after_another_change_the_first_answer_is_over(stub: AsyncStub, after: str) -> None:
-    """A first answer whose token is gone is not given again; with `or_create` the login works all the same."""
+    """A first response whose token is no longer valid is not repeated; with `or_create` the login succeeds."""
     guest = await guest_of(stub)
     first = await click(stub, guest.token)
     named = {"token": first.token} if after == "logout" else {"session_id": first.session.session_id}
@@ -329,7 +329,7 @@ async def test_after_another_change_the_first_answer_is_over(stub: AsyncStub, af
             await roll(stub, first.token)
         case _:
             await click(stub, first.token, elevate=after == "elevation")
-    # Two rolls later the guest's token is nobody's any more: from this client a copy, and from another one a theft.
+    # Two rolls later, the guest's token is a copy if this client presents it, and a theft if another one does.
     revoked = after in ("logout", "admin")
     verdict = pb.VERDICT_REVOKED if revoked else pb.VERDICT_REPLAYED
     denied = await click(stub, guest.token)
@@ -343,7 +343,7 @@ async def test_after_another_change_the_first_answer_is_over(stub: AsyncStub, af
 
 
 async def test_after_a_renewal_the_first_answer_is_over(tmp_path: Path, clock: ManualClock) -> None:
-    """A first answer whose token has been renewed away, and whose successor is in use, is not given again."""
+    """A first response whose token was renewed, and whose successor is in use, is not repeated."""
     rules = policy(renewal_timeout=Millis(5 * SECOND), renewal_overlap=Millis(SECOND))
     async with authority(tmp_path, clock, rules) as (_, stub):
         guest = await guest_of(stub)
@@ -361,7 +361,7 @@ async def test_after_a_renewal_the_first_answer_is_over(tmp_path: Path, clock: M
 async def test_a_guest_renewed_meanwhile(
     stub: AsyncStub, clock: ManualClock, order: str, or_create: bool, at_once: bool
 ) -> None:
-    """A guest's token and its successor are the same guest: two clicks, one with each, are one login."""
+    """A guest's token and its successor are the same guest: a click with each of them is one login."""
     guest = await guest_of(stub)
     for _ in range(3):
         clock.advance(20 * MINUTE)
@@ -378,7 +378,7 @@ async def test_a_guest_renewed_meanwhile(
 
 
 async def test_the_kept_row_goes(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A login leaves one sealed row, which is dropped when the tolerance is over and not before."""
+    """A login leaves one sealed row, which is deleted after the tolerance and not before."""
 
     async def rows() -> int:
         await app.sweeper.forget_answers()
@@ -396,7 +396,7 @@ async def test_the_kept_row_goes(app: App, stub: AsyncStub, clock: ManualClock) 
 
 
 async def test_a_denied_login_keeps_nothing(app: App, stub: AsyncStub) -> None:
-    """A login that was denied leaves no row, with or without a request id."""
+    """A denied login leaves no row, with or without a request id."""
     for token in ("", "x", "A" * 70, (await create(stub, "", application="shop")).token):
         for request_id in ("", fresh_id()):
             denied = await click(stub, token, request_id=request_id)
@@ -410,7 +410,7 @@ async def test_a_denied_login_keeps_nothing(app: App, stub: AsyncStub) -> None:
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
 @ids
 async def test_an_elevation_twice(stub: AsyncStub, at_once: bool, ids: str) -> None:
-    """Two clicks on "confirm" elevate once: both get the same token, and the level counts."""
+    """Two clicks on "confirm" elevate once: both get the same token with the new level."""
     own = await create(stub, data=CART, authentication=PASSWORD)
     strong = {"level": 2, "methods": ["pwd", "otp"]}
     clicks = [click(stub, own.token, elevate=True, authentication=strong, request_id=one) for one in request_ids(ids)]
@@ -423,7 +423,7 @@ async def test_an_elevation_twice(stub: AsyncStub, at_once: bool, ids: str) -> N
 
 
 async def test_an_elevation_is_not_a_login(stub: AsyncStub) -> None:
-    """A login with the token that an elevation has just replaced is not the elevation once more."""
+    """A login with the token that an elevation has just replaced does not count as a repeat of the elevation."""
     own = await create(stub, authentication=PASSWORD)
     elevated = await click(stub, own.token, elevate=True)
     assert elevated.verdict == pb.VERDICT_VALID
@@ -432,7 +432,7 @@ async def test_an_elevation_is_not_a_login(stub: AsyncStub) -> None:
 
 @pytest.mark.parametrize("token", ["none", "own"])
 async def test_an_elevation_opens_nothing(stub: AsyncStub, token: str) -> None:
-    """`or_create` together with `elevate` is INVALID_ARGUMENT with the field named, and changes nothing."""
+    """`or_create` together with `elevate` is INVALID_ARGUMENT with the field's name, and changes nothing."""
     own = await create(stub)
     before = await revision_of(stub)
     refused = await refusal_of(click(stub, own.token if token == "own" else "", elevate=True, or_create=True))

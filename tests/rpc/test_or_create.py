@@ -1,4 +1,4 @@
-"""`or_create`: a login works whatever token the client presents, at the limit of sessions too."""
+"""`or_create`: a login succeeds whatever token the client presents, also at the session limit."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ LOCK = GuessLimits(alarm_after=1, lock_after=1, deny_valid=True)
 
 @pytest.fixture
 async def stub(tmp_path: Path, clock: ManualClock) -> AsyncIterator[AsyncStub]:
-    """An authority whose guests have a cookie of another name, with a second application beside the default one."""
+    """Return an authority whose guests have another cookie name, with two applications."""
     rules = policy(cookie=CookieRules(anonymous_name="visitor"))
     async with authority(tmp_path, clock, rules, extra={"shop": policy()}) as (_, stub):
         yield stub
 
 
-# Dead tokens, and tokens of somebody else
+# Dead tokens, and tokens of other subjects
 
 
 @ids
@@ -52,7 +52,7 @@ async def stub(tmp_path: Path, clock: ManualClock) -> AsyncIterator[AsyncStub]:
 async def test_a_dead_token_presented_twice(
     stub: AsyncStub, clock: ManualClock, dead: str, at_once: bool, ids: str
 ) -> None:
-    """A token that died before the login opens one fresh session, however often it is presented, without its data."""
+    """A token that was dead before the login opens one new session without its data, however often it is presented."""
     verdict = pb.VERDICT_UNKNOWN
     match dead:
         case "idle":
@@ -64,7 +64,7 @@ async def test_a_dead_token_presented_twice(
         case "revoked":
             guest, verdict = await guest_of(stub), pb.VERDICT_REVOKED
             await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": guest.token}))
-        case "rolled":  # and its session ended after that
+        case "rolled":  # and its session ended later
             guest, verdict = await create(stub, data=CART), pb.VERDICT_REVOKED
             rolled = await roll(stub, guest.token)
             await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": rolled.token}))
@@ -85,7 +85,7 @@ async def test_a_dead_token_presented_twice(
 @ids
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
 async def test_a_session_of_somebody_else(stub: AsyncStub, at_once: bool, ids: str) -> None:
-    """Who logs in where another subject was logged in ends that session, and gets a fresh one without its cart."""
+    """A login over another subject's session ends that session, and opens a new one without its cart."""
     before = await create(stub, "bob", data=CART)
     elsewhere = await create(stub, "bob")
     clicks = [click(stub, before.token, or_create=True, request_id=one) for one in request_ids(ids)]
@@ -102,7 +102,7 @@ async def test_a_session_of_somebody_else(stub: AsyncStub, at_once: bool, ids: s
 
 
 async def test_a_held_session_of_somebody_else(tmp_path: Path, clock: ManualClock) -> None:
-    """Also a session that needs authentication first is ended by another subject's login, and told as INSUFFICIENT."""
+    """A login also ends another subject's session that needs authentication, and reports it as INSUFFICIENT."""
     async with authority(tmp_path, clock, policy(reactions={SignalType.REPORTED: Reaction.STEP_UP})) as (_, stub):
         bob = await create(stub, "bob", data=CART)
         named = {"session_id": bob.session.session_id}
@@ -116,7 +116,7 @@ async def test_a_held_session_of_somebody_else(tmp_path: Path, clock: ManualCloc
 
 @pytest.mark.parametrize("token", ["", "x", "A" * 70], ids=["none", "malformed", "forged"])
 async def test_no_token_at_all(stub: AsyncStub, token: str) -> None:
-    """Two logins without an issued token are two devices' unless they have one id: each of them is logged in."""
+    """Two logins without an issued token count as two devices, unless they have one request id; both succeed."""
     verdict = pb.VERDICT_FORGED if len(token) == 70 else pb.VERDICT_MALFORMED
     denied = await click(stub, token)
     assert (denied.verdict, denied.token) == (verdict, "")
@@ -134,7 +134,7 @@ async def test_no_token_at_all(stub: AsyncStub, token: str) -> None:
 
 @pytest.mark.parametrize("token", ["none", "forged", "guest", "dead", "theirs"])
 async def test_a_locked_source_is_denied(tmp_path: Path, clock: ManualClock, token: str) -> None:
-    """LOCKED stays LOCKED, whatever token comes with the login: nothing is opened, bound or ended."""
+    """LOCKED stays LOCKED whatever token comes with the login: nothing is opened, bound or ended."""
     source = pb.ClientContext(ip_address="203.0.113.66")
     async with authority(tmp_path, clock, policy(guessing=LOCK)) as (_, stub):
         dead = await create(stub)
@@ -161,7 +161,7 @@ async def test_a_locked_source_is_denied(tmp_path: Path, clock: ManualClock, tok
 
 
 async def presented(stub: AsyncStub, kind: str) -> pb.CreateSessionResponse:
-    """A session whose token is presented with a login: a guest's, a dead one, or another subject's."""
+    """Return a session whose token is presented with a login: a guest's, a dead one, or another subject's."""
     session = await create(stub, "bob" if kind == "theirs" else "", data=CART)
     if kind == "dead":
         await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": session.token}))
@@ -173,7 +173,7 @@ kind = pytest.mark.parametrize("kind", ["guest", "dead", "theirs"])
 
 @kind
 async def test_a_limit_that_rejects(tmp_path: Path, clock: ManualClock, kind: str) -> None:
-    """Two logins over the limit are both refused, and nothing is opened, bound or ended; below it they are one."""
+    """Two logins over the limit are both refused, and change nothing; below the limit they are one login."""
     async with authority(tmp_path, clock, policy(max_sessions=1, on_limit=LimitRule.REJECT)) as (_, stub):
         elsewhere = await create(stub)
         shown = await presented(stub, kind)
@@ -194,7 +194,7 @@ async def test_a_limit_that_rejects(tmp_path: Path, clock: ManualClock, kind: st
 @kind
 @pytest.mark.parametrize("rule", [LimitRule.EVICT_OLDEST, LimitRule.EVICT_LEAST_RECENT])
 async def test_a_limit_that_evicts(tmp_path: Path, clock: ManualClock, kind: str, rule: LimitRule) -> None:
-    """Two logins at the limit evict one session, and both name it; the second does not evict what the first opened."""
+    """Two logins at the limit evict one session, and both responses name it; the second evicts nothing more."""
     async with authority(tmp_path, clock, policy(max_sessions=1, on_limit=rule)) as (_, stub):
         elsewhere = await create(stub)
         shown = await presented(stub, kind)
@@ -208,7 +208,7 @@ async def test_a_limit_that_evicts(tmp_path: Path, clock: ManualClock, kind: str
 @kind
 @pytest.mark.parametrize("tabs", ["one ticket", "two tickets"])
 async def test_a_limit_that_asks(tmp_path: Path, clock: ManualClock, kind: str, tabs: str) -> None:
-    """The choice, clicked twice or in two tabs, is carried out once; the login, repeated late, is the same one."""
+    """The choice, made twice or in two tabs, is applied once; the login, repeated late, is still the same."""
     async with authority(tmp_path, clock, policy(max_sessions=1, on_limit=LimitRule.ASK)) as (_, stub):
         elsewhere = await create(stub)
         shown = await presented(stub, kind)

@@ -1,4 +1,4 @@
-"""Ending a session by its id, for users who end their own: it must be theirs."""
+"""Ending a session by its id on behalf of a user: the session must belong to that user."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ NOWHERE = "01a3185c-5000-7eb9-bfa9-abb5e19d742c"
 
 @pytest.fixture
 async def stub(tmp_path: Path, clock: ManualClock) -> AsyncIterator[AsyncStub]:
-    """A client of an authority with two applications."""
+    """Return a client of an authority with two applications."""
     async with authority(tmp_path, clock, policy(), extra={"shop": policy()}) as (_, stub):
         yield stub
 
 
 def ending(session_id: str, **fields: Any) -> pb.RevokeSessionRequest:
-    """A request to end a session by its id."""
+    """Return a request to end a session by its id."""
     request: pb.RevokeSessionRequest = loose.RevokeSessionRequest(session={"session_id": session_id}, **fields)
     return request
 
 
 async def test_ones_own_session(stub: AsyncStub) -> None:
-    """The subject's own session is ended, and shown as it is then; again, nothing changes and nothing is refused."""
+    """The subject's own session ends and is shown as ended; a repeat changes nothing and is not refused."""
     own = await create(stub)
     request = ending(own.session.session_id, subject="ada", reason="lost phone")
     ended = await stub.RevokeSession(request)
@@ -50,7 +50,7 @@ async def test_ones_own_session(stub: AsyncStub) -> None:
 
 @pytest.mark.parametrize("subject", ["bob", "", "Ada", "ada ", "ad"])
 async def test_somebody_elses(stub: AsyncStub, subject: str) -> None:
-    """Another's session is NOT_FOUND in the very words of one that does not exist, and goes on."""
+    """Another subject's session is NOT_FOUND with the same message as one that does not exist, and stays alive."""
     own = await create(stub)
     before = await revision_of(stub)
     for fields in ({}, {"request_id": fresh_id()}, {"open_anonymous": True}):
@@ -63,7 +63,7 @@ async def test_somebody_elses(stub: AsyncStub, subject: str) -> None:
 
 @pytest.mark.parametrize("subject", ["ada", "bob", ""])
 async def test_of_another_application(stub: AsyncStub, subject: str) -> None:
-    """A session of another application is NOT_FOUND in the same words, whoever is named as its owner."""
+    """A session of another application is NOT_FOUND with the same message, whichever owner is named."""
     theirs = await create(stub, application="shop")
     refused = await refusal_of(stub.RevokeSession(ending(theirs.session.session_id, subject=subject)))
     assert refused == await refusal_of(stub.RevokeSession(ending(NOWHERE, subject=subject)))
@@ -72,7 +72,7 @@ async def test_of_another_application(stub: AsyncStub, subject: str) -> None:
 
 @pytest.mark.parametrize("ended", ["revoked", "expired"])
 async def test_somebody_elses_history(stub: AsyncStub, clock: ManualClock, ended: str) -> None:
-    """Also of an ended session nothing is told to anybody but its subject."""
+    """An ended session, too, is revealed to nobody except its subject."""
     own = await create(stub)
     if ended == "revoked":
         await stub.RevokeSession(ending(own.session.session_id))
@@ -86,7 +86,7 @@ async def test_somebody_elses_history(stub: AsyncStub, clock: ManualClock, ended
 
 
 async def test_a_guests(stub: AsyncStub) -> None:
-    """An owner that is set and empty means an anonymous session, and no other; unset, anybody's."""
+    """If the owner is set but empty, the session must be anonymous; if it is unset, any session matches."""
     guest, own = await create(stub, ""), await create(stub)
     refused = await refusal_of(stub.RevokeSession(ending(own.session.session_id, subject="")))
     assert refused.code == grpc.StatusCode.NOT_FOUND
@@ -97,7 +97,7 @@ async def test_a_guests(stub: AsyncStub) -> None:
 
 
 async def test_the_owner_is_who_it_is_now(stub: AsyncStub) -> None:
-    """A guest's session that a subject logged in on is the subject's from then on, and no guest's."""
+    """After a login, the guest's session belongs to the subject, and no longer to a guest."""
     guest = await create(stub, "")
     await login(stub, guest.token)
     refused = await refusal_of(stub.RevokeSession(ending(guest.session.session_id, subject="")))
@@ -106,7 +106,7 @@ async def test_the_owner_is_who_it_is_now(stub: AsyncStub) -> None:
 
 
 async def test_by_token(stub: AsyncStub) -> None:
-    """A logout by token can demand the owner too: another's session is NOT_FOUND and goes on."""
+    """A logout by token can require the owner too: another subject's session is NOT_FOUND and stays alive."""
     own = await create(stub)
     request = loose.RevokeSessionRequest(session={"token": own.token}, subject="bob")
     assert (await refusal_of(stub.RevokeSession(request))).code == grpc.StatusCode.NOT_FOUND
@@ -119,7 +119,7 @@ async def test_by_token(stub: AsyncStub) -> None:
 
 @pytest.mark.parametrize("token", ["x", "A" * 70], ids=["malformed", "forged"])
 async def test_by_no_token(stub: AsyncStub, token: str) -> None:
-    """What was never issued gets its verdict, whoever is named as the owner."""
+    """A token that was never issued gets its verdict, whichever owner is named."""
     request = loose.RevokeSessionRequest(session={"token": token}, subject="ada")
     answer = await stub.RevokeSession(request)
     assert answer.verdict in (pb.VERDICT_MALFORMED, pb.VERDICT_FORGED)
@@ -128,7 +128,7 @@ async def test_by_no_token(stub: AsyncStub, token: str) -> None:
 
 @pytest.mark.parametrize("subject", ["ada", "bob", ""])
 async def test_by_a_token_that_proves_nothing(stub: AsyncStub, subject: str) -> None:
-    """A token of another application, or one rolled away, gets its verdict: whose session it was is not told by it."""
+    """A token of another application, or one rolled away, gets its verdict, which does not reveal its subject."""
     theirs, own = await create(stub, application="shop"), await create(stub)
     await stub.RollSession(loose.RollSessionRequest(token=own.token))
     for token, verdict in ((theirs.token, pb.VERDICT_UNKNOWN), (own.token, pb.VERDICT_SUPERSEDED)):
@@ -137,7 +137,7 @@ async def test_by_a_token_that_proves_nothing(stub: AsyncStub, subject: str) -> 
 
 
 async def test_a_repeat(stub: AsyncStub) -> None:
-    """With a request id the answer is given again; another owner under the same id is refused by the id's name."""
+    """A retry with a request id gets the first response; the same id with another owner is refused."""
     own = await create(stub)
     request = ending(own.session.session_id, subject="ada", request_id=fresh_id())
     first = await stub.RevokeSession(request)
@@ -147,7 +147,7 @@ async def test_a_repeat(stub: AsyncStub) -> None:
 
 
 async def test_an_owner_that_is_too_long(stub: AsyncStub) -> None:
-    """An owner of more than 256 characters is INVALID_ARGUMENT with the field named."""
+    """An owner of more than 256 characters is INVALID_ARGUMENT with the field's name."""
     own = await create(stub)
     refused = await refusal_of(stub.RevokeSession(ending(own.session.session_id, subject="a" * 257)))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["subject"])

@@ -1,4 +1,4 @@
-"""Policies that change at run time: in force at once, told as events, and never by a file that is wrong."""
+"""Policies that change at run time: effective at once, recorded as events, and never taken from an invalid file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.server import AsyncStub, ServerProcess, config_for, serving, 
 from tests.support.streams import read_up_to, subscribe
 from tests.support.tokens import revision_in
 
-loose: Any = pb  # lets a message within a message be written as a dict
+loose: Any = pb  # so that a submessage can be written as a dict
 MINUTE = 60_000
 BEFORE = """[applications.default]
 [applications.shop]
@@ -32,13 +32,13 @@ idle_timeout = "10m"
 
 @asynccontextmanager
 async def reloadable(folder: Path, clock: ManualClock, text: str = BEFORE) -> AsyncIterator[tuple[App, AsyncStub]]:
-    """An authority with two applications."""
+    """Return an authority with two applications."""
     async with serving(config_for(folder, text), clock) as app, stub_for(app.address) as stub:
         yield app, stub
 
 
 async def reload(app: App, folder: Path, text: str, **changes: Any) -> None:
-    """Put the policies of another text in force."""
+    """Put the policies of another text into effect."""
     await app.reload(config_for(folder, text, **changes))
 
 
@@ -52,7 +52,7 @@ async def validate(stub: AsyncStub, token: str, **fields: Any) -> pb.ValidateSes
 
 
 async def changes_of(stub: AsyncStub) -> list[pb.Event]:
-    """Every POLICY_CHANGED of the log."""
+    """Return every POLICY_CHANGED event of the log."""
     stream = subscribe(stub, types=[pb.EVENT_TYPE_POLICY_CHANGED])
     items = await read_up_to(stream, await revision_of(stub)) if await revision_of(stub) else []
     stream.cancel()
@@ -60,7 +60,7 @@ async def changes_of(stub: AsyncStub) -> list[pb.Event]:
 
 
 async def policy_of(stub: AsyncStub, application: str = "default") -> pb.Policy:
-    """An application's policy as the authority shows it."""
+    """Return an application's policy as the authority shows it."""
     authority = await stub.GetAuthority(pb.GetAuthorityRequest())
     (found,) = [one.policy for one in authority.applications if one.name == application]
     return found
@@ -70,7 +70,7 @@ async def policy_of(stub: AsyncStub, application: str = "default") -> pb.Policy:
 
 
 async def test_a_change_is_an_event(tmp_path: Path, clock: ManualClock) -> None:
-    """Each application that differs has its POLICY_CHANGED, by the configuration, with what changed as its reason."""
+    """A changed application has a POLICY_CHANGED event, caused by the configuration; its reason lists the changes."""
     async with reloadable(tmp_path, clock) as (app, stub):
         text = (
             '[applications.default]\nidle_timeout = "5m"\nreactions = { ip_change = "alert" }\n'
@@ -90,7 +90,7 @@ async def test_a_change_is_an_event(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_a_long_reason_is_cut(tmp_path: Path, clock: ManualClock) -> None:
-    """A reason that lists more than fits ends after 256 characters, as everybody's does."""
+    """A reason that is too long is cut after 256 characters, as in any other event."""
     names = "idle_timeout absolute_timeout login_timeout renewal_timeout renewal_overlap roll_tolerance retention"
     names += " lost_answer_tolerance anonymous_retention elevation_timeout ticket_timeout companion_timeout"
     names += " concurrent_use_window fold_window"
@@ -106,7 +106,7 @@ async def test_a_long_reason_is_cut(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_no_change_is_no_event(tmp_path: Path, clock: ManualClock) -> None:
-    """A file that says the same, in other words too, changes nothing and records nothing."""
+    """A file with the same settings, even in another form, changes and records nothing."""
     async with reloadable(tmp_path, clock) as (app, stub):
         await reload(app, tmp_path, BEFORE)
         await reload(app, tmp_path, "# the same\n\n" + BEFORE.replace("10m", "600s"))
@@ -116,7 +116,7 @@ async def test_no_change_is_no_event(tmp_path: Path, clock: ManualClock) -> None
 
 
 async def test_the_authority_shows_what_is_in_force(tmp_path: Path, clock: ManualClock) -> None:
-    """GetAuthority shows the new values, the applications that there are, and where each value comes from now."""
+    """GetAuthority shows the new values, the present applications, and the source of each value."""
     async with reloadable(tmp_path, clock) as (app, stub):
         before = await policy_of(stub, "shop")
         assert before.idle_timeout.seconds == 600
@@ -133,7 +133,7 @@ async def test_the_authority_shows_what_is_in_force(tmp_path: Path, clock: Manua
 
 
 async def test_a_remembered_validation_follows(tmp_path: Path, clock: ManualClock) -> None:
-    """A question that was answered a moment ago, byte for byte the same, is answered by the new policy at once."""
+    """A question that was answered a moment ago, repeated byte for byte, is answered by the new policy at once."""
     async with reloadable(tmp_path, clock) as (app, stub):
         created = await create(stub, subject="ada")
         clock.advance(2 * MINUTE)
@@ -147,7 +147,7 @@ async def test_a_remembered_validation_follows(tmp_path: Path, clock: ManualCloc
 
 
 async def test_a_removed_application_is_gone(tmp_path: Path, clock: ManualClock) -> None:
-    """The same question about an application that was removed is refused at once, and answered when it is back."""
+    """A question about a removed application is refused at once, and answered once the application is back."""
     async with reloadable(tmp_path, clock) as (app, stub):
         created = await create(stub, application="shop", subject="ada")
         for _ in range(2):
@@ -164,7 +164,7 @@ async def test_a_removed_application_is_gone(tmp_path: Path, clock: ManualClock)
 
 
 async def test_deadlines_follow_with_the_next_activity(tmp_path: Path, clock: ManualClock) -> None:
-    """A shorter idle timeout holds from the next activity on; deadlines that sessions have already stay until then."""
+    """A shorter idle timeout applies from the next activity on; existing deadlines stay until then."""
     async with reloadable(tmp_path, clock) as (app, stub):
         quiet, busy = await create(stub, subject="ada"), await create(stub, subject="bob")
         for created in (quiet, busy):
@@ -185,7 +185,7 @@ async def test_deadlines_follow_with_the_next_activity(tmp_path: Path, clock: Ma
     ids=["alert", "default"],
 )
 async def test_reactions_follow(tmp_path: Path, clock: ManualClock, rules: str, verdict: int) -> None:
-    """What follows from a replay is what the policy says when it happens, whatever it said at login."""
+    """The reaction to a replay is that of the policy at that time, whatever it was at the login."""
     async with reloadable(tmp_path, clock) as (app, stub):
         created = await create(stub, subject="ada")
         rolled = await stub.RollSession(loose.RollSessionRequest(token=created.token))
@@ -196,7 +196,7 @@ async def test_reactions_follow(tmp_path: Path, clock: ManualClock, rules: str, 
 
 
 async def test_a_limit_follows(tmp_path: Path, clock: ManualClock) -> None:
-    """A limit that comes into force counts the sessions that are there."""
+    """A new session limit counts the existing sessions."""
     async with reloadable(tmp_path, clock) as (app, stub):
         opened = [await create(stub, subject="ada") for _ in range(3)]
         await reload(app, tmp_path, '[applications.default]\nmax_sessions = 2\non_limit = "evict-oldest"\n')
@@ -208,7 +208,7 @@ async def test_a_limit_follows(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_cookies_follow(tmp_path: Path, clock: ManualClock) -> None:
-    """Cookies have the attributes of the policy in force."""
+    """Cookies have the attributes of the current policy."""
     async with reloadable(tmp_path, clock) as (app, stub):
         assert (await create(stub)).cookies.set_cookie[0].startswith("__Host-id=")
         await reload(app, tmp_path, '[applications.default]\ncookie = { name = "sid", anonymous_name = "sid" }\n')
@@ -217,7 +217,7 @@ async def test_cookies_follow(tmp_path: Path, clock: ManualClock) -> None:
 
 
 async def test_what_waits_for_a_restart(tmp_path: Path, clock: ManualClock, capsys: pytest.CaptureFixture[str]) -> None:
-    """A setting that is read at the start alone is named in the log and changes nothing; the policies do change."""
+    """A setting that is read only at the start is named in the log and changes nothing; the policies do change."""
     async with reloadable(tmp_path, clock) as (app, stub):
         await reload(app, tmp_path, '[applications.default]\nidle_timeout = "5m"\n', cache_sessions=7)
         assert (await policy_of(stub)).idle_timeout.seconds == 300
@@ -227,7 +227,7 @@ async def test_what_waits_for_a_restart(tmp_path: Path, clock: ManualClock, caps
 
 
 async def test_a_reload_says_what_it_did(tmp_path: Path, clock: ManualClock) -> None:
-    """Whoever asks for a reload is told what changed and which keys of the file need a restart."""
+    """The caller of a reload learns what changed, and which keys of the file need a restart."""
     async with reloadable(tmp_path, clock) as (app, _):
         text = '[server]\nmax_subscribers = 7\n[log]\nlevel = "debug"\n' + BEFORE.replace("10m", "9m")
         done = await app.reload(config_for(tmp_path, text))
@@ -235,7 +235,7 @@ async def test_a_reload_says_what_it_did(tmp_path: Path, clock: ManualClock) -> 
         assert done.restart_required == ["server.max_subscribers", "log.level"]
 
 
-# A process of its own
+# In a process of its own
 
 GOOD = '[applications.default]\nidle_timeout = "20m"\n'
 BAD = {
@@ -249,7 +249,7 @@ BAD = {
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    """`sessiond serve --config FILE`, with an idle timeout of 20 minutes."""
+    """Run `sessiond serve --config FILE`, with an idle timeout of 20 minutes."""
     (tmp_path / "sessiond.toml").write_text(GOOD, encoding="utf-8")
     server = ServerProcess(tmp_path, "--config", str(tmp_path / "sessiond.toml"))
     try:
@@ -266,7 +266,7 @@ def _put(file: Path, text: str | None) -> None:
 
 
 async def reread(server: ServerProcess, file: Path, text: str | None) -> dict[str, Any]:
-    """Write the file, send SIGHUP, and wait for what the log says of it."""
+    """Write the file, send SIGHUP, and wait for the log's report."""
     _put(file, text)
     before = len(server.log().splitlines())
     os.kill(server.process.pid, signal.SIGHUP)
@@ -279,7 +279,7 @@ async def reread(server: ServerProcess, file: Path, text: str | None) -> dict[st
 
 
 async def test_a_signal_reads_the_file_again(server: ServerProcess, tmp_path: Path) -> None:
-    """After SIGHUP a good file is in force and POLICY_CHANGED is in the log of events, with the connection kept."""
+    """After SIGHUP a valid file takes effect, POLICY_CHANGED is in the log, and the connection stays open."""
     async with stub_for(await server.address()) as stub:
         created = await create(stub, subject="ada")
         record = await reread(server, tmp_path / "sessiond.toml", GOOD.replace("20m", "15m"))
@@ -307,7 +307,7 @@ async def test_a_signal_reads_the_file_again(server: ServerProcess, tmp_path: Pa
     ],
 )
 async def test_a_setting_that_needs_a_restart_is_named(tmp_path: Path, setting: str, key: str) -> None:
-    """After SIGHUP the log names each changed setting that is read at the start alone, by its key in the file."""
+    """After SIGHUP the log names each changed setting that is read only at the start, by its key in the file."""
     file = tmp_path / "sessiond.toml"
     same = f'[server]\ndata = "{tmp_path}/data"\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
     file.write_text(same, encoding="utf-8")
@@ -324,7 +324,7 @@ async def test_a_setting_that_needs_a_restart_is_named(tmp_path: Path, setting: 
 
 
 async def test_a_file_written_after_the_start(tmp_path: Path) -> None:
-    """SIGHUP finds a `sessiond.toml` that was not there at the start; one that has gone since is refused."""
+    """SIGHUP finds a `sessiond.toml` that was not there at the start; one that has been deleted since is refused."""
     server = ServerProcess(tmp_path, cwd=tmp_path)
     try:
         async with stub_for(await server.address()) as stub:
@@ -339,7 +339,7 @@ async def test_a_file_written_after_the_start(tmp_path: Path) -> None:
 
 
 async def test_a_bad_file_changes_nothing(server: ServerProcess, tmp_path: Path) -> None:
-    """After SIGHUP with a bad file the log says why, with file and line, nothing has changed, and calls are served."""
+    """After SIGHUP with an invalid file the log names reason, file and line; nothing changes, and calls are served."""
     file = tmp_path / "sessiond.toml"
     async with stub_for(await server.address()) as stub:
         created = await create(stub, subject="ada")
@@ -361,7 +361,7 @@ async def test_a_bad_file_changes_nothing(server: ServerProcess, tmp_path: Path)
 
 
 async def test_a_bad_key_says_each_problem(server: ServerProcess, tmp_path: Path) -> None:
-    """Several problems of one file are all told, each with its line."""
+    """All problems of a file are reported, each with its line."""
     file = tmp_path / "sessiond.toml"
     await server.address()
     text = '[applications.default]\nidle_timeout = "soon"\nmax_sessions = -1\nreactions = { theft = "alert" }\n'
@@ -370,7 +370,7 @@ async def test_a_bad_key_says_each_problem(server: ServerProcess, tmp_path: Path
 
 
 async def test_signals_in_a_row(server: ServerProcess, tmp_path: Path) -> None:
-    """However many signals come, and however fast, the last file is in force in the end, and nobody is turned away."""
+    """However many signals arrive, and however fast, the last file is effective in the end, and no call fails."""
     file = tmp_path / "sessiond.toml"
     async with stub_for(await server.address()) as stub:
         created = await create(stub, subject="ada")

@@ -1,4 +1,4 @@
-"""How long the history of ended sessions is kept: anonymous ones for a day, those of subjects for a month."""
+"""How long ended sessions are kept: a day for anonymous ones, and a month for those of subjects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 24 * HOUR
 
 @pytest.fixture
 async def served(tmp_path: Path, clock: ManualClock) -> AsyncIterator[tuple[App, AsyncStub]]:
-    """An authority with the presets' retention, beside an application that keeps guests for a week."""
+    """Return an authority with the presets' retention, and an application that keeps guests for a week."""
     extra = {"shop": policy(anonymous_retention=Millis(7 * DAY), retention=Millis(2 * DAY))}
     async with authority(tmp_path, clock, policy(), extra=extra) as served:
         yield served
@@ -32,7 +32,7 @@ async def served(tmp_path: Path, clock: ManualClock) -> AsyncIterator[tuple[App,
 async def test_to_the_millisecond(
     served: tuple[App, AsyncStub], clock: ManualClock, subject: str, kept: int, ending: str
 ) -> None:
-    """An ended session is shown until its retention, counted from its end, is over; then it is as if it never was."""
+    """An ended session is shown until its retention, counted from its end, has passed; then it does not exist."""
     app, stub = served
     ended = await create(stub, subject, data={"cart": b"1"})
     session_id = ended.session.session_id
@@ -52,7 +52,7 @@ async def test_to_the_millisecond(
 
 
 async def test_it_counts_what_it_is_at_the_end(served: tuple[App, AsyncStub], clock: ManualClock) -> None:
-    """A guest who logged in is a subject: the session's history is kept for as long as any subject's."""
+    """After a guest has logged in, the session is kept as long as any other session of a subject."""
     app, stub = served
     guest = await create(stub, "")
     own = await login(stub, guest.token)
@@ -66,7 +66,7 @@ async def test_it_counts_what_it_is_at_the_end(served: tuple[App, AsyncStub], cl
 async def test_each_application_has_its_own(
     served: tuple[App, AsyncStub], clock: ManualClock, subject: str, kept: int
 ) -> None:
-    """The retention is the application's, the guests' longer than the subjects' if it says so."""
+    """Each application has its own retention, even if it is longer for guests than for subjects."""
     app, stub = served
     ended = await create(stub, subject, application="shop")
     await stub.RevokeSession(loose.RevokeSessionRequest(application="shop", session={"token": ended.token}))
@@ -80,7 +80,7 @@ async def test_each_application_has_its_own(
 
 
 async def test_every_way_to_end_a_guest(served: tuple[App, AsyncStub], clock: ManualClock) -> None:
-    """However a guest's session ends, it is gone after a day: by id, in bulk, by a login page's timeout, unnoticed."""
+    """However a guest's session ends (by id, in bulk, by timeout), it is deleted after a day."""
     app, stub = served
     by_id, in_bulk = await create(stub, ""), await create(stub, "", labels={"bot": "yes"})
     page, idle = await create(stub, "", login_page=True), await create(stub, "")
@@ -99,7 +99,7 @@ async def test_every_way_to_end_a_guest(served: tuple[App, AsyncStub], clock: Ma
 
 
 async def test_a_live_guest_is_not_pruned(served: tuple[App, AsyncStub], clock: ManualClock) -> None:
-    """Retention counts from the end: a guest that keeps coming is not pruned, however old the session."""
+    """Retention counts from the end of a session: a guest that stays active is not deleted, however old it is."""
     app, stub = served
     guest = await create(stub, "", lifetimes={})
     for _ in range(15):

@@ -1,4 +1,4 @@
-"""Request ids: which calls are the same, wherever they come from."""
+"""Request ids: which calls are the same, whichever client they come from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ELSEWHERE = pb.ClientContext(
     ip_address="2001:db8::1", user_agent="curl/8.5", certificate_thumbprint=b"c" * 32, device_id="phone"
 )
 Made = Callable[[pb.CreateSessionResponse], Any]
-# Every change that a client's context comes with.
+# Every change whose request has a client context.
 CHANGES: dict[str, Made] = {
     "CreateSession": lambda mine: pb.CreateSessionRequest(subject="bob"),
     "AuthenticateSession": lambda mine: pb.AuthenticateSessionRequest(token=mine.token, subject="ada"),
@@ -36,7 +36,7 @@ REQUESTS = [
 
 
 def asked(request: Any, caller: str = "shop", application: str = "default") -> RequestId:
-    """The id of a request that a caller makes."""
+    """Return the id of a request that a caller makes."""
     call = call_of(application=application, caller=Caller(caller, "ipv4:192.0.2.1:9"))
     found = request_id_of(call, request)
     assert found is not None
@@ -44,12 +44,12 @@ def asked(request: Any, caller: str = "shop", application: str = "default") -> R
 
 
 def created(**fields: Any) -> pb.CreateSessionRequest:
-    """A request with the id."""
+    """Return a request with the id."""
     return pb.CreateSessionRequest(**({"subject": "ada", "request_id": ID} | fields))
 
 
 def test_every_change_that_comes_with_a_client_is_tried() -> None:
-    """The changes that are tried below are all that have both an id and a client."""
+    """The changes that are tested below are all that have both a request id and a client."""
     names = {message.name for message in REQUESTS if "client" in message.fields_by_name}
     assert {f"{name}Request" for name in CHANGES} == names
 
@@ -57,7 +57,7 @@ def test_every_change_that_comes_with_a_client_is_tried() -> None:
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("client", [ELSEWHERE, None], ids=["another client", "no client"])
 async def test_a_retry_from_another_client(stub: AsyncStub, name: str, client: pb.ClientContext | None) -> None:
-    """The same id gives the first answer again though the client is at another address by now, or not told of."""
+    """The same id gets the first response again, even if the client has another address, or is not given."""
     request = CHANGES[name](await create(stub))
     request.request_id = fresh_id()
     request.client.CopyFrom(VICTIM)
@@ -71,13 +71,13 @@ async def test_a_retry_from_another_client(stub: AsyncStub, name: str, client: p
 
 
 def test_a_request_without_an_id() -> None:
-    """A request without an id has nothing to be known by."""
+    """A request without an id has no request id."""
     assert request_id_of(call_of(), created(request_id="")) is None
 
 
 @pytest.mark.parametrize("descriptor", REQUESTS, ids=lambda message: message.name)
 def test_where_it_comes_from_is_not_what_it_asks(descriptor: Any) -> None:
-    """Two requests that differ in nothing but their clients are the same call."""
+    """Two requests that differ only in their clients are the same call."""
     kind = getattr(pb, descriptor.name)
     requests = [kind(request_id=ID)]
     if "client" in descriptor.fields_by_name:
@@ -88,7 +88,7 @@ def test_where_it_comes_from_is_not_what_it_asks(descriptor: Any) -> None:
 
 @pytest.mark.parametrize("descriptor", REQUESTS, ids=lambda message: message.name)
 def test_every_other_field_is_what_it_asks(descriptor: Any) -> None:
-    """A request that differs in any field but id and client is another call under the same id."""
+    """A request that differs in any field except id and client is another call under the same id."""
     kind = getattr(pb, descriptor.name)
     plain = asked(kind(request_id=ID))
     seen = {plain.parameters}
@@ -103,7 +103,7 @@ def test_every_other_field_is_what_it_asks(descriptor: Any) -> None:
 
 
 def change(request: Any, field: Any) -> None:
-    """Set one field to something that shows."""
+    """Change one field to a different value."""
     value = getattr(request, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         is_text = field.message_type.fields_by_name["value"].type == field.TYPE_STRING
@@ -117,7 +117,7 @@ def change(request: Any, field: Any) -> None:
 
 
 def test_the_kind_of_call_is_what_it_asks() -> None:
-    """Two kinds of calls with the same fields are two calls under the same id."""
+    """Two kinds of calls with the same fields are two different calls under the same id."""
     one = asked(pb.RollSessionRequest(token="t", request_id=ID))
     other = asked(pb.RefreshSessionRequest(token="t", request_id=ID))
     assert one.key == other.key
@@ -128,19 +128,19 @@ def test_the_kind_of_call_is_what_it_asks() -> None:
     ("caller", "application"), [("bank", "default"), ("shop", "bank"), ("shop\0default", ""), ("", "shop\0default")]
 )
 def test_an_id_is_the_callers_own(caller: str, application: str) -> None:
-    """The same id from another caller, or for another application, is another id."""
+    """The same id from another caller, or for another application, is a different id."""
     assert asked(created(), caller, application).key != asked(created()).key
 
 
 def test_another_id_is_another_call() -> None:
-    """Another id has another key, and nothing that could be compared with the first one's parameters."""
+    """Another id has another key, and its parameters cannot be compared with the first one's."""
     one, other = asked(created()), asked(created(request_id=fresh_id()))
     assert one.key != other.key
     assert one.parameters != other.parameters
 
 
 def test_the_id_shows_nothing() -> None:
-    """The id itself opens the kept answer: it is not in the repr, nor in what is stored."""
+    """The id, which opens the kept answer, is neither in the repr nor in what is stored."""
     found = asked(created())
     assert len(found.key) == len(found.parameters) == 32
     assert repr(found.secret) not in repr(found)

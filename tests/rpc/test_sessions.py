@@ -17,7 +17,7 @@ from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 from tests.support.tokens import at_revision, revision_in
 
-loose: Any = pb  # lets a message within a message be written as a dict
+loose: Any = pb  # so that a submessage can be written as a dict
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 
@@ -42,7 +42,7 @@ def ids(sessions: Any) -> list[str]:
 
 
 async def test_a_batch_is_answered_in_order(stub: AsyncStub) -> None:
-    """Each question of a batch has its own answer, in the order of the questions, repeated ones included."""
+    """Each question of a batch has its own response, in the order of the questions, repeated ones included."""
     ada, bob = await create(stub, "ada"), await create(stub, "bob")
     await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": bob.token}))
     tokens = [ada.token, "x", bob.token, "A" * 70, ada.token]
@@ -59,7 +59,7 @@ async def test_a_batch_is_answered_in_order(stub: AsyncStub) -> None:
 
 
 async def test_an_empty_batch(stub: AsyncStub) -> None:
-    """A batch without questions has no answers."""
+    """A batch without questions has no responses."""
     assert list((await stub.ValidateSessions(pb.ValidateSessionsRequest())).responses) == []
 
 
@@ -83,7 +83,7 @@ async def test_at_least(stub: AsyncStub) -> None:
 
 
 async def test_passive_validation_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
-    """A passive validation does not move the idle deadline; another one does."""
+    """A passive validation does not move the idle deadline; one that is not passive does."""
     created = await create(stub)
     clock.advance(MINUTE)
     passive = await validate(stub, created.token, passive=True)
@@ -94,7 +94,7 @@ async def test_passive_validation_is_no_activity(stub: AsyncStub, clock: ManualC
 
 
 async def test_a_passive_look_shows_the_latest_activity(stub: AsyncStub, clock: ManualClock) -> None:
-    """A passive validation shows activity that is in memory only."""
+    """A passive validation shows activity that is only in memory."""
     created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))
     clock.advance(1_000)
     active = await stub.ValidateSession(pb.ValidateSessionRequest(token=created.token))
@@ -106,7 +106,7 @@ async def test_a_passive_look_shows_the_latest_activity(stub: AsyncStub, clock: 
 
 
 async def test_user_agents_are_cut_before_they_are_remembered(stub: AsyncStub) -> None:
-    """Agents that differ past their first 1,024 characters are one: what is kept of a client is bounded."""
+    """User agents that differ only after their first 1,024 characters are the same, so stored ones are bounded."""
     remembered = decode._client.cache_info().currsize
     for end in ("a", "b", "c"):
         client = pb.ClientContext(user_agent="long agent " + "x" * 100_000 + end)
@@ -116,7 +116,7 @@ async def test_user_agents_are_cut_before_they_are_remembered(stub: AsyncStub) -
 
 
 async def test_the_passive_first_use_of_a_renewed_token_is_no_activity(stub: AsyncStub, clock: ManualClock) -> None:
-    """A renewed token used passively becomes the current one, and the idle deadline stays where it was."""
+    """A renewed token that is first used passively becomes the current one, and the idle deadline does not move."""
     created = await create(stub)
     for _ in range(3):
         clock.advance(25 * MINUTE)
@@ -139,9 +139,9 @@ async def test_idle_at_the_deadline(stub: AsyncStub, clock: ManualClock, wait: i
 
 
 async def test_activity_in_memory_keeps_a_session_alive(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A session that was active moments before lives past its stored deadline, through a sweep as well."""
+    """A session with recent activity in memory lives past its stored deadline, even through a sweep."""
     created = await create(stub)
-    clock.advance(59 * SECOND)  # less than the touch granularity: the store is not told
+    clock.advance(59 * SECOND)  # less than the touch granularity, so it is not stored
     assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
     clock.advance(30 * MINUTE - SECOND)
     assert await app.sweeper.sweep() == 0
@@ -153,7 +153,7 @@ async def test_activity_in_memory_keeps_a_session_alive(app: App, stub: AsyncStu
 
 
 async def test_the_sweeper_tells_of_expiry(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """A swept session has a SESSION_EXPIRED event, and ended at its deadline, not when it was noticed."""
+    """A swept session has a SESSION_EXPIRED event, and ended at its deadline, not at the time of the sweep."""
     created = await create(stub)
     deadline = clock.now() + 30 * MINUTE
     clock.advance(HOUR)
@@ -169,7 +169,7 @@ async def test_the_sweeper_tells_of_expiry(app: App, stub: AsyncStub, clock: Man
 
 
 async def test_expiry_shows_before_the_sweep(stub: AsyncStub, clock: ManualClock) -> None:
-    """A session past its deadline is EXPIRED in every view though no sweep has come by."""
+    """A session past its deadline is EXPIRED in every view, even before a sweep."""
     created = await create(stub)
     clock.advance(30 * MINUTE)
     session = await session_of(stub, created.session.session_id)
@@ -183,7 +183,7 @@ async def test_expiry_shows_before_the_sweep(stub: AsyncStub, clock: ManualClock
 
 
 async def test_history_is_kept_for_the_retention(app: App, stub: AsyncStub, clock: ManualClock) -> None:
-    """An ended session stays as history to the end of its retention, and is UNKNOWN and NOT_FOUND from then on."""
+    """An ended session is shown until its retention has passed, and is UNKNOWN and NOT_FOUND afterwards."""
     created = await create(stub)
     await stub.RevokeSession(loose.RevokeSessionRequest(session={"token": created.token}))
     clock.advance(30 * DAY - 1)
@@ -197,7 +197,7 @@ async def test_history_is_kept_for_the_retention(app: App, stub: AsyncStub, cloc
 
 
 async def test_the_log_is_kept_for_its_retention(tmp_path: Path, clock: ManualClock) -> None:
-    """Events from before the retention are dropped, the horizon tells how far; later ones stay."""
+    """Events older than the retention are deleted, and the horizon shows up to where; later ones stay."""
     config = config_for(tmp_path, '[server]\nevent_retention = "1h"\n')
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         await create(stub)
@@ -213,7 +213,7 @@ async def test_the_log_is_kept_for_its_retention(tmp_path: Path, clock: ManualCl
 
 
 async def test_a_clean_restart_loses_nothing(tmp_path: Path, clock: ManualClock) -> None:
-    """After an orderly restart sessions, tokens, data, log and the last activity are what they were."""
+    """After a clean restart, sessions, tokens, data, log and last activity are the same as before."""
     config = config_for(tmp_path)
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         created = await create(stub, data={"cart": b"3 apples"})
@@ -223,7 +223,7 @@ async def test_a_clean_restart_loses_nothing(tmp_path: Path, clock: ManualClock)
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         assert await session_of(stub, created.session.session_id) == before
         after = await stub.GetAuthority(pb.GetAuthorityRequest())
-        assert after.incarnation != state.incarnation  # each start is a run of the log of its own
+        assert after.incarnation != state.incarnation  # each start begins a new incarnation of the log
         for one in (state, after):
             one.ClearField("incarnation")
             one.ClearField("consistency_token")
@@ -240,7 +240,7 @@ async def test_a_clean_restart_loses_nothing(tmp_path: Path, clock: ManualClock)
 
 @pytest.mark.parametrize("extends", [False, True])
 async def test_refresh(tmp_path: Path, clock: ManualClock, extends: bool) -> None:
-    """A refresh starts the idle timeout again, and the lifetime exactly where the policy says so."""
+    """A refresh restarts the idle timeout, and the lifetime exactly if the policy allows it."""
     text = f"[applications.default]\nrefresh_extends_lifetime = {str(extends).lower()}\n"
     async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
         created = await create(stub)
@@ -254,7 +254,7 @@ async def test_refresh(tmp_path: Path, clock: ManualClock, extends: bool) -> Non
 
 
 async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> None:
-    """After a roll the old token is SUPERSEDED for twenty seconds, then a replay: the alarm, and the session's end."""
+    """After a roll the old token is SUPERSEDED for 20 seconds. Later it counts as a replay and ends the session."""
     created = await create(stub)
     rolled = await stub.RollSession(pb.RollSessionRequest(token=created.token, reason="role"))
     assert (rolled.verdict, rolled.session.generation) == (pb.VERDICT_VALID, 1)
@@ -274,7 +274,7 @@ async def test_a_roll_has_no_overlap(stub: AsyncStub, clock: ManualClock) -> Non
 
 
 async def test_a_refresh_shows_what_counts_now(stub: AsyncStub, clock: ManualClock) -> None:
-    """Refresh and logout show the authentication that counts now, as every other answer does."""
+    """Refresh and logout show the authentication that is effective now, as every other response does."""
     created = await create(stub, authentication={"level": 1})
     request = loose.AuthenticateSessionRequest(
         token=created.token, subject="ada", elevate=True, authentication={"level": 3}
@@ -289,7 +289,7 @@ async def test_a_refresh_shows_what_counts_now(stub: AsyncStub, clock: ManualClo
 
 
 async def test_a_suspicion_that_was_told_is_no_way_in(stub: AsyncStub, clock: ManualClock) -> None:
-    """What needs authentication from this client needs it each time, also at the first use of a renewed token."""
+    """If a client must authenticate again, it must do so each time, also at the first use of a renewed token."""
     home, elsewhere = {"device_id": "phone"}, {"device_id": "thief"}
     created = await create(stub, client=home)
     assert (await validate(stub, created.token, client=elsewhere)).verdict == pb.VERDICT_INSUFFICIENT
@@ -306,7 +306,7 @@ async def test_a_suspicion_that_was_told_is_no_way_in(stub: AsyncStub, clock: Ma
 
 
 async def test_a_session_is_one_subjects(stub: AsyncStub) -> None:
-    """Authentication of another subject is FAILED_PRECONDITION, and neither token nor session changes."""
+    """Authentication as another subject is FAILED_PRECONDITION, and neither token nor session changes."""
     created = await create(stub, "ada")
     refused = await refusal_of(
         stub.AuthenticateSession(pb.AuthenticateSessionRequest(token=created.token, subject="bob"))
@@ -318,7 +318,7 @@ async def test_a_session_is_one_subjects(stub: AsyncStub) -> None:
 
 
 async def test_authentication_again(stub: AsyncStub, clock: ManualClock) -> None:
-    """The same subject authenticates again: level, methods, time and client are the new ones, the lifetime too."""
+    """Repeated authentication of the same subject sets level, methods, time and client, and restarts the lifetime."""
     created = await create(stub, "ada", authentication={"level": 1, "methods": ["pwd"]})
     clock.advance(20 * MINUTE)
     again = await stub.AuthenticateSession(
@@ -339,7 +339,7 @@ async def test_authentication_again(stub: AsyncStub, clock: ManualClock) -> None
 
 
 async def test_get_by_token_and_by_id(stub: AsyncStub) -> None:
-    """A session is shown by its token and by its id, and an ended one by its id alone."""
+    """A session is shown by its token and by its id, and an ended one by its id only."""
     created = await create(stub)
     by_token = await stub.GetSession(loose.GetSessionRequest(session={"token": created.token}))
     assert (by_token.verdict, by_token.session) == (pb.VERDICT_VALID, created.session)
@@ -354,7 +354,7 @@ async def test_get_by_token_and_by_id(stub: AsyncStub) -> None:
 
 
 async def test_lists_in_pages(stub: AsyncStub, clock: ManualClock) -> None:
-    """Pages go from the newest to the oldest and stay stable though sessions are opened meanwhile."""
+    """Pages go from the newest to the oldest session, and stay stable if sessions are opened meanwhile."""
     created = []
     for _ in range(5):
         created.append((await create(stub)).session.session_id)
@@ -371,7 +371,7 @@ async def test_lists_in_pages(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_list_filters(stub: AsyncStub, clock: ManualClock) -> None:
-    """Each condition of a filter lists exactly the sessions that fit it."""
+    """Each condition of a filter lists exactly the sessions that match it."""
     office, home = {"ip_address": "10.1.2.3"}, {"ip_address": "2001:db8::7"}
     start = clock.now()
     guest = (await create(stub, "", client=office)).session.session_id
@@ -398,7 +398,7 @@ async def test_list_filters(stub: AsyncStub, clock: ManualClock) -> None:
 
 
 async def test_activity_in_pages(stub: AsyncStub) -> None:
-    """A subject's history comes newest first, in pages, and is nobody else's."""
+    """A subject's history is listed newest first, in pages, and contains no other subject's events."""
     created = await create(stub)
     await create(stub, "bob")
     for _ in range(3):
@@ -417,7 +417,7 @@ async def test_activity_in_pages(stub: AsyncStub) -> None:
 
 
 async def test_revoking_a_whole_application(tmp_path: Path, clock: ManualClock) -> None:
-    """Revoking all of an application ends its sessions, more than one batch of them, and no other's."""
+    """Revoking a whole application ends all its sessions, even if they are more than one batch, and no others."""
     config = config_for(tmp_path, "[applications.default]\n[applications.shop]\n")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         other = await create(stub, application="shop")
@@ -435,7 +435,7 @@ async def test_revoking_a_whole_application(tmp_path: Path, clock: ManualClock) 
 
 
 async def test_data_is_changed_key_by_key(stub: AsyncStub) -> None:
-    """Keys are set and deleted together, each change counts the version, and keys are read as asked for."""
+    """Keys are set and deleted together, each change increments the version, and selected keys can be read."""
     created = await create(stub, data={"a": b"1", "b": b"2"})
     named = {"token": created.token}
     assert created.session.data_version == 1
@@ -465,7 +465,7 @@ async def test_a_conditional_write_that_is_too_late(stub: AsyncStub, expected: i
 
 
 async def test_a_conditional_write_in_time(stub: AsyncStub) -> None:
-    """A write for the current version is made, the first one for version 0 included."""
+    """A write for the current version succeeds, including the first one for version 0."""
     created = await create(stub)
     for version in range(3):
         update = loose.UpdateSessionDataRequest(
@@ -475,7 +475,7 @@ async def test_a_conditional_write_in_time(stub: AsyncStub) -> None:
 
 
 async def test_data_ends_with_the_session(stub: AsyncStub) -> None:
-    """The data of an ended session is neither read nor written."""
+    """The data of an ended session can be neither read nor written."""
     created = await create(stub, data={"a": b"1"})
     named = {"session_id": created.session.session_id}
     await stub.RevokeSession(loose.RevokeSessionRequest(session=named))
@@ -488,7 +488,7 @@ async def test_data_ends_with_the_session(stub: AsyncStub) -> None:
 
 
 async def test_the_authority_describes_itself(tmp_path: Path, clock: ManualClock) -> None:
-    """GetAuthority tells the applications by name with the policies in force; a timeout that is not there is unset."""
+    """GetAuthority lists the applications with their effective policies; a timeout that does not exist is unset."""
     text = (
         '[applications.shop]\npreset = "owasp-high"\nidle_timeout = "2m"\n[applications.bank]\npreset = "nist-aal1"\n'
     )

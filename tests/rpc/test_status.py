@@ -1,4 +1,4 @@
-"""The edge of the service: its status table, what never gets out, and the standard services beside it."""
+"""The outer layer of the service: its status table, what it never reveals, and the standard services."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ LATER = ("StreamValidations", "Follow")
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:
-    """Every subclass, and theirs."""
+    """Return all subclasses, recursively."""
     return {kind}.union(*(leaves(child) for child in kind.__subclasses__())) if kind.__subclasses__() else {kind}
 
 
 def test_every_exception_has_its_row() -> None:
-    """Each exception of the domain has its row in the status table, and the table has no other rows."""
+    """Each exception of the domain is in the status table, and the table contains nothing else."""
     kinds = {kind for kind in leaves(errors.AuthorityError) if kind.__module__ == errors.__name__}
     assert (kinds | {errors.Unavailable}) - {errors.AuthorityError} == set(STATUS)
 
 
 @pytest.mark.parametrize("kind", [StoreFailed, StoreUnavailable])
 def test_a_store_that_fails_is_unavailable(kind: type[errors.Unavailable]) -> None:
-    """A store's failures are UNAVAILABLE, say when to try again, and show nothing of where the store is."""
+    """A store's failures are UNAVAILABLE, say when to retry, and do not reveal the location of the store."""
     status = status_of(kind("/var/lib/sessiond/sessiond.db: disk I/O error"))
     assert status.code is grpc.StatusCode.UNAVAILABLE
     assert "sessiond.db" not in status.details
@@ -48,24 +48,24 @@ def test_a_store_that_fails_is_unavailable(kind: type[errors.Unavailable]) -> No
 
 
 def test_no_row_is_internal() -> None:
-    """No exception that is the caller's to understand is INTERNAL, UNKNOWN or OK."""
+    """No exception that a caller may see is INTERNAL, UNKNOWN or OK."""
     assert not {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.OK} & set(STATUS.values())
 
 
 class BrokenService:
-    """A service with faults of ours, before the real ones."""
+    """A service with deliberate faults, which takes precedence over the real ones."""
 
     async def GetAuthority(self, *_: Any) -> Any:  # noqa: N802 - the contract's name
-        """Break."""
+        """Raise an unexpected exception."""
         raise RuntimeError("the inner secret")
 
     async def Subscribe(self, *_: Any) -> Any:  # noqa: N802 - the contract's name
-        """Break."""
+        """Raise an unexpected exception."""
         raise KeyError("the inner secret")
 
 
 async def test_an_internal_exception_never_shows(app: App) -> None:
-    """A fault of ours is INTERNAL, and its text stays here, for calls and for streams; the server lives on."""
+    """An unexpected exception is INTERNAL, for calls and for streams; its text is not sent, and the server lives on."""
     calls_of = Calls(app.authority)
     server = RpcServer((BrokenService(), LoginService(calls_of, app.authority.logins)), Callers())
     address = await server.start("127.0.0.1:0")
@@ -92,7 +92,7 @@ async def test_what_comes_later_is_unimplemented(app: App, stub: AsyncStub, rpc:
     method = pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods_by_name[rpc]
     request = getattr(loose, method.input_type.name)()
     call = getattr(stub, rpc)
-    # Nothing is written to a stream: gRPC's client tells of a write that came too late rather than of the answer.
+    # Write nothing to the stream: gRPC's client would report the failed write instead of the response.
     refused = await refusal_of(call().read() if method.client_streaming else call(request))
     assert refused.code == grpc.StatusCode.UNIMPLEMENTED
     assert rpc in refused.message
@@ -100,14 +100,14 @@ async def test_what_comes_later_is_unimplemented(app: App, stub: AsyncStub, rpc:
 
 
 async def test_a_call_outside_the_contract_is_unimplemented(app: App) -> None:
-    """A call that the contract does not have is UNIMPLEMENTED."""
+    """A call that is not in the contract is UNIMPLEMENTED."""
     async with grpc.aio.insecure_channel(app.address) as channel:
         method: Any = channel.unary_unary(f"/{SERVICE}/DropEverything")
         assert (await refusal_of(method(b""))).code == grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_health_says_serving(app: App) -> None:
-    """The standard health check says SERVING, for the server and for the service by its name."""
+    """The standard health check reports SERVING, for the server and for the service by its name."""
     async with grpc.aio.insecure_channel(app.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE):
@@ -118,7 +118,7 @@ async def test_health_says_serving(app: App) -> None:
 
 
 async def test_reflection_lists_the_service(app: App) -> None:
-    """Server reflection lists the service, health, and itself."""
+    """Server reflection lists the service, the health service, and itself."""
     async with grpc.aio.insecure_channel(app.address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         answers = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))

@@ -1,6 +1,6 @@
-"""U+0000 in any text of any request: INVALID_ARGUMENT with the field named, and nothing changed.
+"""U+0000 in any text of any request is INVALID_ARGUMENT with the field's name, and changes nothing.
 
-The fields are found in the contract itself, so that a new one is tested without being named here.
+The fields are read from the contract itself, so that a new field is tested without a change here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOT_SERVED = {"StreamValidations", "Follow"}
 TEXTS = ["\0", "a\0b", "default\0", "\0" * 70]
 
 VERDICTS = {
-    # What a client presented is untrusted: whatever it is, the answer is a verdict on it, and it is kept nowhere.
+    # The client's own token is untrusted: for any text the response is a verdict, and the text is not stored.
     "token": {"MALFORMED"},
     "session.token": {"MALFORMED"},
     "requests.token": {"MALFORMED"},
@@ -33,13 +33,13 @@ VERDICTS = {
     "requests.requirements.companion.companion_token": {"INSUFFICIENT"},
     "requests.requirements.csrf.csrf_token": {"INSUFFICIENT"},
 }
-"""Fields whose text is judged instead of refused, and the verdicts that may come of it. No other field may do that."""
+"""Fields whose text is judged instead of refused, with the possible verdicts. There are no other such fields."""
 
 Path = tuple[FieldDescriptor, ...]
 
 
 def texts_of(kind: Descriptor, before: Path = ()) -> Iterator[tuple[Path, bool]]:
-    """The text fields of a message and of the messages in it; of a map, its keys and its values. True: of keys."""
+    """Return the text fields of a message and its submessages, and the keys and values of maps. True: a key."""
     for field in kind.fields:
         path = (*before, field)
         if field.message_type is None:
@@ -75,7 +75,7 @@ def put(message: Any, path: Path, text: str, *, in_key: bool) -> None:
 
 
 def name_of(path: Path) -> str:
-    """A field as a refusal names it."""
+    """Return a field's name in a refusal."""
     return ".".join(field.name for field in path)
 
 
@@ -88,7 +88,7 @@ CASES = [
 
 
 def requests_of(own: pb.CreateSessionResponse) -> dict[str, Message]:
-    """For each call a request that is good as it is."""
+    """Return a valid request for each call."""
     by_id, by_token = {"session_id": own.session.session_id}, {"token": own.token}
     fields: dict[str, dict[str, Any]] = {
         "CreateSession": {"subject": "ada"},
@@ -115,19 +115,19 @@ def requests_of(own: pb.CreateSessionResponse) -> dict[str, Message]:
 
 
 def test_every_call_has_its_request() -> None:
-    """The calls of the contract that are served are all here, and their text fields are found: over a hundred."""
+    """All served calls of the contract are here, with more than a hundred text fields."""
     nobody = pb.CreateSessionResponse()
     assert set(requests_of(nobody)) == {method.name for method in SERVICE.methods} - NOT_SERVED
     assert len(CASES) > 100
     assert {"labels", "client.user_agent", "authentication.methods", "filter.labels", "requests.data.keys"} <= {
-        name_of(case.values[1])  # type: ignore[arg-type]  # the path, as it was put in
+        name_of(case.values[1])  # type: ignore[arg-type]  # the path, as it was set
         for case in CASES
     }
 
 
 @pytest.mark.parametrize(("call", "path", "in_key"), CASES)
 async def test_no_text_has_u_0000(stub: AsyncStub, call: str, path: Path, in_key: bool) -> None:
-    """U+0000 in a text field is refused by the field's name, or judged where a verdict is due, and changes nothing."""
+    """U+0000 in a text field is refused with the field's name, or judged if it is a token, and changes nothing."""
     own = await create(stub, data={"cart": b"3 apples"}, labels={"tenant": "acme"})
     before = await revision_of(stub)
     for text in TEXTS:
@@ -153,7 +153,7 @@ async def test_no_text_has_u_0000(stub: AsyncStub, call: str, path: Path, in_key
 
 
 async def test_the_requests_are_good_without_it(stub: AsyncStub) -> None:
-    """The control: each request is answered as it is, so what is refused is the text."""
+    """The control: each request without U+0000 is answered, so the refusals above are about the text."""
     for name in requests_of(pb.CreateSessionResponse()):
         own = await create(stub)
         request: Any = requests_of(own)[name]
@@ -170,6 +170,6 @@ async def test_the_requests_are_good_without_it(stub: AsyncStub) -> None:
 
 
 async def test_what_is_cut_off_is_no_text(stub: AsyncStub) -> None:
-    """A user agent is cut to 1,024 characters before it is looked at: what was behind them is not there."""
+    """A user agent is cut to 1,024 characters before it is checked, so the rest of it does not matter."""
     own = await create(stub, client=pb.ClientContext(user_agent="a" * 1024 + "\0"))
     assert own.session.client.user_agent == "a" * 1024

@@ -1,4 +1,4 @@
-"""The walk over protobuf bytes against the library's own parser, for every request of the contract."""
+"""The search through protobuf bytes compared with the library's own parser, for every request of the contract."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support.fuzz import bounded, damaged_bytes
 
 METHODS = pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods
 REQUESTS = [pytest.param(message_factory.GetMessageClass(m.input_type), id=m.input_type.name) for m in METHODS]
-WHOLE = "request"  # what is blamed if the bytes are not a message at all
+WHOLE = "request"  # the field that is named if the bytes are not a message at all
 NOT_UTF8 = [b"\xff", b"ab\xc3", b"\xc3(", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80", b"a\0\xe2\x82"]
 HUGE = 600_000
 
 
 def varint(value: int, length: int = 1) -> bytes:
-    """A varint of that many bytes, or of more if the value needs them."""
+    """Return a varint of that many bytes, or of more if the value needs them."""
     out = bytearray()
     while value > 0x7F or len(out) + 1 < length:
         out.append(value & 0x7F | 0x80)
@@ -41,15 +41,15 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 
 
 def delimited(number: int, content: bytes) -> bytes:
-    """A field whose length is written before it."""
+    """Return a field that is preceded by its length."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 @dataclass(frozen=True)
 class Wire:
-    """Bytes, and the path of the field that they must be refused for: None if they are a message.
+    """Bytes, and the path of the field that their refusal must name; None if they are a valid message.
 
-    `element` is the name of the list that the bytes are an element of, if they are one.
+    `element` is the name of the list that the bytes are an element of, if any.
     """
 
     raw: bytes
@@ -57,8 +57,8 @@ class Wire:
     element: str = ""
 
 
-# Each is wrong wherever it stands: unknown wire types, a varint and a key that never end, a length
-# beyond the end, the end of a group that was not begun.
+# Each is invalid anywhere: unknown wire types, a varint and a key that never end, a length
+# beyond the end, and the end of a group that was not begun.
 BROKEN = [
     b"\x0e",
     b"\x0f",
@@ -71,7 +71,7 @@ BROKEN = [
 
 @cache
 def unknown_fields(descriptor: Any) -> st.SearchStrategy[Wire]:
-    """Fields that the contract does not have: no parser looks into them."""
+    """Fields that the contract does not have, which no parser inspects."""
     numbers = st.integers(1, 2**29 - 1).filter(lambda number: number not in descriptor.fields_by_number)
     contents = st.binary(max_size=6) | st.sampled_from(NOT_UTF8)
     return st.one_of(
@@ -84,7 +84,7 @@ def unknown_fields(descriptor: Any) -> st.SearchStrategy[Wire]:
 
 @cache
 def fields(descriptor: Any, flawed: bool) -> st.SearchStrategy[Wire]:
-    """One field of that message, or one that it does not have; at times with a flaw."""
+    """One field of that message, or an unknown one; sometimes with a flaw."""
     found = [unknown_fields(descriptor)]
     if flawed:
         found.append(st.sampled_from(BROKEN).map(lambda raw: Wire(raw, WHOLE)))
@@ -116,14 +116,14 @@ def known_field(field: FieldDescriptor, flawed: bool) -> st.SearchStrategy[Wire]
 
 @cache
 def messages(descriptor: Any, flawed: bool = True) -> st.SearchStrategy[Wire]:
-    """A message on the wire, its fields in any order and any number; the first flaw is the one to blame."""
+    """A serialized message with any number of fields in any order; the field of the first flaw must be named."""
     return st.lists(fields(descriptor, flawed), max_size=5).map(
         lambda parts: Wire(b"".join(part.raw for part in parts), first_blamed(parts))
     )
 
 
 def first_blamed(parts: list[Wire]) -> str | None:
-    """The field to blame in a message of these parts."""
+    """Return the field that must be named for a message of these parts."""
     for number, part in enumerate(parts):
         if part.blamed is not None:
             count = sum(before.element == part.element for before in parts[:number])
@@ -132,12 +132,12 @@ def first_blamed(parts: list[Wire]) -> str | None:
 
 
 def is_list(field: Any) -> bool:
-    """Whether messages of a field are told apart by their number: a list does that, a map does not."""
+    """Return whether a field is a list of messages, which have numbers in a path, and not a map."""
     return bool(field.is_repeated) and not field.message_type.GetOptions().map_entry
 
 
 def answer(message_type: type[Message], raw: bytes) -> Message | str:
-    """The message, or the field that is blamed."""
+    """Return the message, or the field that is named."""
     try:
         return parse(message_type, raw)
     except InvalidField as refused:
@@ -146,12 +146,12 @@ def answer(message_type: type[Message], raw: bytes) -> Message | str:
 
 @cache
 def _bytes_for_strings(full_name: str) -> type[Message]:
-    """The same message with `bytes` in place of every `string`: it is parsed whatever its strings hold."""
+    """Return the same message with `bytes` instead of every `string`, so that any string content is parsed."""
     file = descriptor_pb2.FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(file)
 
     def change(message: Any) -> None:
-        message.options.ClearField("map_entry")  # the key of a map cannot be bytes; on the wire it is a list anyway
+        message.options.ClearField("map_entry")  # the key of a map cannot be bytes; on the wire a map is a list anyway
         for field in message.field:
             if field.type == FieldDescriptor.TYPE_STRING:
                 field.type = FieldDescriptor.TYPE_BYTES
@@ -168,7 +168,7 @@ def _bytes_for_strings(full_name: str) -> type[Message]:
 
 
 def first_that_is_not_utf8(message: Any, like: Any, prefix: str = "") -> str | None:
-    """The first string by field number that is not UTF-8, by what the contract says of the fields."""
+    """Return the first string, by field number, that is not UTF-8, according to the contract."""
     for field, value in message.ListFields():
         known = like.fields_by_number[field.number]
         for number, one in enumerate(value if hasattr(value, "append") else [value]):
@@ -186,7 +186,7 @@ def first_that_is_not_utf8(message: Any, like: Any, prefix: str = "") -> str | N
 
 
 def field_at(descriptor: Any, path: str) -> Any:
-    """The field of that path. Raises KeyError if there is none."""
+    """Return the field with that path. Raise KeyError if there is none."""
     *outer, last = re.sub(r"\[\d+\]", "", path).split(".")
     for name in outer:
         descriptor = descriptor.fields_by_name[name].message_type
@@ -195,7 +195,7 @@ def field_at(descriptor: Any, path: str) -> Any:
 
 @pytest.mark.parametrize("message_type", REQUESTS)
 def test_the_first_flaw_is_blamed(message_type: type[Message]) -> None:
-    """A message with flaws in known places is refused for the first of them, and one without is parsed."""
+    """A message with flaws in known places is refused for the first of them; one without flaws is parsed."""
 
     @bounded()
     @given(messages(message_type.DESCRIPTOR))
@@ -208,7 +208,7 @@ def test_the_first_flaw_is_blamed(message_type: type[Message]) -> None:
 
 @pytest.mark.parametrize("message_type", REQUESTS)
 def test_damaged_messages(message_type: type[Message]) -> None:
-    """Damaged and arbitrary bytes are refused exactly if the library refuses them; only string fields are blamed."""
+    """Damaged and arbitrary bytes are refused exactly if the library refuses them, and only string fields are named."""
     valid = messages(message_type.DESCRIPTOR, flawed=False).map(lambda wire: wire.raw)
 
     @bounded()
@@ -228,7 +228,7 @@ def test_damaged_messages(message_type: type[Message]) -> None:
 
 @pytest.mark.parametrize("message_type", REQUESTS)
 def test_bytes_in_place_of_strings(message_type: type[Message]) -> None:
-    """What the library parses except for its strings is refused for the first string that is not UTF-8."""
+    """A message that is malformed only in its strings is refused for the first string that is not UTF-8."""
     lenient = _bytes_for_strings(message_type.DESCRIPTOR.full_name)
     wires = messages(message_type.DESCRIPTOR).map(lambda wire: wire.raw)
 
@@ -248,7 +248,7 @@ def test_bytes_in_place_of_strings(message_type: type[Message]) -> None:
 
 
 def test_a_group_is_not_looked_behind() -> None:
-    """A group, which proto3 does not have, hides nothing from the parser, but nothing behind it is blamed."""
+    """After a group, which proto3 does not have, parsing is unaffected, but no field is named."""
     group = b"\xfb\x3f\xfc\x3f"
     assert answer(pb.GetSessionRequest, group) == pb.GetSessionRequest.FromString(group)
     assert answer(pb.GetSessionRequest, b"\x0a\x01\xff" + group) == "application"
@@ -256,7 +256,7 @@ def test_a_group_is_not_looked_behind() -> None:
 
 
 class Visited(bytes):
-    """Bytes that count how many of them are looked at."""
+    """Bytes that count how many of them are read."""
 
     visits = 0
 
@@ -285,7 +285,7 @@ MOST_FIELDS = 20_000
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
 @pytest.mark.parametrize("message_type", [pb.ValidateSessionRequest, pb.ValidateSessionsRequest])
 def test_each_byte_is_looked_at_once(message_type: type[Message], flood: bytes) -> None:
-    """Finding the field to blame looks at each byte once at most, however large and odd the message is."""
+    """The search for the field to name reads each byte at most once, however large and odd the message is."""
     raw = Visited(flood)
     assert isinstance(answer(message_type, raw), str)
     assert raw.visits <= len(raw)
@@ -293,14 +293,14 @@ def test_each_byte_is_looked_at_once(message_type: type[Message], flood: bytes) 
 
 @pytest.mark.parametrize("flood", [b"\xff", b"\x20\xff", b"\x0a\xff"], ids=["key", "value", "length"])
 def test_a_varint_is_ten_bytes_at_most(flood: bytes) -> None:
-    """Reading gives up a varint that goes on after its tenth byte: computing its value would take quadratic time."""
+    """A varint is read up to its tenth byte only; computing a longer value would take quadratic time."""
     raw = Visited(flood + b"\xff" * HUGE)
     assert answer(pb.ValidateSessionRequest, raw) == WHOLE
     assert raw.visits <= len(flood) + 10
 
 
 def test_a_bounded_number_of_fields_is_looked_at() -> None:
-    """The field to blame is looked for in the first 20,000 fields: a message of 4 MB has two million."""
+    """Only the first 20,000 fields are searched for the field to name; a message of 4 MB can have two million."""
     batch = delimited(1, b"\x0a\0" * 9) * (MOST_FIELDS // 10 - 1)
     assert answer(pb.ValidateSessionsRequest, batch + delimited(1, LAST_IS_NOT_UTF8)) == "requests[1999].application"
     raw = Visited(batch * 100 + delimited(1, LAST_IS_NOT_UTF8))

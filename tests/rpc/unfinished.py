@@ -1,4 +1,4 @@
-"""A connection below gRPC: calls whose message does not come whole, which no gRPC client can make."""
+"""A connection below gRPC, for calls with incomplete messages, which no gRPC client can make."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Unfinished:
         self._connection = h2.connection.H2Connection()
         self._next = 1
         self.statuses: dict[int, str] = {}
-        """By stream: the gRPC status that it ended with."""
+        """The gRPC status that each stream ended with."""
 
     @classmethod
     @asynccontextmanager
     async def to(cls, address: str) -> AsyncIterator[Unfinished]:
-        """Connect to `host:port`, and hang up at the end."""
+        """Connect to `host:port`; close the connection at the end."""
         host, _, port = address.rpartition(":")
         self = cls(*await asyncio.open_connection(host, int(port)))
         self._connection.initiate_connection()
@@ -36,7 +36,7 @@ class Unfinished:
             await self.close()
 
     async def call(self, path: str, message: bytes, *, lacks: int = 1, ends: bool = False) -> int:
-        """Begin a call with a message of which so many bytes do not come, or with none if that is empty; its stream."""
+        """Begin a call whose message lacks its last bytes, or with no message if it is empty. Return its stream."""
         stream, self._next = self._next, self._next + 2
         headers = {":method": "POST", ":scheme": "http", ":authority": "test", ":path": path}
         headers |= {"content-type": "application/grpc", "te": "trailers"}
@@ -53,7 +53,7 @@ class Unfinished:
         await self._flush()
 
     async def ended(self, *streams: int) -> list[str]:
-        """Wait until these streams have ended; their gRPC statuses."""
+        """Wait until these streams have ended, and return their gRPC statuses."""
         while any(stream not in self.statuses for stream in streams):
             for event in self._connection.receive_data(await self._reader.read(65_536)):
                 if isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
@@ -64,7 +64,7 @@ class Unfinished:
         return [self.statuses[stream] for stream in streams]
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()

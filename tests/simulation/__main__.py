@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: simulate ordinary traffic, print counts; exits with 1 on alarms beyond the table."""
+"""`python -m tests.simulation`: simulate ordinary traffic and print counts; exit code 1 for unexpected alarms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.simulation.week import Week, simulate
 
 
 def main() -> int:
-    """Simulate what the arguments say."""
+    """Run the simulation that the arguments describe."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--days", type=int, default=7)

@@ -1,4 +1,4 @@
-"""Browsers as they name themselves, and how an update changes that."""
+"""The user agent strings of browsers, and how an update changes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Agent:
 
     name: str
     versions: tuple[str, ...]
-    native: str = ""  # of a hybrid app: how its native part names itself
+    native: str = ""  # of a hybrid app: the user agent of its native part
 
 
 _WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"
@@ -95,8 +95,8 @@ RELATED = (
     ("ShopApp on iOS", "Mobile Safari UI/WKWebView on iOS"),
     ("okhttp", "Chrome Mobile WebView on Android"),
 )
-"""What the application names as `related_agents`: each app's native part and its web view."""
+"""What the application lists as `related_agents`: each app's native part and its web view."""
 DESKTOP_SITE = f"{_MAC} {_WEBKIT} Version/17.5 Safari/605.1.15"
-"""How a phone's browser names itself where its user asks for desktop sites."""
+"""The user agent of a phone's browser when its user asks for desktop sites."""
 IN_APP = _iphone("17_5_1", "Mobile/15E148 Instagram 334.0.4.32.98")
-"""A browser within another app."""
+"""The user agent of a browser within another app."""

@@ -1,6 +1,6 @@
-"""What is ordinary: the one place that says how far ordinary traffic goes, and why no further.
+"""The limits of ordinary traffic, and the reason for each limit.
 
-The authority's tolerances are promises about exactly these bounds. What lies beyond them may raise an alarm.
+The authority's tolerances are promises about exactly these limits. Traffic beyond them may raise an alarm.
 """
 
 from __future__ import annotations
@@ -19,51 +19,53 @@ DAY = 24 * HOUR
 class Bounds:
     """Times in milliseconds, chances from 0 to 1.
 
-    in_flight       No request or response is longer on its way, else its connection was given up. While the answer with
-                    a new token is on its way, a request with the old one may set out: twice as long is below the
-                    presets' `roll_tolerance` (20 s) and `renewal_overlap` (60 s), which exist for that.
-    mobile_stall    How often a request or a response waits for its network up to that long: a radio that wakes up, a
-    wifi_stall      packet that is sent again. Others of the same browser overtake it.
-    mobile_loss     How often a response is lost on a mobile network, or a wireless one: a tunnel, a lift, a tab that
-    wifi_loss       is closed. The client then has the cookie that it had before.
+    in_flight       The longest time that a request or response takes; after that its connection counts as broken. While
+                    the response with a new token is on its way, a request with the old one may be sent. So an old token
+                    can arrive after twice this time, which is below the presets' `roll_tolerance` (20 s) and
+                    `renewal_overlap` (60 s). They exist for that.
+    mobile_stall    How often a request or a response waits for its network, for up to `in_flight`, while a radio wakes
+    wifi_stall      up or a packet is sent again. Others of the same browser overtake it.
+    mobile_loss     How often a response is lost on a mobile or wireless network, because of a tunnel, a lift or a tab
+    wifi_loss       that is closed. The client then keeps its previous cookie.
     give_up         How long a user with a lost response waits before sending the form again or going elsewhere: mobile
-                    connections take tens of seconds to die. Where it is the answer to a login, the browser still has
-                    the token from before; a user who goes elsewhere comes back with it at the next visit, hours later.
-    repeat_call     How often the application loses the authority's answer and repeats its call, with its `request_id`.
-    flaps           How often a phone that leaves or reaches a wireless network changes to and fro first, by the number
-                    of times it goes back. A doorway or a lift does that within a minute.
-    omitted         How often one of the application's proxies passes on no address, no user agent, or neither. Never a
-                    device or certificate that a session was bound to: leaving those out is a mismatch by definition.
-    update          How often the browser is updated before a user's next deed: its version changes, not its family.
-    passing_back    How often a user comes back to a sensitive page after having logged in anew.
+                    connections take tens of seconds to fail. If it is the response to a login, the browser still has
+                    the previous token; a user who goes elsewhere presents it at the next visit, hours later.
+    repeat_call     How often the application loses the authority's response and retries its call with its `request_id`.
+    flaps           How often a phone that leaves or reaches a wireless network changes back and forth first, by the
+                    number of times it goes back. That happens within a minute, in a doorway or a lift.
+    omitted         How often one of the application's proxies passes on no address, no user agent, or neither. It never
+                    omits a device or certificate that a session is bound to: that is a mismatch by definition.
+    update          How often the browser is updated before a user's next action: its version changes, not its family.
+    passing_back    How often a user comes back to a sensitive page after logging in again.
 
-    What the table "Normal use" in docs/reference/configuration.md covers (`expected.py` is that table):
+    The rest is the subject of the table "Normal use" in docs/reference/configuration.md, which `expected.py` contains:
 
-    upload          How often a visit has an upload through a proxy that buffers it. It sets out with the cookie of that
-    upload_takes    moment and reaches the application so much later, from the address it set out from. Meanwhile the
-                    user goes on, and the token may be renewed or rolled. It is lost if the device changes networks.
+    upload          How often a visit has an upload through a proxy that buffers it. It is sent with the cookie of that
+    upload_takes    moment, and reaches the application so much later, from the address that it was sent from. Meanwhile
+                    the user continues, and the token may be renewed or rolled. A change of networks ends the upload.
     hybrid          The share of phones with an app whose native part and web view share a jar: each request comes from
-                    one or the other. The application names both user agents in `related_agents`.
-    extension       The share of those apps with an extension (a widget, say) that copies the token at some visit's
-    extension_copies  end and uses that copy for days, now and then copying it again. Such an app names its device.
-    restored        How often a phone is restored from its backup of an earlier visit before a visit: its jar is the one
-                    from then. It is restored where it was last used.
+                    one or the other. The application lists both user agents in `related_agents`.
+    extension       The share of those apps with an extension (such as a widget) that copies the token at the end of
+    extension_copies  a visit and uses that copy for days, sometimes copying it again. Such an app reports its device.
+    restored        How often a phone is restored before a visit from its backup of an earlier visit, jar included. It
+                    is restored where it was last used.
     unflushed       How often a browser is killed within half a minute after a login, a step-up or another form that
-    written_after   rolls the token. It writes its jar so long after a change, and starts again with what it last wrote.
-    late            How often a response is held up so long that others overtake it: the answer to a renewal that comes
-    late_by         after that to a roll, a logout's that comes after a login's, a page's about a session that has ended
-                    since. The last to come is what the jar holds. With `in_flight` this stays below `roll_tolerance`.
-    late_login      How often the answer to a login or a step-up is held up for about as long as `roll_tolerance`, or
+    written_after   rolls the token. It writes its jar so long after a change, and restarts with what it last wrote.
+    late            How often a response is delayed so long that others overtake it: the response to a renewal arrives
+    late_by         after that to a roll, a logout's after a login's, or a page's about a session that has ended since.
+                    The jar holds the last one to arrive. With `in_flight` this stays below `roll_tolerance`.
+    late_login      How often the response to a login or a step-up is delayed for about as long as `roll_tolerance` or
     late_login_by   longer, while another tab sends a request with the old token.
     double_click    How often a login or a logout is sent twice, a moment apart.
-    two_networks    How often a device's requests leave by two networks at once throughout a visit, each by one of them.
+    two_networks    How often a device uses two networks at once throughout a visit, and each request one of them.
     desktop_site    How often a phone's user asks for the desktop site at some moment of a visit, until its end; other
-                    tabs stay as they were.
+                    tabs do not change.
     in_app          How often a phone's user opens a page in another app's browser during a visit. Half of those share
                     the system browser's jar; the others have one of their own.
 
-    Never: a border crossed (`country_change` is an alarm by design); the answer to a roll that is no login, such as a
-    change of password, that is later than `roll_tolerance` while another tab sends the old token.
+    Two things never happen: a border is crossed (`country_change` is an alarm by design), and the response to a roll
+    without a login, such as a change of password, arrives later than `roll_tolerance` while another tab sends the old
+    token.
     """
 
     in_flight: int = 8 * SECOND

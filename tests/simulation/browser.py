@@ -1,4 +1,4 @@
-"""A browser on a device: its cookie jar, its updates, the network under it, and what gets lost on the way."""
+"""A browser on a device: its cookie jar, its updates, the network under it, and losses on the way."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tests.simulation.wheel import Wheel
 
 __all__ = ["Browser", "Jar"]
 
-_LOST_ANSWER_TOLERANCE = 60 * SECOND  # as the presets ship: within it a lost answer is no alarm
-_OTHER_TAB = 0.2  # how often a request of a phone that shows a desktop site is from a tab that does not
+_LOST_ANSWER_TOLERANCE = 60 * SECOND  # the preset's own value: a lost response within this time is no alarm
+_OTHER_TAB = 0.2  # how often a phone that shows a desktop site sends a request from another tab
 _Cookies = dict[str, tuple[str, int | None]]
 
 
 class Jar:
-    """The cookies of one browser for one site. Whatever response arrives last has the last word (RFC 6265)."""
+    """The cookies of one browser for one site. The last response to arrive wins (RFC 6265)."""
 
     def __init__(self, written_after: int) -> None:
         self._cookies: _Cookies = {}
         self._written_after = written_after
-        self._changes: list[tuple[int, _Cookies]] = []  # what the jar held until each of its latest changes
+        self._changes: list[tuple[int, _Cookies]] = []  # the jar's content before each of its latest changes
 
     def sent(self, now: int) -> dict[str, str]:
-        """What goes along with a request."""
+        """Return the cookies that go with a request."""
         return {name: value for name, (value, until) in self._cookies.items() if until is None or now < until}
 
     def take(self, response: Response, now: int) -> bool:
-        """Take in a response; whether a value was replaced."""
+        """Apply a response. Return whether a value was replaced."""
         if response.clears_cookies or response.set_cookie:
             self._changes = [change for change in self._changes if now - change[0] < self._written_after]
             self._changes.append((now, self.copy()))
@@ -55,21 +55,21 @@ class Jar:
         return replaced
 
     def copy(self) -> _Cookies:
-        """What it holds: a backup."""
+        """Return the content, for a backup."""
         return dict(self._cookies)
 
     def restore(self, cookies: _Cookies) -> None:
-        """Hold what a backup held."""
+        """Set the content to that of a backup."""
         self._cookies, self._changes = dict(cookies), []
 
     def written(self, now: int) -> _Cookies:
-        """What it holds on disk: as it was before any change that is not written yet."""
+        """Return the content on disk: as before any change that has not been written yet."""
         pending = [held for at, held in self._changes if now - at < self._written_after]
         return pending[0] if pending else self.copy()
 
 
 class _Use(NamedTuple):
-    """What is known of one request of a browser: when, from where and as what, and whether a proxy cut any of that."""
+    """One request of a browser: its time, address and user agent, and whether a proxy removed any of these."""
 
     at: int
     here: Attachment
@@ -78,7 +78,7 @@ class _Use(NamedTuple):
 
 
 class Browser:
-    """One browser with its jar. Every tab of it sends the same cookies."""
+    """One browser with its jar. All its tabs send the same cookies."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Browser:
         device: str,
     ) -> None:
         self.jar = Jar(bounds.written_after)
-        self.other_network: Attachment | None = None  # by which requests leave as well
+        self.other_network: Attachment | None = None  # some requests leave by this network too
         self.desktop_site = False
         self._site = site
         self._wheel = wheel
@@ -106,37 +106,37 @@ class Browser:
         self._last: Attachment | None = None
         self._answered = 0
         self._rolled = 0
-        self._run = 0  # how often it was started again: what an earlier run waits for never arrives
+        self._run = 0  # number of restarts: responses to an earlier run never arrive
         self._lately: set[Life] = set()  # since the last login: what the session's record may still remember
-        # Tokens that the jar should not hold any more, why it does, and from when on that may be an alarm.
+        # Tokens that the jar should no longer hold, the reason, and the time from which they may raise an alarm.
         self._older: dict[str, tuple[Life, int]] = {}
         self._uses: deque[_Use] = deque(maxlen=60)
         self._backup: _Cookies = {}
         self._places: set[Attachment] = set()  # since the backup
 
     def update(self) -> None:
-        """The next version, if there is one: restarted, with its tabs and cookies as they were."""
+        """Install the next version, if there is one, and restart with the same tabs and cookies."""
         if self._version + 1 < len(self._agent.versions):
             self._version += 1
             self._tally.traffic["browser updates"] += 1
 
     def nonce(self) -> str:
-        """A form's own number."""
+        """Return a new nonce for a form."""
         return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))
 
-    # What happens to it as a whole
+    # Events of the whole browser
 
     def kill(self) -> None:
-        """Killed and started again: what its jar had not written is lost, and so is every answer on its way."""
+        """Kill and restart it: changes of the jar that were not written are lost, and so are responses on their way."""
         self._run += 1
         self._go_back_to(self.jar.written(self._wheel.now), Life.UNFLUSHED)
 
     def back_up(self) -> None:
-        """Make a backup of its jar."""
+        """Back up its jar."""
         self._backup, self._places = self.jar.copy(), set()
 
     def restore(self) -> None:
-        """Restored from its backup, where it was last used."""
+        """Restore it from its backup, at the place where it was last used."""
         if self._backup and self._last == self._whereabouts.at(self._wheel.now):
             self._run += 1
             self._go_back_to(self._backup, Life.RESTORED)
@@ -153,7 +153,7 @@ class Browser:
     async def fetch(
         self, path: str, *, subject: str = "", csrf: str = "", nonce: str = "", remember: bool = False
     ) -> Response | None:
-        """Send a request with the cookies of this moment; None where no response came back."""
+        """Send a request with the present cookies. Return None if no response arrived."""
         here, run = self._here(), self._run
         cookies = self.jar.sent(self._wheel.now)
         agent = ""
@@ -161,7 +161,7 @@ class Browser:
             agent = self._agent.native
             self._tally.traffic[Life.HYBRID] += 1
         request = self._request(path, cookies, here, agent)
-        # Whether the session's record is of the browser itself if this request authenticates its subject.
+        # Whether the session's record is of this browser, if this request authenticates its subject.
         plain = not self.desktop_site and self.other_network is None
         plain = plain and bool(request.client.user_agent) and bool(request.client.ip_address)
         request = request.with_form(subject, csrf, nonce, remember=remember)
@@ -172,7 +172,7 @@ class Browser:
         if self._random.random() < self._bounds.late:
             latency += self._random.randrange(*self._bounds.late_by)
             self._tally.traffic["late answers"] += 1
-        # Without late logins nothing is drawn: the same seed then gives what it gave before there were any.
+        # Without late logins no random number is drawn here, so that a seed gives the same results as ever.
         late_login = bool(self._bounds.late_login) and response.rolls and path in ("/login", "/elevate")
         late_login = late_login and self._random.random() < self._bounds.late_login
         if late_login:
@@ -182,7 +182,7 @@ class Browser:
             self._wheel.start(self._ask_from_another_tab(latency - SECOND))
         await self._wheel.sleep(latency)
         loss = self._bounds.mobile_loss if here.mobile else self._bounds.wifi_loss
-        moved = self._has_left(here)  # connections die with the network under them
+        moved = self._has_left(here)  # connections end with the network under them
         if run != self._run or self._random.random() < loss or (moved and self._random.random() < 0.5):
             self._tally.traffic["responses lost"] += 1
             if response.rolls and (token := self._token()):
@@ -201,7 +201,7 @@ class Browser:
         await self.fetch("/part")
 
     async def upload(self) -> None:
-        """Send a file through a proxy that passes it on when it has all of it, with the cookies of the beginning."""
+        """Send a file through a proxy that forwards it when it is complete, with the cookies of the beginning."""
         here, run = self._here(), self._run
         cookies = self.jar.sent(self._wheel.now)
         request = self._request("/part", cookies, here)
@@ -210,7 +210,7 @@ class Browser:
         if self._has_left(here) or run != self._run:
             self._tally.traffic["uploads lost"] += 1
             return
-        # Since then the session may have been used from elsewhere.
+        # In the meantime the session may have been used from elsewhere.
         response = await self._site.handle(request.being(Life.UPLOAD, elsewhere=self._is_elsewhere(here)))
         answered = self._wheel.now
         await self._wheel.sleep(self._latency(here))
@@ -218,17 +218,17 @@ class Browser:
             self._take(response, answered)
 
     async def use_copy(self, token: str) -> None:
-        """A request of an app's extension, with its own copy of a token."""
+        """Send a request of an app's extension, with its own copy of a token."""
         self._tally.traffic[Life.EXTENSION] += 1
         here = self._here()
         await self._site.handle(self._request("/poll", {SESSION: token}, here).being(Life.EXTENSION))
 
     def copy_of_token(self) -> str:
-        """The token in the jar, for an extension."""
+        """Return the token in the jar, for an extension."""
         return self._token()
 
     async def visit_in_app(self) -> None:
-        """A page in another app's browser: with the jar of the system's, or with its own."""
+        """Open a page in another app's browser, with the jar of the system browser or with its own."""
         self._tally.traffic[Life.IN_APP] += 1
         shared = self._random.random() < 0.5
         cookies = self.jar.sent(self._wheel.now) if shared else {}
@@ -250,7 +250,7 @@ class Browser:
             self._tally.traffic["cookies replaced"] += 1
         if response.rolls:
             self._rolled = max(self._rolled, answered)
-        # Of an answer and a roll of one instant either may have come first.
+        # If a response and a roll happen at the same instant, either may have come first.
         if not response.rolls and response.set_cookie and answered <= self._rolled:
             self._tally.traffic["rolls overtaken"] += 1
             if (token := self._token()) != before:
@@ -288,13 +288,13 @@ class Browser:
         return Request(path, cookies, client, lives=frozenset(lives), elsewhere=elsewhere)
 
     def _is_elsewhere(self, here: Attachment) -> bool:
-        """Whether its latest requests, this one included, came from several networks or agents, or were cut."""
+        """Return whether recent requests, this one included, came from several networks or agents, or were cut."""
         since = self._wheel.now - HOUR
         uses = [use for number, use in enumerate(reversed(self._uses)) if number < 12 or use.at >= since]
         return any(use.here != here or use.cut or use.agent != uses[0].agent for use in uses)
 
     def _seen(self, here: Attachment, agent: str) -> pb.ClientContext:
-        """What the application's proxies see: now this and now that family of addresses, now and then nothing."""
+        """Return what the application's proxies see: addresses of alternating families, and sometimes nothing."""
         sixth = bool(here.ipv6) and self._random.random() < 0.6
         if self._last is not None and here != self._last:
             self._tally.traffic["address changes"] += 1
@@ -308,7 +308,7 @@ class Browser:
         cut = 0
         if self._random.random() < self._bounds.omitted:
             self._tally.traffic["contexts cut"] += 1
-            cut = self._random.randrange(1, 4)  # the one, the other, or both
+            cut = self._random.randrange(1, 4)  # the address, the user agent, or both
             if cut & 1:
                 context.ClearField("ip_address")
             if cut & 2:

@@ -1,4 +1,4 @@
-"""What each part of normal use may lead to: the table "Normal use" in docs/reference/configuration.md, in code."""
+"""The expected effects of each part of normal use: the table in docs/reference/configuration.md, as code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ELSEWHERE", "ENDED", "EXPECTED", "Life", "allowed"]
 
 
 class Life(StrEnum):
-    """What ordinary people and their devices do beyond reading pages, one at a time."""
+    """What ordinary people and their devices do apart from reading pages, one thing at a time."""
 
     UPLOAD = "long upload"
     HYBRID = "hybrid app"
@@ -52,18 +52,18 @@ EXPECTED: Mapping[str, Mapping[Life, frozenset[str]]] = {
     "nist-aal2": _LOW,
     "nist-aal3": _HIGH,
 }
-"""By preset and by what happened: the signals of its alarms, and whether a session may end. Nothing else may happen."""
+"""By preset and part of life: the signals of possible alarms, and if a session may end. Nothing else may happen."""
 
 ELSEWHERE = "an old token from elsewhere"
-"""The table's last row: an old token that cannot be shown to be from the session's own client: a replay to all presets.
+"""The table's last row: an old token that may not be from the session's own client, which is a replay in all presets.
 
-Its device changed networks, or was used as another agent, since the session was last used; or the application's
-proxies passed on no address or no agent.
+Its device has changed networks or its user agent since the session was last used, or the application's proxies passed
+on no address or no user agent.
 """
 
 
 def allowed(preset: str, lives: frozenset[Life], *, elsewhere: bool) -> frozenset[str]:
-    """What a request may lead to that is part of all these."""
+    """Return what a request that is part of all these may lead to."""
     table = EXPECTED[preset]
     found = frozenset(outcome for life in lives for outcome in table[life])
     if elsewhere and lives.intersection(_OLD_TOKENS):

@@ -1,4 +1,4 @@
-"""Where clients are: networks with their addresses, who runs them, and the ways of a day.
+"""The networks of clients: their addresses and operators, and how devices move between them in a day.
 
 All addresses are from the ranges for benchmarks and documentation (RFC 2544, RFC 3849).
 """
@@ -26,7 +26,7 @@ _OPERATORS = {
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A client on a network. `ipv6` is empty where the network has none; else browsers use both (RFC 8305)."""
+    """A client on a network. `ipv6` is empty if the network has none; otherwise browsers use both (RFC 8305)."""
 
     kind: str
     ipv4: str
@@ -40,14 +40,14 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """On which network a device is from when on, and when it moves under the eyes of its user."""
+    """The networks of a device over time, and the times at which it moves while its user is active."""
 
     times: tuple[int, ...]
     attachments: tuple[Attachment, ...]
     walks: tuple[int, ...]
 
     def at(self, now: int) -> Attachment:
-        """The network at a time."""
+        """Return the network at a time."""
         return self.attachments[max(0, bisect_right(self.times, now) - 1)]
 
 
@@ -63,7 +63,7 @@ class _Networks:
         self._office = random.randrange(100)
 
     def home(self) -> Attachment:
-        """The provider gives another address every day, now and then from another range."""
+        """Return a home's address, which the provider changes every day, sometimes to another range."""
         moved = 1 if self._random.random() < 0.2 else 0
         ipv4 = f"198.18.{(2 * self._home + moved) % 256}.{_host(self._random)}"
         return Attachment("home", ipv4, f"2001:db8:{self._home:x}::{self._tail()}" if self._dual else "")
@@ -73,7 +73,7 @@ class _Networks:
         return Attachment("office", ipv4, f"2001:db8:{0x4000 + self._office:x}::{self._tail()}" if self._dual else "")
 
     def mobile(self) -> Attachment:
-        """A carrier gives another address at each attachment, from any of its ranges."""
+        """Return a carrier's address, which changes at each attachment, within all of its ranges."""
         ipv4 = f"198.19.{self._random.randrange(128, 256)}.{_host(self._random)}"
         range6 = 0x8000 + self._random.randrange(200)
         return Attachment("mobile", ipv4, f"2001:db8:{range6:x}:{self._random.randrange(9999)}::{self._tail()}")
@@ -83,12 +83,12 @@ class _Networks:
 
 
 def second_network(random: Random) -> Attachment:
-    """A network beside the device's own, by which some of its requests leave: a second provider, a relay."""
+    """Return a second network by which some of a device's requests leave: another provider, or a relay."""
     return _Networks(random, random.randrange(200)).mobile()
 
 
 def desk(start: int, days: int, random: Random, number: int) -> Whereabouts:
-    """A laptop: it stays where it is, and its address changes at night."""
+    """Return the network of a laptop: it stays in one place, and its address changes at night."""
     networks = _Networks(random, number)
     place = networks.office if random.random() < 0.5 else networks.home
     times = [start + day * DAY for day in range(days)]
@@ -97,14 +97,14 @@ def desk(start: int, days: int, random: Random, number: int) -> Whereabouts:
 
 
 def walk(start: int, days: int, random: Random, number: int, bounds: Bounds) -> Whereabouts:
-    """A phone: home, the way to work, the office, and back, each day."""
+    """Return the networks of a phone: home, the way to work, the office and back, each day."""
     networks = _Networks(random, number)
     times: list[int] = []
     attachments: list[Attachment] = []
     walks: list[int] = []
 
     def move(at: int, before: Attachment, after: Attachment) -> None:
-        """From one network to another, with some to and fro within the minute."""
+        """Move from one network to another, with some changes back and forth within the minute."""
         walks.append(at)
         flaps = random.choices(range(len(bounds.flaps)), bounds.flaps)[0]
         for _ in range(flaps):
@@ -136,7 +136,7 @@ def walk(start: int, days: int, random: Random, number: int, bounds: Bounds) -> 
 
 
 def write_databases(folder: Path) -> tuple[Path, Path]:
-    """Files that tell operator and country of all these addresses, so that every signal can be raised."""
+    """Write databases with operator and country of all these addresses, so that every signal can be raised."""
     folder.mkdir(parents=True, exist_ok=True)
     operators, countries = folder / "operators.mmdb", folder / "countries.mmdb"
     by_operator, by_country = MMDBWriter(6, ipv4_compatible=True), MMDBWriter(6, ipv4_compatible=True)

@@ -1,4 +1,4 @@
-"""People: when they come, what they do, and how they take what they get."""
+"""People: when they visit, what they do, and how they react to responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ATTEMPTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How somebody uses a browser. `visits` on a day; `long_ones` go on for hours, with pauses; chances 0 to 1.
+    """How a person uses a browser. `visits` per day; `long_ones` last for hours, with pauses; chances from 0 to 1.
 
     A phone has a browser, or an app that may have an extension.
     """
@@ -36,7 +36,7 @@ class Habits:
 
 
 class Person:
-    """A subject at one browser."""
+    """A subject with one browser."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class Person:
         self._csrf = ""
         self._inside = False
         self._open = False
-        self._copy = ""  # the extension's
+        self._copy = ""  # of the extension
 
     async def live(self, start: int, days: int) -> None:
-        """Day after day."""
+        """Act, day after day."""
         for visit in self._visits(start, days):
             if visit >= self._wheel.now:
                 await self._wheel.sleep_until(visit)
@@ -117,7 +117,7 @@ class Person:
         await self._end()
 
     def _begin(self) -> None:
-        """What was done to the device since its last visit, and which networks it has."""
+        """Apply what happened to the device since its last visit, and choose its networks."""
         if self._habits.is_phone and self._random.random() < self._bounds.restored:
             self._browser.restore()
         if self._random.random() < self._bounds.two_networks:
@@ -163,7 +163,7 @@ class Person:
             await self._browser.fetch("/part")
 
     async def _form(self, path: str, **form: bool) -> None:
-        """A form that goes off while another tab is still loading."""
+        """Send a form while another tab is still loading."""
         await self._wheel.sleep(self._random.randrange(200))
         if path in ("/login", "/logout") and self._random.random() < self._bounds.double_click:
             self._tally.traffic[Life.DOUBLE_CLICK] += 1
@@ -171,14 +171,14 @@ class Person:
         else:
             response = await self._submit(path, **form)
         if response is not None and response.page == PAGE:
-            await self._part()  # where the form led to
+            await self._part()  # the page that the form led to
         if path != "/logout" and response is not None and self._random.random() < self._bounds.unflushed:
             await self._wheel.sleep(self._random.randrange(self._bounds.written_after))
             self._browser.kill()
             await self._wheel.sleep(self._random.randrange(5 * SECOND, 2 * MINUTE))
 
     async def _twice(self, path: str, **form: bool) -> Response | None:
-        """Send a form twice, a moment apart; what the browser shows is the answer to the second."""
+        """Send a form twice, a moment apart. The browser shows the second response."""
         nonce = self._browser.nonce()
         given: list[Response | None] = []
 
@@ -192,7 +192,7 @@ class Person:
         return next((response for response in given if response is not None and response.page == PAGE), given[-1])
 
     async def _view(self) -> None:
-        """A page and its parts; the tabs beside it ask again when the user comes back to them."""
+        """View a page and its parts; tabs in the background send requests again when the user comes back to them."""
         await self._wheel.all(self._page(), *(self._part(2) for _ in range(self._random.randrange(self._habits.tabs))))
 
     async def _page(self) -> None:
@@ -212,7 +212,7 @@ class Person:
             self._inside = False
 
     async def _submit(self, path: str, **form: bool) -> Response | None:
-        """Send a form; again, the same one, where nothing comes back; or the user goes on elsewhere."""
+        """Send a form, and send it again if no response arrives; or the user continues elsewhere."""
         nonce = self._browser.nonce()
         response = None
         for _ in range(_ATTEMPTS):
@@ -226,11 +226,11 @@ class Person:
             self._tally.traffic["forms sent again"] += 1
         if response is not None and response.page == AGAIN:
             await self._wheel.sleep(SECOND)
-            await self._view()  # the page once more, for its CSRF token
+            await self._view()  # the page again, for its CSRF token
         return response
 
     async def _arrive(self) -> None:
-        """Come in, with whatever it takes."""
+        """Get a logged-in session, by whatever steps are needed."""
         for _ in range(_ATTEMPTS):
             response = await self._browser.fetch("/")
             self._notice(response)
@@ -241,7 +241,7 @@ class Person:
                 self._inside = True
                 return
             if response.page == LOGIN:
-                # Now and then the login page stays open for longer than it may.
+                # Sometimes the login page stays open for longer than it may.
                 wait = 12 * MINUTE if self._random.random() < 0.02 else self._random.randrange(5 * SECOND, 40 * SECOND)
                 await self._wheel.sleep(wait)
                 self._tally.traffic["logins"] += 1
@@ -251,7 +251,7 @@ class Person:
             await self._wheel.sleep(2 * SECOND)
 
     async def _pay(self) -> None:
-        """A sensitive page: it takes a second factor, now and then twice."""
+        """Use a sensitive page, which needs a second factor; sometimes twice."""
         for _ in range(3):
             response = await self._browser.fetch("/payment")
             self._notice(response)

@@ -1,4 +1,4 @@
-"""The service without a transport: the calls of the contract, message in, message out."""
+"""The service without a transport: the calls of the contract with messages as arguments and results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SITE = Caller("site")
 
 
 class Service:
-    """What a server does with a call, between reading its bytes and writing the answer's."""
+    """What a server does with a call between parsing its bytes and serializing the response."""
 
     def __init__(self, authority: Authority) -> None:
         self._services = services_of(authority, write_timeout=1.0)
@@ -27,10 +27,10 @@ class Service:
         """Make a unary call."""
         handler = next(getattr(one, method) for one in self._services if hasattr(one, method))
         answer = await handler(message, _SITE)
-        if isinstance(answer, bytes):  # as it is kept for repeats
+        if isinstance(answer, bytes):  # as it is stored for retries
             answer = getattr(pb, _METHODS[method].output_type.name).FromString(answer)
         return answer
 
     def fast_path(self, message: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse | None:
-        """What a server tries before it reads a validation's message."""
+        """Try the fast path, as a server does before it parses a validation's message."""
         return self._services[0].fast_path(_SITE, message.SerializeToString())

@@ -1,7 +1,7 @@
-"""A web application in front of the authority: what a careful one does with every answer that it gets.
+"""A web application in front of the authority, which handles every response as a careful application does.
 
-It asks the real service, message by message, and passes on every cookie directive. It protects forms by CSRF tokens,
-and passes a form's nonce on as `request_id`, so that a form that is sent twice is carried out once. Logins do without.
+It calls the real service, message by message, and passes on every cookie directive. It protects forms by CSRF tokens
+and uses a form's nonce as `request_id`, so that a form that is sent twice takes effect once. Logins need no nonce.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SESSION = "__Host-id"
 COMPANION = "__Host-id-payment"
 _PURPOSE = "payment"
 
-PAGE: Final = "page"  # here you are
+PAGE: Final = "page"  # the page itself
 LOGIN: Final = "login"  # the login page
-STEP_UP: Final = "step up"  # authenticate once more
-AGAIN: Final = "again"  # this very request was denied, and nothing else has changed
+STEP_UP: Final = "step up"  # the form to authenticate again
+AGAIN: Final = "again"  # only this request was denied, and nothing else has changed
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a browser sends, and what the application's proxies saw of it.
+    """A request of a browser, and what the application's proxies saw of its client.
 
-    lives and elsewhere are for the tally alone: what the request is part of, and whether its client has been seen from
-    several networks lately, or in part only.
+    `lives` and `elsewhere` are for the tally only: what the request is part of, and whether its client was seen
+    from several networks recently, or incompletely.
     """
 
     path: str
@@ -53,17 +53,17 @@ class Request:
     elsewhere: bool = False
 
     def with_form(self, subject: str, csrf: str, nonce: str, *, remember: bool) -> Request:
-        """The request with the fields of a form."""
+        """Return the request with the fields of a form."""
         return replace(self, subject=subject, csrf=csrf, nonce=nonce, remember=remember)
 
     def being(self, life: Life, *, elsewhere: bool = False) -> Request:
-        """The request as part of this, too."""
+        """Return the request, as part of this life too."""
         return replace(self, lives=self.lives | {life}, elsewhere=self.elsewhere or elsewhere)
 
 
 @dataclass(slots=True)
 class Response:
-    """What a browser gets; `rolls` says that its token replaces every older one."""
+    """The response to a browser; `rolls` says that its token replaces every older one."""
 
     page: str
     csrf: str = ""
@@ -72,13 +72,13 @@ class Response:
     rolls: bool = False
 
     def carry(self, cookies: pb.CookieDirectives) -> None:
-        """Pass on the directives of one answer."""
+        """Pass on the cookie directives of one response of the authority."""
         self.set_cookie.extend(cookies.set_cookie)
         self.clears_cookies = self.clears_cookies or "cookies" in cookies.clear_site_data
 
 
 class Site:
-    """The pages, each with its rules. `level` is that of a login; one more is needed for payments."""
+    """The pages, each with its rules. `level` is that of a login; payments need one more."""
 
     def __init__(
         self, service: Service, wheel: Wheel, tally: Tally, random: Random, bounds: Bounds, level: int
@@ -103,7 +103,7 @@ class Site:
         }
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request."""
+        """Handle one request."""
         self._note(request)
         token = request.cookies.get(SESSION, "")
         if not token:
@@ -140,8 +140,8 @@ class Site:
 
     async def _login(self, request: Request, token: str) -> Response:
         answer = await self._validate(request, token, csrf=request.csrf)
-        # A form that was sent twice: the first one rolled the token away, and its answer is kept.
-        # Nor does it stop a login that the client must authenticate: that is what the login does.
+        # SUPERSEDED: the form was sent twice, the first one rolled the token, and its response is stored.
+        # STEP_UP: the client must authenticate, which is what this login does.
         if answer.verdict != pb.VERDICT_SUPERSEDED and answer.next_step != pb.NEXT_STEP_STEP_UP:
             response = await self._denied(request, answer)
             if response is not None:
@@ -167,7 +167,7 @@ class Site:
             authentication=pb.Authentication(level=level, methods=["otp" if elevate else "pwd"]),
             persistent=request.remember,
             elevate=elevate,
-            # A login needs no id: sent twice, it gets its first answer again by itself.
+            # A login needs no id: if it is sent twice, it gets its first response again.
             request_id=request.nonce if elevate else "",
         )
         given = await self._change("AuthenticateSession", message, request)
@@ -176,7 +176,7 @@ class Site:
         response = Response(PAGE, given.csrf_token, rolls=True)
         response.carry(given.cookies)
         if elevate:
-            await self._wheel.sleep(20)  # this takes its time too
+            await self._wheel.sleep(20)  # this takes time too
             self._note(request)
             companion = await self._service.ask(
                 "IssueCompanionToken",
@@ -228,10 +228,10 @@ class Site:
         response.carry(ended.cookies)
         return response
 
-    # What they share
+    # Shared parts
 
     async def _denied(self, request: Request, answer: pb.ValidateSessionResponse) -> Response | None:
-        """What a page answers where it may not be shown; None where it may."""
+        """Return the response of a page that may not be shown; None if it may."""
         if answer.verdict == pb.VERDICT_VALID:
             return None
         if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
@@ -241,7 +241,7 @@ class Site:
         return self._shown(STEP_UP if answer.session.subject else LOGIN, answer)
 
     async def _anew(self, request: Request) -> Response:
-        """The login page, with an anonymous session of its own."""
+        """Return the login page, with a new anonymous session."""
         if request.path in ("/part", "/poll"):
             return Response(AGAIN)
         opened = await self._service.ask(
@@ -274,7 +274,7 @@ class Site:
         if csrf is not None:
             message.requirements.csrf.csrf_token = csrf
         self._presented.add(token)
-        # As the server does: the fast path if it answers.
+        # As the server does: use the fast path if it answers.
         answer = self._service.fast_path(message)
         if answer is None:
             answer = await self._service.ask("ValidateSession", message)
@@ -283,17 +283,17 @@ class Site:
                 answer = await self._service.ask("ValidateSession", message)
         name = pb.Verdict.Name(answer.verdict).removeprefix("VERDICT_")
         if answer.verdict == pb.VERDICT_REPLAYED:
-            # Of an old token that ordinary life explains the event says what followed.
+            # If normal use explains an old token, the event shows what followed.
             name = name if answer.signals and not request.lives else "OLD" if answer.signals else "MISSED"
         self._tally.verdicts[name] += 1
         if answer.renewed_token:
-            # The successor of what was presented; where it is in use already, the overlap has let an older one through.
+            # The successor of the presented token. If it is in use already, the overlap has accepted an older one.
             late = answer.renewed_token in self._presented
             self._tally.traffic["older tokens in flight" if late else "renewals offered"] += 1
         return answer
 
     async def _change(self, method: str, message: Message, request: Request) -> Any:
-        """Ask for a change; once more, a second later, where the answer is lost. None: refused."""
+        """Make a change, and retry it a second later if the response is lost. Return None if it is refused."""
         try:
             answer = await self._service.ask(method, message)
             if self._random.random() < self._bounds.repeat_call:
@@ -304,7 +304,7 @@ class Site:
                 if again != answer:
                     raise AssertionError(f"{method} answered a repeated call differently")
         except InvalidField:
-            # The form came a second time and looks otherwise by now: from another address, say.
+            # The form came again but is different by now, for example from another address.
             self._tally.traffic["forms refused"] += 1
             return None
         verdict = getattr(answer, "verdict", None)
@@ -313,7 +313,7 @@ class Site:
         return answer
 
     def _note(self, request: Request) -> None:
-        """Say in the tally what a request is part of, by which the log's events are explained."""
+        """Record in the tally what a request is part of, which explains events of the log."""
         self._tally.note(self._wheel.now, request.client, request.lives, elsewhere=request.elsewhere)
 
     def _uuid(self) -> str:

@@ -1,4 +1,4 @@
-"""The tally: what happened in the simulated time, which of it the table expects, and which must not happen."""
+"""The tally: what happened in the simulated time, what the table expects, and what must not happen."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ __all__ = ["LOGOUT", "Report", "Tally", "alarms_in", "report_of"]
 LOGOUT = "logout"
 _NEVER_VERDICTS = ("REPLAYED", "MALFORMED", "FORGED", "LOCKED")
 _NEVER_EVENTS = (EventType.GUESSING_SUSPECTED, EventType.SOURCE_LOCKED, EventType.SOURCE_UNLOCKED)
-# What ordinary clients do that a policy may want to hear of: they change networks.
+# Ordinary events that a policy may want to report: clients change networks.
 _MAY_BE_NAMED = (SignalType.IP_CHANGE, SignalType.NETWORK_CHANGE)
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts, by what is counted. A verdict REPLAYED without a signal, for a lost answer, is counted as MISSED."""
+    """Counts by kind. A verdict REPLAYED without a signal, after a lost response, is counted as MISSED."""
 
     traffic: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     _lives: dict[tuple[int, str, str], tuple[frozenset[Life], bool]] = field(default_factory=dict)
 
     def note(self, at: int, client: pb.ClientContext, lives: frozenset[Life], *, elsewhere: bool) -> None:
-        """Take in what the request of a client at a time is part of."""
+        """Record what a request of a client at a time is part of."""
         if lives:
-            address = client.ip_address and str(ip_address(client.ip_address))  # as events write it
+            address = client.ip_address and str(ip_address(client.ip_address))  # as in events
             key = (at, address, client.user_agent)
             known, was_elsewhere = self._lives.get(key, (frozenset(), False))
             self._lives[key] = (known | lives, elsewhere or was_elsewhere)
 
     def lives_of(self, event: Event) -> tuple[frozenset[Life], bool]:
-        """What the request that led to an event was part of; whether its client was seen elsewhere lately."""
+        """Return what the request that led to an event was part of, and whether its client was seen elsewhere."""
         key = (event.at, event.client.ip_address, event.client.user_agent)
         return self._lives.get(key, (frozenset(), False))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One simulated time: its counts, what ordinary life led to as the table says, and what must not have happened."""
+    """The result of a simulation: its counts, the effects that the table expects, and those that must not happen."""
 
     title: str
     traffic: Counter[str]
@@ -70,7 +70,7 @@ class Report:
 
 
 def report_of(title: str, tally: Tally, events: list[Event], policy: Policy, start: int) -> Report:
-    """What the tally and the log come to."""
+    """Return the report on the tally and the log."""
     alarms: Counter[str] = Counter()
     led_to: Counter[str] = Counter()
     examples: list[str] = []
@@ -104,7 +104,7 @@ def report_of(title: str, tally: Tally, events: list[Event], policy: Policy, sta
 
 
 def alarms_in(event: Event, policy: Policy) -> list[str]:
-    """What about an event must not happen in ordinary traffic."""
+    """Return what about an event must not happen in ordinary traffic."""
     if event.type in _NEVER_EVENTS:
         return [event.type.value]
     if event.type is EventType.SESSION_REVOKED:

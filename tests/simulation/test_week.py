@@ -1,4 +1,4 @@
-"""False alarms: a week of ordinary traffic raises none, and would raise some without the authority's tolerances."""
+"""False alarms: a week of ordinary traffic raises none, but would without the authority's tolerances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.simulation.expected import ELSEWHERE, ENDED, EXPECTED, Life
 from tests.simulation.thief import steal
 from tests.simulation.week import Week, simulate
 
-# What must have happened for a week to count as one.
+# What must have happened for a week to count as ordinary.
 _TRAFFIC = (
     "address changes",
     "browser updates",
@@ -35,7 +35,7 @@ _TRAFFIC = (
 )
 _EVENTS = ("session_authenticated", "session_expired", "session_renewed", "session_revoked", "session_rolled")
 _NONE = Millis(1)
-# Nothing of what the table "Normal use" is about, but answers that are lost for less than a minute.
+# Nothing that the table "Normal use" covers, except responses lost for less than a minute.
 _PLAIN = Bounds(
     upload=0,
     hybrid=0,
@@ -48,11 +48,11 @@ _PLAIN = Bounds(
     desktop_site=0,
     in_app=0,
 )
-# Nothing is lost either, nobody walks about, and proxies pass on all: what is left is concurrency.
+# Nothing is lost, nobody changes networks, and proxies pass on everything: only concurrency is left.
 _CALM = replace(_PLAIN, mobile_loss=0, wifi_loss=0, flaps=(1.0,), omitted=0)
-# Ten times as many answers are lost.
+# Ten times as many responses are lost.
 _LOSSY = Week("nist-aal2", seed=2, days=3, users=6, bounds=replace(_PLAIN, mobile_loss=0.2, wifi_loss=0.03))
-# One part of ordinary life, much more of it than usual, and no other.
+# Much more than usual of one part of normal use, and nothing of the others.
 _MUCH: Mapping[Life, Bounds] = {
     Life.UPLOAD: replace(_CALM, upload=1),
     Life.HYBRID: replace(_CALM, hybrid=1, extension=0),
@@ -74,12 +74,12 @@ def _unchanged(policy: Policy) -> Policy:
 
 
 def _renewing(policy: Policy) -> Policy:
-    return replace(policy, renewal_timeout=Millis(MINUTE))  # so that much is in flight while tokens are renewed
+    return replace(policy, renewal_timeout=Millis(MINUTE))  # so that many are in flight while tokens are renewed
 
 
 @pytest.mark.parametrize("preset", ["owasp-low", "owasp-high", "nist-aal2"])
 async def test_an_ordinary_week(preset: str) -> None:
-    """In a week of ordinary life no session ends, and nothing alarms, beyond what the preset's table says."""
+    """In a week of normal use, sessions end and alarms are raised only as the preset's table says."""
     report = await simulate(Week(preset, users=6))
     sys.stdout.write(f"\n{report}\n")
     assert not report.alarms, f"\n{report}"
@@ -91,8 +91,8 @@ async def test_an_ordinary_week(preset: str) -> None:
 @pytest.mark.parametrize("preset", ["owasp-low", "owasp-high"])
 @pytest.mark.parametrize("life", Life)
 async def test_the_table(preset: str, life: Life) -> None:
-    """Each part of ordinary life leads to all that the preset's table says of it, and to nothing else."""
-    # Renewals and rolls have to meet for one to overtake the other: under the preset's own times they hardly do.
+    """Each part of normal use has all the effects that the preset's table lists for it, and no others."""
+    # A renewal and a roll must overlap for one to overtake the other, which is rare with the preset's own times.
     change = _renewing if life is Life.OVERTAKEN else _unchanged
     report = await simulate(Week(preset, seed=4, days=3, users=4, bounds=_MUCH[life], change=change))
     assert report.traffic[life]
@@ -110,7 +110,7 @@ def test_the_documented_table() -> None:
 
 
 async def test_the_same_seed_is_the_same_time() -> None:
-    """A seed gives the same counts again, and another seed others."""
+    """The same seed gives the same counts, and another seed gives others."""
     one, again, other = [str(await simulate(Week("owasp-low", seed, 1, 2))).partition("\n")[2] for seed in (3, 3, 4)]
     assert one == again != other
 
@@ -122,19 +122,19 @@ _BUSY = Week("nist-aal2", seed=5, days=2, users=6, bounds=_CALM, change=_renewin
 
 
 async def test_without_the_overlap() -> None:
-    """Without the overlap of renewals, requests in flight pass for old copies."""
+    """Without the overlap of renewals, requests in flight are taken for copies of old tokens."""
     report = await simulate(replace(_BUSY, change=lambda policy: replace(_renewing(policy), renewal_overlap=_NONE)))
     assert report.alarms["token_copy"]
 
 
 async def test_without_the_tolerance() -> None:
-    """Without the tolerance of rolls, requests in flight pass for old copies."""
+    """Without the tolerance of rolls, requests in flight are taken for copies of old tokens."""
     report = await simulate(replace(_BUSY, change=lambda policy: replace(_renewing(policy), roll_tolerance=_NONE)))
     assert report.alarms["token_copy"]
 
 
 async def test_lost_answers() -> None:
-    """Users whose login's answer is lost come back with the token from before: no alarm, and one without tolerance."""
+    """After a lost login response a user presents the old token: no alarm, but one without the tolerance."""
     report = await simulate(_LOSSY)
     assert not report.alarms, f"\n{report}"
     assert report.verdicts["MISSED"]
@@ -143,7 +143,7 @@ async def test_lost_answers() -> None:
 
 
 async def test_with_the_tolerances() -> None:
-    """With both of them the same requests in flight are no replays, and there were some."""
+    """With both tolerances the same requests in flight are no replays, and there were some."""
     report = await simulate(_BUSY)
     assert not report.alarms, f"\n{report}"
     assert report.traffic["older tokens in flight"]
@@ -151,7 +151,7 @@ async def test_with_the_tolerances() -> None:
 
 
 async def test_without_kept_logins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were answers to logins not kept, an application that asks once more would be refused instead of answered."""
+    """If responses to logins were not stored, an application that retries would be refused."""
     keep = Retry.keep
 
     def forget(self: Retry, work: Work, message: bytes, granted: Session | None) -> None:
@@ -164,14 +164,14 @@ async def test_without_kept_logins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_the_grain_of_agents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were user agents compared with their versions, updates would be alarms."""
+    """If user agents were compared with their versions, updates would raise alarms."""
     monkeypatch.setattr(client_facts, "_agent", lambda user_agent: user_agent)
     report = await simulate(Week("nist-aal2", days=3, users=4))
     assert report.alarms["user_agent_change"]
 
 
 async def test_without_related_agents() -> None:
-    """Without `related_agents` a hybrid app is two clients that take turns."""
+    """Without `related_agents` a hybrid app looks like two clients that alternate."""
     week = Week("owasp-low", days=2, users=4, bounds=_MUCH[Life.HYBRID])
     report = await simulate(replace(week, change=lambda policy: replace(policy, related_agents=())))
     assert report.alarms["user_agent_change"]
@@ -179,7 +179,7 @@ async def test_without_related_agents() -> None:
 
 
 async def test_without_the_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were a session's own client not recognized, late uploads would end sessions even under `owasp-low`."""
+    """If a session's own client were not recognized, late uploads would end sessions even under `owasp-low`."""
     monkeypatch.setattr(Suspicions, "is_own_client", lambda *_: False)
     report = await simulate(Week("owasp-low", days=3, users=4, bounds=_MUCH[Life.UPLOAD]))
     assert report.alarms["token_replay"]

@@ -1,4 +1,4 @@
-"""Who must not pass for ordinary: a thief of cookies, for negative controls."""
+"""A thief of cookies, for negative controls: this traffic must not pass as ordinary."""
 
 from __future__ import annotations
 

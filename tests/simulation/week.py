@@ -29,16 +29,16 @@ from tests.support.clock import START, ManualClock
 
 __all__ = ["Stage", "Week", "policy_of", "simulate"]
 
-_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nothing here is about what a disk does
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nothing here is about durability
 _SWEEP_EVERY = 15 * MINUTE
 _MIDNIGHT = START - START % DAY
 
 
 def policy_of(preset: str) -> Policy:
-    """A preset as it ships, and the features that an application must ask for to use them.
+    """Return a preset's policy, with the features that an application must enable.
 
-    Sessions can be remembered, and there is a limit of them: both are off in every preset. The user agents of each app
-    are named as related, which only the application can know.
+    Sessions can be remembered, and their number is limited: both are off in every preset. The user agents of each app
+    are listed as related, which only the application can know.
     """
     return replace(
         PRESETS[preset],
@@ -52,7 +52,7 @@ def policy_of(preset: str) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """What is simulated. `change` departs from the policy of the preset, for negative controls."""
+    """The parameters of a simulation. `change` modifies the preset's policy, for negative controls."""
 
     preset: str
     seed: int = 1
@@ -63,13 +63,13 @@ class Week:
 
     @property
     def policy(self) -> Policy:
-        """The policy in force."""
+        """The policy in effect."""
         return self.change(policy_of(self.preset))
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What guests on the stage may use: those who play the thief."""
+    """What guests of the simulation may use: those who play the thief."""
 
     site: Site
     wheel: Wheel
@@ -77,7 +77,7 @@ class Stage:
 
 
 async def simulate(week: Week, guest: Callable[[Stage], None] | None = None) -> Report:
-    """Let the time pass; what came of it. The same week gives the same report."""
+    """Run the simulation, and return its report. The same week gives the same report."""
     clock, tally, random = ManualClock(_MIDNIGHT), Tally(), Random(week.seed)
     wheel = Wheel(clock)
     async with _authority(week, clock) as assembled:
@@ -110,7 +110,7 @@ async def _authority(week: Week, clock: ManualClock) -> AsyncIterator[Assembled]
 
 
 def _user(week: Week, number: int, site: Site, wheel: Wheel, tally: Tally) -> list[Browser]:
-    """A user with a phone and mostly a laptop, who acts from now on."""
+    """Start a user with a phone and, mostly, a laptop."""
     random = Random(f"{week.seed}/{number}")
     name, browsers = f"user-{number}", []
     for kind, agents in (("phone", PHONES), ("laptop", DESKTOPS)):
@@ -145,7 +145,7 @@ async def _sweep(assembled: Assembled, wheel: Wheel) -> None:
 
 
 async def _log(assembled: Assembled) -> list[Event]:
-    """The whole log, as a subscriber gets it."""
+    """Return the whole log, as a subscriber receives it."""
     reading, events = assembled.authority.reading, []
     head = reading.describe().position.revision
     stream = reading.subscribe(None, EventFilter(), 0.05, earliest=True)

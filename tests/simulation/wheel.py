@@ -1,7 +1,7 @@
-"""Virtual time: actors that sleep, and a driver that moves the clock to the next one to wake.
+"""Virtual time: actors sleep, and a driver moves the clock to the next one that wakes.
 
-The authority's store works in a thread of its own, so the event loop's own clock cannot be the virtual one. Instead
-the driver counts the actors that are awake, and moves the clock only when none is.
+The authority's store works in a thread of its own, so the event loop's clock cannot be virtual. Instead the driver
+counts the actors that are awake, and moves the clock only when none is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.clock import ManualClock
 __all__ = ["SLOT", "Wheel"]
 
 SLOT = 20
-"""Actors wake at multiples of this, in milliseconds, so that many act at the same instant and race for real."""
+"""Actors wake at multiples of this, in milliseconds, so that many act at the same instant and really race."""
 
 
 class _Group:
@@ -42,11 +42,11 @@ class Wheel:
         return self._clock.now()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """An actor of its own."""
+        """Start a new actor."""
         self._go(work, None).add_done_callback(self._ended)
 
     async def sleep(self, millis: float) -> None:
-        """Until that much virtual time has passed."""
+        """Sleep for that much virtual time."""
         wake = asyncio.get_running_loop().create_future()
         self._number += 1
         at = -int(-(self.now + max(millis, 1)) // SLOT) * SLOT
@@ -55,20 +55,20 @@ class Wheel:
         await wake
 
     async def sleep_until(self, at: int) -> None:
-        """Until a point of virtual time; at once if that has passed."""
+        """Sleep until a point of virtual time; return at once if it has passed."""
         if at > self.now:
             await self.sleep(at - self.now)
 
     async def all(self, *works: Coroutine[Any, Any, Any]) -> None:
-        """All of these at once, and wait for them."""
+        """Run all of these concurrently, and wait for them."""
         if works:
             group = _Group(len(works))
             tasks = [self._go(work, group) for work in works]
             self._leave()
-            await asyncio.gather(*tasks)  # the last of them left its place among those awake to this actor
+            await asyncio.gather(*tasks)  # the last of them passed its place among the awake actors on to this one
 
     async def run(self, until: int) -> None:
-        """Move the clock from one waking to the next, up to that time. Raises what an actor raised."""
+        """Move the clock from one waking actor to the next, up to that time. Raise what an actor raised."""
         while True:
             await self._idle.wait()
             if self._failure is not None:
@@ -98,7 +98,7 @@ class Wheel:
         task = asyncio.create_task(self._act(work, group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # which a task that is cancelled before it starts leaves open
+        task.add_done_callback(lambda _: work.close())  # otherwise left open if its task is cancelled early
         return task
 
     async def _act(self, work: Coroutine[Any, Any, Any], group: _Group | None) -> None:

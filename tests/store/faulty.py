@@ -1,4 +1,4 @@
-"""Stores with faults: the real one behind doors that a test names, or one that runs every decision twice."""
+"""Stores with faults: the real store with faults that a test chooses, and one that runs every decision twice."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ T = TypeVar("T")
 
 
 class FaultyStore:
-    """The real store behind doors.
+    """The real store, with faults.
 
-    `may_commit` holds every write before its commit until it is set; `at_door` tells that one has come there.
-    `break_commit` makes the next commits fail as a broken disk does; `break_once` makes the next one fail as a store
-    that does not answer, and `lose_answer` carries the next one out and fails all the same; `break_write` raises this
-    in place of the next write, and `break_due` from every look for what is due, of which `asked` is the number.
-    `groups` are the changes of all writes that were let through.
+    may_commit    while it is not set, every write waits before its commit
+    at_door       set when a write waits there
+    break_commit  the next commits fail, as with a broken disk
+    break_once    the next commit fails, as if the store did not respond
+    lose_answer   the next commit succeeds, but fails for the caller
+    break_write   an exception to raise instead of the next write
+    break_due     an exception to raise from every call of `due`; `asked` counts these calls
+    groups        the changes of all writes that were committed
     """
 
     def __init__(self, store: Store) -> None:
@@ -51,7 +54,7 @@ class FaultyStore:
         return await self._store.due(now, limit)
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
-        """One write, with the faults that are set."""
+        """Run one write, with the faults that are set."""
 
         async def watched(transaction: Transaction) -> Decision[T]:
             decision = await decide(transaction)
@@ -76,7 +79,7 @@ class FaultyStore:
 
 
 class _Conflict(Exception):
-    """Raised inside a write, to have its decision thrown away."""
+    """Raised inside a write, so that its decision is discarded."""
 
 
 async def _nothing() -> None:
@@ -84,9 +87,9 @@ async def _nothing() -> None:
 
 
 class RepeatingStore:
-    """The real store, in which every write has a conflict: it decides once for nothing, and then again.
+    """The real store, but every write has a conflict: its first decision is discarded, and it decides again.
 
-    `between` is what happens between the two: another writer's commit, time that passes.
+    `between` runs between the two decisions, for example another writer's commit, or the passing of time.
     """
 
     def __init__(self, store: Store, between: Callable[[], Awaitable[None]] = _nothing) -> None:
@@ -100,7 +103,7 @@ class RepeatingStore:
         return getattr(self._store, name)
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
-        """One write, whose first run is rolled back."""
+        """Run one write whose first run is rolled back."""
 
         async def lost(transaction: Transaction) -> Decision[T]:
             await decide(transaction)

@@ -1,4 +1,4 @@
-"""Session data in a database file: hidden where that is asked for, readable through every switch and rotation."""
+"""Session data in a database file: encrypted on request, and readable through every switch and rotation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VALUE = b"three green apples"
 
 @asynccontextmanager
 async def opened(path: Path, *keys: bytes, encrypts: bool = True) -> AsyncIterator[SqliteStore]:
-    """The store with these keys; without any, without a cipher."""
+    """Open the store with these keys; without any keys, open it without a cipher."""
     store = await SqliteStore.open(
         path, (lambda _: StoreKeys(DataCipher(keys, os.urandom, encrypts=encrypts))) if keys else None
     )
@@ -50,7 +50,7 @@ async def put(store: SqliteStore, session_id: SessionId, **data: bytes | None) -
 
 
 def files_hold(path: Path, value: bytes) -> bool:
-    """Whether the database or anything beside it, its log included, holds these bytes."""
+    """Return whether the database or a file beside it, its log included, contains these bytes."""
     beside = list(path.parent.glob(path.name + "*"))
     assert path in beside
     return any(value in file.read_bytes() for file in beside)
@@ -63,7 +63,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("encrypts", [False, True], ids=["plain", "sealed"])
 async def test_files_hold_no_value_when_asked(path: Path, encrypts: bool) -> None:
-    """With encryption no file holds a value, neither its log while it is open nor the database after; without, both."""
+    """With encryption no file contains a value, not even the log while it is open; without encryption both do."""
     session = samples.session()
     async with opened(path, OLD, encrypts=encrypts) as store:
         await put(store, session.id, cart=VALUE, large=VALUE * 1000)
@@ -74,7 +74,7 @@ async def test_files_hold_no_value_when_asked(path: Path, encrypts: bool) -> Non
 
 
 async def test_switching_on_keeps_older_values(path: Path) -> None:
-    """Values from before encryption was switched on, or from a store without keys, are read beside sealed ones."""
+    """Values stored before encryption was turned on, or without keys, can be read together with sealed ones."""
     session = samples.session()
     async with opened(path) as store:
         await put(store, session.id, first=b"1", second=b"2")
@@ -84,7 +84,7 @@ async def test_switching_on_keeps_older_values(path: Path) -> None:
 
 
 async def test_switching_off_keeps_sealed_values(path: Path) -> None:
-    """Values sealed before encryption was switched off are read beside plain ones, and are plain once set again."""
+    """Values sealed before encryption was turned off stay readable beside plain ones, and are plain once set again."""
     session = samples.session()
     async with opened(path, OLD) as store:
         await put(store, session.id, first=b"1", second=VALUE)
@@ -95,7 +95,7 @@ async def test_switching_off_keeps_sealed_values(path: Path) -> None:
 
 
 async def test_a_plain_value_may_look_sealed(path: Path) -> None:
-    """A plain value that has the bytes of a sealed one is what it was set to, through every switch."""
+    """A plain value that has the bytes of a sealed one is returned unchanged, through every switch."""
     session = samples.session()
     look_alike = DataCipher([OLD], os.urandom, encrypts=True).seal(session.id, "k", VALUE)
     for encrypts in (False, True, False):
@@ -108,7 +108,7 @@ async def test_a_plain_value_may_look_sealed(path: Path) -> None:
 
 
 async def test_a_replaced_plain_value_leaves_no_trace(path: Path) -> None:
-    """A plain value that is replaced or deleted with encryption on is not left behind in the file."""
+    """A plain value that is replaced or deleted while encryption is on leaves no trace in the file."""
     session, other = samples.session(), samples.session()
     async with opened(path) as store:
         await put(store, session.id, cart=VALUE, large=VALUE * 1000)
@@ -120,7 +120,7 @@ async def test_a_replaced_plain_value_leaves_no_trace(path: Path) -> None:
 
 
 async def test_keys_rotate(path: Path) -> None:
-    """After a rotation values of both keys are read, and what is set again needs the new key alone."""
+    """After a rotation the values of both keys can be read, and values that are set again need only the new key."""
     session = samples.session()
     async with opened(path, OLD) as store:
         await put(store, session.id, first=b"1", second=b"2")
@@ -133,7 +133,7 @@ async def test_keys_rotate(path: Path) -> None:
 
 
 def tamper(path: Path, sql: str, *parameters: bytes) -> None:
-    """Change the closed database behind the store's back."""
+    """Change the closed database without the store."""
     with closing(sqlite3.connect(path)) as db:
         assert db.execute(sql, parameters).rowcount == 1
         db.commit()
@@ -147,7 +147,7 @@ UNSEALED = "UPDATE session_data SET value = X'00', sealed = 1 WHERE session_id =
 
 @pytest.mark.parametrize("sql", [RENAMED, ALTERED, UNSEALED], ids=["renamed", "altered", "no sealed value"])
 async def test_what_was_altered_is_refused(path: Path, sql: str) -> None:
-    """A value that is not what was stored under its key is an error that names the session; the store goes on."""
+    """A value that was altered, renamed or unsealed raises an error that names the session, and the store goes on."""
     session, other = samples.session(), samples.session()
     async with opened(path, OLD) as store:
         await put(store, session.id, a=VALUE)
@@ -161,7 +161,7 @@ async def test_what_was_altered_is_refused(path: Path, sql: str) -> None:
 
 
 async def test_a_moved_row_is_refused(path: Path) -> None:
-    """A sealed value moved to another session is refused there."""
+    """A sealed value that is moved to another session is refused."""
     victim, thief = samples.session(), samples.session()
     async with opened(path, OLD) as store:
         await put(store, victim.id, a=VALUE)
@@ -175,7 +175,7 @@ async def test_a_moved_row_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("keys", [(), (NEW,)], ids=["no keys", "another key"])
 async def test_values_without_their_key_are_refused(path: Path, keys: tuple[bytes, ...]) -> None:
-    """Without the key a sealed value is neither read nor taken for plain; with the key put back it is there."""
+    """Without its key a sealed value is refused and not treated as plain; once the key is back, it can be read."""
     session = samples.session()
     async with opened(path, OLD) as store:
         await put(store, session.id, a=VALUE)
@@ -193,11 +193,11 @@ class Reads:
         self._session_id = session_id
 
     def needs(self) -> Needs:
-        """The data."""
+        """Return the need of the session's data."""
         return Needs(sessions=[self._session_id], data=[self._session_id])
 
     def apply(self, work: Work) -> dict[str, bytes]:
-        """Read, then write."""
+        """Read the data, then write it."""
         session = work.session(self._session_id)
         assert session is not None
         data = work.data(self._session_id)
@@ -207,7 +207,7 @@ class Reads:
 
 
 async def test_unreadable_data_fails_its_own_caller_alone(path: Path) -> None:
-    """In one group of commits, the unit whose data cannot be read fails, the others are carried out, none is fatal."""
+    """In a group of commits only the unit whose data cannot be read fails; the others succeed, and none is fatal."""
     broken, whole = samples.session(), samples.session()
     async with opened(path, OLD) as store:
         await put(store, broken.id, a=VALUE)
@@ -229,7 +229,7 @@ async def test_unreadable_data_fails_its_own_caller_alone(path: Path) -> None:
 
 
 async def test_an_ending_drops_data_that_nobody_can_read(path: Path) -> None:
-    """A session whose data cannot be read is ended like any other, and its data go with it."""
+    """A session whose data cannot be read can be ended like any other, and its data is deleted."""
     session = samples.session()
     async with opened(path, OLD) as store:
         await write(store, sessions={session.id: session}, data={session.id: {"a": VALUE}})
@@ -243,7 +243,7 @@ async def test_an_ending_drops_data_that_nobody_can_read(path: Path) -> None:
 
 
 async def test_keys_are_made_beside_our_own_database_only(path: Path) -> None:
-    """The cipher is asked for once the file is known to be ours: keys that cannot be had leave it as it was."""
+    """The cipher is requested only after the file is known to be ours; if that fails, the file is not changed."""
 
     def no_keys(_: bool) -> StoreKeys:
         raise BadKeyFile("no keys here")

@@ -1,4 +1,4 @@
-"""An authority over a real SQLite file, below gRPC, without background tasks: what must happen is called for."""
+"""An authority over a real SQLite file, below gRPC, without background tasks: tests call them explicitly."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Assembled:
         reader: FactReader | None = None,
         cache_sessions: int = 10_000,
     ) -> Assembled:
-        """Open or make the database in a folder, with its keys. A store that fails fails the test."""
+        """Open or create the database in a folder, with its keys. A failure of the store fails the test."""
         keys: list[KeyRing] = []
 
         def load_keys(is_new: bool) -> StoreKeys:
-            keys.append(load_key_ring(folder / "sessiond.key", entropy, may_make=is_new))
+            keys.append(load_key_ring(folder / "sessiond.key", entropy, may_create=is_new))
             return StoreKeys(DataCipher(keys[0].materials(), entropy, encrypts=False), keys[0].fingerprints())
 
         store = await SqliteStore.open(folder / "sessiond.db", load_keys, entropy)
@@ -69,7 +69,7 @@ class Assembled:
         return cls(authority, Sweeper(authority.parts, _YEAR, _store_failed), store)
 
     async def sweep(self) -> None:
-        """One round of the sweeper."""
+        """Run the sweeper once."""
         await self.sweeper.sweep()
         await self.sweeper.save_activity()
         await self.sweeper.prune()
@@ -77,7 +77,7 @@ class Assembled:
         await self.authority.parts.gate.release_due()
 
     async def close(self) -> None:
-        """Stop as a crash does: what only memory knows is lost."""
+        """Stop as in a crash: everything that is only in memory is lost."""
         await self.authority.parts.journal.close()
         await self.store.close()
 

@@ -1,4 +1,4 @@
-"""An authority put together by a test: over a store that the test watches or breaks, and without a sweeper."""
+"""An authority assembled by a test: over a store that the test watches or breaks, and without a sweeper."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 class WatchedStore:
-    """The real store, with its write transactions counted; `before` runs before each call and may raise.
+    """The real store; it counts its write transactions. `before` runs before each call, and may raise.
 
-    `before` is given the name of the method.
+    The argument of `before` is the name of the method.
     """
 
     def __init__(self, store: SqliteStore) -> None:
@@ -47,12 +47,12 @@ class WatchedStore:
         return call
 
     async def kept_answers(self) -> int:
-        """How many first answers are kept."""
+        """Return how many responses are stored."""
         rows = await self._store._db.all("SELECT count(*) FROM answers")
         return int(rows[0][0])
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
-        """Write, counted."""
+        """Write, and count it."""
         self.writes += 1
         self.before("write")
         return await self._store.write(decide)
@@ -62,7 +62,7 @@ class WatchedStore:
 async def assembled(
     folder: Path, clock: Clock, rules: Policy = PRESETS["owasp-low"]
 ) -> AsyncIterator[tuple[Authority, WatchedStore, AsyncStub, list[StoreFailed]]]:
-    """An authority with the application `default`, its store, a client of it, and the store failures it reported."""
+    """Return an authority with the application `default`, its store, a client, and the store failures it reported."""
     sqlite = await SqliteStore.open(folder / "sessiond.db")
     store, failures = WatchedStore(sqlite), list[StoreFailed]()
     keys = KeyRing([os.urandom(KEY_BYTES)])

@@ -1,4 +1,4 @@
-"""Canaries: known secrets, in all the spellings in which they could leak, and the search for them."""
+"""Canaries: known secrets, in all encodings in which they could leak, and the search for them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sessiond.crypto.tokens import KeyRing, TokenForged, TokenMalformed
 __all__ = ["Canary"]
 
 _PIECE = 14
-"""Characters of a piece of a token: a cut-off token is a leak too, and 84 random bits come about by no accident."""
+"""Characters of a piece of a token. A truncated token is a leak too, and 84 random bits never match by accident."""
 
 
 _SEALED_BYTES = (52, 32, 72)
-"""How many bytes session tokens, CSRF tokens, and companion tokens and tickets have."""
+"""The lengths in bytes of session tokens, CSRF tokens, and of companion tokens and tickets."""
 
 
 class Canary:
-    """Every secret that a test has seen. What they are is told by a label, never by the secret itself."""
+    """All secrets that a test has seen. Each is reported by a label and never by its text."""
 
     def __init__(self) -> None:
         self._needles: dict[bytes, str] = {}
@@ -28,7 +28,7 @@ class Canary:
         self.tokens: list[str] = []
 
     def know_key_file(self, path: Path) -> None:
-        """Take the authority's keys for secrets, and open tokens with them from now on."""
+        """Add the authority's keys to the secrets, and use them to open tokens from now on."""
         keys = [bytes.fromhex(line) for line in path.read_text(encoding="ascii").split()]
         for key in keys:
             self._know_bytes("key", key[:32])
@@ -38,7 +38,7 @@ class Canary:
             self._know_secret_of(token)
 
     def know_token(self, text: str) -> str:
-        """Take a token, issued or only presented, for a secret; the same token."""
+        """Add a token, issued or only presented, to the secrets. Return the token."""
         self.tokens.append(text)
         middle = len(text) // 2
         for piece in (text[:_PIECE], text[middle : middle + _PIECE], text[-_PIECE:]):
@@ -54,17 +54,17 @@ class Canary:
         return text
 
     def know_id(self, text: str) -> str:
-        """Take the id of a repeatable call, which opens its answer, for a secret; the same id."""
+        """Add a request id, which opens the stored response, to the secrets. Return the id."""
         self.know_text("request id", text)
         self._know_bytes("request id", uuid.UUID(text).bytes)
         return text
 
     def know_text(self, label: str, text: str) -> None:
-        """Take a text for a secret as it is."""
+        """Add a text to the secrets, in its own encoding only."""
         self._needles[text.encode()] = label
 
     def found_in(self, place: str, *haystacks: bytes | str) -> list[str]:
-        """What is found there, one sentence each; empty where nothing leaked."""
+        """Return the leaks in a text, one sentence each; empty if there are none."""
         found = set()
         for haystack in haystacks:
             raw = haystack.encode() if isinstance(haystack, str) else haystack
@@ -72,7 +72,7 @@ class Canary:
         return sorted(found)
 
     def found_in_files(self, files: Iterable[Path]) -> list[str]:
-        """What is found in the bytes of files."""
+        """Return the leaks in the bytes of files."""
         return [leak for file in files for leak in self.found_in(file.name, file.read_bytes())]
 
     def _know_secret_of(self, text: str) -> None:
@@ -83,7 +83,7 @@ class Canary:
         except (TokenMalformed, TokenForged):
             return
         self._know_bytes("secret", opened._secret)
-        self._know_bytes("secret of a login", opened.bind(b"login"))  # opens the answer that is kept for its repeats
+        self._know_bytes("secret of a login", opened.bind(b"login"))  # opens the response that is stored for retries
 
     def _know_bytes(self, label: str, raw: bytes) -> None:
         spellings = (

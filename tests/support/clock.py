@@ -8,21 +8,21 @@ START = Instant(1_800_000_000_000)
 
 
 class ManualClock:
-    """Time that moves when told to, either way; as steady as the test says."""
+    """A clock that moves only on request, in both directions, and is steady unless a test says otherwise."""
 
     def __init__(self, now: int = START) -> None:
         self._now = now
         self.steady = True
 
     def now(self) -> Instant:
-        """The time it was set to."""
+        """Return the time it was set to."""
         return Instant(self._now)
 
     def is_steady(self) -> bool:
-        """What the test says."""
+        """Return what the test has set."""
         return self.steady
 
     def advance(self, millis: int) -> Instant:
-        """Move by so many milliseconds; the new time."""
+        """Advance by so many milliseconds, and return the new time."""
         self._now += millis
         return self.now()

@@ -14,7 +14,7 @@ import pytest
 __all__ = ["UNPRIVILEGED", "needs_setpriv", "run_sessiond"]
 
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all") if os.getuid() == 0 else ()
-"""Takes root's privileges away, so that it can neither write everywhere nor use every port."""
+"""A command that drops root's privileges, so that it can neither write everywhere nor use every port."""
 needs_setpriv = pytest.mark.skipif(
     bool(UNPRIVILEGED) and shutil.which("setpriv") is None,
     reason="running as root without setpriv, which drops root's privileges",

@@ -1,4 +1,4 @@
-"""What must survive a fault: a ledger of all that was acknowledged, and a checker that compares what is left."""
+"""Fault tests: a ledger of everything that was acknowledged, and a check of what a server has afterwards."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.tokens import revision_in
 __all__ = ["OUTCOME_UNKNOWN", "Ledger", "Life", "Record", "Recovered", "Unsure", "losses", "recover", "work"]
 
 OUTCOME_UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""How calls end under way to an authority that goes. CANCELLED is gRPC's own, for calls that arrive as it closes."""
+"""The status of open calls when an authority ends. CANCELLED comes from gRPC, for calls that arrive as it closes."""
 
 
 class Unsure(StrEnum):
-    """A call that was under way when the server died: carried out or not, nobody was told."""
+    """A call that was open when the server died: nobody knows whether it was carried out."""
 
     REVOKE = "revoke"
     DATA = "data"
@@ -33,7 +33,7 @@ class Unsure(StrEnum):
 
 @dataclass(slots=True)
 class Life:
-    """One session as far as it was acknowledged. `token` is the newest that the authority gave out."""
+    """One session as far as it was acknowledged. `token` is the newest one that the authority issued."""
 
     session_id: str
     subject: str
@@ -48,10 +48,10 @@ class Life:
 
 @dataclass(slots=True)
 class Ledger:
-    """All that was acknowledged to anybody.
+    """Everything that was acknowledged.
 
-    `renewals` are the session and generation of each acknowledged renewal: a validation's answer has no revision.
-    `wrong` are answers that were wrong at once, before any fault.
+    renewals  session and generation of each acknowledged renewal, because a validation's response has no revision
+    wrong     responses that were wrong at once, before any fault
     """
 
     lives: dict[str, Life] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Ledger:
     wrong: list[str] = field(default_factory=list)
 
     def usable(self) -> list[Life]:
-        """Live sessions of whose state there is no doubt."""
+        """Return live sessions whose state is certain."""
         return [life for life in self.lives.values() if not life.revoked and life.unsure is None]
 
 
@@ -68,9 +68,9 @@ class Ledger:
 
 
 async def work(stub: AsyncStub, ledger: Ledger, own: list[Life], dice: random.Random) -> str:
-    """Create, validate, renew, change and revoke at random until the authority is unavailable; what it said then.
+    """Create, validate, renew, change and revoke at random until the authority is unavailable; return its error.
 
-    No one else uses the sessions in `own`.
+    Nobody else uses the sessions in `own`.
     """
     try:
         while True:
@@ -146,7 +146,7 @@ async def _revoke(stub: AsyncStub, ledger: Ledger, life: Life) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A session as the store lists it, or as the log tells it."""
+    """A session as the store lists it, or as the log describes it."""
 
     state: pb.SessionState.ValueType
     generation: int
@@ -165,11 +165,11 @@ class Recovered:
 
 
 async def recover(stub: AsyncStub, ledger: Ledger, data_of: Sequence[Life]) -> Recovered:
-    """Ask a restarted server for its whole log, all sessions, a verdict on each token, and the data of some."""
+    """Read a restarted server's whole log, all sessions, a verdict on each token, and the data of some sessions."""
     head = (await stub.GetAuthority(pb.GetAuthorityRequest())).revision
     stream = subscribe(stub)
     items = [await read(stream)]
-    # A stream that breaks off leaves events out, and of these the checker tells.
+    # A stream that ends early lacks events, which the check then reports.
     with suppress(grpc.aio.AioRpcError):
         while position(items[-1]) < head:
             items.append(await read(stream))
@@ -191,11 +191,11 @@ async def recover(stub: AsyncStub, ledger: Ledger, data_of: Sequence[Life]) -> R
 
     async def data(life: Life) -> dict[str, bytes]:
         named = pb.SessionReference(session_id=life.session_id)
-        async with few:  # more than a connection may have streams would be refused, which is no loss
+        async with few:  # more calls than streams on a connection would be refused, which is not a loss
             return dict((await stub.GetSessionData(pb.GetSessionDataRequest(session=named))).data)
 
     found = await asyncio.gather(*map(data, data_of), return_exceptions=True)
-    # Last, for it may write: a successor whose first use was lost is used for the first time here.
+    # Last, because it may write: a successor whose first use was lost is used here for the first time.
     verdicts: dict[str, pb.Verdict.ValueType] = {}
     lives = list(ledger.lives.values())
     for start in range(0, len(lives), 1000):
@@ -207,11 +207,11 @@ async def recover(stub: AsyncStub, ledger: Ledger, data_of: Sequence[Life]) -> R
     return Recovered(head, events, sessions, verdicts, kept)
 
 
-# The checker
+# The check
 
 
 def losses(ledger: Ledger, recovered: Recovered, data_of: Sequence[Life]) -> list[str]:
-    """What was acknowledged and is not there, or is there and cannot be; empty where nothing was lost."""
+    """Return what was acknowledged and is missing, or exists and must not; empty if nothing was lost."""
     return [
         *ledger.wrong,
         *_log_faults(ledger, recovered),
@@ -245,7 +245,7 @@ def _log_faults(ledger: Ledger, recovered: Recovered) -> Iterator[str]:
 
 
 def _store_faults(recovered: Recovered) -> Iterator[str]:
-    """State and event commit in one transaction: the sessions must be exactly what the log tells."""
+    """Return the faults of the store: its sessions must be exactly what the log says, as both commit together."""
     told: dict[str, Record] = {}
     versions = Counter(e.session_id for e in recovered.events if e.type == pb.EVENT_TYPE_SESSION_DATA_CHANGED)
     for event in recovered.events:
@@ -254,7 +254,7 @@ def _store_faults(recovered: Recovered) -> Iterator[str]:
         told[event.session_id] = Record(state, event.generation, versions[event.session_id])
     for session_id in told.keys() | recovered.sessions.keys():
         log, store = told.get(session_id), recovered.sessions.get(session_id)
-        # First data are no event of their own, and count as a version.
+        # The first data has no event of its own, and counts as a version.
         first = 1 if log and store and store.data_version == log.data_version + 1 else 0
         if log is None or store is None or store != Record(log.state, log.generation, log.data_version + first):
             yield f"{session_id}: the log tells {log}, the store has {store}"

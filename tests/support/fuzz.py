@@ -1,4 +1,4 @@
-"""What the fuzz tests share: bounded, repeatable runs, and small damage to bytes and text."""
+"""Shared parts of the fuzz tests: bounded, repeatable runs, and small damage to bytes and text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["bounded", "damaged_bytes", "damaged_text"]
 
 
 def bounded(examples: int = 100) -> settings:
-    """The same examples on every run, without a deadline: a busy machine fails no test."""
+    """Return settings with the same examples on every run and no deadline, so that a busy machine fails no test."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -21,7 +21,7 @@ def bounded(examples: int = 100) -> settings:
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
-    """One of the originals after one to three changes: bytes replaced, removed, inserted, doubled or cut off."""
+    """One of the originals after one to three changes: bytes replaced, removed, inserted, repeated or cut off."""
     raw = draw(originals)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(raw)))
@@ -33,7 +33,7 @@ def damaged_bytes(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes
 
 @st.composite
 def damaged_text(draw: st.DrawFn, originals: st.SearchStrategy[str], alphabet: str = "") -> str:
-    """One of the originals after one to three changes of the same kinds; new characters are mostly of `alphabet`."""
+    """One of the originals after one to three changes of the same kinds; new characters are mostly from `alphabet`."""
     text = draw(originals)
     characters = st.characters() | st.sampled_from(alphabet) if alphabet else st.characters()
     for _ in range(draw(st.integers(1, 3))):

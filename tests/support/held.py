@@ -1,4 +1,4 @@
-"""A store that waits: what is asked of it queues up, in order, until the test lets go."""
+"""A store that is held: its operations queue up in order until the test releases it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["held", "until"]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once that is so. Turns of the loop pass, no time."""
+    """Wait until a condition holds. The event loop turns, but no time passes."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what is waited for is inside the authority, and tells nobody
+        while not condition():  # noqa: ASYNC110 - the condition is inside the authority, and nothing signals it
             await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def held(app: App) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    """Hold the store of an authority in this process; gives what waits until so many operations wait for it."""
-    turn = app._store._turn
+    """Hold the store of an authority in this process. Return a function that waits until so many operations queue."""
+    turn = app._store._connection_lock
 
     async def waiting(count: int) -> None:
         await until(lambda: len(turn._waiters or ()) == count)

@@ -1,4 +1,4 @@
-"""Any message of a type, drawn from its descriptor: new fields and types take part by themselves."""
+"""Arbitrary messages of a type, generated from its descriptor, so that new fields and types are included."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MANY = 1001  # one more than any list of the contract may have
 
 @dataclass(frozen=True)
 class Drawn:
-    """A message that shows no more than its beginning when a test fails."""
+    """A message that shows only its beginning when a test fails."""
 
     message: Message
 
@@ -46,17 +46,16 @@ class Drawn:
 
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Any, texts: Mapping[str, Sequence[str]]) -> Message:
-    """A message of that type, its fields of any value; in most messages most of them are what a caller would send.
+    """A message of that type with any field values; in most messages, most values are those of a real caller.
 
-    `texts` has, by the name of the field, what a caller would send there; under the empty name what it would send in
-    every other field.
+    `texts` has plausible texts by field name; under the empty name, those for all other fields.
     """
     present, odd = draw(st.sampled_from([20, 50, 90])), draw(st.sampled_from([0, 2, 10, 50]))
     return _Maker(draw, texts, present, odd).message(descriptor)
 
 
 class _Maker:
-    """Makes one message. Of a hundred fields about `present` are set, of a hundred values about `odd` are odd ones."""
+    """Generates one message. Of a hundred fields about `present` are set; of a hundred values about `odd` are odd."""
 
     def __init__(self, draw: st.DrawFn, texts: Mapping[str, Sequence[str]], present: int, odd: int) -> None:
         self._draw = draw
@@ -124,7 +123,7 @@ def _any_value(field: Any) -> st.SearchStrategy[Any]:
 
 
 def names_a_field(descriptor: Any, path: str) -> bool:
-    """Whether a path such as `requests[3].client.ip_address` names a field of that message type."""
+    """Return whether a path such as `requests[3].client.ip_address` names a field of that message type."""
     for name in path.split("."):
         bare, bracket, index = name.partition("[")
         field = None if descriptor is None else descriptor.fields_by_name.get(bare)

@@ -1,4 +1,4 @@
-"""What the kernel says of a server process: memory, processor time."""
+"""What the kernel reports about a server process: memory and CPU time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["resident_bytes", "until_idle"]
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process."""
+    """Return the resident memory of a process, in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -21,7 +21,7 @@ def _processor_ticks(pid: int) -> int:
 
 
 async def until_idle(pid: int) -> None:
-    """Wait until a process has used next to no processor time for a quarter of a second."""
+    """Wait until a process has used almost no CPU time for a quarter of a second."""
     while True:
         before = _processor_ticks(pid)
         await asyncio.sleep(0.25)

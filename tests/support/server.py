@@ -1,4 +1,4 @@
-"""A real authority for tests: in this process with a clock to set, or as a process of its own."""
+"""A real authority for tests: in this process with a clock to set, or in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sessiond.config import Config, load_config
 from sessiond.system.clock import Clock
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-if TYPE_CHECKING:  # the generated type of the stub on an asynchronous channel is there for type checkers only
+if TYPE_CHECKING:  # the generated type of the stub on an asynchronous channel exists for type checkers only
     from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityAsyncStub as AsyncStub
 else:
     AsyncStub = SessionAuthorityStub
@@ -30,7 +30,7 @@ __all__ = ["AsyncStub", "ServerProcess", "config_for", "serving", "stub_for"]
 
 
 def config_for(folder: Path, text: str = "", **changes: Any) -> Config:
-    """A configuration on any free port, from the text of a `sessiond.toml`."""
+    """Return a configuration on a free port, from the text of a `sessiond.toml`."""
     file = None
     if text:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def config_for(folder: Path, text: str = "", **changes: Any) -> Config:
 
 @asynccontextmanager
 async def serving(config: Config, clock: Clock | None = None) -> AsyncIterator[App]:
-    """An authority in this process."""
+    """Run an authority in this process."""
     app = await App.start(config, clock)
     try:
         yield app
@@ -51,8 +51,8 @@ async def serving(config: Config, clock: Clock | None = None) -> AsyncIterator[A
 
 @asynccontextmanager
 async def stub_for(address: str) -> AsyncIterator[AsyncStub]:
-    """The generated stub on a channel of its own."""
-    # Without local subchannel pooling two channels to a restarted server share their back-off.
+    """Return the generated stub on a channel of its own."""
+    # Without local subchannel pooling, two channels to a restarted server share their back-off.
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield SessionAuthorityStub(channel)
 
@@ -69,7 +69,7 @@ class ServerProcess:
         cwd: Path | None = None,
         options: bool = True,
     ) -> None:
-        """`options`: whether the data folder, the address and the form of the log are given on the command line."""
+        """Start the server. `options`: whether folder, address and log format are given on the command line."""
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
@@ -80,7 +80,7 @@ class ServerProcess:
         self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
 
     async def address(self) -> str:
-        """Wait until it serves; where. Raises AssertionError with its log if it ends instead."""
+        """Wait until it serves, and return its address. Raise AssertionError with its log if it ends instead."""
         while True:
             for line in self.log().splitlines():
                 if line.startswith("{") and json.loads(line).get("event") == "serving":
@@ -90,19 +90,19 @@ class ServerProcess:
             await asyncio.sleep(0.02)
 
     def log(self) -> str:
-        """What it has written, whole lines."""
+        """Return its output, in complete lines."""
         text = self.log_path.read_bytes()[self._read_from :].decode()
         return text[: text.rfind("\n") + 1]
 
     def kill(self) -> None:
-        """End it by SIGKILL, the whole group."""
+        """Kill it with SIGKILL, with its whole process group."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._log.close()
 
     async def terminate(self) -> int:
-        """Ask it to stop; its exit code."""
+        """Ask it to stop, and return its exit code."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
         code = await asyncio.to_thread(self.process.wait)

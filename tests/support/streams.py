@@ -1,4 +1,4 @@
-"""Subscriptions for tests: what writers were told, what subscribers were sent, and whether the two agree."""
+"""Subscriptions for tests: what writers were told, what subscribers received, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ __all__ = [
 EARLIEST = pb.STREAM_START_EARLIEST
 NOW = pb.STREAM_START_NOW
 PATIENCE = 30.0
-"""Seconds after which a message that must come is called missing: a broken promise fails, it does not hang."""
+"""Seconds after which an expected message counts as missing, so that a broken promise fails and does not hang."""
 PADDING = pb.ClientContext(user_agent="\U0001f9ff" * 1024, device_id="\U0001f9ff" * 256)
-"""The largest client context there is, 5 KiB: few events with it fill every buffer between server and client."""
+"""The largest client context, 5 KiB: few events with it fill every buffer between server and client."""
 
 Stream: TypeAlias = "grpc.aio.UnaryStreamCall[pb.SubscribeRequest, pb.SubscribeResponse]"
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What a writer was told about one event, or a subscriber was sent."""
+    """What a writer was told, or a subscriber received, about one event."""
 
     revision: int
     type: pb.EventType.ValueType
@@ -53,7 +53,7 @@ class Fact:
 
     @classmethod
     def of(cls, event: pb.Event) -> Fact:
-        """What an event says."""
+        """Return the fact in an event."""
         return cls(event.revision, event.type, event.session_id, event.subject)
 
 
@@ -61,7 +61,7 @@ class Fact:
 
 
 async def create(stub: AsyncStub, subject: str, client: pb.ClientContext | None = None) -> tuple[str, Fact]:
-    """Open a session; its token, and the event that must be in the log."""
+    """Open a session. Return its token, and the event that must be in the log."""
     answer = await stub.CreateSession(pb.CreateSessionRequest(subject=subject, client=client))
     return answer.token, Fact(
         revision_in(answer),
@@ -74,7 +74,7 @@ async def create(stub: AsyncStub, subject: str, client: pb.ClientContext | None 
 async def open_sessions(
     stub: AsyncStub, count: int, subject: str = "ada", client: pb.ClientContext | None = None, writers: int = 32
 ) -> list[Fact]:
-    """Open so many sessions from several concurrent writers; their events, in the order of the log."""
+    """Open so many sessions from several concurrent writers. Return their events, in the order of the log."""
 
     async def write(share: int) -> list[Fact]:
         return [(await create(stub, subject, client))[1] for _ in range(share)]
@@ -85,7 +85,7 @@ async def open_sessions(
 
 
 async def fill_log(stub: AsyncStub, calls: int, client: pb.ClientContext, writers: int = 32) -> None:
-    """Write two events a call, of few sessions: each writer logs one subject in again and again."""
+    """Write two events per call for few sessions: each writer logs one subject in repeatedly."""
 
     async def write() -> None:
         token, _ = await create(stub, "ada", client)
@@ -97,7 +97,7 @@ async def fill_log(stub: AsyncStub, calls: int, client: pb.ClientContext, writer
 
 
 async def write_lives(stub: AsyncStub, writer: int, lives: int, facts: list[Fact]) -> None:
-    """Open, change and revoke sessions, one after another; what is acknowledged is added to `facts`."""
+    """Open, change and revoke sessions one after another. Whatever is acknowledged is added to `facts`."""
     for _ in range(lives):
         token, fact = await create(stub, f"subject-{writer}")
         facts.append(fact)
@@ -126,7 +126,7 @@ def subscribe(
     subjects: Iterable[str] = (),
     interval_ms: int = 3_600_000,
 ) -> Stream:
-    """A stream, from the cursor where one is given. Without `interval_ms` no checkpoint comes but the first."""
+    """Return a stream, from the cursor if one is given. Without `interval_ms` only the first checkpoint comes."""
     request = pb.SubscribeRequest(filter=pb.EventFilter(types=types, subjects=subjects))
     request.checkpoint_interval.CopyFrom(Duration(seconds=interval_ms // 1000, nanos=interval_ms % 1000 * 1_000_000))
     if cursor:
@@ -137,19 +137,19 @@ def subscribe(
 
 
 def position(item: pb.SubscribeResponse) -> int:
-    """The revision that an item brings its subscriber to."""
+    """Return the revision that an item brings its subscriber to."""
     return item.event.revision if item.HasField("event") else item.checkpoint.revision
 
 
 async def read(stream: Stream) -> pb.SubscribeResponse:
-    """The next item. Raises as the stream ends."""
+    """Return the next item. Raise if the stream ends."""
     item = await asyncio.wait_for(stream.read(), PATIENCE)
     assert isinstance(item, pb.SubscribeResponse), "a stream ended without a status; the contract knows no such end"
     return item
 
 
 async def read_up_to(stream: Stream, revision: int) -> list[pb.SubscribeResponse]:
-    """All items until one brings its subscriber to that revision."""
+    """Return all items until one brings the subscriber to that revision."""
     items: list[pb.SubscribeResponse] = []
     while not items or position(items[-1]) < revision:
         items.append(await read(stream))
@@ -157,7 +157,7 @@ async def read_up_to(stream: Stream, revision: int) -> list[pb.SubscribeResponse
 
 
 async def read_to_end(stream: Stream) -> tuple[list[pb.SubscribeResponse], grpc.aio.AioRpcError]:
-    """All items until the authority ends the stream, and the error it ends with."""
+    """Return all items until the authority ends the stream, and the error with which it ends."""
     items: list[pb.SubscribeResponse] = []
     while True:
         try:
@@ -166,7 +166,7 @@ async def read_to_end(stream: Stream) -> tuple[list[pb.SubscribeResponse], grpc.
             return items, error
 
 
-# The checker
+# The check
 
 
 def faults_of(
@@ -175,9 +175,9 @@ def faults_of(
     begin: int = 0,
     wanted: Callable[[Fact], bool] = lambda fact: True,
 ) -> list[str]:
-    """What is wrong with a stream that began after revision `begin`, by what the writers were told.
+    """Return what is wrong with a stream that began after revision `begin`, according to what the writers were told.
 
-    Each way to break a promise has its own sentence; an empty list means that all were kept up to the last item.
+    Each broken promise has its own sentence. An empty list means that all were kept up to the last item.
     """
     expected = sorted((f for f in facts if f.revision > begin and wanted(f)), key=lambda fact: fact.revision)
     faults: list[str] = []
@@ -205,5 +205,5 @@ def faults_of(
 
 
 def sorted_facts(facts: Iterable[Fact]) -> list[Fact]:
-    """In the order of the log."""
+    """Return the facts in the order of the log."""
     return sorted(facts, key=lambda fact: fact.revision)

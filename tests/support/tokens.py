@@ -1,4 +1,4 @@
-"""Consistency tokens, read and made: for tests that must know which revision an answer speaks of."""
+"""Consistency tokens, decoded and created, for tests that must know the revision in a response."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CHECK_BYTES = 4
 
 
 def revision_in(answer: Any) -> int:
-    """The revision of an answer's consistency token."""
+    """Return the revision in a response's consistency token."""
     body = base64url.decode(answer.consistency_token)[:-_CHECK_BYTES]
     return int.from_bytes(body[-8:], "big")
 
 
 def at_revision(token: str, revision: int) -> str:
-    """The consistency token (or cursor) of another revision of the same log, undamaged to the eye."""
+    """Return the consistency token or cursor of another revision of the same log, with a correct checksum."""
     body = base64url.decode(token)[: -_CHECK_BYTES - 8] + revision.to_bytes(8, "big")
     return base64url.encode(body + crc32(body).to_bytes(_CHECK_BYTES, "big"))

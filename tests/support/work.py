@@ -1,4 +1,4 @@
-"""Units of work without a journal: what one decides against a state that the test names."""
+"""Units of work without a journal: what one decides for a state that the test provides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = Revision(100)
 
 @dataclass
 class KnownMemory:
-    """What a process knows beside its store: activity that is not saved, and what was reported lately."""
+    """What a process knows in addition to its store: unsaved activity, and recent reports."""
 
     activity: UnsavedActivity = field(default_factory=UnsavedActivity)
     reported: Reported = field(default_factory=Reported)
@@ -57,18 +57,18 @@ class KnownMemory:
 def work_on(
     *sessions: Session, now: int = START, answers: Iterable[KeptAnswer] = (), memory: KnownMemory | None = None
 ) -> Work:
-    """The work of a transaction that has read these sessions and answers."""
+    """Return the work of a transaction that has read these sessions and answers."""
     memory = memory or KnownMemory()
     read = Read({s.id: memory.with_activity(s) for s in sessions}, {}, {answer.key: answer for answer in answers})
     return Work(Instant(now), HEAD, read, memory)
 
 
 def call_of(policy: Policy = PRESETS["owasp-low"], client: ClientContext = NOBODY, **fields: Any) -> Call:
-    """A call about a client, under this policy."""
+    """Return a call about a client, under this policy."""
     values: dict[str, Any] = {"application": "default", "caller": Caller("caller")}
     return Call(policy=policy, client=client, **(values | fields))
 
 
 def types_of(events: Iterable[Event]) -> list[str]:
-    """The types of the events, in their order."""
+    """Return the types of the events, in their order."""
     return [event.type.value for event in events]

@@ -1,1 +1,1 @@
-"""The service, by subject: each method decodes, asks the authority, and encodes. No policy lives here."""
+"""The service, one module per topic. Each method decodes, calls the authority and encodes; it makes no decisions."""

@@ -1,4 +1,4 @@
-"""What the calls of every subject share: reading who asks, and carrying out a change from one description."""
+"""Shared parts of the service methods: decoding the common fields, and the decorator for calls that make a change."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ Request = Any
 
 
 class Calls:
-    """What calls have in common: the application, the client, the reason; and consistency tokens, both ways."""
+    """Decodes the fields that calls have in common: application, client and reason. Converts consistency tokens."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
         self._identity = authority.parts.store.authority_id
-        # The newest token, for it is asked for again and again.
+        # The last token is cached, because most calls ask for the same revision.
         self._token = (Revision(-1), "")
 
     def of(self, request: Request, caller: Caller) -> Call:
-        """The call that a request makes. Raises `InvalidField`."""
+        """Return the call that a request makes. Raise `InvalidField` if a common field is invalid."""
         has_client, has_reason = _fields(request.DESCRIPTOR)
         seen = decode.client(request.client) if has_client and request.HasField("client") else None
         reason = decode.reason(request.reason) if has_reason and request.reason else ""
         return self._authority.call(decode.application(request.application), caller, seen, reason)
 
     def validating(self, request: pb.ValidateSessionRequest, caller: Caller) -> Call:
-        """The same for a validation, which comes far more often."""
+        """Return the call that a validation makes. This is faster than `of`, and validations are far more frequent."""
         seen = decode.client(request.client) if request.HasField("client") else None
         return self._authority.call(decode.application(request.application), caller, seen)
 
     def at_least(self, text: str) -> Position | None:
-        """The position of a consistency token; None for no token. Raises `InvalidField`."""
+        """Return the position of a consistency token; None if `text` is empty. Raise `InvalidField`."""
         return decode_consistency_token(text, self._identity) if text else None
 
     def consistency_token(self, wanted: Revision) -> str:
-        """The consistency token of the state at a revision."""
+        """Return the consistency token of the state at a revision."""
         feed = self._authority.parts.feed
         if self._token[0] != wanted:
             self._token = (wanted, encode_consistency_token(self._identity, feed.position(wanted)))
@@ -62,41 +62,43 @@ class Calls:
 
 @cache
 def _fields(descriptor: Any) -> tuple[bool, bool]:
-    """Whether requests of a call tell a client, and a reason."""
+    """Return whether a request type has the field `client`, and whether it has the field `reason`."""
     fields = descriptor.fields_by_name
     return "client" in fields, "reason" in fields
 
 
 class _Service(Protocol):
-    """What a class must have whose calls are described by `changing`."""
+    """A class whose methods use the decorator `changing`."""
 
     _calls: Calls
 
 
 @immutable
 class Change(Generic[R]):
-    """One decoded change: how the authority is asked for it, and how its result is written into the answer."""
+    """One decoded change: `ask` calls the authority for it, and `fill` writes the result into the response."""
 
     ask: Callable[[Reply[R]], Awaitable[R | Kept]]
     fill: Callable[[Any, R], None]
 
 
-def changing(
-    answer: type[Message],
-) -> Callable[[Callable[[S, Call, Any], Change[R]]], Callable[[S, Any, Caller], Awaitable[Message | bytes]]]:
-    """Make a changing call from its description: a method that decodes a request to a `Change`.
+_ChangeDecoder = Callable[[S, Call, Any], Change[R]]
+_ServiceMethod = Callable[[S, Any, Caller], Awaitable[Message | bytes]]
 
-    A call that was made before, with the same `request_id`, gets the first answer again, byte for byte.
+
+def changing(response_type: type[Message]) -> Callable[[_ChangeDecoder[S, R]], _ServiceMethod[S]]:
+    """Return a decorator that turns a method which decodes a request into a `Change` into a service method.
+
+    A retry with the same `request_id` gets the first response again, byte for byte.
     """
 
-    def make(describe: Callable[[S, Call, Any], Change[R]]) -> Callable[[S, Any, Caller], Awaitable[Message | bytes]]:
-        @wraps(describe)
+    def decorate(decode_change: _ChangeDecoder[S, R]) -> _ServiceMethod[S]:
+        @wraps(decode_change)
         async def method(self: S, request: Any, caller: Caller) -> Message | bytes:
             call = self._calls.of(request, caller)
-            change = describe(self, call, request)
+            change = decode_change(self, call, request)
 
             def encode(result: R) -> Message:
-                message = answer()
+                message = response_type()
                 change.fill(message, result)
                 return message
 
@@ -106,4 +108,4 @@ def changing(
 
         return method
 
-    return make
+    return decorate

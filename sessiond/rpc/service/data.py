@@ -15,7 +15,7 @@ __all__ = ["DataService"]
 
 
 class DataService:
-    """GetSessionData, UpdateSessionData."""
+    """The calls GetSessionData and UpdateSessionData."""
 
     def __init__(self, calls: Calls, data: SessionData, reading: Reading) -> None:
         self._calls = calls
@@ -23,7 +23,7 @@ class DataService:
         self._reading = reading
 
     async def GetSessionData(self, request: pb.GetSessionDataRequest, caller: Caller) -> pb.GetSessionDataResponse:
-        """Read a session's data."""
+        """Return a session's data."""
         call, named = self._calls.of(request, caller), decode.named_session(request.session)
         wanted = DataRequest(decode.data_keys("keys", request.keys))
         await self._reading.reached(self._calls.at_least(request.at_least))

@@ -23,9 +23,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class EventService:
-    """Subscribe.
+    """The call Subscribe.
 
-    `write_timeout` is how long, in seconds, a subscriber may leave a message unread before its stream is ended.
+    If a subscriber leaves a message unread for `write_timeout` seconds, its stream ends.
     """
 
     def __init__(self, reading: Reading, write_timeout: float, max_subscribers: int = 200) -> None:
@@ -35,11 +35,11 @@ class EventService:
         self._subscribers: Counter[str] = Counter()
 
     async def Subscribe(self, request: pb.SubscribeRequest, caller: Caller, context: Context) -> None:
-        """Stream the log, to a bounded number of subscribers: half of them from one connection at most."""
+        """Stream the log. At most half of the allowed subscribers may use the same connection."""
         of_peer = self._subscribers[caller.peer]
         if self._subscribers.total() >= self._max_subscribers or of_peer >= max(1, self._max_subscribers // 2):
             raise Overloaded(
-                f"there are {self._subscribers.total()} subscribers already, {of_peer} from this connection; "
+                f"there are already {self._subscribers.total()} subscribers, {of_peer} of them on this connection; "
                 "close some, or raise server.max_subscribers"
             )
         self._subscribers[caller.peer] += 1
@@ -55,7 +55,7 @@ class EventService:
         identity = self._reading.describe().authority_id
         cursor = decode_cursor(request.cursor, identity) if request.WhichOneof("from") == "cursor" else None
         if request.start not in (pb.STREAM_START_UNSPECIFIED, pb.STREAM_START_NOW, pb.STREAM_START_EARLIEST):
-            raise InvalidField("start", f"{request.start} is not a StreamStart")
+            raise InvalidField("start", f"{request.start} is not a value of StreamStart")
         earliest = request.start == pb.STREAM_START_EARLIEST
         items = self._reading.subscribe(cursor, wanted, interval, earliest=earliest)
         async with aclosing(items):
@@ -66,12 +66,12 @@ class EventService:
                 else:
                     response.checkpoint.revision = item.revision
                 try:
-                    # Not `wait_for`: on Python 3.11 it loses a cancellation that comes when the write is done.
+                    # Not `wait_for`: on Python 3.11 it loses a cancellation that arrives when the write has finished.
                     async with asyncio.timeout(self._write_timeout):
                         await context.write(response)
                 except TimeoutError:
                     await context.abort(
                         grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        "the subscriber has not read for too long; resume from the last cursor it dealt with",
+                        "the subscriber did not read its stream in time; resume from the last cursor it processed",
                     )
         raise Unavailable("the authority is shutting down; resume from the last cursor")

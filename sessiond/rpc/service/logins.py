@@ -1,4 +1,4 @@
-"""Calls that give tokens."""
+"""Calls that issue session tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["LoginService"]
 
-_Given = pb.CreateSessionResponse | pb.AuthenticateSessionResponse | pb.RollSessionResponse
+_TokenResponse = pb.CreateSessionResponse | pb.AuthenticateSessionResponse | pb.RollSessionResponse
 
 
 class LoginService:
-    """CreateSession, AuthenticateSession, RollSession."""
+    """The calls CreateSession, AuthenticateSession and RollSession."""
 
     def __init__(self, calls: Calls, logins: Logins) -> None:
         self._calls = calls
@@ -27,10 +27,11 @@ class LoginService:
         """Open a session."""
         login, choice = decode.login(request), decode.ticket_choice(request)
         if not request.subject and request.HasField("authentication"):
-            raise InvalidField("authentication", "must be unset for an anonymous session; set subject or leave it out")
+            remedy = "is not allowed for an anonymous session; set subject, or leave authentication out"
+            raise InvalidField("authentication", remedy)
         if request.subject and request.login_page:
-            raise InvalidField("login_page", "must be false for a session with a subject")
-        data = decode.first_data(request.data)
+            raise InvalidField("login_page", "is not allowed for a session with a subject; leave it out")
+        data = decode.initial_data(request.data)
         return Change(
             lambda reply: self._logins.create(call, login, data, reply, login_page=request.login_page, choice=choice),
             lambda response, changed: self._fill_login(response, call, changed),
@@ -38,7 +39,7 @@ class LoginService:
 
     @changing(pb.AuthenticateSessionResponse)
     def AuthenticateSession(self, call: Call, request: pb.AuthenticateSessionRequest) -> Change[Changed]:
-        """Bind a subject, authenticate it again, elevate it, or log it in whatever the token is worth."""
+        """Bind a subject, authenticate it again, elevate it, or (with `or_create`) log it in without a valid token."""
         decode.subject(request.subject)
         login, choice, token = decode.login(request), decode.ticket_choice(request), decode.token(request.token)
 
@@ -76,7 +77,7 @@ class LoginService:
             encode.fill_limit(response.limit, changed.limit)
         self._fill_token(response, call, changed)
 
-    def _fill_token(self, response: _Given, call: Call, changed: Changed) -> None:
+    def _fill_token(self, response: _TokenResponse, call: Call, changed: Changed) -> None:
         response.consistency_token = self._calls.consistency_token(changed.revision)
         if changed.session is None or changed.token is None or changed.csrf is None:
             return

@@ -1,4 +1,4 @@
-"""Calls that show: sessions, history, locks, the authority."""
+"""Calls that read: sessions, activity history, source locks and the authority."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ReadingService"]
 
 
 class ReadingService:
-    """GetSession, ListSessions, ListActivity, ListSourceLocks, GetAuthority."""
+    """The calls GetSession, ListSessions, ListActivity, ListSourceLocks and GetAuthority."""
 
     def __init__(self, calls: Calls, authority: Authority, version: str) -> None:
         self._calls = calls
@@ -26,7 +26,7 @@ class ReadingService:
         self._version = version
 
     async def GetSession(self, request: pb.GetSessionRequest, caller: Caller) -> pb.GetSessionResponse:
-        """Show one session."""
+        """Return one session."""
         call, named = self._calls.of(request, caller), decode.named_session(request.session)
         await self._reading.reached(self._calls.at_least(request.at_least))
         verdict, session = await self._reading.get(call, named)
@@ -35,12 +35,12 @@ class ReadingService:
         )
 
     async def ListSessions(self, request: pb.ListSessionsRequest, caller: Caller) -> pb.ListSessionsResponse:
-        """Show a page of sessions."""
+        """Return a page of sessions, newest first."""
         call = self._calls.of(request, caller)
         query = decode.session_query(call.application, request.filter, self._authority.now())
         size = decode.page_size(request.page_size)
-        question = b"sessions" + call.application.encode() + request.filter.SerializeToString(deterministic=True)
-        before = decode_page(request.page_token, question, 16)
+        query_bytes = b"sessions" + call.application.encode() + request.filter.SerializeToString(deterministic=True)
+        before = decode_page(request.page_token, query_bytes, 16)
         await self._reading.reached(self._calls.at_least(request.at_least))
         query = query.page(None if before is None else SessionId(before), size)
         sessions, following = await self._reading.list(call, query)
@@ -48,16 +48,16 @@ class ReadingService:
         if len(messages) < len(sessions):
             following = sessions[len(messages) - 1].id
         return pb.ListSessionsResponse(
-            sessions=messages, next_page_token="" if following is None else encode_page(question, following)
+            sessions=messages, next_page_token="" if following is None else encode_page(query_bytes, following)
         )
 
     async def ListActivity(self, request: pb.ListActivityRequest, caller: Caller) -> pb.ListActivityResponse:
-        """Show a page of a subject's history."""
+        """Return a page of a subject's activity history, newest first."""
         call = self._calls.of(request, caller)
         subject = decode.subject(request.subject)
         size = decode.page_size(request.page_size)
-        question = b"activity" + call.application.encode() + b"\0" + subject.encode()
-        before = decode_revision_page(request.page_token, question)
+        query_bytes = b"activity" + call.application.encode() + b"\0" + subject.encode()
+        before = decode_revision_page(request.page_token, query_bytes)
         await self._reading.reached(self._calls.at_least(request.at_least))
         events, following = await self._reading.activity(call, subject, before, size)
         messages = fitting(map(encode.event_message, events))
@@ -65,24 +65,24 @@ class ReadingService:
             following = events[len(messages) - 1].revision
         return pb.ListActivityResponse(
             events=messages,
-            next_page_token="" if following is None else encode_page(question, following.to_bytes(8, "big")),
+            next_page_token="" if following is None else encode_page(query_bytes, following.to_bytes(8, "big")),
         )
 
     async def ListSourceLocks(self, request: pb.ListSourceLocksRequest, caller: Caller) -> pb.ListSourceLocksResponse:
-        """Show a page of the locked sources."""
+        """Return a page of the locked sources, oldest lock first."""
         call = self._calls.of(request, caller)
         size = decode.page_size(request.page_size)
-        question = b"locks" + call.application.encode()
-        after = decode_revision_page(request.page_token, question) or 0
+        query_bytes = b"locks" + call.application.encode()
+        after = decode_revision_page(request.page_token, query_bytes) or 0
         locks = [lock for lock in await self._reading.locks(call) if lock.revision > after]
         page = locks[:size]
         response = pb.ListSourceLocksResponse(source_locks=map(encode.lock_message, page))
         if len(locks) > size:
-            response.next_page_token = encode_page(question, page[-1].revision.to_bytes(8, "big"))
+            response.next_page_token = encode_page(query_bytes, page[-1].revision.to_bytes(8, "big"))
         return response
 
     async def GetAuthority(self, _: pb.GetAuthorityRequest, __: Caller) -> pb.GetAuthorityResponse:
-        """Say who answers, and by which rules."""
+        """Return the authority's identity, version and position, and the effective policies."""
         state = self._reading.describe()
         return pb.GetAuthorityResponse(
             authority_id=str(uuid.UUID(bytes=state.authority_id)),

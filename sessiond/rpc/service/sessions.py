@@ -1,4 +1,4 @@
-"""Calls that refresh, end and report sessions."""
+"""Calls that refresh and end sessions, report signals, and unlock sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKEN_LIVES = (Verdict.SUPERSEDED, Verdict.LOCKED)
 
 
 class SessionService:
-    """RefreshSession, RevokeSession, RevokeSessions, ReportSignal, ClearSourceLock."""
+    """The calls RefreshSession, RevokeSession, RevokeSessions, ReportSignal and ClearSourceLock."""
 
     def __init__(self, calls: Calls, authority: Authority) -> None:
         self._calls = calls
@@ -27,7 +27,7 @@ class SessionService:
 
     @changing(pb.RefreshSessionResponse)
     def RefreshSession(self, call: Call, request: pb.RefreshSessionRequest) -> Change[Changed]:
-        """Make a session as good as new."""
+        """Restart a session's idle timeout and, if the policy allows it, its lifetime."""
         token = decode.token(request.token)
         lifetimes = decode.lifetimes(request.lifetimes) if request.HasField("lifetimes") else None
 
@@ -48,49 +48,50 @@ class SessionService:
             lambda reply: self._authority.sessions.revoke(
                 call, named, reply, open_anonymous=request.open_anonymous, owner=owner
             ),
-            lambda response, answer: self._fill_revoked(response, call, answer, by_token=isinstance(named, Token)),
+            lambda response, result: self._fill_revoked(response, call, result, by_token=isinstance(named, Token)),
         )
 
-    def _fill_revoked(self, response: pb.RevokeSessionResponse, call: Call, answer: Revoked, *, by_token: bool) -> None:
-        ended, rules = answer.ended, call.policy.cookie
+    def _fill_revoked(self, response: pb.RevokeSessionResponse, call: Call, result: Revoked, *, by_token: bool) -> None:
+        ended, rules = result.ended, call.policy.cookie
         response.verdict = encode.VERDICT[ended.verdict]
-        response.revoked = answer.revoked
+        response.revoked = result.revoked
         response.consistency_token = self._calls.consistency_token(ended.revision)
         if ended.session is not None:
             encode.fill_session(response.session, ended.session)
-        fresh = answer.anonymous
+        fresh = result.anonymous
         if fresh is not None and fresh.session is not None and fresh.token is not None and fresh.csrf is not None:
             encode.fill_session(response.anonymous_session, fresh.session)
             response.token, response.csrf_token = fresh.token.reveal(), fresh.csrf.reveal()
             response.consistency_token = self._calls.consistency_token(fresh.revision)
             cookies.fill_token(response.cookies, rules, fresh.session, fresh.token, fresh.at)
-        elif by_token and (answer.revoked or ended.verdict not in _TOKEN_LIVES):
+        elif by_token and (result.revoked or ended.verdict not in _TOKEN_LIVES):
             cookies.fill_deletion(response.cookies, rules)
         else:
-            return  # another device's session, or one that lives on
+            return  # the session was named by its id, or it is still alive
         cookies.fill_logout(response.cookies, rules, keeps_cookies=fresh is not None)
 
     @changing(pb.RevokeSessionsResponse)
     def RevokeSessions(self, call: Call, request: pb.RevokeSessionsRequest) -> Change[RevokedAll]:
-        """End all sessions that match."""
+        """End all live sessions that match a filter."""
         if request.filter.state != pb.SESSION_STATE_UNSPECIFIED:
-            raise InvalidField("filter.state", "must be unset: only live sessions can be revoked")
+            raise InvalidField("filter.state", "must be unset, because only live sessions can be revoked; leave it out")
         query = decode.session_query(call.application, request.filter, self._authority.now())
         if not query.restricts and not request.whole_application:
-            raise InvalidField("whole_application", "must be true to end every session; or set a condition in filter")
+            remedy = "must be true to end every session of the application; otherwise set a condition in filter"
+            raise InvalidField("whole_application", remedy)
         keep = None
         if request.except_session_id:
             keep = decode.session_id(request.except_session_id, "except_session_id")
 
-        def fill(response: pb.RevokeSessionsResponse, answer: RevokedAll) -> None:
-            response.revoked_count = answer.count
-            response.consistency_token = self._calls.consistency_token(answer.revision)
+        def fill(response: pb.RevokeSessionsResponse, result: RevokedAll) -> None:
+            response.revoked_count = result.count
+            response.consistency_token = self._calls.consistency_token(result.revision)
 
         return Change(lambda reply: self._authority.sessions.revoke_all(call, query, keep, reply), fill)
 
     @changing(pb.ReportSignalResponse)
     def ReportSignal(self, call: Call, request: pb.ReportSignalRequest) -> Change[Changed]:
-        """Take in an application's own suspicion."""
+        """Record a signal that the application reports about a session, and react to it."""
         named = decode.named_session(request.session)
 
         def fill(response: pb.ReportSignalResponse, changed: Changed) -> None:

@@ -1,4 +1,4 @@
-"""Calls that judge tokens."""
+"""Calls that judge tokens, and the call that issues companion tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.pages import PAGE_BYTES
-from sessiond.rpc.response_cache import Refusals, SessionViews
+from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.service.calls import Calls
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -23,15 +23,15 @@ _MAX_BATCH = 1000
 
 
 class ValidationService:
-    """ValidateSession, ValidateSessions, IssueCompanionToken."""
+    """The calls ValidateSession, ValidateSessions and IssueCompanionToken."""
 
     def __init__(
-        self, calls: Calls, authority: Authority, fast_path: FastPath, views: SessionViews, refusals: Refusals
+        self, calls: Calls, authority: Authority, fast_path: FastPath, sessions: SessionMessages, refusals: Refusals
     ) -> None:
         self._calls = calls
         self._authority = authority
         self._fast_path = fast_path
-        self._views = views
+        self._sessions = sessions
         self._refusals = refusals
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, caller: Caller) -> pb.ValidateSessionResponse:
@@ -42,17 +42,17 @@ class ValidationService:
         return self._validation(question.call, answer)
 
     def fast_path(self, caller: Caller, raw: bytes) -> pb.ValidateSessionResponse | None:
-        """ValidateSession's answer to these bytes if it is a plain one again; None: the ordinary path decides."""
+        """Return the plain response to a repeated ValidateSession; None if the ordinary path must decide."""
         answer = self._fast_path.answer(caller, raw)
         return None if answer is None else self._plain_validation(answer)
 
     async def ValidateSessions(
         self, request: pb.ValidateSessionsRequest, caller: Caller
     ) -> pb.ValidateSessionsResponse:
-        """Judge many tokens, each by itself."""
+        """Judge many tokens independently of each other."""
         if len(request.requests) > _MAX_BATCH:
-            raise InvalidField("requests", f"has {len(request.requests)} entries, at most {_MAX_BATCH} are allowed")
-        # All questions are checked before any is judged: a broken call must change nothing.
+            raise InvalidField("requests", f"has {len(request.requests)} entries; at most {_MAX_BATCH} are allowed")
+        # All questions are checked before any is judged: an invalid call must change nothing.
         questions = [self._question_of_batch(number, one, caller) for number, one in enumerate(request.requests)]
         for position in {question.at_least for question in questions}:
             await self._authority.reading.reached(position)
@@ -62,14 +62,14 @@ class ValidationService:
             message = self._validation(question.call, answer)
             size += message.ByteSize()
             if size > PAGE_BYTES and answer.data is not None:
-                # The batch would not fit into a message: the caller asks for this session's data by itself.
+                # The batch would not fit into a message. The caller can get this session's data in a separate call.
                 size -= message.data.ByteSize()
                 message.ClearField("data")
             response.responses.append(message)
         return response
 
     async def _answers(self, questions: Sequence[Question]) -> Sequence[Answer]:
-        # A task for each question would cost more than most questions do: only those that have to wait become one.
+        # A task costs more than most questions do, so only the questions that have to wait get one.
         answers: dict[int, Answer] = {}
         waiting = {}
         for number, question in enumerate(questions):
@@ -85,7 +85,7 @@ class ValidationService:
         try:
             return await self._authority.validation.validate(question)
         except DataUnreadable:
-            # One session's damaged data must not fail the others' answers: this one is left without data.
+            # One session's unreadable data must not fail the whole batch: this session is answered without data.
             return await self._authority.validation.validate(question.without_data())
 
     def _question_of_batch(self, number: int, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
@@ -103,7 +103,7 @@ class ValidationService:
         message.verdict = encode.VERDICT[answer.verdict]
         message.next_step = encode.next_step(answer)
         if answer.session is not None:
-            self._views.fill(message.session, answer.session)
+            self._sessions.fill(message.session, answer.session)
             if answer.activity is not None:
                 encode.set_activity(message.session, answer.session, answer.activity)
         if answer.cacheable_until is not None:
@@ -134,7 +134,7 @@ class ValidationService:
     async def IssueCompanionToken(
         self, request: pb.IssueCompanionTokenRequest, caller: Caller
     ) -> pb.IssueCompanionTokenResponse:
-        """Give a second token for one purpose."""
+        """Issue a companion token for one purpose."""
         call = self._calls.of(request, caller)
         purpose, path = decode.purpose(request.purpose), decode.companion_path(request.path)
         companion = await self._authority.sessions.issue_companion(
@@ -144,6 +144,6 @@ class ValidationService:
         if companion.token is not None and companion.expires is not None:
             response.companion_token = companion.token.reveal()
             encode.set_time(response.expire_time, companion.expires)
-            seconds = -((self._authority.now() - companion.expires) // 1000)  # rounded up: 0 would delete it
+            seconds = -((self._authority.now() - companion.expires) // 1000)  # rounded up: Max-Age=0 deletes the cookie
             cookies.fill_companion(response.cookies, call.policy.cookie, purpose, path, companion.token, seconds)
         return response

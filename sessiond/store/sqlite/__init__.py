@@ -1,1 +1,1 @@
-"""The SQLite engine: one file, one process, one connection."""
+"""The SQLite engine: one database file, used by one process over one connection."""

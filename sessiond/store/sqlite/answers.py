@@ -1,4 +1,4 @@
-"""Kept answers: how much they may take, and what goes if they take more."""
+"""The size limit of the kept answers, and which ones are deleted when they exceed it."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from sessiond.store.statements import STATEMENTS
 
 __all__ = ["AnswerBudget"]
 
-_ROW_BYTES = 200  # what one takes in table and index beside its message
-_AT_ONCE = 1_000
+_ROW_BYTES = 200  # the size of one answer in table and index, without its message
+_DEFAULT_DELETES = 1_000
 _SOON = 600_000
-"""Milliseconds. What expires within them goes by itself: answers to repeated logins are kept for a minute."""
+"""Milliseconds. Answers that expire within this time are not deleted early: a retried login's is kept for a minute."""
 
 
 class AnswerBudget:
-    """How many bytes the kept answers take, of how many that they may take.
+    """Tracks how many bytes the kept answers take, `used`, of the `limit` that is allowed.
 
-    Each commit that keeps some drops twice as many that have expired, so that they cannot outrun the clearing. While
-    there is too much it also drops the ones that would be next.
+    A commit that stores answers deletes up to twice as many expired ones, so that deletion keeps up with storing.
+    While the limit is exceeded, it also deletes answers that have not expired, the earliest to expire first.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.taken = 0
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
 
-    def weigh(self, found: Row) -> None:
-        """Take in what the database holds when it is opened."""
-        self.taken = found["size"] + found["count"] * _ROW_BYTES
+    def load(self, row: Row) -> None:
+        """Set the bytes in use from the result of `measure_answers`, when the database is opened."""
+        self.used = row["size"] + row["count"] * _ROW_BYTES
 
     def for_changes(self, changes: Changes) -> AnswerChanges | None:
-        """What one commit does about kept answers beside keeping its own; None: nothing."""
+        """Return the deletions that the commit of `changes` has to make; None if there are none."""
         return None if changes.forget is None else AnswerChanges(self, changes)
 
 
 class AnswerChanges:
-    """The clearing of kept answers in one transaction."""
+    """The deletion of kept answers in one transaction."""
 
     def __init__(self, budget: AnswerBudget, changes: Changes) -> None:
         self._budget = budget
         self._now = changes.forget
-        self._limit = 2 * len(changes.answers) or _AT_ONCE
+        self._max_deletes = 2 * len(changes.answers) or _DEFAULT_DELETES
         self._added = sum(len(answer.sealed) + _ROW_BYTES for answer in changes.answers)
         self._freed = 0
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
-        """Drop what has expired, and what is too much."""
-        self._freed = self._drop(connection, "forget_answers", {"now": self._now, "limit": self._limit})
-        if self._taken() > self._budget.most and self._now is not None:
-            values = {"soon": self._now + _SOON, "limit": self._limit}
-            self._freed += self._drop(connection, "drop_answers", values)
+        """Delete expired answers, and others if the limit is exceeded."""
+        self._freed = self._delete(connection, "delete_expired_answers", {"now": self._now, "limit": self._max_deletes})
+        if self._used() > self._budget.limit and self._now is not None:
+            values = {"soon": self._now + _SOON, "limit": self._max_deletes}
+            self._freed += self._delete(connection, "evict_answers", values)
 
     def done(self) -> None:
-        """The transaction has been committed."""
-        self._budget.taken = self._taken()
+        """Update the budget. Call this after the transaction has been committed."""
+        self._budget.used = self._used()
 
-    def _taken(self) -> int:
-        return max(0, self._budget.taken + self._added - self._freed)
+    def _used(self) -> int:
+        return max(0, self._budget.used + self._added - self._freed)
 
     @staticmethod
-    def _drop(connection: sqlite3.Connection, name: str, values: Mapping[str, int | None]) -> int:
+    def _delete(connection: sqlite3.Connection, name: str, values: Mapping[str, int | None]) -> int:
         statement = STATEMENTS[name]
         rows = connection.execute(statement.sql, statement.bind(values)).fetchall()
         return sum(row["size"] + _ROW_BYTES for row in rows)

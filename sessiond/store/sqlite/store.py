@@ -1,7 +1,7 @@
 """The SQLite store: embedded, owned by one process, durable at every commit.
 
-One connection does everything. It holds the file exclusively, which tells a second process at once and takes away
-the condition of the WAL-reset fault of SQLite before 3.51.3 (two connections on one file).
+All statements use one connection, which locks the file exclusively. So a second process fails immediately, and the
+WAL-reset bug of SQLite before 3.51.3, which needs two connections to one file, cannot occur.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ T = TypeVar("T")
 DEFAULT_ANSWER_BYTES = 256_000_000
 _MAX_REVISION = 2**63 - 1
 _LAST_ID = b"\xff" * 17
-_FREE_PAGES = 2_000  # 8 MB that are kept for what comes next
-_PAGES_A_TIME = 500
+_MAX_FREE_PAGES = 2_000  # 8 MB, kept for reuse
+_PAGES_PER_RELEASE = 500
 _EXPIRED_KINDS = ", ".join(
     f"'{kind.value}'" for kind in (CauseKind.IDLE_TIMEOUT, CauseKind.ABSOLUTE_TIMEOUT, CauseKind.LOGIN_TIMEOUT)
 )
@@ -53,7 +53,7 @@ _LETTERS = "abcdefgh"
 
 
 class SqliteStore:
-    """A `Store` in one SQLite file. Made by `open`."""
+    """A `Store` in one SQLite file. Create one with `open`."""
 
     authority_id: bytes
     incarnations: Sequence[Incarnation]
@@ -63,10 +63,10 @@ class SqliteStore:
         self._db = db
         self._file_lock = lock
         self._cipher: DataCipher | None = None
-        # One connection: a read between the statements of a transaction would see what is not committed.
-        self._turn = asyncio.Lock()
-        # Lists wait for each other, so that no more than one at a time stands before a write.
-        self._walks = asyncio.Lock()
+        # On the single connection, a read between a transaction's statements would see uncommitted changes.
+        self._connection_lock = asyncio.Lock()
+        # Lists run one at a time, so that a write never waits for more than one of them.
+        self._list_lock = asyncio.Lock()
         self._head = Head(Revision(0), Revision(0))
         self._failed: StoreFailed | None = None
         self._answers = AnswerBudget(DEFAULT_ANSWER_BYTES)
@@ -79,11 +79,12 @@ class SqliteStore:
         entropy: Entropy = os.urandom,
         max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
     ) -> SqliteStore:
-        """Open or make the database. Raises `StoreRefused` with what to do, and then has changed nothing.
+        """Open the database, or create it. Raise `StoreRefused`, with the remedy, without changing any data.
 
-        `load_keys` is called once the database is known to be ours, and before anything in it is changed. It is given
-        whether the database is new: only then may it make a key file beside it. What it raises comes through. Keys that
-        the database was not written with are refused. Without `load_keys` sealed data cannot be read.
+        `load_keys` is called after the database is known to be ours, before anything in it is changed. Its argument is
+        whether the database is new; only then may it create a key file. Its exceptions propagate. Keys that do not
+        match the database are refused. Without `load_keys`, sealed data cannot be read.
+        `max_answer_bytes` limits the size of the kept answers.
         """
         db, lock = await open_file(path)
         store = cls(path, db, lock)
@@ -92,18 +93,18 @@ class SqliteStore:
             await store._prepare(load_keys, entropy)
         except sqlite3.Error as error:
             await store.close()
-            raise StoreRefused(f"cannot use {path}: {error}") from error
+            raise StoreRefused(f"cannot use {path}: {error}; restore a backup or choose another data folder") from error
         except BaseException:
             await store.close()
             raise
         return store
 
     async def close(self) -> None:
-        """Release the file."""
+        """Close the database and release the lock."""
         try:
             await self._db.close()
         except sqlite3.Error:
-            # Closing checkpoints the log; on a broken disk that fails too, and nothing acknowledged depends on it.
+            # Closing runs a checkpoint, which fails on a broken disk. Acknowledged writes do not depend on it.
             pass
         finally:
             self._file_lock.release()
@@ -120,7 +121,7 @@ class SqliteStore:
             await record_keys(self._db, keys.fingerprints)
         row = (await self._db.all(STATEMENTS["read_head"].sql))[0]
         self.authority_id = row["authority_id"]
-        self._answers.weigh((await self._db.all(STATEMENTS["weigh_answers"].sql))[0])
+        self._answers.load((await self._db.all(STATEMENTS["measure_answers"].sql))[0])
         self._head = Head(Revision(row["revision"]), Revision(row["horizon"]))
         await self._begin_incarnation(entropy)
 
@@ -128,8 +129,8 @@ class SqliteStore:
         begin = STATEMENTS["begin_incarnation"]
         values = {"incarnation": entropy(INCARNATION_BYTES), "first_revision": self._head.revision + 1}
         await self._db.all(begin.sql, begin.bind(values))
-        forget = STATEMENTS["forget_incarnations"]
-        await self._db.all(forget.sql, forget.bind({"horizon": self._head.horizon}))
+        delete = STATEMENTS["delete_incarnations"]
+        await self._db.all(delete.sql, delete.bind({"horizon": self._head.horizon}))
         rows = await self._db.all(STATEMENTS["read_incarnations"].sql)
         self.incarnations = [Incarnation(row["incarnation"], Revision(row["first_revision"])) for row in rows]
 
@@ -183,8 +184,8 @@ class SqliteStore:
             **labels,
         }
         walks = query.down_to is not None and query.state is not SessionState.ACTIVE
-        async with self._walks:
-            rows = await self._ask("walk_sessions" if walks else "list_sessions", values, " AND ".join(conditions))
+        async with self._list_lock:
+            rows = await self._query("walk_sessions" if walks else "list_sessions", values, " AND ".join(conditions))
         return [session_from_row(row) for row in rows]
 
     async def walk_end(self, query: SessionQuery, rows: int) -> SessionId | None:
@@ -192,30 +193,30 @@ class SqliteStore:
         name = "walk_end_of_live" if query.state is SessionState.ACTIVE else "walk_end_of_all"
         before = _LAST_ID if query.before is None else bytes(query.before)
         values = {"application": query.application, "before": before, "rows": rows}
-        async with self._walks:
-            found = await self._ask(name, values)
+        async with self._list_lock:
+            found = await self._query(name, values)
         return SessionId(found[0]["session_id"]) if found else None
 
     async def data(self, session_id: SessionId) -> VersionedData:
         """See `Store`."""
-        rows = await self._ask("read_data", {"session_id": bytes(session_id)})
+        rows = await self._query("read_data", {"session_id": bytes(session_id)})
         values = SealedValues(self._cipher, session_id, [row for row in rows if row["key"] is not None])
         return VersionedData(values, rows[0]["data_version"] if rows else 0)
 
     async def due(self, now: Instant, limit: int) -> list[SessionId]:
         """See `Store`."""
-        rows = await self._ask("due_sessions", {"now": now, "limit": limit})
+        rows = await self._query("due_sessions", {"now": now, "limit": limit})
         return [SessionId(row["session_id"]) for row in rows]
 
     async def prunable(self, now: Instant, limit: int) -> list[SessionId]:
         """See `Store`."""
-        rows = await self._ask("prunable_sessions", {"now": now, "limit": limit})
+        rows = await self._query("prunable_sessions", {"now": now, "limit": limit})
         return [SessionId(row["session_id"]) for row in rows]
 
     async def horizon_for(self, before: Instant, limit: int) -> Revision | None:
         """See `Store`."""
         horizon = None
-        for row in await self._ask("oldest_events", {"limit": limit}):
+        for row in await self._query("oldest_events", {"limit": limit}):
             if row["at"] >= before:
                 break
             horizon = Revision(row["revision"])
@@ -223,7 +224,7 @@ class SqliteStore:
 
     async def events(self, after: Revision, limit: int) -> list[Event]:
         """See `Store`."""
-        return [event_from_row(row) for row in await self._ask("read_events", {"after": after, "limit": limit})]
+        return [event_from_row(row) for row in await self._query("read_events", {"after": after, "limit": limit})]
 
     async def activity(self, application: str, subject: str, before: Revision | None, limit: int) -> list[Event]:
         """See `Store`."""
@@ -233,13 +234,13 @@ class SqliteStore:
             "before": _MAX_REVISION if before is None else before,
             "limit": limit,
         }
-        return [event_from_row(row) for row in await self._ask("read_activity", values)]
+        return [event_from_row(row) for row in await self._query("read_activity", values)]
 
     # Writes
 
     async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
-        """See `Store`. Runs `decide` once: nobody else can write, so there is no conflict to repeat it for."""
-        async with self._turn:
+        """See `Store`. Runs `decide` once: there is no other writer, so there are no conflicts to retry."""
+        async with self._connection_lock:
             self._check()
             try:
                 decision = await decide(SqliteTransaction(self._db, self._cipher, self._head))
@@ -247,17 +248,17 @@ class SqliteStore:
                 if writes:
                     await self._db.run(writes.carry_out)
             except sqlite3.Error as error:
-                # After a failed commit SQLite may succeed with later ones: only stopping keeps what was promised.
+                # After a failed commit SQLite might accept later ones. Only stopping keeps the durability promise.
                 raise self._fail(error) from error
             self._head = writes.head
             return decision.answer
 
     async def tidy(self) -> None:
         """See `Store`."""
-        async with self._turn:
+        async with self._connection_lock:
             self._check()
             try:
-                await self._db.run(_give_back)
+                await self._db.run(_release_pages)
             except sqlite3.Error as error:
                 raise self._fail(error) from error
 
@@ -272,22 +273,22 @@ class SqliteStore:
         return self._failed
 
     async def _read(self, sql: str, parameters: tuple[Any, ...]) -> list[sqlite3.Row]:
-        async with self._turn:
+        async with self._connection_lock:
             self._check()
             try:
                 return await self._db.all(sql, parameters)
             except sqlite3.Error as error:
                 raise self._fail(error) from error
 
-    async def _ask(self, name: str, values: Mapping[str, Any], conditions: str = "") -> list[sqlite3.Row]:
+    async def _query(self, name: str, values: Mapping[str, Any], conditions: str = "") -> list[sqlite3.Row]:
         statement = STATEMENTS[name]
         if conditions:
             statement = statement.fill(conditions=conditions)
         return await self._read(statement.sql, statement.bind(values))
 
 
-def _give_back(connection: sqlite3.Connection) -> None:
-    """Give free pages back to the file system, once there are many, some at a time."""
+def _release_pages(connection: sqlite3.Connection) -> None:
+    """If there are many free pages, return a limited number of them to the file system."""
     free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    if free > _FREE_PAGES:
-        connection.execute(f"PRAGMA incremental_vacuum({_PAGES_A_TIME})").fetchall()
+    if free > _MAX_FREE_PAGES:
+        connection.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_RELEASE})").fetchall()

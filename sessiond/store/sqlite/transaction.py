@@ -1,4 +1,4 @@
-"""One run of a write: what it reads, and the statements that carry out what it decided."""
+"""One run of a write: its reads, and the statements that apply its changes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sessiond.store.statements import STATEMENTS
 
 __all__ = ["SqliteTransaction", "Writes"]
 
-_IDS_A_STATEMENT = 500
-_ROWS_A_STATEMENT = 64
+_IDS_PER_STATEMENT = 500
+_ROWS_PER_STATEMENT = 64
 
 
 @lru_cache(maxsize=64)
@@ -32,8 +32,8 @@ def _inserts(name: str, count: int) -> str:
 class SqliteTransaction:
     """See `Transaction`.
 
-    The store's turn and the exclusive file keep every other writer out from the first read on, so SQLite's own
-    transaction is begun only when everything to be written is known.
+    The store's connection lock and the exclusive lock on the file exclude other writers from the first read on. So
+    the SQLite transaction begins only when all changes are known.
     """
 
     def __init__(self, db: Connection, cipher: DataCipher | None, head: Head) -> None:
@@ -47,7 +47,7 @@ class SqliteTransaction:
         return {session.id: session for session in map(session_from_row, rows)}
 
     async def data(self, ids: Sequence[SessionId]) -> Mapping[SessionId, Mapping[str, bytes]]:
-        """See `Transaction`. Taking a value out of the answer raises `DataUnreadable`."""
+        """See `Transaction`. Reading a value from the returned mapping may raise `DataUnreadable`."""
         found: dict[SessionId, list[sqlite3.Row]] = {}
         for row in await self._by_ids("get_data", ids):
             found.setdefault(SessionId(row["session_id"]), []).append(row)
@@ -81,15 +81,15 @@ class SqliteTransaction:
 
     async def _by_ids(self, name: str, ids: Sequence[bytes]) -> list[sqlite3.Row]:
         rows: list[sqlite3.Row] = []
-        for start in range(0, len(ids), _IDS_A_STATEMENT):
-            some = tuple(bytes(session_id) for session_id in ids[start : start + _IDS_A_STATEMENT])
+        for start in range(0, len(ids), _IDS_PER_STATEMENT):
+            some = tuple(bytes(session_id) for session_id in ids[start : start + _IDS_PER_STATEMENT])
             statement = STATEMENTS[name].fill(ids=", ".join("?" * len(some)))
             rows += await self._db.all(statement.sql, some)
         return rows
 
 
 class Writes:
-    """The statements that carry out changes, and the log's head after them."""
+    """The statements that apply a set of changes, and the log's head afterwards. False if there is nothing to do."""
 
     def __init__(self, changes: Changes, cipher: DataCipher | None, head: Head, answers: AnswerBudget) -> None:
         self.head = head
@@ -106,7 +106,7 @@ class Writes:
         return bool(self._statements) or self._answers is not None
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
-        """Run all of it in one transaction, durably."""
+        """Run all statements in one transaction and commit it durably."""
         connection.execute("BEGIN IMMEDIATE")
         try:
             for sql, rows in self._statements:
@@ -114,7 +114,8 @@ class Writes:
             if self._answers is not None:
                 self._answers.carry_out(connection)
         except BaseException:
-            if connection.in_transaction:  # a full disk has rolled back by itself, and its error is the one to report
+            # SQLite rolls back by itself if the disk is full; a second ROLLBACK would hide that error.
+            if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
@@ -139,7 +140,7 @@ class Writes:
         self._many("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
         self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
         ended = [s.id for s in changes.sessions.values() if s.ending is not None]
-        self._many("drop_data", ({"session_id": bytes(i)} for i in ended))
+        self._many("delete_all_data", ({"session_id": bytes(i)} for i in ended))
 
     def _log(self, changes: Changes) -> None:
         self._insert("append_event", map(event_row, changes.events))
@@ -150,7 +151,7 @@ class Writes:
         if changes.horizon is not None and changes.horizon > horizon:
             horizon = changes.horizon
             self._many("move_horizon", [{"horizon": horizon}])
-            self._many("drop_events", [{"horizon": horizon}])
+            self._many("delete_events", [{"horizon": horizon}])
         self.head = Head(revision, horizon)
 
     def _many(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
@@ -160,13 +161,13 @@ class Writes:
             self._statements.append((statement.sql, rows))
 
     def _insert(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
-        """Insert rows, many with each statement; their columns must stand in the statement's order.
+        """Insert rows, several with each statement. The columns of a row must be in the statement's order.
 
-        Python gives up its lock for each statement, not for each row, and takes it back in a race with the loop's
-        thread. Powers of two keep the number of different statements, and so of preparations, small.
+        Python releases the GIL once for each statement, and then competes with the event loop's thread to acquire it
+        again; fewer statements mean fewer such waits. Sizes are powers of two, so that few statements are prepared.
         """
         rows = [tuple(row.values()) for row in values]
-        size = _ROWS_A_STATEMENT
+        size = _ROWS_PER_STATEMENT
         while rows:
             if len(rows) < size:
                 size //= 2

@@ -1,4 +1,4 @@
-"""What every test of SQLite's files needs."""
+"""Fixtures for all tests of SQLite's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _private_files() -> Iterator[None]:
-    """Files that a test makes are its user's alone, as a data folder's are."""
+    """Files that a test creates are readable by their user only, as in a data folder."""
     before = os.umask(0o077)
     yield
     os.umask(before)

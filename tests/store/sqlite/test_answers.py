@@ -1,4 +1,4 @@
-"""Kept answers are bounded in bytes, and what has expired cannot outrun its clearing."""
+"""Kept answers are limited in bytes, and the deletion of expired ones keeps up with new ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DAY = 24 * HOUR
 
 
 def answer(number: int, expires: int = DAY, sealed: bytes = bytes(800)) -> KeptAnswer:
-    """An answer of 1,000 bytes, with what its row takes, that expires so long after the start."""
+    """Return an answer of 1,000 bytes, its row included, that expires so long after the start."""
     return KeptAnswer(number.to_bytes(32, "big"), bytes(32), sealed, Instant(START + expires))
 
 
 async def keep(store: SqliteStore, answers: Sequence[KeptAnswer], now: int = 0) -> None:
-    """One commit that keeps these."""
+    """Commit these answers."""
 
     async def decide(_: Transaction) -> Decision[None]:
         return Decision(Changes(answers=list(answers), forget=Instant(START + now)), None)
@@ -30,18 +30,18 @@ async def keep(store: SqliteStore, answers: Sequence[KeptAnswer], now: int = 0) 
 
 
 async def numbers(store: SqliteStore, up_to: int) -> list[int]:
-    """Which of the answers are still there."""
+    """Return which of the answers are still stored."""
     found = await kept(store, *(number.to_bytes(32, "big") for number in range(up_to)))
     return sorted(int.from_bytes(key, "big") for key in found)
 
 
 async def test_the_oldest_go_where_there_is_too_much(tmp_path: Path) -> None:
-    """Beyond the bound the answers that would expire first go, and the newest are there."""
+    """If the limit is exceeded, the answers that would expire first are deleted, and the newest are kept."""
     store = await SqliteStore.open(tmp_path / "sessiond.db", max_answer_bytes=20_000)
     try:
         for number in range(100):
             await keep(store, [answer(number, DAY + number)])
-            assert store._answers.taken <= 21_000
+            assert store._answers.used <= 21_000
         left = await numbers(store, 100)
         assert left == list(range(100 - len(left), 100))
         assert 18 <= len(left) <= 20
@@ -50,24 +50,24 @@ async def test_the_oldest_go_where_there_is_too_much(tmp_path: Path) -> None:
 
 
 async def test_what_was_kept_before_counts(tmp_path: Path) -> None:
-    """The bound holds over a restart, and for a smaller bound than before."""
+    """The limit also applies after a restart, and a smaller limit than before takes effect."""
     path = tmp_path / "sessiond.db"
     store = await SqliteStore.open(path)
     await keep(store, [answer(number, DAY + number) for number in range(50)])
     await store.close()
     store = await SqliteStore.open(path, max_answer_bytes=20_000)
     try:
-        assert store._answers.taken == 50_000
+        assert store._answers.used == 50_000
         for number in range(50, 100):
             await keep(store, [answer(number, DAY + number)])
-        assert store._answers.taken <= 21_000
+        assert store._answers.used <= 21_000
         assert 18 <= len(await numbers(store, 100)) <= 20
     finally:
         await store.close()
 
 
 async def test_logins_and_used_tickets_stay(tmp_path: Path) -> None:
-    """What expires within minutes, and the mark of a used ticket, go with their time alone, whatever the flood."""
+    """Answers that expire within minutes, and used tickets, are never deleted before they expire."""
     store = await SqliteStore.open(tmp_path / "sessiond.db", max_answer_bytes=10_000)
     try:
         await keep(store, [answer(1_000, 60_000), answer(1_001, DAY, sealed=b"")])
@@ -79,13 +79,13 @@ async def test_logins_and_used_tickets_stay(tmp_path: Path) -> None:
 
 
 async def test_the_expired_cannot_outrun_the_clearing(tmp_path: Path) -> None:
-    """However many are kept in each commit, as many that have expired go, so that the file stops growing."""
+    """However many answers a commit stores, as many expired ones are deleted, so that the file stops growing."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         for second in range(40):
             batch = [answer(100 * second + number, 1_000 * second + 5_000) for number in range(100)]
             await keep(store, batch, 1_000 * second)
-        assert store._answers.taken <= 6 * 100_000
+        assert store._answers.used <= 6 * 100_000
         assert len(await numbers(store, 4_000)) <= 600
     finally:
         await store.close()

@@ -1,4 +1,4 @@
-"""The seam to aiosqlite: the one place that uses its private names, which a new release may change."""
+"""The wrapper of aiosqlite, which is the only user of its private names; a new release may change them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRIVATE = {"_conn", "_execute"}
 
 
 def still_running(before: set[threading.Thread]) -> list[threading.Thread]:
-    """The threads that are new and do not end."""
+    """Return the new threads that do not end."""
     new = set(threading.enumerate()) - before
     for thread in new:
         thread.join(5)
@@ -36,7 +36,7 @@ async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
 
 
 async def test_a_function_runs_with_the_connection_on_its_thread(connection: Connection) -> None:
-    """A function gets SQLite's own connection, on the thread that every other statement runs on; its result comes."""
+    """A function gets SQLite's own connection, runs on the thread of all statements, and its result is returned."""
     threads: list[int] = []
 
     def look(raw: sqlite3.Connection) -> list[tuple[int]]:
@@ -49,13 +49,13 @@ async def test_a_function_runs_with_the_connection_on_its_thread(connection: Con
     assert await connection.run(look) == [(1,), (2,)]
     assert await connection.run(lambda _: threading.get_ident()) == threads[0] != threading.get_ident()
     assert [row["n"] for row in await connection.all("SELECT n FROM t ORDER BY n")] == [1, 2]
-    # A connection of sqlite3 refuses any thread but its own: the statement above ran where the function did.
+    # A sqlite3 connection refuses other threads, so the statement above ran on the same thread as the function.
     assert await connection.run(lambda raw: raw.in_transaction) is False
 
 
 @pytest.mark.parametrize("fault", [sqlite3.OperationalError("injected"), ZeroDivisionError("injected")], ids=repr)
 async def test_what_a_function_raises_comes_through(connection: Connection, fault: Exception) -> None:
-    """The very exception of a function comes to its caller, and the connection goes on."""
+    """An exception that the function raises reaches the caller, and the connection stays usable."""
 
     def fail(_: sqlite3.Connection) -> None:
         raise fault
@@ -67,7 +67,7 @@ async def test_what_a_function_raises_comes_through(connection: Connection, faul
 
 
 async def test_nothing_runs_beside_a_function(connection: Connection) -> None:
-    """Statements that are asked for while a function runs wait for its end."""
+    """Statements that are requested while a function runs wait until it ends."""
     order: list[str] = []
     began, may_end = threading.Event(), threading.Event()
 
@@ -91,7 +91,7 @@ async def test_nothing_runs_beside_a_function(connection: Connection) -> None:
 
 
 async def test_transactions_are_ours_alone(connection: Connection) -> None:
-    """Python begins no transaction by itself: a statement by itself is committed, and what we begin stays open."""
+    """Python begins no transaction by itself: a single statement is committed, and our own transactions stay open."""
 
     def write(raw: sqlite3.Connection) -> tuple[bool, bool]:
         raw.execute("CREATE TABLE t (n)")
@@ -108,7 +108,7 @@ async def test_transactions_are_ours_alone(connection: Connection) -> None:
 
 
 async def test_a_file_that_cannot_be_opened_raises(tmp_path: Path) -> None:
-    """Opening raises SQLite's own error, and leaves no thread behind that waits for ever."""
+    """If a file cannot be opened, SQLite's own error is raised, and no waiting thread is left behind."""
     before = set(threading.enumerate())
     with pytest.raises(sqlite3.OperationalError):
         await Connection.open(tmp_path / "nowhere" / "some.db")
@@ -116,7 +116,7 @@ async def test_a_file_that_cannot_be_opened_raises(tmp_path: Path) -> None:
 
 
 async def test_closing_ends_the_thread(tmp_path: Path) -> None:
-    """After closing nothing of the connection runs on."""
+    """After closing, no thread of the connection is running."""
     before = set(threading.enumerate())
     connection = await Connection.open(tmp_path / "some.db")
     assert len(set(threading.enumerate()) - before) == 1
@@ -125,14 +125,14 @@ async def test_closing_ends_the_thread(tmp_path: Path) -> None:
 
 
 def test_the_private_names_are_there() -> None:
-    """Aiosqlite has the two private names that the seam uses, as the seam uses them."""
+    """Aiosqlite has the two private names that the wrapper uses, in the way that it uses them."""
     assert isinstance(inspect.getattr_static(aiosqlite.Connection, "_conn"), property)
     assert inspect.iscoroutinefunction(aiosqlite.Connection._execute)
     assert list(inspect.signature(aiosqlite.Connection._execute).parameters)[:2] == ["self", "fn"]
 
 
 def test_no_other_module_uses_private_names() -> None:
-    """Only the seam imports aiosqlite, and only it uses the private names of its connection."""
+    """Only the wrapper imports aiosqlite, and only it uses private names of its connection."""
     imports, uses = set[str](), set[str]()
     for path in SERVER.rglob("*.py"):
         name = str(path.relative_to(SERVER))

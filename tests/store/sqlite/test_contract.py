@@ -1,4 +1,4 @@
-"""The SQLite store keeps the stores' contract, with session data plain and sealed."""
+"""The SQLite store fulfils the contract of a store, with plain and with sealed session data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.contracts.store import Opener, StoreContract
 
 
 class TestSqlite(StoreContract):
-    """A file in a folder of its own."""
+    """The contract, with a file in a folder of its own."""
 
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Opener:
@@ -24,7 +24,7 @@ class TestSqlite(StoreContract):
 
 
 class TestSqliteSealed(StoreContract):
-    """The same with encryption: what is promised of data does not depend on how they are stored."""
+    """The same with encryption: the promises about data do not depend on how it is stored."""
 
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Opener:
@@ -35,7 +35,7 @@ class TestSqliteSealed(StoreContract):
 
 
 class TestSqliteJournal(JournalContract):
-    """The journal over a file in a folder of its own."""
+    """The journal, over a file in a folder of its own."""
 
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Opener:

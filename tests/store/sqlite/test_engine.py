@@ -1,4 +1,4 @@
-"""What is SQLite's own: one process a file, clear refusals, numbered migrations, durability at every commit."""
+"""Properties of the SQLite engine: one process per file, clear refusals, numbered migrations, durable commits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ asyncio.run(main())
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Every file of a folder but the lock, by its bytes."""
+    """Return every file of a folder except the lock, with its bytes."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.iterdir())
@@ -49,7 +49,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process of its own that holds the file."""
+    """Run another process that has the file open."""
     with subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -62,7 +62,7 @@ def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 async def refusal(path: Path) -> str:
-    """The text with which the store refuses to open."""
+    """Return the message with which the store refuses to open."""
     try:
         store = await SqliteStore.open(path)
     except StoreRefused as refused:
@@ -72,7 +72,7 @@ async def refusal(path: Path) -> str:
 
 
 async def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    """A file that another process holds is refused, and the text names the file and that process."""
+    """A file that another process has open is refused, and the message names the file and that process."""
     path = tmp_path / "sessiond.db"
     with holding(path) as holder:
         text = await refusal(path)
@@ -81,7 +81,7 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
-    """The file of a process that was killed opens at once."""
+    """The file of a process that was killed can be opened at once."""
     path = tmp_path / "sessiond.db"
     with holding(path) as holder:
         holder.kill()
@@ -90,11 +90,11 @@ async def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_second_store_of_one_process_is_refused(tmp_path: Path) -> None:
-    """Two stores on one file are refused within one process too, and the first goes on."""
+    """A second store on the same file is refused within one process too, and the first one keeps working."""
     path = tmp_path / "sessiond.db"
     store = await SqliteStore.open(path)
     try:
-        assert "is held by process" in await refusal(path)
+        assert "is in use by process" in await refusal(path)
         assert (await store.head()).revision == 0
         await append(store, samples.event(1))
     finally:
@@ -102,7 +102,7 @@ async def test_a_second_store_of_one_process_is_refused(tmp_path: Path) -> None:
 
 
 async def test_other_programs_of_sqlite_are_locked_out(tmp_path: Path) -> None:
-    """While the store is open no other SQLite connection reads its file."""
+    """While the store is open, no other SQLite connection can read its file."""
     path = tmp_path / "sessiond.db"
     store = await SqliteStore.open(path)
     try:
@@ -116,7 +116,7 @@ async def test_other_programs_of_sqlite_are_locked_out(tmp_path: Path) -> None:
 
 
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    """A database of a newer version is refused with both versions told, and not one byte changes."""
+    """A database of a newer version is refused, the message names both versions, and no byte changes."""
     path = tmp_path / "sessiond.db"
     await (await SqliteStore.open(path)).close()
     with closing(sqlite3.connect(path)) as other:
@@ -133,7 +133,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     "content", [b"x", b"this is no database\n" * 100, b"\0" * 4096, b"SQLite format 3\0" + b"\xff" * 5000]
 )
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A file that is no database is refused by name, and not one byte changes."""
+    """A file that is not a database is refused by name, and no byte changes."""
     path = tmp_path / "sessiond.db"
     path.write_bytes(content)
     before = fingerprint(tmp_path)
@@ -146,7 +146,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: by
 @pytest.mark.parametrize("mark", ["CREATE TABLE theirs (x)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 async def test_another_programs_database_is_refused(tmp_path: Path, mark: str, mode: str) -> None:
-    """Another program's SQLite database is refused, and not one byte changes."""
+    """Another program's SQLite database is refused, and no byte changes."""
     path = tmp_path / "sessiond.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"PRAGMA journal_mode = {mode}")
@@ -160,7 +160,7 @@ async def test_another_programs_database_is_refused(tmp_path: Path, mark: str, m
 
 
 async def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
-    """A data folder that cannot be made is refused by name."""
+    """If a data folder cannot be created, the message names it."""
     (tmp_path / "file").write_text("in the way")
     text = await refusal(tmp_path / "file" / "sub" / "sessiond.db")
     assert str(tmp_path / "file" / "sub") in text
@@ -169,20 +169,20 @@ async def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write in")
 async def test_an_unwritable_folder_is_refused() -> None:
-    """A data folder that cannot be written in is refused by name."""
+    """If a data folder is not writable, the message names it."""
     text = await refusal(Path("/proc/sessiond.db"))
     assert "/proc" in text
     assert "cannot write" in text
 
 
 async def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    """A folder that bears the database's name is refused."""
+    """A folder with the database's name is refused."""
     (tmp_path / "sessiond.db").mkdir()
     assert "cannot open" in await refusal(tmp_path / "sessiond.db")
 
 
 async def test_a_refusal_leaves_the_lock(tmp_path: Path) -> None:
-    """After a refusal the same process may open the file once it is put right."""
+    """After a refusal, the same process can open the file once the cause is removed."""
     path = tmp_path / "sessiond.db"
     path.write_bytes(b"this is no database\n" * 100)
     await refusal(path)
@@ -191,7 +191,7 @@ async def test_a_refusal_leaves_the_lock(tmp_path: Path) -> None:
 
 
 async def test_its_files_are_ours_alone(tmp_path: Path) -> None:
-    """Nobody but the owner may read the database or what stands beside it."""
+    """Only the owner can read the database and the files beside it."""
     store = await SqliteStore.open(tmp_path / "new" / "sessiond.db")
     try:
         await append(store, samples.event(1))
@@ -202,7 +202,7 @@ async def test_its_files_are_ours_alone(tmp_path: Path) -> None:
 
 
 async def test_pragmas_are_in_force(tmp_path: Path) -> None:
-    """The file is held exclusively, in WAL mode, and each commit waits for the disk."""
+    """The file is locked exclusively, it is in WAL mode, and each commit waits for the disk."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         pragmas = {name: (await store._db.all(f"PRAGMA {name}"))[0][0] for name in ("locking_mode", "journal_mode")}
@@ -213,7 +213,7 @@ async def test_pragmas_are_in_force(tmp_path: Path) -> None:
 
 
 def test_migrations_are_numbered_without_a_gap() -> None:
-    """The migrations bear the numbers 1, 2, 3, ... in their names."""
+    """The file names of the migrations have the numbers 1, 2, 3 and so on, without a gap."""
     folder = files("sessiond.store.sqlite").joinpath("migrations")
     names = sorted(file.name for file in folder.iterdir())
     assert [int(name.split("_")[0]) for name in names] == list(range(1, len(names) + 1))
@@ -221,14 +221,14 @@ def test_migrations_are_numbered_without_a_gap() -> None:
 
 
 def test_rows_stand_in_the_order_of_their_statements() -> None:
-    """Rows that are inserted many at a time have their columns in the order of the statement's parameters."""
+    """Rows that are inserted several at a time have their columns in the order of the statement's parameters."""
     statements = load_statements()
     assert statements["put_session"].names == tuple(session_row(samples.session(), None))
     assert statements["append_event"].names == tuple(event_row(samples.event(1)))
 
 
 async def test_the_schema_is_the_sum_of_its_migrations(tmp_path: Path) -> None:
-    """A fresh database has the newest version, and opening it again changes no part of its schema."""
+    """A new database has the newest version, and opening it again does not change its schema."""
 
     def schema() -> tuple[int, list[tuple[str, str]]]:
         with closing(sqlite3.connect(tmp_path / "sessiond.db")) as db:
@@ -244,7 +244,7 @@ async def test_the_schema_is_the_sum_of_its_migrations(tmp_path: Path) -> None:
 
 
 async def test_after_a_failure_the_store_refuses_everything(tmp_path: Path) -> None:
-    """Once a statement has failed the store answers nothing more: later successes would break what was promised."""
+    """After a statement has failed the store refuses every call, because later successes could break its promises."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         await store._db.execute("DROP TABLE events")

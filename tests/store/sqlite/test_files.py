@@ -1,4 +1,4 @@
-"""The data folder: keys and database belong together, and nothing that others could have prepared is trusted."""
+"""The data folder: keys and database must match, and files that other users could have planted are not trusted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = [bytes(range(number, number + KEY_BYTES)) for number in range(4)]
 
 
 def keys(*materials: bytes) -> StoreKeys:
-    """The keys of a ring, as a store takes them."""
+    """Return the keys of a ring in the form that a store takes."""
     ring = KeyRing(materials)
     return StoreKeys(DataCipher(ring.materials(), os.urandom, encrypts=False), ring.fingerprints())
 
@@ -30,14 +30,14 @@ async def open_with(path: Path, *materials: bytes) -> None:
 
 
 async def refusal(path: Path, *materials: bytes) -> str:
-    """How the store refuses to open."""
+    """Return the message with which the store refuses to open."""
     with pytest.raises(StoreRefused) as refused:
         await open_with(path, *(materials or KEYS[:1]))
     return str(refused.value)
 
 
 async def test_another_key_is_refused(tmp_path: Path) -> None:
-    """A database is refused with a key ring that does not hold the key it was last written with, and stays good."""
+    """A database is refused with a key ring that lacks the key it was last written with, and stays usable."""
     path = tmp_path / "sessiond.db"
     await open_with(path, KEYS[0])
     assert "Restore the right key file" in await refusal(path, KEYS[1])
@@ -45,7 +45,7 @@ async def test_another_key_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_rotated_ring_opens_and_its_older_copy_does_not(tmp_path: Path) -> None:
-    """A new sealing key before the old one opens; the ring from before the rotation is then an older copy."""
+    """A new sealing key before the old one is accepted; the ring from before the rotation is then an outdated copy."""
     path = tmp_path / "sessiond.db"
     await open_with(path, KEYS[0])
     await open_with(path, KEYS[1], KEYS[0])
@@ -55,7 +55,7 @@ async def test_a_rotated_ring_opens_and_its_older_copy_does_not(tmp_path: Path) 
 
 
 async def test_only_a_new_database_may_have_a_key_made(tmp_path: Path) -> None:
-    """Whoever loads the keys is told whether the database is new."""
+    """The function that loads the keys is told whether the database is new."""
     told: list[bool] = []
 
     def load(is_new: bool) -> StoreKeys:
@@ -85,7 +85,7 @@ async def test_a_link_in_place_of_the_lock(tmp_path: Path) -> None:
 
 
 async def test_a_lock_file_that_is_something_else(tmp_path: Path) -> None:
-    """A file under the lock's name that sessiond did not write is refused and not truncated."""
+    """A file with the lock's name that sessiond did not write is refused and not truncated."""
     other = tmp_path / "sessiond.db.lock"
     other.write_text("somebody's notes")
     assert "not a lock file" in await refusal(tmp_path / "sessiond.db")
@@ -94,7 +94,7 @@ async def test_a_lock_file_that_is_something_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 async def test_a_database_that_others_may_read(tmp_path: Path, mode: int) -> None:
-    """A database that others may read is refused, with what to do."""
+    """A database that other users can read is refused, with the remedy."""
     path = tmp_path / "sessiond.db"
     await open_with(path, KEYS[0])
     path.chmod(mode)
@@ -103,7 +103,7 @@ async def test_a_database_that_others_may_read(tmp_path: Path, mode: int) -> Non
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
 async def test_a_folder_that_others_may_write_in(tmp_path: Path, mode: int) -> None:
-    """A data folder that others may write in is refused, with what to do."""
+    """A data folder that other users can write to is refused, with the remedy."""
     folder = tmp_path / "data"
     folder.mkdir()
     folder.chmod(mode)
@@ -111,16 +111,16 @@ async def test_a_folder_that_others_may_write_in(tmp_path: Path, mode: int) -> N
 
 
 async def test_a_lock_that_is_released_names_nobody(tmp_path: Path) -> None:
-    """After an orderly stop the lock file holds no process id."""
+    """After a clean stop the lock file contains no process id."""
     await open_with(tmp_path / "sessiond.db", KEYS[0])
     assert (tmp_path / "sessiond.db.lock").read_text() == ""
 
 
 async def test_a_held_lock_can_be_told_apart(tmp_path: Path) -> None:
-    """A database that another process holds is refused with an exception of its own: it may be free later."""
+    """A database that another process has open is refused with a separate exception, because it may be free later."""
     lock = tmp_path / "sessiond.db.lock"
     lock.write_text("4711\n")
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StoreHeld, match="held by process 4711"):
+        with pytest.raises(StoreHeld, match="in use by process 4711"):
             await open_with(tmp_path / "sessiond.db", KEYS[0])

@@ -1,4 +1,4 @@
-"""The folder of the database: made as deep as it is asked for, and for its owner alone."""
+"""The folder of the database: created with all its parents, for its owner only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.server import config_for, serving, stub_for
 
 @pytest.mark.parametrize("folders", ["data", "var/data", "var/lib/data"])
 async def test_a_data_folder_is_made(tmp_path: Path, folders: str) -> None:
-    """A data folder that is not there is made, with every folder above it, and nobody else may look into it."""
+    """A missing data folder is created with every missing parent, and other users cannot read it."""
     path = tmp_path / folders / "sessiond.db"
     await (await SqliteStore.open(path)).close()
     assert path.exists()
@@ -25,7 +25,7 @@ async def test_a_data_folder_is_made(tmp_path: Path, folders: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o700, 0o750])
 async def test_a_data_folder_that_is_there(tmp_path: Path, mode: int) -> None:
-    """A data folder that is there stays as it is."""
+    """An existing data folder is not changed."""
     folder = tmp_path / "data"
     folder.mkdir()
     folder.chmod(mode)
@@ -34,7 +34,7 @@ async def test_a_data_folder_that_is_there(tmp_path: Path, mode: int) -> None:
 
 
 async def test_a_server_with_its_data_far_below(tmp_path: Path, clock: ManualClock) -> None:
-    """A first start with a data folder several levels below what is there serves, and so does the next one."""
+    """A first start with a data folder several missing levels deep serves, and so does the next start."""
     config = config_for(tmp_path / "var" / "lib")
     async with serving(config, clock) as app, stub_for(app.address) as stub:
         mine = await create(stub)

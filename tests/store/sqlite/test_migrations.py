@@ -1,7 +1,7 @@
-"""A database of an older version becomes one of today's, whole or not at all, and keeps what is in it.
+"""A database of an older version is migrated completely or not at all, and keeps its content.
 
-`golden/version_N.sql` is the dump of a database that the sessiond of schema version N made, with its pragmas. A
-migration that was ever released is never edited: it would leave those who have applied it with another schema.
+`golden/version_N.sql` is the dump of a database that the sessiond of schema version N wrote, with its pragmas. A
+released migration is never edited, because databases that it was applied to would then have a different schema.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ FULL = _session(
     rolled_at=Instant(START + 39),
     authentication=Authentication(2, ("pwd", "otp"), Instant(START + 38)),
     client=ClientContext("2001:db8::1", "Firefox", b"\xbb" * 32, "a device"),
-    last_client=ClientContext("2001:db8::1", "Firefox"),  # nobody else can have used it
+    last_client=ClientContext("2001:db8::1", "Firefox"),  # nobody else could use the session
     data_version=3,
     data_bytes=17,
 )
@@ -95,41 +95,41 @@ SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
 ANSWERS = {1: [], 2: [ANSWER], 3: [replace(ANSWER, session_id=PLAIN.id, generation=4)]}
 RUNS = {1: [], 2: [], 3: [Revision(1)]}
-"""Where the runs of the log begin that are on record."""
+"""The first revisions of the recorded incarnations of the log, by schema version."""
 IN_THE_WAY = {1: "answers", 2: "incarnations", 3: "keys"}
-"""A table that the next migration makes."""
+"""A table that the next migration creates, by schema version; if it exists, the migration fails."""
 
 EACH = pytest.mark.parametrize("version", sorted(GOLDEN))
 
 
 def put_back(path: Path, version: int) -> None:
-    """Make the database of that version."""
+    """Create the database of that version."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(GOLDEN[version].read_text(encoding="utf-8"))
 
 
 def version_of(path: Path) -> int:
-    """A database's schema version."""
+    """Return a database's schema version."""
     with closing(sqlite3.connect(path)) as db:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
     return version
 
 
 def schema_of(path: Path) -> list[tuple[str, str]]:
-    """A database's tables and indexes."""
+    """Return a database's tables and indexes."""
     with closing(sqlite3.connect(path)) as db:
         return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 def test_every_older_version_has_its_database() -> None:
-    """Each schema version before today's has a database that the sessiond of its time made."""
+    """Each schema version before the current one has a database written by the sessiond of that version."""
     assert sorted(GOLDEN) == list(range(1, len(migrations())))
 
 
 @EACH
 def test_an_applied_migration_is_never_edited(tmp_path: Path, version: int) -> None:
-    """The migrations up to a version make just the schema that the sessiond of that version made with them."""
+    """The migrations up to a version create exactly the schema that the sessiond of that version had."""
     old, made = tmp_path / "old.db", tmp_path / "made.db"
     put_back(old, version)
     assert version_of(old) == version
@@ -141,7 +141,7 @@ def test_an_applied_migration_is_never_edited(tmp_path: Path, version: int) -> N
 
 @EACH
 async def test_a_database_of_an_older_version_opens_with_everything(tmp_path: Path, version: int) -> None:
-    """An older database becomes the newest, and keeps identity, log, sessions, history, data and kept answers."""
+    """An older database is migrated, and keeps its identity, log, sessions, history, data and kept answers."""
     path, sessions = tmp_path / "sessiond.db", SESSIONS[version]
     put_back(path, version)
     store = await SqliteStore.open(path)
@@ -175,7 +175,7 @@ async def test_a_database_of_an_older_version_opens_with_everything(tmp_path: Pa
 
 @EACH
 async def test_a_database_of_an_older_version_gets_todays_schema(tmp_path: Path, version: int) -> None:
-    """After its migration an older database has the same tables and indexes as a fresh one."""
+    """After its migration an older database has the same tables and indexes as a new one."""
     old, fresh = tmp_path / "old.db", tmp_path / "fresh.db"
     put_back(old, version)
     for path in (old, fresh):
@@ -185,7 +185,7 @@ async def test_a_database_of_an_older_version_gets_todays_schema(tmp_path: Path,
 
 @EACH
 async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, version: int) -> None:
-    """A migration is done whole or not at all: what stands in its way is told, and the old version can go on."""
+    """A migration is applied completely or not at all; its error is reported, and the old version still works."""
     path, table = tmp_path / "sessiond.db", IN_THE_WAY[version]
     put_back(path, version)
     with closing(sqlite3.connect(path)) as db:
@@ -198,7 +198,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, version: i
 
 
 async def test_sessions_of_an_older_version_live_on(tmp_path: Path) -> None:
-    """A session from before has revision 0: whatever changes it next is newer, and it is found by labels then."""
+    """A session from before the migration has revision 0, so any change of it is newer; then labels can find it."""
     path = tmp_path / "sessiond.db"
     put_back(path, 1)
     store = await SqliteStore.open(path)

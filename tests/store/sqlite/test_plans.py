@@ -1,4 +1,4 @@
-"""How SQLite carries out the statements that must stay cheap however much history there is."""
+"""SQLite's query plans of the statements that must stay fast however much history there is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("analyzed", [False, True], ids=["as it comes", "w
 
 
 async def plan(store: SqliteStore, name: str, conditions: str = "") -> list[str]:
-    """How SQLite carries out a statement, step by step."""
+    """Return SQLite's plan for a statement, step by step."""
     statement = load_statements()[name]
     if conditions:
         statement = statement.fill(conditions=conditions)
@@ -27,7 +27,7 @@ async def plan(store: SqliteStore, name: str, conditions: str = "") -> list[str]
 
 
 async def fill(store: SqliteStore, analyzed: bool) -> None:
-    """Some subjects with much history and few live sessions; with statistics of them for the planner, where asked."""
+    """Store some subjects with much history and few live sessions; if asked, with statistics for the planner."""
     live = [samples.session(subject=f"subject-{number}") for number in range(20)]
     ended = [
         samples.session(subject=f"subject-{number % 20}", ending=samples.ending(START + number))
@@ -42,7 +42,7 @@ async def fill(store: SqliteStore, analyzed: bool) -> None:
 
 @BOTH
 async def test_live_sessions_are_found_by_index(tmp_path: Path, analyzed: bool) -> None:
-    """A subject's live sessions are found without walking its history: all three terms are looked up in the index."""
+    """A subject's live sessions are found without scanning its history: the index covers all three conditions."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         await fill(store, analyzed)
@@ -58,7 +58,7 @@ async def test_live_sessions_are_found_by_index(tmp_path: Path, analyzed: bool) 
 @pytest.mark.parametrize("subject", ["", " AND subject = :subject"], ids=["of all", "of a subject"])
 @BOTH
 async def test_listing_live_sessions_sorts_nothing(tmp_path: Path, subject: str, before: str, analyzed: bool) -> None:
-    """Live sessions are listed newest first in the order of an index, from where the page before ended."""
+    """Live sessions are listed newest first in the order of an index, beginning after the last page."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         await fill(store, analyzed)
@@ -89,7 +89,7 @@ WINDOW = " AND session_id < :before AND session_id >= :down_to"
 )
 @BOTH
 async def test_a_bounded_walk_is_bounded(tmp_path: Path, state: SessionState, sparse: str, analyzed: bool) -> None:
-    """What no index finds is looked for between two ids, in the order of the ids: no sort, and no walk beyond them."""
+    """A scan for conditions without an index runs between two ids in their order, without a sort."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         await fill(store, analyzed)
@@ -105,9 +105,9 @@ async def test_a_bounded_walk_is_bounded(tmp_path: Path, state: SessionState, sp
     assert ends[1] == ["SEARCH sessions USING PRIMARY KEY (session_id<?)"]
 
 
-@pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "forget_answers"])
+@pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "delete_expired_answers"])
 async def test_upkeep_walks_an_index(tmp_path: Path, name: str) -> None:
-    """What is due, prunable or to be forgotten is found in the order of an index, without a sort or a whole table."""
+    """Due, prunable and expired rows are found in the order of an index, without a sort or a full table scan."""
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         steps = await plan(store, name)
