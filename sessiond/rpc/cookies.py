@@ -43,7 +43,7 @@ def fill_deletion(directives: pb.CookieDirectives, rules: CookieRules) -> None:
     directives.cache_control = _NO_STORE
 
 
-def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool = False) -> None:
+def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool) -> None:
     """Have the client forget what the session left behind.
 
     With `keeps_cookies` a fresh cookie comes along, which `cookies` and `*` would clear at once: they are left out.
