@@ -12,7 +12,7 @@ import pytest
 
 from sessiond.authority.results import Changed, Kept, Reply
 from sessiond.changes.data import UpdateData
-from sessiond.changes.judging import Outcome, Suspicion
+from sessiond.changes.judging import EndSome, Outcome, Suspicion
 from sessiond.changes.login import Authenticate, Refresh, Roll
 from sessiond.changes.revocation import Revoke
 from sessiond.changes.use import Report, Use
@@ -25,8 +25,8 @@ from sessiond.domain.login import Login
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
-from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, Revision
-from sessiond.eventlog.work import Unit, Work
+from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Millis, Revision
+from sessiond.eventlog.work import DoFirst, Read, Unit, Work
 from tests.attacks.story import authority, create, kinds, policy, story_of
 from tests.contracts import samples
 from tests.support.clock import START, ManualClock
@@ -239,11 +239,13 @@ def test_a_hold_is_saved_with_its_event() -> None:
 
 
 def test_a_report_is_always_recorded() -> None:
-    """What an application reports is recorded each time, within the window too."""
+    """What an application reports is recorded each time with its reason, within the window too."""
     work = work_on(SESSION, memory=told_of(SignalType.REPORTED))
     call = call_of(rules(Reaction.ALERT, SignalType.REPORTED), reason="odd")
     assert outcome_of(work, Report(call, CURRENT)).verdict is Verdict.VALID
-    assert types_of(work.changes.events) == ["hijack_suspected"]
+    (event,) = work.changes.events
+    assert (event.type, event.reaction) == (EventType.HIJACK_SUSPECTED, Reaction.ALERT)
+    assert event.signals == (Signal(SignalType.REPORTED, expected="", seen="odd"),)
 
 
 def test_a_report_that_the_policy_ignores() -> None:
@@ -342,6 +344,28 @@ def test_the_others_of_the_subject() -> None:
     outcome_of(work, use)
     assert [event.session_id for event in work.changes.events] == [SESSION.id, SESSION.id, other.id]
     assert types_of(work.changes.events) == ["hijack_suspected", "session_revoked", "session_revoked"]
+
+
+@pytest.mark.parametrize(("others", "crowd"), [(101, 0), (1, 150)])
+def test_more_of_the_subject_than_can_end_at_once(others: int, crowd: int) -> None:
+    """If the subject has more other sessions than can end at once, a hundred end first, by the same cause."""
+    many = [samples.session() for _ in range(others)]
+    due = samples.session(idle_deadline=START)
+    read = Read({s.id: s for s in (SESSION, *many, due)}, crowds={("default", "ada"): crowd} if crowd else {})
+    work = Work(START, HEAD, read, KnownMemory())
+    call = call_of(rules(Reaction.REVOKE_SUBJECT, SignalType.TOKEN_REPLAY))
+    with pytest.raises(DoFirst) as raised:
+        work.run(Use(call, REPLAYED, passive=False))
+    ids = [session.id for session in (*many, due)][:100]
+    assert raised.value.unit == EndSome(call, ids, "ada", Cause(CauseKind.SIGNAL))
+    assert work.changes.events == []
+
+
+def test_as_many_of_the_subject_as_can_end_at_once() -> None:
+    """A hundred other sessions of the subject end in the transaction that judges the token."""
+    work = work_on(SESSION, *(samples.session() for _ in range(100)))
+    outcome_of(work, Use(call_of(rules(Reaction.REVOKE_SUBJECT, SignalType.TOKEN_REPLAY)), REPLAYED, passive=False))
+    assert types_of(work.changes.events) == ["hijack_suspected", *["session_revoked"] * 101]
 
 
 def test_others_are_read_only_if_they_may_end() -> None:

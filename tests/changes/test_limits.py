@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from sessiond.changes.idempotency import KEEP_FOR
-from sessiond.changes.judging import Crowd
+from sessiond.changes.judging import Crowd, EndSome
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.policy import PRESETS, LimitRule
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, SignalType
-from sessiond.domain.values import CauseKind, Instant, SessionId
-from sessiond.eventlog.work import Needs, Work
+from sessiond.domain.values import Cause, CauseKind, Instant, SessionId
+from sessiond.eventlog.work import DoFirst, Needs, Read, Work
 from tests.contracts import samples
 from tests.support.clock import START
-from tests.support.work import call_of, types_of, work_on
+from tests.support.work import HEAD, KnownMemory, call_of, types_of, work_on
 
 # In the order they were opened; the second was used last, the first longest ago.
 OLD, MIDDLE, NEW = (
@@ -184,6 +184,60 @@ def test_a_choice_that_is_not_needed() -> None:
     work = work_on(OLD)
     assert work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(OLD))).result == Room()
     assert len(work.changes.answers) == 1
+
+
+# More than can end at once
+
+
+def crowded(*sessions: Session, count: int) -> Work:
+    """The work of a transaction that has read these sessions, of a subject who has so many live ones."""
+    return Work(START, HEAD, Read({s.id: s for s in sessions}, crowds={("default", "ada"): count}), KnownMemory())
+
+
+def ended_first(work: Work, entering: Entering) -> EndSome:
+    """The unit that must be carried out before there is room."""
+    with pytest.raises(DoFirst) as raised:
+        work.run(entering)
+    assert isinstance(raised.value.unit, EndSome)
+    assert work.changes.events == []
+    return raised.value.unit
+
+
+def test_the_overdue_of_a_crowd_end_first() -> None:
+    """In a crowd those past a deadline expire first, a hundred at once: only then it is known how many live."""
+    overdue = [samples.session(START - 9, idle_deadline=START) for _ in range(101)]
+    work = crowded(*ALL, *overdue, count=204)
+    call = limited(2, LimitRule.EVICT_OLDEST)
+    unit = ended_first(work, Entering(call))
+    assert unit == EndSome(call, [s.id for s in overdue[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    work.run(unit)
+    assert types_of(work.changes.events) == ["session_expired"] * 100
+
+
+@pytest.mark.parametrize("count", [0, 150])
+def test_the_first_of_a_crowd_end_first(count: int) -> None:
+    """If more than a hundred must go, a hundred end first, in the order of the rule."""
+    many = [samples.session() for _ in range(103)]
+    work = crowded(*many, count=count)
+    call = limited(1, LimitRule.EVICT_OLDEST)
+    unit = ended_first(work, Entering(call))
+    assert unit == EndSome(call, [s.id for s in many[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    work.run(unit)
+    assert types_of(work.changes.events) == ["session_revoked"] * 100
+    assert {event.cause for event in work.changes.events} == {Cause(CauseKind.CONCURRENCY_LIMIT)}
+
+
+def test_a_hundred_end_at_once() -> None:
+    """A hundred that must go end in the same transaction as the new session begins."""
+    many = [samples.session() for _ in range(100)]
+    assert len(crowded(*many, count=0).run(Entering(limited(1, LimitRule.EVICT_OLDEST))).result.evicted) == 100
+
+
+def test_a_crowd_that_is_gone() -> None:
+    """If earlier units have ended all that was read of a crowd, the rest is read before the limit is decided."""
+    call = limited(3, LimitRule.EVICT_OLDEST)
+    unit = ended_first(crowded(OLD, MIDDLE, count=150), Entering(call))
+    assert unit == EndSome(call, [], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
 
 
 # What is read first
