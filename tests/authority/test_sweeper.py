@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from sessiond.app import App
 from sessiond.authority.authority import Authority
 from sessiond.authority.sweeper import Sweeper
-from sessiond.domain.errors import Unavailable
+from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.session import Session
 from sessiond.domain.values import Millis, Revision, SessionId
 from sessiond.store.contract import StoreFailed, StoreUnavailable
@@ -79,6 +81,21 @@ async def test_more_than_a_batch_of_the_log(app: App, stub: AsyncStub, clock: Ma
     await app.sweeper.prune()
     state = await stub.GetAuthority(pb.GetAuthorityRequest())
     assert (state.revision, state.horizon) == (MANY + 1, MANY)
+
+
+async def test_nothing_is_dropped_while_the_clocks_disagree(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """While wall clock and monotonic clock disagree neither history nor log is dropped, however old they are."""
+    await create(stub)
+    clock.advance(30 * MINUTE)
+    assert await app.sweeper.sweep() == 1
+    clock.advance(31 * DAY)
+    clock.steady = False
+    before = await stub.GetAuthority(pb.GetAuthorityRequest())
+    assert await app.sweeper.prune() == 0
+    assert (await stub.GetAuthority(pb.GetAuthorityRequest())).horizon == before.horizon == 0
+    clock.steady = True
+    assert await app.sweeper.prune() == 1
+    assert (await stub.GetAuthority(pb.GetAuthorityRequest())).horizon == 2
 
 
 async def stored(app: App, session_id: str) -> Session:
@@ -219,6 +236,39 @@ async def test_a_round_that_fails_is_not_the_last(
     round_.store.before = lambda _: None
     assert kinds(await story_of(round_.stub, mine.token)) == ["SESSION_CREATED", "SESSION_EXPIRED"]
     assert round_.failures == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "event"),
+    [
+        (Unavailable("injected"), "warning", "sweep put off"),
+        (Overloaded("injected"), "warning", "sweep put off"),
+        (StoreUnavailable("injected: no connection"), "warning", "sweep put off"),
+        (ZeroDivisionError("injected"), "error", "sweep failed"),
+    ],
+    ids=["unavailable", "overloaded", "store unavailable", "a fault of ours"],
+)
+async def test_a_round_that_fails_is_logged(round_: Round, fault: Exception, level: str, event: str) -> None:
+    """A round that fails leaves one line with the error: a warning if the next may do better, else a traceback."""
+    enough = round_.break_once("due", fault)
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        await round_.run(enough)
+    (line,) = lines
+    assert (line["log_level"], line["event"]) == (level, event)
+    assert line.get("error") == (str(fault) if level == "warning" else None)
+    assert line.get("exc_info", False) is (level == "error")
+
+
+async def test_a_round_that_did_something_is_logged(round_: Round, clock: ManualClock) -> None:
+    """A round that ended sessions or dropped their history logs how many; one that did neither logs nothing."""
+    await create(round_.stub)
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        for wait in (0, 30 * MINUTE, 31 * DAY):
+            clock.advance(wait)
+            await round_.run(round_.break_once("nothing", ZeroDivisionError()))
+    assert [(line["event"], line["expired"], line["pruned"]) for line in lines] == [("swept", 1, 0), ("swept", 0, 1)]
 
 
 @pytest.mark.parametrize("step", READS)
