@@ -9,7 +9,7 @@ from sessiond.domain.client_facts import ClientFacts
 from sessiond.domain.device import UNKNOWN_DEVICE, Device, DeviceType
 from sessiond.domain.event import Event, EventFilter, EventType
 from sessiond.domain.guess_limits import GuessLimits
-from sessiond.domain.judge import Judgement, Verdict
+from sessiond.domain.judge import FORGED, LOCKED, MALFORMED, PLAIN, UNKNOWN, Judgement, Verdict
 from sessiond.domain.login import ANONYMOUS, Login
 from sessiond.domain.policy import PRESETS, CookieRules, LimitRule, Policy
 from sessiond.domain.query import SessionQuery
@@ -51,6 +51,11 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
         (Login("ada"), Login("ada", 0, (), False, None, ())),
         (ANONYMOUS, Login("", 0, (), False, None, ())),
         (Judgement(Verdict.VALID), Judgement(Verdict.VALID, False, None, (), False, False)),
+        (PLAIN, Judgement(Verdict.VALID)),
+        (MALFORMED, Judgement(Verdict.MALFORMED)),
+        (FORGED, Judgement(Verdict.FORGED)),
+        (UNKNOWN, Judgement(Verdict.UNKNOWN)),
+        (LOCKED, Judgement(Verdict.LOCKED)),
         (AuthenticationRequirements(), AuthenticationRequirements(0, None)),
         (Unmet(RequirementKind.CSRF_TOKEN, "send it"), Unmet(RequirementKind.CSRF_TOKEN, "send it", 0, None)),
         (Activity(ID, START, None), Activity(ID, START, None, None)),
