@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from sessiond.app import App
+from sessiond.authority.retries import Retries
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing
+from sessiond.domain.call import Caller
+from sessiond.domain.login import Login
+from sessiond.domain.values import SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import MINUTE, VICTIM, create, fresh_id, loose, roll, validate
 from tests.support.assembly import WatchedStore, assembled
@@ -98,3 +104,32 @@ async def change(stub: AsyncStub, name: str, token: str, request_id: str) -> Any
     }
     requests[name].request_id = request_id
     return await getattr(stub, name)(requests[name])
+
+
+@pytest.mark.parametrize(
+    ("elevates", "key", "parameters"),
+    [
+        (
+            False,
+            "c75b47c0a3aa23dda0127529580b839633c7cff2a112bbb511c84aa3a04d52be",
+            "856ecb7418b7cd0e91b56f58aa9a2fbef9fb18b2f14aaa77303548f3524168ab",
+        ),
+        (
+            True,
+            "6214be6f3170a6cedafee3690d5be34937d9176bc36ca7968daa5c4f6de3e810",
+            "b5f03b1317ba17e964c2a3608acf90993c911f42a46e7a1ffe83cb470931714f",
+        ),
+    ],
+    ids=["login", "elevation"],
+)
+async def test_the_key_of_a_login_never_changes(app: App, elevates: bool, key: str, parameters: str) -> None:
+    """A login is found again by every version as by the one that kept its answer, and an elevation is another login."""
+    keys = KeyRing([bytes(range(KEY_BYTES))])
+    opened = keys.open(keys.seal(SessionId(bytes(range(16))), 7, bytes(range(16, 32))).reveal())
+    retries = Retries(app.authority.parts.journal, keys)
+    call = app.authority.call("default", Caller("test"), None)
+    login = Login("ada", 2, ("pwd", "otp"), persistent=True)
+    repeated = retries.repeated_login(call, opened, login, elevates=elevates)
+    assert (repeated.key.hex(), repeated.parameters.hex()) == (key, parameters)
+    assert repeated.open(repeated.seal(b"message")) == b"message"
+    assert (repeated.keep_for, repeated.while_current, repeated.while_live) == (MINUTE, True, False)
