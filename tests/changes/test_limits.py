@@ -18,6 +18,7 @@ from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Cause, CauseKind, Instant, SessionId
 from sessiond.eventlog.work import DoFirst, Needs, Read, Work
+from sessiond.store.contract import KeptAnswer
 from tests.contracts import samples
 from tests.support.clock import START
 from tests.support.work import HEAD, KnownMemory, call_of, types_of, work_on
@@ -64,7 +65,7 @@ def chosen(*sessions: Session, expires: int = 1_000) -> Choice:
 def test_there_is_room(rule: LimitRule, most: int, subject: str) -> None:
     """Without a limit, below it, and for a guest or a subject without sessions nothing ends and nothing is recorded."""
     work = work_on(*ALL, samples.session(subject=""))
-    assert work.run(Entering(limited(most, rule), subject)).result == Room()
+    assert work.run(Entering(limited(most, rule), subject)).result == Room(evicted=(), refused=None)
     assert work.changes.events == []
 
 
@@ -87,7 +88,7 @@ def test_who_goes(rule: LimitRule, most: int, evicted: Sequence[Session]) -> Non
     assert types_of(work.changes.events) == [REACHED, *["session_revoked"] * len(evicted)]
     endings = [work.changes.sessions[session.id].ending for session in evicted]
     assert [ending.cause.kind for ending in endings if ending] == [CauseKind.CONCURRENCY_LIMIT] * len(evicted)
-    assert work.changes.events[0].subject == "ada"
+    assert (work.changes.events[0].application, work.changes.events[0].subject) == ("default", "ada")
 
 
 def test_of_two_alike_the_one_opened_first_goes() -> None:
@@ -141,7 +142,31 @@ def test_the_subjects_choice() -> None:
     room = work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(MIDDLE, NEW))).result
     assert room == Room(evicted=(MIDDLE.id, NEW.id))
     (used,) = work.changes.answers
-    assert (used.key, used.expires, used.sealed) == (b"t" * 32, START + 1_000 + KEEP_FOR, b"")
+    assert used == KeptAnswer(b"t" * 32, bytes(32), b"", Instant(START + 1_000 + KEEP_FOR))
+
+
+@pytest.mark.parametrize(
+    ("most", "named", "evicted"),
+    [
+        (3, [], [OLD]),
+        (3, [NEW], [NEW]),
+        (2, [NEW], [NEW, OLD]),
+        (2, [OLD], [OLD, MIDDLE]),
+        (1, [MIDDLE], [MIDDLE, OLD, NEW]),
+        (1, [], [OLD, MIDDLE, NEW]),
+    ],
+)
+def test_the_oldest_beside_the_choice(most: int, named: list[Session], evicted: list[Session]) -> None:
+    """With `evict_oldest` the named sessions end, and of the others as many of the oldest as have to."""
+    choice = replace(chosen(*named), evict_oldest=True)
+    room = work_on(*ALL).run(Entering(limited(most, LimitRule.ASK), choice=choice)).result
+    assert room == Room(evicted=tuple(session.id for session in evicted))
+
+
+def test_the_only_session_is_chosen() -> None:
+    """A subject with one session, which may have no other, may choose to end that."""
+    room = work_on(OLD).run(Entering(limited(1, LimitRule.ASK), choice=chosen(OLD))).result
+    assert room == Room(evicted=(OLD.id,))
 
 
 def test_a_choice_of_too_few() -> None:
