@@ -203,3 +203,5 @@ def test_the_facts_of_an_event(case: str) -> None:
     work.run(unit)
     assert [(event.type.value, event.cause, event.client) for event in work.changes.events] == facts
     assert {event.at for event in work.changes.events} == {START}
+    ended = {s.id for s in work.changes.sessions.values() if s.ending is not None}
+    assert work.changes.retention == dict.fromkeys(ended, POLICY.retention)
