@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sessiond.app import App
-from sessiond.authority.reading import WALK
 from sessiond.domain.call import Caller
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Session, SessionState
@@ -22,6 +21,7 @@ from tests.support.clock import START, ManualClock
 
 REMEMBERS = policy(remember_idle_timeout=Millis(240 * HOUR), remember_absolute_timeout=Millis(2_400 * HOUR))
 ACME = (("tenant", "acme"),)
+PAGE = 500  # sessions that one page of a walk looks at
 
 
 @pytest.mark.parametrize(("after", "level"), [(30 * MINUTE - 1, 2), (30 * MINUTE, 1)])
@@ -43,7 +43,7 @@ async def test_a_list_shows_the_level_that_counts_now(
 async def far_apart(store: Any, **fields: Any) -> tuple[Session, Session]:
     """Two sessions with a label, the newest and the oldest of all; as many lie between them as one page looks at."""
     old = samples.session(START - 2, labels=ACME, **fields)
-    others = [samples.session(START - 1, **fields) for _ in range(WALK)]
+    others = [samples.session(START - 1, **fields) for _ in range(PAGE)]
     new = samples.session(START, labels=ACME, **fields)
     await put(store, old, *others, new)
     return new, old
@@ -73,3 +73,16 @@ async def test_a_bulk_revocation_looks_at_all_sessions(tmp_path: Path, clock: Ma
         assert (answer.revoked_count, store.writes - before) == (2, 2)
         left = await stub.ListSessions(loose.ListSessionsRequest(filter={"labels": dict(ACME)}))
         assert (list(left.sessions), left.next_page_token) == ([], "")
+
+
+@pytest.mark.parametrize(("sessions", "transactions"), [(200, 1), (201, 2)])
+async def test_a_bulk_revocation_ends_so_many_at_once(
+    tmp_path: Path, clock: ManualClock, sessions: int, transactions: int
+) -> None:
+    """A bulk revocation ends two hundred sessions in a transaction, so that others need not wait long for it."""
+    async with assembled(tmp_path, clock) as (_, store, stub, _):
+        mine: Any = store
+        await put(mine, *(samples.session() for _ in range(sessions)))
+        before = store.writes
+        answer = await stub.RevokeSessions(loose.RevokeSessionsRequest(filter={"subject": "ada"}))
+        assert (answer.revoked_count, store.writes - before) == (sessions, transactions)

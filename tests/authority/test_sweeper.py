@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -18,7 +19,7 @@ from sessiond.authority.authority import Authority
 from sessiond.authority.sweeper import Sweeper
 from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.session import Session
-from sessiond.domain.values import Millis, Revision, SessionId
+from sessiond.domain.values import NOBODY, Millis, Revision, SessionId
 from sessiond.store.contract import StoreFailed, StoreUnavailable
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
@@ -34,6 +35,8 @@ from tests.attacks.story import (
     story_of,
     validate,
 )
+from tests.contracts import samples
+from tests.contracts.store import put
 from tests.rpc.refusals import revision_of, session_of
 from tests.support.assembly import WatchedStore, assembled
 from tests.support.clock import START, ManualClock
@@ -70,6 +73,54 @@ async def test_more_than_a_batch_is_due(app: App, stub: AsyncStub, clock: Manual
     clock.advance(1)
     assert await app.sweeper.prune() == MANY
     assert await app.sweeper.prune() == 0
+
+
+@pytest.mark.parametrize(("sessions", "transactions"), [(499, 1), (500, 1), (501, 2)])
+async def test_how_much_is_done_at_once(tmp_path: Path, clock: ManualClock, sessions: int, transactions: int) -> None:
+    """Five hundred sessions end, or have their history dropped, in a transaction: others need not wait long for it."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, _):
+        sweeper, any_store = Round(authority, store, stub).sweeper(), cast("Any", store)
+        await put(any_store, *(samples.session(idle_deadline=START) for _ in range(sessions)))
+        before = store.writes
+        assert await sweeper.sweep() == sessions
+        assert store.writes - before == transactions
+        clock.advance(30 * DAY)
+        before = store.writes
+        assert await sweeper.prune() == sessions
+        assert store.writes - before == 2 * transactions  # the sessions, and their events
+
+
+@pytest.mark.parametrize(("sessions", "transactions"), [(500, 1), (501, 2)])
+async def test_how_much_activity_is_written_at_once(
+    tmp_path: Path, clock: ManualClock, sessions: int, transactions: int
+) -> None:
+    """The activity of five hundred sessions is written in a transaction."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, _):
+        active = [samples.session() for _ in range(sessions)]
+        await put(cast("Any", store), *active)
+        clock.advance(SECOND)
+        for session in active:
+            authority.parts.activity.note(session, clock.now(), None, NOBODY)
+        before = store.writes
+        assert await Round(authority, store, stub).sweeper().save_activity(all_of_it=True) == sessions
+        assert store.writes - before == transactions
+
+
+async def test_how_often_the_sweeper_works(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweeper waits for a second before each round, the first included."""
+    waits: list[float] = []
+    failures: list[StoreFailed] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise asyncio.CancelledError
+
+    sweeper = Sweeper(app.authority.parts, Millis(HOUR), failures.append)
+    monkeypatch.setattr("sessiond.authority.sweeper.asyncio", SimpleNamespace(sleep=sleep))
+    with pytest.raises(asyncio.CancelledError):
+        await sweeper.run()
+    assert (waits, failures) == ([1.0] * 3, [])
 
 
 async def test_more_than_a_batch_of_the_log(app: App, stub: AsyncStub, clock: ManualClock) -> None:
