@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sessiond.domain.call import Caller
 from sessiond.domain.guess_limits import GuessLimits
+from sessiond.store.contract import StoreFailed
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import authority, kinds, loose, policy, story_of, validate
+from tests.support.assembly import assembled
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
 
@@ -62,3 +68,22 @@ async def test_a_source_is_one_applications(stub: AsyncStub) -> None:
         for name in ("default", "shop")
     }
     assert {name: [lock.source for lock in found] for name, found in locks.items()} == {"default": [], "shop": [source]}
+
+
+async def test_an_alarm_that_cannot_be_recorded(tmp_path: Path, clock: ManualClock) -> None:
+    """If the store fails under an alarm, the journal reports that, and the event loop has nothing to report."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    failure = StoreFailed("injected: disk I/O error")
+
+    def fail(name: str) -> None:
+        if name == "write":
+            raise failure
+
+    async with assembled(tmp_path, clock, RULES) as (authority, store, stub, failures):
+        store.before = fail
+        for _ in range(3):
+            assert (await validate(stub, "guess", HERE)).verdict == pb.VERDICT_MALFORMED
+        assert await authority.parts.gate.locks(authority.call("default", Caller("test"), None)) == []
+    gc.collect()
+    assert (failures, complaints) == ([failure], [])
