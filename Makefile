@@ -1,57 +1,79 @@
-# Every target works on a machine that has only Python 3.11 or newer and make. `make help` lists them.
+# `make help` lists the targets. All but `bench` and `lock`, which name what else they need, work on a machine that has
+# only make and Python 3.11 or newer.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
+# Why the Python of an existing environment, else PYTHON, cannot be used, in one line. Empty if it can.
+PYTHON_PROBLEM = $(shell p="$(or $(PYTHON),python3)"; \
+	remedy="Install a newer one, or run: make PYTHON=/path/to/python3.11 $(or $(firstword $(MAKECMDGOALS)),run)"; \
+	[ ! -x $(BIN)/python ] || { p=$(BIN)/python; remedy="Run: make clean"; }; \
+	v=$$("$$p" -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || v="not installed"; \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || \
+		{ echo "sessiond needs Python 3.11 or newer; $$p is $$v. $$remedy"; exit; }; \
+	"$$p" -c 'import ensurepip, venv' 2>/dev/null || \
+		echo "sessiond needs the module venv, which $$p does not have. On Debian, run: apt install python3-venv")
+# Twice quiet: errors only. A warning about the installer itself or its settings is of no use to a newcomer.
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore
+#: PYTHON           the Python that creates the environment, 3.11 or newer
+#: DATA             run: the data folder
 DATA ?= data
+#: LISTEN           run: the address, HOST:PORT or unix:PATH
 LISTEN ?= 127.0.0.1:7443
+#: SEED             mutate, simulate: the seed of the random choices
 SEED ?= 1
+#: USERS            simulate: how many users
 USERS ?= 20
+#: MINUTES          mutate: start no further fault after this many minutes
 MINUTES ?= 20
+#: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
+#: MUTATED          mutate: the folders and files to put faults into
 MUTATED ?= sessiond/domain sessiond/changes sessiond/authority sessiond/crypto sessiond/rpc/cookies.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo test test-fast floors mutate simulate check bench generate lock format clean
 
-help: ## List every target.
+help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "Variables, as in: make run LISTEN=127.0.0.1:8443"
+	@sed -n 's/^#: /  /p' $(MAKEFILE_LIST)
 
-# The run environment: what a server needs and nothing else. `pip` checks each package against its pinned hash.
+# The run environment: what a server needs and nothing else. pip checks each package against its pinned hash.
 $(VENV)/.run: requirements/run.lock pyproject.toml clients/python/pyproject.toml
-	@[ -n "$(PYTHON)" ] || { echo "sessiond needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
-	@[ -x $(BIN)/python ] || { echo "making the virtual environment in $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	$(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
+	@[ -x $(BIN)/python ] || { echo "creating the virtual environment $(VENV) ..."; "$(or $(PYTHON),python3)" -m venv $(VENV); }
 	@echo "installing the pinned dependencies ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e clients/python -e .
+	@$(PIP_INSTALL) --require-hashes -r requirements/run.lock
+	@$(PIP_INSTALL) --no-build-isolation --no-deps -e clients/python -e .
 	@touch $@
 
 # The developers' environment: the run environment and the tools.
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
-	@echo "installing the pinned developers' tools ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@echo "installing the pinned development tools ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@touch $@
 
-run: $(VENV)/.run ## Serve on an embedded SQLite file. DATA=folder and LISTEN=host:port change where.
+run: $(VENV)/.run ## Start a server on LISTEN, with its data in DATA.
 	@exec $(BIN)/sessiond serve --data "$(DATA)" --listen "$(LISTEN)"
 
-demo: $(VENV)/.run ## Tell one session's story on a throwaway authority, its events beside it.
+demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev ## Run every test: two at a time, then those that measure, alone.
+test: $(VENV)/.dev ## Run every test; those that measure something run alone.
 	@$(BIN)/python -m pytest -n 2 -m "not measured"
 	@$(BIN)/python -m pytest -m measured
 
 test-fast: $(VENV)/.dev ## Run the tests that take less than ten seconds each.
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not measured"
 
-floors: $(VENV)/.run ## Install the Python client with its oldest allowed dependencies in build/floors, and call a server with it.
+floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
 
-check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the freshness of generated code and locks.
+check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated code.
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
@@ -59,24 +81,24 @@ check: $(VENV)/.dev ## Lint, formats, types, layers, the contract, and the fresh
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
 
-mutate: $(VENV)/.dev ## Make small faults in the code and count those that the tests find. SEED=number, MINUTES=number, BAR=per cent, MUTATED="folders".
+mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests find.
 	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(MINUTES)" --bar "$(BAR)" $(MUTATED)
 
-simulate: $(VENV)/.dev ## Live through a week of ordinary traffic, print what was counted; fails if it alarms beyond the table. SEED=number, USERS=number.
+simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
-bench: $(VENV)/.dev ## Measure against a bare gRPC echo, run alternately; writes build/bench.json. Needs h2load.
+bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench
 
-generate: $(VENV)/.dev ## Write the generated stubs anew from protos/.
+generate: $(VENV)/.dev ## Generate the stubs from protos/ again.
 	@PYTHON=$(BIN)/python scripts/generate.sh
 
-lock: ## Resolve the dependency ranges anew into requirements/*.lock. Needs uv.
+lock: ## Resolve requirements/*.lock again. Needs uv.
 	@scripts/lock.sh
 
-format: $(VENV)/.dev ## Format the code and mend what the linter can mend.
+format: $(VENV)/.dev ## Format the code and fix what the linter can fix.
 	@$(BIN)/ruff check --fix $(SOURCES)
 	@$(BIN)/ruff format $(SOURCES)
 
-clean: ## Remove the environment and everything that was built. Data stays.
+clean: ## Remove the environment and all build output. Keep data.
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -121,7 +121,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
 
 def _print_table(console: Console, results: list[Result]) -> None:
     table = Table(
-        title="Throughput (forged_vs_valid: cost, honest_under_attack: latency) beside the yardstick",
+        title="Throughput (forged_vs_valid: cost, honest_under_attack: latency, cli_start: time) beside the yardstick",
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -133,9 +133,10 @@ def _print_table(console: Console, results: list[Result]) -> None:
     for result in results:
         ratios = [pair["ratio"] for pair in result.pairs]
         sign = "\u2264" if result.at_most else "\u2265"
+        met = "[green]met[/]" if result.met else "[red]missed[/]"
         table.add_row(
             result.name,
-            f"{sign} {result.bar:.2f} " + ("[green]met[/]" if result.met else "[red]missed[/]"),
+            "reported" if result.bar is None else f"{sign} {result.bar:.2f} {met}",
             f"{result.ratio:.3f}",
             f"{min(ratios):.2f}-{max(ratios):.2f}",
             *_throughput(result),
@@ -148,13 +149,18 @@ def _print_table(console: Console, results: list[Result]) -> None:
         weight = result.details.get("resident_bytes_per_cached_session")
         if weight is not None:
             console.print(f"A cached session takes {weight:,.0f} bytes of resident memory.")
+        start = result.details.get("start_seconds")
+        if start is not None:
+            console.print(
+                f"`{result.subject}` takes {start['subject']:.2f} s, `{result.baseline}` {start['baseline']:.2f} s."
+            )
         unary = result.details.get("unary_cost_ratio")
         if unary is not None:
             console.print(f"One token a call, gRPC's own cost included: a forged one costs {unary:.2f} of a valid one.")
 
 
 def _throughput(result: Result) -> tuple[str, str]:
-    if result.worst:  # latencies, of other things each
+    if not result.under_load:
         return "", ""
     return (
         f"{result.median('subject', 'throughput'):,.0f} : {result.median('baseline', 'throughput'):,.0f}",

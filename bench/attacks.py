@@ -7,6 +7,7 @@ a minute has passed. It gives way to everybody else on the machine, so that what
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -17,12 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import h2.connection
 
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 __all__ = ["ATTACKS", "CONTROL", "Attack"]
 
+_UNFINISHED = 3_900_000
+_ARRIVING = 16 * 4_194_304
+"""Of one connection."""
 _SERVICE = "/sessiond.v1.SessionAuthority/"
 _LONGEST = 30.0
 _loose: Any = pb  # lets a message within a message be written as a dict
@@ -37,7 +42,7 @@ class Attack:
     size      of the whole bench; a test may take less
     sessions  how many sessions and events are there before
     config    what the server is configured with
-    arriving  how many bytes gRPC holds while the attack's messages arrive, which nothing but `max_calls` bounds
+    arriving  how many bytes gRPC may hold while the attack's messages arrive: see `sessiond.rpc.arrivals`
     """
 
     what: str
@@ -85,6 +90,44 @@ def _endless_varint(address: str, size: int, ended: threading.Event) -> None:
 def _tiny_fields(address: str, size: int, ended: threading.Event) -> None:
     call, message = _raw(address, "ValidateSession"), b"\xa0\x06\x00" * (size // 3) + b"\xff"
     _again(1, ended, lambda: call(message, timeout=20))
+
+
+def _unfinished(address: str, size: int, ended: threading.Event) -> None:
+    """Below gRPC, whose clients send no message in part: streams whose message lacks its last byte."""
+    host, _, port = address.rpartition(":")
+    headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", address),
+        (":path", _SERVICE + "ValidateSession"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    connection = h2.connection.H2Connection()
+    connection.initiate_connection()
+    left = {}
+    for stream in range(1, 2 * size, 2):
+        connection.send_headers(stream, headers)
+        connection.send_data(stream, b"\0" + _UNFINISHED.to_bytes(4, "big"))
+        left[stream] = _UNFINISHED - 1
+    with socket.create_connection((host, int(port))) as opened:
+        opened.sendall(connection.data_to_send())
+        opened.settimeout(0.05)
+        while left and not ended.is_set():
+            for stream in list(left):
+                window = min(connection.local_flow_control_window(stream), left[stream])
+                while window > 0:
+                    part = min(window, connection.max_outbound_frame_size)
+                    connection.send_data(stream, b"x" * part)
+                    window, left[stream] = window - part, left[stream] - part
+                if not left[stream]:
+                    del left[stream]
+            opened.settimeout(None)
+            opened.sendall(connection.data_to_send())
+            opened.settimeout(0.05)
+            with suppress(TimeoutError):
+                connection.receive_data(opened.recv(1 << 20))
+        _ready(ended)
 
 
 def _filter_texts(address: str, size: int, ended: threading.Event) -> None:
@@ -205,8 +248,11 @@ _MANY_SUBSCRIBERS = "[server]\nmax_subscribers = 1000\n"
 ATTACKS = {
     "endless varint": Attack("one message whose varint never ends", _endless_varint, 600_000),
     "tiny fields": Attack("4 MB of tiny unknown fields with a bad end", _tiny_fields, 3_900_000),
+    "unfinished messages": Attack(
+        "300 calls whose message of 3.9 MB lacks its last byte", _unfinished, 300, arriving=2 * _ARRIVING
+    ),
     "filter texts": Attack(
-        "60 Subscribe calls at once with 3.9 MB of filter texts each", _filter_texts, 60, arriving=60 * 4_194_304
+        "60 Subscribe calls at once with 3.9 MB of filter texts each", _filter_texts, 60, arriving=2 * _ARRIVING
     ),
     "silent subscribers": Attack("100 subscribers that do not read what they replay", _silent_subscribers, 100, 20_000),
     "many keys": Attack(

@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,17 +54,19 @@ class Result:
     """A figure as it came out: every run, the ratio of each pair, their median, and what else was seen.
 
     A ratio is the subject's throughput over the baseline's; with `at_most` it is the subject's cost over the
-    baseline's, and the bar must not be passed.
+    baseline's, and the bar must not be passed. Without a bar the figure is only reported.
     """
 
     name: str
-    bar: float
+    bar: float | None
     at_most: bool
     subject: str
     baseline: str
     pairs: list[dict[str, Any]] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     worst: bool = False
+    under_load: bool = True
+    """Whether each pair has runs of a server under load, with throughput and processor time."""
 
     @property
     def ratio(self) -> float:
@@ -75,6 +78,8 @@ class Result:
     @property
     def met(self) -> bool:
         """Whether the bar is reached."""
+        if self.bar is None:
+            return True
         return self.ratio <= self.bar if self.at_most else self.ratio >= self.bar
 
     def median(self, side: str, key: str) -> float:
@@ -95,7 +100,7 @@ class Result:
             "details": self.details,
             "pairs": self.pairs,
         }
-        if self.worst:
+        if not self.under_load:
             return whole
         return whole | {
             "cpu_ratio": self.median("baseline", "server_cpu_us") / self.median("subject", "server_cpu_us"),
@@ -106,10 +111,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure by its name, the bar, and how to measure it."""
+    """A figure by its name, the bar (None: the figure is only reported), and how to measure it."""
 
     name: str
-    bar: float
+    bar: float | None
     measure: Callable[[Settings, Result, Teller], None]
     at_most: bool = False
 
@@ -261,7 +266,7 @@ def _forged_vs_valid(settings: Settings, result: Result, teller: Teller) -> None
 
 
 def _honest_under_attack(settings: Settings, result: Result, teller: Teller) -> None:
-    result.worst = True
+    result.worst, result.under_load = True, False
     for number, (name, attack) in enumerate(ATTACKS.items()):
         teller.progress(f"honest_under_attack: {name}", number, len(ATTACKS))
         folder = settings.folder / f"attack-{number}"
@@ -274,10 +279,38 @@ def _honest_under_attack(settings: Settings, result: Result, teller: Teller) -> 
     result.subject, result.baseline = "an honest caller beside each attack", "the same caller, quiet"
 
 
+def _cli_start(settings: Settings, result: Result, teller: Teller) -> None:
+    result.under_load = False
+    subject = [sys.executable, "-m", "sessionctl", "--help"]
+    baseline = [sys.executable, "-c", "pass"]
+    teller.step("cli_start: warming up")
+    _start_seconds(subject)
+    for number in range(settings.pairs):
+        teller.progress("cli_start", number, settings.pairs)
+        seconds = {"subject": _start_seconds(subject), "baseline": _start_seconds(baseline)}
+        result.pairs.append({"ratio": seconds["subject"] / seconds["baseline"], "seconds": seconds})
+    teller.progress("cli_start", settings.pairs, settings.pairs)
+    result.subject, result.baseline = "sessionctl --help", "python -c pass"
+    result.details["start_seconds"] = {
+        side: statistics.median(pair["seconds"][side] for pair in result.pairs) for side in ("subject", "baseline")
+    }
+
+
+def _start_seconds(command: list[str]) -> float:
+    """The median time of several runs of a command, from its start to its end."""
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
 FIGURES = (
     Figure("validate_vs_echo", 0.70, _validate_vs_echo),
     Figure("create_vs_echo", 0.50, _create_vs_echo),
     Figure("validate_1m_vs_1k", 0.90, _validate_1m_vs_1k),
     Figure("forged_vs_valid", 0.80, _forged_vs_valid, at_most=True),
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
+    Figure("cli_start", None, _cli_start, at_most=True),
 )

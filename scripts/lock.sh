@@ -7,4 +7,4 @@ resolve() {
         --no-header --no-emit-package sessiond-client --quiet "$@"
 }
 resolve --extra build --extra dev pyproject.toml -o requirements/dev.lock
-resolve --extra build -c requirements/dev.lock pyproject.toml -o requirements/run.lock
+resolve --extra build --extra demo -c requirements/dev.lock pyproject.toml -o requirements/run.lock

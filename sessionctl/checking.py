@@ -1,7 +1,8 @@
-"""`check-config`: what is wrong in a configuration, and where it departs from the guidance. Needs no authority."""
+"""`check-config`: errors in a configuration, and settings that are weaker than the guidance. Needs no server."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,78 +10,98 @@ import click
 
 from sessionctl.failures import Command
 from sessionctl.output import as_json, printable, show
-from sessionctl.settings import json_option, settings
+from sessionctl.screen import screen
+from sessionctl.settings import output_options, settings
 
 if TYPE_CHECKING:
     from sessiond.config import Departure
 
 __all__ = ["check", "check_config"]
 
-_FITS = 0
-_DEPARTS = 1
-_BROKEN = 2
+_NARROWEST = 20
+_USABLE = 0
+_WEAKER = 1
+_UNUSABLE = 2
 
 
-def check(file: Path, *, strict: bool, json: bool) -> int:
-    """Tell every problem, or else every departure from the guidance, one a line; the exit code.
+def check(file: Path, *, strict: bool, json: bool, width: int | None = None) -> int:
+    """Write every error, or else every setting that is weaker than the guidance; returns the exit code.
 
-    0: the file can be used; 1: it departs and `strict` does not let that pass; 2: it cannot be used.
+    0: the file can be used; 1: a setting is weaker than the guidance, and `strict` is set; 2: it cannot be used.
+    Findings are wrapped to `width` columns; None: each finding is one line.
     """
-    # Here, because the other commands have no use for it and should not wait for it.
-    from sessiond.config import BadConfig, departures, load_config
+    from sessiond.config import BadConfig, departures, load_config  # here, so that help is fast
 
     try:
         found = departures(load_config(file))
     except BadConfig as error:
-        _tell_problems(file, str(error).splitlines(), json=json)
-        return _BROKEN
-    _tell_departures(file, found, json=json)
-    return _DEPARTS if strict and found else _FITS
+        _show_problems(file, str(error).splitlines(), json=json, width=width)
+        return _UNUSABLE
+    _show_departures(file, found, json=json, width=width)
+    return _WEAKER if strict and found else _USABLE
 
 
 @click.command("check-config", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sessiond.toml"))
-@click.option("--strict", is_flag=True, help="Exit code 1 where the file departs from the guidance.")
-@json_option
+@click.option("--strict", is_flag=True, help="Exit with code 1 if a setting is weaker than the guidance.")
+@output_options
 @click.pass_context
 def check_config(context: click.Context, file: Path, strict: bool) -> None:
-    """Check a configuration, ./sessiond.toml by default. Asks no authority.
+    """Check a configuration file, ./sessiond.toml by default.
 
-    Tells what is wrong in FILE, which then cannot be used (exit code 2), and which settings are weaker than OWASP,
-    ASVS 5.0 or NIST say, each with its line and its source: these may be good decisions.
+    It shows the errors in FILE, which then cannot be used (exit code 2). If there are none, it shows the settings that
+    are weaker than OWASP, ASVS 5.0 or NIST recommend, each with its line and its source. Such a setting may be a good
+    decision. -o wide writes one line for each finding. The command contacts no server.
     """
-    context.exit(check(file, strict=strict, json=settings().json))
+    asked = settings()
+    width = None if asked.wide else screen().width
+    context.exit(check(file, strict=strict, json=asked.json, width=width))
 
 
-def _tell_problems(file: Path, problems: list[str], *, json: bool) -> None:
+def _show_problems(file: Path, problems: list[str], *, json: bool, width: int | None) -> None:
     for problem in problems:
         if json:
             as_json({"kind": "problem", "message": problem})
         else:
-            show((printable(problem), "red"))
+            for line in _wrapped(printable(problem), width):
+                show((line, "red"))
     if not json:
-        show((printable(str(file)), "bold"), f": cannot be used: {_count(len(problems), 'problem')}")
+        _show_summary(file, f"cannot be used: {_count(len(problems), 'problem')}", width)
 
 
-def _tell_departures(file: Path, found: list[Departure], *, json: bool) -> None:
+def _show_departures(file: Path, found: list[Departure], *, json: bool, width: int | None) -> None:
     for departure in found:
         if json:
             as_json(departure, kind="departure")
         else:
-            _tell_departure(departure)
+            _show_departure(departure, width)
     if not json:
-        told = f"{_count(len(found), 'departure')} from the guidance" if found else "keeps to the guidance"
-        show((printable(str(file)), "bold"), f": can be used; {told}")
+        weaker = f"{_count(len(found), 'setting')} weaker than the guidance" if found else "follows the guidance"
+        _show_summary(file, f"can be used; {weaker}", width)
 
 
-def _tell_departure(departure: Departure) -> None:
+def _show_departure(departure: Departure, width: int | None) -> None:
     key = f"applications.{departure.application}.{departure.key}" if departure.application else departure.key
-    show(
-        (f"{printable(departure.origin)}: ", "dim"),
-        (printable(key), "yellow"),
-        f": {printable(departure.message)} ",
-        (f"[{departure.source}]", "dim"),
-    )
+    place, key = printable(departure.origin), printable(key)
+    message, source = printable(departure.message), f"[{departure.source}]"
+    if width is None:
+        show((f"{place}: ", "dim"), (key, "yellow"), f": {message} ", (source, "dim"))
+        return
+    for style, text, indent in (("yellow", f"{place}: {key}", ""), ("", message, "  "), ("dim", source, "  ")):
+        for line in _wrapped(text, width, indent):
+            show((line, style))
+
+
+def _show_summary(file: Path, text: str, width: int | None) -> None:
+    for line in _wrapped(f"{printable(str(file))}: {text}", width):
+        show((line, "bold"))
+
+
+def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
+    """The lines of a text that is no wider than the screen; later lines are indented."""
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, max(width, _NARROWEST), initial_indent=indent, subsequent_indent=indent or "  ")
 
 
 def _count(number: int, thing: str) -> str:

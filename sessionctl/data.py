@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from sessionctl.failures import Group
-from sessionctl.output import as_json, printable, show
+from sessionctl.exits import Exit
+from sessionctl.failures import Failure, Group
+from sessionctl.output import as_json, show, show_facts
 from sessionctl.secret_input import checked_session_id
 from sessionctl.sessions import pairs
 from sessionctl.settings import global_options, settings
-from sessiond_client import Verdict
+from sessionctl.tables import Column, show_table
+
+if TYPE_CHECKING:
+    from sessiond_client import Verdict
 
 __all__ = ["data"]
 
+_VALUES = (Column("KEY", cut=True), Column("VALUE", cut=True))
+
 _expected_version = click.option(
-    "--expected-version", type=click.IntRange(min=0), default=None, help="Write only if this is the current version."
+    "--expected-version",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Write only if this is the current version.",
 )
 
 
@@ -28,10 +39,10 @@ def data() -> None:
 @data.command("get")
 @click.argument("session_id", callback=checked_session_id)
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("--raw", is_flag=True, help="Write the value of the one KEY, byte for byte.")
+@click.option("--raw", is_flag=True, help="Write the value of a single KEY, byte for byte.")
 @global_options
 def get(session_id: str, keys: tuple[str, ...], raw: bool) -> None:
-    """Show a session's data, all of it or only the named keys."""
+    """Show a session's data, all of it or only some keys."""
     if raw and len(keys) != 1:
         raise click.UsageError("--raw writes the value of exactly one KEY")
     asked = settings()
@@ -40,18 +51,18 @@ def get(session_id: str, keys: tuple[str, ...], raw: bool) -> None:
     _require_live(answer.verdict)
     missing = [key for key in keys if key not in answer.data]
     if missing:
-        raise click.ClickException(f"key: the session has no `{printable(missing[0])}`; without a KEY all are shown")
+        raise Failure(f"KEY: the session has no key '{missing[0]}'; without a KEY all keys are shown")
     if raw:
         value = answer.data[keys[0]]
         if sys.stdout.isatty() and not _is_harmless(value):
-            raise click.ClickException("--raw: the value has control characters; write it to a file or a pipe")
+            raise Failure("--raw: the value has control characters; write it to a file or a pipe", Exit.USAGE)
         click.echo(value, nl=False)
     elif asked.json:
         as_json(answer)
     else:
-        show((f"version {answer.version}", "dim"))
-        for key, value in sorted(answer.data.items()):
-            show((printable(key), "bold"), f" = {printable(value.decode('utf-8', 'backslashreplace'))}")
+        show_facts([("version", str(answer.version))])
+        texts = {key: value.decode("utf-8", "backslashreplace") for key, value in sorted(answer.data.items())}
+        show_table(_VALUES, [((key, "bold"), (text, "")) for key, text in texts.items()])
 
 
 @data.command("set")
@@ -60,7 +71,7 @@ def get(session_id: str, keys: tuple[str, ...], raw: bool) -> None:
 @_expected_version
 @global_options
 def set_(session_id: str, values: dict[str, bytes], expected_version: int | None) -> None:
-    """Set keys of a session's data, all or none of them."""
+    """Set keys of a session's data, either all of them or none."""
     _update(session_id, values, (), expected_version)
 
 
@@ -70,7 +81,7 @@ def set_(session_id: str, values: dict[str, bytes], expected_version: int | None
 @_expected_version
 @global_options
 def delete(session_id: str, keys: tuple[str, ...], expected_version: int | None) -> None:
-    """Delete keys of a session's data, all or none of them."""
+    """Delete keys of a session's data, either all of them or none."""
     _update(session_id, {}, keys, expected_version)
 
 
@@ -86,7 +97,7 @@ def _update(session_id: str, values: dict[str, bytes], keys: tuple[str, ...], ex
 
 
 def _is_harmless(value: bytes) -> bool:
-    """Whether a terminal would show the bytes and act on none of them but line ends and tabs."""
+    """Whether a terminal shows the bytes as text and interprets none of them but line ends and tabs."""
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
@@ -95,5 +106,5 @@ def _is_harmless(value: bytes) -> bool:
 
 
 def _require_live(verdict: Verdict) -> None:
-    if verdict is not Verdict.VALID:
-        raise click.ClickException(f"SESSION_ID: the session is {verdict}: only a live one has data")
+    if verdict != "VALID":
+        raise Failure(f"SESSION_ID: the session is {verdict}; only a live session has data")

@@ -1,7 +1,7 @@
-"""Lengths of time as the configuration writes them: `30m`, `1h30m`.
+"""Durations in the notation of the configuration: `30m`, `1h30m`.
 
-The configuration's own code does the work. It is imported when it is needed: most commands have no use for it, and
-should not wait for it.
+The configuration's own code reads and writes them. It is imported only when it is needed, so that commands that do not
+use it start quickly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def in_config_notation(length: timedelta | None) -> str:
-    """A length of time as the configuration takes it; `none` for no timeout."""
+    """A duration as the configuration writes it; `none` for no timeout."""
     from sessiond.config import format_duration
     from sessiond.domain.values import Millis
 
@@ -24,11 +24,11 @@ def in_config_notation(length: timedelta | None) -> str:
 
 
 def checked_span(context: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:
-    """An option that is a length of time."""
-    from sessiond.config import parse_duration
-
+    """The value of an option that is a duration. Raises click.BadParameter."""
     if value is None:
         return None
+    from sessiond.config import parse_duration
+
     try:
         return parse_duration(value) * _MILLISECOND
     except ValueError as error:

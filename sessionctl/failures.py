@@ -1,130 +1,140 @@
-"""What went wrong, in a line that names the field and the remedy."""
+"""How commands fail: one line on standard error that names the cause and the remedy, and a documented exit code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.exceptions import Abort, NoArgsIsHelpError
+from click.exceptions import Exit as Exiting
 
-from sessionctl.output import printable
-from sessionctl.settings import Settings, settings
-from sessiond_client import (
-    Conflict,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    NotServed,
-    OutOfRange,
-    SessiondError,
-    Unavailable,
-)
+from sessionctl.exits import Exit
+from sessionctl.settings import GLOBAL_OPTIONS
+from sessiond.domain.text import printable
 
-__all__ = ["Command", "Group", "applications_to_use", "explain"]
+__all__ = ["Command", "Failure", "Group", "one_of", "suggestion"]
 
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9_-]{60}")  # a token has 70 such characters, an id 36, a cursor about 40
+_TOKEN_REMEDY = "an argument looks like a token; pass a token on standard input or at the prompt, never as an argument"  # noqa: S105 - a message
+_HELP_COLUMN = 24
 
 
-def explain(error: SessiondError, asked: Settings) -> str:
-    """One line for people. Holds no token: no exception does."""
-    match error:
-        case InvalidArgument(violations=[_, *_]):
-            text = "; ".join(f"{item.field}: {item.description}" for item in error.violations)
-        case Unavailable():
-            text = (
-                f"no authority answers at {asked.target}: start one with `sessiond serve`, or name another with"
-                f" --target ({error.message})"
-            )
-        case DeadlineExceeded():
-            text = f"{asked.target} did not answer within {asked.timeout:g} s: --timeout allows it more"
-        case NotFound():
-            text = f"{error.message}; --application names another than `{asked.application or 'default'}`"
-        case OutOfRange():
-            text = f"{error.message}; start again with --earliest, or without --after"
-        case Conflict() | FailedPrecondition():
-            text = error.message  # the authority's own text names the field and the remedy
-        case NotServed():
-            text = f"{asked.target} does not serve this call: it may be another version, or no sessiond"
-        case _:
-            text = f"{error.message} ({error.status})"
-    return printable(" ".join(text.split()))
+class Failure(click.ClickException):
+    """Ends a command with this message and exit code. The message is made printable."""
+
+    def __init__(self, message: str, exit_code: Exit = Exit.FAILED) -> None:
+        super().__init__("\n".join(printable(line) for line in message.split("\n")))
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it as a class variable
 
 
-def applications_to_use(names: Iterable[str]) -> str:
-    """The line that follows where an application was named that the authority does not have."""
-    return f"use --application; there are: {', '.join(printable(name) for name in names)}"
+def one_of(kind: str, words: Iterable[str]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """The callback of an option whose values are words, in any case; `words` are in lower case.
+
+    It raises click.UsageError with the possible words, and a similar one if there is one. `kind`: what the words name.
+    """
+    possible = list(words)
+
+    def word(value: str) -> str:
+        if value.lower() in possible:
+            return value.lower()
+        near = suggestion(value.lower(), possible)
+        raise click.UsageError(f"unknown {kind} '{value}' (possible: {', '.join(possible)}){near}")
+
+    def checked(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        return tuple(map(word, value)) if isinstance(value, tuple) else word(value)
+
+    return checked
 
 
-def _remedy(error: SessiondError, asked: Settings) -> str:
-    """A line more, where the authority has to be asked for it; empty where there is none, or no answer."""
-    if not isinstance(error, InvalidArgument) or all(item.field != "application" for item in error.violations):
-        return ""
-    try:
-        with asked.client() as client:
-            names = [application.name for application in client.authority().applications]
-    except SessiondError:
-        return ""  # the refusal itself is what has to be told
-    return applications_to_use(names)
+def suggestion(wrong: str, names: Iterable[str]) -> str:
+    """`; did you mean 'list'?` if one of the names is similar, otherwise nothing."""
+    from difflib import get_close_matches  # here, so that commands start quickly
+
+    found = get_close_matches(wrong, list(names), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""
 
 
-@contextmanager
-def _keeping_tokens_to_itself(context: click.Context, arguments: list[str]) -> Iterator[None]:
-    """Say what is wrong with a command line without repeating an argument that may be a token in the wrong place."""
-    try:
-        yield
-    except click.UsageError as error:
-        if not any(_TOKEN_LIKE.search(argument) for argument in arguments):
-            raise _harmless(error) from None
-        raise click.UsageError(
-            "an argument looks like a token; a token is never one: it is read from standard input or a prompt", context
-        ) from None
-
-
-def _harmless(error: click.ClickException) -> click.ClickException:
-    """The error, with nothing in its text that a terminal acts on but line ends."""
-    text = error.format_message()
-    safe = "\n".join(printable(line) for line in text.split("\n"))
-    if safe == text:
-        return error
-    return click.UsageError(safe, error.ctx) if isinstance(error, click.UsageError) else click.ClickException(safe)
-
-
-class Command(click.Command):
-    """A command that does not repeat a token that was given as an argument."""
+class _Plain(click.Command):
+    """A command whose failures are one line each, and which never repeats a token that was given as an argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; wrong usage is told with care."""
-        with _keeping_tokens_to_itself(ctx, list(args)):
+        """Parse the arguments. Raises `Failure`."""
+        given = list(args)
+        try:
             return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _of_usage(error, ctx, given) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options: the command's own first, then those that every command has."""
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                (shared if parameter.name in GLOBAL_OPTIONS else own).append(record)
+        for title, records in (("Options", own), ("Global options", shared)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records, col_max=_HELP_COLUMN)
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises `Failure`; ends with exit code 130 after Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except (Failure, Exiting, NoArgsIsHelpError):
+            raise
+        except click.UsageError as error:
+            raise _of_usage(error, ctx, []) from None
+        except click.ClickException as error:
+            raise Failure(error.format_message(), Exit(error.exit_code)) from None
+        except (KeyboardInterrupt, Abort):
+            click.echo("interrupted", err=True)
+            ctx.exit(Exit.INTERRUPTED)
+        except Exception as error:
+            from sessionctl.refusals import explained  # here, because it imports gRPC
+
+            failure = explained(error)
+            if failure is None:
+                raise
+            raise failure from None
 
 
-class Group(click.Group):
-    """A group of such commands, whose failed calls end in one line and exit code 1."""
+class Command(_Plain):
+    """A command of sessionctl."""
+
+
+class Group(_Plain, click.Group):
+    """A group of commands. It suggests the right name for a wrong one."""
 
     command_class = Command
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; wrong usage is told with care."""
-        with _keeping_tokens_to_itself(ctx, list(args)):
-            return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; wrong usage is told with care."""
-        with _keeping_tokens_to_itself(ctx, list(args)):
-            return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn an authority's refusal into a line for people."""
+        """Find the command. Raises `Failure`."""
+        name = args[0]
         try:
-            return super().invoke(ctx)
-        except click.ClickException as error:
-            raise _harmless(error) from None
-        except SessiondError as error:
-            asked = settings()
-            lines = [explain(error, asked), _remedy(error, asked)]
-            raise click.ClickException("\n".join(line for line in lines if line)) from None
+            if self.get_command(ctx, name) is None and not name.startswith("-"):
+                raise click.UsageError(f"unknown command '{name}'{suggestion(name, self.list_commands(ctx))}", ctx)
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise _of_usage(error, ctx, args) from None
+
+
+def _of_usage(error: click.UsageError, ctx: click.Context, arguments: list[str]) -> click.ClickException:
+    """The failure for a wrong command line, which names the page of help."""
+    if isinstance(error, NoArgsIsHelpError):
+        return error
+    if any(_TOKEN_LIKE.search(argument) for argument in arguments):
+        return Failure(_TOKEN_REMEDY, Exit.USAGE)
+    if isinstance(error, click.NoSuchOption):
+        names = [name for parameter in ctx.command.get_params(ctx) for name in parameter.opts if name.startswith("--")]
+        text = f"unknown option '{error.option_name}'{suggestion(error.option_name, names)}"
+    else:
+        text = " ".join(error.format_message().split()).rstrip(".")
+    return Failure(f"{text} (see `{(error.ctx or ctx).command_path} --help`)", Exit.USAGE)

@@ -1,57 +1,72 @@
-"""Commands about what happened, and about the authority itself: activity, watch, authority."""
+"""Commands about events and about the server itself: activity, watch, status."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
-from sessionctl.failures import Command
+from sessionctl.applications import chosen
+from sessionctl.exits import Exit
+from sessionctl.failures import Command, one_of
 from sessionctl.labels import label_option
-from sessionctl.output import as_json, event_line, printable, show, show_facts
-from sessionctl.settings import Settings, global_options, settings
-from sessiond_client import Checkpoint, Client, Event, EventQuery, Events, EventType
+from sessionctl.output import as_json, fitted, printable, show, show_facts, show_note
+from sessionctl.settings import global_options, settings
+from sessionctl.tables import Column, Table, show_table
+from sessionctl.views import EVENTS, event_row
+from sessiond_client.enums import EventType  # without gRPC, so help is still fast
 
-__all__ = ["COMMANDS"]
+if TYPE_CHECKING:
+    from sessiond_client import Checkpoint, Client, Event, EventQuery, Events
 
-_INTERRUPTED = 130
-_TYPES = [str(item) for item in EventType if item is not EventType.UNSPECIFIED]
+__all__ = ["activity", "authority", "status", "watch"]
+
+_TYPES = [item.lower() for item in EventType if item is not EventType.UNSPECIFIED]
+_LARGEST_PAGE = 500
+_APPLICATIONS = (
+    Column("APPLICATION", cut=True),
+    Column("PRESET"),
+    Column("IDLE TIMEOUT"),
+    Column("ABSOLUTE TIMEOUT"),
+    Column("MAX SESSIONS"),
+)
 
 
 @click.command(cls=Command)
-@click.argument("subject")
-@click.option("--limit", type=click.IntRange(min=1), default=None, help="At most this many.")
+@click.option("--subject", metavar="SUBJECT", required=True, help="The subject.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=None, help="Show at most this many.")
 @global_options
 def activity(subject: str, limit: int | None) -> None:
-    """Show a subject's history, newest first."""
+    """Show the events of a subject, newest first."""
     asked = settings()
     with asked.client() as client:
-        empty = True
-        for event in islice(client.activity(subject, page_size=min(limit or 500, 500)), limit):
-            empty = False
-            if asked.json:
+        events = islice(client.activity(subject, page_size=min(limit or _LARGEST_PAGE, _LARGEST_PAGE)), limit)
+        if asked.json:
+            for event in events:
                 as_json(event)
-            else:
-                event_line(event)
-    if empty and not asked.json:
-        click.echo("no event", err=True)
+        elif not show_table(EVENTS, map(event_row, events)):
+            show_note("no events found")
 
 
 @click.command(cls=Command)
-@click.option("--after", metavar="CURSOR", default=None, help="Begin directly after this cursor.")
-@click.option("--earliest", is_flag=True, help="Begin with the oldest event that is kept.")
-@click.option("--subject", "subjects", multiple=True, help="Only of this subject; may be repeated.")
+@click.option("--after", metavar="CURSOR", default=None, help="Start directly after this cursor.")
+@click.option("--earliest", is_flag=True, help="Start with the oldest event that is kept.")
+@click.option(
+    "--subject", "subjects", metavar="SUBJECT", multiple=True, help="Only events of this subject; may be repeated."
+)
 @click.option(
     "--type",
     "types",
     multiple=True,
-    type=click.Choice(_TYPES, case_sensitive=False),
+    callback=one_of("event type", _TYPES),
     metavar="TYPE",
-    help=f"Only of this type; may be repeated. One of {', '.join(_TYPES).lower()}.",
+    help=f"Only events of this type; may be repeated. Types: {', '.join(_TYPES)}.",
 )
-@label_option("Only of sessions with this label; may be repeated, then with all of them.")
-@click.option("--checkpoints", is_flag=True, help="Show checkpoints, too; the first says that the stream has begun.")
-@click.option("--limit", type=click.IntRange(min=1), default=None, help="End after this many lines.")
+@label_option("Only events of sessions with this label; may be repeated, then with all of them.")
+@click.option("--checkpoints", is_flag=True, help="Show checkpoints too; the first one means that the stream is open.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=None, help="Stop after this many lines.")
 @global_options
 @click.pass_context
 def watch(
@@ -64,34 +79,35 @@ def watch(
     checkpoints: bool,
     limit: int | None,
 ) -> None:
-    """Follow the events as they happen.
+    """Show events as they happen, until you press Ctrl-C.
 
-    Continues after broken connections and restarts. Without --application, follows all applications. With --json each
-    line has a `cursor` for --after.
+    The stream continues after broken connections and restarts of the server. Without --application it has the events of
+    all applications. TIME is the time of day in UTC, or the date of an event that is a day old or more. With -o json
+    each line has a `cursor` that --after takes.
     """
     if after is not None and earliest:
-        raise click.UsageError("begin at one of --after and --earliest")
+        raise click.UsageError("use either --after or --earliest")
     asked = settings()
-    query = EventQuery(
-        applications=[asked.application] if asked.application else [],
-        subjects=subjects,
-        types=[EventType(item) for item in types],
-        labels=labels,
-    )
+    query: EventQuery = {
+        "applications": [asked.application] if asked.application else [],
+        "subjects": subjects,
+        "types": [EventType(item.upper()) for item in types],
+        "labels": labels,
+    }
     if after is not None:
         query["after"] = after
     elif earliest:
         query["start"] = "earliest"
     with asked.client() as client:
-        client.authority()  # a stream waits for its authority for ever; a wrong --target should fail at once
+        # A stream waits for its server for ever. This call fails at once if --target or --application is wrong.
+        chosen(client.authority().applications)
         with _events(client, query, checkpoints=checkpoints) as events:
             try:
-                for item in islice(events, limit):
-                    _tell(item, asked)
+                _show_stream(events, limit)
             except KeyboardInterrupt:
-                if events.cursor and not asked.json:
-                    click.echo(f"\ncontinue with: sessionctl watch --after {printable(events.cursor)}", err=True)
-                context.exit(_INTERRUPTED)
+                if events.cursor:
+                    show_note(f"\ncontinue with: sessionctl watch --after {printable(events.cursor)}")
+                context.exit(Exit.INTERRUPTED)
 
 
 def _events(client: Client, query: EventQuery, *, checkpoints: bool) -> Events[Event] | Events[Event | Checkpoint]:
@@ -100,40 +116,61 @@ def _events(client: Client, query: EventQuery, *, checkpoints: bool) -> Events[E
     return client.events(**query)
 
 
-def _tell(item: Event | Checkpoint, asked: Settings) -> None:
-    kind = "event" if isinstance(item, Event) else "checkpoint"
-    if asked.json:
-        as_json(item, kind=kind)
-    elif isinstance(item, Event):
-        event_line(item)
-    else:
-        show((f"-- all up to #{item.revision} has been seen", "dim"))
+def _show_stream(events: Events[Event] | Events[Event | Checkpoint], limit: int | None) -> None:
+    from sessiond_client import Event
+
+    asked = settings()
+    table = Table.for_stream(EVENTS)
+    for number, item in enumerate(islice(events, limit)):
+        if asked.json:
+            as_json(item, kind="event" if isinstance(item, Event) else "checkpoint")
+            continue
+        if not number:
+            table.header()
+        if isinstance(item, Event):
+            table.row(event_row(item, live=True))
+        else:
+            show((fitted(f"-- all events up to revision {item.revision} have been shown"), "dim"))
 
 
 @click.command(cls=Command)
 @global_options
-def authority() -> None:
-    """Show the authority: version, position, applications."""
+def status() -> None:
+    """Show the server's version, log position and applications."""
     asked = settings()
     with asked.client() as client:
         answer = client.authority()
+    applications = chosen(answer.applications)
     if asked.json:
-        as_json(answer)
+        as_json(replace(answer, applications=tuple(applications)))
         return
+    from sessionctl.durations import in_config_notation
+
     show_facts(
         [
-            ("authority", answer.authority_id),
+            ("authority id", answer.authority_id),
             ("version", answer.version),
             ("incarnation", answer.incarnation),
             ("revision", str(answer.revision)),
             ("horizon", str(answer.horizon)),
         ]
     )
-    show_facts(
-        ("application", f"{application.name}, preset {application.policy.preset or 'unknown'}")
-        for application in answer.applications
+    show()
+    show_table(
+        _APPLICATIONS,
+        [
+            (
+                (application.name, "bold"),
+                (application.policy.preset or "unknown", ""),
+                (in_config_notation(application.policy.idle_timeout), ""),
+                (in_config_notation(application.policy.absolute_timeout), ""),
+                (str(application.policy.max_sessions or "any"), ""),
+            )
+            for application in applications
+        ],
     )
-    show(("sessionctl policies shows the rules", "dim"))
 
 
-COMMANDS = (activity, watch, authority)
+authority = Command(
+    "authority", params=status.params, callback=status.callback, help="The former name of `status`.", hidden=True
+)

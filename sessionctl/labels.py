@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _checked_labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`KEY=VALUE` arguments as labels. The authority checks their form; a key cannot be given twice."""
+    """`KEY=VALUE` arguments as labels. The server checks their form; the same key twice is an error."""
     found: dict[str, str] = {}
     for value in values:
         key, equals, text = value.partition("=")

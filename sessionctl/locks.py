@@ -1,15 +1,20 @@
-"""Commands about sources that were locked for guessing."""
+"""Commands about sources that were locked because they guessed tokens."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from sessionctl.failures import Group
-from sessionctl.output import as_json, printable, show, show_table, when
+from sessionctl.output import as_json, printable, show, show_note
 from sessionctl.settings import Settings, global_options, settings
-from sessiond_client import InvalidArgument, SourceLock
+from sessionctl.tables import show_table
+from sessionctl.views import LOCKS, lock_row
+
+if TYPE_CHECKING:
+    from sessiond_client import SourceLock
 
 __all__ = ["locks"]
 
@@ -18,31 +23,18 @@ __all__ = ["locks"]
 @global_options
 @click.pass_context
 def locks(context: click.Context) -> None:
-    """Show the sources that are locked for guessing.
+    """List sources that are locked because they guessed tokens.
 
-    `locks clear` unlocks one. Without --application, shows those of all applications.
+    Without --application it lists those of all applications. `sessionctl locks clear SOURCE` unlocks one.
     """
     if context.invoked_subcommand is not None:
         return
-    asked = settings()
-    found = _found(asked)
-    if asked.json:
+    found = _found(settings())
+    if settings().json:
         for lock in found:
             as_json(lock)
-    elif found:
-        show_table(
-            [
-                (
-                    (lock.source, "bold red"),
-                    (lock.application, ""),
-                    (f"since {when(lock.lock_time)}", "dim"),
-                    (f"until {when(lock.expire_time)}", "dim"),
-                )
-                for lock in found
-            ]
-        )
-    else:
-        show(("no source is locked", "dim"))
+    elif not show_table(LOCKS, map(lock_row, found)):
+        show_note("no locked sources found")
 
 
 def _found(asked: Settings) -> list[SourceLock]:
@@ -63,19 +55,13 @@ def _found(asked: Settings) -> list[SourceLock]:
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def clear(source: str, reason: str) -> None:
-    """Unlock SOURCE.
+    """Unlock SOURCE, and forget the guesses that were counted for it.
 
-    Name it as `sessionctl locks` shows it. The guesses that were counted for it are forgotten.
+    Write SOURCE as `sessionctl locks` shows it.
     """
     asked = settings()
     with asked.client() as client:
-        try:
-            answer = client.clear_source_lock(source, reason=reason)
-        except InvalidArgument as error:
-            if not any(violation.field == "source" for violation in error.violations):
-                raise
-            # The authority's own text names the call, which an operator does not know.
-            raise click.ClickException("source: must be a network as `sessionctl locks` shows it") from None
+        answer = client.clear_source_lock(source, reason=reason)
     if asked.json:
         as_json(answer)
     else:

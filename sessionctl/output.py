@@ -1,80 +1,39 @@
-"""What commands write: JSON for machines, aligned and coloured lines for people.
+"""What commands write: JSON for machines, coloured lines for people.
 
-Everything that came from elsewhere passes `printable` on its way to a terminal: a subject, a reason or a user agent may
-contain escape sequences meant for an operator's terminal. JSON is read on terminals, too, so it escapes the same
-characters in its own notation.
+Every text that comes from elsewhere passes `printable` before it reaches a terminal: a subject, a reason or a user
+agent may contain escape sequences meant for an operator's terminal. JSON is read on terminals too, so it escapes the
+same characters in its own notation.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-from sessionctl.durations import in_config_notation
-from sessionctl.labels import labels_text
+from sessionctl.screen import clipped, columns_of, relative, rfc3339, screen
+from sessionctl.settings import settings
 from sessiond.domain.text import printable
-from sessiond_client import (
-    Authentication,
-    ClientContext,
-    Device,
-    DeviceType,
-    Event,
-    EventType,
-    Reaction,
-    Session,
-    SessionState,
-    Signal,
-    SignalType,
-    Token,
-)
 
-__all__ = [
-    "as_json",
-    "event_line",
-    "plain",
-    "printable",
-    "session_facts",
-    "session_line",
-    "show",
-    "show_facts",
-    "show_table",
-    "signal_text",
-    "when",
-]
+__all__ = ["as_json", "fitted", "plain", "printable", "show", "show_facts", "show_note", "when"]
 
-_STATE_STYLES = {SessionState.ACTIVE: "green", SessionState.EXPIRED: "yellow", SessionState.REVOKED: "red"}
-_EVENT_STYLES = {
-    EventType.SESSION_CREATED: "green",
-    EventType.SESSION_AUTHENTICATED: "bold green",
-    EventType.SESSION_RENEWED: "cyan",
-    EventType.SESSION_ROLLED: "cyan",
-    EventType.SESSION_REFRESHED: "cyan",
-    EventType.SESSION_EXPIRED: "yellow",
-    EventType.SESSION_REVOKED: "yellow",
-    EventType.HIJACK_SUSPECTED: "bold red",
-    EventType.GUESSING_SUSPECTED: "bold red",
-    EventType.SOURCE_LOCKED: "red",
-    EventType.SOURCE_UNLOCKED: "green",
-    EventType.CONCURRENCY_LIMIT_REACHED: "yellow",
-    EventType.POLICY_CHANGED: "yellow",
-    EventType.SESSION_LEVEL_LOWERED: "yellow",
-    EventType.OLD_TOKEN_PRESENTED: "yellow",
-}
+_FACT_NAMES = 18
+"""The width of the names of facts, so that several lists of facts align."""
 
 
 # For machines
 
 
 def plain(value: Any) -> Any:
-    """A value of the client as JSON can express it. A token becomes null; only an explicit argument shows one."""
+    """A value of the client in the types of JSON. A token becomes null; only an explicit argument shows one."""
+    from base64 import b64encode
+
+    from sessiond_client import Token  # these imports are here so that commands start quickly
+
     match value:
         case Token():
             return None
@@ -83,7 +42,7 @@ def plain(value: Any) -> Any:
         case timedelta():
             return value.total_seconds()
         case bytes():
-            return base64.b64encode(value).decode("ascii")
+            return b64encode(value).decode("ascii")
         case str():
             return str(value)
         case Mapping():
@@ -98,15 +57,20 @@ def plain(value: Any) -> Any:
 
 def as_json(value: Any, **more: Any) -> None:
     """Write one JSON object as one line."""
+    import json
+
     document = plain(value) | {key: plain(item) for key, item in more.items()}
-    click.echo(_escaped(json.dumps(document, ensure_ascii=False)))
+    text = _escaped(json.dumps(document, ensure_ascii=False))
+    click.echo(text if _encodable(text) == text else json.dumps(document))
 
 
 def _escaped(document: str) -> str:
-    r"""JSON with every character that is not printable as `\uXXXX`: the same document, and no command to a terminal."""
+    r"""The same JSON with every character that is not printable as `\uXXXX`, so that a terminal interprets none."""
     if document.isprintable():
         return document
-    # Such characters stand in strings alone. JSON itself demands escapes for U+0000 to U+001F only.
+    import json
+
+    # Only strings can contain such characters. JSON itself requires escapes for U+0000 to U+001F only.
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in document)
 
 
@@ -114,146 +78,48 @@ def _escaped(document: str) -> str:
 
 
 def when(moment: datetime | None) -> str:
-    """A moment in UTC, marked as such, so that it can be compared with JSON and logs in any time zone."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ") if moment is not None else "never"
-
-
-def signal_text(signal: Signal) -> str:
-    """A signal with its evidence; a reported signal has no expected value."""
-    if signal.type is SignalType.REPORTED:
-        return f"reported: {signal.seen}" if signal.seen else "reported"
-    return f"{signal.type}: expected {signal.expected or '?'}, seen {signal.seen or '?'}"
+    """A moment relative to the current time (`3m ago`), or as RFC 3339 if the output is `wide`; None is `never`."""
+    if moment is None:
+        return "never"
+    return rfc3339(moment) if settings().wide else relative(moment, screen().now())
 
 
 def show(*parts: str | tuple[str, str]) -> None:
-    """Write a line; a part may be a pair of text and style. Colours go to terminals only, and not with NO_COLOR."""
-    # soft_wrap: a line stays a line, for `grep` and for a narrow terminal alike.
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(Text.assemble(*parts))
+    """Write a line. A part may be a pair of text and style, such as `bold red`.
+
+    Colours go to terminals only, and not if NO_COLOR is set.
+    """
+    colours = screen().colours
+    texts = [part if isinstance(part, str) else _styled(*part) if colours else part[0] for part in parts]
+    click.echo(_encodable("".join(texts)), color=colours)
+
+
+def _encodable(text: str) -> str:
+    """The text with escapes for the characters that the encoding of standard output does not have."""
+    encoding = sys.stdout.encoding
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show_note(text: str) -> None:
+    """Write a line for people to standard error, such as that nothing was found; nothing if the output is JSON."""
+    if not settings().json:
+        click.echo(text, err=True)
+
+
+def fitted(text: str, used: int = 0) -> str:
+    """A text cut to the width of the screen, less the columns that are used, unless the output is `wide`."""
+    return text if settings().wide else clipped(text, max(0, screen().width - used))
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Write names and values, one pair a line."""
-    for name, value in facts:
-        show((f"{name:<22} ", "dim"), printable(value))
+    """Write names and values, one pair a line, cut to the width of the screen unless the output is `wide`."""
+    listed = list(facts)
+    width = max([_FACT_NAMES, *(columns_of(name) for name, _ in listed)])
+    for name, value in listed:
+        show((fitted(f"{name:<{width}}  "), "dim"), fitted(printable(value), width + 2))
 
 
-def show_table(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
-    """Write rows of cells, each a pair of text and style, in aligned columns."""
-    safe = [[(printable(text), style) for text, style in row] for row in rows]
-    widths = [max(len(text) for text, _ in column) for column in zip(*safe, strict=True)]
-    for row in safe:
-        *padded, (last, style) = row
-        cells = [(f"{text:<{width}}  ", looks) for (text, looks), width in zip(padded, widths, strict=False)]
-        show(*cells, (last, style))
-
-
-def session_facts(session: Session) -> list[tuple[str, str]]:
-    """Everything that can be shown of a session."""
-    facts = [
-        ("session", session.session_id),
-        ("application", session.application),
-        ("subject", session.subject or "(anonymous)"),
-        ("state", str(session.state)),
-        ("generation", str(session.generation)),
-        ("opened", when(session.create_time)),
-        ("last active", when(session.last_active_time)),
-        ("expires idle", when(session.idle_expire_time)),
-        ("expires at the latest", when(session.absolute_expire_time)),
-        ("authenticated", _authentication(session.authentication)),
-        ("ip address", session.client.ip_address or "unknown"),
-        ("user agent", session.client.user_agent or "unknown"),
-        ("device", _device(session.device) or "unknown"),
-        *_last_seen(session.last_client, session.last_device),
-        ("data version", str(session.data_version)),
-        *(("label", f"{key}={value}") for key, value in sorted(session.labels.items())),
-    ]
-    if session.lifetimes is not None:
-        facts += [
-            (name, in_config_notation(timeout))
-            for name, timeout in (
-                ("own idle timeout", session.lifetimes.idle_timeout),
-                ("own absolute timeout", session.lifetimes.absolute_timeout),
-            )
-            if timeout is not None
-        ]
-    if session.login_expire_time is not None:
-        facts.append(("login page ends", f"{when(session.login_expire_time)} unless the subject logs in"))
-    if session.persistent:
-        facts.append(("remembered", "beyond the browser's session"))
-    if session.elevation_expire_time is not None:
-        facts.append(("elevated until", when(session.elevation_expire_time)))
-    if session.ending is not None:
-        cause = session.ending.cause
-        facts.append(
-            ("ended", f"{when(session.ending.end_time)} {cause.kind} by {cause.actor} {cause.reason}".rstrip())
-        )
-    return facts
-
-
-def session_line(session: Session) -> None:
-    """Write a session as one line."""
-    show(
-        f"{session.session_id}  ",
-        (f"{session.state:<8}", _STATE_STYLES.get(session.state, "")),
-        f"  opened {when(session.create_time)}  active {when(session.last_active_time)}  ",
-        f"{printable(session.client.ip_address) or '-':<15}  ",
-        printable(session.subject) or "(anonymous)",
-        (f"  {device}", "dim") if (device := printable(_device(session.last_device or session.device))) else "",
-        (f"  {labels}", "blue") if (labels := printable(labels_text(session.labels))) else "",
-        *((f"  {mark}", "cyan") for mark in _marks(session)),
-    )
-
-
-def _marks(session: Session) -> list[str]:
-    """What is unusual about a session."""
-    marks = ["remembered"] if session.persistent else []
-    if session.elevation_expire_time is not None:
-        marks.append(f"elevated until {when(session.elevation_expire_time)}")
-    if session.login_expire_time is not None:
-        marks.append(f"login until {when(session.login_expire_time)}")
-    return marks
-
-
-def event_line(event: Event) -> None:
-    """Write an event as one line: whom it is about, who caused it and why, the evidence and the reaction."""
-    cause = " ".join(part for part in (event.cause.kind, event.cause.actor and f"by {event.cause.actor}") if part)
-    who = printable(event.subject) or ("(anonymous)" if event.session_id else "-")
-    parts: list[str | tuple[str, str]] = [
-        (f"{when(event.event_time)}  #{event.revision:<6} ", "dim"),
-        (f"{event.type:<25} ", _EVENT_STYLES.get(event.type, "")),
-        f"{printable(event.application)}  {who}  {event.session_id or '-'}  ",
-        (printable(f"{cause} {event.cause.reason}".rstrip()), "dim"),
-    ]
-    if event.source:
-        parts.append((printable(f"  source {event.source}"), _EVENT_STYLES.get(event.type, "")))
-    parts.extend((printable(f"  {signal_text(item)}"), "red") for item in event.signals)
-    if event.reaction is not Reaction.UNSPECIFIED:
-        parts.append((f"  reaction {event.reaction}", "bold red"))
-    if event.labels:
-        parts.append((printable(f"  {labels_text(event.labels)}"), "blue"))
-    show(*parts)
-
-
-def _device(device: Device | None) -> str:
-    """A device in words; empty if nothing is known about it."""
-    if device is None:
-        return ""
-    kind = "" if device.type is DeviceType.UNSPECIFIED else device.type.lower()
-    return f"{device.description} ({kind})" if device.description and kind else device.description or kind
-
-
-def _last_seen(client: ClientContext | None, device: Device | None) -> list[tuple[str, str]]:
-    if client is None:
-        return []
-    return [
-        ("last ip address", client.ip_address or "unknown"),
-        ("last user agent", client.user_agent or "unknown"),
-        ("last device", _device(device) or "unknown"),
-    ]
-
-
-def _authentication(authentication: Authentication | None) -> str:
-    if authentication is None:
-        return "no"
-    methods = ", ".join(authentication.methods) or "methods unknown"
-    return f"{when(authentication.authenticate_time)} level {authentication.level} ({methods})"
+def _styled(text: str, style: str) -> str:
+    words = style.split()
+    colour = next((word for word in words if word not in ("bold", "dim")), None)
+    return click.style(text, fg=colour, bold="bold" in words or None, dim="dim" in words or None) if words else text

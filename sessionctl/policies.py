@@ -1,4 +1,4 @@
-"""The command about policies: what is in force, and where each value came from."""
+"""The command about policies: the values in force, and where each one comes from."""
 
 from __future__ import annotations
 
@@ -6,57 +6,62 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sessionctl.applications import chosen
 from sessionctl.durations import in_config_notation
-from sessionctl.failures import Command, applications_to_use
-from sessionctl.output import as_json, printable, show, show_table
+from sessionctl.failures import Command
+from sessionctl.output import as_json, fitted, printable, show
 from sessionctl.settings import global_options, settings
-from sessiond_client import Application, Policy, Reaction, SignalType
+from sessionctl.tables import Column, show_table
+
+if TYPE_CHECKING:
+    from sessiond_client import Application, Policy
 
 __all__ = ["effective", "policies"]
 
 _UNKNOWN = "unknown"
 _DERIVED = ("browser_name", "browser_anonymous_name")
-"""The cookies' names with their prefix: results of the configuration, not keys of it."""
+"""The cookies' names with their prefix. They follow from the configuration and are not keys of it."""
+
+
+_VALUES = (Column("KEY"), Column("VALUE", cut=True), Column("ORIGIN", cut=True, cut_start=True))
 
 
 @click.command(cls=Command)
 @global_options
 def policies() -> None:
-    """Show the policies in force, and where each value came from.
+    """Show the policies in force, and where each value comes from.
 
-    That is a preset, or a line of a file. The values are those of the running authority, not of the file. Keys and
-    values are written as in the configuration, with --json too. `cookie.browser_name` and
-    `cookie.browser_anonymous_name` are derived from it: the names of the cookies as browsers send them.
+    These are the policies of the running server, not those of the file. ORIGIN is a preset, or a file and line. Keys
+    and values are written as in the configuration, in JSON too. `cookie.browser_name` and
+    `cookie.browser_anonymous_name` are derived: the names of the cookies as browsers send them.
     """
     asked = settings()
     with asked.client() as client:
-        found = client.authority().applications
-    if asked.application:
-        names = [application.name for application in found]
-        found = tuple(application for application in found if application.name == asked.application)
-        if not found:
-            refusal = f"application: the authority has no `{printable(asked.application)}`"
-            raise click.ClickException(f"{refusal}\n{applications_to_use(names)}")
-    for application in found:
+        found = chosen(client.authority().applications)
+    for number, application in enumerate(found):
         if asked.json:
             _as_document(application)
-        else:
-            _as_table(application)
+            continue
+        if number:
+            show()
+        _as_table(application)
 
 
 def effective(policy: Policy) -> dict[str, Any]:
     """Every configured value of a policy by its path in the configuration (`reactions.ip_change`), as written there."""
+    from sessiond_client import SignalType
+
     values: dict[str, Any] = {}
     for field in dataclasses.fields(policy):
         value = getattr(policy, field.name)
         if field.name == "origins":
             continue
         if isinstance(value, Mapping):
-            # In the order of the words, since a map comes in any order.
+            # In the order of the enumeration, since a map has none.
             values |= {f"{field.name}.{kind.lower()}": _written(value[kind]) for kind in SignalType if kind in value}
         elif dataclasses.is_dataclass(value):
             for inner in dataclasses.fields(value):
@@ -68,6 +73,8 @@ def effective(policy: Policy) -> dict[str, Any]:
 
 
 def _written(value: Any) -> Any:
+    from sessiond_client import Reaction
+
     match value:
         case None | timedelta():
             return in_config_notation(value)
@@ -90,15 +97,15 @@ def _as_document(application: Application) -> None:
 
 
 def _as_table(application: Application) -> None:
-    show(("application ", "dim"), (printable(application.name), "bold"))
+    show((fitted(f"application: {printable(application.name)}"), "bold"))
     origins = application.policy.origins
     rows = []
     for key, value in effective(application.policy).items():
         origin = origins.get(key, _UNKNOWN)
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         # Values set in the file stand out from those of the preset.
-        looks = "" if origin.startswith("preset ") or origin == _UNKNOWN else "bold cyan"
-        rows.append(((f"  {key}", "dim"), (text, looks), (origin, "dim")))
+        style = "" if origin.startswith("preset ") or origin == _UNKNOWN else "bold cyan"
+        rows.append(((key, ""), (text, style), (origin, "dim")))
     cookie = application.policy.cookie
-    rows += [((f"  cookie.{name}", "dim"), (getattr(cookie, name), ""), ("derived", "dim")) for name in _DERIVED]
-    show_table(rows)
+    rows += [((f"cookie.{name}", ""), (getattr(cookie, name), ""), ("derived", "dim")) for name in _DERIVED]
+    show_table(_VALUES, rows)

@@ -1,4 +1,4 @@
-"""The command that makes a running server read its configuration again."""
+"""The command that makes a running server reload its policies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from typing import Any
 
 import click
 
-from sessionctl.failures import Command
+from sessionctl.exits import Exit
+from sessionctl.failures import Command, Failure
 from sessionctl.output import as_json, printable, show
-from sessionctl.settings import json_option, settings, timeout_option
+from sessionctl.settings import output_options, settings, timeout_option
+from sessionctl.tables import Column, show_table
 
 __all__ = ["reload"]
 
 _DEFAULT_FILE = Path("sessiond.toml")
 _POLL = 0.05  # seconds
+_CHANGES = (Column("APPLICATION", cut=True), Column("CHANGE", cut=True))
 _FLOCK = (
     (("start", "length", "pid", "kind", "whence"), "qqihh")
     if sys.platform == "darwin"
@@ -32,34 +35,44 @@ _FLOCK = (
 
 @click.command(cls=Command)
 @click.option(
-    "--data", "folder", type=click.Path(path_type=Path, readable=False), help="The data folder of the server."
+    "--data",
+    "folder",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FOLDER",
+    help="The data folder of the server.",
 )
-@click.option("--config", "file", type=click.Path(path_type=Path), help="The server's configuration, if it names it.")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The configuration that names the data folder. [default: ./sessiond.toml]",
+)
 @timeout_option
-@json_option
+@output_options
 def reload(folder: Path | None, file: Path | None) -> None:
     """Make a running server reload its policies.
 
-    The server is the one on this machine that holds the data folder. Without --data, the folder is the one that
-    --config or ./sessiond.toml names, or ./data. Run it as the server's user or as root. Shows which policies changed
-    and which settings need a restart. Exit code 1: no server is running there, or it refused the configuration and goes
-    on with the old one.
+    The server is the one on this machine that uses the data folder. Without --data this is the folder that the
+    configuration names, or ./data. Run the command as the server's user or as root. It shows which policies changed and
+    which changed settings need a restart. If the configuration has an error, the server keeps its policies, and the
+    exit code is 2.
     """
     if folder is None:
         folder = _configured_folder(file)
     elif file is not None:
-        raise click.UsageError("Specify at most one of --data and --config.")
+        raise click.UsageError("use either --data or --config")
     _show(_asked_to_reload(folder, settings().timeout))
 
 
 def _configured_folder(file: Path | None) -> Path:
-    from sessiond.config import BadConfig, load_config  # here, because the other commands should not wait for it
+    from sessiond.config import BadConfig, load_config  # here, so that help is fast
 
     chosen = _DEFAULT_FILE if file is None and _DEFAULT_FILE.exists() else file
     try:
         return load_config(chosen).data
     except BadConfig as error:
-        raise click.ClickException(f"{error}\nnothing was reloaded") from None
+        raise Failure(f"{error}\nnothing was reloaded", Exit.USAGE) from None
 
 
 def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
@@ -71,10 +84,11 @@ def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
     until = time.monotonic() + patience
     while _identity(report) == before:
         if _holder(lock) != process:
-            raise click.ClickException(f"the server of {folder} stopped; see its log")
+            raise Failure(f"the server of {folder} stopped; see its log")
         if time.monotonic() >= until:
-            raise click.ClickException(
-                f"process {process} was asked to reload and did not report within {patience:g} s; see its log"
+            raise Failure(
+                f"process {process} was asked to reload and did not report within {patience:g} s; see its log",
+                Exit.UNREACHABLE,
             )
         time.sleep(_POLL)
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
@@ -82,7 +96,7 @@ def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
 
 
 def _identity(report: Path) -> tuple[int, int] | None:
-    """Tells one report from another: each is a file of its own."""
+    """What distinguishes one report from the next: each is a new file."""
     try:
         found = report.stat()
     except FileNotFoundError:
@@ -91,15 +105,13 @@ def _identity(report: Path) -> tuple[int, int] | None:
 
 
 def _holder(lock: Path) -> int | None:
-    """The process that holds the lock, as the kernel says and whatever the file says; 0: one in another container."""
+    """The process that holds the lock according to the kernel, not to the file; 0: one in another container."""
     try:
         handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise click.ClickException(
-            f"cannot read {lock}: {error.strerror}; run this as the server's user or as root"
-        ) from None
+        raise Failure(f"cannot read {lock}: {error.strerror}; run this as the server's user or as root") from None
     try:
         return _locked_by(handle)
     finally:
@@ -107,7 +119,7 @@ def _holder(lock: Path) -> int | None:
 
 
 def _locked_by(handle: int) -> int | None:
-    """Ask whether the file could be locked, and who stands in the way; see `F_GETLK` in fcntl(2). Locks nothing."""
+    """Ask whether the file could be locked, and who prevents it; see `F_GETLK` in fcntl(2). Locks nothing."""
     fields, form = _FLOCK
     question = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": 0, "length": 0, "pid": 0}
     answer = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(form, *(question[name] for name in fields)))
@@ -116,18 +128,18 @@ def _locked_by(handle: int) -> int | None:
 
 
 def _ask(lock: Path) -> int:
-    """Send SIGHUP to the process that holds the lock; its id."""
+    """Send SIGHUP to the process that holds the lock; returns its id."""
     process = _holder(lock)
     if process is None:
-        raise click.ClickException(f"no server is running on {lock.parent}; name its folder with --data")
+        raise Failure(f"no server is running on {lock.parent}; name its folder with --data", Exit.UNREACHABLE)
     if process == 0:
-        raise click.ClickException(f"the server of {lock.parent} runs in another container; run this there")
+        raise Failure(f"the server of {lock.parent} runs in another container; run this there")
     try:
         _signal(lock, process)
     except ProcessLookupError:
-        raise click.ClickException(f"the server of {lock.parent} has just stopped") from None
+        raise Failure(f"the server of {lock.parent} has just stopped") from None
     except PermissionError:
-        raise click.ClickException(
+        raise Failure(
             f"this user may not signal process {process}, the server of {lock.parent}; run this as its user or as root"
         ) from None
     return process
@@ -137,7 +149,7 @@ def _signal(lock: Path, process: int) -> None:
     if sys.platform != "linux":
         os.kill(process, signal.SIGHUP)
         return
-    # The descriptor stands for this very process, even if it ends and its id is given to another one.
+    # The descriptor refers to this process even if it ends and another one gets its id.
     target = os.pidfd_open(process)
     try:
         if _holder(lock) != process:
@@ -151,13 +163,23 @@ def _show(report: dict[str, Any]) -> None:
     if settings().json:
         as_json(report)
     if report["outcome"] != "reloaded":
-        effect = ["nothing has changed"] if report["outcome"] == "refused" else []
-        raise click.ClickException("\n".join([*report["problems"], *effect]))
+        refused = report["outcome"] == "refused"
+        effect = ["nothing has changed"] if refused else []
+        raise Failure("\n".join([*report["problems"], *effect]), Exit.USAGE if refused else Exit.FAILED)
     if settings().json:
         return
-    for application, change in report["changed"].items():
-        show((printable(application), "bold"), f": {printable(change)}")
-    if not report["changed"]:
+    rows = [
+        ((application, "bold"), (text, ""))
+        for application, change in report["changed"].items()
+        for text in _changes(change)
+    ]
+    if not show_table(_CHANGES, rows):
         show("policies unchanged")
-    if report["restart_required"]:
-        show(("restart required", "yellow"), f" for {printable(', '.join(report['restart_required']))}")
+    for setting in report["restart_required"]:
+        show(("restart required", "yellow"), f" for {printable(setting)}")
+
+
+def _changes(change: str) -> list[str]:
+    """A change as the server reports it, such as `changed: idle_timeout, on_limit`, with one text for each key."""
+    kind, colon, keys = change.partition(": ")
+    return [f"{kind} {key}" for key in keys.split(", ")] if colon else [change]

@@ -1,4 +1,4 @@
-"""Ending any number of sessions: in steps that each fit into one deadline, counted, and safe to interrupt."""
+"""Ending any number of sessions in steps that each fit into one deadline; counted, and safe to interrupt."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sessiond_client import Client, DeadlineExceeded, RevokedAll, Session, Sessi
 __all__ = ["Filter", "Halted", "revoke_all", "shown_progress"]
 
 _STEP = 500
-"""Sessions. A server on a slow disk ends as many in a second."""
+"""Sessions in one step. A server on a slow disk ends so many in a second."""
 _PATIENCE = 3
-"""So many deadlines in a row that end nothing, and it is given up."""
+"""After so many deadlines in a row without progress the revocation halts."""
 _TICK = timedelta(milliseconds=1)
 
 
@@ -33,7 +33,7 @@ class Filter(TypedDict):
 
 
 class Halted(Exception):
-    """It could not go on. `ended` sessions are known to have ended; those of one step more may have.
+    """The revocation could not continue. `ended` sessions have certainly ended; those of one more step may have.
 
     `cause` is what the client raised, or KeyboardInterrupt.
     """
@@ -47,11 +47,11 @@ class Halted(Exception):
 def revoke_all(
     client: Client, which: Filter, *, keep: str, reason: str, progress: Callable[[int], None] = lambda _: None
 ) -> RevokedAll:
-    """End all live sessions that match and were opened before this began, but the one with the id `keep`.
+    """End all live sessions that match and were opened before the call, except the one with the id `keep`.
 
-    Each step lists some of them and ends those. A step whose answer does not come in time is counted by what the next
-    list no longer shows. `progress` is told how many have ended so far. Raises `Halted`; what has ended stays ended
-    then, and calling this again ends the rest.
+    Each step lists some of them and ends those. If the answer to a step does not arrive in time, its sessions are
+    counted by their absence from the next list. `progress` is called with the number that have ended so far. Raises
+    `Halted`: the ended sessions stay ended, and a new call ends the rest.
     """
     return _Revocation(client, which, keep, reason, progress).run()
 
@@ -64,7 +64,7 @@ class _Revocation:
         self._reason = reason
         self._progress = progress
         self._ended = 0
-        self._unknown: set[str] = set()  # the sessions of a step whose own count is missing
+        self._unknown: set[str] = set()  # the sessions of a step whose answer did not arrive
         self._until: datetime | None = None
 
     def run(self) -> RevokedAll:
@@ -72,7 +72,7 @@ class _Revocation:
             try:
                 return self._steps(interrupted)
             except (KeyboardInterrupt, SessiondError) as cause:
-                # An interruption that came while gRPC was calling back has been swallowed there.
+                # gRPC swallows a KeyboardInterrupt that arrives during one of its callbacks.
                 why = KeyboardInterrupt() if interrupted() else cause
                 raise Halted(self._ended, why) from cause
 
@@ -91,15 +91,15 @@ class _Revocation:
         raise KeyboardInterrupt
 
     def _step(self) -> RevokedAll | None:
-        """End some sessions; the answer to the whole once there are no more."""
+        """End some sessions; returns the final result when none are left, otherwise None."""
         page = self._page()
         ids = {session.session_id for session in page}
-        # What a step did whose answer did not come may go on for a moment: the step after it is counted the same way.
+        # A step whose answer did not arrive may still be running, so the next step is counted in the same way.
         late = bool(self._unknown)
         self._count(len(self._unknown - ids))
         self._unknown = set()
         if not page:
-            # There may be some that no list shows, since they are about to expire; and the answer names the end state.
+            # Lists leave out sessions that are about to expire. This call ends those, and returns the final state.
             last = self._revoke(None)
             self._count(last.revoked_count)
             return RevokedAll(revoked_count=self._ended, consistency_token=last.consistency_token)
@@ -111,11 +111,11 @@ class _Revocation:
         return None
 
     def _page(self) -> list[Session]:
-        """The newest of the sessions that are still to be ended."""
+        """The newest sessions that are still to be ended."""
         found = self._client.list(**self._which, created_until=self._until, page_size=_STEP)
         page = [session for session in islice(found, _STEP) if session.session_id != self._keep]
         if self._until is None and page:
-            # By the authority's clock: what is opened from now on is not ended, and this comes to an end.
+            # By the server's clock. Sessions that are opened from now on are left out, so the steps come to an end.
             self._until = max(session.create_time for session in page) + _TICK
         return page
 
@@ -136,7 +136,7 @@ class _Revocation:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C has been pressed, even where the exception that it raises gets lost."""
+    """Yields a function that says whether Ctrl-C was pressed, even if the KeyboardInterrupt was lost."""
     seen = False
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -145,7 +145,7 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
         signal.default_int_handler(number, frame)
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # Python has Ctrl-C in the main thread alone
+        yield lambda: False  # Python raises KeyboardInterrupt only in the main thread
         return
     before = signal.signal(signal.SIGINT, handle)
     try:
@@ -156,7 +156,7 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def shown_progress(*, wanted: bool) -> Iterator[Callable[[int], None]]:
-    """Shows a count that grows, in one line of standard error that is gone at the end; on terminals only."""
+    """Shows a growing count in one line of standard error, and removes it at the end; only on a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield lambda _: None
         return

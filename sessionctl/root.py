@@ -1,32 +1,98 @@
-"""The command line's root."""
+"""The command `sessionctl` itself, which imports a command's module only when the command is used."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
-from sessionctl import history, sessions
-from sessionctl.checking import check_config
-from sessionctl.data import data
 from sessionctl.failures import Group
-from sessionctl.locks import locks
-from sessionctl.policies import policies
-from sessionctl.reloading import reload
 from sessionctl.settings import global_options
 
-__all__ = ["main"]
+__all__ = ["SUMMARIES", "main"]
+
+_WIDEST_HELP = 120
+
+SUMMARIES: Mapping[str, str] = {
+    "activity": "Show the events of a subject, newest first.",
+    "check-config": "Check a configuration file, ./sessiond.toml by default.",
+    "create": "Open a session.",
+    "data": "Read and write a session's data.",
+    "list": "List sessions, newest first.",
+    "locks": "List sources that are locked because they guessed tokens.",
+    "policies": "Show the policies in force, and where each value comes from.",
+    "reload": "Make a running server reload its policies.",
+    "report": "Report that a session looks suspicious.",
+    "revoke": "End sessions, immediately and permanently.",
+    "show": "Show one session.",
+    "status": "Show the server's version, log position and applications.",
+    "validate": "Check a token.",
+    "watch": "Show events as they happen, until you press Ctrl-C.",
+}
+"""The first sentence of each command's help. Kept here too, so that `sessionctl --help` imports no command."""
+
+_PLACES = {
+    "activity": ("history", "activity"),
+    "authority": ("history", "authority"),
+    "check-config": ("checking", "check_config"),
+    "create": ("sessions", "create"),
+    "data": ("data", "data"),
+    "list": ("sessions", "list_sessions"),
+    "locks": ("locks", "locks"),
+    "policies": ("policies", "policies"),
+    "reload": ("reloading", "reload"),
+    "report": ("sessions", "report"),
+    "revoke": ("ending", "revoke"),
+    "show": ("sessions", "show_session"),
+    "status": ("history", "status"),
+    "validate": ("validating", "validate"),
+    "watch": ("history", "watch"),
+}
+"""The module and the name of each command, hidden ones included."""
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sessiond")
+class _Root(Group):
+    """The group of all commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, those that are hidden excepted."""
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, hidden or not; None if there is no such command."""
+        if cmd_name not in _PLACES:
+            return None
+        from importlib import import_module
+
+        module, name = _PLACES[cmd_name]
+        command: click.Command = getattr(import_module(f"sessionctl.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and summaries of the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+@click.group(
+    "sessionctl",
+    cls=_Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
+)
+@click.version_option(package_name="sessiond", prog_name="sessionctl")
 @global_options
 def main() -> None:
-    """Look into a session authority, end sessions, unlock sources.
+    """Inspect a sessiond server, end sessions, unlock sources, reload policies.
 
-    The global options may stand before or after a command. A token is read from standard input or a hidden prompt,
-    never from an argument or the environment. Exit codes: 0 done; 1 refused or out of reach; 2 wrong usage, or a
-    configuration that cannot be used; 3 not valid (`validate`); 130 interrupted.
+    Global options may come before or after the name of a command. Tokens are read from standard input or a hidden
+    prompt, never from an argument or the environment.
+
+    \b
+    Exit codes:
+      0    done
+      1    the server refused or failed, or the command failed locally
+      2    wrong usage, a value that the server rejects, or an unusable file
+      3    validate: the token is not VALID
+      4    no sessiond server at the target, or no answer in time
+      130  interrupted with Ctrl-C
     """
-
-
-for command in (*sessions.COMMANDS, data, *history.COMMANDS, locks, policies, reload, check_config):
-    main.add_command(command)

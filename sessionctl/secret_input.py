@@ -1,13 +1,14 @@
-"""Where a token and a session id come from."""
+"""How a command gets a token and a session id."""
 
 from __future__ import annotations
 
 import sys
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import click
 
-from sessiond_client import Token
+if TYPE_CHECKING:
+    from sessiond_client import Token
 
 __all__ = ["checked_session_id", "read_token"]
 
@@ -15,28 +16,34 @@ _LONGEST_LINE = 4096
 
 
 def read_token() -> Token:
-    """A token from standard input, or from a hidden prompt where that is a terminal.
+    """A token from standard input, or from a hidden prompt if standard input is a terminal.
 
-    Never from an argument or the environment: both can be read by others on the machine and stay in histories.
+    Never from an argument or the environment: other users of the machine can read both, and shells keep a history.
+    Raises click.UsageError if there is none.
     """
-    prompted = sys.stdin.isatty()
-    text = click.prompt("Token", hide_input=True, err=True) if prompted else sys.stdin.readline(_LONGEST_LINE)
+    from sessiond_client import Token
+
+    if sys.stdin.isatty():
+        text = click.prompt("Token", hide_input=True, err=True, default="", show_default=False)
+    else:
+        text = sys.stdin.readline(_LONGEST_LINE)
     text = text.strip()
     if not text:
-        raise click.UsageError("no token: give it on standard input, as in `sessionctl validate < token.txt`")
+        raise click.UsageError("no token; pass it on standard input, as in `sessionctl validate < token.txt`")
     return Token(text)
 
 
 def checked_session_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A session id in its canonical text form. What is none is not repeated: it may be a token in the wrong place."""
+    """A session id in its canonical text form. Raises click.UsageError, which does not repeat the value: it may be a
+    token in the wrong place."""
     if value is None:
         return None
+    from uuid import UUID
+
     try:
         return str(UUID(value))
     except ValueError:
-        raise click.BadParameter(
-            "not a session id, which is a UUID as `sessionctl list` shows it;"
-            " a token is never an argument: it is read from standard input or a prompt",
-            context,
-            parameter,
+        name = parameter.opts[0] if parameter.param_type_name == "option" else "SESSION_ID"
+        raise click.UsageError(
+            f"{name}: not a session id, which is a UUID as `sessionctl list` shows it; pass a token on standard input"
         ) from None

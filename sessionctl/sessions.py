@@ -1,74 +1,77 @@
-"""Commands about sessions: create, validate, show, list, revoke, report."""
+"""Commands about sessions: create, show, list, report."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from datetime import timedelta
-from itertools import islice
-from typing import Any, TypeVar
+import heapq
+from collections.abc import Callable, Iterator
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from sessionctl.durations import checked_span
-from sessionctl.failures import Command, explain
+from sessionctl.failures import Command, Failure, one_of
 from sessionctl.labels import label_option
-from sessionctl.output import as_json, printable, session_facts, session_line, show, show_facts, signal_text
-from sessionctl.revoking import Filter, Halted, revoke_all, shown_progress
-from sessionctl.secret_input import checked_session_id, read_token
+from sessionctl.output import as_json, show, show_facts, show_note
+from sessionctl.secret_input import checked_session_id
 from sessionctl.settings import Settings, global_options, settings
-from sessiond_client import (
-    Authentication,
-    Client,
-    ClientContext,
-    ConcurrencyLimitReached,
-    Reaction,
-    Requirements,
-    SessiondError,
-    SessionState,
-    Verdict,
-)
+from sessionctl.tables import show_table
+from sessionctl.views import SESSIONS, session_facts, session_row
 
-__all__ = ["COMMANDS", "pairs"]
+if TYPE_CHECKING:
+    from sessiond_client import Client, ConcurrencyLimitReached, Session
 
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["COMMANDS", "client_options", "pairs"]
 
-_NOT_VALID = 3
-_INTERRUPTED = 130
-_HAS_ENDED = (Verdict.VALID, Verdict.REVOKED, Verdict.EXPIRED_IDLE, Verdict.EXPIRED_ABSOLUTE)
+F = TypeVar("F", bound=Callable[..., object])
+
+_STATES = ("active", "expired", "revoked", "all")
+_LARGEST_PAGE = 500
 
 
-def _client_options(command: F) -> F:
-    """Options for what was seen of a client."""
-    for name, text in (
-        ("--device-id", "The application's identifier of the client's device."),
-        ("--user-agent", "The client's User-Agent header."),
-        ("--ip", "The client's IP address."),
+def client_options(command: F) -> F:
+    """Add the options that describe the client of a session: what the application saw of a browser."""
+    for name, metavar, text in (
+        ("--device-id", "ID", "The application's identifier of the client's device."),
+        ("--user-agent", "TEXT", "The client's User-Agent header."),
+        ("--ip", "ADDRESS", "The client's IP address."),
     ):
-        command = click.option(name, default="", help=text)(command)
+        command = click.option(name, metavar=metavar, default="", help=text)(command)
     return command
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, bytes]:
-    """`key=value` arguments as session data; values are UTF-8 text."""
+    """`KEY=VALUE` arguments as session data; values are UTF-8 text. Raises click.BadParameter."""
     found = {}
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key:
-            raise click.BadParameter("session data is given as KEY=VALUE", context, parameter)
+            raise click.BadParameter("write session data as KEY=VALUE", context, parameter)
         found[key] = text.encode()
     return found
 
 
 @click.command(cls=Command)
-@click.option("--subject", default="", help="The subject; without it the session is anonymous.")
-@click.option("--level", type=click.IntRange(0, 3), default=0, help="Assurance level, 1 to 3; 0: not ranked.")
-@click.option("--method", "methods", multiple=True, help="An authentication method (pwd, otp, ...); may be repeated.")
+@click.option("--subject", metavar="SUBJECT", default="", help="The user; without it the session is anonymous.")
+@click.option(
+    "--level",
+    metavar="LEVEL",
+    type=click.IntRange(0, 3),
+    default=0,
+    help="Level of authentication, 1 to 3; 0: not ranked.",
+)
+@click.option(
+    "--method",
+    "methods",
+    metavar="METHOD",
+    multiple=True,
+    help="Authentication method, such as pwd or otp; may be repeated.",
+)
 @click.option("--data", callback=pairs, multiple=True, metavar="KEY=VALUE", help="Session data; may be repeated.")
 @label_option("A public label of the session; may be repeated.")
-@_client_options
-@click.option("--show-token", is_flag=True, help="Show the token, too.")
-@click.option("--token-only", is_flag=True, help="Write the token and nothing else, for piping.")
+@client_options
+@click.option("--show-token", is_flag=True, help="Show the token too.")
+@click.option("--token-only", is_flag=True, help="Write only the token, for a pipe or a file.")
 @global_options
 def create(
     subject: str,
@@ -84,13 +87,16 @@ def create(
 ) -> None:
     """Open a session.
 
-    Its token is a secret. It is shown only with --show-token or --token-only, and with --json as the field `token`. It
-    cannot be shown later. If the subject has reached its limit of sessions, they are listed, and the exit code is 1.
+    The token is a secret and cannot be shown later. It is written only with --show-token or --token-only, and with -o
+    json as the field `token`. If the subject has reached its limit of sessions, the command lists them, opens none and
+    exits with code 1.
     """
     if show_token and token_only:
-        raise click.UsageError("Specify one of --show-token and --token-only: the second writes only the token.")
+        raise click.UsageError("use either --show-token or --token-only; the latter writes only the token")
     if (level or methods) and not subject:
-        raise click.UsageError("--level and --method say how a subject was authenticated, so they need --subject.")
+        raise click.UsageError("--level and --method describe how a subject was authenticated; add --subject")
+    from sessiond_client import Authentication, ClientContext, ConcurrencyLimitReached
+
     asked = settings()
     with asked.client() as client:
         try:
@@ -102,88 +108,35 @@ def create(
                 labels=labels,
             )
         except ConcurrencyLimitReached as refusal:
-            excess = _show_limit(client, asked, subject, refusal)
-            raise click.ClickException(
-                f"the subject has reached its limit of {_live_sessions(refusal.limit.max_sessions)}: end"
-                f" {'one' if excess == 1 else f'{excess} of them'} with `sessionctl revoke SESSION_ID`,"
-                " or raise `max_sessions`"
-            ) from None
+            raise _limit_reached(client, asked, subject, refusal) from None
     if token_only:
         click.echo(created.token.reveal())
     elif asked.json:
         as_json(created, token=created.token.reveal())
     else:
         show_facts(session_facts(created.session))
-        show_facts(("evicted", session_id) for session_id in created.evicted_session_ids)
-        shown = created.token.reveal() if show_token else "not shown (--show-token, --token-only and --json give it)"
-        show_facts([("token", shown)])
+        show_facts(("evicted session", session_id) for session_id in created.evicted_session_ids)
+        if show_token:
+            show((f"{'token':<18}  ", "dim"), created.token.reveal())
+        else:
+            show_facts([("token", "not shown; use --show-token, --token-only or -o json")])
 
 
-def _show_limit(client: Client, asked: Settings, subject: str, refusal: ConcurrencyLimitReached) -> int:
-    """List the live sessions; returns how many must end. The ticket is a secret and of no use here: not shown."""
+def _limit_reached(client: Client, asked: Settings, subject: str, refusal: ConcurrencyLimitReached) -> Failure:
+    """List the live sessions; returns the failure. The ticket of the refusal is a secret and of no use here."""
     limit = refusal.limit
-    # The authority lists them itself only if the policy asks; an operator may see them in any case.
+    # The server lists the sessions only if the policy says so; an operator may see them in any case.
     live = limit.live_sessions or tuple(client.list(subject=subject))
     if asked.json:
         as_json({"max_sessions": limit.max_sessions, "live_sessions": live})
     else:
-        show((f"at most {_live_sessions(limit.max_sessions)}; open now:", "yellow"))
-        for session in live:
-            session_line(session)
-    return max(1, len(live) - limit.max_sessions + 1)  # more than one if the limit was lowered
-
-
-def _live_sessions(number: int) -> str:
-    return f"{number} live session" if number == 1 else f"{number} live sessions"
-
-
-@click.command(cls=Command)
-@_client_options
-@click.option("--min-level", type=click.IntRange(0, 3), default=0, help="Require this level of authentication.")
-@click.option(
-    "--max-age",
-    callback=checked_span,
-    metavar="DURATION",
-    default=None,
-    help="Require an authentication younger than this: 15m, 1h30m.",
-)
-@click.option("--active", is_flag=True, help="Count as activity of the client. Without it, this is only a look.")
-@global_options
-@click.pass_context
-def validate(
-    context: click.Context,
-    ip: str,
-    user_agent: str,
-    device_id: str,
-    min_level: int,
-    max_age: timedelta | None,
-    active: bool,
-) -> None:
-    """Check a token. Exit code 0 for VALID, 3 for any other verdict.
-
-    The token is read from standard input, or from a hidden prompt. A renewed token is never shown: it belongs to the
-    client, and the authority returns the same one again. A token that the authority never issued counts as a guess from
-    the address that --ip names; without --ip it counts only towards `flood_after` of the policy.
-    """
-    token = read_token()
-    asked = settings()
-    with asked.client() as client:
-        answer = client.validate(
-            token,
-            client=ClientContext(ip_address=ip, user_agent=user_agent, device_id=device_id),
-            passive=not active,
-            requirements=Requirements(min_level=min_level, max_authentication_age=max_age),
-        )
-    if asked.json:
-        document = {"verdict": answer.verdict, "next_step": answer.next_step, "session": answer.session}
-        as_json(document, signals=answer.signals, unmet=answer.unmet)
-    else:
-        show((str(answer.verdict), "bold green" if answer.valid else "bold red"), f"  next step: {answer.next_step}")
-        show_facts(("signal", signal_text(item)) for item in answer.signals)
-        show_facts((f"lacks {item.kind}", item.remedy) for item in answer.unmet)
-        show_facts(session_facts(answer.session) if answer.session is not None else ())
-    if not answer.valid:
-        context.exit(_NOT_VALID)
+        show_table(SESSIONS, map(session_row, live))
+    excess = max(1, len(live) - limit.max_sessions + 1)  # more than one if the limit was lowered
+    sessions = "session" if limit.max_sessions == 1 else "sessions"
+    return Failure(
+        f"the subject has reached its limit of {limit.max_sessions} live {sessions}; end"
+        f" {'one' if excess == 1 else excess} with `sessionctl revoke SESSION_ID`, or raise `max_sessions`"
+    )
 
 
 @click.command("show", cls=Command)
@@ -192,7 +145,7 @@ def validate(
 def show_session(session_id: str) -> None:
     """Show one session.
 
-    An ended one, too, while its history is kept.
+    Ended sessions can be shown too, as long as the policy keeps them (`retention`).
     """
     asked = settings()
     with asked.client() as client:
@@ -204,139 +157,79 @@ def show_session(session_id: str) -> None:
 
 
 @click.command("list", cls=Command)
-@click.option("--subject", default=None, help="Of this subject; an empty one means the anonymous sessions.")
+@click.option(
+    "--subject", metavar="SUBJECT", default=None, help="Only sessions of this subject; '' means the anonymous ones."
+)
 @click.option(
     "--state",
-    type=click.Choice(["active", "expired", "revoked"], case_sensitive=False),
+    callback=one_of("state", _STATES),
+    metavar="STATE",
     default="active",
     show_default=True,
-    help="In this state.",
+    help=f"Only sessions in this state: {', '.join(_STATES)}.",
 )
-@click.option("--network", default="", metavar="CIDR", help="Opened or last authenticated from within this network.")
-@label_option("With this label; may be repeated, then with all of them.")
-@click.option("--limit", type=click.IntRange(min=1), default=None, help="At most this many.")
+@click.option("--network", default="", metavar="CIDR", help="Only sessions opened or authenticated from this network.")
+@label_option("Only sessions with this label; may be repeated, then with all of them.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=None, help="Show at most this many.")
 @global_options
 def list_sessions(subject: str | None, state: str, network: str, labels: dict[str, str], limit: int | None) -> None:
-    """List sessions, newest first."""
+    """List sessions, newest first.
+
+    ENDS is when the session ended, or when it will end without further use. More columns appear if the terminal has
+    room for them; -o wide shows all of them.
+    """
+    from sessiond_client import SessionState
+
     asked = settings()
     with asked.client() as client:
-        found = client.list(
-            subject=subject,
-            state=SessionState(state.upper()),
-            ip_network=network,
-            labels=labels,
-            page_size=min(limit or 500, 500),
-        )
-        empty = True
-        for session in islice(found, limit):
-            empty = False
-            if asked.json:
+
+        def listed(one: SessionState) -> Iterator[Session]:
+            return client.list(
+                subject=subject,
+                state=one,
+                ip_network=network,
+                labels=labels,
+                page_size=min(limit or _LARGEST_PAGE, _LARGEST_PAGE),
+            )
+
+        wanted = _STATES[:-1] if state == "all" else (state,)
+        found = islice(_merged([listed(SessionState(one.upper())) for one in wanted]), limit)
+        if asked.json:
+            for session in found:
                 as_json(session)
-            else:
-                session_line(session)
-    if empty and not asked.json:
-        click.echo("no session", err=True)
+        elif not show_table(SESSIONS, map(session_row, found)):
+            show_note("no sessions found")
+
+
+def _merged(lists: list[Iterator[Session]]) -> Iterator[Session]:
+    """One list, newest first. A session that ended while the lists were read is in two of them; it is kept once."""
+    by_id = attrgetter("session_id")
+    for _, same in groupby(heapq.merge(*lists, key=by_id, reverse=True), key=by_id):
+        yield list(same)[-1]
 
 
 @click.command(cls=Command)
 @click.argument("session_id", callback=checked_session_id, required=False)
-@click.option("--token", "by_token", is_flag=True, help="The session of a token, read from standard input or a prompt.")
-@click.option("--subject", default=None, help="All sessions of this subject.")
-@label_option("All sessions with this label; may be repeated, then with all of them. Also narrows --subject.")
-@click.option(
-    "--except",
-    "kept",
-    callback=checked_session_id,
-    metavar="SESSION_ID",
-    default=None,
-    help="With --subject or --label: but keep this session.",
-)
-@click.option("--all", "everything", is_flag=True, help="All sessions of the application.")
-@click.option("--yes", is_flag=True, help="With --all: do not ask.")
-@click.option("--reason", default="", help="Why, for the event: `logout`, `stolen device`, ...")
+@click.option("--session-id", "named", callback=checked_session_id, hidden=True)
+@click.option("--reason", required=True, help="What you noticed, for the event; at most 256 characters.")
 @global_options
-@click.pass_context
-def revoke(
-    context: click.Context,
-    session_id: str | None,
-    by_token: bool,
-    subject: str | None,
-    labels: dict[str, str],
-    kept: str | None,
-    everything: bool,
-    yes: bool,
-    reason: str,
-) -> None:
-    """End sessions, at once and for good.
+def report(session_id: str | None, named: str | None, reason: str) -> None:
+    """Report that a session looks suspicious.
 
-    One session, all of a subject, all with a label, or all of an application. Ending many takes as long as it takes:
-    --timeout applies to each of many steps. If it is interrupted, run it again to end the rest.
+    The policy decides what follows: see the signal `reported` in `sessionctl policies`.
     """
-    filtered = subject is not None or bool(labels)
-    if [session_id is not None, by_token, filtered, everything].count(True) != 1:
-        raise click.UsageError("Specify exactly one of SESSION_ID, --token, --subject and/or --label, and --all.")
-    if kept and not filtered:
-        raise click.UsageError("--except needs --subject or --label.")
-    asked = settings()
-    if everything and not yes:
-        _confirm(asked)
-    token = read_token() if by_token else None
-    with asked.client() as client:
-        if filtered or everything:
-            _revoke_many(context, client, {"subject": subject, "labels": labels}, keep=kept or "", reason=reason)
-            return
-        answer = client.revoke(session_id=session_id, token=token, reason=reason)
-    if asked.json:
-        as_json(answer)
-    elif answer.revoked:
-        show(("revoked", "green"))
-    else:
-        show(("nothing to end", "yellow"), f": the {'token' if by_token else 'session'} was {answer.verdict}")
-    if answer.verdict not in _HAS_ENDED:
-        context.exit(1)  # if the token has a session, it is still live
-
-
-def _revoke_many(context: click.Context, client: Client, which: Filter, *, keep: str, reason: str) -> None:
-    asked = settings()
-    try:
-        with shown_progress(wanted=not asked.json) as progress:
-            answer = revoke_all(client, which, keep=keep, reason=reason, progress=progress)
-    except Halted as halted:
-        rest = f"revoked so far: {halted.ended}; run the same command again to revoke the rest"
-        if isinstance(halted.cause, SessiondError):
-            if not halted.ended:
-                raise halted.cause from None
-            raise click.ClickException(f"{explain(halted.cause, asked)}\n{rest}") from None
-        click.echo(f"interrupted; {rest}", err=True)
-        context.exit(_INTERRUPTED)
-    if asked.json:
-        as_json(answer)
-    else:
-        show(("revoked", "green"), f": {answer.revoked_count}")
-
-
-def _confirm(asked: Settings) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("--all needs confirmation; stdin is not a terminal, so add --yes.")
-    question = printable(f"End all sessions of application `{asked.application or 'default'}` at {asked.target}?")
-    click.confirm(question, abort=True, err=True)
-
-
-@click.command(cls=Command)
-@click.option("--session-id", required=True, callback=checked_session_id, help="The session that is suspicious.")
-@click.option("--reason", required=True, help="What was noticed, for the event: at most 256 characters.")
-@global_options
-def report(session_id: str, reason: str) -> None:
-    """Report a suspicion of your own. The policy reacts to it as to the signal `reported`."""
+    chosen = session_id or named
+    if chosen is None:
+        raise click.UsageError("missing argument SESSION_ID")
     asked = settings()
     with asked.client() as client:
-        answer = client.report_signal(session_id=session_id, reason=reason)
+        answer = client.report_signal(session_id=chosen, reason=reason)
     if asked.json:
         as_json(answer)
-    elif answer.reaction is Reaction.UNSPECIFIED:
-        show(("nothing to do", "yellow"), f": the session was {answer.verdict}")
+    elif answer.reaction == "UNSPECIFIED":
+        show(("nothing to do", "yellow"), f": the session is {answer.verdict}")
     else:
         show(("reported", "green"), f": reaction {answer.reaction}")
 
 
-COMMANDS = (create, validate, show_session, list_sessions, revoke, report)
+COMMANDS = (create, show_session, list_sessions, report)

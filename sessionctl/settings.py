@@ -1,20 +1,27 @@
-"""The options that every command understands, and the client they make."""
+"""The options that every command understands, and the client that they describe."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sessiond_client import Client
+from sessionctl.targets import checked_target
 
-__all__ = ["Settings", "global_options", "json_option", "settings", "timeout_option"]
+if TYPE_CHECKING:
+    from sessiond_client import Client
+
+__all__ = ["GLOBAL_OPTIONS", "OUTPUTS", "Settings", "global_options", "output_options", "settings", "timeout_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+GLOBAL_OPTIONS = ("target", "application", "timeout", "output", "json")
+"""The names of the options that are the same in every command."""
+OUTPUTS = ("table", "wide", "json")
+_VARIABLE = "SESSIOND_TARGET"
 _DEFAULT_TARGET = "127.0.0.1:7443"
 _DEFAULT_TIMEOUT = 5.0
 _META = "sessionctl"
@@ -22,45 +29,75 @@ _META = "sessionctl"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the global options came to."""
+    """The values of the global options."""
 
     target: str
+    target_from: str
+    """The option or environment variable that set `target`."""
     application: str
-    """Empty where none was named."""
-    json: bool
+    """Empty if none was named."""
+    output: str
+    """One of `OUTPUTS`."""
     timeout: float
     """Seconds."""
 
+    @property
+    def json(self) -> bool:
+        """Whether the result is for a program."""
+        return self.output == "json"
+
+    @property
+    def wide(self) -> bool:
+        """Whether the result is for people and shows everything, however long the lines become."""
+        return self.output == "wide"
+
     def client(self) -> Client:
-        """A client of the chosen authority; the caller closes it."""
-        return Client(self.target, application=self.application, timeout=self.timeout)
+        """A client of the chosen server; the caller closes it. Raises click.UsageError if the target is malformed."""
+        target = checked_target(self.target, self.target_from)
+        from sessiond_client import Client  # here, so that help and wrong usage do not wait for gRPC
+
+        return Client(target, application=self.application, timeout=self.timeout)
 
 
 def settings() -> Settings:
-    """What the command line and the environment say; an option after the command wins over one before it."""
-    given = click.get_current_context().meta.get(_META, {})
+    """The global options from the command line and the environment; an option after the command's name wins."""
+    context = click.get_current_context(silent=True)
+    given = context.meta.get(_META, {}) if context is not None else {}
+    variable = os.environ.get(_VARIABLE)
     return Settings(
-        target=given.get("target") or os.environ.get("SESSIOND_TARGET") or _DEFAULT_TARGET,
+        target=given.get("target") or variable or _DEFAULT_TARGET,
+        target_from=_VARIABLE if variable and not given.get("target") else "--target",
         application=given.get("application", ""),
-        json=given.get("json", False),
+        output=given.get("output", OUTPUTS[0]),
         timeout=given.get("timeout", _DEFAULT_TIMEOUT),
     )
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if value not in (None, False) and parameter.name is not None:
-        context.meta.setdefault(_META, {})[parameter.name] = value  # `meta` is shared by a command and its group
+    if value is not None and parameter.name is not None:
+        context.meta.setdefault(_META, {})[parameter.name] = value  # a command and its group share `meta`
 
 
-json_option = click.option(
-    "--json",
-    "json",
-    is_flag=True,
-    expose_value=False,
-    callback=_remember,
-    help="Write JSON, one object a line: times as RFC 3339, spans in seconds, bytes as base64.",
-)
-"""The one global option that every command understands, even without an authority."""
+def _remember_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta.setdefault(_META, {})["output"] = "json"
+
+
+def output_options(command: F) -> F:
+    """Add `--output` and `--json`, the options of every command that writes a result."""
+    command = click.option(
+        "--json", is_flag=True, expose_value=False, callback=_remember_json, help="Same as -o json."
+    )(command)
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(OUTPUTS),
+        metavar="FORMAT",
+        expose_value=False,
+        callback=_remember,
+        help="table fits the terminal, wide shows everything, json is for programs. [default: table]",
+    )(command)
+
 
 timeout_option = click.option(
     "--timeout",
@@ -68,31 +105,26 @@ timeout_option = click.option(
     metavar="SECONDS",
     expose_value=False,
     callback=_remember,
-    help=f"How long to wait for each answer. [default {_DEFAULT_TIMEOUT:g}]",
+    help=f"Time limit for each call to the server. [default: {_DEFAULT_TIMEOUT:g}]",
 )
 
-_OPTIONS = (
-    click.option(
-        "--target",
-        metavar="HOST:PORT",
-        expose_value=False,
-        callback=_remember,
-        help=f"The authority, also as unix:/path. [env SESSIOND_TARGET; default {_DEFAULT_TARGET}]",
-    ),
-    click.option(
-        "--application",
-        metavar="NAME",
-        expose_value=False,
-        callback=_remember,
-        help="The application that is asked about. [default: `default`; watch, locks, policies: all]",
-    ),
-    timeout_option,
-    json_option,
+_target_option = click.option(
+    "--target",
+    metavar="TARGET",
+    expose_value=False,
+    callback=_remember,
+    help=f"Address of the server: HOST:PORT or unix:/path. [env: {_VARIABLE}; default: {_DEFAULT_TARGET}]",
+)
+
+_application_option = click.option(
+    "--application",
+    metavar="NAME",
+    expose_value=False,
+    callback=_remember,
+    help="The application. [default: `default`; all for status, watch, locks and policies]",
 )
 
 
 def global_options(command: F) -> F:
-    """Let a command, too, understand the global options, so that they may stand before or after its name."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    """Add the global options to a command, so that they may come before or after its name."""
+    return _target_option(_application_option(timeout_option(output_options(command))))

@@ -208,7 +208,7 @@ class App:
         """
         if not (config.allow_remote_plaintext or is_local(config.listen)):
             raise RemotePlaintext(
-                f"{config.listen} can be reached from other machines, and tokens would travel in the clear: listen on "
+                f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: listen on "
                 "127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
             )
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
@@ -242,7 +242,7 @@ class App:
             self._server = rpc_server(
                 self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_calls
             )
-            self.address = await self._server.start(config.listen)
+            self.address = await self._server.start(config.listen, config.socket_mode)
         except BaseException:
             await parts.journal.close()
             await self._store.close()
@@ -254,6 +254,7 @@ class App:
             pid=os.getpid(),
             data=str(config.data),
             config=[str(file.absolute()) for file in config.files],
+            settings={key: origin for key, origin in config.server_origins.items() if origin != "default"},
             applications=sorted(config.policies),
             revision=parts.feed.revision,
             version=__version__,

@@ -7,8 +7,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,16 @@ import uvloop
 
 from sessiond import __version__
 from sessiond.app import App, RemotePlaintext
-from sessiond.config import BadConfig, Config, load_config, parse_listen
+from sessiond.config import (
+    BadConfig,
+    Config,
+    Override,
+    load_config,
+    misspelt_variables,
+    overrides_in,
+    parse_listen,
+    variable_of,
+)
 from sessiond.config.data_folder import reload_report_in
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
@@ -32,29 +41,69 @@ from sessiond.system.reports import write_report
 __all__ = ["MISCONFIGURED", "main"]
 
 MISCONFIGURED = 78
-"""The exit code if the server did not start and will not until somebody changes something: EX_CONFIG of sysexits.h."""
+"""The exit code if the server did not start and cannot until somebody changes something: EX_CONFIG of sysexits.h."""
+_WRONG_USAGE = 2
 _DEFAULT_FILE = Path("sessiond.toml")
+_OPTIONS = {
+    "listen": "server.listen",
+    "data": "server.data",
+    "allow_remote_plaintext": "server.allow_remote_plaintext",
+    "log_format": "log.format",
+    "log_level": "log.level",
+}
+"""The key that each option of `serve` sets, by the name of its parameter."""
 _log = structlog.get_logger(__name__)
 
 
-class _NotStarted(click.ClickException):
+class _Failure(click.ClickException):
     """The server did not start: another process has what it needs, and a supervisor may try again."""
 
-    def __init__(self, error: Exception) -> None:
-        # A key or a path of the configuration may hold anything, and the text goes to a terminal.
+    def __init__(self, error: Exception | str) -> None:
+        # A key or a path may hold any character, and the text goes to a terminal.
         super().__init__("\n".join(printable(line) for line in str(error).split("\n")))
 
 
-class _Misconfigured(_NotStarted):
-    """The server did not start, and will not until somebody changes something."""
+class _Misconfigured(_Failure):
+    """The server did not start, and cannot until somebody changes something."""
 
     exit_code = MISCONFIGURED
 
 
-def _folder(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+class _WrongUsage(_Failure):
+    """The command line is wrong. One line, unlike click's own three."""
+
+    exit_code = _WRONG_USAGE
+
+
+@contextmanager
+def _one_line_for_wrong_usage() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # this prints the help
+    except click.UsageError as error:
+        message = error.format_message()
+        command = error.ctx.command_path if error.ctx is not None else "sessiond"
+        end = "" if message.endswith((".", "?")) else "."
+        raise _WrongUsage(f"{message}{end} See '{command} --help'.") from None
+
+
+class _Commands(click.Group):
+    """The commands of `sessiond`. Wrong usage of any of them is reported in one line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _one_line_for_wrong_usage():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_line_for_wrong_usage():
+            return super().invoke(ctx)
+
+
+def _folder(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     if value == "":
         raise click.BadParameter("must be the path of a folder")
-    return None if value is None else Path(value)
+    return value
 
 
 def _listen(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -64,78 +113,106 @@ def _listen(_: click.Context, __: click.Parameter, value: str | None) -> str | N
         raise click.BadParameter(str(error)) from error
 
 
-@click.group(context_settings={"auto_envvar_prefix": "SESSIOND", "help_option_names": ["-h", "--help"]})
+def _help(parameter: str, text: str) -> str:
+    """Return the help text of an option, with its environment variable."""
+    return f"{text} [env: {variable_of(_OPTIONS[parameter])}]"
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sessiond")
 def main() -> None:
     """A session authority: opens, validates, renews, rolls, expires and revokes web sessions over gRPC."""
 
 
 @main.command()
-@click.option("--config", "file", type=click.Path(path_type=Path), help="The configuration; default: ./sessiond.toml.")
-@click.option("--data", callback=_folder, metavar="PATH", help="Folder of the database and the key file.")
-@click.option("--listen", callback=_listen, help="host:port (port 0: any), or unix:PATH.")
-@click.option("--allow-remote-plaintext", is_flag=True, help="Listen beyond this machine, with tokens in the clear.")
-@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How logs are written.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
-def serve(
-    file: Path | None,
-    data: Path | None,
-    listen: str | None,
-    allow_remote_plaintext: bool,
-    log_format: str | None,
-    log_level: str | None,
-) -> None:
-    """Serve. Options win over the configuration file; without one there is one application, `default`.
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    envvar="SESSIOND_CONFIG",
+    help="The configuration file. Default: ./sessiond.toml, if it exists. [env: SESSIOND_CONFIG]",
+)
+@click.option("--data", callback=_folder, metavar="PATH", help=_help("data", "The folder of database and key file."))
+@click.option(
+    "--listen",
+    callback=_listen,
+    metavar="ADDRESS",
+    help=_help("listen", "HOST:PORT (port 0: any free port) or unix:PATH."),
+)
+@click.option(
+    "--allow-remote-plaintext",
+    is_flag=True,
+    default=None,
+    help=_help("allow_remote_plaintext", "Listen on an address that other machines can reach, without encryption."),
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    help=_help("log_format", "The format of the log. auto: console on a terminal, else json."),
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help=_help("log_level", "The least severe level that is logged."),
+)
+def serve(file: Path | None, **options: Any) -> None:
+    """Start the server.
 
-    Exit codes: 0 stopped as asked; 1 the store failed, or another process has the address or the data folder; 2 wrong
-    usage; 78 the configuration, a file that it names or the data folder cannot be used as it is.
+    Options override environment variables, which override the configuration file. Every key of [server], [log] and
+    [networks] has a variable: SESSIOND_MAX_CALLS for server.max_calls, SESSIOND_LOG_LEVEL for log.level,
+    SESSIOND_NETWORKS_OPERATORS for networks.operators. Without a file there is one application, `default`.
+
+    Exit codes: 0 stopped by SIGTERM or SIGINT; 1 the store failed, or another process uses the address or the data
+    folder; 2 wrong usage; 78 the configuration, a file that it names, or the data folder cannot be used.
     """
     chosen = file
+    overrides = overrides_in(os.environ)
+    overrides += [
+        Override(_OPTIONS[name], value, f"--{name.replace('_', '-')}")
+        for name, value in options.items()
+        if value is not None
+    ]
 
     def load() -> Config:
         nonlocal chosen
-        # Looked for each time, so that a file written after the start counts. One that was there must stay.
+        # A default file that was written after the start counts too. Once it was read it must stay.
         if chosen is None and _DEFAULT_FILE.exists():
             chosen = _DEFAULT_FILE
-        config = load_config(chosen)
-        return replace(
-            config,
-            data=data or config.data,
-            listen=listen or config.listen,
-            allow_remote_plaintext=allow_remote_plaintext or config.allow_remote_plaintext,
-            log_format=log_format or config.log_format,
-            log_level=log_level or config.log_level,
-        )
+        return load_config(chosen, overrides)
 
     try:
         config = load()
         set_up_logs(config.log_format, config.log_level)
+        for variable, meant in misspelt_variables(os.environ).items():
+            _log.warning("environment variable ignored", variable=variable, did_you_mean=meant)
         sys.exit(uvloop.run(_serve(config, load)))
     except (CannotListen, StoreHeld) as error:
-        raise _NotStarted(error) from error
+        raise _Failure(error) from error
     except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused) as error:
         raise _Misconfigured(error) from error
 
 
 @main.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path), default=_DEFAULT_FILE)
-@click.option("--strict", is_flag=True, help="Exit code 1 where the file departs from the guidance.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, one finding a line.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if a setting is weaker than the guidance.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one finding per line.")
 def check_config(file: Path, strict: bool, as_json: bool) -> None:
-    """Check a configuration, ./sessiond.toml by default: what is wrong in it, and where it departs from the guidance.
+    """Check a configuration file, ./sessiond.toml by default.
 
-    Exit codes: 0 it can be used; 1 it departs (--strict); 2 it cannot be used.
+    Reports errors, and settings that are weaker than OWASP, ASVS 5.0 or NIST recommend.
+
+    Exit codes: 0 the file can be used; 1 a setting is weaker than the guidance (--strict); 2 the file has errors.
     """
-    from sessionctl.checking import check  # here, because a server has no use for an operator's tools
+    from sessionctl.checking import check  # imported here: the server does not need the operator's tools
 
     sys.exit(check(file, strict=strict, json=as_json))
 
 
 def _tune_collector() -> None:
-    """Let the cycle collector look less often at what is not garbage.
+    """Make the cycle collector run less often.
 
-    Sessions and events in memory form no cycles and live long; with Python's thresholds a quarter of the work of
-    opening sessions is looking through them (docs/performance.md).
+    Sessions and events in memory form no cycles and live long. With Python's default thresholds, scanning them takes a
+    quarter of the time of opening sessions (docs/performance.md).
     """
     gc.collect()
     gc.freeze()
@@ -143,7 +220,7 @@ def _tune_collector() -> None:
 
 
 async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, report: Path) -> None:
-    """Read the configuration again each time it is asked for. A bad one changes nothing, and the log says why.
+    """Reload the configuration each time `asked` is set. One with errors changes nothing, and the errors are logged.
 
     The outcome is also written to `report`, where `sessionctl reload` waits for it.
     """
@@ -159,10 +236,10 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
             outcome |= {"outcome": "refused", "problems": problems}
             _log.error("configuration refused", problems=problems, effect="nothing has changed")
         except Unavailable:
-            return  # the authority is stopping
-        except Exception:  # noqa: BLE001 - one bad file must not be the last that is read
+            return  # the server is stopping
+        except Exception:  # noqa: BLE001 - after a failed reload the next one must still work
             outcome |= {"outcome": "failed", "problems": ["the reload failed; see the server's log"]}
-            _log.exception("reload failed", effect="see what is in force with sessionctl policies")
+            _log.exception("reload failed", effect="`sessionctl policies` shows the policies in force")
         try:
             write_report(report, outcome)
         except OSError as error:
@@ -170,7 +247,7 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
 
 
 async def _serve(config: Config, load: Callable[[], Config]) -> int:
-    """Serve until told to stop (exit code 0) or until the store fails (1). SIGHUP reads the policies again."""
+    """Serve until SIGTERM or SIGINT (returns 0) or until the store fails (returns 1). SIGHUP reloads the policies."""
     stopping, reloading = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -186,5 +263,7 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
     await app.stop()
     if not app.failure.done():
         return 0
-    click.echo(f"Error: {app.failure.result()}. Nothing acknowledged is lost; mend the disk and start again.", err=True)
+    click.echo(
+        f"Error: {app.failure.result()}. No acknowledged change is lost; repair the disk and start again.", err=True
+    )
     return 1

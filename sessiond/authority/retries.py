@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -13,7 +12,7 @@ from sessiond.changes.idempotency import Once, Recall, Retry
 from sessiond.changes.login import welcome_again
 from sessiond.changes.maintenance import Total
 from sessiond.crypto.kept_answers import open_answer, seal_answer
-from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged
+from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged, mac
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.login import Login
@@ -96,7 +95,7 @@ class Retries:
         secret = opened.bind(b"login")
         facts = (call.application, login.subject, login.level, login.methods, login.persistent, elevates)
         tolerance = Millis(max(call.policy.roll_tolerance, call.policy.lost_answer_tolerance))
-        parameters = hmac.digest(secret, repr(facts).encode(), "sha256")
+        parameters = mac(secret, repr(facts).encode())
         # The facts are part of the key: several people may log in with one guest's token, each more than once.
         key = sha256(b"sessiond/login/v1\0" + secret + parameters).digest()
         return replace(

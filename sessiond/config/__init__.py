@@ -1,7 +1,8 @@
-"""The configuration: `sessiond.toml`, parsed and checked once, frozen from then on."""
+"""The configuration: `sessiond.toml`, environment variables and options, checked once and never changed afterwards."""
 
 from sessiond.config.durations import format_duration, parse_duration
 from sessiond.config.loading import DEFAULT_LISTEN, BadConfig, Config, effective, load_config
+from sessiond.config.overrides import Override, misspelt_variables, overrides_in, variable_of
 from sessiond.config.sections import parse_listen
 from sessiond.config.standards import Departure, departures
 
@@ -10,10 +11,14 @@ __all__ = [
     "BadConfig",
     "Config",
     "Departure",
+    "Override",
     "departures",
     "effective",
     "format_duration",
     "load_config",
+    "misspelt_variables",
+    "overrides_in",
     "parse_duration",
     "parse_listen",
+    "variable_of",
 ]

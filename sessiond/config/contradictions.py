@@ -1,4 +1,4 @@
-"""What no single key shows: settings of one policy that cannot hold together."""
+"""Settings of one policy that contradict each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_TICKET = parse_duration("1h")
 
 
 class Contradiction(NamedTuple):
-    """A key, what would be right, and the other key that is part of it, if there is one."""
+    """A key, the remedy, and the other key that it contradicts, if there is another one."""
 
     key: str
     remedy: str
@@ -24,9 +24,12 @@ class Contradiction(NamedTuple):
 
 
 def contradictions(application: str, policy: Policy) -> Iterator[Contradiction]:
-    """Everything that is wrong with an application's policy as a whole."""
+    """Yield every contradiction in an application's policy."""
     if not _NAME.fullmatch(application):
-        yield Contradiction("preset", "an application's name has 1 to 64 of a-z, 0-9, '.', '_' and '-'")
+        yield Contradiction(
+            "preset",
+            "the application's name must have 1 to 64 of a-z, 0-9, '.', '_' and '-', and begin with a-z or 0-9",
+        )
     yield from _timeouts(policy)
     yield from _remembering(policy)
     yield from _cookie(policy)
@@ -35,13 +38,15 @@ def contradictions(application: str, policy: Policy) -> Iterator[Contradiction]:
     guessing = policy.guessing
     if guessing.lock_after and guessing.alarm_after > guessing.lock_after:
         yield Contradiction(
-            "guessing.alarm_after", "must not be more than lock_after, unless that is 0", "guessing.lock_after"
+            "guessing.alarm_after", "must not be more than lock_after, unless lock_after is 0", "guessing.lock_after"
         )
 
 
 def _timeouts(policy: Policy) -> Iterator[Contradiction]:
     if policy.idle_timeout is None and policy.absolute_timeout is None:
-        yield Contradiction("absolute_timeout", "without an idle timeout there must be an absolute one")
+        yield Contradiction(
+            "absolute_timeout", 'must not be "none" if idle_timeout is "none": sessions would never expire'
+        )
     if policy.absolute_timeout is not None:
         for key in ("idle_timeout", "renewal_timeout", "login_timeout"):
             value = getattr(policy, key)
@@ -52,14 +57,22 @@ def _timeouts(policy: Policy) -> Iterator[Contradiction]:
 
 
 def _cookie(policy: Policy) -> Iterator[Contradiction]:
-    """Browsers drop such cookies without a word (RFC 6265bis; CHIPS)."""
+    """Yield cookie settings that browsers do not accept (RFC 6265bis; CHIPS). They report no error."""
     cookie = policy.cookie
     if cookie.secure:
         return
     if cookie.same_site == "None":
-        yield Contradiction("cookie.same_site", 'must not be "None" unless cookie.secure is on', "cookie.secure")
+        yield Contradiction(
+            "cookie.same_site",
+            'must not be "None" if cookie.secure is false: browsers ignore such a cookie',
+            "cookie.secure",
+        )
     if cookie.partitioned:
-        yield Contradiction("cookie.partitioned", "must be off unless cookie.secure is on", "cookie.secure")
+        yield Contradiction(
+            "cookie.partitioned",
+            "must be false if cookie.secure is false: browsers ignore such a cookie",
+            "cookie.secure",
+        )
 
 
 def _remembering(policy: Policy) -> Iterator[Contradiction]:
@@ -68,21 +81,21 @@ def _remembering(policy: Policy) -> Iterator[Contradiction]:
         if absolute is not None:
             yield Contradiction(
                 "remember_idle_timeout",
-                "must be set where remember_absolute_timeout is: without it sessions cannot be remembered",
+                "must be set if remember_absolute_timeout is set: without it no session is remembered",
                 "remember_absolute_timeout",
             )
         return
     if absolute is None:
         yield Contradiction(
             "remember_absolute_timeout",
-            "must be set where remember_idle_timeout is: a remembered session ends some day",
+            "must be set if remember_idle_timeout is set: a remembered session must end at some time",
             "remember_idle_timeout",
         )
     elif absolute < idle:
         yield Contradiction(
             "remember_absolute_timeout", "must not be shorter than remember_idle_timeout", "remember_idle_timeout"
         )
-    # An ordinary session without the timeout ends with the browser, so there is nothing to compare with.
+    # An ordinary session without the timeout ends when the browser closes: there is nothing to compare with.
     for kind in ("idle_timeout", "absolute_timeout"):
         ordinary, remembered = getattr(policy, kind), getattr(policy, f"remember_{kind}")
         if ordinary is not None and remembered is not None and remembered < ordinary:

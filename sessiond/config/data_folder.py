@@ -1,4 +1,4 @@
-"""The names of the files in a data folder that the server and the operator's command line both know."""
+"""The names of the files in a data folder, shared by the server and `sessionctl`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["database_in", "lock_of", "reload_report_in"]
 
 
 def database_in(folder: Path) -> Path:
-    """The embedded database."""
+    """Return the path of the embedded database."""
     return folder / "sessiond.db"
 
 
 def lock_of(database: Path) -> Path:
-    """The file that the server of a database holds locked while it runs, and in which it writes its process id."""
+    """Return the path of the file that a running server keeps locked. It holds the server's process id."""
     return database.with_name(database.name + ".lock")
 
 
 def reload_report_in(folder: Path) -> Path:
-    """The outcome of the last reload, as JSON; see `sessionctl reload`. A new one replaces the file."""
+    """Return the path of the outcome of the last reload, as JSON; see `sessionctl reload`."""
     return folder / "sessiond.reload"

@@ -1,4 +1,4 @@
-"""Durations as people write them."""
+"""Durations in the form that people write, such as `1h30m`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from sessiond.domain.values import Millis
 __all__ = ["Duration", "Timeout", "format_duration", "parse_duration"]
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(?:\d+(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:[0-9]{1,30}(?:ms|s|m|h|d))+")
+_PART = re.compile(r"([0-9]+)(ms|s|m|h|d)")
 _LONGEST = 3650 * _UNITS["d"]
 
 
 def parse_duration(text: Any) -> Millis:
-    """A duration such as `30m`, `1h30m` or `250ms`, in milliseconds. Raises ValueError with what would be right."""
+    """Return a duration such as `30m`, `1h30m` or `250ms` in milliseconds. Raises ValueError with the accepted form."""
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
         raise ValueError('must be a duration such as "30s", "15m", "1h30m" or "30d"')
     millis = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if not 0 < millis <= _LONGEST:
-        raise ValueError('must be more than nothing and at most "3650d"')
+        raise ValueError('must be longer than zero and at most "3650d"')
     return Millis(millis)
 
 
 def format_duration(millis: Millis | None) -> str:
-    """A duration as `parse_duration` takes it, the largest units first; `none` for no timeout."""
+    """Return a duration in the form that `parse_duration` accepts, the largest unit first; `none` for no timeout."""
     if millis is None:
         return "none"
     text, rest = "", int(millis)
@@ -39,7 +39,12 @@ def format_duration(millis: Millis | None) -> str:
 
 
 def _parse_timeout(text: Any) -> Millis | None:
-    return None if text == "none" else parse_duration(text)
+    if text == "none":
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "none"') from error
 
 
 Duration = Annotated[Millis, BeforeValidator(parse_duration)]

@@ -1,4 +1,4 @@
-"""The line of each key in a TOML text: `tomllib` does not say."""
+"""The line of each key in a TOML text, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["KeyPath", "line_index", "nearest_line"]
 
 KeyPath = tuple[str, ...]
 
-# Long strings before short ones, so that three quotes are not taken for an empty string and one quote.
+# Multi-line strings come first: otherwise three quotes would be read as an empty string and one quote.
 _TOKEN = re.compile(
     r"""
-    [ \t\r]+ | \#[^\n]*                                        # nothing
+    [ \t\r]+ | \#[^\n]*                                        # skipped
     | (?P<text>\"{3}(?:\\.|[^\\])*?\"{3,5}(?!\") | '{3}.*?'{3,5}(?!')
         | "(?:\\.|[^"\\\n])*" | '[^'\n]*')                     # strings
     | (?P<mark>[\[\]{},=.\n])
@@ -32,9 +32,9 @@ class _Token(NamedTuple):
 
 
 def line_index(text: str) -> Mapping[KeyPath, int]:
-    """The line of every table and key of a TOML text that has been parsed already, inline ones included.
+    """Return the line of every table and key of a TOML text, those of inline tables included.
 
-    The elements of an array, and of an array of tables, stand under their number.
+    The text must be valid TOML. The path of an element of an array, or of an array of tables, ends in its index.
     """
     tokens = _tokens(text)
     lines: dict[KeyPath, int] = {}
@@ -53,7 +53,7 @@ def line_index(text: str) -> Mapping[KeyPath, int]:
 
 
 def nearest_line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
-    """The line of a key, else of the table that it would stand in, else the first."""
+    """Return the line of a key; if it is not in the text, that of the table that it belongs to; else 1."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
@@ -71,14 +71,14 @@ def _tokens(text: str) -> deque[_Token]:
 
 
 def _note(lines: dict[KeyPath, int], path: KeyPath, line: int) -> None:
-    # A table that was only implied so far (`[a.b]` before `[a]`) stands where it is named itself.
+    # A table that was only implied (`[a.b]` before `[a]`) gets the line of its own header.
     lines[path] = line
     for length in range(1, len(path)):
         lines.setdefault(path[:length], line)
 
 
 def _header(tokens: deque[_Token], elements: dict[KeyPath, int]) -> KeyPath:
-    """The path of the table that a header begins. `elements` counts those of each array of tables so far."""
+    """Return the path of the table that a header begins. `elements` counts the tables of each array so far."""
     tokens.popleft()
     is_element = tokens[0].text == "["
     if is_element:
@@ -89,7 +89,7 @@ def _header(tokens: deque[_Token], elements: dict[KeyPath, int]) -> KeyPath:
     path: KeyPath = ()
     for part in outer:
         path = (*path, part)
-        if path in elements:  # within an array of tables, a header goes on with its latest element
+        if path in elements:  # a header below an array of tables belongs to the array's last element
             path = (*path, str(elements[path] - 1))
     path = (*path, last)
     if is_element:
@@ -99,7 +99,7 @@ def _header(tokens: deque[_Token], elements: dict[KeyPath, int]) -> KeyPath:
 
 
 def _key(tokens: deque[_Token], end: str) -> KeyPath:
-    """The parts of a key up to the mark that ends it, which is taken too."""
+    """Take the tokens of a key and the mark that ends it; return the parts of the key."""
     parts = []
     while (part := tokens.popleft().text) != end:
         if part[0] in "\"'":

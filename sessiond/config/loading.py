@@ -1,10 +1,10 @@
-"""Loading: from a file to a frozen configuration, or to a list of what is wrong and where."""
+"""Loading: turn a file into a frozen configuration, or report every problem in it with its line."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
-from sessiond.config.sections import DEFAULT_LISTEN, File
+from sessiond.config.overrides import Override
+from sessiond.config.problems import path_of, remedy_for
+from sessiond.config.sections import DEFAULT_LISTEN, SECTIONS, File
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
@@ -25,32 +27,36 @@ _Lines = Mapping[KeyPath, int]
 
 
 class BadConfig(Exception):
-    """The configuration cannot be used. One problem a line: file, line, key, and what would be right."""
+    """The configuration cannot be used. The text has a line for each problem: where it is, the key, and the remedy."""
 
 
 @immutable
 class Config:
-    """Everything that can be set, checked. Times in milliseconds.
+    """Every setting, checked. Times are in milliseconds.
 
     listen                    `host:port`, or `unix:path`
-    allow_remote_plaintext    the operator takes the risk of tokens in the clear on the network
+    socket_mode               the mode of the Unix socket
+    allow_remote_plaintext    whether to listen on an address that other machines can reach, without encryption
     data                      the folder of the database and the key file
     encrypt_data              whether session data is encrypted at rest
-    event_retention           how long the log is kept
+    event_retention           how long events are kept
     cache_sessions            how many sessions are kept in memory
     subscriber_write_timeout  how long a subscriber may leave a message unread
-    max_subscribers           how many subscribers there may be at once, half of them from one connection
-    max_calls                 how many calls, streams included, are served at once, half of them from one connection
-    max_answer_bytes          how much the answers that are kept for repeats may take; then the oldest go
-    operators, countries      MaxMind files that tell the operator and the country of an address
+    max_subscribers           how many subscribers are served at once; one connection may have half of them
+    max_calls                 how many calls, streams included, are served at once; one connection may have half of them
+    max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
+    log_format, log_level     how logs are written, and which
+    operators, countries      MaxMind files with the operator and the country of each address
     policies                  the policy of each application
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
                               `FILE:LINE`
-    server_origins            the same for the keys of the other sections (`server.listen`): `default`, or `FILE:LINE`
-    files                     the files that it was read from; none if everything has its default
+    server_origins            the same for the keys of the other sections, such as `server.listen`: `default`,
+                              `FILE:LINE`, a variable (`SESSIOND_LISTEN`) or an option (`--listen`)
+    files                     the files that were read; empty if there was none
     """
 
     listen: str
+    socket_mode: int
     allow_remote_plaintext: bool
     data: Path
     encrypt_data: bool
@@ -70,64 +76,69 @@ class Config:
     files: tuple[Path, ...]
 
     def restart_required(self, other: Config) -> list[str]:
-        """The keys of the file (`server.listen`) whose values differ and which a server reads only at its start.
+        """Return the keys (`server.listen`) whose values differ and which a server reads only when it starts.
 
-        That is every key outside of the applications' sections: their policies are the only thing that is reloaded.
+        These are all keys outside of the applications' sections: a reload replaces nothing but policies.
         """
         return [key for key in self.server_origins if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
 
 
-def load_config(path: Path | None) -> Config:
-    """The configuration in a file; without one, one application `default` with preset `owasp-low`.
+def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config:
+    """Return the configuration in a file; without a file, one application `default` with preset `owasp-low`.
 
-    Raises `BadConfig`.
+    Overrides replace what the file sets, and of two for the same key the later one counts. Raises `BadConfig` with
+    every problem that was found.
     """
     name, text = str(path), "" if path is None else _read(path)
     document = _parse(name, text)
     lines = line_index(text)
-    try:
-        file = File.model_validate(document)
-    except ValidationError as error:
-        raise BadConfig("\n".join(_problem(name, lines, detail) for detail in error.errors())) from error
+    chosen = {override.key: override for override in overrides}
+    file, problems = _checked(document, lambda key: f"{name}:{nearest_line(lines, key)}: {'.'.join(key)}")
+    outside, more = _checked(_nested(chosen), lambda key: chosen[".".join(key)].origin)
+    problems += more
     policies = {application: section.policy() for application, section in file.applications.items()}
-    problems = [
+    problems += [
         _contradiction(name, lines, application, found)
         for application, policy in policies.items()
         for found in contradictions(application, policy)
     ]
     if problems:
         raise BadConfig("\n".join(problems))
-    networks = file.networks
+    server, log, networks = (
+        getattr(file, section).model_copy(update=getattr(outside, section).given())
+        for section in ("server", "log", "networks")
+    )
     return Config(
-        listen=file.server.listen,
-        allow_remote_plaintext=file.server.allow_remote_plaintext,
-        data=Path(file.server.data),
-        encrypt_data=file.server.encrypt_data,
-        event_retention=file.server.event_retention,
-        cache_sessions=file.server.cache_sessions,
-        subscriber_write_timeout=file.server.subscriber_write_timeout,
-        max_subscribers=file.server.max_subscribers,
-        max_calls=file.server.max_calls,
-        max_answer_bytes=file.server.max_answer_bytes,
-        log_format=file.log.format,
-        log_level=file.log.level,
+        listen=server.listen,
+        socket_mode=int(server.socket_mode, 8),
+        allow_remote_plaintext=server.allow_remote_plaintext,
+        data=Path(server.data),
+        encrypt_data=server.encrypt_data,
+        event_retention=server.event_retention,
+        cache_sessions=server.cache_sessions,
+        subscriber_write_timeout=server.subscriber_write_timeout,
+        max_subscribers=server.max_subscribers,
+        max_calls=server.max_calls,
+        max_answer_bytes=server.max_answer_bytes,
+        log_format=log.format,
+        log_level=log.level,
         operators=None if networks.operators is None else Path(networks.operators),
         countries=None if networks.countries is None else Path(networks.countries),
         policies=policies,
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
-        server_origins=_server_origins(name, lines, file),
+        server_origins=_server_origins(name, lines, chosen),
         files=() if path is None else (path,),
     )
 
 
 def _field_of(key: str) -> str:
-    """The field of `Config` that has the value of a key outside of the applications' sections."""
+    """Return the field of `Config` for a key outside of the applications' sections."""
     section, _, name = key.partition(".")
     return f"log_{name}" if section == "log" else name
 
 
 def effective(policy: Policy) -> Mapping[str, Any]:
-    """Every value of a policy by its path in the file: `idle_timeout`, `reactions.ip_change`, `cookie.name`."""
+    """Return every value of a policy by its path in the file: `idle_timeout`, `reactions.ip_change`, `cookie.name`."""
     values: dict[str, Any] = {}
     for field in fields(policy):
         value = getattr(policy, field.name)
@@ -143,10 +154,16 @@ def effective(policy: Policy) -> Mapping[str, Any]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadConfig(f"{path}: no such file; create it, or name another one") from error
+    except IsADirectoryError as error:
+        raise BadConfig(f"{path}: is a folder; name the file in it") from error
+    except PermissionError as error:
+        raise BadConfig(f"{path}: permission denied; make it readable for this user") from error
     except OSError as error:
-        raise BadConfig(f"{path}: cannot be read: {error.strerror}") from error
+        raise BadConfig(f"{path}: cannot be read: {error.strerror}; name another file") from error
     except UnicodeDecodeError as error:
-        raise BadConfig(f"{path}: is not UTF-8 text") from error
+        raise BadConfig(f"{path}: is not UTF-8 text; save it in that encoding") from error
 
 
 def _parse(name: str, text: str) -> dict[str, Any]:
@@ -154,8 +171,25 @@ def _parse(name: str, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        # Without a line the parser means the end of the document.
-        raise BadConfig(f"{name}:{line[1] if line else len(text.splitlines())}: is not TOML: {error}") from error
+        # The parser gives no line for an error at the end of the document.
+        raise BadConfig(f"{name}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}") from error
+
+
+def _checked(document: Mapping[str, Any], where: Callable[[KeyPath], str]) -> tuple[File, list[str]]:
+    """Return the settings in a document, or defaults and a line for each problem; `where` says where a key is set."""
+    try:
+        return File.model_validate(document), []
+    except ValidationError as error:
+        return File(), [f"{where(path_of(detail))}: {remedy_for(detail)}" for detail in error.errors()]
+
+
+def _nested(overrides: Mapping[str, Override]) -> dict[str, dict[str, Any]]:
+    """Return overrides as a document that has nothing else."""
+    document: dict[str, dict[str, Any]] = {}
+    for key, override in overrides.items():
+        section, _, name = key.partition(".")
+        document.setdefault(section, {})[name] = override.value
+    return document
 
 
 def _origins(name: str, lines: _Lines, application: str, policy: Policy) -> Mapping[str, str]:
@@ -166,31 +200,24 @@ def _origins(name: str, lines: _Lines, application: str, policy: Policy) -> Mapp
     return MappingProxyType({key: origin(key) for key in effective(policy)})
 
 
-def _server_origins(name: str, lines: _Lines, file: File) -> Mapping[str, str]:
-    keys = [
-        (section, key) for section in ("server", "log", "networks") for key in type(getattr(file, section)).model_fields
-    ]
+def _server_origins(name: str, lines: _Lines, overrides: Mapping[str, Override]) -> Mapping[str, str]:
+    def origin(section: str, key: str) -> str:
+        override = overrides.get(f"{section}.{key}")
+        if override is not None:
+            return override.origin
+        return f"{name}:{lines[section, key]}" if (section, key) in lines else "default"
+
     return MappingProxyType(
-        {".".join(key): f"{name}:{lines[key]}" if key in lines else "default" for key in keys},
+        {
+            f"{section}.{key}": origin(section, key)
+            for section in ("server", "log", "networks")
+            for key in SECTIONS[section,].model_fields
+        }
     )
 
 
-def _problem(name: str, lines: _Lines, detail: Any) -> str:
-    path = tuple(str(part) for part in detail["loc"])
-    if path[-1] == "[key]":  # what pydantic puts where the key itself is wrong
-        path = path[:-1]
-    match detail["type"]:
-        case "extra_forbidden":
-            remedy = "no such key; see docs/configuration.md"
-        case "model_type" | "dict_type":
-            remedy = "must be a table"
-        case _:
-            remedy = detail["msg"].removeprefix("Value error, ")
-    return f"{name}:{nearest_line(lines, path)}: {'.'.join(path)}: {remedy}"
-
-
 def _contradiction(name: str, lines: _Lines, application: str, found: Contradiction) -> str:
-    """The line is that of the key, or of the other one where only that is in the file: there is what to change."""
+    """Return a line for a contradiction. It names the line of the key, or of the other key if only that is set."""
     here = ("applications", application)
     path, other = (*here, *found.key.split(".")), (*here, *found.other.split("."))
     line = lines[other] if path not in lines and other in lines else nearest_line(lines, path)

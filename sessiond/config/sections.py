@@ -1,9 +1,9 @@
-"""The sections of `sessiond.toml`: their keys, and what each may hold."""
+"""The sections of `sessiond.toml`: their keys, and the values that each key accepts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -12,23 +12,27 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sessiond.config.durations import Duration, Timeout, parse_duration
+from sessiond.config.near import must_be_one_of
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
 
-__all__ = ["DEFAULT_LISTEN", "ApplicationSection", "File", "parse_listen"]
+__all__ = ["DEFAULT_LISTEN", "SECTIONS", "ApplicationSection", "File", "parse_listen"]
 
 DEFAULT_LISTEN = "127.0.0.1:7443"
 # RFC 6265 section 4.1.1, which takes `token` from RFC 2616 section 2.2.
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
-# Browsers read them in any case.
+# Browsers ignore the case of a prefix.
 _COOKIE_PREFIXES = ("__Host-", "__Secure-", "__Http-", "__Host-Http-")
 _MAX_PORT = 65535
 _COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ignored by browsers (RFC 6265bis)
 
 
 def parse_listen(value: Any) -> str:
-    """An address to listen on. Raises ValueError with what would be right: gRPC takes a port modulo 65,536."""
+    """Return an address to listen on. Raises ValueError with the accepted form.
+
+    Ports are checked here: gRPC would take a larger number modulo 65,536.
+    """
     if isinstance(value, str):
         if value.startswith("unix:") and len(value) > len("unix:") and "\0" not in value:
             return value
@@ -41,7 +45,7 @@ def parse_listen(value: Any) -> str:
 def _one_of(kind: type[StrEnum]) -> Callable[[Any], StrEnum]:
     def parse(value: Any) -> StrEnum:
         if value not in list(kind):
-            raise ValueError("must be one of " + ", ".join(f'"{member}"' for member in kind))
+            raise ValueError(must_be_one_of(list(kind), value))
         return kind(value)
 
     return parse
@@ -49,21 +53,23 @@ def _one_of(kind: type[StrEnum]) -> Callable[[Any], StrEnum]:
 
 def _cookie_name(value: Any) -> str:
     if not isinstance(value, str) or not _COOKIE_NAME.fullmatch(value):
-        raise ValueError("must have 1 to 64 of the characters of an RFC 6265 token: letters, digits, !#$%&'*+-.^_`|~")
+        raise ValueError("must have 1 to 64 characters of an RFC 6265 token: letters, digits, !#$%&'*+-.^_`|~")
     if value.lower().startswith(tuple(prefix.lower() for prefix in _COOKIE_PREFIXES)):
-        raise ValueError(f"must not begin with {', '.join(_COOKIE_PREFIXES)}: the authority adds the prefix itself")
+        raise ValueError(f"must not begin with {', '.join(_COOKIE_PREFIXES)}: the server adds the prefix itself")
     return value
 
 
 def _cookie_path(value: Any) -> str:
     if not isinstance(value, str) or not _COOKIE_PATH.fullmatch(value):
-        raise ValueError('must begin with "/" and have only printable ASCII, without ";" and ",", at most 1024')
+        raise ValueError(
+            'must begin with "/" and have at most 1024 characters of printable ASCII other than ";" and ","'
+        )
     return value
 
 
 def _path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be the path of a file or folder")
+        raise ValueError("must be the path of a file or folder, and not empty")
     return value
 
 
@@ -75,7 +81,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def given(self) -> dict[str, Any]:
-        """What the file sets. The defaults of a policy's sections are never read: its preset has them."""
+        """Return the keys that the file sets. A policy takes the others from its preset, not from the defaults here."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
@@ -98,7 +104,7 @@ class _Cookie(_Section):
     partitioned: bool = False
 
     def given(self) -> dict[str, Any]:
-        """As the rules take them."""
+        """Return the keys that the file sets, as `CookieRules` takes them."""
         given = super().given()
         return given | {"clear_site_data": tuple(self.clear_site_data)} if "clear_site_data" in given else given
 
@@ -143,7 +149,7 @@ class ApplicationSection(_Section):
     cookie: _Cookie = _Cookie()
 
     def policy(self) -> Policy:
-        """The preset with what the file sets over it."""
+        """Return the preset with the keys that the file sets."""
         preset = PRESETS[self.preset]
         given = self.given()
         given.pop("preset", None)
@@ -160,6 +166,7 @@ class ApplicationSection(_Section):
 
 class _Server(_Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
+    socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
     data: PathText = "data"
     encrypt_data: bool = False
@@ -190,3 +197,17 @@ class File(_Section):
     applications: dict[str, ApplicationSection] = Field(
         default_factory=lambda: {"default": ApplicationSection()}, min_length=1
     )
+
+
+SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
+    {
+        (): File,
+        ("server",): _Server,
+        ("log",): _Log,
+        ("networks",): _Networks,
+        ("applications", "NAME"): ApplicationSection,
+        ("applications", "NAME", "guessing"): _Guessing,
+        ("applications", "NAME", "cookie"): _Cookie,
+    }
+)
+"""Every section with a fixed set of keys, by its path."""

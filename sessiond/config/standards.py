@@ -1,8 +1,8 @@
-"""Where policies depart from the published guidance.
+"""Settings that are weaker than the published guidance.
 
-Three documents, each cited for what it says and no more: the OWASP Session Management Cheat Sheet (which gives ranges
-that are common, not limits), OWASP ASVS 5.0, and NIST SP 800-63B-4. Where they ask for something without a number the
-number is ours, and the source is `sessiond`.
+The guidance is the OWASP Session Management Cheat Sheet (whose ranges are common values, not limits), OWASP ASVS 5.0
+and NIST SP 800-63B-4. If a document requires something and states no number, the number is ours and the source is
+`sessiond`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _FAMILIAR_NAMES = {"phpsessid", "jsessionid", "cfid", "cftoken", "asp.net_sessio
 class Departure:
     """One setting that is weaker than the guidance.
 
-    application  whose policy; empty for a setting of the authority itself
+    application  the application whose policy has it; empty for a setting of the server
     key          its path in the file
     origin       where its value comes from: `FILE:LINE`, `preset NAME` or `default`
-    message      what it is, and what the guidance says
-    source       the document and its section; `sessiond` where it is our own advice
+    message      what is set, and what the guidance says
+    source       the document and its section, or `sessiond` for our own advice
     """
 
     application: str
@@ -53,9 +53,9 @@ class _Finding(NamedTuple):
 
 
 class _Limits(NamedTuple):
-    """The longest timeouts of a preset's document; None: it asks for none.
+    """The longest timeouts in the document that a preset follows; None if it requires no idle timeout.
 
-    `idle_missing` and `absolute_missing` are who asks for such a timeout at all: ASVS does, and gives no numbers.
+    `idle_missing` and `absolute_missing` name the documents that require such a timeout. ASVS does, without a number.
     """
 
     idle: Millis | None
@@ -104,16 +104,16 @@ _LIMITS = {
 
 
 def departures(config: Config) -> list[Departure]:
-    """Every setting that is weaker than the guidance: the authority's own, then application by application.
+    """Return every setting that is weaker than the guidance: those of the server, then those of each application.
 
-    Within an application in the order of the file's lines; what its preset brought along comes last.
-    Timeouts are held against the document that the application's preset follows, all else against all three.
+    Those of an application are in the order of the file's lines; values of its preset come last. Timeouts are compared
+    with the document that the application's preset follows, all other settings with all three documents.
     """
     found = []
     if config.allow_remote_plaintext:
         key = "server.allow_remote_plaintext"
         origin = config.server_origins.get(key, "default")
-        message = "tokens may travel in the clear; session secrets SHALL be sent in an authenticated protected channel"
+        message = "tokens may be sent unencrypted; session secrets SHALL be sent in an authenticated protected channel"
         found.append(Departure("", key, origin, message, f"{_NIST} section 5.1"))
     for application, policy in config.policies.items():
         origins = config.origins.get(application, {})
@@ -126,7 +126,7 @@ def departures(config: Config) -> list[Departure]:
 
 
 def _line(departure: Departure) -> float:
-    """The line that a value comes from; beyond all lines where it comes from a preset."""
+    """Return the line that a value comes from, or infinity if it comes from a preset."""
     _, _, line = departure.origin.rpartition(":")
     return int(line) if line.isdecimal() else math.inf
 
@@ -145,9 +145,9 @@ def _findings(policy: Policy) -> Iterator[_Finding]:
 def _idle(policy: Policy, limits: _Limits) -> Iterator[_Finding]:
     timeout = policy.idle_timeout
     if limits.idle is None:
-        return  # AAL1 asks for none
+        return  # AAL1 requires none
     if timeout is None:
-        yield _Finding("idle_timeout", f"sessions never end without activity; {limits.idle_rule}", limits.idle_missing)
+        yield _Finding("idle_timeout", f"an inactive session never expires; {limits.idle_rule}", limits.idle_missing)
     elif timeout > limits.idle:
         message = f"{format_duration(timeout)} without activity; {limits.idle_rule}"
         yield _Finding("idle_timeout", message, limits.idle_source)
@@ -156,7 +156,7 @@ def _idle(policy: Policy, limits: _Limits) -> Iterator[_Finding]:
 def _absolute(policy: Policy, limits: _Limits) -> Iterator[_Finding]:
     timeout = policy.absolute_timeout
     if timeout is None:
-        message = f"an active session never ends; {limits.absolute_rule}"
+        message = f"an active session never expires; {limits.absolute_rule}"
         yield _Finding("absolute_timeout", message, limits.absolute_missing)
     elif timeout > limits.absolute:
         message = f"a session may last {format_duration(timeout)}; {limits.absolute_rule}"
@@ -164,11 +164,11 @@ def _absolute(policy: Policy, limits: _Limits) -> Iterator[_Finding]:
     if policy.refresh_extends_lifetime:
         yield _Finding(
             "refresh_extends_lifetime",
-            "a refresh without authentication starts the absolute timeout again, so that it bounds nothing",
+            "a refresh without authentication restarts the absolute timeout, which then limits nothing",
             f"{_OWASP}, Absolute Timeout; {_ASVS} 7.3.2; {_NIST} section 5.2",
         )
     remembered = policy.remember_absolute_timeout
-    # OWASP has no number for remembered sessions: there, remembering itself is what departs.
+    # OWASP states no number for remembered sessions. `_remembering` reports that they are remembered at all.
     if remembered is not None and remembered > limits.absolute and policy.preset.startswith("nist-"):
         message = f"a remembered session may last {format_duration(remembered)}; {limits.absolute_rule}"
         yield _Finding("remember_absolute_timeout", message, limits.absolute_source)
@@ -182,32 +182,32 @@ def _remembering(policy: Policy) -> Iterator[_Finding]:
         "remembered sessions need persistent cookies; session secrets SHOULD NOT outlive a restart of the browser",
         f"{_OWASP}, Expire and Max-Age Attributes; {_NIST} section 5.1",
     )
-    remedy = "remembering SHALL NOT stand in for authentication, except at AAL2 as part of authenticating again"
+    rule = "remembering SHALL NOT replace authentication, except at AAL2 as part of reauthentication"
     if policy.idle_timeout is None:
-        message = f"without idle_timeout the level of a remembered session never falls; {remedy}"
+        message = f"without idle_timeout the level of a remembered session never falls; {rule}"
         yield _Finding("idle_timeout", message, f"{_NIST} section 5.1")
     if policy.remember_level > 1:
-        message = f"a remembered session keeps level {policy.remember_level} without activity; {remedy}"
+        message = f"a remembered session keeps level {policy.remember_level} without activity; {rule}"
         yield _Finding("remember_level", message, f"{_NIST} section 5.1")
 
 
 def _our_bounds(policy: Policy) -> Iterator[_Finding]:
-    """What no document gives a number for."""
+    """Yield settings for which no document states a number."""
     if policy.renewal_timeout is None:
-        message = "tokens are never renewed: a stolen one serves as long as its session, and its use is never noticed"
+        message = "tokens are never renewed: a stolen token works as long as its session, and its use is not detected"
         yield _Finding("renewal_timeout", message, _OURS)
     for key, longest, why in (
-        ("renewal_overlap", "5m", "the safety interval in which two tokens count is for requests in flight"),
-        ("roll_tolerance", "60s", "a token stolen before a login is denied without alarm for as long"),
-        ("elevation_timeout", "1h", "an elevation is for the operation at hand (ASVS 7.5.3 gives no number)"),
-        ("login_timeout", "1h", "a login page left open on a shared machine is for the next person to find"),
-        ("companion_timeout", "1h", "companion tokens are for a visit to a sensitive page"),
+        ("renewal_overlap", "5m", "the interval in which two tokens are valid is meant for requests in flight"),
+        ("roll_tolerance", "60s", "during this time a token stolen before a login is denied without an alarm"),
+        ("elevation_timeout", "1h", "an elevation is meant for a single operation (ASVS 7.5.3 states no number)"),
+        ("login_timeout", "1h", "on a shared machine the next person can use a login page that was left open"),
+        ("companion_timeout", "1h", "companion tokens are meant for one visit to a sensitive page"),
     ):
         value = getattr(policy, key)
         if value > parse_duration(longest):
             yield _Finding(key, f"{format_duration(value)} is more than {longest}; {why}", _OURS)
     if not policy.guessing.lock_after:
-        message = f"whoever guesses tokens is told of and never locked out ({_OWASP}: alert and/or block)"
+        message = f"guessing tokens raises an alarm and never locks the source ({_OWASP}: alert and/or block)"
         yield _Finding("guessing.lock_after", message, _OURS)
 
 
@@ -216,13 +216,13 @@ def _reactions(policy: Policy) -> Iterator[_Finding]:
         return policy.reactions.get(kind, Reaction.IGNORE)
 
     ends = (Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
-    monitoring = "potential fraud that is detected SHOULD be acted on: authenticate again, end the session, or notify"
+    monitoring = "detected potential fraud SHOULD lead to reauthentication, the end of the session, or a notification"
     for kind in (SignalType.TOKEN_REPLAY, SignalType.CONCURRENT_USE, SignalType.REPORTED):
         if reaction(kind) is Reaction.IGNORE:
             yield _Finding(f"reactions.{kind}", f"is ignored; {monitoring}", f"{_NIST} section 5.3")
     replay = reaction(SignalType.TOKEN_REPLAY)
     if replay is not Reaction.IGNORE and replay not in ends:
-        message = f'"{replay}" leaves the session alive for whoever holds the newer token, who may be the thief'
+        message = f'"{replay}" leaves the session valid for the holder of the newer token, who may be the thief'
         yield _Finding(f"reactions.{SignalType.TOKEN_REPLAY}", message, _OURS)
     for kind in (
         SignalType.USER_AGENT_CHANGE,
@@ -235,7 +235,7 @@ def _reactions(policy: Policy) -> Iterator[_Finding]:
             yield _Finding(f"reactions.{kind}", message, f"{_OWASP}, Session Attacks Detection")
     companion = reaction(SignalType.COMPANION_MISMATCH)
     if companion not in ends:
-        message = f'"{companion}" does not log out a session that comes with another session\'s companion token'
+        message = f'"{companion}" does not end a session that is used with the companion token of another session'
         yield _Finding(
             f"reactions.{SignalType.COMPANION_MISMATCH}", message, "a practitioner's note on hijack countermeasures"
         )
@@ -244,28 +244,30 @@ def _reactions(policy: Policy) -> Iterator[_Finding]:
 def _cookie(policy: Policy) -> Iterator[_Finding]:
     cookie = policy.cookie
     if not cookie.secure:
-        message = "browsers send the cookie over plain HTTP too; session cookies SHALL be for HTTPS alone"
+        message = "browsers send the cookie over plain HTTP too; session cookies SHALL be sent over HTTPS only"
         source = f"{_OWASP}, Secure Attribute; {_ASVS} 3.3.1; {_NIST} section 5.1.1"
         yield _Finding("cookie.secure", message, source)
     elif cookie.path != "/":
-        message = 'without the path "/" there is no __Host- prefix, and other hosts of the domain can set the cookie'
+        message = (
+            'with a path other than "/" there is no __Host- prefix, and other hosts of the domain can set the cookie'
+        )
         yield _Finding("cookie.path", message, f"{_ASVS} 3.3.3; {_NIST} section 5.1.1")
     if cookie.same_site not in ("Strict", "Lax"):
-        message = f'"{cookie.same_site}" sends the cookie with requests of other sites; it SHOULD be Strict or Lax'
+        message = f'"{cookie.same_site}" sends the cookie with requests from other sites; it SHOULD be Strict or Lax'
         yield _Finding("cookie.same_site", message, f"{_ASVS} 3.3.2; {_NIST} section 5.1.1")
     if not cookie.clear_site_data:
-        message = "nothing tells the browser at logout to clear what the application left there"
+        message = "at logout the browser is not asked to clear what the application stored in it"
         yield _Finding("cookie.clear_site_data", message, f"{_ASVS} 14.3.1")
     for kind in ("cookies", "*"):
         if kind in cookie.clear_site_data:
             message = (
                 f'"{kind}" clears the cookies of every host of the registrable domain, which logs users out of the '
-                "other hosts too; the authority deletes its own cookies anyway"
+                "other hosts too; sessiond deletes its own cookies by name"
             )
             yield _Finding("cookie.clear_site_data", message, _OURS)
             break
     for key in ("name", "anonymous_name"):
         name = getattr(cookie, key)
         if name.lower() in _FAMILIAR_NAMES:
-            message = f'"{name}" tells what the application runs on; a generic name such as "id" does not'
+            message = f'"{name}" reveals what the application runs on; a generic name such as "id" does not'
             yield _Finding(f"cookie.{key}", message, f"{_OWASP}, Session ID Name Fingerprinting")

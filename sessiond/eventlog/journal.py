@@ -194,11 +194,19 @@ class Journal:
         few empty turns only, some tens of microseconds.
         """
         patience = _PATIENCE if self._grouped > 1 else _PATIENCE_ALONE
-        quiet = 0
-        while quiet < patience and len(self._queue) < self._bounds.group and not self._closing:
-            before = len(self._queue)
-            await asyncio.sleep(0)
-            quiet = quiet + 1 if len(self._queue) == before else 0
+        loop, gathered = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        quiet, before = 0, len(self._queue)
+
+        def turn() -> None:  # a callback: waking a task in each turn would cost several times as much
+            nonlocal quiet, before
+            quiet, before = quiet + 1 if len(self._queue) == before else 0, len(self._queue)
+            if quiet < patience and before < self._bounds.group and not self._closing:
+                loop.call_soon(turn)
+            else:
+                gathered.set_result(None)
+
+        loop.call_soon(turn)
+        await gathered
 
     async def _commit(self, group: Sequence[_Waiting]) -> Commit:
         needs = [waiting.unit.needs() for waiting in group]

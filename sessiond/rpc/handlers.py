@@ -1,7 +1,8 @@
 """Handlers: what surrounds each call. Bytes to message, caller to identity, exceptions to status.
 
 Wrapped around the handlers themselves rather than made as interceptors: those cost each call about as much again as
-judging a token does.
+judging a token does. To gRPC all calls are ones whose requests are streams: of those it takes no message before the
+handler asks for it, and so `Arrivals` can bound how much is held of messages that are not whole.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from google.protobuf.message import Message
 
 from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import AuthorityError
+from sessiond.domain.errors import AuthorityError, InvalidField
+from sessiond.domain.immutable import immutable
+from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
 
-__all__ = ["not_served", "stream", "unary"]
+__all__ = ["Intake", "not_served", "sent", "stream", "unary"]
 
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,25 +32,42 @@ StreamHandler = Callable[[Any, Caller, Context], Awaitable[None]]
 FastPath = Callable[[Caller, bytes], Message | None]
 
 
-def _caller(callers: Callers, context: Context) -> Caller:
-    metadata = cast("Sequence[tuple[str, str | bytes]] | None", context.invocation_metadata())
-    return callers.identify(context.peer(), metadata)
+@immutable
+class Intake:
+    """What a call goes through before its message is read: who calls, and the bounds on messages."""
+
+    callers: Callers
+    arrivals: Arrivals
+    heavy: HeavyMessages
+
+    def caller(self, context: Context) -> Caller:
+        """Return who calls."""
+        metadata = cast("Sequence[tuple[str, str | bytes]] | None", context.invocation_metadata())
+        return self.callers.identify(context.peer(), metadata)
+
+
+def sent(raw: bytes | None) -> bytes:
+    """Return a call's one message. Raises `InvalidField` if the caller sent none."""
+    if raw is None:
+        raise InvalidField("request", "is missing: the call ended without a message")
+    return raw
 
 
 def unary(
     name: str,
     request_type: type[Message],
     handler: UnaryHandler,
-    callers: Callers,
-    heavy: HeavyMessages,
+    intake: Intake,
     fast_path: FastPath | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """A unary call's handler; a `fast_path` may answer before the message is read, or give None."""
+    arrivals, heavy = intake.arrivals, intake.heavy
 
-    async def call(raw: bytes, context: Context) -> bytes:
-        message: Message | None = None
+    async def call(_: Any, context: Context) -> bytes:
+        raw, message = b"", None
         try:
-            caller = _caller(callers, context)
+            caller = intake.caller(context)
+            raw = sent(await arrivals.next(context, caller.peer))
             if fast_path is not None and (known := fast_path(caller, raw)) is not None:
                 return known.SerializeToString()
             heavily = len(raw) >= HEAVY_BYTES
@@ -65,20 +85,23 @@ def unary(
         await context.abort_with_status(status)
         raise AssertionError("abort never returns")
 
-    return grpc.unary_unary_rpc_method_handler(call)
+    return grpc.stream_unary_rpc_method_handler(call)
 
 
 def stream(
-    name: str, request_type: type[Message], handler: StreamHandler, callers: Callers, heavy: HeavyMessages
+    name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler of a call that answers with a stream; it writes messages to the context itself."""
+    arrivals, heavy = intake.arrivals, intake.heavy
 
-    async def answer(raw: bytes, context: Context) -> None:
-        message: Message | None = None
+    async def answer(context: Context) -> None:
+        raw, message = b"", None
         try:
-            caller = _caller(callers, context)
+            caller = intake.caller(context)
+            raw = sent(await arrivals.next(context, caller.peer))
             heavily = len(raw) >= HEAVY_BYTES
             message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
+            raw = b""  # a stream may last for days
             await handler(message, caller, context)
             return
         except AuthorityError as error:
@@ -90,16 +113,14 @@ def stream(
         raw, message = b"", None  # as above
         await context.abort_with_status(status)
 
-    async def call(raw: bytes, context: Context) -> None:
-        answered = answer(raw, context)
-        raw = b""
+    async def call(_: Any, context: Context) -> None:
         try:
-            await answered
+            await answer(context)
         except grpc.aio.InternalError:
             # gRPC could not send: the caller has hung up, and nobody is left to answer.
             _log.debug("caller gone", rpc=name)
 
-    return grpc.unary_stream_rpc_method_handler(call, response_serializer=_serialize)
+    return grpc.stream_stream_rpc_method_handler(call, response_serializer=_serialize)
 
 
 def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any, Any]:
@@ -109,7 +130,7 @@ def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any,
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served by this version")
         raise AssertionError("abort never returns")
 
-    make = grpc.stream_stream_rpc_method_handler if client_streams else grpc.unary_unary_rpc_method_handler
+    make = grpc.stream_stream_rpc_method_handler if client_streams else grpc.stream_unary_rpc_method_handler
     return make(call)
 
 

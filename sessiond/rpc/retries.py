@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
 import uuid
 from hashlib import sha256
 from typing import Any
 
 from sessiond.authority.results import RequestId
+from sessiond.crypto.tokens import mac
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 
@@ -33,7 +33,7 @@ def request_id_of(call: Call, request: Any) -> RequestId | None:
     return RequestId(
         key=sha256(b"sessiond/request/v1\0" + scope + secret).digest(),
         # Keyed: the fields may hold session data that is encrypted where it is kept.
-        parameters=hmac.digest(secret, b"sessiond/parameters/v1\0" + parameters, "sha256"),
+        parameters=mac(secret, b"sessiond/parameters/v1\0" + parameters),
         secret=secret,
         keep_for=call.policy.answer_retention,
     )

@@ -9,13 +9,15 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from sessiond.access.callers import Callers
 from sessiond.rpc import handlers
-from sessiond.rpc.handlers import FastPath
+from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.handlers import FastPath, Intake
 from sessiond.rpc.heavy import HeavyMessages
-from sessiond.rpc.sockets import prepare_socket, private_sockets, why_not
+from sessiond.rpc.libraries import BoundedServer
+from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
@@ -28,6 +30,9 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server on the port binds silently too
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 8 * 1024),
+    # How much of a message may come before the call asks for it (see `Arrivals`): this much, and not more by a guess.
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_allowed_incoming_connections", 2_000),
     # Calls that wait to be taken up: beyond these gRPC ends them at random, as CANCELLED, as if the caller had done it.
     ("grpc.server.max_pending_requests", 20_000),
@@ -75,14 +80,19 @@ class RpcServer:
         of_one = ("grpc.max_concurrent_streams", max_calls // 2)
         self._server = grpc.aio.server(options=[*_OPTIONS, of_one], maximum_concurrent_rpcs=max_calls)
         self._health = health.HealthServicer()
-        found = _handlers(services, callers, fast_path)
+        arrivals = Arrivals()
+        found = _handlers(services, Intake(callers, arrivals, HeavyMessages()), fast_path)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        bounded = BoundedServer(self._server, arrivals)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 
-    async def start(self, address: str) -> str:
-        """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`."""
+    async def start(self, address: str, socket_mode: int = 0o600) -> str:
+        """Listen on `host:port` (port 0: any) or `unix:path`; the address that was bound. Raises `CannotListen`.
+
+        `socket_mode` is the mode of the Unix socket, which says who may connect.
+        """
         if address.startswith("unix:"):
             prepare_socket(address.removeprefix("unix:"))
         try:
@@ -90,6 +100,8 @@ class RpcServer:
                 port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise why_not(address) from None
+        if address.startswith("unix:"):
+            open_socket(address.removeprefix("unix:"), socket_mode)
         await self._server.start()
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
@@ -108,18 +120,17 @@ class RpcServer:
 
 
 def _handlers(
-    services: Sequence[object], callers: Callers, fast_path: FastPath | None
+    services: Sequence[object], intake: Intake, fast_path: FastPath | None
 ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
     found: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    heavy = HeavyMessages()
     for method in _DESCRIPTOR.methods:
         handler = next((getattr(one, method.name) for one in services if hasattr(one, method.name)), None)
         request_type = getattr(pb, method.input_type.name)
         if handler is None:
             found[method.name] = handlers.not_served(method.name, client_streams=method.client_streaming)
         elif method.server_streaming:
-            found[method.name] = handlers.stream(method.name, request_type, handler, callers, heavy)
+            found[method.name] = handlers.stream(method.name, request_type, handler, intake)
         else:
             fast = fast_path if method.name == "ValidateSession" else None
-            found[method.name] = handlers.unary(method.name, request_type, handler, callers, heavy, fast)
+            found[method.name] = handlers.unary(method.name, request_type, handler, intake, fast)
     return found

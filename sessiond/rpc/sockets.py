@@ -1,4 +1,4 @@
-"""Where the server listens: private Unix sockets, never taken from a server that runs, and why listening failed."""
+"""Listening: prepare Unix sockets without taking them from a running server, and explain why listening failed."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["CannotListen", "prepare_socket", "private_sockets", "why_not"]
+__all__ = ["CannotListen", "open_socket", "prepare_socket", "private_sockets", "why_not"]
 
-_LONGEST_PATH = 107  # bytes; the kernel's field has one more for the end (unix(7))
+_LONGEST_PATH = 107  # bytes; the kernel's field has 108, one of them for the terminating NUL (unix(7))
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text says why and what to do."""
+    """The server cannot listen on an address. The text states the cause and the remedy."""
 
 
 def prepare_socket(name: str) -> None:
-    """Make way for a socket of that path: what a server that is gone has left is removed. Raises `CannotListen`.
+    """Remove the socket that a stopped server left at a path. Raises `CannotListen` if no socket can be created there.
 
-    gRPC itself would take the path from a server that is running, without a word.
+    Without this check gRPC would silently take the path from a running server.
     """
     path = Path(name)
     if (length := len(os.fsencode(name))) > _LONGEST_PATH:
-        raise _refusal(name, f"the path has {length} bytes, a socket's may have {_LONGEST_PATH}; choose a shorter one")
+        raise _refusal(name, f"the path is {length} bytes long and the limit is {_LONGEST_PATH}; choose a shorter path")
     try:
-        # `Path.is_dir` would call a folder that cannot be looked at missing, or raise, depending on Python's version.
+        # For a folder that may not be read `Path.is_dir` returns False or raises, depending on the Python version.
         if not stat.S_ISDIR(path.parent.stat().st_mode):
             raise _refusal(name, f"{path.parent} is not a folder; choose another path")
         found = path.lstat()
     except FileNotFoundError:
         if not os.path.lexists(path.parent):
-            raise _refusal(name, f"there is no folder {path.parent}; make it first") from None
+            raise _refusal(name, f"the folder {path.parent} does not exist; create it first") from None
         return
     except OSError as error:
         raise _refusal(name, _unix_reason(path, error)) from error
     if not stat.S_ISSOCK(found.st_mode):
-        raise _refusal(name, "something else than a socket is there; remove it")
+        raise _refusal(name, "a file that is not a socket is there; remove it, or choose another path")
     if _is_answered(name):
-        raise _refusal(name, "another server is listening there; stop it first")
+        raise _refusal(name, "another server is listening there; stop it, or choose another path")
     try:
         path.unlink()
     except OSError as error:
-        raise CannotListen(f"cannot remove the left-over socket {path}: {error.strerror}") from error
+        raise CannotListen(
+            f"cannot remove the socket {path} of a stopped server: {error.strerror}; remove it"
+        ) from error
 
 
 def why_not(address: str) -> CannotListen:
-    """Why `host:port` or `unix:path` cannot be listened on. gRPC does not say, so this tries it once without gRPC."""
+    """Return why the server cannot listen on `host:port` or `unix:path`. gRPC does not say, so this tries it again."""
     if address.startswith("unix:"):
         name = address.removeprefix("unix:")
         return _refusal(name, _unix_cause(Path(name)))
@@ -68,14 +70,14 @@ def _unix_cause(path: Path) -> str:
         except OSError as error:
             return _unix_reason(path, error)
     path.unlink()
-    return "it failed for a reason that is over now; start again"
+    return "the first attempt failed, a second one did not; start again"
 
 
 def _unix_reason(path: Path, error: OSError) -> str:
     if error.errno in _FORBIDDEN:
-        return f"this user may not make a socket in {path.parent}; choose another folder, or change its owner"
+        return f"this user may not create a socket in {path.parent}; choose another folder, or change its owner"
     if error.errno == errno.EADDRINUSE:
-        return "another server is listening there; stop it first"
+        return "another server is listening there; stop it, or choose another path"
     return f"{error.strerror}; choose another path"
 
 
@@ -84,15 +86,17 @@ def _tcp_cause(address: str) -> str:
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, ValueError):
-        return f"{host} is not the name or address of a machine; choose another host"
-    for family, kind, protocol, _, where in found:
+        return f"the host {host} was not found; check its spelling, or choose another host"
+    for family, kind, protocol, _, target in found:
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: old connections do not matter
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # as gRPC does: closed connections must not block the port
             try:
-                probe.bind(where)
+                probe.bind(target)
             except OSError as error:
                 return _tcp_reason(host, port, error)
-    return "it failed for a reason that is over now; start again"
+    return "the first attempt failed, a second one did not; start again"
 
 
 def _tcp_reason(host: str, port: str, error: OSError) -> str:
@@ -102,7 +106,7 @@ def _tcp_reason(host: str, port: str, error: OSError) -> str:
         case errno.EADDRNOTAVAIL:
             return f"{host} is not an address of this machine; choose another host"
         case number if number in _FORBIDDEN:
-            return f"this user may not use port {port}; choose one from 1024 up"
+            return f"this user may not use port {port}; choose a port from 1024 up"
         case _:
             return f"{error.strerror}; choose another address"
 
@@ -117,9 +121,14 @@ def _is_answered(path: str) -> bool:
     return True
 
 
+def open_socket(path: str, mode: int) -> None:
+    """Give a socket that was created as a private one its mode."""
+    Path(path).chmod(mode)
+
+
 @contextmanager
 def private_sockets() -> Iterator[None]:
-    """Sockets that are made meanwhile are for this user alone, whatever the umask of the process is."""
+    """Create sockets in this block with mode 0600, whatever the umask of the process is."""
     before = os.umask(0o177)
     try:
         yield

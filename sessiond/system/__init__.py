@@ -1,1 +1,1 @@
-"""What a process takes from its machine: the clock, randomness, logs, bounded memory."""
+"""Access to the machine: clock, randomness, logs and report files; and a bounded map."""

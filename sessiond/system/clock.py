@@ -1,4 +1,4 @@
-"""The one place that reads clocks. Everything else is given a Clock or, better, a time."""
+"""The only module that reads clocks. All other code takes a Clock or, better, a time as an argument."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from sessiond.domain.values import Instant
 __all__ = ["Clock", "SteadyClock", "SystemClock"]
 
 _BELIEVE_AFTER = 60_000
-"""Milliseconds for which the wall clock must stand by a jump before it is believed."""
+"""Milliseconds that the wall clock must keep to a jump before the jump is accepted."""
 _JUMP = 1_000
-"""Milliseconds: a smaller difference is drift, and followed."""
+"""Milliseconds. A smaller difference is drift and is followed without waiting."""
 _SLEW = 10
-"""Time that is ahead of the wall clock passes a tenth more slowly until it is not."""
+"""While the time is ahead of the wall clock, it passes slower by one tenth (1 / _SLEW)."""
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """The source of time."""
 
     def now(self) -> Instant:
-        """The authority's time in milliseconds since the Unix epoch."""
+        """Return the authority's time, in milliseconds since the Unix epoch."""
 
     def is_steady(self) -> bool:
-        """Whether wall clock and monotonic clock have agreed for long enough to destroy anything by what they say."""
+        """Return whether wall clock and monotonic clock have agreed long enough to delete data based on their time."""
 
 
 class SteadyClock:
-    """Wall time that no single reading of the wall clock can move.
+    """Wall time that a single reading of the wall clock cannot change.
 
-    Time passes with the monotonic clock. A jump of the wall clock is followed only once it has lasted a minute:
-    forward at once, backward by passing more slowly, so that time never runs backwards and no timeout gets longer
-    than by a tenth. `wall` and `passed` read milliseconds; `passed` never goes backwards.
+    Time advances with the monotonic clock. A jump of the wall clock is followed after it has lasted one minute: a jump
+    forward at once, a jump backward by advancing more slowly. So time never runs backwards, and no timeout becomes
+    longer by more than a tenth. `wall` and `passed` return milliseconds; `passed` must never go backwards.
     """
 
     def __init__(self, wall: Callable[[], int], passed: Callable[[], int]) -> None:
@@ -41,11 +41,11 @@ class SteadyClock:
         self._passed = passed
         self._seen = self._agreed_since = passed()
         self._now = max(0, wall())
-        self._offset = self._now - self._seen  # what is believed of wall time less passed time
-        self._suspected: tuple[int, int] | None = None  # another offset, and since when the wall clock stands by it
+        self._offset = self._now - self._seen  # the accepted difference of wall time and passed time
+        self._suspected: tuple[int, int] | None = None  # another offset, and since when the wall clock has had it
 
     def now(self) -> Instant:
-        """The time now; never earlier than the last time."""
+        """Return the current time. It is never earlier than the last one returned."""
         passed = self._passed()
         self._compare(max(0, self._wall()) - passed, passed)
         elapsed, self._seen = passed - self._seen, passed
@@ -54,7 +54,7 @@ class SteadyClock:
         return Instant(self._now)
 
     def is_steady(self) -> bool:
-        """Whether the two clocks have agreed for the last minute; never in the first one."""
+        """Return whether the two clocks agreed during the last minute. False in the first minute after the start."""
         self.now()
         return self._suspected is None and self._seen - self._agreed_since >= _BELIEVE_AFTER
 
@@ -70,7 +70,7 @@ class SteadyClock:
 
 
 class SystemClock(SteadyClock):
-    """The machine's clocks. Time that the machine slept counts as passed."""
+    """The clocks of the machine. Time during which the machine was suspended counts."""
 
     def __init__(self) -> None:
         clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

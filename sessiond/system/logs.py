@@ -1,7 +1,7 @@
-"""Logging: structlog, as JSON for machines or in colours for people. Never a token: `Token` prints as nothing.
+"""Logging with structlog: JSON for machines, colours for people. No log contains a token: the repr of `Token` hides it.
 
-Text that a client chose cannot command the terminal that shows a log: JSON escapes all but ASCII, and for people each
-text passes `printable`.
+Text from clients cannot control the terminal that shows a log: JSON escapes everything but ASCII, and console output
+passes `printable`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ __all__ = ["set_up_logs"]
 
 
 def set_up_logs(form: str, level: str) -> None:
-    """Write logs to standard error: `json`, `console`, or `auto` (console on a terminal, else json)."""
+    """Write logs of that level and above to standard error.
+
+    `form` is `json`, `console`, or `auto`: console if standard error is a terminal, else json.
+    """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    # Tracebacks without local variables: a local variable could be a request.
+    # Tracebacks leave out local variables, because one of them could be a request.
     renderers: list[structlog.typing.Processor] = (
         [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_traceback)]
         if console
@@ -42,7 +45,7 @@ def set_up_logs(form: str, level: str) -> None:
 def _harmless(
     _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    # Values of other types are shown by their `repr`, which escapes by itself.
+    # Values of other types are shown by their `repr`, which escapes control characters itself.
     return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 

@@ -1,4 +1,4 @@
-"""Bounded memory: what is kept of things that anybody can make any number of."""
+"""A bounded map, for keys that clients can create in any number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """A map of at most `capacity` entries; the one that was used least recently goes first.
+    """A map of at most `capacity` entries. When it is full, the least recently used entry is removed.
 
     Reading with `get` and writing with `put` count as use; `peek` and iteration do not.
     """
@@ -33,22 +33,22 @@ class Lru(Generic[K, V]):
         return key in self._entries
 
     def __iter__(self) -> Iterator[K]:
-        """The keys, the least recently used first. Nothing may be added or removed meanwhile."""
+        """Iterate over the keys, the least recently used first. Entries must not be added or removed meanwhile."""
         return iter(self._entries)
 
     def get(self, key: K) -> V | None:
-        """The value, which counts as used now."""
+        """Return the value, or None if there is none. Counts as use."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
 
     def peek(self, key: K) -> V | None:
-        """The value; not a use."""
+        """Return the value, or None if there is none. Does not count as use."""
         return self._entries.get(key)
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value, which counts as used now."""
+        """Store a value. Counts as use."""
         entries = self._entries
         entries[key] = value
         entries.move_to_end(key)
@@ -56,5 +56,5 @@ class Lru(Generic[K, V]):
             entries.popitem(last=False)
 
     def pop(self, key: K) -> V | None:
-        """Forget a value; what it was."""
+        """Remove and return a value, or return None if there is none."""
         return self._entries.pop(key, None)

@@ -1,4 +1,4 @@
-"""Small files that a running server leaves for other programs on its machine."""
+"""Small files that a running server writes for other programs on its machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["write_report"]
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Replace a file by a JSON object, for its owner alone. A reader sees the old file or the new one, never a part.
+    """Replace a file atomically with a JSON object. Only the owner may read it.
 
-    Raises OSError, and then the old file is still there.
+    Raises OSError if it cannot be written; the old file is then unchanged.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)

@@ -79,12 +79,12 @@ def refused(call: Callable[[], object]) -> list[tuple[str, str]]:
 
 
 WRONG: list[tuple[Callable[[], object], str, str]] = [
-    (lambda: calls.validate("a", None), "token", "must be a token (a Token or text), not None"),  # type: ignore[arg-type]
-    (lambda: calls.create("a", subject=None), "subject", "must be text, not None"),  # type: ignore[arg-type]
+    (lambda: calls.validate("a", None), "token", "must be a token (Token or str), not None"),  # type: ignore[arg-type]
+    (lambda: calls.create("a", subject=None), "subject", "must be a str, not None"),  # type: ignore[arg-type]
     (lambda: calls.create("a", client={}), "client", "must be a ClientContext or None, not dict"),  # type: ignore[arg-type]
     (lambda: calls.create("a", data={"k": "v"}), "data['k']", "must be bytes, not str"),  # type: ignore[dict-item]
-    (lambda: calls.create("a", data={7: b"v"}), "a key of data", "must be text, not int"),  # type: ignore[dict-item]
-    (lambda: calls.create("a", labels={"k": None}), "labels['k']", "must be text, not None"),  # type: ignore[dict-item]
+    (lambda: calls.create("a", data={7: b"v"}), "a key of data", "must be a str, not int"),  # type: ignore[dict-item]
+    (lambda: calls.create("a", labels={"k": None}), "labels['k']", "must be a str, not None"),  # type: ignore[dict-item]
     (lambda: calls.create("a", persistent=1), "persistent", "must be True or False, not int"),  # type: ignore[arg-type]
     (lambda: calls.validate("a", "t", timeout="1"), "timeout", "must be a number or None, not str"),  # type: ignore[arg-type]
     (lambda: calls.validate("a", "t", timeout=True), "timeout", "must be a number or None, not bool"),
@@ -114,22 +114,22 @@ WRONG: list[tuple[Callable[[], object], str, str]] = [
     (
         lambda: calls.validate("a", "t", data=DataRequest(keys="cart")),  # type: ignore[arg-type]
         "data.keys",
-        "must be a list or other iterable, each item text, not str",
+        "must be a list or other iterable, each item a str, not str",
     ),
     (
         lambda: calls.validate("a", "t", requirements=Requirements(companion=("pay", 7))),  # type: ignore[arg-type]
         "requirements.companion[1]",
-        "must be a token (a Token or text) or None, not int",
+        "must be a token (Token or str) or None, not int",
     ),
     (
         lambda: calls.validate_many("a", [Question("t"), 7]),  # type: ignore[list-item]
         "questions[1]",
-        "must be a Question or a token (a Token or text), not int",
+        "must be a Question or a token (Token or str), not int",
     ),
     (
         lambda: calls.validate_many("a", [Question(None)]),  # type: ignore[arg-type]
         "questions[0].token",
-        "must be a token (a Token or text), not None",
+        "must be a token (Token or str), not None",
     ),
     (
         lambda: calls.create("a", lifetimes=Lifetimes(idle_timeout=60)),  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ WRONG: list[tuple[Callable[[], object], str, str]] = [
     (
         lambda: calls.list_sessions("a", created_from=datetime(2026, 1, 1)),
         "created_from",
-        "must be a datetime with a time zone: this one could be any zone's",
+        "must be a datetime with a time zone; this one has none",
     ),
     (
         lambda: calls.list_sessions("a", created_from=datetime.max.replace(tzinfo=timezone(timedelta(hours=-9)))),
@@ -174,7 +174,7 @@ WRONG: list[tuple[Callable[[], object], str, str]] = [
     (
         lambda: calls.revoke("a"),
         "session",
-        "name the session by exactly one of token and session_id",
+        "specify exactly one of token and session_id",
     ),
 ]
 
@@ -248,7 +248,7 @@ LONE: list[tuple[Callable[[], object], str]] = [
 @pytest.mark.parametrize(("call", "field"), LONE, ids=[field for _, field in LONE])
 def test_a_lone_surrogate_is_refused(call: Callable[[], object], field: str) -> None:
     """Text that UTF-8 cannot encode is refused by name, and not shown."""
-    assert refused(call) == [(field, "must be text that UTF-8 can encode: it has a lone surrogate")]
+    assert refused(call) == [(field, "must be a str that UTF-8 can encode; this one has a lone surrogate")]
 
 
 def test_what_a_stranger_sent_is_not_refused() -> None:
@@ -273,7 +273,7 @@ def test_what_fits_is_sent_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "wanted"),
     [
-        ("application", None, "text"),
+        ("application", None, "a str"),
         ("timeout", "5", "a number"),
         ("timeout", math.nan, "a number from 0"),
         ("credentials", "/etc/ca.pem", "a ChannelCredentials or None"),
@@ -291,7 +291,7 @@ def test_a_clients_settings_are_checked(kind: Kind, setting: str, value: Any, wa
     ((field, description),) = refused(lambda: kind(NOBODY, **{setting: value}))
     assert field.startswith(setting)
     assert description.startswith(f"must be {wanted}")
-    assert refused(lambda: kind(None)) == [("target", "must be text, not None")]  # type: ignore[arg-type]
+    assert refused(lambda: kind(None)) == [("target", "must be a str, not None")]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

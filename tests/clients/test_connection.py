@@ -80,7 +80,7 @@ def test_only_what_changes_nothing_twice_is_repeatable_without_an_id() -> None:
 
 def identified(call: Call[Any], *, safe_retries: bool = True) -> Any:
     """The request of a call as a client sends it."""
-    Flows(timeout=5.0, retries=4, safe_retries=safe_retries).identify(call)
+    Flows(timeout=5.0, retries=4, safe_retries=safe_retries).add_request_id(call)
     return call.request
 
 

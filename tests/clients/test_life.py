@@ -36,7 +36,7 @@ async def test_a_closed_client_says_so(kind: Kind, call: Callable[[Any], Any]) -
     error = await ending_of(client, call)
     assert isinstance(error, ClientClosed)
     assert isinstance(error, ClientUnusable)
-    assert (error.message, error.outcome_unknown) == ("the client is closed: make a new one", False)
+    assert (error.message, error.outcome_unknown) == ("the client is closed: create a new one", False)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -123,7 +123,7 @@ def test_a_second_event_loop_is_refused_with_the_remedy(app_elsewhere: str) -> N
     for call in (CALLS["authority"], CALLS["list"]):
         error = asyncio.run(ending_of(Either.of(client), call))
         assert isinstance(error, WrongEventLoop)
-        assert "make one in each loop" in error.message
+        assert "create one in each loop" in error.message
     asyncio.run(client.close())  # its loop is closed: nothing is left that could be closed
 
 

@@ -135,7 +135,7 @@ def test_a_break_is_logged_with_its_status_and_pause(caplog: pytest.LogCaptureFi
         with pytest.raises(OutOfRange):
             position().pause_after(OutOfRange())
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("sessiond_client", "INFO", "event stream broke (UNAVAILABLE); going on in 0.10 s")
+        ("sessiond_client", "INFO", "event stream broke (UNAVAILABLE); resuming in 0.10 s")
     ]
 
 

@@ -23,7 +23,7 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 
 def test_both_are_made_in_the_same_way() -> None:
-    """Async and sync take the same parameters, and retry safely unless told otherwise."""
+    """Async and sync take the same parameters, and retry safely by default."""
     assert parameters(AsyncClient) == parameters(Client)
     assert inspect.signature(Client).parameters["safe_retries"].default is True
 
@@ -39,7 +39,7 @@ def test_the_same_surface(one: type, other: type) -> None:
 
 
 @pytest.mark.parametrize("kind", [AsyncClient, Client])
-def test_the_whole_surface_is_there_and_told(kind: type) -> None:
+def test_the_whole_surface_is_there_and_documented(kind: type) -> None:
     """Each call of the contract that is served has its method, with a docstring and a deadline of its own."""
     calls = {
         *("create", "validate", "validate_many", "authenticate", "roll", "refresh", "revoke", "revoke_all"),
@@ -53,6 +53,15 @@ def test_the_whole_surface_is_there_and_told(kind: type) -> None:
         assert inspect.getdoc(method), name
         assert "timeout" in inspect.signature(method).parameters, name
         assert next(iter(inspect.signature(method).parameters)) == "self", name
+
+
+@pytest.mark.parametrize("kind", [AsyncClient, Client])
+def test_help_describes_every_parameter(kind: type) -> None:
+    """The docstring of each call names each of its parameters."""
+    for name, method in surface(kind).items():
+        if hasattr(method, "__wrapped__"):
+            for parameter in list(inspect.signature(method).parameters)[1:]:
+                assert f"`{parameter}`" in (inspect.getdoc(method) or ""), (name, parameter)
 
 
 def test_what_is_exported_exists() -> None:

@@ -1,4 +1,4 @@
-"""The lines of a TOML document's keys against documents written with their lines known, and against `tomllib`."""
+"""The line index of TOML texts, compared with generated documents whose lines are known, and with `tomllib`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.fuzz import bounded, damaged_text
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _KEYS = st.sampled_from(["a", "b-c", "1", "true", "", "a.b", "[x]", "#", "=", "k'", 'k"', "\\", "\t", "\0\n", "é"])
-# What looks like structure is none within a string, and what looks like the end of a string is at times none.
+# Within a string these are not structure, and some of them look like the end of the string.
 _LOOKALIKES = ["", "x", "#", "[t]", "[[t]]", "k = 1", "{", "}", "]", ",", ".", "=", "é", "\u2028", "\x85", "\ufeff"]
 _ESCAPES = ['\\"', "\\\\", "\\n", "\\u0000", "\\U0001F600"]
 _ONE_LINE = st.lists(st.sampled_from(_LOOKALIKES), max_size=4).map("".join)
@@ -36,13 +36,13 @@ _SCALARS = st.one_of(
     st.builds("'''{}{}'''".format, _LONG_LITERAL, st.sampled_from(["", "'", "''"])),
 )
 _SPACE = st.sampled_from(["", " ", "\t ", ""])
-# Between the elements of an array lines may end, and comments stand.
+# Line breaks and comments are allowed between the elements of an array.
 _ARRAY_SPACE = st.sampled_from(["", " ", "\n", " \n\t", "# ], '\n", ' #"""\n\n'])
 _LINE_END = st.sampled_from(["\n", "\n", "  \n", "# [t]\n", " # k = '''\n", "\n\n", "\n \t\n# k = 1\n"])
 
 
 class Document:
-    """A TOML document as it is written, and the line of each of its keys."""
+    """A generated TOML document and the line of each of its keys."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self._draw = draw
@@ -165,7 +165,7 @@ documents = st.composite(Document)()
 
 
 def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every key path of a parsed document; the elements of an array stand under their number."""
+    """Yield every key path of a parsed document; the path of an array's element ends in its index."""
     if isinstance(value, list):
         value = {str(number): one for number, one in enumerate(value)}
     for key, inner in value.items() if isinstance(value, dict) else ():
@@ -175,8 +175,8 @@ def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 @bounded(200)
 @given(documents)
-def test_each_key_stands_at_its_line(document: Document) -> None:
-    """Every key of a document is found at the line that it was written on, whatever stands around it."""
+def test_each_key_has_its_line(document: Document) -> None:
+    """The index has the right line for every key of a document, whatever is around it."""
     assert set(paths_of(tomllib.loads(document.text))) == set(document.lines)
     assert line_index(document.text) == document.lines
 
@@ -192,8 +192,8 @@ _PIECES = st.lists(st.sampled_from(_FRAGMENTS), max_size=12).map("".join)
     | _PIECES
     | st.builds("k = {}\n".format, _PIECES)
 )
-def test_whatever_is_toml(text: str) -> None:
-    """Of any text that `tomllib` accepts the index has every key path, and no other."""
+def test_any_toml(text: str) -> None:
+    """For any text that `tomllib` accepts, the index has every key path and no others."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

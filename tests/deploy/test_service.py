@@ -1,4 +1,4 @@
-"""What an operator copies: the systemd unit confines the server, and does not start it again in vain."""
+"""The files that an operator copies: the systemd unit sandboxes the server and does not restart it in vain."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def settings(name: str) -> list[str]:
-    """Every value of a setting of the unit."""
+    """Return every value of a setting of the unit."""
     return re.findall(rf"^{name}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze (systemd) is not installed here")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here (Debian package systemd)"
+)
 def test_the_unit_is_confined() -> None:
-    """The exposure of the service is below 2 of 10 as systemd rates it, and systemd knows every setting."""
+    """The exposure of the service is below 2.0 of 10 in the rating of systemd, which knows every setting."""
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if "Unknown option" in run.stderr or "unrecognized option" in run.stderr:
-        pytest.skip("this systemd-analyze rates no unit that is not loaded")
+        pytest.skip("this systemd-analyze cannot rate a unit file that is not loaded (before systemd 250)")
     rating = re.search(r"Overall exposure level for sessiond.service: ([0-9.]+)", run.stdout)
     assert rating is not None, run.stdout + run.stderr
     assert float(rating[1]) < 2
     assert "Unknown" not in run.stderr
 
 
-def test_what_cannot_work_is_not_started_again() -> None:
-    """The unit knows the exit codes of wrong usage and of a bad configuration, and the number of starts is limited."""
+def test_a_start_that_cannot_succeed_is_not_repeated() -> None:
+    """The unit does not restart after wrong usage or a bad configuration, and limits the number of restarts."""
     (prevented,) = settings("RestartPreventExitStatus")
     codes = {str(click.UsageError.exit_code), str(sessiond.cli.MISCONFIGURED)}
     assert set(prevented.split()) == codes
@@ -58,24 +60,25 @@ def test_what_cannot_work_is_not_started_again() -> None:
 
 @pytest.mark.parametrize("name", ["ExecStart", "ExecReload"])
 def test_the_commands_of_the_unit_exist(name: str) -> None:
-    """Each command of the unit has a name and options that the programs understand."""
+    """The programs accept the commands and options that the unit uses."""
     (line,) = settings(name)
     program, command, *arguments = shlex.split(line)
     group: click.Group = {"sessiond": sessiond.cli.main, "sessionctl": sessionctl.main}[Path(program).name]
-    found = group.commands[command]
+    found = group.get_command(click.Context(group), command)
+    assert found is not None
     context = found.make_context(command, arguments)
     assert str(context.params["data" if name == "ExecStart" else "folder"]) == "/var/lib/sessiond"
 
 
 def test_the_example_agrees_with_the_unit() -> None:
-    """The example configuration loads, and its data folder is the one that the unit makes."""
+    """The example configuration loads, and its data folder is the one that the unit creates."""
     config = load_config(DEPLOY / "sessiond.toml")
     assert str(config.data) == f"/var/lib/{settings('StateDirectory')[0]}"
     assert config.listen.startswith("127.0.0.1:")
 
 
 async def test_the_server_needs_no_writable_executable_memory(tmp_path: Path) -> None:
-    """`MemoryDenyWriteExecute` stands in the way of nothing: the server starts, serves and stops."""
+    """The server starts, serves and stops under `MemoryDenyWriteExecute`."""
     server = ServerProcess(tmp_path, prefix=(sys.executable, "-c", REFUSE_EXECUTABLE_MEMORY))
     try:
         try:

@@ -72,7 +72,7 @@ def rolls_that_tolerate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def replays_without_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "carry_out", lambda work, call, session, consequences: session)
+    monkeypatch.setattr(judging, "carry_out", lambda work, call, session, consequences, **_: session)
 
 
 def alarm_after_the_deed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +145,12 @@ def an_old_token_is_forgotten_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> N
 def a_hold_within_the_fold_window_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     right = judging.carry_out
 
-    def broken(work: Work, call: Any, session: Session, consequences: Any) -> Session:
+    def broken(work: Work, call: Any, session: Session, consequences: Any, **named: Any) -> Session:
         if consequences.holds_session and not work.is_news(session.id, consequences.judgement.signals, call.policy):
             held = replace(session, must_authenticate=True)
             work._draft.sessions[session.id] = held
             return held
-        return right(work, call, session, consequences)
+        return right(work, call, session, consequences, **named)
 
     monkeypatch.setattr(judging, "carry_out", broken)
     monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sessiond.domain.errors import InvalidField
+from sessiond.domain.errors import InvalidField, Overloaded
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -60,3 +60,28 @@ async def test_who_hangs_up_gives_back_its_turn() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert (await heavy.parse(pb.CreateSessionRequest, HONEST, "ipv4:192.0.2.1:0")).data
+
+
+async def test_the_messages_of_one_connection_that_wait_are_bounded() -> None:
+    """Beyond half of the bytes that may wait a connection's next is refused; another connection's is not."""
+    heavy = HeavyMessages(held=4 * len(BROKEN))
+    flood = [asyncio.create_task(refused(heavy, "ipv4:192.0.2.1:1")) for _ in range(3)]  # one is read, two wait
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await heavy.parse(pb.CreateSessionRequest, BROKEN, "ipv4:192.0.2.1:1")
+    assert (await heavy.parse(pb.CreateSessionRequest, HONEST, "ipv4:192.0.2.2:2")).data
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_what_was_read_refused_or_given_up_waits_no_longer() -> None:
+    """Once the flood has passed, however it ended, as much may wait as before; one alone may be of any length."""
+    heavy = HeavyMessages(held=2 * len(BROKEN))
+    for _ in range(3):
+        flood = [asyncio.create_task(refused(heavy, f"ipv4:192.0.2.{number}:1")) for number in range(2)]
+        await asyncio.sleep(0)
+        flood[1].cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+    small = HeavyMessages(held=1)
+    assert (await small.parse(pb.CreateSessionRequest, HONEST, "ipv4:192.0.2.2:2")).data

@@ -351,7 +351,7 @@ async def test_a_bad_file_changes_nothing(server: ServerProcess, tmp_path: Path)
             (problem,) = record["problems"]
             assert problem.startswith(f"{file}:{line}: "), (name, problem)
         record = await reread(server, file, None)
-        assert record["problems"] == [f"{file}: cannot be read: No such file or directory"]
+        assert record["problems"] == [f"{file}: no such file; create it, or name another one"]
         assert await stub.GetAuthority(pb.GetAuthorityRequest()) == before
         assert (await validate(stub, created.token)).verdict == pb.VERDICT_VALID
         record = await reread(server, file, GOOD.replace("20m", "10m"))  # it still listens

@@ -1,4 +1,4 @@
-"""Unix sockets: private, never taken from a server that is running, and clear about what stands in the way."""
+"""Unix sockets: private, never taken from a running server, and with clear messages about obstacles."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.server import config_for, serving, stub_for
 
 
 def config_at(folder: Path, path: Path) -> Config:
-    """A configuration that listens on that path."""
+    """Return a configuration that listens on that path."""
     return replace(config_for(folder), listen=f"unix:{path}")
 
 
 async def refusal(folder: Path, path: Path) -> str:
-    """How a server refuses to listen there."""
+    """Return the message with which a server refuses to listen there."""
     with pytest.raises(CannotListen) as refused:
         await App.start(config_at(folder, path))
     return str(refused.value)
@@ -31,7 +31,7 @@ async def refusal(folder: Path, path: Path) -> str:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 async def test_a_socket_is_private(tmp_path: Path, umask: int) -> None:
-    """A socket is for its user alone, whatever the umask, and answers; the process keeps its umask."""
+    """A socket is accessible to its user only, whatever the umask, and the umask of the process does not change."""
     before = os.umask(umask)
     try:
         async with serving(config_at(tmp_path, tmp_path / "s")) as app, stub_for(app.address) as stub:
@@ -42,8 +42,16 @@ async def test_a_socket_is_private(tmp_path: Path, umask: int) -> None:
         os.umask(before)
 
 
+async def test_a_socket_may_be_open_to_its_group(tmp_path: Path) -> None:
+    """With `socket_mode = "0660"` the socket's group may connect too."""
+    config = replace(config_at(tmp_path, tmp_path / "s"), socket_mode=0o660)
+    async with serving(config) as app, stub_for(app.address) as stub:
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+        assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+
+
 async def test_a_live_socket_is_not_taken(tmp_path: Path) -> None:
-    """A second server is refused on a socket that is answered, and the first one goes on."""
+    """A second server is refused on a socket in use, and the first one keeps working."""
     path = tmp_path / "s"
     async with serving(config_at(tmp_path / "one", path)) as app, stub_for(app.address) as stub:
         assert "another server is listening" in await refusal(tmp_path / "two", path)
@@ -51,7 +59,7 @@ async def test_a_live_socket_is_not_taken(tmp_path: Path) -> None:
 
 
 async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
-    """A socket that a killed server left behind is replaced."""
+    """A socket left behind by a killed server is replaced."""
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
         left.bind(str(path))
@@ -60,13 +68,13 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_something_else_is_left_alone(tmp_path: Path) -> None:
-    """A file under the socket's name is refused and stays as it is."""
+    """A file with the socket's name is refused and not changed."""
     path = tmp_path / "s"
     path.write_text("precious")
-    assert "something else than a socket" in await refusal(tmp_path, path)
+    assert "a file that is not a socket" in await refusal(tmp_path, path)
     assert path.read_text() == "precious"
 
 
 async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """A socket in a folder that does not exist is refused, and the folder is named."""
-    assert f"there is no folder {tmp_path / 'run'}" in await refusal(tmp_path, tmp_path / "run" / "s")
+    assert f"the folder {tmp_path / 'run'} does not exist; create it" in await refusal(tmp_path, tmp_path / "run" / "s")

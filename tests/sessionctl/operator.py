@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from sessionctl import main
+from sessionctl.screen import Screen
 from sessiond_client import AsyncClient, Created
 
 __all__ = ["Operator"]
 
+SCREEN = Screen(width=250, colours=False, now=lambda: datetime(2027, 1, 15, 8, 0, tzinfo=UTC))
+"""A terminal with room for all columns, at the time that the tests' clocks start with."""
+
 
 class Operator:
-    """Somebody at the command line, who remembers every token and everything that was shown."""
+    """Runs commands, and remembers every token and everything that was shown."""
 
     def __init__(self, target: str, client: AsyncClient) -> None:
         self.target = target
@@ -30,13 +35,13 @@ class Operator:
         return created
 
     async def type(self, *arguments: str, stdin: str = "") -> Result:
-        """Run a command; standard input is no terminal."""
+        """Run a command; standard input is not a terminal."""
         return await self.anywhere("--application", "shop", *arguments, stdin=stdin)
 
     async def anywhere(self, *arguments: str, stdin: str = "") -> Result:
-        """Run a command that names no application unless it says so itself."""
+        """Run a command without --application, unless it is among the arguments."""
         command = ["--target", self.target, *arguments]
-        result = await asyncio.to_thread(CliRunner().invoke, main, command, input=stdin)
+        result = await asyncio.to_thread(CliRunner().invoke, main, command, input=stdin, obj=SCREEN)
         self.shown += result.output
         return result
 

@@ -1,4 +1,4 @@
-"""`check-config`, of the server and of the operator's tool alike: what is told, and the exit code."""
+"""`check-config` of `sessiond` and of `sessionctl -o wide`: one line a finding, and the exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import sessionctl
+from sessionctl.clock import now
+from sessionctl.screen import Screen
 from sessiond import cli
 from sessiond.config import BadConfig, load_config
 
@@ -37,7 +39,7 @@ BROKEN = '[applications.shop]\nidle_timout = "40m"\nabsolute_timeout = "soon"\n'
 
 @pytest.fixture(params=[cli.main, sessionctl.main], ids=["sessiond", "sessionctl"])
 def tool(request: pytest.FixtureRequest) -> click.Command:
-    """Each of the two commands in turn."""
+    """Each of the two commands."""
     command: click.Command = request.param
     return command
 
@@ -45,20 +47,26 @@ def tool(request: pytest.FixtureRequest) -> click.Command:
 def checked(tool: click.Command, path: Path, text: str, *options: str) -> Result:
     """The check of a file with this text."""
     path.write_text(text, encoding="utf-8")
-    return CliRunner().invoke(tool, ["check-config", *options, str(path)])
+    return run(tool, *options, str(path))
+
+
+def run(tool: click.Command, *arguments: str) -> Result:
+    """The command; `sessionctl` writes lines as long as they need to be."""
+    wide = ("-o", "wide") if tool is sessionctl.main else ()
+    return CliRunner().invoke(tool, ["check-config", *wide, *arguments])
 
 
 def test_a_good_file(tool: click.Command, tmp_path: Path) -> None:
-    """A file that keeps to the guidance is said to, passes --strict, and is no finding for machines."""
+    """A file that follows the guidance passes --strict and has no findings."""
     path = tmp_path / "s.toml"
     for options in ((), ("--strict",)):
         result = checked(tool, path, GOOD, *options)
-        assert (result.exit_code, result.stdout) == (0, f"{path}: can be used; keeps to the guidance\n")
+        assert (result.exit_code, result.stdout) == (0, f"{path}: can be used; follows the guidance\n")
     machine = checked(tool, path, GOOD, "--json", "--strict")
     assert (machine.exit_code, machine.stdout) == (0, "")
 
 
-def test_departures_are_told_and_pass(tool: click.Command, tmp_path: Path) -> None:
+def test_departures_are_shown_and_pass(tool: click.Command, tmp_path: Path) -> None:
     """Each departure is a line with its place, key, message and source; the file can be used, so the exit code is 0."""
     path = tmp_path / "s.toml"
     result = checked(tool, path, WEAK)
@@ -68,33 +76,33 @@ def test_departures_are_told_and_pass(tool: click.Command, tmp_path: Path) -> No
     assert authority.endswith("[NIST SP 800-63B-4 section 5.1]")
     assert shop.startswith(f"{path}:5: applications.shop.idle_timeout: 40m without activity; 15 to 30 minutes")
     assert shop.endswith("[OWASP Session Management Cheat Sheet, Session Expiration]")
-    assert summary == f"{path}: can be used; 2 departures from the guidance"
+    assert summary == f"{path}: can be used; 2 settings weaker than the guidance"
     assert "\x1b" not in result.output
 
 
 def test_a_preset_is_an_origin_too(tool: click.Command, tmp_path: Path) -> None:
-    """A departure that the preset brought along names the preset in place of a line."""
+    """The origin of a departure that comes from a preset is the preset."""
     lines = checked(tool, tmp_path / "s.toml", INHERITED).stdout.splitlines()
     assert [line for line in lines if line.startswith("preset nist-aal1: applications.shop.idle_timeout: ")]
 
 
-def test_departures_are_told_in_the_order_of_the_file(tool: click.Command, tmp_path: Path) -> None:
-    """Application by application they go down the file, and what the preset brought along comes last."""
+def test_departures_are_in_the_order_of_the_file(tool: click.Command, tmp_path: Path) -> None:
+    """The departures of each application are in the order of the file, and those of its preset come last."""
     path = tmp_path / "s.toml"
     *lines, _ = checked(tool, path, SCATTERED).stdout.splitlines()
     places = [line.removeprefix(f"{path}:").split(":")[0] for line in lines]
     assert places == ["3", "4", "5", "6", "7", "preset nist-aal1", "10", "11"]
 
 
-def test_strict_does_not_let_departures_pass(tool: click.Command, tmp_path: Path) -> None:
-    """With --strict the same departures end in exit code 1, for people and for machines."""
+def test_departures_fail_with_strict(tool: click.Command, tmp_path: Path) -> None:
+    """With --strict departures end with exit code 1, in JSON too."""
     path = tmp_path / "s.toml"
     assert checked(tool, path, WEAK, "--strict").stdout == checked(tool, path, WEAK).stdout
     assert checked(tool, path, WEAK, "--strict").exit_code == 1
     assert checked(tool, path, WEAK, "--strict", "--json").exit_code == 1
 
 
-def test_departures_for_machines(tool: click.Command, tmp_path: Path) -> None:
+def test_departures_as_json(tool: click.Command, tmp_path: Path) -> None:
     """With --json each departure is an object on a line of its own."""
     path = tmp_path / "s.toml"
     result = checked(tool, path, WEAK, "--json")
@@ -110,8 +118,8 @@ def test_departures_for_machines(tool: click.Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--strict",)], ids=["plain", "strict"])
-def test_problems_are_told_and_do_not_pass(tool: click.Command, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """A file that cannot be used is exit code 2, with every problem on a line of its own, as `serve` tells it."""
+def test_problems_fail(tool: click.Command, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A file that cannot be used is exit code 2, with each problem on its own line, as `serve` writes it."""
     path = tmp_path / "s.toml"
     result = checked(tool, path, BROKEN, *options)
     assert result.exit_code == 2
@@ -123,7 +131,7 @@ def test_problems_are_told_and_do_not_pass(tool: click.Command, tmp_path: Path, 
     assert summary == f"{path}: cannot be used: 2 problems"
 
 
-def test_problems_for_machines(tool: click.Command, tmp_path: Path) -> None:
+def test_problems_as_json(tool: click.Command, tmp_path: Path) -> None:
     """With --json each problem is an object on a line of its own."""
     path = tmp_path / "s.toml"
     result = checked(tool, path, BROKEN, "--json")
@@ -143,26 +151,39 @@ def test_a_file_cannot_command_a_terminal(tool: click.Command, tmp_path: Path) -
 def test_the_file_is_the_one_that_serve_reads(
     tool: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without FILE it is ./sessiond.toml; one that is not there is a problem, not a passed check."""
+    """Without FILE it is ./sessiond.toml; if it does not exist, that is a problem."""
     monkeypatch.chdir(tmp_path)
-    missing = CliRunner().invoke(tool, ["check-config"])
+    missing = run(tool)
     assert (missing.exit_code, missing.stdout.splitlines()[0]) == (
         2,
-        "sessiond.toml: cannot be read: No such file or directory",
+        "sessiond.toml: no such file; create it, or name another one",
     )
     Path("sessiond.toml").write_text(GOOD, encoding="utf-8")
-    assert CliRunner().invoke(tool, ["check-config", "--strict"]).exit_code == 0
+    assert run(tool, "--strict").exit_code == 0
 
 
-def test_the_example_keeps_to_the_guidance(tool: click.Command) -> None:
-    """The configuration that operators are given to copy passes the strict check."""
+def test_the_example_follows_the_guidance(tool: click.Command) -> None:
+    """The example configuration passes the strict check."""
     example = Path(__file__).parents[2] / "deploy" / "sessiond.toml"
-    assert CliRunner().invoke(tool, ["check-config", "--strict", str(example)]).exit_code == 0
+    assert run(tool, "--strict", str(example)).exit_code == 0
 
 
-def test_the_option_for_machines_may_stand_before_the_command(tmp_path: Path) -> None:
+def test_the_json_option_may_come_before_the_command(tmp_path: Path) -> None:
     """`sessionctl --json check-config` is the same as `sessionctl check-config --json`."""
     path = tmp_path / "s.toml"
     after = checked(sessionctl.main, path, WEAK, "--json")
     before = CliRunner().invoke(sessionctl.main, ["--json", "check-config", str(path)])
     assert before.stdout == after.stdout
+
+
+def test_a_table_wraps_findings(tmp_path: Path) -> None:
+    """Without -o wide a finding is wrapped to the width of the terminal, with all its words."""
+    path = tmp_path / "s.toml"
+    path.write_text(WEAK, encoding="utf-8")
+    screen = Screen(width=50, colours=False, now=now)
+    table = CliRunner().invoke(sessionctl.main, ["check-config", str(path)], obj=screen).stdout
+    wide = checked(sessionctl.main, path, WEAK).stdout
+    assert all(len(line) <= 50 for line in table.splitlines())
+    assert "".join(table.split()) == "".join(
+        wide.replace("plaintext: ", "plaintext ").replace("timeout: ", "timeout ").split()
+    )

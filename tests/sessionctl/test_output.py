@@ -1,14 +1,21 @@
-"""What `sessionctl` writes about sessions and events, without an authority."""
+"""What `sessionctl` writes about sessions and events, without a server."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import click
 import pytest
 
-from sessionctl.output import as_json, event_line, session_facts, session_line, show_facts, show_table
+from sessionctl.output import as_json, show, show_facts
+from sessionctl.screen import Screen, clipped, columns_of, relative
+from sessionctl.tables import Column, show_table
+from sessionctl.views import EVENTS, SESSIONS, event_row, session_facts, session_row
 from sessiond_client import (
     Authentication,
     Cause,
@@ -79,8 +86,22 @@ EVENT = Event(
 )
 
 
+@pytest.fixture(autouse=True)
+def wide_screen() -> Iterator[None]:
+    """A terminal that has room for everything, at a fixed time."""
+    screen = Screen(width=1000, colours=False, now=lambda: MOMENT)
+    with click.Context(click.Command("sessionctl"), obj=screen):
+        yield
+
+
+def cells(columns: tuple[Column, ...], row: object) -> dict[str, str]:
+    """The texts of a row, by the names of the columns."""
+    assert isinstance(row, tuple)
+    return {column.name: text for column, (text, _) in zip(columns, row, strict=True)}
+
+
 def test_both_devices_of_a_session_are_facts() -> None:
-    """The client and device of the opening, and those of the last activity if there was any."""
+    """The client and device of the opening are shown, and those of the last use if there are any."""
     facts = session_facts(SEEN)
     assert ("ip address", "192.0.2.10") in facts
     assert ("device", "Firefox 140 on Linux (desktop)") in facts
@@ -88,7 +109,7 @@ def test_both_devices_of_a_session_are_facts() -> None:
     assert ("last user agent", "last") in facts
     assert ("last device", "Safari 18 on iOS (phone)") in facts
     assert ("device", "unknown") in session_facts(PLAIN)
-    assert not [name for name, _ in session_facts(PLAIN) if name.startswith("last ") and name != "last active"]
+    assert not [name for name, _ in session_facts(PLAIN) if name.startswith("last ") and name != "last use"]
 
 
 @pytest.mark.parametrize(
@@ -100,49 +121,87 @@ def test_both_devices_of_a_session_are_facts() -> None:
     ],
     ids=["nothing", "type only", "description only"],
 )
-def test_a_device_may_be_known_in_part(device: Device, words: str) -> None:
-    """Of a device is shown what is known: its description, its type, or that it is unknown."""
+def test_a_device_may_be_partly_known(device: Device, words: str) -> None:
+    """A device is shown by its description, its type, both, or as unknown."""
     assert ("device", words) in session_facts(dataclasses.replace(PLAIN, device=device))
 
 
 def test_labels_and_own_timeouts_are_facts() -> None:
-    """One line a label, sorted by key, and one for each timeout that the session has of its own."""
+    """There is a fact for each label, sorted by key, and for each timeout of the session's own."""
     facts = session_facts(SEEN)
     assert [value for name, value in facts if name == "label"] == ["region=eu", "tenant=acme"]
-    assert [fact for fact in facts if fact[0].startswith("own ")] == [("own idle timeout", "5m")]
+    assert [fact for fact in facts if fact[0].startswith("own ")] == [("own idle limit", "5m")]
     assert not [name for name, _ in session_facts(PLAIN) if name == "label" or name.startswith("own ")]
 
 
-def test_a_session_in_a_line_has_its_last_device_and_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    """After the subject stand the device it was last seen on, or else opened on, and its labels."""
-    for session in (SEEN, dataclasses.replace(SEEN, last_device=None, labels={}), PLAIN):
-        session_line(session)
-    seen, opened, plain = capsys.readouterr().out.splitlines()
-    assert seen.endswith("  ada  Safari 18 on iOS (phone)  region=eu tenant=acme")
-    assert opened.endswith("  ada  Firefox 140 on Linux (desktop)")
-    assert plain.endswith("  ada")
-
-
-def test_an_event_in_a_line_has_its_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    """An event's line ends with its session's labels, if it has any."""
-    for event in (EVENT, dataclasses.replace(EVENT, labels={})):
-        event_line(event)
-    labelled, plain = capsys.readouterr().out.splitlines()
-    assert labelled.endswith("  region=eu tenant=acme")
-    assert "OLD_TOKEN_PRESENTED" in plain
-    assert "tenant" not in plain
-
-
-def test_labels_and_devices_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Control characters in a label or a device's description are shown as escapes."""
-    evil = "\x1b[2J"
-    session_line(
-        dataclasses.replace(PLAIN, device=Device(description=evil, type=DeviceType.TV), labels={"tenant": evil})
+def test_a_row_of_a_session_has_its_last_device_and_labels() -> None:
+    """The row of a session has the device of its last use, or else of its opening, and its labels."""
+    seen, opened, plain = (
+        cells(SESSIONS, session_row(session))
+        for session in (SEEN, dataclasses.replace(SEEN, last_device=None, labels={}), PLAIN)
     )
-    event_line(dataclasses.replace(EVENT, labels={"tenant": evil}))
-    shown = capsys.readouterr().out
-    assert "\x1b" not in shown
-    assert shown.count(r"\x1b[2J") == 3
+    assert (seen["SUBJECT"], seen["DEVICE"], seen["LABELS"]) == (
+        "ada",
+        "Safari 18 on iOS (phone)",
+        "region=eu tenant=acme",
+    )
+    assert (opened["DEVICE"], opened["LABELS"]) == ("Firefox 140 on Linux (desktop)", "")
+    assert (plain["DEVICE"], plain["ENDS"]) == ("", "never")
+
+
+def test_a_row_of_an_event_has_its_labels() -> None:
+    """The row of an event has the labels of its session."""
+    assert cells(EVENTS, event_row(EVENT))["LABELS"] == "region=eu tenant=acme"
+    assert cells(EVENTS, event_row(dataclasses.replace(EVENT, labels={})))["LABELS"] == ""
+
+
+def test_a_session_ends_at_the_first_of_its_deadlines() -> None:
+    """ENDS is the time of the end for an ended session, and the first deadline for a live one."""
+    hour = timedelta(hours=1)
+    live = dataclasses.replace(PLAIN, idle_expire_time=MOMENT + 2 * hour, absolute_expire_time=MOMENT + 5 * hour)
+    login = dataclasses.replace(live, login_expire_time=MOMENT + hour / 6)
+    ended = dataclasses.replace(live, ending=Ending(end_time=MOMENT - hour, cause=Cause()))
+    ends = [cells(SESSIONS, session_row(session))["ENDS"] for session in (live, login, ended)]
+    assert ends == ["in 2h", "in 10m", "1h ago"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "now"),
+        (0.9, "now"),
+        (-0.9, "now"),
+        (1, "in 1s"),
+        (-59.9, "59s ago"),
+        (-60, "1m ago"),
+        (3599, "in 59m"),
+        (-3600, "1h ago"),
+        (86_399, "in 23h"),
+        (-86_400 * 400, "400d ago"),
+    ],
+)
+def test_a_time_is_relative_in_one_unit(seconds: float, text: str) -> None:
+    """A relative time is rounded down to the largest unit that fits."""
+    assert relative(MOMENT + timedelta(seconds=seconds), MOMENT) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "end", "start"),
+    [
+        ("teapot", 6, "teapot", "teapot"),
+        ("teapot", 5, "teap…", "…apot"),
+        ("teapot", 1, "…", "…"),
+        ("teapot", 0, "", ""),
+        ("東京都", 6, "東京都", "東京都"),
+        ("東京都", 5, "東京…", "…京都"),
+        ("東京都", 4, "東…", "…都"),
+        ("Zoe\u0308!", 4, "Zoe\u0308!", "Zoe\u0308!"),
+    ],
+)
+def test_text_is_cut_to_columns(text: str, width: int, end: str, start: str) -> None:
+    """A text is cut to columns of the terminal, where an East Asian character takes two, and an ellipsis marks it."""
+    assert (clipped(text, width), clipped(text, width, start=True)) == (end, start)
+    assert columns_of(clipped(text, width)) <= width
 
 
 EVIL = "\x1b[2J\x7f\x9b2J\u202egnp.exe\u2066\u200b\u2028\U000e0041"
@@ -171,7 +230,7 @@ SUSPECT = dataclasses.replace(
 
 
 def test_json_escapes_what_is_not_printable(capsys: pytest.CaptureFixture[str]) -> None:
-    """A document of any text is one printable line, from which a machine reads the very text."""
+    """A document of any text is one printable line, and a program reads the original text from it."""
     for value in (FROM_CLIENTS, SUSPECT):
         as_json(value, note=EVIL + "Zoë")
         shown = capsys.readouterr().out
@@ -183,18 +242,42 @@ def test_json_escapes_what_is_not_printable(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_no_text_from_clients_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lines, facts and tables show controls, overrides and invisible characters as escapes, in every field."""
-    session_line(FROM_CLIENTS)
-    event_line(SUSPECT)
+    """Tables and facts show controls, overrides and invisible characters as escapes, in every field."""
+    show_table(SESSIONS, [session_row(FROM_CLIENTS)])
+    show_table(EVENTS, [event_row(SUSPECT)])
     show_facts(session_facts(FROM_CLIENTS))
-    show_table([((EVIL, ""), (EVIL, "bold"))])
+    show_table((Column("ONE"), Column("TWO")), [((EVIL, ""), (EVIL, "bold"))])
     shown = capsys.readouterr().out
     assert all(line.isprintable() for line in shown.split("\n"))
     assert shown.count(ESCAPED) == 22
 
 
+@pytest.mark.parametrize("width", range(1, 120, 7))
+def test_a_cut_text_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str], width: int) -> None:
+    """However a text is cut, what is left of its escapes is printable and no wider than the terminal."""
+    with click.Context(click.Command("sessionctl"), obj=Screen(width=width, colours=False, now=lambda: MOMENT)):
+        show_table(SESSIONS, [session_row(FROM_CLIENTS)])
+        show_table(EVENTS, [event_row(SUSPECT)])
+        show_facts(session_facts(FROM_CLIENTS))
+    lines = capsys.readouterr().out.split("\n")
+    assert all(line.isprintable() and columns_of(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_encoding_of_standard_output(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """If standard output cannot encode a character, its escape is written, and JSON remains the same document."""
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding=encoding))
+    show("Zoë 東京 " + "x" * 9)
+    as_json({"subject": "Zoë 東京"})
+    sys.stdout.flush()
+    text, document = buffer.getvalue().decode(encoding).splitlines()
+    assert text.startswith("Zo")
+    assert json.loads(document) == {"subject": "Zoë 東京"}
+
+
 def test_json_has_every_new_field(capsys: pytest.CaptureFixture[str]) -> None:
-    """Machines read devices, labels and timeouts as objects; a timeout is in seconds."""
+    """In JSON, devices, labels and timeouts are objects; a timeout is in seconds."""
     as_json(SEEN)
     document = json.loads(capsys.readouterr().out)
     assert document["last_device"] == {"description": "Safari 18 on iOS", "type": "PHONE"}

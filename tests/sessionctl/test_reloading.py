@@ -1,4 +1,4 @@
-"""`sessionctl reload`: it signals the server that holds the data folder, nobody else, and says how that went."""
+"""`sessionctl reload`: it signals only the server that holds the data folder, and shows the outcome."""
 
 from __future__ import annotations
 
@@ -35,24 +35,27 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
 
 
 async def reload(*arguments: str | Path) -> Result:
-    """Run the command; the loop goes on meanwhile."""
+    """Run the command without blocking the event loop."""
     return await asyncio.to_thread(CliRunner().invoke, main, ["reload", *map(str, arguments)])
 
 
 @pytest.mark.usefixtures("server")
 async def test_a_reload_says_what_changed(tmp_path: Path) -> None:
-    """Changed policies and settings that need a restart are shown, once each; then there is nothing more to change."""
+    """Changed policies and settings that need a restart are shown; a second reload changes nothing."""
     file, data = tmp_path / "sessiond.toml", tmp_path / "data"
     file.write_text("[server]\nmax_subscribers = 7\n" + GOOD.replace("20m", "15m"), encoding="utf-8")
     result = await reload("--data", data)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "default: changed: idle_timeout\nrestart required for server.max_subscribers\n"
+    assert (
+        result.stdout
+        == "APPLICATION  CHANGE\ndefault      changed idle_timeout\nrestart required for server.max_subscribers\n"
+    )
     file.write_text(GOOD.replace("20m", "15m"), encoding="utf-8")
     assert (await reload("--data", data)).stdout == "policies unchanged\n"
 
 
-async def test_a_reload_for_machines(server: ServerProcess, tmp_path: Path) -> None:
-    """With --json the outcome is one object, of a refusal too."""
+async def test_a_reload_as_json(server: ServerProcess, tmp_path: Path) -> None:
+    """With --json the outcome is one object, also if the configuration is refused."""
     file, data = tmp_path / "sessiond.toml", tmp_path / "data"
     file.write_text(GOOD.replace("20m", "15m"), encoding="utf-8")
     result = await reload("--data", data, "--json")
@@ -65,19 +68,19 @@ async def test_a_reload_for_machines(server: ServerProcess, tmp_path: Path) -> N
     }
     file.write_text("nonsense", encoding="utf-8")
     result = await reload("--data", data, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert json.loads(result.stdout)["outcome"] == "refused"
 
 
 @pytest.mark.usefixtures("server")
 async def test_a_refused_configuration_is_a_failure(tmp_path: Path) -> None:
-    """What is wrong in the file is told with its line, and exit code 1; the server goes on."""
+    """An error in the file is shown with its line, the exit code is 2, and the server keeps running."""
     file = tmp_path / "sessiond.toml"
     file.write_text(GOOD + "idel_timeout = 3\n", encoding="utf-8")
     result = await reload("--data", tmp_path / "data")
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
-        f"Error: {file}:3: applications.default.idel_timeout: no such key; see docs/configuration.md",
+        f"Error: {file}:3: applications.default.idel_timeout: no such key; did you mean idle_timeout?",
         "nothing has changed",
     ]
     file.write_text(GOOD, encoding="utf-8")
@@ -85,7 +88,7 @@ async def test_a_refused_configuration_is_a_failure(tmp_path: Path) -> None:
 
 
 async def test_the_folder_may_come_from_the_configuration(tmp_path: Path) -> None:
-    """Without --data the folder is the one that the configuration names; a bad one is told and signals nobody."""
+    """Without --data the folder is the one that the configuration names; if it has an error, nobody is signalled."""
     file = tmp_path / "sessiond.toml"
     text = f'[server]\ndata = "{tmp_path}/data"\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
     file.write_text(text, encoding="utf-8")
@@ -96,8 +99,8 @@ async def test_the_folder_may_come_from_the_configuration(tmp_path: Path) -> Non
         file.write_text(text + "[nonsense]\n", encoding="utf-8")
         lines = len(server.log().splitlines())
         result = await reload("--config", file)
-        assert result.exit_code == 1
-        assert f"{file}:6: nonsense: no such key" in result.stderr
+        assert result.exit_code == 2
+        assert f"{file}:6: nonsense: no such section" in result.stderr
         assert (await reload("--config", file, "--data", tmp_path)).exit_code == 2
         assert len(server.log().splitlines()) == lines
     finally:
@@ -106,7 +109,7 @@ async def test_the_folder_may_come_from_the_configuration(tmp_path: Path) -> Non
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with it, and that a SIGHUP would end."""
+    """An unrelated process, which a SIGHUP would end."""
     process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     try:
         yield process
@@ -117,7 +120,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def test_a_dead_server_is_not_signalled(tmp_path: Path, bystander: subprocess.Popen[bytes]) -> None:
-    """The id that a killed server left may belong to anybody by now: the kernel's lock decides, not the file."""
+    """The id that a killed server left in the file may be another process's by now; the kernel's lock decides."""
     server = ServerProcess(tmp_path)
     await server.address()
     server.kill()
@@ -125,7 +128,7 @@ async def test_a_dead_server_is_not_signalled(tmp_path: Path, bystander: subproc
     assert lock.read_text() == f"{server.process.pid}\n"
     lock.write_text(f"{bystander.pid}\n")
     result = await reload("--data", tmp_path / "data")
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
     assert f"no server is running on {tmp_path / 'data'}" in result.stderr
 
 
@@ -157,7 +160,7 @@ def holding(folder: Path, names: int, *prefix: str) -> Iterator[subprocess.Popen
 
 
 async def test_the_kernel_decides_who_is_signalled(tmp_path: Path, bystander: subprocess.Popen[bytes]) -> None:
-    """Whatever process the file names, the signal goes to the one that holds the lock."""
+    """The signal goes to the process that holds the lock, whichever process the file names."""
     with holding(tmp_path, bystander.pid) as holder:
         assert (await reload("--data", tmp_path)).stdout == "policies unchanged\n"
         assert holder.poll() is None
@@ -175,14 +178,14 @@ needs_namespaces = pytest.mark.skipif(not has_namespaces, reason="no process nam
 async def test_a_server_in_a_container_is_reached_from_outside(
     tmp_path: Path, bystander: subprocess.Popen[bytes]
 ) -> None:
-    """A server that has another process id in its container gets the signal under the one that it has out here."""
+    """A server in a container gets the signal by its process id outside of the container."""
     with holding(tmp_path, bystander.pid, *NEW_NAMESPACE, "--kill-child"):
         assert (await reload("--data", tmp_path)).stdout == "policies unchanged\n"
 
 
 @needs_namespaces
-async def test_a_server_outside_of_the_container_is_not_taken_for_another_process(tmp_path: Path) -> None:
-    """From a container that does not see the server nobody is signalled."""
+async def test_a_server_outside_of_the_container_is_not_confused_with_another_process(tmp_path: Path) -> None:
+    """From a container that does not see the server, no process is signalled."""
     with holding(tmp_path, 1):
         run = await asyncio.to_thread(
             subprocess.run,
@@ -198,28 +201,28 @@ async def test_a_server_outside_of_the_container_is_not_taken_for_another_proces
 
 @pytest.mark.parametrize("exists", [True, False])
 async def test_no_server(tmp_path: Path, exists: bool) -> None:
-    """After an orderly stop the lock names nobody, and there is nobody to ask; nor is there in an empty folder."""
+    """After a server has stopped, and in an empty folder, there is no server to reload."""
     if exists:
         server = ServerProcess(tmp_path)
         await server.address()
         assert await server.terminate() == 0
         assert (tmp_path / "data" / "sessiond.db.lock").read_text() == ""
     result = await reload("--data", tmp_path / "data")
-    assert (result.exit_code, "no server is running" in result.stderr) == (1, True)
+    assert (result.exit_code, "no server is running" in result.stderr) == (4, True)
 
 
 async def test_a_server_that_does_not_report(server: ServerProcess, tmp_path: Path) -> None:
-    """A server that cannot write its report has reloaded all the same; the command refers to its log."""
+    """A server that cannot write its report has reloaded nevertheless; the command refers to its log."""
     (tmp_path / "data" / "sessiond.reload").mkdir()
     result = await reload("--data", tmp_path / "data", "--timeout", "1")
-    assert (result.exit_code, "see its log" in result.stderr) == (1, True)
+    assert (result.exit_code, "see its log" in result.stderr) == (4, True)
     assert '"event": "reload not reported"' in server.log()
 
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 async def test_a_user_who_may_not(tmp_path: Path) -> None:
-    """Another user is told to be the server's user or root."""
+    """Another user gets the advice to run the command as the server's user or as root."""
     # Who may read every file, since the folder of this test is closed to others.
     reads = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
     command = [shutil.which("setpriv") or "", "--reuid=65534", "--clear-groups", *reads, sys.executable]

@@ -37,7 +37,7 @@ class Bounds:
     update          How often the browser is updated before a user's next deed: its version changes, not its family.
     passing_back    How often a user comes back to a sensitive page after having logged in anew.
 
-    What the table "Ordinary life" in docs/configuration.md is about (`expected.py` is that table):
+    What the table "Normal use" in docs/reference/configuration.md covers (`expected.py` is that table):
 
     upload          How often a visit has an upload through a proxy that buffers it. It sets out with the cookie of that
     upload_takes    moment and reaches the application so much later, from the address it set out from. Meanwhile the

@@ -1,4 +1,4 @@
-"""What each part of ordinary life may lead to: the table "Ordinary life" in docs/configuration.md, in code."""
+"""What each part of normal use may lead to: the table "Normal use" in docs/reference/configuration.md, in code."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _TRAFFIC = (
 )
 _EVENTS = ("session_authenticated", "session_expired", "session_renewed", "session_revoked", "session_rolled")
 _NONE = Millis(1)
-# Nothing of what the table "Ordinary life" is about, but answers that are lost for less than a minute.
+# Nothing of what the table "Normal use" is about, but answers that are lost for less than a minute.
 _PLAIN = Bounds(
     upload=0,
     hybrid=0,
@@ -102,9 +102,9 @@ async def test_the_table(preset: str, life: Life) -> None:
 
 
 def test_the_documented_table() -> None:
-    """The table in docs/configuration.md names each part of ordinary life, in the words of this simulation."""
-    text = Path("docs/configuration.md").read_text(encoding="utf-8")
-    section = text.partition("\n## Ordinary life\n")[2].partition("\n## ")[0]
+    """The table in docs/reference/configuration.md has a row for each part of normal use, with the same name."""
+    text = Path("docs/reference/configuration.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Normal use\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("|")]
     assert rows[2:] == [*Life, ELSEWHERE]
 

@@ -1,4 +1,4 @@
-"""Time that no single reading of the wall clock can move."""
+"""Time that a single reading of the wall clock cannot change."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MINUTE = 60_000
 
 
 class Machine:
-    """A machine's two clocks, and what a `SteadyClock` makes of them."""
+    """The two clocks of a machine, and a `SteadyClock` that reads them."""
 
     def __init__(self) -> None:
         self.wall, self.passed = START, 5_000
         self.clock = SteadyClock(lambda: self.wall, lambda: self.passed)
 
     def wait(self, millis: int, step: int = 1_000) -> int:
-        """Let both clocks go on, read every `step`; the time then."""
+        """Advance both clocks and read the time after each `step`; return the last time."""
         for start in range(0, millis, step):
             self.wall += min(step, millis - start)
             self.passed += min(step, millis - start)
@@ -31,14 +31,14 @@ class Machine:
 
 
 def test_time_passes_as_both_clocks_say() -> None:
-    """While the clocks agree the time is the wall clock's, to the millisecond."""
+    """While the clocks agree, the time equals the wall clock to the millisecond."""
     machine = Machine()
     assert machine.wait(12_345, 7) == START + 12_345
 
 
 @pytest.mark.parametrize("jump", [10**10, 3_600_000, 1_000, -1_000, -3_600_000, -(10**10)])
 def test_a_short_jump_is_not_followed(jump: int) -> None:
-    """A wall clock that jumps either way for three seconds and comes back moves nothing."""
+    """A jump of the wall clock that lasts three seconds does not change the time."""
     machine = Machine()
     machine.wait(10_000)
     machine.wall += jump
@@ -48,7 +48,7 @@ def test_a_short_jump_is_not_followed(jump: int) -> None:
 
 
 def test_a_lasting_jump_forward_is_followed_after_a_minute() -> None:
-    """A wall clock that stays an hour ahead is believed when it has done so for a minute, not earlier."""
+    """A jump forward by an hour is followed after it has lasted a minute, and not earlier."""
     machine = Machine()
     machine.wall += 3_600_000
     machine.clock.now()
@@ -59,7 +59,7 @@ def test_a_lasting_jump_forward_is_followed_after_a_minute() -> None:
 
 
 def test_a_jump_that_jumps_again_starts_its_minute_again() -> None:
-    """A wall clock that changes its mind within the minute is not believed by what it said first."""
+    """A second jump within the minute replaces the first one, which is not followed."""
     machine = Machine()
     for jump in (3_600_000, 7_200_000):
         machine.wall += jump
@@ -67,7 +67,7 @@ def test_a_jump_that_jumps_again_starts_its_minute_again() -> None:
 
 
 def test_time_that_is_ahead_passes_more_slowly_and_never_backwards() -> None:
-    """After a lasting jump back by a minute time loses a tenth until it is the wall clock's again."""
+    """After a lasting jump back by a minute, time passes slower by a tenth until it equals the wall clock."""
     machine = Machine()
     machine.wall -= MINUTE
     times = [machine.wait(1_000) for _ in range(800)]
@@ -78,7 +78,7 @@ def test_time_that_is_ahead_passes_more_slowly_and_never_backwards() -> None:
 
 
 def test_drift_is_followed() -> None:
-    """A wall clock that is corrected by little steps is followed at once forward, and slowly back."""
+    """Small corrections of the wall clock are followed at once forward, and slowly backward."""
     machine = Machine()
     machine.wall += 400
     assert machine.wait(1_000) == START + 1_400
@@ -87,7 +87,7 @@ def test_drift_is_followed() -> None:
 
 
 def test_nothing_is_steady_in_the_first_minute() -> None:
-    """One reading at the start is no agreement: the clocks are steady after they agreed for a minute."""
+    """The clocks count as steady after they have agreed for a minute, not at the first reading."""
     machine = Machine()
     machine.wait(MINUTE - 1, 999)
     assert not machine.clock.is_steady()
@@ -97,7 +97,7 @@ def test_nothing_is_steady_in_the_first_minute() -> None:
 
 @pytest.mark.parametrize("jump", [2_000, -2_000])
 def test_a_jump_is_not_steady_for_another_minute(jump: int) -> None:
-    """During a jump, and for a minute after it is over, nothing may be destroyed by what the clocks say."""
+    """The clocks do not count as steady during a jump and for a minute after it."""
     machine = Machine()
     machine.wait(2 * MINUTE)
     assert machine.clock.is_steady()
@@ -115,7 +115,7 @@ def test_a_jump_is_not_steady_for_another_minute(jump: int) -> None:
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.integers(0, 120_000), st.integers(-(10**9), 10**9) | st.just(0)), max_size=40))
 def test_time_never_runs_backwards(steps: list[tuple[int, int]]) -> None:
-    """Whatever the wall clock does, the time never runs backwards nor slower than nine tenths of what has passed."""
+    """Whatever the wall clock does, time never runs backwards and never slower than at nine tenths of real speed."""
     machine = Machine()
     last = machine.clock.now()
     for passed, jump in steps:
@@ -127,12 +127,12 @@ def test_time_never_runs_backwards(steps: list[tuple[int, int]]) -> None:
 
 
 def test_a_wall_clock_before_1970() -> None:
-    """A wall clock that stands before 1970 is taken for 1970."""
+    """A wall clock before 1970 counts as 1970."""
     assert SteadyClock(lambda: -5, lambda: 0).now() == 0
 
 
 def test_the_machines_clocks() -> None:
-    """The system's clock tells wall time."""
+    """The system clock returns wall time."""
     import time
 
     assert abs(SystemClock().now() - time.time() * 1000) < 60_000

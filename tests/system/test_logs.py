@@ -1,4 +1,4 @@
-"""Logs: what a client chose stays text, whatever it holds."""
+"""Logs: text from clients stays text, whatever characters it has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _logs_as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_a_log_cannot_command_a_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A value, a list of values and an exception's text take one line each and hold no control character."""
+    """A value, a list of values and the text of an exception are one line each, without control characters."""
     set_up_logs(form, "info")
     log = structlog.get_logger()
     log.info("odd", subject=EVIL, signals=[EVIL])
@@ -39,7 +39,7 @@ def test_a_log_cannot_command_a_terminal(form: str, capsys: pytest.CaptureFixtur
 
 
 def test_json_says_exactly_what_was_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    """A machine reads the very text."""
+    """A program that reads the JSON gets the exact text."""
     set_up_logs("json", "info")
     structlog.get_logger().info("odd", subject=EVIL)
     assert json.loads(capsys.readouterr().err)["subject"] == EVIL

@@ -1,4 +1,4 @@
-"""Bounded memory: what goes first when there is no more room."""
+"""The bounded map: which entry it removes when it is full."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sessiond.system.lru import Lru
 
 
 def filled(capacity: int, *keys: str) -> Lru[str, str]:
-    """A memory that these keys were put into, in this order."""
+    """Return a map into which these keys were put, in this order."""
     lru: Lru[str, str] = Lru(capacity)
     for key in keys:
         lru.put(key, key.upper())
@@ -17,31 +17,31 @@ def filled(capacity: int, *keys: str) -> Lru[str, str]:
 
 @pytest.mark.parametrize("capacity", [0, -1])
 def test_there_must_be_room(capacity: int) -> None:
-    """A memory without room for one entry is refused."""
+    """A capacity below one is rejected."""
     with pytest.raises(ValueError, match="at least 1"):
         Lru[str, str](capacity)
 
 
 def test_up_to_its_capacity_everything_stays() -> None:
-    """Up to the capacity nothing goes; iteration gives the keys, the one used longest ago first."""
+    """Up to the capacity nothing is removed, and iteration starts with the least recently used key."""
     lru = filled(3, "a", "b", "c")
     assert (len(lru), list(lru)) == (3, ["a", "b", "c"])
 
 
 def test_over_its_capacity_the_oldest_goes() -> None:
-    """One entry more pushes out the one that was used longest ago, and only that."""
+    """One more entry removes the least recently used one and no other."""
     lru = filled(3, "a", "b", "c", "d")
     assert (len(lru), list(lru)) == (3, ["b", "c", "d"])
     assert ("a" in lru, lru.get("a"), lru.peek("a")) == (False, None, None)
 
 
 def test_room_for_one() -> None:
-    """With room for one entry the newest is the one that is there."""
+    """A map of capacity one has the newest entry."""
     assert list(filled(1, "a", "b")) == ["b"]
 
 
 def test_reading_is_use() -> None:
-    """An entry that was read goes after those that were not."""
+    """An entry that was read is removed after those that were not."""
     lru = filled(2, "a", "b")
     assert lru.get("a") == "A"
     lru.put("c", "C")
@@ -49,7 +49,7 @@ def test_reading_is_use() -> None:
 
 
 def test_writing_again_is_use() -> None:
-    """An entry that is put again has the new value, takes no second place, and goes after the others."""
+    """An entry that is put again has the new value, counts once, and is removed after the others."""
     lru = filled(2, "a", "b")
     lru.put("a", "again")
     assert (len(lru), list(lru)) == (2, ["b", "a"])
@@ -58,7 +58,7 @@ def test_writing_again_is_use() -> None:
 
 
 def test_a_look_is_no_use() -> None:
-    """Neither a look at an entry, nor asking for it, nor iterating changes the order."""
+    """`peek`, `in` and iteration do not change the order."""
     lru = filled(2, "a", "b")
     assert (lru.peek("a"), "a" in lru, list(lru)) == ("A", True, ["a", "b"])
     lru.put("c", "C")
@@ -66,14 +66,14 @@ def test_a_look_is_no_use() -> None:
 
 
 def test_what_was_never_there() -> None:
-    """A key that is not there gives None, and asking for it adds nothing."""
+    """Reading a missing key returns None and adds nothing."""
     lru = filled(2, "a")
     assert (lru.get("x"), lru.peek("x"), lru.pop("x"), "x" in lru) == (None, None, None, False)
     assert list(lru) == ["a"]
 
 
 def test_forgetting_makes_room() -> None:
-    """A forgotten entry is handed out once and leaves its place to another."""
+    """A popped entry is returned once and frees its place."""
     lru = filled(2, "a", "b")
     assert (lru.pop("a"), lru.pop("a")) == ("A", None)
     lru.put("c", "C")

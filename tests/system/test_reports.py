@@ -1,4 +1,4 @@
-"""Files that a server leaves for other programs."""
+"""Files that a server writes for other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sessiond.system.reports import write_report
 
 
 def test_a_report_replaces_the_one_before(tmp_path: Path) -> None:
-    """The file is private, is another one than before, and nothing stays beside it."""
+    """A new report is a new private file, and no other file remains beside it."""
     path = tmp_path / "report"
     write_report(path, {"number": 1})
     before = path.open()
@@ -26,7 +26,7 @@ def test_a_report_replaces_the_one_before(tmp_path: Path) -> None:
 
 
 def test_a_draft_that_was_left_is_replaced(tmp_path: Path) -> None:
-    """What a killed server left, or a link that somebody put there, is neither kept nor followed."""
+    """A draft that a killed server left is replaced, and a symbolic link in its place is not followed."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / f".report.{os.getpid()}").symlink_to(victim)
@@ -36,6 +36,6 @@ def test_a_draft_that_was_left_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder that is not there raises OSError."""
+    """A missing folder raises OSError."""
     with pytest.raises(OSError, match="No such file"):
         write_report(tmp_path / "none" / "report", {})

@@ -1,11 +1,12 @@
-"""A typed client of sessiond, a session authority: `AsyncClient` for asyncio, `Client` for threads, one surface.
+"""The typed client of sessiond, a session authority: `Client` for threads and `AsyncClient` for asyncio, with one API.
 
     with Client("127.0.0.1:7443", application="shop") as authority:
         created = authority.create(data={"cart": b"[]"})
         answer = authority.validate(created.token)
 
-A bad token is a verdict in an answer. Exceptions (`SessiondError`) are for calls that failed; treat each as a denial.
-Tokens are `Token`s, which show their value only when asked. Session data is bytes; `json_data` turns values into them.
+A bad token is a verdict in an answer, not an exception. A call that fails raises a `SessiondError`; treat it as a
+denial. Tokens are `Token`s, which show their value only by `reveal()`. Session data is bytes; `json_data` converts JSON
+values.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ __all__ = [
     "AsyncEvents",
     "Events",
     "EventQuery",
-    # Things
+    # Values
     "Token",
     "Application",
     "Authentication",
@@ -149,7 +150,7 @@ __all__ = [
     "Rolled",
     "SignalReported",
     "Validation",
-    # Words
+    # Enumerations
     "CauseKind",
     "DeviceType",
     "EventType",
@@ -275,9 +276,9 @@ _MODULES = {
         "UnmetRequirement",
     ),
 }
-"""Where each name is defined. A module is imported when one of its names is first used: it takes longer than gRPC."""
+"""The module of each name. It is imported when one of its names is first used, because importing all takes long."""
 
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -285,13 +286,13 @@ def __getattr__(name: str) -> Any:
 
     if name == "__version__":
         return _version()
-    if name in _HOME:
-        value = getattr(import_module(f"sessiond_client.{_HOME[name]}"), name)
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"sessiond_client.{_MODULE_OF[name]}"), name)
     elif name == "json_data":
         value = import_module("sessiond_client.json_data")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value  # found at once from now on
+    globals()[name] = value  # later accesses skip this function
     return value
 
 
@@ -304,5 +305,5 @@ def _version() -> str:
 
     try:
         return version("sessiond-client")
-    except PackageNotFoundError:  # imported from a source tree that is not installed
+    except PackageNotFoundError:  # running from a source tree that is not installed
         return "0+unknown"

@@ -33,13 +33,13 @@ Item = TypeVar("Item", bound=Event | Checkpoint)
 def _unary(
     call: Callable[Concatenate[str, P], Call[T]],
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    """A method that makes one call."""
+    """A method that makes one call and returns its answer."""
 
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        made = attempt(call, self._application, *args, **kwargs)
+        prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs  # they may hold a token, and this frame is part of the traceback
-        outcome = await self._answer(made)
-        del made
+        outcome = await self._outcome_of(prepared)
+        del prepared
         return outcome.get()
 
     as_method(method, call)
@@ -49,22 +49,23 @@ def _unary(
 def _pages(
     call: Callable[Concatenate[str, P], Call[Page[T]]],
 ) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
-    """A method that goes through all pages of a call, asking for each when it is needed."""
+    """A method that goes through all pages of a call and requests each page when it is needed."""
 
     def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        made = attempt(call, self._application, *args, **kwargs)
+        prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs
-        return self._all_pages(made.get())
+        return self._all_pages(prepared.get())
 
     as_method(method, call, "AsyncIterator")
     return method
 
 
 class AsyncClient(Connection):
-    """Asks one authority on behalf of one application, from one event loop. An async context manager.
+    """A client of one authority for one application, on one event loop. An async context manager.
 
-    The same surface as `Client`. See `ClientOptions` for the parameters and `sessiond_client.calls` for the calls. It
-    may be made before the loop runs, and belongs to the loop of its first call.
+    `AsyncClient("127.0.0.1:7443", application="shop")`. `target` is `host:port` or `unix:/path`; `ClientOptions`
+    describes the other parameters. It has the same methods as `Client`, to await. It may be created before the loop
+    runs, and belongs to the loop of its first call. A call that fails raises a `SessiondError`.
     """
 
     @shows_settings
@@ -105,21 +106,22 @@ class AsyncClient(Connection):
         self, *, include_checkpoints: Literal[True], **query: Unpack[EventQuery]
     ) -> AsyncEvents[Event | Checkpoint]: ...
     def events(self, *, include_checkpoints: bool = False, **query: Unpack[EventQuery]) -> AsyncEvents[Any]:
-        """Follow the event stream over broken connections and restarts, each event once.
+        """Follow the event stream across broken connections and restarts. Each event comes once, in order.
 
-        See `EventQuery` for the parameters and `AsyncEvents` for the guarantees.
+        `include_checkpoints`: also return a `Checkpoint` when the stream begins and while it is quiet. See `EventQuery`
+        for the other parameters and `AsyncEvents` for the guarantees.
         """
         return attempt(self._follow, include_checkpoints, query).get()
 
     async def close(self) -> None:
-        """End all streams, the calls that are under way (they raise `ClientClosed`) and the connections.
+        """End all streams, calls under way and connections. These calls, and all later ones, raise `ClientClosed`.
 
-        Raises `WrongEventLoop` in another loop than that of the calls, unless that loop is closed.
+        Raises `WrongEventLoop` in a loop other than that of the calls, unless that loop is closed.
         """
         if self._channels.inherited:
-            return  # they are the parent process's
+            return  # they belong to the parent process
         if self._loop is not None and self._loop.is_closed():
-            self._channels.close()  # nothing of it can run any more
+            self._channels.close()  # nothing on that loop can run any more
             forks.asyncio_closed(self._channels)
             return
         self._check()
@@ -148,14 +150,14 @@ class AsyncClient(Connection):
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise WrongEventLoop(
-                "this AsyncClient belongs to another event loop: make one in each loop, inside what asyncio.run runs,"
-                " or use Client",
+                "this AsyncClient belongs to another event loop: create one in each loop, inside the function that"
+                " asyncio.run runs, or use Client",
                 status="FAILED_PRECONDITION",
             )
 
     async def _all_pages(self, question: Call[Page[T]]) -> AsyncIterator[T]:
         while True:
-            outcome: Outcome[Page[T]] = await self._answer(Outcome(question))
+            outcome: Outcome[Page[T]] = await self._outcome_of(Outcome(question))
             if outcome.error is not None:
                 del question
             page = outcome.get()
@@ -165,14 +167,14 @@ class AsyncClient(Connection):
                 return
             question.request.page_token = page.next_page_token
 
-    async def _answer(self, made: Outcome[Call[T]]) -> Outcome[T]:
-        """What a call ends in; what its making ended in, if that failed."""
+    async def _outcome_of(self, prepared: Outcome[Call[T]]) -> Outcome[T]:
+        """The outcome of a call; if its arguments were refused, that."""
         try:
-            return Outcome(await self._ask(made.get()))
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever takes the outcome
+            return Outcome(await self._run(prepared.get()))
+        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
             return failure(error)
 
-    async def _ask(self, call: Call[T]) -> T:
+    async def _run(self, call: Call[T]) -> T:
         self._channels.check()
         self._check()
         reply: Any = None
@@ -186,7 +188,7 @@ class AsyncClient(Connection):
                 return answer
 
     async def _send(self, step: Send) -> Any:
-        """The response to a request, or the `SessiondError` that came instead."""
+        """The response to a request, or the `SessiondError` that it ended in."""
         try:
             self._channels.check()
             return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
@@ -197,11 +199,11 @@ class AsyncClient(Connection):
         except asyncio.CancelledError:
             if not self._closing.is_set() or _cancelled_by_caller():
                 raise
-            return closed(during=True)  # `close` has cancelled the call; nobody has cancelled the caller
+            return closed(during=True)  # `close` cancelled the call; the caller was not cancelled
         except grpc.aio.UsageError:
             if not self._closing.is_set():
                 raise
-            return closed(during=False)  # gRPC's way to say that the channel was closed just now
+            return closed(during=False)  # this is how gRPC reports a channel that was just closed
 
     async def _wait(self, step: Wait) -> SessiondError | None:
         with contextlib.suppress(TimeoutError):
@@ -219,25 +221,31 @@ def _open(settings: Settings) -> Any:
 
 
 class AsyncEvents(Generic[Item]):
-    """An endless asynchronous iterator over the event stream that repairs itself; an async context manager.
+    """An endless asynchronous iterator over the event stream, which it resumes by itself; an async context manager.
 
-    Each event under the filter comes once, in the order of revisions. A broken stream is resumed after the last item
-    that was handed out, with growing pauses. Raises `OutOfRange` if the position is no longer in the log (rebuild what
-    you keep from `list`, and subscribe again), `InvalidArgument` for a cursor of another authority or a wrong filter.
-    Ends only by `close`. A cancelled `anext`, as by a timeout, loses nothing: the next one goes on. One task iterates.
-    An iterator that is left, as by `break`, releases its stream as soon as nothing refers to it any more.
+    Each event that matches the filter comes once, in the order of revisions. A broken stream is resumed after the last
+    item that was returned, with growing pauses (0.1 s to 5 s). It ends only by `close`. A cancelled `anext`, as by a
+    timeout, loses nothing: the next one continues. Only one task may iterate. After a `break` the stream is released as
+    soon as nothing refers to the iterator.
+
+    Raises `OutOfRange` if the position is no longer in the log (rebuild what you keep from `list`, and subscribe
+    again), and `InvalidArgument` for a cursor of another authority or a wrong filter. `NotServed`, `PermissionDenied`
+    and `Unauthenticated` are raised too; every other failure is repaired.
     """
 
     def __init__(self, channels: Channels, position: Position, check: Callable[[], None]) -> None:
         self._position = position
         self._check = check
         self._stream = _Stream(channels)
-        forks.watch(self._stream)
+        forks.keep_in_children(self._stream)
         finalize(self, self._stream.release_from_any_thread).atexit = False
 
     @property
     def cursor(self) -> str | None:
-        """The resume position: that of the last item handed out, or of a later checkpoint that was skipped."""
+        """The position to resume from: that of the last item returned, or of a later checkpoint that was skipped.
+
+        None before the first message, unless the query has `after`. Not a secret.
+        """
         return self._position.cursor
 
     def __aiter__(self) -> Self:
@@ -254,7 +262,7 @@ class AsyncEvents(Generic[Item]):
         return item
 
     async def _next(self) -> Item | None:
-        """The next item; None when closed."""
+        """The next item; None if the iterator is closed."""
         self._check()
         while (call := self._stream.call(self._position)) is not None:
             try:
@@ -264,7 +272,7 @@ class AsyncEvents(Generic[Item]):
             except asyncio.CancelledError:
                 self._stream.drop()
                 if self._stream.closed.is_set() and not _cancelled_by_caller():
-                    return None  # `close` has cancelled the call under our hands; nobody has cancelled us
+                    return None  # `close` cancelled the gRPC call; this task was not cancelled
                 raise
             else:
                 if response is not grpc.aio.EOF:
@@ -279,10 +287,10 @@ class AsyncEvents(Generic[Item]):
         return None
 
     async def close(self) -> None:
-        """End the iteration and cancel the call. Safe to repeat, and while another task iterates."""
+        """End the iteration and cancel the gRPC call. May be called repeatedly, and while another task iterates."""
         self._stream.release()
 
-    aclose = close  # what contextlib.aclosing and async generators call it
+    aclose = close  # the name that contextlib.aclosing and async generators use
 
     async def __aenter__(self) -> Self:
         return self
@@ -294,18 +302,18 @@ class AsyncEvents(Generic[Item]):
 
 
 class _Stream:
-    """The call under way of one iterator. Does not refer to the iterator, so that it can be released after it."""
+    """The gRPC call of one iterator. It does not refer to the iterator, so that it can be released after it."""
 
     def __init__(self, channels: Channels) -> None:
         self.closed = asyncio.Event()
         self._channels = channels
         self._call: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._generation = forks.generation()
+        self._fork_count = forks.fork_count()
 
     def call(self, position: Position) -> Any:
-        """The call under way, or a new one from the position; None when closed."""
-        forks.check(self._generation)
+        """The current gRPC call, or a new one from the position; None when closed."""
+        forks.check(self._fork_count)
         if self.closed.is_set() or self._channels.is_closed:
             return None
         if self._call is None:
@@ -314,28 +322,28 @@ class _Stream:
         return self._call
 
     async def pause(self, seconds: float) -> None:
-        """Wait, but not longer than until the stream is closed."""
+        """Wait this long, or until the stream is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.closed.wait()
 
     def drop(self) -> None:
-        """Cancel the call; the next one goes on from the position."""
+        """Cancel the gRPC call; the next one resumes at the position."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
 
     def release(self) -> None:
-        """End for good."""
-        if self._generation == forks.generation():
+        """End the stream for good."""
+        if self._fork_count == forks.fork_count():
             self.closed.set()
             self.drop()
             self._channels.forget(self)
 
     def release_from_any_thread(self) -> None:
-        """End for good, as the garbage collector does, which runs in any thread."""
-        if self._loop is not None and self._generation == forks.generation():
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
+        """End the stream for good, from the garbage collector, which may run in any thread."""
+        if self._loop is not None and self._fork_count == forks.fork_count():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the call
                 self._loop.call_soon_threadsafe(self.release)
 
 

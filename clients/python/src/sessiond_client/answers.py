@@ -1,9 +1,9 @@
 """The answers to calls. A bad token is a verdict in an answer, never an exception.
 
-If an answer has `cookies`, send all of their headers in the response to the client.
+If an answer has `cookies`, send all of their headers in the response to the user's client.
 
-Every change answers with a `consistency_token`: opaque text that names the state after the change. It is not a secret.
-Pass it to a later call as `at_least`, and that call sees the change. It is empty if a bad token changed nothing.
+Every change returns a `consistency_token`: opaque text that names the state after the change. It is not a secret. Pass
+it to a later call as `at_least`, and that call sees the change. If nothing changed, it names the current state.
 """
 
 from __future__ import annotations
@@ -43,67 +43,71 @@ class Created:
 
     session: Session
     token: Token
-    """Send it to the client over a protected channel and keep no copy."""
+    """Send it to the user's client over a protected channel and keep no copy."""
     csrf_token: Token
-    """For the client's pages; the same until the next roll."""
+    """To put into pages; the same until the next login or roll."""
     cookies: CookieDirectives
     evicted_session_ids: tuple[str, ...]
-    """Sessions of the subject that had to end for this one."""
+    """Sessions of the subject that ended to make room for this one; if there were more than a hundred, the last
+    ones."""
     consistency_token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The verdict on one presented token.
+    """The verdict on one presented token. Check `valid`, follow `next_step`, send `cookies.headers()`.
 
-    If it is neither VALID nor INSUFFICIENT, only `next_step`, `signals` and `cookies` are set beside it.
+    If the verdict is neither VALID nor INSUFFICIENT, only `next_step`, `signals` and `cookies` are set beside it.
     """
 
     verdict: Verdict
     next_step: NextStep
-    """What the caller must do."""
+    """What you must do."""
     session: Session | None
     renewed_token: Token | None
-    """With REPLACE_TOKEN: the client's new token, the same one however often you ask."""
+    """With REPLACE_TOKEN: the client's new token. Concurrent requests get the same one."""
     signals: tuple[Signal, ...]
     unmet: tuple[UnmetRequirement, ...]
     """INSUFFICIENT: what is missing, and what would meet it."""
     csrf_token: Token | None
-    """The session's CSRF token, if you asked for it."""
+    """The session's CSRF token, if you asked for it and the verdict is VALID."""
     cookies: CookieDirectives
-    """With REPLACE_TOKEN the renewed token, with DISCARD_TOKEN the deletion; otherwise no headers."""
+    """With REPLACE_TOKEN headers that set the renewed token, with DISCARD_TOKEN headers that delete the cookie,
+    otherwise none."""
     data: SessionData | None
     """The session data, if you asked for it, the verdict is VALID and the data is newer than `newer_than`. Otherwise
-    None: then your copy is current if `session.data_version` is its version."""
+    None; your copy is then current if its version is `session.data_version`."""
     cacheable_until: datetime | None
-    """Until when a cache that follows the authority may reuse this answer for the same question about the same client.
-    Nobody else may reuse an answer. None: nobody may."""
+    """Until when a cache that follows the authority's events may reuse this answer, for the same question about the
+    same client. Nothing else may reuse an answer. None: it must not be reused at all."""
     consistency_token: str
-    """The state that the answer is true at; set with `cacheable_until`, otherwise empty."""
+    """The state for which the answer is true; set with `cacheable_until`, otherwise empty."""
 
     @property
     def valid(self) -> bool:
-        """Whether the request may go on. Everything but VALID is a no, including verdicts of a newer authority."""
+        """Whether the request may proceed. False for all but VALID, also for verdicts that this package does not
+        know."""
         return self.verdict is Verdict.VALID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolled:
-    """The answer to `authenticate` and `roll`. If `verdict` is not VALID, nothing has changed."""
+    """The answer to `authenticate` and `roll`. If `verdict` is not VALID, nothing has changed and `token` is None."""
 
     verdict: Verdict
-    """The verdict on the presented token; VALID as well if `created` is set."""
+    """The verdict on the presented token; VALID too if `created` is set."""
     session: Session | None
     token: Token | None
-    """Replaces the presented one, which is dead."""
+    """The new token. The presented one no longer works."""
     csrf_token: Token | None
-    """For the client's pages, in place of the one before; the same until the next roll."""
+    """To put into pages, instead of the previous one; the same until the next login or roll."""
     cookies: CookieDirectives
     evicted_session_ids: tuple[str, ...]
-    """`authenticate`: sessions of the subject that had to end for this one."""
+    """For `authenticate`: sessions of the subject that ended to make room for this one; if there were more than a
+    hundred, the last ones."""
     consistency_token: str
     created: bool
-    """`authenticate` with `or_create`: a fresh session was opened; it has no data."""
+    """For `authenticate` with `or_create`: whether a fresh session was opened. It has no data."""
     presented_verdict: Verdict | None
     """With `created`: the verdict on the presented token. MALFORMED if there was none; VALID or INSUFFICIENT if it
     belonged to another subject's session, which has been ended. Otherwise None."""
@@ -123,18 +127,19 @@ class Revoked:
     """The answer to `revoke`."""
 
     verdict: Verdict
-    """By token: the verdict before the call. VALID for a live session named by its id."""
+    """If you passed a token: the verdict on it before the call. If you passed an id: VALID for a session that was
+    live."""
     revoked: bool
-    """Whether this call ended it."""
+    """Whether this call ended the session."""
     session: Session | None
-    """As it is now; None if the token did not prove it."""
+    """The session as it is now; None if the token was not a proven one."""
     consistency_token: str
     """The state after the change; the current state if nothing changed."""
     cookies: CookieDirectives
-    """Deletes the cookie, or replaces it with the fresh anonymous session's. Empty if the session was named by its id,
-    since the cookie may be another device's, and if the token lives on."""
+    """Headers that delete the cookie, or replace it with the fresh anonymous session's. Empty if you passed an id,
+    because the session may be another device's, and if the token was not ended (SUPERSEDED, LOCKED)."""
     anonymous_session: Session | None
-    """The fresh session, if you asked for one; `token` and `csrf_token` are its own."""
+    """The fresh session, if you asked for one; `token` and `csrf_token` belong to it."""
     token: Token | None
     csrf_token: Token | None
 
@@ -154,19 +159,19 @@ class Found:
     """The answer to `get`."""
 
     verdict: Verdict
-    """By token: the verdict on it. By id: VALID, REVOKED or EXPIRED_*, as the session is."""
+    """If you passed a token: the verdict on it. If you passed an id: VALID, REVOKED or EXPIRED_*."""
     session: Session | None
-    """None if the token did not prove it."""
+    """None if the token was not a proven one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A session's data. If `verdict` is not VALID, there is none."""
+    """The answer to `get_data`. If `verdict` is not VALID, `data` is empty."""
 
     verdict: Verdict
     data: Mapping[str, bytes] = field(repr=False)  # the subject's business; it does not belong in a log
     version: int
-    """Pass it to `update_data` as `expected_version` to write only if nobody else has."""
+    """Pass it to `update_data` as `expected_version` to write only if no one else has written since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +203,7 @@ class SignalReported:
     """The answer to `report_signal`."""
 
     verdict: Verdict
-    """By token: the verdict before the call. By id: VALID, REVOKED or EXPIRED_*, as the session was."""
+    """If you passed a token: the verdict on it before the call. If you passed an id: VALID, REVOKED or EXPIRED_*."""
     reaction: Reaction
     """What the authority did about it; UNSPECIFIED if there was no live session."""
     consistency_token: str
@@ -213,11 +218,14 @@ class LockCleared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[T]):
-    """Part of a longer list, in the order that the call documents."""
+    """One page of a list, in the order that the call documents.
+
+    A page may be short, or empty, and still be followed by another: only an empty `next_page_token` is the end.
+    """
 
     items: tuple[T, ...]
     next_page_token: str
-    """Where the next page begins; empty at the end. Not a secret."""
+    """Pass it as `page_token` to get the next page; empty at the end of the list. Not a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,18 +233,18 @@ class Authority:
     """The identity of the authority, the position of its log, and its applications."""
 
     authority_id: str
-    """The identity that cursors and consistency tokens are bound to: a UUID, made with the database."""
+    """The identity that cursors and consistency tokens are bound to: a UUID, created with the database."""
     version: str
-    """The version of the software."""
+    """The version of the server."""
     revision: int
-    """The newest revision of the log."""
+    """The newest revision in the log."""
     horizon: int
-    """The oldest revision that can still be resumed from."""
+    """The oldest revision from which a stream can still resume."""
     applications: tuple[Application, ...]
-    """By name, with their effective policies."""
+    """The applications in order of their names, with their effective policies."""
     consistency_token: str
-    """The state that the answer is true at."""
+    """The state for which the answer is true."""
     incarnation: str
-    """The current run of the log between two starts. Cursors and consistency tokens carry the one they come from."""
+    """Identifies the current run of the log, from one start to the next. Cursors and consistency tokens contain it."""
     policies_fingerprint: str
-    """Changes whenever any policy does; the same on every replica with the same policies."""
+    """Changes whenever a policy changes; the same on every replica with the same policies."""

@@ -1,8 +1,8 @@
 """Checks the arguments of every public call against their annotations, in one place.
 
-What does not fit raises `InvalidArgument` before anything is sent, with a violation for each argument: its name and
-what is wanted, never its value, which may be a secret. What fits is made uniform: text that stands for a token becomes
-a `Token`, an iterable becomes a tuple. So a call's function gets each argument in one form only.
+A wrong argument raises `InvalidArgument` before anything is sent. The violation has the argument's name and what is
+expected, never its value, which may be a secret. Right arguments are normalized: text for a token becomes a `Token`, an
+iterable becomes a tuple. So a call's function gets each argument in one form only.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from sessiond_client.errors import InvalidArgument, Violation
 from sessiond_client.kinds import Between, Each, Lenient
 from sessiond_client.tokens import Token
 
-__all__ = ["check_value", "checked", "refusal"]
+__all__ = ["check_value", "checked", "invalid_argument"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LONGEST = timedelta(seconds=315_576_000_000)  # of google.protobuf.Duration: 10,000 years
+_LONGEST = timedelta(seconds=315_576_000_000)  # the limit of google.protobuf.Duration: 10,000 years
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """How values of one annotation are checked."""
+    """How to check and normalize the values of one annotation."""
 
-    wanted: str
-    """In words, after "must be"."""
+    expected: str
+    """What is accepted, in words that follow "must be"."""
     accepts: Callable[[Any], bool]
-    """Whether the value is of this kind at all."""
+    """Whether the value is of an accepted type."""
     convert: Callable[[str, Any, list[Violation]], Any]
-    """Its uniform form. Notes a violation for each part that does not fit; the argument is the path of the value."""
+    """Normalizes a value of an accepted type. Takes the value's path and adds a violation for each part that is
+    wrong."""
 
     def apply(self, path: str, value: Any, violations: list[Violation]) -> Any:
-        """The uniform form of a value that may be of another kind."""
+        """Normalize a value of any type; adds a violation if it is not accepted."""
         if self.accepts(value):
             return self.convert(path, value, violations)
         kind = "None" if value is None else type(value).__name__
-        violations.append(Violation(path, f"must be {self.wanted}, not {kind}"))
+        violations.append(Violation(path, f"must be {self.expected}, not {kind}"))
         return value
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of a function, as its annotations say, before it runs. Raises `InvalidArgument`."""
+    """Make a function check and normalize its arguments by their annotations. It then raises `InvalidArgument`."""
 
     @functools.wraps(function)
     def checking(*args: Any, **kwargs: Any) -> T:
@@ -63,30 +64,30 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
             for name, value in kwargs.items()
         }
         if violations:
-            raise refusal(*violations)
-        return function(*given, *args[len(given) :], **named)  # Python itself refuses missing and unknown arguments
+            raise invalid_argument(*violations)
+        return function(*given, *args[len(given) :], **named)  # Python itself rejects missing and unknown ones
 
     return checking
 
 
 def check_value(kind: type[T], value: T) -> T:
-    """Check each field of a dataclass. Raises `InvalidArgument`."""
+    """Check and normalize each field of a dataclass. Raises `InvalidArgument`."""
     violations: list[Violation] = []
     value = _check_for(typing.cast(Any, kind)).apply("", value, violations)
     if violations:
-        raise refusal(*violations)
+        raise invalid_argument(*violations)
     return value
 
 
-def refusal(*violations: Violation) -> InvalidArgument:
-    """The exception for arguments that were refused here."""
+def invalid_argument(*violations: Violation) -> InvalidArgument:
+    """The exception for wrong arguments."""
     text = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
     return InvalidArgument(text, violations=violations)
 
 
 @functools.cache
 def _checks_of(function: Callable[..., Any]) -> tuple[tuple[str, ...], Mapping[str, _Check]]:
-    """The names of the positional parameters, and the check of each parameter. At the first call, not at import."""
+    """The names of the positional parameters, and the check of each parameter. Built at the first call."""
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     positional = tuple(item.name for item in parameters if item.kind is item.POSITIONAL_OR_KEYWORD)
@@ -97,39 +98,41 @@ def _checks_of(function: Callable[..., Any]) -> tuple[tuple[str, ...], Mapping[s
 def _check_for(hint: Any) -> _Check:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _marked(parts[0], parts[1])
+        return _annotated(parts[0], parts[1])
     if origin in (Union, types.UnionType):
-        return _any_of(parts)
+        return _union(parts)
     if origin is Literal:
-        return _is(lambda value: any(value is part or _same_text(value, part) for part in parts), _literals(parts))
+        return _accepting(
+            lambda value: any(value is part or _equal_texts(value, part) for part in parts), _literals(parts)
+        )
     if origin is tuple:
-        return _items(parts[0]) if parts[-1] is Ellipsis else _row(parts)
+        return _items(parts[0]) if parts[-1] is Ellipsis else _fixed_tuple(parts)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(*parts)
-    if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]  # an abstract class at run time
-        return _is(callable, "a function")
+    if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]  # at run time it is a class
+        return _accepting(callable, "a function")
     if hint is Any:
-        return _is(lambda _: True, "anything")
+        return _accepting(lambda _: True, "anything")
     if dataclasses.is_dataclass(hint):
         return _fields(typing.cast(type, hint))
     if issubclass(hint, Enum):
-        return _member(hint)
-    return _PLAIN.get(hint) or _is(lambda value: isinstance(value, hint), _name(hint))
+        return _enum_member(hint)
+    return _PLAIN.get(hint) or _accepting(lambda value: isinstance(value, hint), _name(hint))
 
 
 def _as_is(path: str, value: Any, violations: list[Violation]) -> Any:
     return value
 
 
-def _is(accepts: Callable[[Any], bool], wanted: str) -> _Check:
-    return _Check(wanted, accepts, _as_is)
+def _accepting(accepts: Callable[[Any], bool], expected: str) -> _Check:
+    return _Check(expected, accepts, _as_is)
 
 
 def _name(hint: type) -> str:
     return f"{'an' if hint.__name__[0] in 'AEIO' else 'a'} {hint.__name__}"
 
 
-def _same_text(value: Any, part: Any) -> bool:
+def _equal_texts(value: Any, part: Any) -> bool:
     return isinstance(value, str) and isinstance(part, str) and value == part
 
 
@@ -142,14 +145,14 @@ def _text(path: str, value: str, violations: list[Violation]) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            violations.append(Violation(path, "must be text that UTF-8 can encode: it has a lone surrogate"))
+            violations.append(Violation(path, "must be a str that UTF-8 can encode; this one has a lone surrogate"))
     return str(value)
 
 
-def _aware(path: str, value: datetime, violations: list[Violation]) -> datetime:
+def _datetime(path: str, value: datetime, violations: list[Violation]) -> datetime:
     try:
         if value.utcoffset() is None:
-            violations.append(Violation(path, "must be a datetime with a time zone: this one could be any zone's"))
+            violations.append(Violation(path, "must be a datetime with a time zone; this one has none"))
         else:
             value.astimezone(UTC)
     except OverflowError:
@@ -157,7 +160,7 @@ def _aware(path: str, value: datetime, violations: list[Violation]) -> datetime:
     return value
 
 
-def _span(path: str, value: timedelta, violations: list[Violation]) -> timedelta:
+def _duration(path: str, value: timedelta, violations: list[Violation]) -> timedelta:
     if not -_LONGEST <= value <= _LONGEST:
         violations.append(Violation(path, "must be a timedelta of at most 10,000 years"))
     return value
@@ -176,24 +179,25 @@ def _is_whole(value: Any) -> bool:
 
 
 _PLAIN: dict[Any, _Check] = {
-    type(None): _is(lambda value: value is None, "None"),
-    bool: _is(lambda value: isinstance(value, bool), "True or False"),
-    int: _is(_is_whole, "a whole number"),
-    float: _is(_is_number, "a number"),
-    bytes: _is(lambda value: isinstance(value, bytes), "bytes"),
-    str: _Check("text", lambda value: isinstance(value, str), _text),
-    datetime: _Check("a datetime", lambda value: isinstance(value, datetime), _aware),
-    timedelta: _Check("a timedelta", lambda value: isinstance(value, timedelta), _span),
-    Token: _Check("a token (a Token or text)", lambda value: isinstance(value, (str, Token)), _token),
+    type(None): _accepting(lambda value: value is None, "None"),
+    bool: _accepting(lambda value: isinstance(value, bool), "True or False"),
+    int: _accepting(_is_whole, "a whole number"),
+    float: _accepting(_is_number, "a number"),
+    bytes: _accepting(lambda value: isinstance(value, bytes), "bytes"),
+    str: _Check("a str", lambda value: isinstance(value, str), _text),
+    datetime: _Check("a datetime", lambda value: isinstance(value, datetime), _datetime),
+    timedelta: _Check("a timedelta", lambda value: isinstance(value, timedelta), _duration),
+    Token: _Check("a token (Token or str)", lambda value: isinstance(value, (str, Token)), _token),
 }
 
 
-def _marked(hint: Any, mark: Any) -> _Check:
-    """An annotation with a mark of `kinds`."""
+def _annotated(hint: Any, mark: Any) -> _Check:
+    """The check for `Annotated[hint, mark]` with a mark from `kinds`."""
     if isinstance(mark, Between):
         return _between(_check_for(hint), mark)
     if isinstance(mark, Lenient):
-        return _is(lambda value: isinstance(value, str), "text")  # `convert` replaces what cannot be encoded
+        # `convert.client_message` replaces what UTF-8 cannot encode.
+        return _accepting(lambda value: isinstance(value, str), "a str")
     if isinstance(mark, Each):
         return _items(typing.get_args(typing.get_args(hint)[0])[0])
     raise TypeError(f"no check for {mark!r}")
@@ -201,15 +205,15 @@ def _marked(hint: Any, mark: Any) -> _Check:
 
 def _between(plain: _Check, mark: Between) -> _Check:
     def convert(path: str, value: Any, violations: list[Violation]) -> Any:
-        if not mark.least <= value <= mark.most:  # NaN is not either
-            violations.append(Violation(path, f"must be {plain.wanted} from {mark.least} to {mark.most}"))
+        if not mark.least <= value <= mark.most:  # also refuses NaN
+            violations.append(Violation(path, f"must be {plain.expected} from {mark.least} to {mark.most}"))
         return value
 
-    return _Check(plain.wanted, plain.accepts, convert)
+    return _Check(plain.expected, plain.accepts, convert)
 
 
-def _any_of(parts: tuple[Any, ...]) -> _Check:
-    # Text stands for a token where a token is expected, so that no `str` of it goes further than here.
+def _union(parts: tuple[Any, ...]) -> _Check:
+    # `str | Token` is checked as a token: a `str` becomes a `Token` here, and its text goes no further.
     members = [_check_for(part) for part in parts if not (part is str and Token in parts)]
 
     if len(members) == 1:
@@ -218,8 +222,8 @@ def _any_of(parts: tuple[Any, ...]) -> _Check:
     def convert(path: str, value: Any, violations: list[Violation]) -> Any:
         return next(member for member in members if member.accepts(value)).convert(path, value, violations)
 
-    wanted = ", ".join(member.wanted for member in members[:-1]) + " or " + members[-1].wanted
-    return _Check(wanted, lambda value: any(member.accepts(value) for member in members), convert)
+    expected = ", ".join(member.expected for member in members[:-1]) + " or " + members[-1].expected
+    return _Check(expected, lambda value: any(member.accepts(value) for member in members), convert)
 
 
 def _items(part: Any) -> _Check:
@@ -231,18 +235,18 @@ def _items(part: Any) -> _Check:
     def convert(path: str, value: Any, violations: list[Violation]) -> tuple[Any, ...]:
         return tuple(item.apply(f"{path}[{index}]", entry, violations) for index, entry in enumerate(value))
 
-    return _Check(f"a list or other iterable, each item {item.wanted}", accepts, convert)
+    return _Check(f"a list or other iterable, each item {item.expected}", accepts, convert)
 
 
-def _row(parts: tuple[Any, ...]) -> _Check:
+def _fixed_tuple(parts: tuple[Any, ...]) -> _Check:
     items = [_check_for(part) for part in parts]
 
     def convert(path: str, value: Any, violations: list[Violation]) -> tuple[Any, ...]:
         pairs = zip(items, value, strict=True)
         return tuple(item.apply(f"{path}[{index}]", entry, violations) for index, (item, entry) in enumerate(pairs))
 
-    wanted = f"a tuple of {len(items)}: {', '.join(item.wanted for item in items)}"
-    return _Check(wanted, lambda value: isinstance(value, (tuple, list)) and len(value) == len(items), convert)
+    expected = f"a tuple of {len(items)}: {', '.join(item.expected for item in items)}"
+    return _Check(expected, lambda value: isinstance(value, (tuple, list)) and len(value) == len(items), convert)
 
 
 def _mapping(key_hint: Any, value_hint: Any) -> _Check:
@@ -256,11 +260,11 @@ def _mapping(key_hint: Any, value_hint: Any) -> _Check:
             for key, entry in value.items()
         }
 
-    wanted = f"a mapping of {keys.wanted} to {values.wanted}"
-    return _Check(wanted, lambda value: isinstance(value, Mapping), convert)
+    expected = f"a mapping of {keys.expected} to {values.expected}"
+    return _Check(expected, lambda value: isinstance(value, Mapping), convert)
 
 
-def _member(kind: type[Enum]) -> _Check:
+def _enum_member(kind: type[Enum]) -> _Check:
     def accepts(value: Any) -> bool:
         return isinstance(value, kind) or (isinstance(value, str) and value in {item.value for item in kind})
 
@@ -271,7 +275,7 @@ def _fields(kind: type) -> _Check:
     checks: dict[str, _Check] = {}
 
     def convert(path: str, value: Any, violations: list[Violation]) -> Any:
-        if not checks:  # not before the first value: a field may be of a type that is defined later
+        if not checks:  # built for the first value, because a field may have a type that is defined later
             hints = typing.get_type_hints(kind, include_extras=True)
             checks.update({field.name: _check_for(hints[field.name]) for field in dataclasses.fields(kind)})
         changed = {}

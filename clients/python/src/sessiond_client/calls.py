@@ -1,21 +1,27 @@
 """Every unary call, defined once: its parameters, its request, and how its response is read. Nothing here does I/O.
 
 A function here takes the application and the call's own parameters and returns a `Call`. Each client turns it into a
-method with the same signature, so the two clients cannot drift apart. Every method raises `SessiondError`,
-and `InvalidArgument` before anything is sent if an argument is of the wrong type.
+method with the same signature, which returns what the `Call` reads. So the two clients cannot drift apart.
 
-Parameters that several calls share:
+Every method raises a `SessiondError` if the call fails, and `InvalidArgument`, before anything is sent, if an argument
+is of the wrong type. Each docstring names only the exceptions that are particular to the call.
 
-- `timeout`: the deadline of this one call in seconds, retries included. None: the client's own.
-- `request_id`: a UUIDv4 of your own, if you want to repeat a call yourself. Within 24 hours, the same id with the same
-  parameters returns the first answer again and changes nothing. Use each id for one call. If the call returns a token,
-  the id is as secret as the token. None: the client makes one, unless its `safe_retries` are off.
-- `at_least`: the `consistency_token` of an earlier answer. The call is answered only from a state at least that new, so
-  that you see your own change. Empty: any state. Raises `InvalidArgument` if the token is damaged or belongs to another
-  authority, and `OutOfRange` if it is ahead of the log or from a part of the log that no longer exists.
+Parameters that many calls share:
+
+- `timeout`: the deadline of this one call in seconds, retries included. None: the client's own, 5 by default.
+- `request_id`: a UUIDv4 of your own, if you want to repeat a call yourself. Within the policy's `answer_retention` (24
+  hours by default), the same id with the same parameters returns the first answer again and changes nothing; with
+  other parameters it raises `InvalidArgument`. Use each id for one call. If the call returns a token, the id is as
+  secret as the token. None: the client creates one, unless its `safe_retries` is off.
+- `at_least`: the `consistency_token` of an earlier answer. The authority answers only from a state at least that new,
+  so that you see your own change. Empty: any state. Raises `InvalidArgument` if the token is damaged or belongs to
+  another authority, and `OutOfRange` if it is ahead of the log or from a part of the log that no longer exists.
+- `client`: what your application sees of the user's client, for the comparison with the session's own. None: this call
+  is not compared.
 - `lifetimes`: timeouts of this one session. They can only be shorter than the policy's; a longer one has no effect.
 - `labels`: public key-value pairs of a session, at most 8, for filters. Keys have 1 to 64 of `a-z`, `0-9`, `.`, `_` and
   `-`; values have 1 to 256 characters. Anyone who may list sessions sees them.
+- `reason`: why, in your own words, at most 256 characters. It is recorded with the event.
 """
 
 from __future__ import annotations
@@ -97,15 +103,24 @@ def create(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Created]:
-    """Open a session: anonymous if `subject` is empty, otherwise for a subject that you have authenticated.
+    """Open a session. Send the answer's token to the user's client over a protected channel and keep no copy.
 
-    Send the answer's token to the client over a protected channel and keep no copy. `login_page`: an anonymous session
-    that ends after the policy's login timeout unless the subject logs in. `persistent`: remember the session, with the
-    policy's longer limits; raises `InvalidArgument` if the policy has none.
+    - `subject`: the user that you have authenticated, at most 256 characters; empty: an anonymous session.
+    - `authentication`: how you have authenticated the subject; only with a subject.
+    - `client`: what your application sees of the user's client; later clients are compared with it.
+    - `data`: the first session data, within the policy's `max_data_bytes`.
+    - `login_page`: for an anonymous session: it ends after the policy's login timeout unless the user logs in.
+    - `persistent`: remember the session, with the policy's longer limits.
+    - `lifetimes`: timeouts of this session; they can only be shorter than the policy's.
+    - `labels`: at most 8 public key-value pairs, for filters.
+    - `ticket`, `evict`, `evict_oldest`: see below.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
 
-    Raises `ConcurrencyLimitReached` if the subject has as many sessions as it may have. If its `limit` has a ticket,
-    repeat the call with that `ticket` and with the ids of the sessions that the subject chose to `evict`; with
-    `evict_oldest` the oldest end too, as many as have to.
+    Raises `ConcurrencyLimitReached` if the subject has as many sessions as the policy allows. If its `limit` has a
+    ticket, repeat the call with that `ticket` and with the ids of the sessions that the user chose in `evict`.
+    `evict_oldest` also ends the subject's oldest sessions, as many as necessary. Raises `InvalidArgument` for
+    `persistent` if the policy has no limits for it, and for a ticket that is used or expired.
     """
     request = pb.CreateSessionRequest(
         application=application,
@@ -141,14 +156,25 @@ def validate(
     data: DataRequest | bool | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Validation]:
-    """Check one presented token. Counts as activity unless `passive`.
+    """Check one presented token. Call it once for each web request, and check `valid` of the answer.
 
-    Treat every verdict but VALID as "no session", follow `next_step`, and treat an exception as a denial.
+    Treat every verdict other than VALID and every exception as "no session", follow `next_step`, and send
+    `cookies.headers()` in your response.
 
-    `requirements`: what this request needs beyond a good token; if one is not met, the verdict is INSUFFICIENT and
-    `unmet` says what is missing. `with_csrf_token`: return the session's CSRF token too, to put into a page. `data`:
-    return session data too, so that one web request is one call: True for all of it, a `DataRequest` for some keys or
-    only for data that is newer than your copy.
+    - `token`: what the user's client presented, unchanged. If it presented nothing, pass "": the verdict is MALFORMED.
+    - `client`: what your application sees of the user's client, to compare it with the session's; None: do not compare.
+    - `passive`: do not count this as activity, so that it does not restart the idle timeout; for polling.
+    - `at_least`: the `consistency_token` of an earlier answer, so that you see your own change; empty: any state.
+    - `requirements`: what this request needs beyond a valid token. If one is not met, the verdict is INSUFFICIENT and
+      `unmet` says what is missing.
+    - `with_csrf_token`: also return the session's CSRF token, to put into a page.
+    - `data`: also return session data: True for all of it, a `DataRequest` for some keys, or only if the data is newer
+      than your copy.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Never raises for a bad token. Raises `OutOfRange` or `InvalidArgument` for an `at_least` that does not fit this
+    authority, `InternalError` with the status `DATA_LOSS` if the session's data cannot be read, and `Unavailable`,
+    `DeadlineExceeded` or `ResourceExhausted` if the authority cannot answer now.
     """
     question = Question(token, client, passive, at_least, requirements, with_csrf_token, data)
     return _VALIDATE.call(_question_message(application, question), timeout)
@@ -164,7 +190,15 @@ def validate_many(
     *,
     timeout: Seconds | None = None,
 ) -> Call[tuple[Validation, ...]]:
-    """Check up to 1,000 presented tokens in one message. The answers are in the order of the questions."""
+    """Check up to 1,000 presented tokens in one message. The answers are in the order of the questions.
+
+    - `questions`: tokens, or a `Question` for each token that needs parameters of its own; see `validate`. Each is
+      judged by itself.
+    - `timeout`: seconds for the whole call, retries included; None: the client's own.
+
+    Session data that cannot be read, or that would make the message too long, is left out of its answer (`data` is None
+    although the verdict is VALID): validate that token alone.
+    """
     request = pb.ValidateSessionsRequest(
         requests=[
             _question_message(application, item if isinstance(item, Question) else Question(item)) for item in questions
@@ -198,20 +232,32 @@ def authenticate(
 ) -> Call[Rolled]:
     """Log in a subject that you have authenticated, or authenticate the same subject again.
 
-    Always rolls: the presented token dies at once, the session data stays. Give the client the answer's token instead.
-    Repeating a login with the same token (two clicks, a lost answer) returns the first answer again while the policy's
-    `lost_answer_tolerance` lasts, so both end in the same session.
+    The session gets a new token: send the answer's token to the user's client. The presented token stops working at
+    once, and the session data stays. Check `token` or `verdict` of the answer: for a dead token nothing changes, and
+    `token` is None.
 
-    `or_create`: the login always works. If there is no token (None or empty) or a dead one, a fresh session is opened
-    for the subject. If the token belongs to another subject's session, that session ends and a fresh one is opened. A
-    fresh session has no data; `Rolled.created` tells you. LOCKED is still denied. Cannot be combined with `elevate`.
-    Without `or_create` a dead token changes nothing (check `Rolled.token` or `verdict`), and another subject's session
-    raises `FailedPrecondition`.
+    Repeating a login with the same token (two clicks, a lost answer) returns the first answer again, for the longer of
+    the policy's `lost_answer_tolerance` and `roll_tolerance`, so both end in the same session.
 
-    `elevate`: `authentication` counts for the policy's elevation timeout, then the earlier one counts again; only for a
-    session that has a subject. `lifetimes` replaces the session's own; None leaves them as they are. `labels` are added
-    to those that the session has. `persistent`, `ticket`, `evict`, `evict_oldest` and `ConcurrencyLimitReached`: as
-    with `create`.
+    - `token`: what the user's client presented; None or "" if nothing (with `or_create`).
+    - `subject`: the user that you have authenticated, 1 to 256 characters.
+    - `authentication`: how you have authenticated the subject.
+    - `client`: what your application sees of the user's client; later clients are compared with it.
+    - `reason`: why, for the event; at most 256 characters.
+    - `persistent`: remember the session, as in `create`.
+    - `elevate`: `authentication` counts for the policy's elevation timeout, then the earlier one counts again. Only for
+      a session that has a subject.
+    - `or_create`: the login always works. For a missing or dead token a fresh session is opened; another subject's
+      session is ended first. A fresh session has no data; `Rolled.created` is then true. LOCKED is still denied. Cannot
+      be combined with `elevate`.
+    - `lifetimes`: new timeouts of this session; None: they stay as they are.
+    - `labels`: added to those that the session has; at most 8 in all.
+    - `ticket`, `evict`, `evict_oldest`: as in `create`.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `FailedPrecondition` without `or_create` if the session belongs to another subject, and with `elevate` if it
+    is anonymous. Raises `ConcurrencyLimitReached` as `create` does.
     """
     request = pb.AuthenticateSessionRequest(
         application=application,
@@ -246,9 +292,16 @@ def roll(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Rolled]:
-    """Replace the token at a privilege change other than login (`reason`: `password`, `role`, ...).
+    """Replace the token at a privilege change other than login, such as a changed password or role.
 
-    The presented token dies at once. Replace the client's token with the answer's.
+    Send the answer's token to the user's client. The presented token stops working at once. Check `token` or `verdict`
+    of the answer: for a dead token nothing changes, and `token` is None.
+
+    - `token`: what the user's client presented.
+    - `client`: what your application sees of the user's client; None: do not compare.
+    - `reason`: what changed (`password`, `role`, ...), for the event; at most 256 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
     """
     request = pb.RollSessionRequest(
         application=application,
@@ -273,9 +326,13 @@ def refresh(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Refreshed]:
-    """Start the idle timeout again, and the absolute lifetime too if the policy says so. The token stays.
+    """Restart the idle timeout, and the absolute lifetime too if the policy says so. The token stays the same.
 
-    `lifetimes` replaces the session's own timeouts; None leaves them as they are.
+    - `token`: what the user's client presented. For a dead token nothing changes; check `verdict` of the answer.
+    - `client`: what your application sees of the user's client; None: do not compare.
+    - `lifetimes`: new timeouts of this session; None: they stay as they are.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
     """
     request = pb.RefreshSessionRequest(
         application=application,
@@ -287,7 +344,7 @@ def refresh(
     return _REFRESH.call(request, timeout)
 
 
-# Idempotent: a session that has ended stays ended.
+# Idempotent, because a session that has ended stays ended.
 _REVOKE = Rpc("RevokeSession", reading.revoked, changes=True, idempotent=True)
 
 
@@ -304,13 +361,21 @@ def revoke(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Revoked]:
-    """End one session, named by exactly one of `token` and `session_id`, at once and for good.
+    """End one session, at once and for good: log out. Specify exactly one of `token` and `session_id`.
 
-    Ending a session that has ended changes nothing and is no error. Raises `NotFound` for an id that the application
-    does not have. `open_anonymous`: open a fresh anonymous session in its place.
+    Ending a session that has ended already changes nothing and is not an error.
 
-    `subject`: the session must belong to this subject (empty: be anonymous), otherwise `NotFound`. Always set it when
-    users end their sessions by id, so that nobody can end anybody else's.
+    - `token`: what the user's client presented. The answer's `cookies` then delete the cookie.
+    - `session_id`: the public id, as in `list`.
+    - `subject`: the session must belong to this subject (empty: it must be anonymous); None: to anyone. Always set it
+      when users end sessions by id, so that nobody can end anyone else's.
+    - `reason`: why (`logout`, ...), for the event; at most 256 characters.
+    - `client`: what your application sees of the user's client, for the event.
+    - `open_anonymous`: open a fresh anonymous session in its place.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if the application has no session with that id, or if it is not that subject's.
     """
     request = pb.RevokeSessionRequest(
         application=application,
@@ -321,7 +386,8 @@ def revoke(
         request_id=convert.secret_text(request_id),
         open_anonymous=open_anonymous,
     )
-    return _REVOKE.call(request, timeout, needs_id=open_anonymous)  # made twice, it would open two sessions
+    # Sent twice without an id, it would open two anonymous sessions.
+    return _REVOKE.call(request, timeout, needs_id=open_anonymous)
 
 
 # Many sessions
@@ -345,18 +411,26 @@ def revoke_all(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[RevokedAll]:
-    """End all live sessions that match every given condition and were opened before the call began.
+    """End all live sessions that match every condition and were opened before the call began.
 
-    `subject=""` means the anonymous sessions; `labels` means the sessions that have all of them. `except_session_id`
-    keeps one session ("log out everywhere else"). Without any condition, `whole_application` must be true.
+    - `subject`: sessions of this subject; "": anonymous sessions; None: of anyone.
+    - `ip_network`: opened or last authenticated from this network, as an address or in CIDR form.
+    - `created_from`, `created_until`: opened at or after, and opened before this time.
+    - `labels`: sessions that have all of these labels.
+    - `except_session_id`: keep this session ("log out everywhere else").
+    - `whole_application`: must be true if there is no condition, so that no empty call ends everything.
+    - `reason`: why, for the events; at most 256 characters.
+    - `progress`: called with the number of rounds after each round but the last (see below). An exception from it ends
+      the call.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for each round, retries included; None: the client's own.
 
-    The authority ends sessions in batches until the deadline. If there are more, the client repeats the call, each time
-    with a fresh `timeout`, until all have ended, so the whole may take much longer than one `timeout`. It raises
-    `DeadlineExceeded` only if the authority's log did not advance during a whole round. `progress` is called with the
-    number of rounds after each one that was not the last; an exception from it ends the call.
+    The authority ends sessions in batches until the deadline. If there are more, the client repeats the call in another
+    round with a fresh `timeout`, until all have ended. So the whole may take much longer than one `timeout`. It raises
+    `DeadlineExceeded` only if the authority's log did not advance during a whole round.
 
     If the call fails half-way, the sessions that it ended stay ended. The answer counts the sessions of the last round
-    only, since an earlier round has given no answer. A repeated round may also end sessions that were opened meanwhile.
+    only, because earlier rounds had no answer. A later round may also end sessions that were opened after the first.
     """
     request = pb.RevokeSessionsRequest(
         application=application,
@@ -381,9 +455,14 @@ def get(
     at_least: str = "",
     timeout: Seconds | None = None,
 ) -> Call[Found]:
-    """Show one session; an ended one too, while its history is kept. Does not count as activity.
+    """Look at one session, also at one that has ended while its history is kept. Does not count as activity.
 
-    Raises `NotFound` for an id that the application does not have.
+    - `token` or `session_id`: exactly one of them names the session.
+    - `at_least`: the `consistency_token` of an earlier answer, so that you see your own change; empty: any state.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    By token, `session` is None unless the verdict is VALID or INSUFFICIENT. Raises `NotFound` if the application has no
+    session with that id.
     """
     request = pb.GetSessionRequest(
         application=application, session=convert.reference_message(token, session_id), at_least=at_least
@@ -409,11 +488,17 @@ def list_sessions(
     page_token: str = "",
     timeout: Seconds | None = None,
 ) -> Call[Page[Session]]:
-    """Sessions that match every given condition, newest first; only live ones unless `state` is given.
+    """Sessions that match every condition, newest first. `list` goes through all pages; `list_page` returns one.
 
-    `subject=""` means the anonymous sessions; `labels` means the sessions that have all of them. A page holds at most
-    `page_size` sessions, 1 to 1,000 (0: 100); `timeout` is per page. `page_token` continues after an earlier page, with
-    the other conditions unchanged.
+    - `subject`: sessions of this subject; "": anonymous sessions; None: of anyone.
+    - `state`: sessions in this state; None: live sessions only.
+    - `ip_network`: opened or last authenticated from this network, as an address or in CIDR form.
+    - `created_from`, `created_until`: opened at or after, and opened before this time.
+    - `labels`: sessions that have all of these labels.
+    - `at_least`: the `consistency_token` of an earlier answer, so that you see your own change; empty: any state.
+    - `page_size`: at most this many sessions a page, 1 to 1,000; 0: 100.
+    - `page_token`: the `next_page_token` of an earlier page, with the other conditions unchanged; empty: begin.
+    - `timeout`: seconds for each page, retries included; None: the client's own.
     """
     request = pb.ListSessionsRequest(
         application=application,
@@ -438,9 +523,15 @@ def activity(
     page_token: str = "",
     timeout: Seconds | None = None,
 ) -> Call[Page[Event]]:
-    """A subject's lifecycle history, newest first, as far back as the horizon.
+    """A subject's events, newest first, as far back as the log is kept ("your activity").
 
-    A page holds at most `page_size` events, 1 to 1,000 (0: 100); `timeout` is per page.
+    `activity` goes through all pages; `activity_page` returns one.
+
+    - `subject`: the subject; required.
+    - `at_least`: the `consistency_token` of an earlier answer, so that you see your own change; empty: any state.
+    - `page_size`: at most this many events a page, 1 to 1,000; 0: 100.
+    - `page_token`: the `next_page_token` of an earlier page; empty: begin.
+    - `timeout`: seconds for each page, retries included; None: the client's own.
     """
     request = pb.ListActivityRequest(
         application=application, subject=subject, at_least=at_least, page_size=page_size, page_token=page_token
@@ -463,9 +554,17 @@ def get_data(
     at_least: str = "",
     timeout: Seconds | None = None,
 ) -> Call[Data]:
-    """Read a session's data, all of it or only `keys`. Does not count as activity.
+    """Read a session's data. Does not count as activity.
 
-    In a web request, `validate(..., data=True)` checks the token and reads the data in one call.
+    In a web request use `validate(..., data=True)`: it checks the token and reads the data in one call.
+
+    - `token` or `session_id`: exactly one of them names the session.
+    - `keys`: return only these keys; empty: all.
+    - `at_least`: the `consistency_token` of an earlier answer, so that you see your own change; empty: any state.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    If the session is not live, `verdict` says why and there is no data. Raises `NotFound` if the application has no
+    session with that id, and `InternalError` with the status `DATA_LOSS` if the data cannot be read.
     """
     request = pb.GetSessionDataRequest(
         application=application, session=convert.reference_message(token, session_id), keys=keys, at_least=at_least
@@ -489,11 +588,20 @@ def update_data(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[DataUpdated]:
-    """Set and delete keys of a session's data, all or none of them. Other keys stay as they are.
+    """Set and delete keys of a session's data, all of them or none. Other keys stay as they are.
 
-    `return_data`: return the data after the change too, True for all of it, a `DataRequest` for some of it. Raises
-    `Conflict` if `expected_version` is given and is not the current version, and `InvalidArgument` if the data would
-    grow over the policy's limit.
+    - `token` or `session_id`: exactly one of them names the session. If it is not live, nothing changes; check
+      `verdict` of the answer.
+    - `set`: keys (1 to 256 characters) and their new values in bytes. `json_data.encode` creates these from JSON
+      values.
+    - `delete`: keys to delete; deleting a key that does not exist is not an error. At most 1,000 keys in all.
+    - `expected_version`: change the data only if this is its current version; None: in any case.
+    - `return_data`: also return the data after the change: True for all of it, a `DataRequest` for some of it.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `Conflict` if `expected_version` is not the current version, `InvalidArgument` if the data would grow over
+    the policy's `max_data_bytes`, and `NotFound` if the application has no session with that id.
     """
     request = pb.UpdateSessionDataRequest(
         application=application,
@@ -523,11 +631,18 @@ def issue_companion_token(
     client: ClientContext | None = None,
     timeout: Seconds | None = None,
 ) -> Call[CompanionIssued]:
-    """Issue a short-lived token for one purpose, bound to the session: for sensitive pages.
+    """Issue a second, short-lived token for one purpose, bound to the session: for sensitive pages.
 
-    It is valid only together with the session's token (`Requirements.companion`), and dies with the session and at
-    every roll. `time_to_live` is at most the policy's `companion_timeout` (None: that). `path` is the path of its
-    cookie, with a leading slash; empty: the path of the session's cookie.
+    It is valid only together with the session's token (`Requirements.companion`), and stops working when the session
+    ends and at every login or roll. Does not count as activity. For a dead session token there is no companion token;
+    check `verdict` of the answer.
+
+    - `token`: the session's token, as the user's client presented it.
+    - `purpose`: what the companion token is for, 1 to 64 ASCII letters, digits, `.`, `_` and `-`.
+    - `time_to_live`: how long it is valid, at most the policy's `companion_timeout`; None: that.
+    - `path`: the path of its cookie, with a leading slash; empty: the path of the session's cookie.
+    - `client`: what your application sees of the user's client; None: do not compare.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
     """
     request = pb.IssueCompanionTokenRequest(
         application=application,
@@ -554,10 +669,15 @@ def report_signal(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[SignalReported]:
-    """Report a suspicion of your application. The policy reacts to it as to the signal REPORTED.
+    """Report a suspicion of your application. The policy's reaction to the signal REPORTED follows.
 
-    The session is named by exactly one of `token` and `session_id`; `reason` says what you noticed, in at most 256
-    characters. Raises `NotFound` for an id that the application does not have.
+    - `token` or `session_id`: exactly one of them names the session.
+    - `reason`: what you noticed, in at most 256 characters.
+    - `client`: what your application sees of the user's client, for the event.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if the application has no session with that id.
     """
     request = pb.ReportSignalRequest(
         application=application,
@@ -576,9 +696,13 @@ _LIST_SOURCE_LOCKS = Rpc("ListSourceLocks", reading.source_locks)
 def list_source_locks(
     application: str, *, page_size: Int32 = 0, page_token: str = "", timeout: Seconds | None = None
 ) -> Call[Page[SourceLock]]:
-    """Sources that are locked for guessing, oldest first.
+    """Sources that are locked for guessing tokens, oldest lock first.
 
-    A page holds at most `page_size` locks, 1 to 1,000 (0: 100); `timeout` is per page.
+    `list_source_locks` goes through all pages; `list_source_locks_page` returns one.
+
+    - `page_size`: at most this many locks a page, 1 to 1,000; 0: 100.
+    - `page_token`: the `next_page_token` of an earlier page; empty: begin.
+    - `timeout`: seconds for each page, retries included; None: the client's own.
     """
     request = pb.ListSourceLocksRequest(application=application, page_size=page_size, page_token=page_token)
     return _LIST_SOURCE_LOCKS.call(request, timeout)
@@ -596,9 +720,14 @@ def clear_source_lock(
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[LockCleared]:
-    """Unlock a source, named as `list_source_locks` returns it, and forget the guesses that were counted for it.
+    """Unlock a source and forget the guesses that were counted for it.
 
-    Raises `NotFound` if it is not locked.
+    - `source`: the locked network, as `list_source_locks` returns it.
+    - `reason`: why, for the event; at most 256 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if the source is not locked.
     """
     request = pb.ClearSourceLockRequest(
         application=application, source=source, reason=reason, request_id=convert.secret_text(request_id)
@@ -613,13 +742,16 @@ _AUTHORITY = Rpc("GetAuthority", reading.authority)
 
 @checked
 def authority(application: str, *, timeout: Seconds | None = None) -> Call[Authority]:
-    """The authority's identity, version and position, and all applications with their effective policies."""
-    del application  # this call alone is not about one application
+    """The authority's identity, version and position in the log, and all applications with their effective policies.
+
+    `timeout`: seconds for this call, retries included; None: the client's own.
+    """
+    del application  # this is the only call that is not about one application
     return _AUTHORITY.call(pb.GetAuthorityRequest(), timeout)
 
 
 RPCS: tuple[Rpc[Any], ...] = tuple(item for item in tuple(globals().values()) if isinstance(item, Rpc))
-"""Every unary RPC, as described above; collected, so that nothing is listed twice."""
+"""Every unary RPC that is defined above."""
 
 
 # Parts of requests

@@ -1,4 +1,4 @@
-"""Tracks whether the authority can be reached, so that calls during an outage fail at once."""
+"""Tracks whether the authority is reachable, so that calls during an outage fail at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _PROBE_PAUSE = 0.1
 class Circuit:
     """Open from the first refused connection until a call reaches the authority again.
 
-    While it is open, calls fail at once with the cause, except one at a time: the probe. Shared by all calls of a
-    client, from any thread. Time is an argument, in seconds of a monotonic clock.
+    While it is open, calls fail at once with the cause of the outage, except one at a time: the probe. All calls of a
+    client share it, from any thread. `now` is in seconds of a monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class Circuit:
 
     @property
     def cause(self) -> str:
-        """Why no call gets through; empty while they do."""
+        """Why calls fail; empty while the authority is reachable."""
         return self._cause
 
     def admit(self, call: object, now: float) -> str:
-        """Let a call through, perhaps as the probe, and return nothing; or return the cause of the outage."""
-        if not self._cause:  # without the lock: the usual case
+        """Return the cause of the outage if the call must fail; empty: make it, perhaps as the probe."""
+        if not self._cause:  # the usual case, without the lock
             return ""
         with self._lock:
             if self._cause and (self._probe is not None or now < self._next_probe):
@@ -42,7 +42,7 @@ class Circuit:
             return ""
 
     def refused(self, call: object, cause: str, now: float) -> None:
-        """The call found no connection."""
+        """Note that the call found no connection."""
         with self._lock:
             self._cause = cause
             self._next_probe = now + _PROBE_PAUSE
@@ -50,14 +50,14 @@ class Circuit:
                 self._probe = None
 
     def reached(self) -> None:
-        """A call reached the authority."""
+        """Note that a call reached the authority."""
         self.was_reached = True
         if self._cause:
             with self._lock:
                 self._cause, self._probe = "", None
 
     def leave(self, call: object) -> None:
-        """The call is over. If it was the probe and brought no news, another may be."""
+        """Note that the call has ended. If it was the probe, another call may be the next one."""
         if self._probe is call:
             with self._lock:
                 if self._probe is call:

@@ -1,4 +1,4 @@
-"""How a client reaches an authority: what both clients set on their channels, and why."""
+"""How a client reaches an authority: its channels and their options, for both clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar, Unpack
 from weakref import WeakSet
 
 from sessiond_client import forks
-from sessiond_client.arguments import refusal
+from sessiond_client.arguments import invalid_argument
 from sessiond_client.errors import ClientClosed, Violation
 from sessiond_client.flow import Flows
 from sessiond_client.settings import ClientOptions, Settings
@@ -22,29 +22,29 @@ _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # gRPC would send even calls to loopback, tokens included, through the proxy that `http_proxy`, `https_proxy` or
     # `grpc_proxy` names in the environment.
     ("grpc.enable_http_proxy", 0),
-    # The name service does not get to set retries or load balancing.
+    # DNS records must not set retries or load balancing.
     ("grpc.service_config_disable_resolution", 1),
-    # A connection of its own. Otherwise gRPC shares it between all clients of the process: their limit of concurrent
-    # calls, and the waits after a failed connection.
+    # Each client has its own connection. Otherwise all clients of the process would share one, with its limit of
+    # concurrent calls and the waits after a failed attempt to connect.
     ("grpc.use_local_subchannel_pool", 1),
-    # Notices a dead connection under a quiet stream. The authority allows one ping a minute and answers more of them
-    # with GOAWAY (too_many_pings).
+    # Detects a dead connection under a quiet stream. The authority closes a connection that
+    # sends pings more often than every 20 s (GOAWAY, too_many_pings).
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # An authority that restarts is back in a second; gRPC's own waits grow to two minutes. The second one limits an
-    # attempt to connect.
+    # An authority restarts within a second, but gRPC's default waits grow to two minutes. `min_reconnect_backoff_ms` is
+    # also the time limit of one attempt to connect.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
 _STREAMS_PER_CHANNEL = 100
-"""As many as an authority serves on one connection by default."""
+"""Keeps the streams of one channel well below what an authority serves on one connection by default."""
 
 
 def channel_options(settings: Settings) -> list[tuple[str, Any]]:
-    """The options of a channel; the caller's own override ours."""
+    """The options of a channel. The caller's `channel_options` override the defaults of this package."""
     return list({**dict(_CHANNEL_OPTIONS), **dict(settings.channel_options)}.items())
 
 
@@ -59,32 +59,32 @@ class Opened(NamedTuple):
 
 
 class Channels:
-    """The channels of one client: one for calls, and others for streams, which would use up its limit of calls.
+    """The channels of one client: one for calls, and separate ones for streams, so that streams never block calls.
 
-    Opened when they are first needed: a client that has not been used yet survives a fork, and may be made before its
-    event loop runs. `opener` makes a channel; `asynchronous`: one of `grpc.aio`.
+    They are opened when they are first needed. So a client that has not been used yet survives a fork, and may be
+    created before its event loop runs. `opener` opens a channel; `asynchronous` says that it is one of `grpc.aio`.
     """
 
     def __init__(self, opener: Callable[[], Any], *, asynchronous: bool = False) -> None:
         self._opener = opener
         self._asynchronous = asynchronous
         self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
-        self._generation: int | None = None
+        self._fork_count: int | None = None
         self._calls: Opened | None = None
         self._streams: list[tuple[Opened, WeakSet[Any]]] = []
         self._closed = False
 
     def check(self) -> None:
         """Raise `ClientForked` in a child of the process that opened a channel, `ClientClosed` after `close`."""
-        if self._generation is not None:
-            forks.check(self._generation)
+        if self._fork_count is not None:
+            forks.check(self._fork_count)
         if self._closed:
             raise closed(during=False)
 
     @property
     def inherited(self) -> bool:
-        """Whether the parent process opened them."""
-        return self._generation not in (None, forks.generation())
+        """Whether the parent process opened the channels."""
+        return self._fork_count not in (None, forks.fork_count())
 
     @property
     def is_closed(self) -> bool:
@@ -92,7 +92,7 @@ class Channels:
         return self._closed
 
     def for_calls(self) -> Any:
-        """The stub of all unary calls."""
+        """The stub for all unary calls."""
         opened = self._calls
         if opened is None:
             with self._lock:
@@ -100,7 +100,7 @@ class Channels:
         return opened.stub
 
     def for_stream(self, stream: Any) -> Any:
-        """A stub for this stream, whose channel it uses until it is forgotten or collected."""
+        """The stub for this stream. It occupies a place on the channel until it is forgotten or garbage-collected."""
         with self._lock:
             found = [entry for entry in self._streams if stream in entry[1]]
             found += [entry for entry in self._streams if len(entry[1]) < _STREAMS_PER_CHANNEL]
@@ -112,18 +112,18 @@ class Channels:
             return opened.stub
 
     def streams(self) -> list[Any]:
-        """The streams that are under way."""
+        """The open streams."""
         with self._lock:
             return [stream for _, streams in self._streams for stream in streams]
 
     def forget(self, stream: Any) -> None:
-        """The stream has ended."""
+        """Release the place of a stream that has ended."""
         with self._lock:
             for _, streams in self._streams:
                 streams.discard(stream)
 
     def close(self) -> list[Any]:
-        """Let no further call begin; the channels that are left to close."""
+        """Refuse further calls. Returns the channels, which the caller must close."""
         with self._lock:
             self._closed = True
             opened = [self._calls, *(channel for channel, _ in self._streams)]
@@ -135,14 +135,14 @@ class Channels:
         forks.check_new(asynchronous=self._asynchronous)
         if self._asynchronous:
             forks.asyncio_opened(self)
-        self._generation = forks.generation()
-        forks.watch(self)
+        self._fork_count = forks.fork_count()
+        forks.keep_in_children(self)
         channel = self._opener()
         return Opened(channel, SessionAuthorityStub(channel))
 
 
 def shows_settings(init: F) -> F:
-    """Let `help` and `inspect` show each option of a client's constructor, with its default."""
+    """Make `help` and `inspect` show each option of a client's constructor, with its default."""
     target, *options = inspect.signature(Settings).parameters.values()
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     target = target.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -151,16 +151,16 @@ def shows_settings(init: F) -> F:
 
 
 class Connection:
-    """The settings of a client and the state of its connection. Each client does its I/O itself."""
+    """What `Client` and `AsyncClient` share: settings, retries and the state of the connection, but no I/O."""
 
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
-        """`target` is `host:port` or `unix:/path`; see `ClientOptions`. Raises `InvalidArgument`.
+        """`target` is `host:port` or `unix:/path`; for the other arguments see `ClientOptions`.
 
-        Nothing is sent before the first call.
+        Connects at the first call, not before. Raises `InvalidArgument` if an option is of the wrong type.
         """
         self._settings = Settings(target=target, **options).checked()
         if self._settings.retries < 0:
-            raise refusal(Violation("retries", "must be 0 or more"))
+            raise invalid_argument(Violation("retries", "must be 0 or more"))
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
 
     def __repr__(self) -> str:
@@ -168,7 +168,7 @@ class Connection:
 
     @property
     def target(self) -> str:
-        """Where the authority is."""
+        """The address of the authority: `host:port` or `unix:/path`."""
         return self._settings.target
 
     @property
@@ -182,16 +182,16 @@ class Connection:
 
 
 def closed(*, during: bool) -> ClientClosed:
-    """The exception for a call of a closed client, or for one that was under way when it was closed."""
+    """The exception for a call on a closed client, or (`during`) for one under way when the client was closed."""
     if during:
         return ClientClosed("the client was closed during the call", status="CANCELLED")
-    return ClientClosed("the client is closed: make a new one", status="FAILED_PRECONDITION")
+    return ClientClosed("the client is closed: create a new one", status="FAILED_PRECONDITION")
 
 
 def as_method(method: Callable[..., Any], call: Callable[..., Any], pages: str = "") -> None:
     """Give a client's method the name, documentation and signature of the call that it makes.
 
-    `pages` is the type of what a method returns that goes through all pages; empty for a method that makes one call.
+    `pages` is the iterator type that a method returns if it goes through all pages; empty if it makes one call.
     """
     functools.update_wrapper(method, call)  # keeps `__wrapped__`: type hints are looked up in the call's module
     signature = inspect.signature(call)

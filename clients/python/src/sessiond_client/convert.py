@@ -1,4 +1,4 @@
-"""Converts between messages and values. Nothing here does I/O."""
+"""Converts between protobuf messages and the client's values, without I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond_client.arguments import refusal
+from sessiond_client.arguments import invalid_argument
 from sessiond_client.enums import (
     CauseKind,
     DeviceType,
@@ -80,12 +80,12 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def _numbers(kind: type[E], wire: Any, prefix: str) -> dict[E, Any]:
-    """The wire number of each member. Fails at import if the enumeration and the contract differ."""
+    """The protobuf number of each member. Fails at import if the enumeration and the contract differ."""
     return {member: wire.Value(prefix + member.name) for member in kind}
 
 
 def _reader(kind: type[E], wire: Any, prefix: str) -> Callable[[int], E]:
-    """A function from a wire number to its member; an unknown number is UNSPECIFIED, as number 0 is."""
+    """A function from a protobuf number to its member. Unknown numbers become UNSPECIFIED, as 0 does."""
     members = {number: member for member, number in _numbers(kind, wire, prefix).items()}
     unspecified = members[0]
     return lambda number: members.get(number, unspecified)
@@ -108,19 +108,19 @@ _EVENT_TYPE_NUMBERS = _numbers(EventType, pb.EventType, "EVENT_TYPE_")
 
 
 def state_number(state: SessionState | None) -> pb.SessionState.ValueType:
-    """A state for a filter; None sets no condition."""
+    """A state for a filter; None: unset."""
     number: pb.SessionState.ValueType = _STATE_NUMBERS[state or SessionState.UNSPECIFIED]
     return number
 
 
 def event_type_number(kind: EventType) -> pb.EventType.ValueType:
-    """A type for a filter."""
+    """An event type for a filter."""
     number: pb.EventType.ValueType = _EVENT_TYPE_NUMBERS[kind]
     return number
 
 
 def timestamp_message(moment: datetime | None) -> Timestamp | None:
-    """A moment with a time zone; None is unset."""
+    """A time with a time zone; None: unset."""
     if moment is None:
         return None
     message = Timestamp()
@@ -129,7 +129,7 @@ def timestamp_message(moment: datetime | None) -> Timestamp | None:
 
 
 def span_message(span: timedelta | None) -> Duration | None:
-    """A length of time; None is unset."""
+    """A duration; None: unset."""
     if span is None:
         return None
     message = Duration()
@@ -138,12 +138,12 @@ def span_message(span: timedelta | None) -> Duration | None:
 
 
 def secret_text(secret: str | Token | None) -> str:
-    """A secret that may be missing, for a field of a request; None is empty."""
+    """A secret for a field of a request; None: empty."""
     return "" if secret is None else Token(secret).reveal()
 
 
 def requirements_message(requirements: Requirements | None) -> pb.Requirements | None:
-    """What a request needs. A required token that is missing is sent as an empty one, never as no requirement."""
+    """Requirements. A required token that is missing is sent as an empty one, never as no requirement."""
     if requirements is None:
         return None
     message = pb.Requirements(
@@ -158,26 +158,26 @@ def requirements_message(requirements: Requirements | None) -> pb.Requirements |
 
 
 def authentication_message(authentication: Authentication | None) -> pb.Authentication | None:
-    """How a subject was authenticated; the authority sets the time itself."""
+    """How a subject was authenticated, without the time, which the authority sets itself."""
     if authentication is None:
         return None
     return pb.Authentication(level=authentication.level, methods=authentication.methods)
 
 
 def client_message(client: ClientContext | None) -> pb.ClientContext | None:
-    """A client context. A client may send any bytes about itself; they must not be able to break the call."""
+    """A client context. Its texts come from an untrusted client and must not be able to make the call fail."""
     if client is None:
         return None
     return pb.ClientContext(
-        ip_address=_sound(client.ip_address),
-        user_agent=_sound(client.user_agent),
+        ip_address=_encodable(client.ip_address),
+        user_agent=_encodable(client.user_agent),
         certificate_thumbprint=client.certificate_thumbprint,
-        device_id=_sound(client.device_id),
+        device_id=_encodable(client.device_id),
     )
 
 
 def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:
-    """A session's own timeouts; None is unset."""
+    """A session's own timeouts; None: unset."""
     if lifetimes is None:
         return None
     return pb.Lifetimes(
@@ -186,7 +186,7 @@ def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:
 
 
 def data_request_message(data: DataRequest | bool | None) -> pb.DataRequest | None:
-    """Which session data to return; True is all of it, False and None are none."""
+    """Which session data to return: True for all, False or None for none."""
     if data is None or data is False:
         return None
     if data is True:
@@ -195,16 +195,16 @@ def data_request_message(data: DataRequest | bool | None) -> pb.DataRequest | No
 
 
 def reference_message(token: str | Token | None, session_id: str | None) -> pb.SessionReference:
-    """A reference to one session. Raises `InvalidArgument` unless exactly one of the two is given."""
+    """A reference to one session. Raises `InvalidArgument` unless exactly one of the two is set."""
     if token is not None and session_id is None:
         return pb.SessionReference(token=Token(token).reveal())
     if session_id is not None and token is None:
         return pb.SessionReference(session_id=session_id)
-    raise refusal(Violation("session", "name the session by exactly one of token and session_id"))
+    raise invalid_argument(Violation("session", "specify exactly one of token and session_id"))
 
 
-def _sound(text: str) -> str:
-    """Text that UTF-8 can encode: lone surrogates, which WSGI makes of odd header bytes, become question marks."""
+def _encodable(text: str) -> str:
+    """The text with question marks for lone surrogates, which frameworks create from bytes that are not UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -212,12 +212,12 @@ def _sound(text: str) -> str:
 
 
 def token_or_none(text: str) -> Token | None:
-    """A token field; empty means unset."""
+    """A token field; empty: None."""
     return Token(text) if text else None
 
 
 def session(message: pb.Session) -> Session:
-    """What callers may see of a session."""
+    """A session."""
     return Session(
         session_id=message.session_id,
         application=message.application,
@@ -244,7 +244,7 @@ def session(message: pb.Session) -> Session:
 
 
 def session_data(message: pb.SessionData) -> SessionData:
-    """Session data at its version."""
+    """Session data and its version."""
     return SessionData(values=dict(message.values), version=message.version)
 
 
@@ -254,7 +254,7 @@ def signal(message: pb.Signal) -> Signal:
 
 
 def event(message: pb.Event, cursor: str = "") -> Event:
-    """One fact of the lifecycle; `cursor` if it came on a stream."""
+    """An event, with the `cursor` of the stream that it came on, if any."""
     return Event(
         revision=message.revision,
         type=_event_type(message.type),
@@ -285,7 +285,7 @@ def unmet_requirement(message: pb.UnmetRequirement) -> UnmetRequirement:
 
 
 def cookie_directives(message: pb.CookieDirectives) -> CookieDirectives:
-    """Headers for the client; unset ones are none."""
+    """Response headers for the client; unset ones are left out."""
     return CookieDirectives(
         set_cookie=tuple(Token(cookie) for cookie in message.set_cookie),
         cache_control=message.cache_control,
@@ -294,7 +294,7 @@ def cookie_directives(message: pb.CookieDirectives) -> CookieDirectives:
 
 
 def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
-    """The limit that a login has reached."""
+    """The limit of concurrent sessions that a login has reached."""
     return ConcurrencyLimit(
         max_sessions=message.max_sessions,
         live_sessions=tuple(session(item) for item in message.live_sessions),
@@ -305,7 +305,7 @@ def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
 
 
 def source_lock(message: pb.SourceLock) -> SourceLock:
-    """One locked source."""
+    """A locked source."""
     return SourceLock(
         source=message.source,
         application=message.application,
@@ -315,7 +315,7 @@ def source_lock(message: pb.SourceLock) -> SourceLock:
 
 
 def application(message: pb.Application) -> Application:
-    """One application and its policy in force."""
+    """An application and its effective policy."""
     return Application(name=message.name, policy=_policy(message.policy))
 
 
@@ -388,7 +388,7 @@ def _cookie_rules(message: pb.CookieRules) -> CookieRules:
 
 
 def moment_or_none(message: Message, name: str) -> datetime | None:
-    """A time field of a message by its name; unset is None."""
+    """The time field of a message with this name; unset: None."""
     return _moment(getattr(message, name)) if message.HasField(name) else None
 
 

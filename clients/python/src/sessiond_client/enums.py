@@ -1,6 +1,6 @@
 """The enumerations of the contract.
 
-Each has UNSPECIFIED for a value that this version of the client does not know: an authority may be newer.
+Each has UNSPECIFIED for a value that this version of the client does not know, because the authority may be newer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ __all__ = [
 
 
 class Verdict(StrEnum):
-    """The answer to a validation. Everything but VALID means: deny this request."""
+    """The result of a validation. Deny the request on everything but VALID.
+
+    The client's README says how to answer a browser or a script for each ("From verdict to HTTP").
+    """
 
     UNSPECIFIED = "UNSPECIFIED"
     VALID = "VALID"
-    """The token is good, now."""
+    """The token is valid now."""
     MALFORMED = "MALFORMED"
-    """Not of a token's form."""
+    """Not in the form of a token; also a token that is empty."""
     FORGED = "FORGED"
-    """Of the right form, but never issued by this authority."""
+    """In the form of a token, but never issued by this authority."""
     UNKNOWN = "UNKNOWN"
-    """Issued once, but its session is not in the application's records."""
+    """Issued by this authority, but for no session that this application has."""
     REVOKED = "REVOKED"
     """The session was revoked."""
     EXPIRED_IDLE = "EXPIRED_IDLE"
@@ -39,17 +42,17 @@ class Verdict(StrEnum):
     EXPIRED_ABSOLUTE = "EXPIRED_ABSOLUTE"
     """The session's absolute timeout passed."""
     REPLAYED = "REPLAYED"
-    """An older token of a live session, presented when it should be forgotten: a theft signal."""
+    """An older token of a live session, presented too long after it was replaced: usually a signal of theft."""
     SUPERSEDED = "SUPERSEDED"
-    """The token was rolled away moments ago: a request in flight, denied without alarm."""
+    """The token was replaced by a login or roll moments ago: a request in flight, denied without an alarm."""
     INSUFFICIENT = "INSUFFICIENT"
-    """The token is good, but `Validation.unmet` names a requirement that is not met."""
+    """The token is valid, but does not suffice: `Validation.unmet` names each requirement that is not met."""
     LOCKED = "LOCKED"
-    """The source is locked for guessing, and the policy shuts out its valid tokens too."""
+    """The client's address is locked for guessing tokens, and the policy denies its valid tokens too."""
 
 
 class RequirementKind(StrEnum):
-    """What a validation may require beyond a good token."""
+    """What a validation may require beyond a valid token."""
 
     UNSPECIFIED = "UNSPECIFIED"
     LEVEL = "LEVEL"
@@ -57,11 +60,11 @@ class RequirementKind(StrEnum):
     AUTHENTICATION_AGE = "AUTHENTICATION_AGE"
     """A more recent authentication."""
     COMPANION_TOKEN = "COMPANION_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """A companion token of the purpose."""
+    """A companion token for the purpose: none was presented, or it has expired or is for something else."""
     CSRF_TOKEN = "CSRF_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """The session's CSRF token."""
+    """The session's CSRF token: none was presented, or another one."""
     REAUTHENTICATION = "REAUTHENTICATION"
-    """Authentication from this client: a signal's reaction."""
+    """Authentication from this client, because of a suspicion and the policy's reaction `step-up`."""
 
 
 class Reaction(StrEnum):
@@ -71,9 +74,10 @@ class Reaction(StrEnum):
     IGNORE = "IGNORE"
     """Nothing."""
     ALERT = "ALERT"
-    """HIJACK_SUSPECTED, and nothing else."""
+    """An event HIJACK_SUSPECTED, and nothing else."""
     STEP_UP = "STEP_UP"
-    """The session is good again when the subject has authenticated from this client."""
+    """The verdict is INSUFFICIENT until the subject has authenticated again: for the suspicious client, or for every
+    client of the session if the signal cannot tell which one is the intruder."""
     REVOKE_SESSION = "REVOKE_SESSION"
     """The session is revoked."""
     REVOKE_SUBJECT = "REVOKE_SUBJECT"
@@ -85,27 +89,31 @@ class NextStep(StrEnum):
 
     UNSPECIFIED = "UNSPECIFIED"
     PROCEED = "PROCEED"
-    """Go on with the request."""
+    """Handle the request."""
     REPLACE_TOKEN = "REPLACE_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """Go on, and replace the client's token by the renewed one in the same response."""
+    """Handle the request, and replace the client's token with `renewed_token` in the same response."""
     DISCARD_TOKEN = "DISCARD_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """Deny or treat as a guest, and make the client forget its token."""
+    """Deny the request or serve a guest, and have the client delete its token."""
     KEEP_TOKEN = "KEEP_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """Deny this one request; leave the client's token alone, a newer one is on its way."""
+    """Deny this request, and leave the client's token alone: it is still good, or a newer one may be on its way.
+
+    A client that presents the same dead token for longer than a request is in flight has missed the newer one: treat it
+    as a guest.
+    """
     STEP_UP = "STEP_UP"
-    """Ask the subject for (further) authentication, then `authenticate`."""
+    """Ask the user to authenticate (again), then call `authenticate`."""
 
 
 class SessionState(StrEnum):
-    """Whether a session lives."""
+    """Whether a session is live."""
 
     UNSPECIFIED = "UNSPECIFIED"
     ACTIVE = "ACTIVE"
-    """Lives: neither ended nor past a deadline."""
+    """Live: it has not ended, and no deadline has passed."""
     EXPIRED = "EXPIRED"
     """A deadline has passed."""
     REVOKED = "REVOKED"
-    """Somebody or some rule ended it."""
+    """A call or a rule of the policy ended it."""
 
 
 class DeviceType(StrEnum):
@@ -122,7 +130,7 @@ class DeviceType(StrEnum):
     TV = "TV"
     """A television or game console."""
     BOT = "BOT"
-    """A crawler, a script or another program without a person in front of it."""
+    """A crawler, a script or another program that no person is using."""
 
 
 class CauseKind(StrEnum):
@@ -152,27 +160,27 @@ class SignalType(StrEnum):
 
     UNSPECIFIED = "UNSPECIFIED"
     TOKEN_REPLAY = "TOKEN_REPLAY"  # noqa: S105 - a word of the contract, not a secret
-    """An old token was presented again, by another client than the session's."""
+    """An old token was presented by a client other than the session's own."""
     TOKEN_COPY = "TOKEN_COPY"  # noqa: S105 - a word of the contract, not a secret
-    """An old token was presented again by what looks like the session's own client: a second copy on one device."""
+    """An old token was presented by what looks like the session's own client: a second copy on one device."""
     USER_AGENT_CHANGE = "USER_AGENT_CHANGE"
-    """The user agent is of another family or platform."""
+    """The user agent is of another family or platform. Versions are not compared."""
     IP_CHANGE = "IP_CHANGE"
-    """The address is outside the session's prefix."""
+    """The IP address is outside the session's network (`Policy.ipv4_prefix`, `Policy.ipv6_prefix`)."""
     NETWORK_CHANGE = "NETWORK_CHANGE"
-    """The address belongs to another network."""
+    """The IP address belongs to another network operator."""
     COUNTRY_CHANGE = "COUNTRY_CHANGE"
-    """The address belongs to another country."""
+    """The IP address belongs to another country."""
     CERTIFICATE_MISMATCH = "CERTIFICATE_MISMATCH"
-    """The client certificate is another one."""
+    """The client certificate is not the one that the session is bound to."""
     DEVICE_MISMATCH = "DEVICE_MISMATCH"
-    """The device is another one."""
+    """The device is not the one that the session is bound to."""
     CONCURRENT_USE = "CONCURRENT_USE"
-    """Two client contexts use the session in turns."""
+    """Two clients use the session alternately."""
     COMPANION_MISMATCH = "COMPANION_MISMATCH"
-    """A companion token does not belong to the session token."""
+    """A companion token belongs to another session."""
     REPORTED = "REPORTED"
-    """An application reported it."""
+    """An application reported a suspicion (`report_signal`)."""
 
 
 class EventType(StrEnum):
@@ -188,7 +196,7 @@ class EventType(StrEnum):
     SESSION_ROLLED = "SESSION_ROLLED"
     """The token was replaced at a privilege change."""
     SESSION_REFRESHED = "SESSION_REFRESHED"
-    """The session was made as good as new."""
+    """The idle timeout was restarted (`refresh`), and the lifetime too if the policy says so."""
     SESSION_DATA_CHANGED = "SESSION_DATA_CHANGED"
     """Session data changed. The event has neither keys nor values."""
     SESSION_EXPIRED = "SESSION_EXPIRED"
@@ -196,11 +204,11 @@ class EventType(StrEnum):
     SESSION_REVOKED = "SESSION_REVOKED"
     """The session was revoked."""
     HIJACK_SUSPECTED = "HIJACK_SUSPECTED"
-    """A signal of theft; `Event.signals` has the evidence."""
+    """The session may have been stolen; `Event.signals` has the evidence."""
     GUESSING_SUSPECTED = "GUESSING_SUSPECTED"
-    """A source guesses tokens."""
+    """A source presents guessed tokens."""
     SOURCE_LOCKED = "SOURCE_LOCKED"
-    """A guessing source was locked."""
+    """A source was locked for guessing."""
     SOURCE_UNLOCKED = "SOURCE_UNLOCKED"
     """A locked source was unlocked."""
     CONCURRENCY_LIMIT_REACHED = "CONCURRENCY_LIMIT_REACHED"
@@ -208,7 +216,7 @@ class EventType(StrEnum):
     POLICY_CHANGED = "POLICY_CHANGED"
     """An application's policy changed."""
     SESSION_LEVEL_LOWERED = "SESSION_LEVEL_LOWERED"
-    """A remembered session had no activity for the ordinary idle timeout: its level fell to `Policy.remember_level`."""
+    """A remembered session was idle for the ordinary idle timeout: its level fell to `Policy.remember_level`."""
     OLD_TOKEN_PRESENTED = "OLD_TOKEN_PRESENTED"  # noqa: S105 - a word of the contract, not a secret
-    """A token from before the last roll was presented, by a client that may never have received the new one. Not an
-    alarm by itself; the next use of the new token is one, since then two clients hold the session."""
+    """A token from before the last roll was presented, by a client that may never have received the new one. This is
+    not an alarm by itself. The next use of the new token is: two clients may hold the session then."""

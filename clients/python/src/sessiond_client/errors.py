@@ -1,8 +1,8 @@
 """One exception tree for everything that can go wrong with a call, and its mapping from gRPC statuses.
 
-No exception shows a token: messages are the authority's own text, which never contains one, and no request is kept. A
-`request_id` and the ticket of a `ConcurrencyLimitReached` are `Token`s. Every exception can be copied and pickled; a
-pickle has `WITHHELD` in place of each token.
+No exception shows a token: messages are the authority's own text, which never contains one, and exceptions do not hold
+the request. A `request_id` and the ticket of a `ConcurrencyLimitReached` are `Token`s. Every exception can be copied
+and pickled; a pickle has `WITHHELD` in place of each token.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ __all__ = [
     "Violation",
     "WrongEventLoop",
     "from_rpc",
-    "is_refused",
-    "may_have_happened",
+    "never_sent",
+    "may_have_taken_effect",
 ]
 
 WITHHELD: Final = Token("<a token that was left out of a pickle>")
-"""Stands for each token in an exception that was pickled. No authority accepts it."""
+"""Replaces each token of an exception that was pickled. No authority accepts it."""
 
 
 E = TypeVar("E", bound="SessiondError")
@@ -55,16 +55,16 @@ E = TypeVar("E", bound="SessiondError")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that the authority refuses, or one argument that the client refuses."""
+    """One wrong field of a request, found by the authority, or one wrong argument, found by the client."""
 
     field: str
-    """The field's path as the contract names it, or the argument's, such as `authentication.level`."""
+    """The path of the field in the contract, or of the argument, such as `authentication.level`."""
     description: str
-    """What is wrong with it, and what would be right."""
+    """What is wrong with it, and what is accepted instead."""
 
 
-class _Marker(Enum):
-    """The place of a token in a pickle."""
+class _Placeholder(Enum):
+    """Replaces a token inside a pickle."""
 
     WITHHELD = "WITHHELD"
 
@@ -72,9 +72,10 @@ class _Marker(Enum):
 class SessiondError(Exception):
     """A call that failed. Treat it as a denial.
 
-    `status` is the name of the gRPC status; of an exception that the client raises itself, the nearest one.
+    `status`: the name of the gRPC status, such as `UNAVAILABLE`; if the client raises the exception itself, the nearest
+    one.
 
-    `outcome_unknown`: the call may have taken effect. Only for calls that change something, and mostly with
+    `outcome_unknown`: True if the call may have taken effect. Only calls that change something set it, mostly with
     `Unavailable`, `DeadlineExceeded` and `Cancelled`. False: nothing has changed.
 
     `request_id`: the id that a changing call was sent with, yours or the client's; None if it had none. Repeat the call
@@ -96,20 +97,20 @@ class SessiondError(Exception):
 
     @property
     def message(self) -> str:
-        """What the authority, the transport or the client said."""
+        """The text of the authority, of the transport or of the client."""
         return str(self)
 
-    # An exception's own `__reduce__` passes positional arguments to the constructor and takes the attributes as they
-    # are: it fits neither the keywords here nor the tokens, which refuse to be pickled.
+    # The default `__reduce__` of exceptions does not work here: it passes positional arguments to the constructor,
+    # which takes keywords, and pickles the attributes, among them tokens, which refuse to be pickled.
 
     def __copy__(self) -> Self:
         return _rebuilt(type(self), self.args, self.__dict__)
 
     def __deepcopy__(self, memo: object) -> Self:
-        return self.__copy__()  # what it holds is immutable
+        return self.__copy__()  # its attributes are immutable
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        return _unpickled, (type(self), self.args, _exchanged(self.__dict__, WITHHELD, _Marker.WITHHELD))
+        return _unpickled, (type(self), self.args, _replaced(self.__dict__, WITHHELD, _Placeholder.WITHHELD))
 
 
 def _rebuilt(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) -> E:
@@ -119,28 +120,28 @@ def _rebuilt(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) -
 
 
 def _unpickled(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) -> E:
-    return _rebuilt(kind, args, _exchanged(attributes, _Marker.WITHHELD, WITHHELD))
+    return _rebuilt(kind, args, _replaced(attributes, _Placeholder.WITHHELD, WITHHELD))
 
 
-def _exchanged(value: Any, old: Any, new: Any) -> Any:
-    """The value with every token in it, or every marker, exchanged for `new`."""
+def _replaced(value: Any, old: Any, new: Any) -> Any:
+    """The value with everything in it that is of the type of `old` replaced by `new`."""
     if isinstance(value, type(old)):
         return new
     if isinstance(value, dict):
-        return {key: _exchanged(item, old, new) for key, item in value.items()}
+        return {key: _replaced(item, old, new) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(_exchanged(item, old, new) for item in value)
+        return type(value)(_replaced(item, old, new) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        changed = {name: _exchanged(item, old, new) for name, item in fields.items()}
+        changed = {name: _replaced(item, old, new) for name, item in fields.items()}
         return dataclasses.replace(value, **changed)
     return value
 
 
 class InvalidArgument(SessiondError):
-    """The request is wrong; `violations` names the fields. Do not repeat it.
+    """The request is wrong; `violations` names the fields. Do not repeat it unchanged.
 
-    The client checks the types of all arguments before it sends anything, the authority checks what they mean.
+    The client checks the types of all arguments before it sends anything; the authority checks their values.
     """
 
     def __init__(
@@ -151,30 +152,30 @@ class InvalidArgument(SessiondError):
 
 
 class ClientUnusable(SessiondError):
-    """The client object cannot make the call, whatever the state of the authority."""
+    """The client object cannot make the call, whatever the state of the authority. See the subclasses."""
 
 
 class ClientClosed(ClientUnusable):
-    """The client was closed, before the call or during it. `outcome_unknown` tells whether it may have taken effect."""
+    """The client was closed before or during the call. `outcome_unknown` says whether it may have taken effect."""
 
 
 class WrongEventLoop(ClientUnusable):
-    """An `AsyncClient` was used in a second event loop: make one client for each loop. Nothing was sent."""
+    """An `AsyncClient` was used in a second event loop: create one client for each loop. Nothing was sent."""
 
 
 class ClientForked(ClientUnusable):
-    """A client that the parent process used before it forked: make a client in the child. Nothing was sent.
+    """The parent process used this client before it forked: create a new client in the child. Nothing was sent.
 
-    A connection cannot be shared by two processes: gRPC hangs or crashes in the child. Raised by every client in the
-    child if a thread of the parent was making a call at the fork, and by every `AsyncClient` if one was open.
+    Two processes cannot share a gRPC connection: the child would hang or crash. If a thread of the parent was making a
+    call at the fork, every client in the child raises this; if an `AsyncClient` was open, every `AsyncClient` does.
     """
 
 
 class ConcurrencyLimitReached(SessiondError):
-    """The subject has as many live sessions as it may have: nothing was opened or bound, nobody is logged in.
+    """The subject has as many live sessions as the policy allows: no session was opened, nobody is logged in.
 
-    The call itself succeeded (`status` is `OK`). It is raised, not returned, so that a caller who forgets
-    this case denies. If the policy is to ask, `limit` has the live sessions and the ticket for repeating the call:
+    The RPC itself succeeded (`status` is `OK`). This is an exception, so that code that does not handle the case denies
+    the login. If the policy says `ask`, `limit` has the live sessions and a ticket for repeating the call:
     `create(..., ticket=limit.ticket, evict=[chosen.session_id])`.
     """
 
@@ -184,51 +185,57 @@ class ConcurrencyLimitReached(SessiondError):
 
 
 class NotFound(SessiondError):
-    """There is no such session in the application, or no such lock."""
+    """There is no such session in the application (or not of that `subject`), or no such lock."""
 
 
 class Conflict(SessiondError):
-    """`expected_version` is not the current one (ABORTED): read again and decide again."""
+    """The session data is not at `expected_version`: read it again and decide again (ABORTED)."""
 
 
 class FailedPrecondition(SessiondError):
-    """The session is not in a state that allows this, such as a login over another subject's session."""
+    """The session does not allow this: it belongs to another subject, or is anonymous and was to be elevated."""
 
 
 class OutOfRange(SessiondError):
-    """A cursor or consistency token (`at_least`) is ahead of the log, or from a part of it that no longer exists."""
+    """A cursor or consistency token (`at_least`) is ahead of the log, or from a part of it that no longer exists.
+
+    Forget a consistency token and repeat the call without it. After a cursor, rebuild what you keep from `list`.
+    """
 
 
 class Unavailable(SessiondError):
-    """The authority is out of reach or shutting down."""
+    """The authority is out of reach or shutting down, after all retries. Try again later."""
 
 
 class DeadlineExceeded(SessiondError):
-    """No answer within the timeout."""
+    """There was no answer within the timeout, retries included. Try again later."""
 
 
 class Cancelled(SessiondError):
-    """The call was cancelled, and not by its caller."""
+    """The call was cancelled by the authority or on the way to it, not by the caller. Try again later."""
 
 
 class ResourceExhausted(SessiondError):
-    """A bound was reached: of the authority, or of a message's size."""
+    """The authority is overloaded and did not begin the call (try again later), or a message is too large."""
 
 
 class NotServed(SessiondError):
-    """The authority does not serve this call (UNIMPLEMENTED)."""
+    """The authority does not offer this call (UNIMPLEMENTED)."""
 
 
 class Unauthenticated(SessiondError):
-    """The authority does not know the caller."""
+    """The authority does not know this application's identity. It says nothing about the user."""
 
 
 class PermissionDenied(SessiondError):
-    """The authority knows the caller and refuses it."""
+    """The authority knows this application and does not allow it the call. It says nothing about the user."""
 
 
 class InternalError(SessiondError):
-    """The authority, or the transport, failed for a reason that it does not give."""
+    """The authority or the transport failed; the authority's log has the reason.
+
+    With the status `DATA_LOSS` the data of this one session cannot be read; `validate` without `data` still works.
+    """
 
 
 _BY_STATUS: dict[str, type[SessiondError]] = {
@@ -251,8 +258,8 @@ _BY_STATUS: dict[str, type[SessiondError]] = {
 
 
 def from_rpc(error: grpc.RpcError) -> SessiondError:
-    """The exception for a gRPC failure, of either client. Never raises: a status that is broken loses its details."""
-    status: Any = error  # both libraries raise errors that are calls too, which their types do not say
+    """The exception for a gRPC failure of either client. Never raises: details that cannot be read are left out."""
+    status: Any = error  # in both libraries the error is the call as well, which the types do not say
     name = str(status.code().name)
     message = str(status.details() or name)
     kind = _BY_STATUS.get(name, SessiondError)
@@ -262,10 +269,10 @@ def from_rpc(error: grpc.RpcError) -> SessiondError:
 
 
 def _violations(status: Any) -> tuple[Violation, ...]:
-    """The fields named by a google.rpc.BadRequest in the details of a status, if there is one."""
+    """The fields that a google.rpc.BadRequest in the details of a status names; empty if it has none."""
     try:
         rich = rpc_status.from_call(status)
-    except Exception:  # noqa: BLE001 - details come from the wire; whatever is wrong with them, the status stands
+    except Exception:  # noqa: BLE001 - details come from the network; if they are broken, the status still counts
         return ()
     found = error_details_pb2.BadRequest()
     for detail in rich.details if rich is not None else ():
@@ -279,24 +286,24 @@ def _violations(status: Any) -> tuple[Violation, ...]:
 
 
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
-"""What gRPC says when it had no connection to send a call on. Any other UNAVAILABLE may have arrived."""
+"""gRPC's messages for a call that it had no connection to send on. Any other UNAVAILABLE may have arrived."""
 
-_NEVER_HAPPENED = frozenset(
+_REJECTED_UNCHANGED = frozenset(
     (
         *("INVALID_ARGUMENT", "NOT_FOUND", "ABORTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
         *("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"),
     )
 )
-"""With these the authority refuses a call before it changes anything."""
+"""The authority rejects a call with one of these before it changes anything."""
 
 
-def is_refused(error: SessiondError) -> bool:
-    """Whether a call was never sent, since there was no connection."""
+def never_sent(error: SessiondError) -> bool:
+    """Whether the call was never sent because there was no connection."""
     return isinstance(error, Unavailable) and any(said in error.message for said in _NOT_CONNECTED)
 
 
-def may_have_happened(error: SessiondError) -> bool:
-    """Whether a call that ended so may have taken effect."""
+def may_have_taken_effect(error: SessiondError) -> bool:
+    """Whether a call that ended in this exception may have taken effect."""
     if "Received message larger than max" in error.message:
-        return True  # RESOURCE_EXHAUSTED of our own side: there is an answer, and it does not fit
-    return error.status not in _NEVER_HAPPENED and not is_refused(error)
+        return True  # RESOURCE_EXHAUSTED of the client's own side: the answer came, and was too large
+    return error.status not in _REJECTED_UNCHANGED and not never_sent(error)

@@ -1,4 +1,4 @@
-"""Notices that the process has forked: gRPC's connections, threads and locks do not survive that in the child."""
+"""Detects that the process has forked: gRPC's connections, threads and locks do not work in the child."""
 
 from __future__ import annotations
 
@@ -10,83 +10,83 @@ from weakref import WeakSet
 
 from sessiond_client.errors import ClientForked
 
-__all__ = ["asyncio_closed", "asyncio_opened", "calling", "check", "check_new", "generation", "watch"]
+__all__ = ["asyncio_closed", "asyncio_opened", "check", "check_new", "fork_count", "in_grpc", "keep_in_children"]
 
-_generation = 0
-_watched: WeakSet[Any] = WeakSet()
+_fork_count = 0
+_kept_in_children: WeakSet[Any] = WeakSet()
 _open_asyncio: WeakSet[Any] = WeakSet()
-_calling: list[None] = []
+_calls_in_grpc: list[None] = []
 """An item for each call of a `Client` under way: appending and popping are atomic."""
-_lost = ""
-_asyncio_lost = ""
-"""Why no client, or no `AsyncClient`, can be used in this process; empty if one can."""
+_unusable = ""
+_asyncio_unusable = ""
+"""Why no client (`_unusable`) or no `AsyncClient` can be used in this process; empty if one can."""
 _inherited: list[Any] = []
-"""What the parent had open. A child keeps it alive: to release it would wait for threads that the child has not got."""
+"""What the parent had open. The child keeps it alive: releasing it would wait for threads that it does not have."""
 
 
-def generation() -> int:
-    """How often this process and its ancestors have forked, each counted in the child."""
-    return _generation
+def fork_count() -> int:
+    """How many forks separate the first process from this one: one more in each child."""
+    return _fork_count
 
 
-def check(born: int) -> None:
-    """Raise `ClientForked` in a child of the process that was in this generation."""
-    if born != _generation:
+def check(count: int) -> None:
+    """Raise `ClientForked` if the process has forked since `fork_count` returned this count."""
+    if count != _fork_count:
         raise ClientForked(
-            "this client was used before the process forked: make a new client in the child process",
+            "this client was used before the process forked: create a new client in the child process",
             status="FAILED_PRECONDITION",
         )
 
 
 def check_new(*, asynchronous: bool) -> None:
-    """Raise `ClientForked` if gRPC would hang or crash in this process, as the fork came at a bad moment."""
-    reason = _lost or (_asyncio_lost if asynchronous else "")
+    """Raise `ClientForked` if gRPC would hang or crash in this process because of when its parent forked."""
+    reason = _unusable or (_asyncio_unusable if asynchronous else "")
     if reason:
         raise ClientForked(reason, status="FAILED_PRECONDITION")
 
 
 @contextmanager
-def calling() -> Iterator[None]:
-    """A thread is inside gRPC."""
-    _calling.append(None)
+def in_grpc() -> Iterator[None]:
+    """Mark the calling thread as inside gRPC."""
+    _calls_in_grpc.append(None)
     try:
         yield
     finally:
-        if _calling:
-            _calling.pop()
+        if _calls_in_grpc:
+            _calls_in_grpc.pop()
 
 
 def asyncio_opened(holder: Any) -> None:
-    """An `AsyncClient` has opened a channel."""
+    """Note that an `AsyncClient` has opened a channel."""
     _open_asyncio.add(holder)
 
 
 def asyncio_closed(holder: Any) -> None:
-    """An `AsyncClient` has closed all its channels: a fork is safe again."""
+    """Note that an `AsyncClient` has closed all its channels: it no longer makes a fork unsafe."""
     _open_asyncio.discard(holder)
 
 
-def watch(holder: Any) -> None:
+def keep_in_children(holder: Any) -> None:
     """Keep an object that holds a channel or a call alive in children."""
-    _watched.add(holder)
+    _kept_in_children.add(holder)
 
 
 def _after_in_child() -> None:
-    global _generation, _lost, _asyncio_lost  # noqa: PLW0603 - one per process, like the process's id
-    _generation += 1
-    if _calling:
-        _calling.clear()
-        _lost = (
-            "gRPC does not survive a fork while other threads make calls, as in the parent of this process: fork"
+    global _fork_count, _unusable, _asyncio_unusable  # noqa: PLW0603 - one per process, like the process's id
+    _fork_count += 1
+    if _calls_in_grpc:
+        _calls_in_grpc.clear()
+        _unusable = (
+            "the parent process forked while another thread was making a gRPC call, so gRPC cannot be used here: fork"
             " between calls, or start processes by the method 'spawn'"
         )
     if getattr(_open_asyncio, "data", ()):
-        _asyncio_lost = (
-            "gRPC for asyncio does not survive a fork, and the parent process had an open AsyncClient: close it before"
-            " the fork, use Client here, or start processes by the method 'spawn'"
+        _asyncio_unusable = (
+            "the parent process forked with an open AsyncClient, so gRPC for asyncio cannot be used here: close it"
+            " before the fork, use Client here, or start processes by the method 'spawn'"
         )
-    # A copy of the set's own references: to iterate over the WeakSet itself fails if the parent was about to change it.
-    references = set(getattr(_watched, "data", ()))
+    # Copies the set's own references: iterating over the WeakSet itself fails if the parent was just changing it.
+    references = set(getattr(_kept_in_children, "data", ()))
     _inherited.extend(item for item in (reference() for reference in references) if item is not None)
 
 

@@ -1,13 +1,13 @@
-"""JSON as session data: turns values into the bytes that sessiond keeps, and back.
+"""JSON as session data: turns values into the bytes that sessiond stores, and back.
 
-Session data is bytes by default. These two functions work with every call that takes or returns data, of both clients:
+Session data is bytes. These two functions work with every call that takes or returns data, of both clients:
 
     client.update_data(token=token, set=json_data.encode({"cart": [1, 2]}))
     answer = client.validate(token, data=True)
     cart = json_data.decode(answer.data.values)["cart"]
 
-They are functions, not a mode of the client: data of both kinds may stand in one session (decode only the keys that you
-wrote as JSON), and no call has a second, untyped form.
+They are functions and not a mode of the client, so one session may have both kinds of data (decode only the keys that
+you wrote as JSON), and no call has a second, untyped form.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class NotJson(ValueError):
 
 
 def encode(values: Mapping[str, Any]) -> dict[str, bytes]:
-    """Each value as compact JSON in UTF-8. Raises `NotJson`.
+    """Write each value as compact JSON in UTF-8.
 
-    Takes what `json.dumps` takes, except NaN, the infinities and lone surrogates, which JSON cannot express. As usual,
-    tuples come back as lists, and the keys of inner dictionaries as text.
+    Accepts what `json.dumps` accepts, except NaN, the infinities and lone surrogates, which JSON cannot express. As
+    with `json`, tuples come back as lists, and the keys of inner dictionaries as text. Raises `NotJson`.
     """
     result = _each(values, _encoded)
     del values  # the frame is part of the traceback
@@ -45,7 +45,7 @@ def encode(values: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def decode(values: Mapping[str, bytes]) -> dict[str, Any]:
-    """Each value read as JSON. Raises `NotJson` if one is not."""
+    """Read each value as JSON. Raises `NotJson` if one is not JSON."""
     result = _each(values, _decoded)
     del values
     if isinstance(result, NotJson):
@@ -53,8 +53,9 @@ def decode(values: Mapping[str, bytes]) -> dict[str, Any]:
     return result
 
 
-# What follows returns an exception instead of raising it, and makes it after the handler has ended. The json module's
-# errors hold the whole document, and each frame a value; a crash reporter would send them along with a traceback.
+# The functions below return an exception instead of raising it, and create it after the `except` block has ended. The
+# json module's errors hold the whole document, and each frame a value: a crash reporter would send them with the
+# traceback.
 
 
 def _each(values: Mapping[str, Any], turn: Callable[[str, Any], Any]) -> dict[str, Any] | NotJson:

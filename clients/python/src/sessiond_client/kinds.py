@@ -1,4 +1,4 @@
-"""What an argument may be, beyond its Python type. Annotations use these; `arguments` checks them."""
+"""Restrictions on arguments beyond their Python type. Annotations use them; `arguments` checks them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Lenient:
-    """Text that a stranger may have written: what UTF-8 cannot encode is replaced, not refused."""
+    """Text from an untrusted client: characters that UTF-8 cannot encode are replaced, not refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """Any iterable of the type, but no single `str` or `bytes`, whose items would be its letters."""
+    """Any iterable of the type, except `str` and `bytes`, whose items would be single characters."""
 
 
 class Collection(Protocol[T_co]):
-    """A collection that is no `str`: a type checker tells them apart by `__contains__`, which `str` restricts."""
+    """A collection other than `str`: type checkers distinguish the two by `__contains__`, which `str` restricts."""
 
     def __contains__(self, item: object, /) -> bool: ...
     def __iter__(self) -> Iterator[T_co]: ...
@@ -39,7 +39,7 @@ class Collection(Protocol[T_co]):
 
 
 Items = Annotated[Collection[T] | Iterator[T], Each()]
-"""A list, tuple, set, generator or the like. A plain `str` is none, for type checkers too."""
+"""A list, tuple, set, generator or the like, but not a `str`; type checkers know that too."""
 
 Int32 = Annotated[int, Between(-(2**31), 2**31 - 1)]
 UInt64 = Annotated[int, Between(0, 2**64 - 1)]

@@ -1,4 +1,4 @@
-"""How a call ends for its caller. No exception carries the client's own frames, which hold requests and tokens."""
+"""How a call ends for its caller. Exceptions lose the client's own frames, because those hold requests and tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """A value, or an exception that is raised where no frame holds a secret any more."""
+    """A value, or an exception to raise later, when no frame on the stack holds a secret."""
 
     value: Any = field(default=None, repr=False)
     error: BaseException | None = None
@@ -30,7 +30,7 @@ class Outcome(Generic[T]):
 
 
 def attempt(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
-    """The outcome of a function. Raises nothing; whoever takes the outcome does."""
+    """Call a function and return its outcome. Never raises: `Outcome.get` does."""
     try:
         return Outcome(function(*args, **kwargs))
     except BaseException as error:  # noqa: BLE001 - raised again by `get`
@@ -38,10 +38,10 @@ def attempt(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> O
 
 
 def failure(error: BaseException) -> Outcome[Any]:
-    """The outcome of a call that ended in this exception.
+    """The outcome of a call that ended in this exception, without its frames, cause and context.
 
-    Error trackers, `rich` and `pytest -l` show the variables of every frame of a traceback, and those of the exceptions
-    that an exception came from. The frames are dropped; a note tells where an exception that is not ours was raised.
+    Error trackers, `rich` and `pytest -l` show the variables of every frame of a traceback, and those of its causes. An
+    exception from outside this package gets a note that says where it was raised.
     """
     if not isinstance(error, SessiondError) and isinstance(error, Exception) and error.__traceback__ is not None:
         last = error.__traceback__

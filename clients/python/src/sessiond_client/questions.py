@@ -1,4 +1,4 @@
-"""What a validation asks: about which token, what the request needs beyond a good one, and which data to return."""
+"""The parameters of a validation: the token, requirements beyond a valid token, and the data to return."""
 
 from __future__ import annotations
 
@@ -21,46 +21,48 @@ class NotRequired(Enum):
 
 
 NOT_REQUIRED: Final = NotRequired.NOT_REQUIRED
-"""No such requirement. Not None: a missing header or cookie reads as None, and must not switch a check off."""
+"""No such requirement. Not None, because a missing header or cookie reads as None and must not disable a check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What a request needs beyond a good token. All of it must hold, otherwise the verdict is INSUFFICIENT."""
+    """What a request needs beyond a valid token. All of it must hold, otherwise the verdict is INSUFFICIENT."""
 
     min_level: Int32 = 0
-    """The session's level now must be at least this; 0: any."""
+    """The least level of authentication that the session must have now, 1 to 3; 0: any."""
     max_authentication_age: timedelta | None = None
-    """The subject's last authentication must be younger; None: any."""
+    """The subject's last authentication must be younger than this; None: any age."""
     companion: tuple[str, str | Token | None] | None = field(default=None, repr=False)
-    """A purpose, and the companion token that the client presented for it, or None if it presented none."""
+    """`(purpose, token)`: the companion token that the client presented for this purpose, or `(purpose, None)` if it
+    presented none: then it is missing. None: no companion token is required."""
     csrf: str | Token | Literal[NotRequired.NOT_REQUIRED] | None = field(default=NOT_REQUIRED, repr=False)
-    """The CSRF token that the client presented, or None if it presented none. Require it for side effects."""
+    """The CSRF token that the client presented, or None if it presented none: then it is missing. Require it for every
+    request with side effects. `NOT_REQUIRED` (the default): no CSRF token is required."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataRequest:
-    """Asks for session data with an answer. As it is, for all of it."""
+    """Which session data to return with an answer. `DataRequest()` means all of it."""
 
     keys: tuple[str, ...] = ()
-    """Only these keys; empty: all."""
+    """Return only these keys; empty: all."""
     newer_than: UInt64 = 0
-    """Only if the data is newer than this version, which you have already; 0: always."""
+    """Return the data only if it is newer than this version, of which you have a copy; 0: always."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One token of a batch to validate, with parameters of its own."""
+    """One token to validate in a batch, with parameters of its own. See `Client.validate`."""
 
     token: str | Token = field(repr=False)
     client: ClientContext | None = None
     passive: bool = False
-    """Does not count as activity."""
+    """Do not count this as activity."""
     at_least: str = ""
-    """Answer only from a state at least this new: the `consistency_token` of an earlier answer; empty: any."""
+    """The `consistency_token` of an earlier answer: answer only from a state at least this new. Empty: any state."""
     requirements: Requirements | None = None
-    """What this request needs beyond a good token; None: nothing."""
+    """What this request needs beyond a valid token; None: nothing."""
     with_csrf_token: bool = False
-    """Answer with the session's CSRF token too, to put into a page."""
+    """Also return the session's CSRF token, to put into a page."""
     data: DataRequest | bool | None = None
-    """Return session data too: True for all of it, a `DataRequest` for some of it."""
+    """Also return session data: True for all of it, a `DataRequest` for some of it."""

@@ -1,4 +1,4 @@
-"""Turns each response message into its answer. A session is unset if the token did not prove it."""
+"""Turns each response message into the client's answer. Without a proven token, `session` is None."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ __all__ = [
 ]
 
 
-def _refuse_at_limit(answer: pb.CreateSessionResponse | pb.AuthenticateSessionResponse) -> None:
-    # An exception: the verdict is about the token, and a caller who checks nothing else would assume a login.
+def _raise_if_at_limit(answer: pb.CreateSessionResponse | pb.AuthenticateSessionResponse) -> None:
+    # An exception, because the verdict is about the token: a caller who checks only the verdict would assume a login.
     if answer.HasField("limit"):
         raise ConcurrencyLimitReached(convert.concurrency_limit(answer.limit))
 
@@ -65,7 +65,7 @@ def _data(answer: pb.ValidateSessionResponse | pb.UpdateSessionDataResponse) -> 
 
 def created(answer: pb.CreateSessionResponse) -> Created:
     """The answer to `create`. Raises `ConcurrencyLimitReached`."""
-    _refuse_at_limit(answer)
+    _raise_if_at_limit(answer)
     return Created(
         session=convert.session(answer.session),
         token=Token(answer.token),
@@ -100,7 +100,7 @@ def validations(answer: pb.ValidateSessionsResponse) -> tuple[Validation, ...]:
 
 def authenticated(answer: pb.AuthenticateSessionResponse) -> Rolled:
     """The answer to `authenticate`. Raises `ConcurrencyLimitReached`."""
-    _refuse_at_limit(answer)
+    _raise_if_at_limit(answer)
     return replace(
         rolled(answer),
         evicted_session_ids=tuple(answer.evicted_session_ids),

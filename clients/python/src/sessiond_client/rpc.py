@@ -1,4 +1,4 @@
-"""How an RPC of the contract behaves, and one call of it that is ready to be sent."""
+"""How an RPC of the contract behaves, and one call of it that is ready to send."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[T]):
-    """An RPC of the contract, described in one place. What may be retried follows from it."""
+    """An RPC of the contract, described in one place. The client decides from this what it may retry."""
 
     name: str
     """Its name in the contract."""
     read: Callable[[Any], T] = field(repr=False)
     """Turns the response message into the answer."""
     changes: bool = False
-    """It changes something, so its request has a `request_id`."""
+    """Whether it changes something. Such a request has a field `request_id`."""
     idempotent: bool = False
-    """A change that has the same effect made twice as made once, even without a `request_id`."""
+    """Whether a change has the same effect when it is made twice, even without a `request_id`."""
 
     @property
     def repeatable(self) -> bool:
@@ -36,7 +36,7 @@ class Rpc(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One call, ready to be sent. Its repr leaves out the request, which may hold a token."""
+    """One call, ready to send. Its repr leaves out the request, which may hold a token."""
 
     rpc: Rpc[T]
     request: Any = field(repr=False)
@@ -44,11 +44,11 @@ class Call(Generic[T]):
     timeout: float | None
     """Seconds; None: the client's own."""
     needs_id: bool = False
-    """It must have a `request_id` even if the client makes no safe retries: it may be repeated all the same."""
+    """Whether it gets a `request_id` even if the client's `safe_retries` is off."""
     in_rounds: bool = False
-    """It does part of its work within each deadline, and is repeated until an answer says that it is done."""
+    """Whether it does part of its work within each deadline, and is repeated until it has an answer."""
     progress: Callable[[int], None] | None = field(default=None, repr=False)
-    """Called after each round but the last, with their number."""
+    """Called after each round but the last, with the number of rounds so far."""
 
     def read(self, response: Any) -> T:
         """The answer in a response message."""

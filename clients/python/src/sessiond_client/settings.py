@@ -13,33 +13,34 @@ from sessiond_client.kinds import Int32, Items, Seconds
 __all__ = ["DEFAULT_RETRIES", "DEFAULT_TIMEOUT", "ClientOptions", "Settings"]
 
 DEFAULT_TIMEOUT = 5.0
-"""Seconds a call may take, unless its client or the call itself sets another limit."""
+"""Seconds that a call may take, unless the client or the call sets another limit."""
 
 DEFAULT_RETRIES = 4
-"""How often a call is repeated: over about two seconds, a restart of the authority."""
+"""How often a call is repeated: over about two seconds, long enough for a restart of the authority."""
 
 
 class ClientOptions(TypedDict, total=False):
-    """What a client takes beside its target; everything may be left out."""
+    """The options of a client, all optional: `Client(target, application="shop", timeout=2.0)`."""
 
     application: str
     """The application that every call is about; empty means `default`."""
     timeout: Seconds
-    """Seconds for each call, retries included (for each page of a listing). A stream of events has no limit."""
+    """Seconds for each call, retries included (for each page of a list); 5 by default. Event streams have no limit."""
     credentials: grpc.ChannelCredentials | None
-    """Of a TLS connection. None: plaintext, for a Unix socket, for loopback, or behind a proxy that adds TLS."""
+    """For TLS, such as `grpc.ssl_channel_credentials(...)`. None: plaintext, for a Unix socket, for loopback, or for a
+    proxy that adds TLS."""
     retries: Int32
-    """How often a call is repeated after `Unavailable` and the `Cancelled` of an authority that stops, with growing
-    pauses and within the deadline. 4 (the default) is about two seconds; 0: never."""
+    """How often a call is repeated after `Unavailable`, or after the `Cancelled` of an authority that shuts down, with
+    growing pauses and within the deadline. 4 (the default) takes about two seconds; 0: never."""
     safe_retries: bool
-    """Each changing call carries a `request_id`, so that it may be repeated too and still takes effect once. Each id
-    costs the authority a sealed answer, kept for 24 hours. False: changing calls but `revoke` are repeated only if
-    they were never sent."""
+    """True (the default): send a `request_id` with each changing call, so that it may be repeated and still takes
+    effect once. Each id costs the authority a sealed answer, kept for the policy's `answer_retention` (24 hours by
+    default). False: changing calls other than `revoke` are repeated only if they were never sent."""
     interceptors: Items[Any]
-    """gRPC client interceptors for every call, streams included; for `AsyncClient` those of `grpc.aio`. They see
-    requests and answers, tokens included."""
+    """gRPC client interceptors for every call and stream; for `AsyncClient` those of `grpc.aio`. They see requests and
+    responses, tokens included."""
     channel_options: Items[tuple[str, Any]]
-    """gRPC channel options, which override those of this package."""
+    """gRPC channel options. They override those of this package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,5 +57,5 @@ class Settings:
     channel_options: Items[tuple[str, Any]] = field(default=(), repr=False)
 
     def checked(self) -> Settings:
-        """The same settings in their uniform form. Raises `InvalidArgument`."""
+        """The same settings, checked and normalized. Raises `InvalidArgument`."""
         return check_value(Settings, self)

@@ -1,4 +1,4 @@
-"""The position of an event stream, and what to do when it breaks: all of a subscription but the I/O."""
+"""A subscription without the I/O: the position in the event stream, and what to do when the stream breaks."""
 
 from __future__ import annotations
 
@@ -29,34 +29,35 @@ __all__ = ["ENDED", "EventQuery", "Position", "subscribe_request", "subscription
 
 _log = logging.getLogger("sessiond_client")
 
-_FINAL = (InvalidArgument, OutOfRange, NotServed, PermissionDenied, Unauthenticated)
-"""Resuming from the same cursor cannot fix these."""
+_NOT_REPAIRABLE = (InvalidArgument, OutOfRange, NotServed, PermissionDenied, Unauthenticated)
+"""Failures that resuming from the same cursor cannot fix."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 
 ENDED: SessiondError = Unavailable("the stream ended", status="OK")
-"""A stream that ends without an error counts as broken: by the contract, streams do not end."""
+"""A stream that ends without an error counts as broken: by the contract streams never end."""
 
 
 class EventQuery(TypedDict, total=False):
-    """Where a subscription begins and which events it delivers; everything may be left out."""
+    """Where a subscription begins and which events it delivers; all optional."""
 
     after: str | None
-    """Begin directly after this cursor, whatever `start` says. None: as `start` says. So
-    `events(after=saved, start="earliest")` begins at the horizon the first time, and later continues."""
+    """Begin directly after this cursor, whatever `start` says. None: `start` decides. So
+    `events(after=saved, start="earliest")` begins at the oldest event the first time, and later continues."""
     start: Literal["now", "earliest"] | None
-    """`now` (the default): after the newest event; `earliest`: at the horizon. Counts only without `after`."""
+    """`now` (the default): after the newest event; `earliest`: with the oldest event that is kept. Ignored with
+    `after`."""
     applications: Items[str] | None
-    """Events of these, at most 100. None: of the client's own application. Empty: of all."""
+    """Events of these applications, at most 100. None: of the client's own application. Empty: of all."""
     subjects: Items[str]
-    """Events of these, at most 100. Empty: of all."""
+    """Events of these subjects, at most 100. Empty: of all."""
     types: Items[EventType]
-    """Events of these types. Empty: of all."""
+    """Events of these types. Empty: of all types."""
     labels: Mapping[str, str]
-    """Events of sessions that have all of these labels, at most 8. Empty: of all."""
+    """Events of sessions that have all of these labels, at most 8. Empty: of all sessions."""
     checkpoint_interval: Seconds | None
-    """Seconds that the stream may be quiet before a checkpoint, 0.1 to 3,600; None: 10."""
+    """How many seconds the stream may be quiet before the authority sends a checkpoint, 0.1 to 3,600; None: 10."""
 
 
 @checked
@@ -71,7 +72,7 @@ def subscribe_request(
     labels: Mapping[str, str] | None = None,
     checkpoint_interval: Seconds | None = None,
 ) -> pb.SubscribeRequest:
-    """The request of a subscription's first stream; see `EventQuery`. Raises `InvalidArgument`."""
+    """The request for the first stream of a subscription; see `EventQuery`. Raises `InvalidArgument`."""
     request = pb.SubscribeRequest(
         filter=pb.EventFilter(
             applications=[application or "default"] if applications is None else applications,
@@ -92,15 +93,15 @@ def subscribe_request(
 
 @checked
 def subscription(application: str, include_checkpoints: bool, **query: Any) -> Position:
-    """A subscription at its beginning. Raises `InvalidArgument`."""
+    """A new subscription, at its beginning. Raises `InvalidArgument`."""
     return Position(subscribe_request(application, **query), include_checkpoints=include_checkpoints)
 
 
 class Position:
     """The position of a subscription, over any number of streams.
 
-    It moves when an item is handed out (or skipped as an unwanted checkpoint) and never earlier, so that what is lost
-    with a broken stream is requested again. The stream's first checkpoint fixes a start at `now`; if the stream breaks
+    It advances when an item is returned (or skipped as an unwanted checkpoint) and never earlier, so that items lost
+    with a broken stream are requested again. The stream's first checkpoint fixes a start at `now`; if the stream breaks
     even before that, the subscription begins at the time of the next stream.
     """
 
@@ -118,17 +119,17 @@ class Position:
 
     @property
     def cursor(self) -> str | None:
-        """The cursor of the last step; None before the first if no cursor was given."""
+        """The cursor of the last message; before the first one, that of the query, or None if it has none."""
         return self._request.cursor or None
 
     def request(self) -> pb.SubscribeRequest:
-        """A request that resumes from here, with the same filter."""
+        """A request that resumes at this position, with the same filter."""
         copy = pb.SubscribeRequest()
         copy.CopyFrom(self._request)
         return copy
 
     def step(self, response: pb.SubscribeResponse) -> Event | Checkpoint | None:
-        """Advance by one message of the stream. Returns its item, or None if it is not for the caller."""
+        """Advance by one message of the stream. Returns its item; None if the caller did not ask for checkpoints."""
         self._breaks = 0
         self._request.cursor = response.cursor  # takes the place of `start`: they share a oneof
         if response.HasField("event"):
@@ -140,13 +141,13 @@ class Position:
     def pause_after(self, error: SessiondError) -> float:
         """How many seconds to wait before the next stream. Raises `error` if another stream cannot fix it.
 
-        Doubles from 0.1 s to 5 s while nothing arrives, minus a random part of up to a half, so that the subscribers of
-        a restarted authority do not all come back at the same moment.
+        The pause doubles from 0.1 s to 5 s while nothing arrives, minus a random part of up to a half, so that the
+        subscribers of a restarted authority do not all reconnect at the same moment.
         """
-        if isinstance(error, _FINAL):
+        if isinstance(error, _NOT_REPAIRABLE):
             raise error
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._breaks, 16))
         self._breaks += 1
         pause = self._jitter(longest / 2, longest)
-        _log.info("event stream broke (%s); going on in %.2f s", error.status, pause)
+        _log.info("event stream broke (%s); resuming in %.2f s", error.status, pause)
         return pause

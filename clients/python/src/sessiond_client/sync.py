@@ -31,13 +31,13 @@ Item = TypeVar("Item", bound=Event | Checkpoint)
 
 
 def _unary(call: Callable[Concatenate[str, P], Call[T]]) -> Callable[Concatenate[Client, P], T]:
-    """A method that makes one call."""
+    """A method that makes one call and returns its answer."""
 
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        made = attempt(call, self._application, *args, **kwargs)
+        prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs  # they may hold a token, and this frame is part of the traceback
-        outcome = self._answer(made)
-        del made
+        outcome = self._outcome_of(prepared)
+        del prepared
         return outcome.get()
 
     as_method(method, call)
@@ -45,21 +45,22 @@ def _unary(call: Callable[Concatenate[str, P], Call[T]]) -> Callable[Concatenate
 
 
 def _pages(call: Callable[Concatenate[str, P], Call[Page[T]]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
-    """A method that goes through all pages of a call, asking for each when it is needed."""
+    """A method that goes through all pages of a call and requests each page when it is needed."""
 
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        made = attempt(call, self._application, *args, **kwargs)
+        prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs
-        return self._all_pages(made.get())
+        return self._all_pages(prepared.get())
 
     as_method(method, call, "Iterator")
     return method
 
 
 class Client(Connection):
-    """Asks one authority on behalf of one application. Safe to share between threads; a context manager.
+    """A client of one authority for one application. Safe to share between threads; a context manager.
 
-    The same surface as `AsyncClient`. See `ClientOptions` for the parameters and `sessiond_client.calls` for the calls.
+    `Client("127.0.0.1:7443", application="shop")`. `target` is `host:port` or `unix:/path`; `ClientOptions` describes
+    the other parameters. It has the same methods as `AsyncClient`. A call that fails raises a `SessiondError`.
     """
 
     @shows_settings
@@ -97,16 +98,17 @@ class Client(Connection):
         self, *, include_checkpoints: Literal[True], **query: Unpack[EventQuery]
     ) -> Events[Event | Checkpoint]: ...
     def events(self, *, include_checkpoints: bool = False, **query: Unpack[EventQuery]) -> Events[Any]:
-        """Follow the event stream over broken connections and restarts, each event once.
+        """Follow the event stream across broken connections and restarts. Each event comes once, in order.
 
-        See `EventQuery` for the parameters and `Events` for the guarantees.
+        `include_checkpoints`: also return a `Checkpoint` when the stream begins and while it is quiet. See `EventQuery`
+        for the other parameters and `Events` for the guarantees.
         """
         return attempt(self._follow, include_checkpoints, query).get()
 
     def close(self) -> None:
-        """End all streams, the calls that are under way (they raise `ClientClosed`) and the connections."""
+        """End all streams, calls under way and connections. These calls, and all later ones, raise `ClientClosed`."""
         if self._channels.inherited:
-            return  # they are the parent process's
+            return  # they belong to the parent process
         self._closing.set()
         for stream in self._channels.streams():
             stream.release()
@@ -125,13 +127,13 @@ class Client(Connection):
         self._channels.check()
         return Events(self._channels, subscription(self._application, include_checkpoints, **query))
 
-    def _answer(self, made: Outcome[Call[T]]) -> Outcome[T]:
-        """What a call ends in; what its making ended in, if that failed."""
-        return Outcome(error=made.error) if made.error is not None else attempt(self._ask, made.get())
+    def _outcome_of(self, prepared: Outcome[Call[T]]) -> Outcome[T]:
+        """The outcome of a call; if its arguments were refused, that."""
+        return Outcome(error=prepared.error) if prepared.error is not None else attempt(self._run, prepared.get())
 
     def _all_pages(self, question: Call[Page[T]]) -> Iterator[T]:
         while True:
-            outcome = attempt(self._ask, question)
+            outcome = attempt(self._run, question)
             if outcome.error is not None:
                 del question
             page = outcome.get()
@@ -140,7 +142,7 @@ class Client(Connection):
                 return
             question.request.page_token = page.next_page_token
 
-    def _ask(self, call: Call[T]) -> T:
+    def _run(self, call: Call[T]) -> T:
         self._channels.check()
         reply: Any = None
         with contextlib.closing(self._flows.of(call)) as flow:
@@ -153,11 +155,11 @@ class Client(Connection):
                 return answer
 
     def _send(self, step: Send) -> Any:
-        """The response to a request, or the `SessiondError` that came instead."""
+        """The response to a request, or the `SessiondError` that it ended in."""
         try:
             self._channels.check()
             send = getattr(self._channels.for_calls(), step.name)
-            with forks.calling():
+            with forks.in_grpc():
                 return send(step.request, timeout=step.timeout)
         except grpc.RpcError as error:
             return closed(during=True) if self._closing.is_set() else from_rpc(error)
@@ -166,7 +168,7 @@ class Client(Connection):
         except ValueError:
             if not self._closing.is_set():
                 raise
-            return closed(during=False)  # gRPC's way to say that the channel was closed just now
+            return closed(during=False)  # this is how gRPC reports a channel that was just closed
 
     def _wait(self, step: Wait) -> SessiondError | None:
         return closed(during=False) if self._closing.wait(step.seconds) else None
@@ -183,24 +185,29 @@ def _open(settings: Settings) -> Any:
 
 
 class Events(Generic[Item]):
-    """An endless iterator over the event stream that repairs itself; a context manager.
+    """An endless iterator over the event stream, which it resumes by itself; a context manager.
 
-    Each event under the filter comes once, in the order of revisions. A broken stream is resumed after the last item
-    that was handed out, with growing pauses. Raises `OutOfRange` if the position is no longer in the log (rebuild what
-    you keep from `list`, and subscribe again), `InvalidArgument` for a cursor of another authority or a wrong filter.
-    Ends only by `close`, from any thread. One thread iterates. An iterator that is left, as by `break`, releases its
-    stream as soon as nothing refers to it any more.
+    Each event that matches the filter comes once, in the order of revisions. A broken stream is resumed after the last
+    item that was returned, with growing pauses (0.1 s to 5 s). It ends only by `close`, from any thread. Only one
+    thread may iterate. After a `break` the stream is released as soon as nothing refers to the iterator.
+
+    Raises `OutOfRange` if the position is no longer in the log (rebuild what you keep from `list`, and subscribe
+    again), and `InvalidArgument` for a cursor of another authority or a wrong filter. `NotServed`, `PermissionDenied`
+    and `Unauthenticated` are raised too; every other failure is repaired.
     """
 
     def __init__(self, channels: Channels, position: Position) -> None:
         self._position = position
         self._stream = _Stream(channels)
-        forks.watch(self._stream)
+        forks.keep_in_children(self._stream)
         finalize(self, self._stream.release).atexit = False
 
     @property
     def cursor(self) -> str | None:
-        """The resume position: that of the last item handed out, or of a later checkpoint that was skipped."""
+        """The position to resume from: that of the last item returned, or of a later checkpoint that was skipped.
+
+        None before the first message, unless the query has `after`. Not a secret.
+        """
         return self._position.cursor
 
     def __iter__(self) -> Self:
@@ -213,7 +220,7 @@ class Events(Generic[Item]):
         return item
 
     def _next(self) -> Item | None:
-        """The next item; None when closed."""
+        """The next item; None if the iterator is closed."""
         while (call := self._stream.call(self._position)) is not None:
             try:
                 item = self._position.step(next(call))
@@ -222,7 +229,7 @@ class Events(Generic[Item]):
             except grpc.RpcError as error:
                 broken = from_rpc(error)
             except BaseException:
-                self._stream.drop()  # Ctrl-C: what the stream had under way is asked for again
+                self._stream.drop()  # such as Ctrl-C: items that were in transit are requested again
                 raise
             else:
                 if item is not None:
@@ -234,7 +241,7 @@ class Events(Generic[Item]):
         return None
 
     def close(self) -> None:
-        """End the iteration and cancel the call. Safe to repeat, and from another thread."""
+        """End the iteration and cancel the gRPC call. May be called repeatedly and from another thread."""
         self._stream.release()
 
     def __enter__(self) -> Self:
@@ -247,37 +254,37 @@ class Events(Generic[Item]):
 
 
 class _Stream:
-    """The call under way of one iterator. Does not refer to the iterator, so that it can be released after it."""
+    """The gRPC call of one iterator. It does not refer to the iterator, so that it can be released after it."""
 
     def __init__(self, channels: Channels) -> None:
         self.closed = threading.Event()
         self._channels = channels
         self._call: Any = None
-        self._generation = forks.generation()
+        self._fork_count = forks.fork_count()
         self._changing_call = threading.Lock()
 
     def call(self, position: Position) -> Any:
-        """The call under way, or a new one from the position; None when closed."""
-        forks.check(self._generation)
+        """The current gRPC call, or a new one from the position; None when closed."""
+        forks.check(self._fork_count)
         with self._changing_call:
             try:
                 if not (self.closed.is_set() or self._channels.is_closed) and self._call is None:
                     self._call = self._channels.for_stream(self).Subscribe(position.request())
             except (ClientClosed, ValueError):
                 if not self._channels.is_closed:
-                    raise  # otherwise the client was closed just now; gRPC raises ValueError for that
+                    raise  # otherwise the client was just closed, for which gRPC raises ValueError
             return self._call
 
     def drop(self) -> None:
-        """Cancel the call; the next one goes on from the position."""
+        """Cancel the gRPC call; the next one resumes at the position."""
         with self._changing_call:
             call, self._call = self._call, None
         if call is not None:
             call.cancel()
 
     def release(self) -> None:
-        """End for good."""
-        if self._generation == forks.generation():
+        """End the stream for good."""
+        if self._fork_count == forks.fork_count():
             self.closed.set()
             self.drop()
             self._channels.forget(self)

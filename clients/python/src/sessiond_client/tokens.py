@@ -1,4 +1,4 @@
-"""The secret a client presents, in a wrapping that does not leak."""
+"""A secret in a wrapper that does not leak it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ __all__ = ["Token"]
 
 @final
 class Token:
-    """A secret of a session. It shows itself to nobody who does not ask: see `reveal`.
+    """A secret: a session token, a companion or CSRF token, a ticket, or a `Set-Cookie` value that holds one.
 
-    The session's token above all; also companion and CSRF tokens, tickets, and Set-Cookie headers that hold one.
-    `repr`, `str`, formatting, logging and JSON all give nothing away; pickling is refused, because a pickle is a
-    copy that somebody keeps. Two tokens compare in constant time. A value that was read from a client is untrusted
-    input and may be anything: what cannot be a token is still wrapped, and the authority calls it MALFORMED.
+    Only `reveal` shows it: `repr`, `str`, formatting and logging show `<Token>`. It cannot be pickled, because a pickle
+    is a copy that may be stored. Two tokens compare in constant time; a token never equals a `str`. A value from a
+    client is untrusted input and may be anything: if it cannot be a token, the authority's verdict is MALFORMED.
     """
 
     __slots__ = ("__value",)
@@ -23,12 +22,12 @@ class Token:
         if isinstance(value, Token):
             value = value.reveal()
         if not isinstance(value, str):
-            raise TypeError("a token is text")  # says nothing of the value, whatever it was
-        # A lone surrogate has no UTF-8 form: the encoder's own error would carry the whole value to a log.
+            raise TypeError("a token is text")  # does not show the value
+        # A lone surrogate has no UTF-8 form, and the encoder's own error would carry the whole value into a log.
         self.__value = value.encode("utf-8", "replace").decode("utf-8")
 
     def reveal(self) -> str:
-        """The secret itself: for the client, and for nothing and nobody else."""
+        """The secret itself, to send to the client and to nobody else."""
         return self.__value
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What answers are made of. All values are frozen; times are aware UTC datetimes, spans are timedeltas."""
+"""The values inside answers. All are frozen. Times are datetimes in UTC with a time zone; durations are timedeltas."""
 
 from __future__ import annotations
 
@@ -35,17 +35,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientContext:
-    """What the caller saw of the client; an empty field is neither stored nor compared.
+    """What your application sees of the user's client. An empty field is neither stored nor compared.
 
-    Fill it from the connection, or from a proxy that you trust, never from what the client claims to be.
+    An exception: a session that was opened with a certificate or a device must present it again, otherwise that is a
+    mismatch. If a call has no context at all, nothing is compared. Fill the context from the connection or from a proxy
+    that you trust, never from what the client claims to be.
     """
 
     ip_address: AnyText = ""
     """IPv4 or IPv6 address in text form."""
     user_agent: AnyText = ""
-    """The User-Agent header; the authority cuts it at 1,024 characters."""
+    """The `User-Agent` header; the authority truncates it to 1,024 bytes."""
     certificate_thumbprint: bytes = b""
-    """SHA-256 of the client certificate's DER form (RFC 8705), 32 bytes."""
+    """SHA-256 of the TLS client certificate in DER form (RFC 8705), 32 bytes."""
     device_id: AnyText = ""
     """The application's own identifier of the device, at most 256 characters."""
 
@@ -55,16 +57,16 @@ class Authentication:
     """How and when a subject was authenticated."""
 
     level: Int32 = 0
-    """Assurance level, 1 to 3 as in NIST SP 800-63B-4 AAL1 to AAL3; 0 if the application does not rank."""
+    """Assurance level: 1 to 3, as AAL1 to AAL3 of NIST SP 800-63B-4; 0 if your application does not use levels."""
     methods: tuple[str, ...] = ()
-    """Authentication methods, as in RFC 8176 (`pwd`, `otp`, `hwk`, ...)."""
+    """Authentication methods, as in RFC 8176 (`pwd`, `otp`, `hwk`, ...); at most 16, of at most 64 characters each."""
     authenticate_time: datetime | None = None
-    """When it took place. Set by the authority; ignored in requests."""
+    """When the subject authenticated. Set by the authority; ignored in requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A user agent in words, for a "your devices" page. Derived from what the client sent: never proof of anything."""
+    """A user agent in words, for a "your devices" page. Derived from what the client sent: do not rely on it."""
 
     description: str
     """Such as `Firefox 140 on Linux`; empty if there is no user agent."""
@@ -73,12 +75,12 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """Timeouts of one session. They can only be shorter than the policy's: a longer one has no effect."""
+    """Timeouts of one session. They can only shorten the policy's: a longer one has no effect."""
 
     idle_timeout: timedelta | None = None
-    """Ends the session after this long without activity, at least 1 s; None: the policy's idle timeout."""
+    """The session ends after this long without activity, at least 1 s; None: the policy's idle timeout."""
     absolute_timeout: timedelta | None = None
-    """Ends the session this long after it was opened or authenticated, at least 1 s; None: the policy's."""
+    """The session ends this long after it was opened or authenticated, at least 1 s; None: the policy's timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +89,18 @@ class SessionData:
 
     values: Mapping[str, bytes] = field(repr=False)  # the subject's business; it does not belong in a log
     version: int
-    """Pass it to `update_data` as `expected_version` to write only if nobody else has."""
+    """Pass it to `update_data` as `expected_version` to write only if no one else has written since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Who did something, and why."""
+    """Who did something, and why. `kind` says what led to it."""
 
     kind: CauseKind = CauseKind.UNSPECIFIED
     actor: str = ""
-    """The calling identity as the authority knows it, or `authority` for its own rules."""
+    """The identity of the caller as the authority knows it, or `authority` for its own rules."""
     reason: str = ""
-    """In the caller's words."""
+    """The `reason` that the caller passed, at most 256 characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,40 +108,40 @@ class Ending:
     """How a session ended."""
 
     end_time: datetime
-    """For an expiry the deadline itself, not the moment it was noticed."""
+    """For an expiry the deadline itself, not the time when the authority noticed it."""
     cause: Cause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What callers may see of a session. Nothing in it is secret, nothing in it proves anything."""
+    """A session without its secrets. Knowing one of these values does not give access to the session."""
 
     session_id: str
-    """The public name: a UUIDv7, safe in logs and on admin screens."""
+    """The public identifier: a UUIDv7, safe in logs and on admin screens."""
     application: str
     subject: str
     """Empty for an anonymous session."""
     state: SessionState
-    """Whether it was live at the time of the answer."""
+    """Whether it was live when the authority answered."""
     generation: int
     """How often its token has been renewed or rolled."""
     create_time: datetime
     last_active_time: datetime
-    """The last activity that the authority knows of."""
+    """The last activity that the authority has recorded."""
     idle_expire_time: datetime | None
     """When it expires without further activity; None if the policy has no idle timeout."""
     absolute_expire_time: datetime | None
-    """When it expires in any case; None if the policy has no absolute timeout."""
+    """When it expires whatever happens; None if the policy has no absolute timeout."""
     login_expire_time: datetime | None
-    """Anonymous session of a login page: when it ends unless the subject logs in. None for other sessions."""
+    """For an anonymous session of a login page: when it ends unless the user logs in. None for other sessions."""
     persistent: bool
-    """Whether it is remembered beyond the browser's session, with the policy's longer limits."""
+    """Whether it outlives the browser's own session ("remember me"), with the policy's longer limits."""
     authentication: Authentication | None
     """None for an anonymous session."""
     elevation_expire_time: datetime | None
-    """Until when `authentication` is an elevation; then it falls back to what it was before. None: no elevation."""
+    """When the elevation in `authentication` ends; the earlier authentication counts again then. None: no elevation."""
     client: ClientContext
-    """The client context it was opened or last authenticated with: later clients are compared with it."""
+    """The client context that it was opened or last authenticated with. Later clients are compared with it."""
     last_client: ClientContext | None
     """Address and user agent of the last recorded activity; None if no client context ever came with activity."""
     device: Device | None
@@ -147,57 +149,57 @@ class Session:
     last_device: Device | None
     """`last_client` in words."""
     labels: Mapping[str, str]
-    """Public key-value pairs that the application set."""
+    """Public key-value pairs, set by the application."""
     lifetimes: Lifetimes | None
     """The session's own timeouts; None if it has none."""
     data_version: int
-    """Version of the session data; 0 before the first change."""
+    """The version of the session data; 0 before the first change."""
     ending: Ending | None
-    """None while it lives."""
+    """How it ended; None while it is live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """One reason for suspicion, with its evidence, which never holds a token or session data."""
+    """One reason for suspicion, with evidence. The evidence never contains a token or session data."""
 
     type: SignalType
     expected: str
-    """What the session's record led to expect."""
+    """What was expected, from the session's record."""
     seen: str
     """What was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmetRequirement:
-    """A requirement that is not met, and what would meet it."""
+    """One requirement that is not met, and what would meet it."""
 
     kind: RequirementKind
     remedy: str
-    """What would meet it, for people."""
+    """What would meet it, in words, for developers."""
     min_level: int
-    """LEVEL: the level that is needed; else 0."""
+    """For LEVEL the level that is needed, otherwise 0."""
     max_authentication_age: timedelta | None
-    """AUTHENTICATION_AGE: how old the authentication may be; else None."""
+    """For AUTHENTICATION_AGE the age that the authentication must be younger than, otherwise None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieDirectives:
-    """Headers for the response to the client, ready to be sent as they are; empty if there are none to send.
+    """Complete headers for the response to the user's client; empty if there is nothing to send.
 
     Send all of them: `for name, value in answer.cookies.headers(): response.headers.append(name, value)`.
     """
 
     set_cookie: tuple[Token, ...] = ()
-    """Values of `Set-Cookie` headers, one header each. Secret: they hold tokens."""
+    """The values of the `Set-Cookie` headers, one header each. Secret: they contain tokens."""
     cache_control: str = ""
-    """Value of the `Cache-Control` header; empty: none."""
+    """The value of the `Cache-Control` header; empty: no header."""
     clear_site_data: str = ""
-    """Value of the `Clear-Site-Data` header; empty: none."""
+    """The value of the `Clear-Site-Data` header; empty: no header."""
 
     def headers(self) -> list[tuple[str, str]]:
-        """Names and values in plain text, for the response to the client and for nothing else.
+        """Names and values in plain text, for the response to the user's client only: they contain secrets.
 
-        Append them: `Set-Cookie` may come more than once, so a mapping would lose some.
+        Append each of them. `Set-Cookie` may occur more than once, so a mapping would lose some.
         """
         headers = [("Set-Cookie", cookie.reveal()) for cookie in self.set_cookie]
         if self.cache_control:
@@ -209,27 +211,28 @@ class CookieDirectives:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyLimit:
-    """The limit of concurrent sessions was reached: nothing was opened or bound."""
+    """The limit of concurrent sessions, which a login has reached: no session was opened, nobody is logged in."""
 
     max_sessions: int
     """How many live sessions the subject may have."""
     live_sessions: tuple[Session, ...]
     """The subject's live sessions, newest first, to choose from. Empty if the policy does not ask."""
     ticket: Token | None
-    """Repeats the refused call with the subject's choice: pass it with `evict`. Valid once, for a short time, for the
-    same application, subject and authentication. None if the policy does not ask."""
+    """Secret. Repeat the call with it and with the user's choice in `evict`. Valid once, for `Policy.ticket_timeout`,
+    and for the same application, subject and authentication. None if the policy does not ask."""
     ticket_expire_time: datetime | None
     """When the ticket expires."""
     live_count: int = 0
-    """How many live sessions there are; `live_sessions` may show only some of them. Then log in with `evict_oldest`."""
+    """How many live sessions there are. `live_sessions` may show only some of them; if more must end than you can name,
+    repeat the call with `evict_oldest`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLock:
-    """A source that was locked for guessing."""
+    """A network that is locked for guessing tokens."""
 
     source: str
-    """The locked network in CIDR form."""
+    """The locked network in CIDR form, as `clear_source_lock` takes it."""
     application: str
     lock_time: datetime
     expire_time: datetime
@@ -238,20 +241,20 @@ class SourceLock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuessLimits:
-    """When guessing from one source counts as an attack."""
+    """When guessing counts as an attack. A source is one IPv4 address or one IPv6 /64."""
 
     alarm_after: int
-    """Guesses within `window` that raise GUESSING_SUSPECTED."""
+    """This many guesses from one source within `window` raise GUESSING_SUSPECTED."""
     lock_after: int
-    """Guesses within `window` that lock the source for `lock_time`; 0: never."""
+    """This many guesses from one source within `window` lock it for `lock_time`; 0: never."""
     flood_after: int
-    """Guesses within `window` from all sources together that raise GUESSING_SUSPECTED for the source `*`."""
+    """This many guesses from all sources within `window` raise GUESSING_SUSPECTED for the source `*`."""
     window: timedelta
-    """The time that guesses are counted over."""
+    """The time in which guesses are counted together."""
     lock_time: timedelta
-    """How long a lock holds."""
+    """How long a source stays locked."""
     deny_valid: bool
-    """Whether a lock shuts out valid tokens of the same source too."""
+    """Whether valid tokens from a locked source are denied too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,58 +262,62 @@ class CookieRules:
     """The attributes of an application's cookies."""
 
     name: str
-    """Name of the cookie of a session with a subject, without the prefix `__Host-`."""
+    """The name of the cookie of a session with a subject, without its prefix."""
     anonymous_name: str
-    """Name of the cookie of an anonymous session, without the prefix."""
+    """The name of the cookie of an anonymous session, without its prefix."""
     secure: bool
-    """Whether it is sent over TLS only. With it and the path `/` the name gets the prefix `__Host-`."""
+    """Whether browsers send it over TLS only. The name then gets the prefix `__Host-` if the path is `/`, otherwise
+    `__Secure-`."""
     same_site: str
     """`Strict`, `Lax` or `None`."""
     path: str
     clear_site_data: tuple[str, ...]
-    """What `Clear-Site-Data` names at logout. `cookies` and `*` are left out of an answer that sets a fresh cookie."""
+    """The values of `Clear-Site-Data` at logout. An answer that sets a fresh cookie leaves out `cookies` and `*`."""
     partitioned: bool
     """Whether the cookie is partitioned by top-level site (CHIPS), for applications embedded in other sites."""
     browser_name: str
-    """Name of the cookie of a session with a subject as the browser sends it, prefix included: the cookie to read."""
+    """The name of the cookie of a session with a subject, prefix included. Read this cookie from requests."""
     browser_anonymous_name: str
-    """The same for an anonymous session."""
+    """The name of the cookie of an anonymous session, prefix included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The rules of one application, as they are in force."""
+    """The effective policy of one application. None for a timeout: there is no such limit."""
 
     preset: str
     """`owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     idle_timeout: timedelta | None
+    """A session ends after this long without activity."""
     absolute_timeout: timedelta | None
+    """A session ends this long after it was opened or last authenticated."""
     renewal_timeout: timedelta | None
-    """Age at which a token is renewed; None: never."""
+    """The age at which a token is renewed; None: never."""
     renewal_overlap: timedelta
-    """How long the token before the current one still counts after a renewal."""
+    """How long the previous token stays valid after a renewal."""
     roll_tolerance: timedelta
-    """How long a token that was rolled away is denied without alarm."""
+    """How long a token that a login or roll has replaced is denied without an alarm (SUPERSEDED). For the same time
+    after a session has ended, its clients keep their token (KEEP_TOKEN)."""
     lost_answer_tolerance: timedelta
-    """The same if no active validation used the token that replaced it: that answer may have been lost."""
+    """How long such a token raises no alarm as long as nobody has used the new one, whose answer may have been lost."""
     refresh_extends_lifetime: bool
-    """Whether `refresh` starts the absolute lifetime again."""
+    """Whether `refresh` restarts the absolute lifetime too."""
     retention: timedelta
     """How long ended sessions of subjects are kept as history."""
     anonymous_retention: timedelta
     """How long ended anonymous sessions are kept as history."""
     answer_retention: timedelta
-    """How long a call that is repeated by its id gets the first answer again."""
+    """How long a call that is repeated with its `request_id` gets the first answer again."""
     max_data_bytes: int
-    """Bound on a session's data, keys and values together, in bytes."""
+    """The most bytes that a session's data may have, keys and values together."""
     login_timeout: timedelta
-    """How long an anonymous session of a login page lives unless the subject logs in."""
+    """How long an anonymous session of a login page lasts unless the user logs in."""
     remember_idle_timeout: timedelta | None
-    """Idle timeout of a remembered session; None: sessions cannot be remembered."""
+    """The idle timeout of a remembered session; None: sessions cannot be remembered."""
     remember_absolute_timeout: timedelta | None
-    """Absolute timeout of a remembered session; None: it has none, or sessions cannot be remembered."""
+    """The absolute timeout of a remembered session; None: it has none, or sessions cannot be remembered."""
     remember_level: int
-    """The level that a remembered session falls to when `idle_timeout` has passed without activity."""
+    """The level that a remembered session falls to after `idle_timeout` without activity."""
     elevation_timeout: timedelta
     """How long an elevation lasts."""
     max_sessions: int
@@ -318,32 +325,32 @@ class Policy:
     on_limit: str
     """What happens at the limit: `reject`, `evict-oldest`, `evict-least-recent` or `ask`."""
     ticket_timeout: timedelta
-    """How long a ticket is good."""
+    """How long a ticket is valid (`on_limit` is `ask`)."""
     companion_timeout: timedelta
     """The longest time to live of a companion token."""
     related_agents: tuple[tuple[str, ...], ...]
-    """Groups of user agents (`family on platform`) that are one client: an app and its web view."""
+    """Groups of user agents (`family on platform`) that count as one client: an app and its web view."""
     ipv4_prefix: int
-    """Prefix length that IPv4 addresses are compared by."""
+    """How many leading bits of an IPv4 address must stay the same."""
     ipv6_prefix: int
-    """Prefix length that IPv6 addresses are compared by."""
+    """How many leading bits of an IPv6 address must stay the same."""
     concurrent_use_window: timedelta
-    """Within what time clients must take turns to be CONCURRENT_USE."""
+    """The time within which alternating clients are CONCURRENT_USE."""
     fold_window: timedelta
-    """Within what time repeats of one suspicion are folded into the first."""
+    """The time within which a repeated suspicion is reported only once."""
     reactions: Mapping[SignalType, Reaction]
-    """The reaction to each signal. A signal that is newer than this package is left out."""
+    """The reaction to each signal. Signals that are newer than this package are left out."""
     guessing: GuessLimits
     """When guessing counts as an attack."""
     cookie: CookieRules
-    """The attributes of cookies."""
+    """The attributes of the application's cookies."""
     origins: Mapping[str, str]
-    """Where each value came from, by its path (`idle_timeout`, `reactions.ip_change`): preset, or file and line."""
+    """The origin of each value, by its path (`idle_timeout`, `reactions.ip_change`): the preset, or file and line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """One named relying party and its rules."""
+    """An application that the authority serves, and its effective policy."""
 
     name: str
     policy: Policy
@@ -351,43 +358,44 @@ class Application:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One durable, immutable fact of the lifecycle. Never holds a token or session data."""
+    """One event of the log: durable and immutable. It never contains a token or session data."""
 
     revision: int
-    """Its position in the log: gapless over all events, strictly increasing, in commit order."""
+    """Its position in the log: in commit order, strictly increasing, without gaps over all events."""
     type: EventType
     event_time: datetime
-    """By the authority's wall clock. The order of events is that of `revision`, not of this."""
+    """By the authority's wall clock. `revision`, not this, is the order of events."""
     application: str
     subject: str
     """Empty for an anonymous session."""
     session_id: str
-    """Empty for an event of no single session."""
+    """Empty for an event that is not about one session."""
     cause: Cause
     client: ClientContext
-    """The client context of the call that led to it."""
+    """The client context of the call that caused it."""
     generation: int
     """The session's generation after the event."""
     authentication: Authentication | None
-    """SESSION_CREATED, SESSION_AUTHENTICATED, SESSION_LEVEL_LOWERED: how the subject is authenticated after the event;
-    None for an anonymous session."""
+    """For SESSION_CREATED, SESSION_AUTHENTICATED and SESSION_LEVEL_LOWERED: how the subject is authenticated after the
+    event; None for an anonymous session."""
     signals: tuple[Signal, ...]
-    """HIJACK_SUSPECTED: the reasons."""
+    """For HIJACK_SUSPECTED: the reasons for suspicion."""
     reaction: Reaction
-    """HIJACK_SUSPECTED: what the authority did about it; else UNSPECIFIED."""
+    """For HIJACK_SUSPECTED: what the authority did about it; otherwise UNSPECIFIED."""
     source: str
-    """GUESSING_SUSPECTED, SOURCE_LOCKED, SOURCE_UNLOCKED: the network in CIDR form; `*` for a flood from many."""
+    """For GUESSING_SUSPECTED, SOURCE_LOCKED and SOURCE_UNLOCKED: the network in CIDR form; `*` for guesses from many
+    sources together."""
     labels: Mapping[str, str]
     """The session's labels after the event."""
     cursor: str = ""
-    """On a stream: resumes exactly after this event. Opaque, not a secret. Empty in `activity`."""
+    """Pass it as `after` to resume directly after this event. Opaque, not a secret. Empty in `activity`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Progress on a stream without an event: you have seen everything up to here."""
+    """Progress on a stream without an event: everything up to here has been delivered."""
 
     revision: int
-    """Nothing under the filter is undelivered up to this revision."""
+    """Every event that matches the filter has been delivered up to this revision."""
     cursor: str
-    """Resumes exactly here. Opaque, not a secret."""
+    """Pass it as `after` to resume here. Opaque, not a secret."""

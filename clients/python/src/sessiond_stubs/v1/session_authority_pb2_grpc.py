@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class SessionAuthorityStub:
-    """The deciding server: opens, validates, renews, rolls, expires and revokes sessions, and tells what happened.
+    """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
+
+    Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
+    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
+    "Conventions" at the top of the proto file.
     """
 
     def __init__(self, channel):
@@ -143,185 +147,276 @@ class SessionAuthorityStub:
 
 
 class SessionAuthorityServicer:
-    """The deciding server: opens, validates, renews, rolls, expires and revokes sessions, and tells what happened.
+    """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
+
+    Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
+    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
+    "Conventions" at the top of the proto file.
     """
 
     def CreateSession(self, request, context):
-        """Opens a session, anonymous or already authenticated.
-        The authority commits the session and its SESSION_CREATED event durably before it answers.
-        The caller must hand `token` to the client over a protected channel and keep no copy of it.
+        """Creates a session, anonymous or already authenticated.
+
+        The authority must commit the session and its SESSION_CREATED event durably before it responds. The caller must
+        send the token to the client over a protected channel and keep no copy of it. If `limit` is set in the response, no
+        session was created: see ConcurrencyLimit.
+
+        Errors:
+        - INVALID_ARGUMENT: `authentication` is set without `subject`, or `login_page` with it; the policy does not allow
+        `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it, is not valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateSession(self, request, context):
-        """Says what one presented token is worth, and counts as activity unless `passive`.
-        The caller must treat every verdict but VERDICT_VALID as "no session", must follow `next_step`, and must treat an
-        RPC error as a denial. Safe to repeat.
+        """Validates one presented token. Counts as activity if the verdict is VALID and `passive` is not set.
+
+        The caller must treat every verdict but VALID, and every RPC error, as a denial, and must follow `next_step`. The
+        call is safe to retry.
+
+        Errors:
+        - DATA_LOSS: session data that was asked for cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateSessions(self, request, context):
-        """The same for up to 1,000 tokens. Answers stand in the order of the questions; each is judged by itself. Session data that
-        cannot be read, or that would make the answer too long for a message, is left out of its answer: ask for it alone.
+        """Validates up to 1,000 tokens. Each token is validated by itself, and the responses are in the order of the
+        requests.
+
+        Session data that cannot be read, or that would make the response too large, is left out. To get it, call
+        ValidateSession for that token alone.
+
+        Errors:
+        - INVALID_ARGUMENT: one of the requests is wrong; the field is named as in `requests[3].token`, and no token was
+        validated.
+        - OUT_OF_RANGE or UNAVAILABLE: one of the requests has an `at_least` that cannot be reached; no token was
+        validated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamValidations(self, request_iterator, context):
-        """The same as a pipeline of batches on one stream. Not served yet: UNIMPLEMENTED.
+        """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AuthenticateSession(self, request, context):
-        """Binds a subject to an anonymous session (login), or authenticates the same subject again. Always rolls: the
-        old token dies at once, the session data goes along, idle and absolute lifetime start again.
-        The caller must have authenticated the subject, and must replace the client's token by the answer's.
-        FAILED_PRECONDITION if the session belongs to another subject: log out first, or set `or_create`.
-        With `or_create` a login always works: see the field.
-        A repeated login gives the first answer again, also without a `request_id`: the same token, subject and authentication,
-        within the policy's `lost_answer_tolerance` (or `roll_tolerance`, whichever is longer), while the session that the first
-        answer gave is still at that token. So two clicks on "log in", or a login whose answer was lost, end with one session.
+        """Logs a subject in: binds it to an anonymous session, or authenticates the subject of a session again.
+
+        The authority rolls the session: the presented token is invalid at once, and the response has a new one. The
+        session keeps its data. Its idle and absolute timeouts restart; with `elevate` only the idle timeout does.
+
+        The caller must have authenticated the subject, and must replace the client's token with the one in the response.
+        With `or_create` the login works whatever token the client presented: see the field. If `limit` is set in the
+        response, the subject is not logged in: see ConcurrencyLimit.
+
+        A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
+        login whose response was lost, end with one session. All of the following must hold:
+        - Application, token, subject, level, methods, `persistent` and `elevate` are the same.
+        - The first login was less than the policy's `lost_answer_tolerance` or `roll_tolerance` ago, whichever is
+        longer.
+        - The token in the original response is still the current token of its session.
+
+        Errors:
+        - FAILED_PRECONDITION: the session belongs to another subject (log out first, or set `or_create`), or is
+        anonymous and `elevate` is set.
+        - INVALID_ARGUMENT: as for CreateSession.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollSession(self, request, context):
-        """Replaces the token at a privilege change that is no login (password, role or permission change). No overlap.
-        The caller must replace the client's token by the answer's.
+        """Replaces the token after a privilege change other than login, such as a new password, role or permission. The old
+        token is invalid at once. Counts as activity.
+
+        The caller must replace the client's token with the one in the response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshSession(self, request, context):
-        """Makes a session as good as new: last activity starts again, and the absolute lifetime too where the policy
-        says `refresh_extends_lifetime`. The token stays.
+        """Restarts the idle timeout and, if the policy says `refresh_extends_lifetime`, the absolute timeout. The token stays
+        the same, and the login timeout of a login page never restarts. Counts as activity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Ends one session, at once and for good. Ending a session that has ended changes nothing and is no error.
+        """Ends one session, at once and permanently. If the session has already ended, nothing changes; that is not an error.
+
+        By token, the session ends if the verdict is VALID or INSUFFICIENT. With any other verdict this call does not end
+        it.
+
+        Errors:
+        - NOT_FOUND: the application has no session with this id, or the session does not belong to `subject`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSessions(self, request, context):
-        """Ends all live sessions that match the filter and were opened before the call began. Commits in bounded batches;
-        when it fails half-way, what it has ended stays ended, and repeating the call ends the rest.
+        """Ends all live sessions that match the filter and were created before the call began.
+
+        The authority commits in bounded batches. If the call fails, the sessions that it has ended stay ended; the caller
+        must repeat the call to end the rest.
+
+        Errors:
+        - INVALID_ARGUMENT: `filter.state` is set, or the filter excludes no session and `whole_application` is false.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Shows one session, ended ones included while their history is kept. Does not count as activity.
+        """Returns one session. Ended sessions are included as long as the policy keeps their history. Does not count as
+        activity.
+
+        Errors:
+        - NOT_FOUND: the application has no session with this id, or its history is no longer kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists sessions, newest first, in keyset pages: a page is stable whatever is opened meanwhile.
+        """Lists sessions, newest first. Sessions that are created while you read do not shift the pages.
+
+        Errors:
+        - INVALID_ARGUMENT: the page token is damaged, or the request asks for other things than that of the previous
+        page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSessionData(self, request, context):
-        """Reads a session's data. Does not count as activity.
+        """Returns a session's data. Does not count as activity.
+
+        Errors:
+        - NOT_FOUND: the application has no session with this id, or its history is no longer kept.
+        - DATA_LOSS: data that was asked for cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSessionData(self, request, context):
-        """Sets and deletes keys of a session's data, all or none of them.
-        ABORTED where `expected_version` is given and is not the current one: read again and decide again.
-        INVALID_ARGUMENT where the data would grow over the policy's limit.
+        """Sets and deletes keys of a session's data, either all of them or none. Does not count as activity.
+
+        Errors:
+        - ABORTED: the data is not at `expected_version`; the caller must read it and decide again.
+        - INVALID_ARGUMENT: the call changes no key, sets and deletes the same key, or makes the data exceed a limit.
+        - NOT_FOUND: as for GetSessionData.
+        - DATA_LOSS: a value that the call replaces, deletes or returns cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def IssueCompanionToken(self, request, context):
-        """Issues a companion token: short-lived, for one purpose, bound to the session and its secret. It is good only together
-        with the session's token (`Requirements.companion`), and dies with the session and at every roll.
-        The caller must scope its cookie to the path that needs it. Does not count as activity.
+        """Issues a companion token: a second, short-lived token for one purpose, such as a sensitive page. Does not count as
+        activity.
+
+        The companion token is valid only together with the session's token (`Requirements.companion`). It becomes invalid
+        when the session ends and at every roll. The caller must limit its cookie to the path that needs it.
+
+        Errors:
+        - INVALID_ARGUMENT: `time_to_live` is longer than the policy's `companion_timeout`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListActivity(self, request, context):
-        """A subject's lifecycle history, newest first, as far back as the horizon.
+        """Lists the events of one subject, newest first, back to the horizon.
+
+        Errors:
+        - INVALID_ARGUMENT: as for ListSessions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportSignal(self, request, context):
-        """Feeds an application's own suspicion into the policy's reactions, as the signal `reported`.
+        """Reports a suspicion of the application. The authority reacts as the policy says for the signal `reported`.
+
+        Errors:
+        - NOT_FOUND: the application has no session with this id, or its history is no longer kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSourceLocks(self, request, context):
-        """Lists sources locked for guessing, oldest first.
+        """Lists the sources that are locked because they guessed tokens, oldest lock first.
+
+        Errors:
+        - INVALID_ARGUMENT: as for ListSessions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClearSourceLock(self, request, context):
-        """Lets a locked source go, and forgets what was counted against it. NOT_FOUND where it is not locked.
+        """Unlocks a source and forgets the guesses that were counted for it.
+
+        Errors:
+        - NOT_FOUND: the source is not locked for this application.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Subscribe(self, request, context):
-        """The event stream, for subscribers.
+        """Streams events to a subscriber.
 
-        The authority promises, under the request's filter:
-        ordered     events come in strictly increasing revision order;
-        unique      no event comes twice on a stream;
-        reliable    no event between two delivered ones is left out;
-        resumable   a stream begun at any cursor ever sent goes on exactly after it;
-        bookmarked  at the start, and then on a quiet stream every `checkpoint_interval`, a checkpoint comes, never
-        ahead of an event that was not delivered;
-        bounded     a subscriber that does not read is ended with RESOURCE_EXHAUSTED after the server's write
-        timeout; it may resume.
-        The subscriber must remember the last cursor it has fully dealt with, and resume from it after any status but
-        INVALID_ARGUMENT and OUT_OF_RANGE. It must not look into a cursor.
-        INVALID_ARGUMENT: the cursor is broken or of another authority. OUT_OF_RANGE: the cursor is from before the
-        horizon, or ahead of the log; the message names both. The subscriber then rebuilds what it keeps, from ListSessions.
-        UNAVAILABLE ends each stream, after a last checkpoint, when the authority shuts down.
+        The authority must keep these promises for the events that match the filter:
+        - Ordered: events arrive in strictly increasing order of revision.
+        - Unique: no event arrives twice on a stream.
+        - Reliable: no event between two delivered ones is left out.
+        - Resumable: a stream that starts from any cursor ever sent continues directly after it.
+        - Bookmarked: a checkpoint arrives at the start of the stream, and then whenever no event has arrived for
+        `checkpoint_interval`. A checkpoint is never ahead of an undelivered event.
+        - Bounded: if the subscriber does not read for the server's write timeout, its stream ends with
+        RESOURCE_EXHAUSTED. It may resume.
+
+        The subscriber must remember the cursor of the last response that it has fully processed, and must not interpret
+        cursors. It may resume from that cursor after every status but these two:
+        - INVALID_ARGUMENT: the cursor is damaged or belongs to another authority, or another field is wrong.
+        - OUT_OF_RANGE: the cursor is older than the horizon, is ahead of the log, or comes from a log that no longer
+        exists. The message says which, and in the first two cases names both ends of the log. A stream also ends in
+        this way if the horizon overtakes a slow subscriber.
+
+        After OUT_OF_RANGE, open a new stream from NOW. When its first checkpoint has arrived, rebuild what you keep from
+        ListSessions, and then apply the events of the stream.
+
+        When the authority shuts down, it must end each stream with a last checkpoint and UNAVAILABLE. If there are too
+        many subscribers, in all or from this connection, a new stream ends at once with RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Follow(self, request_iterator, context):
-        """The event stream, for caches: they acknowledge what they applied and hold leases. Not served yet: UNIMPLEMENTED.
+        """Streams events to a cache, which acknowledges the events that it has applied and holds leases. Not served yet:
+        UNIMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAuthority(self, request, context):
-        """The authority's identity, version, position, and the applications with their effective policies.
+        """Returns the authority's identity, its version, its position in the event log, and the applications with their
+        effective policies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -444,7 +539,11 @@ def add_SessionAuthorityServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionAuthority:
-    """The deciding server: opens, validates, renews, rolls, expires and revokes sessions, and tells what happened.
+    """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
+
+    Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
+    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
+    "Conventions" at the top of the proto file.
     """
 
     @staticmethod

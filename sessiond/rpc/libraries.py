@@ -1,0 +1,77 @@
+"""Services that libraries bring (health checks, reflection), under our bounds on messages."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from sessiond.domain.errors import AuthorityError, InvalidField
+from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.handlers import sent
+from sessiond.rpc.status import status_of
+
+__all__ = ["BoundedServer"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class BoundedServer:
+    """What a library's `add_..._to_server` needs of a server. It adds the handlers with our bounds on messages."""
+
+    def __init__(self, server: grpc.aio.Server, arrivals: Arrivals) -> None:
+        self._server = server
+        self._arrivals = arrivals
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add the handlers of a service."""
+        self._server.add_generic_rpc_handlers([_Bounded(handler, self._arrivals) for handler in handlers])
+
+    def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
+        """Ignore them: the generic handlers are the same ones."""
+
+
+class _Bounded(grpc.GenericRpcHandler):
+    def __init__(self, handlers: grpc.GenericRpcHandler, arrivals: Arrivals) -> None:
+        self._handlers = handlers
+        self._arrivals = arrivals
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        found: Any = self._handlers.service(details)
+        if found is None:
+            return None
+        make: Any = grpc.stream_unary_rpc_method_handler
+        if found.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        call = self._many(found) if found.request_streaming else self._one(found)
+        handler: grpc.RpcMethodHandler[Any, Any] = make(call, response_serializer=found.response_serializer)
+        return handler
+
+    def _one(self, found: Any) -> Any:
+        async def call(_: Any, context: Context) -> Any:
+            try:
+                request = found.request_deserializer(sent(await self._arrivals.next(context, context.peer())))
+            except (AuthorityError, DecodeError) as error:
+                refusal = error if isinstance(error, AuthorityError) else InvalidField("request", "cannot be read")
+                await context.abort_with_status(status_of(refusal))
+            answer = (found.unary_stream if found.response_streaming else found.unary_unary)(request, context)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        return call
+
+    def _many(self, found: Any) -> Any:
+        async def call(_: Any, context: Context) -> AsyncIterator[Any]:
+            async def requests() -> AsyncIterator[Any]:
+                while (raw := await self._arrivals.next(context, context.peer())) is not None:
+                    yield found.request_deserializer(raw)
+
+            try:
+                async for response in found.stream_stream(requests(), context):
+                    yield response
+            except AuthorityError as error:
+                await context.abort_with_status(status_of(error))
+
+        return call

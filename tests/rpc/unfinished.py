@@ -1,0 +1,74 @@
+"""A connection below gRPC: calls whose message does not come whole, which no gRPC client can make."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import h2.connection
+import h2.events
+
+__all__ = ["Unfinished"]
+
+
+class Unfinished:
+    """One HTTP/2 connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._connection = h2.connection.H2Connection()
+        self._next = 1
+        self.statuses: dict[int, str] = {}
+        """By stream: the gRPC status that it ended with."""
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, address: str) -> AsyncIterator[Unfinished]:
+        """Connect to `host:port`, and hang up at the end."""
+        host, _, port = address.rpartition(":")
+        self = cls(*await asyncio.open_connection(host, int(port)))
+        self._connection.initiate_connection()
+        try:
+            yield self
+        finally:
+            await self.close()
+
+    async def call(self, path: str, message: bytes, *, lacks: int = 1, ends: bool = False) -> int:
+        """Begin a call with a message of which so many bytes do not come, or with none if that is empty; its stream."""
+        stream, self._next = self._next, self._next + 2
+        headers = {":method": "POST", ":scheme": "http", ":authority": "test", ":path": path}
+        headers |= {"content-type": "application/grpc", "te": "trailers"}
+        self._connection.send_headers(stream, list(headers.items()), end_stream=not message)
+        if message:
+            whole = b"\0" + len(message).to_bytes(4, "big") + message
+            self._connection.send_data(stream, whole[: len(whole) - lacks], end_stream=ends)
+        await self._flush()
+        return stream
+
+    async def finish(self, stream: int, rest: bytes) -> None:
+        """Send the rest of a message."""
+        self._connection.send_data(stream, rest, end_stream=True)
+        await self._flush()
+
+    async def ended(self, *streams: int) -> list[str]:
+        """Wait until these streams have ended; their gRPC statuses."""
+        while any(stream not in self.statuses for stream in streams):
+            for event in self._connection.receive_data(await self._reader.read(65_536)):
+                if isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
+                    headers = {bytes(name): bytes(value) for name, value in event.headers or ()}
+                    if b"grpc-status" in headers and event.stream_id is not None:
+                        self.statuses[event.stream_id] = headers[b"grpc-status"].decode()
+            await self._flush()
+        return [self.statuses[stream] for stream in streams]
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def _flush(self) -> None:
+        self._writer.write(self._connection.data_to_send())
+        await self._writer.drain()

@@ -1,0 +1,190 @@
+"""What every command of `sessionctl` shows on terminals of 80 and 120 columns, kept in `screens/`.
+
+After an intended change write the files again, look at the difference, and commit it:
+
+    SESSIONCTL_SCREENS=write python -m pytest tests/sessionctl/test_screens.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from sessionctl import main, reloading
+from sessionctl.screen import Screen, columns_of
+from sessionctl.settings import Settings
+from sessiond import config
+from sessiond.config import Departure
+from tests.sessionctl.fake import ADA, ENDED, GUEST, LONG, NOW, FakeClient
+
+FOLDER = Path(__file__).parent / "screens"
+WRITE = os.environ.get("SESSIONCTL_SCREENS") == "write"
+WIDTHS = (80, 120)
+DEPARTURES = [
+    Departure(
+        application="",
+        key="server.allow_remote_plaintext",
+        origin="sessiond.toml:3",
+        message="tokens may be sent unencrypted; session secrets SHALL be sent over an authenticated protected channel",
+        source="NIST SP 800-63B-4 section 5.1",
+    ),
+    Departure(
+        application="shop",
+        key="idle_timeout",
+        origin="sessiond.toml:6",
+        message="40m without activity; 15 to 30 minutes are common",
+        source="OWASP Session Management Cheat Sheet, Session Expiration",
+    ),
+]
+PROBLEMS = (
+    "broken.toml:2: applications.shop.idle_timout: unknown key; did you mean `idle_timeout`?\n"
+    "broken.toml:3: applications.shop.absolute_timeout: must be a duration, for example 30s, 15m, 1h30m or 30d"
+)
+RELOADED: dict[str, Any] = {
+    "pid": 4711,
+    "outcome": "reloaded",
+    "changed": {"desk": "added", "shop": "changed: idle_timeout, guessing.lock_after"},
+    "restart_required": ["server.max_subscribers"],
+    "problems": [],
+}
+SCREENS: dict[str, tuple[str, ...]] = {
+    "activity": ("activity", "--subject", "ada"),
+    "authority": ("authority",),
+    "check-config": ("check-config",),
+    "check-config-problems": ("check-config", "broken.toml"),
+    "create": ("create", "--subject", "ada"),
+    "create-limit": ("create", "--subject", "full"),
+    "data-delete": ("data", "delete", ADA.session_id, "cart"),
+    "data-get": ("data", "get", ADA.session_id),
+    "data-set": ("data", "set", ADA.session_id, "theme=dark"),
+    "list": ("list",),
+    "list-all": ("list", "--state", "all"),
+    "locks": ("locks", "--application", "shop"),
+    "locks-clear": ("locks", "clear", "203.0.113.9/32"),
+    "policies": ("policies",),
+    "reload": ("reload", "--data", "data"),
+    "report": ("report", ADA.session_id, "--reason", "odd transfers"),
+    "revoke": ("revoke", ADA.session_id),
+    "revoke-subject": ("revoke", "--subject", "ada"),
+    "show": ("show", ADA.session_id),
+    "show-ended": ("show", ENDED.session_id),
+    "show-guest": ("show", GUEST.session_id),
+    "show-long": ("show", LONG.session_id),
+    "status": ("status",),
+    "validate": ("validate",),
+    "validate-insufficient": ("validate", "--min-level", "3"),
+    "watch": ("watch", "--earliest", "--checkpoints"),
+}
+INPUT = {"validate": "good\n", "validate-insufficient": "low\n"}
+WIDE = ("activity", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command that is shown in a page of help, by its path."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield (*path, name)
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+HELP = [(), *commands(main)]
+
+
+def load(file: Path) -> Path:
+    """Stands in for `load_config`: one of two files has errors."""
+    if file.name == "broken.toml":
+        raise config.BadConfig(PROBLEMS)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server and no files, only fixed answers."""
+    monkeypatch.setattr(Settings, "client", lambda self: FakeClient())
+    monkeypatch.setattr(reloading, "_asked_to_reload", lambda folder, patience: RELOADED)
+    monkeypatch.setattr(config, "load_config", load)
+    monkeypatch.setattr(config, "departures", lambda _: DEPARTURES)
+
+
+def shown(arguments: tuple[str, ...], width: int, stdin: str = "") -> str:
+    """What a terminal of this width shows, with the command and its exit code."""
+    screen = Screen(width=width, colours=False, now=lambda: NOW)
+    result = CliRunner().invoke(main, arguments, input=stdin, obj=screen, terminal_width=width)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return f"$ sessionctl {' '.join(arguments)}\n{result.output}[exit code {result.exit_code}]\n"
+
+
+def compare(name: str, text: str) -> None:
+    """Compare with the file of that name, or write it."""
+    file = FOLDER / f"{name}.txt"
+    if WRITE:
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8"), f"{file.name} differs; see the top of this test's file"
+
+
+def assert_fits(text: str, width: int) -> None:
+    """No line of a result is wider than the terminal. Lines of an error may be: they are never cut."""
+    for line in text.splitlines()[1:]:
+        assert line.startswith("Error: ") or columns_of(line) <= width, line
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_result(name: str, width: int) -> None:
+    """The result of a command is as in its file, and no line is wider than the terminal."""
+    text = shown(SCREENS[name], width, INPUT.get(name, ""))
+    assert_fits(text, width)
+    compare(f"{name}.{width}", text)
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_wide_result(name: str) -> None:
+    """With -o wide nothing is cut, times are RFC 3339, and the terminal's width does not matter."""
+    arguments = (*SCREENS[name], "-o", "wide")
+    text = shown(arguments, 80)
+    assert text == shown(arguments, 120)
+    assert "…" not in text
+    assert not re.search(r"\d[smhd] ago|in \d+[smhd]\b", text)
+    compare(f"{name}.wide", text)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("path", HELP, ids=lambda path: "-".join(path) or "sessionctl")
+def test_a_page_of_help(path: tuple[str, ...], width: int) -> None:
+    """Each page of help is as in its file, and no line is wider than the terminal."""
+    text = shown((*path, "--help"), width)
+    assert_fits(text, width)
+    compare(f"help{''.join(f'-{word}' for word in path)}.{width}", text)
+
+
+def test_every_command_has_a_screen() -> None:
+    """Each command that gives a result is among the screens."""
+    groups = {("data",)}
+    seen = {tuple(word for word in arguments[:2]) for arguments in SCREENS.values()}
+    assert {path for path in commands(main) if path not in groups} <= {
+        path for arguments in seen for path in (arguments, arguments[:1])
+    }
+
+
+def test_no_file_is_left_over() -> None:
+    """Each file in `screens/` belongs to a screen."""
+    names = {f"{name}.{width}" for name in SCREENS for width in WIDTHS} | {f"{name}.wide" for name in WIDE}
+    names |= {f"help{''.join(f'-{word}' for word in path)}.{width}" for path in HELP for width in WIDTHS}
+    assert {file.stem for file in FOLDER.iterdir()} == names
+
+
+@pytest.mark.parametrize("width", [20, 40])
+@pytest.mark.parametrize("name", ["list-all", "activity", "watch", "show", "policies", "check-config"])
+def test_a_narrow_terminal(name: str, width: int) -> None:
+    """However narrow the terminal is, rows are cut and not wrapped."""
+    lines = shown(SCREENS[name], width).splitlines()
+    assert all(columns_of(line) <= width for line in lines[1:-1])

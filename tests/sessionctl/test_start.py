@@ -1,0 +1,95 @@
+"""How much `sessionctl` imports before it does anything: this decides how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from sessionctl import main
+from sessionctl.root import SUMMARIES
+from tests.sessionctl.test_screens import commands
+
+HEAVY = {"grpc", "grpc_status", "google", "rich", "pydantic", "asyncio", "cryptography", "sessiond_stubs"}
+CLIENT = {"sessiond_client", "sessiond_client.enums"}
+"""The parts of the client that may be imported: names alone, without gRPC."""
+SCRIPT = """
+import json, sys
+from sessionctl import main
+try:
+    main(sys.argv[1:], prog_name="sessionctl")
+except SystemExit as end:
+    assert end.code == int(sys.stdin.readline()), end.code
+print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules_after(*arguments: str, exit_code: int = 0) -> set[str]:
+    """The modules that a process has imported when the command ends."""
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        input=f"{exit_code}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: list[str] = json.loads(run.stdout.splitlines()[-1])
+    return set(found)
+
+
+def assert_light(modules: set[str]) -> None:
+    """No module of a slow package was imported."""
+    assert not {module for module in modules if module.partition(".")[0] in HEAVY}
+    assert {module for module in modules if module.startswith("sessiond_client")} <= CLIENT
+
+
+PATHS = [(), ("authority",), *commands(main)]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "sessionctl")
+def test_help_imports_nothing_slow(path: tuple[str, ...]) -> None:
+    """No page of help waits for gRPC, protobuf, rich, pydantic or the client."""
+    assert_light(modules_after(*path, "--help"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lst",),
+        ("list", "--subjct", "ada"),
+        ("list", "--state", "revokd"),
+        ("show", "ada"),
+        ("--target", "localhost", "status"),
+        ("revoke",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_imports_nothing_slow(arguments: tuple[str, ...]) -> None:
+    """An error in the command line is shown without gRPC, protobuf, rich, pydantic or the client."""
+    assert_light(modules_after(*arguments, exit_code=2))
+
+
+def test_a_call_imports_grpc() -> None:
+    """The check above can fail: a command that calls a server has imported gRPC."""
+    assert "grpc" in modules_after("--target", "127.0.0.1:1", "--timeout", "0.1", "status", exit_code=4)
+
+
+def test_the_page_of_all_commands_imports_none() -> None:
+    """`sessionctl --help` shows the summary of each command without importing it."""
+    assert {module for module in modules_after("--help") if module.startswith("sessionctl.")} == {
+        f"sessionctl.{name}" for name in ("root", "failures", "exits", "settings", "targets")
+    }
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_summary_is_the_beginning_of_the_help(name: str) -> None:
+    """The summary that `sessionctl --help` shows is the first sentence of the command's own help."""
+    context = click.Context(main)
+    command = main.get_command(context, name)
+    assert command is not None
+    assert f"{command.help} ".replace("\n", " ").startswith(f"{SUMMARIES[name]} ")
+    assert not command.hidden

@@ -1,0 +1,169 @@
+"""The documentation: links lead somewhere, every page can be found, and the examples use what exists."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import sessionctl
+import sessiond.cli
+from sessiond.app import App
+from sessiond.config import load_config
+from sessiond_client import AsyncClient, Client
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "clients/python/README.md", *sorted(DOCS.rglob("*.md"))]
+PROGRAMS = {"sessiond": sessiond.cli.main, "sessionctl": sessionctl.main}
+
+_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_COMMAND = re.compile(r"(?:^ *|; *|bin/)(sessiond|sessionctl) +([^\n)]+)", re.MULTILINE)
+_MENTION = re.compile(r"\bdocs/[\w/-]+\.md")
+_TEXTS = {".py", ".md", ".toml", ".service", ".sh", ".proto", ".sql"}
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+
+def text_of(page: Path) -> str:
+    """A page without its code blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    return [block for name, block in _FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def blocks(language: str) -> list[Any]:
+    """Every code block of a language, named by page and number."""
+    return [
+        pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
+        for page in PAGES
+        for number, block in enumerate(blocks_of(page, language))
+    ]
+
+
+def guides() -> list[Path]:
+    """The pages of the documentation that have Python examples."""
+    return [page for page in PAGES if page.is_relative_to(DOCS) and blocks_of(page, "python")]
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor that GitHub gives a heading: lower case, punctuation dropped, hyphens for spaces."""
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page; a heading that repeats gets a number."""
+    found: set[str] = set()
+    for heading in _HEADING.findall(text_of(page)):
+        anchor, number = anchor_of(heading), 0
+        while (name := f"{anchor}-{number}" if number else anchor) in found:
+            number += 1
+        found.add(name)
+    return found
+
+
+def links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Each relative link of a page: as written, its target, and its anchor."""
+    for link in _LINK.findall(text_of(page)):
+        if not re.match(r"[a-z]+:", link):
+            path, _, anchor = link.partition("#")
+            yield link, (page.parent / path).resolve() if path else page, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Each relative link names a file of the repository, and each anchor a heading of its page."""
+    broken = [
+        link
+        for link, target, anchor in links(page)
+        if not target.is_relative_to(ROOT) or not target.exists() or (anchor and anchor not in anchors(target))
+    ]
+    assert broken == []
+
+
+def test_every_page_can_be_found() -> None:
+    """Each page of the documentation can be reached from its index."""
+    found, ahead = set[Path](), [DOCS / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in found and page.suffix == ".md" and page.is_relative_to(DOCS) and page.exists():
+            found.add(page)
+            ahead += [target for _, target, _ in links(page)]
+    assert set(DOCS.rglob("*.md")) - found == set()
+
+
+def test_every_page_that_is_mentioned_exists() -> None:
+    """Each page of the documentation that code, tests or the files of deploy/ mention by its path is there."""
+    folders = ("sessiond", "sessionctl", "clients", "tests", "scripts", "bench", "demo", "deploy", "protos")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS]
+    missing = {
+        f"{path.relative_to(ROOT)}: {page}"
+        for path in (*files, ROOT / "Makefile")
+        for page in _MENTION.findall(path.read_text(encoding="utf-8"))
+        if not (ROOT / page).exists()
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_every_python_example_calls_what_exists(block: str) -> None:
+    """Each example can be compiled, and calls the client with methods and parameters that it has."""
+    for call in ast.walk(ast.parse(block)):
+        match call:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="authority"), attr=name), keywords=keywords):
+                parameters = inspect.signature(getattr(Client, name)).parameters
+                if not any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
+                    assert {keyword.arg for keyword in keywords} <= set(parameters), name
+
+
+@pytest.mark.parametrize("page", guides(), ids=lambda page: page.stem)
+async def test_every_guide_runs(page: Path, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python examples of a guide run one after another against a real authority, without an error."""
+    monkeypatch.chdir(tmp_path)
+    async with AsyncClient(app.address) as client:
+        created = await client.create(subject="alice")
+    example = "\n".join(blocks_of(page, "python"))
+    for placeholder, value in {
+        "127.0.0.1:7443": app.address,
+        "the token in the request's cookie": created.token.reveal(),
+        "0197b5a0-0000-7000-8000-000000000000": created.session.session_id,
+        "position.write_text(event.cursor)": "position.write_text(event.cursor); break",
+    }.items():
+        example = example.replace(placeholder, value)
+    names: dict[str, Any] = {}
+    try:
+        await asyncio.to_thread(exec, compile(example, page.name, "exec"), names)
+    finally:
+        if "authority" in names:
+            names["authority"].close()
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_every_configuration_example_loads(block: str, tmp_path: Path) -> None:
+    """Each example of a configuration is one that the server accepts."""
+    file = tmp_path / "sessiond.toml"
+    file.write_text(block, encoding="utf-8")
+    assert load_config(file).policies
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_every_command_exists(block: str) -> None:
+    """Each command line of the server and of the operator's tool names a command and options that exist."""
+    for program, line in _COMMAND.findall(block):
+        words = takewhile(lambda word: word[0] not in "<>|&", shlex.split(line, comments=True))
+        # With --help nothing is carried out, but an unknown command or option is an error all the same.
+        result = CliRunner().invoke(PROGRAMS[program], [*words, "--help"])
+        assert result.exit_code == 0, f"{program} {line}\n{result.output}"
