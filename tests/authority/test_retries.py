@@ -111,13 +111,13 @@ async def change(stub: AsyncStub, name: str, token: str, request_id: str) -> Any
     [
         (
             False,
-            "c75b47c0a3aa23dda0127529580b839633c7cff2a112bbb511c84aa3a04d52be",
-            "856ecb7418b7cd0e91b56f58aa9a2fbef9fb18b2f14aaa77303548f3524168ab",
+            "40363d2140cb5a31228863d81ed826b04ee715ba44f13f6f2fb86ce08c40597d",
+            "ce912a1f1a2dd6c43a81e8eb97e905b11e56295802ea1759b52108dbb92971ec",
         ),
         (
             True,
-            "6214be6f3170a6cedafee3690d5be34937d9176bc36ca7968daa5c4f6de3e810",
-            "b5f03b1317ba17e964c2a3608acf90993c911f42a46e7a1ffe83cb470931714f",
+            "52199f6217d960eec89a8e53d267ded258d3ac612abc20e4478751da240e0039",
+            "2cea2cd388a770ee71975601ea197c8011dbd68370e24c3beb7af19af2d236e0",
         ),
     ],
     ids=["login", "elevation"],

@@ -46,14 +46,14 @@ FORMS: dict[str, tuple[Callable[[], Token | bytes], str]] = {
         lambda: KEYS.seal(SESSION, 7, SECRET),
         "5ZuePe3J0CbjKLPQa8FYYMxdawvb1F0AezfsTGOrIvx0PFAucqHrVYOjUrOBBukLCAp9bA",
     ),
-    "csrf": (lambda: csrf_token(opened()), "-AuzjNRnVcc5fu5FSYOkSA9b1Av1Bd_M6-z7CIeSQgE"),
+    "csrf": (lambda: csrf_token(opened()), "Ukk0eRh85anjCCWOR5G2kT1x-4m6fPtVJJjlJ4zbSOg"),
     "csrf of a new secret": (
         lambda: csrf_token_of(SESSION, SECRET),
-        "-AuzjNRnVcc5fu5FSYOkSA9b1Av1Bd_M6-z7CIeSQgE",
+        "Ukk0eRh85anjCCWOR5G2kT1x-4m6fPtVJJjlJ4zbSOg",
     ),
     "companion": (
         lambda: issue_companion(KEYS, opened(), "pay", EXPIRES),
-        "5rJIQK-8ksB3chJSbYOX8Iltt_N_k--WoC83hcNhJb4hP5HYwCsTjskDabGb2JD_SrpoSgWBD0Not4UeIiv_o9vD_tIxHvsd",
+        "Bq4wuTzUoOtNuQw0DqDWwfTvsTTx5JGhb4SjR9FmUk0FdRY5s3Y5FjS0GHobVVBSpjj5cZAOBvFwA2C9A9a9U9iEoWe1ITwH",
     ),
     "ticket": (
         lambda: issue_ticket(KEYS, ticket()),
