@@ -71,7 +71,7 @@ class SessionData:
             if isinstance(opened, Kept):
                 return opened
             if isinstance(opened, Answer):
-                return Changed(opened.verdict, None, self._parts.feed.revision, at=self._parts.clock.now())
+                return Changed(opened.verdict, None, self._parts.feed.revision)
             unit = UpdateData(call, opened.presented, changed, expected_version, wanted is not None)
 
         def answer(done: Done[Outcome]) -> Changed:
@@ -80,6 +80,6 @@ class SessionData:
                 version = outcome.session.data_version
                 if not wanted.newer_than or version > wanted.newer_than:
                     data = wanted.of(VersionedData(outcome.data, version))
-            return Changed(outcome.verdict, outcome.session, done.revision, data=data, at=done.at)
+            return Changed(outcome.verdict, outcome.session, done.revision, data=data)
 
         return await self._retries.carry_out(unit, answer, reply, lambda outcome: outcome.session)

@@ -125,9 +125,9 @@ class Logins:
         outcome = done.result
         if outcome.refused is not None and login is not None:
             limit = self._limit(call, login, outcome.refused, session_id, digest(secret)[:16], done.at)
-            return Changed(outcome.verdict, None, done.revision, limit=limit, at=done.at)
+            return Changed(outcome.verdict, None, done.revision, limit=limit)
         if outcome.session is None:
-            return Changed(outcome.verdict, None, done.revision, at=done.at)
+            return Changed(outcome.verdict, None, done.revision)
         session = outcome.session
         return Changed(
             outcome.verdict,
@@ -142,7 +142,7 @@ class Logins:
 
     def unchanged(self, verdict: Verdict) -> Changed:
         """The answer to a call that changed nothing."""
-        return Changed(verdict, None, self._parts.feed.revision, at=self._parts.clock.now())
+        return Changed(verdict, None, self._parts.feed.revision)
 
     def _limit(
         self,

@@ -91,7 +91,7 @@ class Reading:
         return await self._parts.gate.locks(call)
 
     def subscribe(
-        self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool = False
+        self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool
     ) -> AsyncGenerator[Event | Checkpoint, None]:
         """The event stream, after a cursor, or from the horizon or the head on. Raises `PositionOutOfRange`."""
         feed = self._parts.feed

@@ -86,6 +86,7 @@ class Changed:
     """The answer to a change: the verdict on the token, the session as it is now, its new token, the revision.
 
     presented   the verdict on the presented token if a fresh session was opened instead of using it; else None
+    at          when the token was issued; 0 if there is none
     """
 
     verdict: Verdict
@@ -148,7 +149,7 @@ class RequestId:
     key: bytes
     parameters: bytes
     secret: bytes = field(repr=False)
-    keep_for: Millis = Millis(24 * 3_600_000)
+    keep_for: Millis
 
 
 @immutable

@@ -126,7 +126,7 @@ class Sessions:
         def answer(done: Done[Outcome]) -> Changed:
             signals = done.result.judgement.signals
             reaction = call.policy.reaction_to(signals) if signals else None
-            return Changed(done.result.verdict, done.result.session, done.revision, reaction=reaction, at=done.at)
+            return Changed(done.result.verdict, done.result.session, done.revision, reaction=reaction)
 
         return await self._retries.carry_out(Report(call, target), answer, reply)
 
@@ -153,4 +153,4 @@ class Sessions:
 def _changed(call: Call, done: Done[Outcome]) -> Changed:
     session = done.result.session
     seen = None if session is None else as_seen(session, call.policy, done.at)
-    return Changed(done.result.verdict, seen, done.revision, at=done.at)
+    return Changed(done.result.verdict, seen, done.revision)

@@ -62,7 +62,7 @@ class Validation:
         return self.plainly_valid(question.call, opened.presented, passive=question.passive) or opened
 
     def plainly_valid(
-        self, call: Call, presented: Presented, *, passive: bool = False, at_least: Position | None = None
+        self, call: Call, presented: Presented, *, passive: bool, at_least: Position | None = None
     ) -> Answer | None:
         """The answer if it is VALID, from memory, and nothing follows from it but activity; else None.
 

@@ -106,10 +106,10 @@ class Recall:
     def apply(self, work: Work) -> Kept | None:
         """The first that there is. Raises `InvalidField` if the id was used for another call."""
         # All are looked for: giving an answer again may do something, and each knows its own.
-        found = [retry.recall(work) for retry in self.retries]
-        first = next((kept for kept in found if kept is not None), None)
+        found = [(retry, retry.recall(work)) for retry in self.retries]
+        first = next((kept for _, kept in found if kept is not None), None)
         if first is not None:
-            for retry, kept in zip(self.retries, found, strict=True):
+            for retry, kept in found:
                 if kept is None and not retry.while_current:
                     # A second click with an id of its own: from now on this is the answer to that id.
                     retry.keep(work, first.message, None)

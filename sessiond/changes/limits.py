@@ -70,12 +70,16 @@ def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, c
     if not subject or not policy.max_sessions:
         return _ROOM
     crowd, cause = work.crowd(call.application, subject), Cause(CauseKind.CONCURRENCY_LIMIT)
+
+    def end_first(ids: Sequence[SessionId]) -> DoFirst:
+        return DoFirst(EndSome(call, ids[:AT_ONCE], subject, cause))
+
     if crowd and (overdue := work.overdue(call.application, subject)):
-        raise DoFirst(EndSome(call, overdue[:AT_ONCE], subject, cause))  # to know how many live
+        raise end_first(overdue)  # to know how many live
     live = [session for session in work.live_sessions(call.application, subject) if session.id != own]
     if len(live) < policy.max_sessions:
         if crowd:  # units before this one have ended all that was read of it: look again
-            raise DoFirst(EndSome(call, (), subject, cause))
+            raise end_first([])
         return _ROOM
     excess = (crowd or len(live)) - policy.max_sessions + 1
     work.record_other(EventType.CONCURRENCY_LIMIT_REACHED, call.application, call.cause, subject=subject)
@@ -90,7 +94,7 @@ def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, c
             newest_first = sorted(live, key=lambda session: session.id, reverse=True)
             return Room(refused=Crowd(tuple(newest_first), crowd or len(live)))
     if crowd or len(doomed) > AT_ONCE:
-        raise DoFirst(EndSome(call, [session.id for session in doomed[:AT_ONCE]], subject, cause))
+        raise end_first([session.id for session in doomed])
     for session in doomed:
         end_session(work, call, session, cause)
     return Room(evicted=tuple(session.id for session in doomed))

@@ -23,7 +23,7 @@ class Revocation:
 
     outcome: Outcome
     revoked: bool
-    anonymous: Session | None = None
+    anonymous: Session | None
 
 
 @immutable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple
 
 from sessiond.domain.immutable import immutable
 from sessiond.domain.signals import Signal, SignalType
@@ -68,7 +67,7 @@ def differ(one: ClientFacts, other: ClientFacts, facts: Iterable[str] = _FACTS) 
 
 def merged(one: ClientFacts, other: ClientFacts) -> ClientFacts:
     """What is known of a client from two of its uses."""
-    return ClientFacts(*(a or b for a, b in zip(astuple(one), astuple(other), strict=True)))
+    return ClientFacts(**{fact: getattr(one, fact) or getattr(other, fact) for fact in _FACTS})
 
 
 def _clash(fact: str, one: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
@@ -172,22 +172,12 @@ def granularity_of(idle_timeout: Millis | None) -> Millis:
     return Millis(_MINUTE if idle_timeout is None else max(1, min(idle_timeout // 20, _MINUTE)))
 
 
-def _preset(
-    name: str,
-    idle: int | None,
-    absolute: int,
-    renewal: int,
-    reactions: Mapping[SignalType, Reaction],
-    elevation: int = 15 * _MINUTE,
-) -> Policy:
-    return Policy(
-        preset=name,
-        idle_timeout=None if idle is None else Millis(idle),
-        absolute_timeout=Millis(absolute),
-        renewal_timeout=Millis(renewal),
-        elevation_timeout=Millis(elevation),
-        reactions=MappingProxyType(dict(reactions)),
-    )
+def _preset(name: str, idle: int | None, absolute: int, renewal: int) -> Policy:
+    return Policy(name, None if idle is None else Millis(idle), Millis(absolute), Millis(renewal))
+
+
+def _high_value(policy: Policy) -> Policy:
+    return replace(policy, elevation_timeout=Millis(5 * _MINUTE), reactions=MappingProxyType(_HIGH))
 
 
 DEFAULT_PRESET = "owasp-low"
@@ -198,11 +188,11 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
     {
         policy.preset: policy
         for policy in (
-            _preset("owasp-low", 30 * _MINUTE, 8 * _HOUR, _HOUR, _LOW),
-            _preset("owasp-high", 5 * _MINUTE, 4 * _HOUR, 15 * _MINUTE, _HIGH, 5 * _MINUTE),
-            _preset("nist-aal1", None, 30 * _DAY, _HOUR, _LOW),
-            _preset("nist-aal2", _HOUR, 24 * _HOUR, _HOUR, _LOW),
-            _preset("nist-aal3", 15 * _MINUTE, 12 * _HOUR, 15 * _MINUTE, _HIGH, 5 * _MINUTE),
+            _preset("owasp-low", 30 * _MINUTE, 8 * _HOUR, _HOUR),
+            _high_value(_preset("owasp-high", 5 * _MINUTE, 4 * _HOUR, 15 * _MINUTE)),
+            _preset("nist-aal1", None, 30 * _DAY, _HOUR),
+            _preset("nist-aal2", _HOUR, 24 * _HOUR, _HOUR),
+            _high_value(_preset("nist-aal3", 15 * _MINUTE, 12 * _HOUR, 15 * _MINUTE)),
         )
     }
 )

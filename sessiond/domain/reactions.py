@@ -32,9 +32,9 @@ class Consequences:
 
     judgement: Judgement
     reaction: Reaction
-    ends_session: bool = False
-    ends_subject: bool = False
-    holds_session: bool = False
+    ends_session: bool
+    ends_subject: bool
+    holds_session: bool
 
     @property
     def changes_session(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import field, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -42,7 +43,7 @@ __all__ = [
     "touch_granularity",
 ]
 
-_NEVER = 2**63
+_NEVER = sys.maxsize
 _EXPIRIES = (CauseKind.IDLE_TIMEOUT, CauseKind.ABSOLUTE_TIMEOUT, CauseKind.LOGIN_TIMEOUT)
 
 

@@ -43,7 +43,7 @@ def fill_deletion(directives: pb.CookieDirectives, rules: CookieRules) -> None:
     directives.cache_control = _NO_STORE
 
 
-def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool = False) -> None:
+def fill_logout(directives: pb.CookieDirectives, rules: CookieRules, *, keeps_cookies: bool) -> None:
     """Add the headers that clear the data of an ended session from the client (`Clear-Site-Data`).
 
     With `keeps_cookies`, leave out `cookies` and `*`, which would also delete a new cookie in the same response.

@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from sessiond.app import App
+from sessiond.authority.retries import Retries
+from sessiond.crypto.tokens import KEY_BYTES, KeyRing
+from sessiond.domain.call import Caller
+from sessiond.domain.login import Login
+from sessiond.domain.values import SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import MINUTE, VICTIM, create, fresh_id, loose, roll, validate
 from tests.support.assembly import WatchedStore, assembled
@@ -98,3 +104,32 @@ async def change(stub: AsyncStub, name: str, token: str, request_id: str) -> Any
     }
     requests[name].request_id = request_id
     return await getattr(stub, name)(requests[name])
+
+
+@pytest.mark.parametrize(
+    ("elevates", "key", "parameters"),
+    [
+        (
+            False,
+            "40363d2140cb5a31228863d81ed826b04ee715ba44f13f6f2fb86ce08c40597d",
+            "ce912a1f1a2dd6c43a81e8eb97e905b11e56295802ea1759b52108dbb92971ec",
+        ),
+        (
+            True,
+            "52199f6217d960eec89a8e53d267ded258d3ac612abc20e4478751da240e0039",
+            "2cea2cd388a770ee71975601ea197c8011dbd68370e24c3beb7af19af2d236e0",
+        ),
+    ],
+    ids=["login", "elevation"],
+)
+async def test_the_key_of_a_login_never_changes(app: App, elevates: bool, key: str, parameters: str) -> None:
+    """A login is found again by every version as by the one that kept its answer, and an elevation is another login."""
+    keys = KeyRing([bytes(range(KEY_BYTES))])
+    opened = keys.open(keys.seal(SessionId(bytes(range(16))), 7, bytes(range(16, 32))).reveal())
+    retries = Retries(app.authority.parts.journal, keys)
+    call = app.authority.call("default", Caller("test"), None)
+    login = Login("ada", 2, ("pwd", "otp"), persistent=True)
+    repeated = retries.repeated_login(call, opened, login, elevates=elevates)
+    assert (repeated.key.hex(), repeated.parameters.hex()) == (key, parameters)
+    assert repeated.open(repeated.seal(b"message")) == b"message"
+    assert (repeated.keep_for, repeated.while_current, repeated.while_live) == (MINUTE, True, False)

@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from sessiond.app import App
 from sessiond.authority.authority import Authority
 from sessiond.authority.sweeper import Sweeper
-from sessiond.domain.errors import Unavailable
+from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.session import Session
-from sessiond.domain.values import Millis, Revision, SessionId
+from sessiond.domain.values import NOBODY, Millis, Revision, SessionId
 from sessiond.store.contract import StoreFailed, StoreUnavailable
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
@@ -32,6 +35,8 @@ from tests.attacks.story import (
     story_of,
     validate,
 )
+from tests.contracts import samples
+from tests.contracts.store import put
 from tests.rpc.refusals import revision_of, session_of
 from tests.support.assembly import WatchedStore, assembled
 from tests.support.clock import START, ManualClock
@@ -70,6 +75,54 @@ async def test_more_than_a_batch_is_due(app: App, stub: AsyncStub, clock: Manual
     assert await app.sweeper.prune() == 0
 
 
+@pytest.mark.parametrize(("sessions", "transactions"), [(499, 1), (500, 1), (501, 2)])
+async def test_how_much_is_done_at_once(tmp_path: Path, clock: ManualClock, sessions: int, transactions: int) -> None:
+    """Five hundred sessions end, or have their history dropped, in a transaction: others need not wait long for it."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, _):
+        sweeper, any_store = Round(authority, store, stub).sweeper(), cast("Any", store)
+        await put(any_store, *(samples.session(idle_deadline=START) for _ in range(sessions)))
+        before = store.writes
+        assert await sweeper.sweep() == sessions
+        assert store.writes - before == transactions
+        clock.advance(30 * DAY)
+        before = store.writes
+        assert await sweeper.prune() == sessions
+        assert store.writes - before == 2 * transactions  # the sessions, and their events
+
+
+@pytest.mark.parametrize(("sessions", "transactions"), [(500, 1), (501, 2)])
+async def test_how_much_activity_is_written_at_once(
+    tmp_path: Path, clock: ManualClock, sessions: int, transactions: int
+) -> None:
+    """The activity of five hundred sessions is written in a transaction."""
+    async with assembled(tmp_path, clock) as (authority, store, stub, _):
+        active = [samples.session() for _ in range(sessions)]
+        await put(cast("Any", store), *active)
+        clock.advance(SECOND)
+        for session in active:
+            authority.parts.activity.note(session, clock.now(), None, NOBODY)
+        before = store.writes
+        assert await Round(authority, store, stub).sweeper().save_activity(all_of_it=True) == sessions
+        assert store.writes - before == transactions
+
+
+async def test_how_often_the_sweeper_works(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweeper waits for a second before each round, the first included."""
+    waits: list[float] = []
+    failures: list[StoreFailed] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise asyncio.CancelledError
+
+    sweeper = Sweeper(app.authority.parts, Millis(HOUR), failures.append)
+    monkeypatch.setattr("sessiond.authority.sweeper.asyncio", SimpleNamespace(sleep=sleep))
+    with pytest.raises(asyncio.CancelledError):
+        await sweeper.run()
+    assert (waits, failures) == ([1.0] * 3, [])
+
+
 async def test_more_than_a_batch_of_the_log(app: App, stub: AsyncStub, clock: ManualClock) -> None:
     """One round drops every event whose retention is over, however many, and no other."""
     await asyncio.gather(*(create(stub, f"user {number}") for number in range(MANY)))
@@ -79,6 +132,21 @@ async def test_more_than_a_batch_of_the_log(app: App, stub: AsyncStub, clock: Ma
     await app.sweeper.prune()
     state = await stub.GetAuthority(pb.GetAuthorityRequest())
     assert (state.revision, state.horizon) == (MANY + 1, MANY)
+
+
+async def test_nothing_is_dropped_while_the_clocks_disagree(app: App, stub: AsyncStub, clock: ManualClock) -> None:
+    """While wall clock and monotonic clock disagree neither history nor log is dropped, however old they are."""
+    await create(stub)
+    clock.advance(30 * MINUTE)
+    assert await app.sweeper.sweep() == 1
+    clock.advance(31 * DAY)
+    clock.steady = False
+    before = await stub.GetAuthority(pb.GetAuthorityRequest())
+    assert await app.sweeper.prune() == 0
+    assert (await stub.GetAuthority(pb.GetAuthorityRequest())).horizon == before.horizon == 0
+    clock.steady = True
+    assert await app.sweeper.prune() == 1
+    assert (await stub.GetAuthority(pb.GetAuthorityRequest())).horizon == 2
 
 
 async def stored(app: App, session_id: str) -> Session:
@@ -219,6 +287,39 @@ async def test_a_round_that_fails_is_not_the_last(
     round_.store.before = lambda _: None
     assert kinds(await story_of(round_.stub, mine.token)) == ["SESSION_CREATED", "SESSION_EXPIRED"]
     assert round_.failures == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "event"),
+    [
+        (Unavailable("injected"), "warning", "sweep put off"),
+        (Overloaded("injected"), "warning", "sweep put off"),
+        (StoreUnavailable("injected: no connection"), "warning", "sweep put off"),
+        (ZeroDivisionError("injected"), "error", "sweep failed"),
+    ],
+    ids=["unavailable", "overloaded", "store unavailable", "a fault of ours"],
+)
+async def test_a_round_that_fails_is_logged(round_: Round, fault: Exception, level: str, event: str) -> None:
+    """A round that fails leaves one line with the error: a warning if the next may do better, else a traceback."""
+    enough = round_.break_once("due", fault)
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        await round_.run(enough)
+    (line,) = lines
+    assert (line["log_level"], line["event"]) == (level, event)
+    assert line.get("error") == (str(fault) if level == "warning" else None)
+    assert line.get("exc_info", False) is (level == "error")
+
+
+async def test_a_round_that_did_something_is_logged(round_: Round, clock: ManualClock) -> None:
+    """A round that ended sessions or dropped their history logs how many; one that did neither logs nothing."""
+    await create(round_.stub)
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        for wait in (0, 30 * MINUTE, 31 * DAY):
+            clock.advance(wait)
+            await round_.run(round_.break_once("nothing", ZeroDivisionError()))
+    assert [(line["event"], line["expired"], line["pruned"]) for line in lines] == [("swept", 1, 0), ("swept", 0, 1)]
 
 
 @pytest.mark.parametrize("step", READS)

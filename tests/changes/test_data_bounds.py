@@ -8,9 +8,11 @@ from typing import Any
 import grpc
 import pytest
 
+from sessiond.changes.judging import checked_size, size_of
 from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.errors import InvalidField
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.attacks.story import authority, create, loose
+from tests.attacks.story import authority, create, loose, policy
 from tests.rpc.refusals import refusal_of
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
@@ -74,3 +76,23 @@ async def test_values_that_stay_are_not_opened(
         shown = await update(stub, created, set={"k5": b"x"}, data={})
         assert len(shown.data.values) == 500
         assert len(opened) >= 499
+
+
+@pytest.mark.parametrize(
+    ("keys", "size", "refused"), [(1_000, 500, False), (1_001, 500, True), (1, 500, False), (1, 501, True)]
+)
+def test_the_bounds_are_met_exactly(keys: int, size: int, refused: bool) -> None:
+    """A thousand keys and the policy's bound in bytes are allowed, and not one more; a refusal names the field."""
+    rules = policy(max_data_bytes=500)
+    if not refused:
+        assert checked_size("set", keys, size, rules) == size
+        return
+    with pytest.raises(InvalidField) as raised:
+        checked_size("set", keys, size, rules)
+    assert raised.value.field == "set"
+
+
+@pytest.mark.parametrize(("value", "size"), [(None, 0), (b"", 3), (b"12", 5)])
+def test_what_a_key_takes(value: bytes | None, size: int) -> None:
+    """A key takes its own bytes in UTF-8 and those of its value, and nothing if it is not there."""
+    assert size_of("kü", value) == size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import pytest
 
 from sessiond.authority.results import Changed, Kept, Reply
 from sessiond.changes.data import UpdateData
-from sessiond.changes.judging import Outcome, Suspicion
-from sessiond.changes.login import Authenticate, Refresh, Roll
+from sessiond.changes.judging import EndSome, Outcome, Suspicion
+from sessiond.changes.login import Authenticate, Refresh, Roll, welcome_again
 from sessiond.changes.revocation import Revoke
 from sessiond.changes.use import Report, Use
 from sessiond.crypto.tokens import Token
@@ -24,9 +24,9 @@ from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
-from sessiond.domain.signals import Reaction, Signal, SignalType
-from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, Revision
-from sessiond.eventlog.work import Unit, Work
+from sessiond.domain.signals import Reaction, Signal, SignalType, token_replay
+from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Millis, Revision
+from sessiond.eventlog.work import DoFirst, Read, Unit, Work
 from tests.attacks.story import authority, create, kinds, policy, story_of
 from tests.contracts import samples
 from tests.support.clock import START, ManualClock
@@ -143,6 +143,39 @@ def test_an_id_that_is_gone(sessions: tuple[Session, ...]) -> None:
             work_on(*sessions).run(unit)
 
 
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, Verdict.VALID),
+        ({"ending": samples.ending(START - 1)}, Verdict.REVOKED),
+        ({"idle_deadline": START}, Verdict.EXPIRED_IDLE),
+        ({"absolute_deadline": START}, Verdict.EXPIRED_ABSOLUTE),
+    ],
+)
+@pytest.mark.parametrize("unit", ["UpdateData", "Revoke", "Report"])
+def test_a_session_by_its_id(unit: str, changes: dict[str, Any], verdict: Verdict) -> None:
+    """A session that is named by its id has a verdict as one named by its token has."""
+    work = work_on(replace(SESSION, **changes))
+    by_id: Any = SESSION.id
+    assert outcome_of(work, UNITS[unit](call_of(), by_id)).verdict is verdict
+
+
+def test_some_of_more_end() -> None:
+    """Of the named sessions those end that live and are still the subject's; one past a deadline expires."""
+    over, theirs = samples.session(ending=samples.ending(START - 1)), samples.session(subject="bob")
+    shop, gone = samples.session(application="shop"), samples.session()
+    due, live = samples.session(idle_deadline=Instant(START - 5)), samples.session()
+    work = work_on(over, theirs, shop, due, live)
+    ids = [session.id for session in (gone, over, theirs, shop, due, live)]
+    own = rules(Reaction.ALERT)
+    work.run(EndSome(call_of(own), ids, "ada", Cause(CauseKind.CONCURRENCY_LIMIT)))
+    assert [(event.session_id, event.type) for event in work.changes.events] == [
+        (due.id, EventType.SESSION_EXPIRED),
+        (live.id, EventType.SESSION_REVOKED),
+    ]
+    assert work.changes.retention == dict.fromkeys([due.id, live.id], own.retention)
+
+
 @pytest.mark.parametrize("unit", ["Use", "Roll", "Refresh", "UpdateData", "Authenticate"])
 def test_a_deadline_that_passed_meanwhile(unit: str) -> None:
     """A deadline reached by the time of the transaction is recorded by whatever unit meets it, and denies."""
@@ -239,11 +272,13 @@ def test_a_hold_is_saved_with_its_event() -> None:
 
 
 def test_a_report_is_always_recorded() -> None:
-    """What an application reports is recorded each time, within the window too."""
+    """What an application reports is recorded each time with its reason, within the window too."""
     work = work_on(SESSION, memory=told_of(SignalType.REPORTED))
     call = call_of(rules(Reaction.ALERT, SignalType.REPORTED), reason="odd")
     assert outcome_of(work, Report(call, CURRENT)).verdict is Verdict.VALID
-    assert types_of(work.changes.events) == ["hijack_suspected"]
+    (event,) = work.changes.events
+    assert (event.type, event.reaction) == (EventType.HIJACK_SUSPECTED, Reaction.ALERT)
+    assert event.signals == (Signal(SignalType.REPORTED, expected="", seen="odd"),)
 
 
 def test_a_report_that_the_policy_ignores() -> None:
@@ -315,6 +350,36 @@ def test_who_proves_itself_or_harms_nobody(unit: str) -> None:
     assert "hijack_suspected" not in types_of(work.changes.events)
 
 
+class OneHolder(KnownMemory):
+    """Knows that the client which presented the old token, and no other, now uses the new one."""
+
+    def presented_old_token(
+        self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
+    ) -> bool:
+        """See `Memory`."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("reaction", "verdict", "state"),
+    [
+        (Reaction.IGNORE, Verdict.VALID, SEEN_TWICE),
+        (Reaction.ALERT, Verdict.VALID, replace(SEEN_TWICE, old_token=None, revision=FIRST)),
+        (Reaction.STEP_UP, Verdict.INSUFFICIENT, replace(SEEN_TWICE, must_authenticate=True, revision=FIRST)),
+        (Reaction.REVOKE_SESSION, Verdict.REVOKED, None),
+    ],
+)
+def test_one_client_holds_both(reaction: Reaction, verdict: Verdict, state: Session | None) -> None:
+    """If the client that presented the old token uses the new one, that is a copy: recorded once, unless ignored."""
+    copied = (replace(token_replay(5, 4, other_secret=True), type=SignalType.TOKEN_COPY),)
+    work = work_on(SEEN_TWICE, memory=OneHolder())
+    outcome = outcome_of(work, Use(call_of(rules(reaction, SignalType.TOKEN_COPY)), CURRENT, passive=True))
+    assert (outcome.verdict, outcome.session) == (verdict, state)
+    assert outcome.judgement.signals == (() if reaction is Reaction.IGNORE else copied)
+    facts = [(event.signals, event.reaction) for event in work.changes.events[:1]]
+    assert facts == [(copied, reaction)] * (reaction is not Reaction.IGNORE)
+
+
 def test_an_old_token_comes_back() -> None:
     """A token whose successor was never used is denied, and remembered once, with an event."""
     unused = replace(SESSION, rolled_at=Instant(START - 30_000), last_active=Instant(START - 30_000))
@@ -344,13 +409,67 @@ def test_the_others_of_the_subject() -> None:
     assert types_of(work.changes.events) == ["hijack_suspected", "session_revoked", "session_revoked"]
 
 
+@pytest.mark.parametrize(("others", "crowd"), [(101, 0), (1, 150)])
+def test_more_of_the_subject_than_can_end_at_once(others: int, crowd: int) -> None:
+    """If the subject has more other sessions than can end at once, a hundred end first, by the same cause."""
+    many = [samples.session() for _ in range(others)]
+    due = samples.session(idle_deadline=START)
+    read = Read({s.id: s for s in (SESSION, *many, due)}, crowds={("default", "ada"): crowd} if crowd else {})
+    work = Work(START, HEAD, read, KnownMemory())
+    call = call_of(rules(Reaction.REVOKE_SUBJECT, SignalType.TOKEN_REPLAY))
+    with pytest.raises(DoFirst) as raised:
+        work.run(Use(call, REPLAYED, passive=False))
+    ids = [session.id for session in (*many, due)][:100]
+    assert raised.value.unit == EndSome(call, ids, "ada", Cause(CauseKind.SIGNAL))
+    assert work.changes.events == []
+
+
+def test_as_many_of_the_subject_as_can_end_at_once() -> None:
+    """A hundred other sessions of the subject end in the transaction that judges the token."""
+    work = work_on(SESSION, *(samples.session() for _ in range(100)))
+    outcome_of(work, Use(call_of(rules(Reaction.REVOKE_SUBJECT, SignalType.TOKEN_REPLAY)), REPLAYED, passive=False))
+    assert types_of(work.changes.events) == ["hijack_suspected", *["session_revoked"] * 101]
+
+
 def test_others_are_read_only_if_they_may_end() -> None:
     """Under a policy that ends no whole subject a unit reads its session alone."""
     use = Use(call_of(rules(Reaction.REVOKE_SESSION, *SignalType)), CURRENT, passive=False)
     assert (use.needs().sessions, use.needs().kin) == ((SESSION.id,), ())
 
 
+@pytest.mark.parametrize("unit", ["Roll", "Refresh", "UpdateData"])
+def test_a_session_that_must_authenticate(unit: str) -> None:
+    """A token that is not enough until the subject has authenticated changes nothing."""
+    held = replace(SESSION, must_authenticate=True)
+    work = work_on(held)
+    outcome = outcome_of(work, UNITS[unit](call_of(), CURRENT))
+    assert (outcome.verdict, outcome.session) == (Verdict.INSUFFICIENT, None)
+    assert (work.changes.events, work.session(SESSION.id)) == ([], held)
+
+
 # Activity
+
+
+@pytest.mark.parametrize("unit", ["Roll", "Refresh", "Authenticate"])
+def test_what_counts_as_activity(unit: str) -> None:
+    """A roll, a refresh and a login are activity of the client that the call was about."""
+    session = outcome_of(work_on(SESSION), UNITS[unit](call_of(client=ELSEWHERE), CURRENT)).session
+    assert session is not None
+    assert (session.last_active, session.last_client) == (START, ELSEWHERE)
+
+
+def test_a_login_repeated_settles_the_old_token() -> None:
+    """When a login's first answer is given again, the old token that came back is forgotten, as if rolled just now."""
+    work = work_on(SEEN_TWICE)
+    welcome_again(work, call_of(), SEEN_TWICE)
+    assert work.session(SESSION.id) == replace(SEEN_TWICE, old_token=None, rolled_at=START, revision=FIRST)
+
+
+def test_a_login_repeated_changes_nothing_else() -> None:
+    """When a login's first answer is given again and no old token came back, nothing is recorded."""
+    work = work_on(SESSION)
+    welcome_again(work, call_of(), SESSION)
+    assert (work.session(SESSION.id), work.untouched) == (SESSION, True)
 
 
 @pytest.mark.parametrize("tells", [False, True])

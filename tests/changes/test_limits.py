@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 
 from sessiond.changes.idempotency import KEEP_FOR
-from sessiond.changes.judging import Crowd
+from sessiond.changes.judging import Crowd, EndSome
 from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.policy import PRESETS, LimitRule
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, SignalType
-from sessiond.domain.values import CauseKind, Instant, SessionId
-from sessiond.eventlog.work import Needs, Work
+from sessiond.domain.values import Cause, CauseKind, Instant, SessionId
+from sessiond.eventlog.work import DoFirst, Needs, Read, Work
+from sessiond.store.contract import KeptAnswer
 from tests.contracts import samples
 from tests.support.clock import START
-from tests.support.work import call_of, types_of, work_on
+from tests.support.work import HEAD, KnownMemory, call_of, types_of, work_on
 
 # In the order they were opened; the second was used last, the first longest ago.
 OLD, MIDDLE, NEW = (
@@ -64,7 +65,7 @@ def chosen(*sessions: Session, expires: int = 1_000) -> Choice:
 def test_there_is_room(rule: LimitRule, most: int, subject: str) -> None:
     """Without a limit, below it, and for a guest or a subject without sessions nothing ends and nothing is recorded."""
     work = work_on(*ALL, samples.session(subject=""))
-    assert work.run(Entering(limited(most, rule), subject)).result == Room()
+    assert work.run(Entering(limited(most, rule), subject)).result == Room(evicted=(), refused=None)
     assert work.changes.events == []
 
 
@@ -87,7 +88,7 @@ def test_who_goes(rule: LimitRule, most: int, evicted: Sequence[Session]) -> Non
     assert types_of(work.changes.events) == [REACHED, *["session_revoked"] * len(evicted)]
     endings = [work.changes.sessions[session.id].ending for session in evicted]
     assert [ending.cause.kind for ending in endings if ending] == [CauseKind.CONCURRENCY_LIMIT] * len(evicted)
-    assert work.changes.events[0].subject == "ada"
+    assert (work.changes.events[0].application, work.changes.events[0].subject) == ("default", "ada")
 
 
 def test_of_two_alike_the_one_opened_first_goes() -> None:
@@ -141,7 +142,31 @@ def test_the_subjects_choice() -> None:
     room = work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(MIDDLE, NEW))).result
     assert room == Room(evicted=(MIDDLE.id, NEW.id))
     (used,) = work.changes.answers
-    assert (used.key, used.expires, used.sealed) == (b"t" * 32, START + 1_000 + KEEP_FOR, b"")
+    assert used == KeptAnswer(b"t" * 32, bytes(32), b"", Instant(START + 1_000 + KEEP_FOR))
+
+
+@pytest.mark.parametrize(
+    ("most", "named", "evicted"),
+    [
+        (3, [], [OLD]),
+        (3, [NEW], [NEW]),
+        (2, [NEW], [NEW, OLD]),
+        (2, [OLD], [OLD, MIDDLE]),
+        (1, [MIDDLE], [MIDDLE, OLD, NEW]),
+        (1, [], [OLD, MIDDLE, NEW]),
+    ],
+)
+def test_the_oldest_beside_the_choice(most: int, named: list[Session], evicted: list[Session]) -> None:
+    """With `evict_oldest` the named sessions end, and of the others as many of the oldest as have to."""
+    choice = replace(chosen(*named), evict_oldest=True)
+    room = work_on(*ALL).run(Entering(limited(most, LimitRule.ASK), choice=choice)).result
+    assert room == Room(evicted=tuple(session.id for session in evicted))
+
+
+def test_the_only_session_is_chosen() -> None:
+    """A subject with one session, which may have no other, may choose to end that."""
+    room = work_on(OLD).run(Entering(limited(1, LimitRule.ASK), choice=chosen(OLD))).result
+    assert room == Room(evicted=(OLD.id,))
 
 
 def test_a_choice_of_too_few() -> None:
@@ -184,6 +209,60 @@ def test_a_choice_that_is_not_needed() -> None:
     work = work_on(OLD)
     assert work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(OLD))).result == Room()
     assert len(work.changes.answers) == 1
+
+
+# More than can end at once
+
+
+def crowded(*sessions: Session, count: int) -> Work:
+    """The work of a transaction that has read these sessions, of a subject who has so many live ones."""
+    return Work(START, HEAD, Read({s.id: s for s in sessions}, crowds={("default", "ada"): count}), KnownMemory())
+
+
+def ended_first(work: Work, entering: Entering) -> EndSome:
+    """The unit that must be carried out before there is room."""
+    with pytest.raises(DoFirst) as raised:
+        work.run(entering)
+    assert isinstance(raised.value.unit, EndSome)
+    assert work.changes.events == []
+    return raised.value.unit
+
+
+def test_the_overdue_of_a_crowd_end_first() -> None:
+    """In a crowd those past a deadline expire first, a hundred at once: only then it is known how many live."""
+    overdue = [samples.session(START - 9, idle_deadline=START) for _ in range(101)]
+    work = crowded(*ALL, *overdue, count=204)
+    call = limited(2, LimitRule.EVICT_OLDEST)
+    unit = ended_first(work, Entering(call))
+    assert unit == EndSome(call, [s.id for s in overdue[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    work.run(unit)
+    assert types_of(work.changes.events) == ["session_expired"] * 100
+
+
+@pytest.mark.parametrize("count", [0, 150])
+def test_the_first_of_a_crowd_end_first(count: int) -> None:
+    """If more than a hundred must go, a hundred end first, in the order of the rule."""
+    many = [samples.session() for _ in range(103)]
+    work = crowded(*many, count=count)
+    call = limited(1, LimitRule.EVICT_OLDEST)
+    unit = ended_first(work, Entering(call))
+    assert unit == EndSome(call, [s.id for s in many[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    work.run(unit)
+    assert types_of(work.changes.events) == ["session_revoked"] * 100
+    assert {event.cause for event in work.changes.events} == {Cause(CauseKind.CONCURRENCY_LIMIT)}
+
+
+def test_a_hundred_end_at_once() -> None:
+    """A hundred that must go end in the same transaction as the new session begins."""
+    many = [samples.session() for _ in range(100)]
+    assert len(crowded(*many, count=0).run(Entering(limited(1, LimitRule.EVICT_OLDEST))).result.evicted) == 100
+
+
+def test_a_crowd_that_is_gone() -> None:
+    """If earlier units have ended all that was read of a crowd, the rest is read before the limit is decided."""
+    call = limited(3, LimitRule.EVICT_OLDEST)
+    unit = ended_first(crowded(OLD, MIDDLE, count=150), Entering(call))
+    assert unit == EndSome(call, [], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
 
 
 # What is read first

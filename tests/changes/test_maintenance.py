@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from sessiond.app import App
-from sessiond.changes.maintenance import Expire, ForgetAnswers
+from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity
+from sessiond.domain.event import EventType
 from sessiond.domain.policy import PRESETS
-from sessiond.domain.session import Session
-from sessiond.domain.values import CauseKind, ClientContext, Instant, Millis
+from sessiond.domain.session import Activity, Session
+from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Millis, Revision
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import HOUR, MINUTE, create, fresh_id, login
 from tests.contracts import samples
@@ -106,3 +107,31 @@ def test_how_long_the_expired_are_kept(application: str, subject: str, retention
     ending = work.changes.sessions[session.id].ending
     assert ending is not None
     assert (ending.at, ending.cause.kind) == (START, CauseKind.IDLE_TIMEOUT)
+
+
+def test_what_upkeep_writes() -> None:
+    """Upkeep writes the activity, the histories to drop, the horizon and the event that it was given, and no more."""
+    session = samples.session()
+    activity = Activity(session.id, START, None, ClientContext("198.51.100.7"))
+    work = work_on()
+    work.run(SaveActivity([activity]))
+    work.run(Prune([session.id]))
+    work.run(PruneLog(Revision(7)))
+    assert work.changes.activity == {session.id: activity}
+    assert (work.changes.pruned, work.changes.horizon) == ([session.id], 7)
+    assert (work.changes.events, work.changes.sessions) == ([], {})
+
+
+@pytest.mark.parametrize("source", ["", "203.0.113.66/32"])
+def test_an_event_about_no_session(source: str) -> None:
+    """What is recorded about no session has its type, application, cause and source, and nothing of any session."""
+    work, cause = work_on(), Cause(CauseKind.SIGNAL, reason="odd")
+    work.run(RecordOther(EventType.SOURCE_LOCKED, "shop", cause, source))
+    (event,) = work.changes.events
+    assert (event.type, event.application, event.cause, event.source) == (
+        EventType.SOURCE_LOCKED,
+        "shop",
+        cause,
+        source,
+    )
+    assert (event.session_id, event.subject, event.client, event.at) == (None, "", NOBODY, START)

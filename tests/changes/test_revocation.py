@@ -7,16 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from sessiond.changes.revocation import RevokeMany
+from sessiond.changes.login import Create
+from sessiond.changes.revocation import Revoke, RevokeMany
+from sessiond.domain.errors import SessionNotFound
 from sessiond.domain.event import EventType
+from sessiond.domain.judge import Presented, Verdict
+from sessiond.domain.login import ANONYMOUS
 from sessiond.domain.session import Session, SessionState
-from sessiond.domain.values import CauseKind, Instant
+from sessiond.domain.values import CauseKind, Instant, SessionId
 from sessiond.eventlog.work import Needs
 from tests.contracts import samples
 from tests.support.clock import START
 from tests.support.work import call_of, types_of, work_on
 
 CALL = call_of(reason="breach")
+DIGEST = b"d" * 32
 FIRST, SECOND, LAST = samples.session(), samples.session(), samples.session()
 # What a session that was found has become meanwhile; None: its history was dropped.
 MEANWHILE: dict[str, Session | None] = {
@@ -93,3 +98,52 @@ def test_at_its_deadline_a_session_is_over(deadline: int, ended: int) -> None:
     """A session whose deadline is now has expired and is not revoked; a millisecond before it is."""
     session = replace(FIRST, absolute_deadline=Instant(deadline))
     assert work_on(session).run(RevokeMany(CALL, [session], by_subject=True)).result == ended
+
+
+# One session
+
+MINE = replace(FIRST, digest=DIGEST)
+BY_TOKEN = Presented(FIRST.id, 0, DIGEST)
+ENDED = replace(MINE, ending=samples.ending(START - 1))
+
+
+def opening() -> Create:
+    """The unit that opens an anonymous session."""
+    return Create(CALL, samples.session_id(), ANONYMOUS, b"f" * 32, {})
+
+
+@pytest.mark.parametrize("named", [BY_TOKEN, FIRST.id], ids=["token", "id"])
+@pytest.mark.parametrize("opens", [False, True])
+@pytest.mark.parametrize("owner", [None, "ada"])
+def test_one_session_ends(named: Presented | SessionId, opens: bool, owner: str | None) -> None:
+    """A revocation ends the session, says so, and opens an anonymous one in its place if it is to."""
+    work = work_on(MINE, SECOND)
+    result = work.run(Revoke(CALL, named, opening() if opens else None, owner)).result
+    assert (result.revoked, result.outcome.verdict) == (True, Verdict.VALID)
+    assert result.outcome.session == work.session(FIRST.id)
+    assert types_of(work.changes.events) == ["session_created"] * opens + ["session_revoked"]
+    assert (result.anonymous is not None) is opens
+    if result.anonymous is not None:
+        assert (result.anonymous.subject, work.session(result.anonymous.id)) == ("", result.anonymous)
+
+
+@pytest.mark.parametrize("opens", [False, True])
+@pytest.mark.parametrize(
+    ("named", "shown"), [(BY_TOKEN, None), (FIRST.id, ENDED)], ids=["a token shows nothing", "an id shows it"]
+)
+def test_a_session_that_has_ended(named: Presented | SessionId, shown: Session | None, opens: bool) -> None:
+    """A session that has ended is not ended again; an anonymous one is opened all the same if it is to."""
+    work = work_on(ENDED)
+    result = work.run(Revoke(CALL, named, opening() if opens else None)).result
+    assert (result.revoked, result.outcome.verdict, result.outcome.session) == (False, Verdict.REVOKED, shown)
+    assert types_of(work.changes.events) == ["session_created"] * opens
+    assert (result.anonymous is not None) is opens
+
+
+@pytest.mark.parametrize("named", [BY_TOKEN, FIRST.id], ids=["token", "id"])
+def test_a_session_of_another_owner(named: Presented | SessionId) -> None:
+    """A session that is not the owner's is not found, and nothing ends or begins."""
+    work = work_on(MINE)
+    with pytest.raises(SessionNotFound):
+        work.run(Revoke(CALL, named, opening(), "bob"))
+    assert (work.changes.events, work.session(FIRST.id)) == ([], MINE)

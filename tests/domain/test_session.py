@@ -598,6 +598,13 @@ def test_refresh_sets_a_first_lifetime(extends: bool) -> None:
     assert session.absolute_deadline == LATER + 700
 
 
+def test_refresh_sets_an_idle_timeout_alone() -> None:
+    """A session without an absolute deadline gets none by a refresh with an idle timeout."""
+    policy = replace(POLICY, absolute_timeout=None)
+    session = lifecycle.refresh(opened(POLICY_LIFETIMES, policy), policy, LATER, own(idle=40))
+    assert (session.idle_deadline, session.absolute_deadline) == (LATER + 40, None)
+
+
 @pytest.mark.parametrize("absolute", [None, 1_000])
 def test_refresh_under_a_shorter_policy(absolute: int | None) -> None:
     """A refresh without timeouts leaves the lifetime as it was, also if the policy's has become shorter since."""

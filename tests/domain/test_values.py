@@ -11,7 +11,7 @@ import pytest
 
 from sessiond.domain.event import EventFilter, EventType
 from sessiond.domain.policy import DEFAULT_PRESET, PRESETS, Policy
-from sessiond.domain.values import Instant, Millis, SessionId
+from sessiond.domain.values import Instant, Millis, SessionId, VersionedData
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -28,10 +28,16 @@ def test_a_session_id_is_a_uuid7(random: bytes) -> None:
 
 
 def test_a_session_id_has_74_random_bits() -> None:
-    """All bits but time, version and variant come from the randomness."""
-    zeros = int.from_bytes(SessionId.make(START, lambda _: bytes(10)))
-    ones = int.from_bytes(SessionId.make(START, lambda _: b"\xff" * 10))
-    assert (zeros ^ ones).bit_count() == 74
+    """Each bit but those of time, version and variant is a random bit of its own; ten random bytes are drawn."""
+
+    def made(bits: int) -> int:
+        return int.from_bytes(SessionId.make(START, lambda size: bits.to_bytes(size, "big")))
+
+    changed = [made(1 << bit) ^ made(0) for bit in range(80)]
+    assert sorted(difference.bit_count() for difference in changed) == [0] * 6 + [1] * 74
+    assert made(2**80 - 1) ^ made(0) == sum(changed)
+    with pytest.raises(OverflowError):
+        made(2**80)
 
 
 def test_session_ids_sort_by_time() -> None:
@@ -127,6 +133,11 @@ def test_touch_granularity(idle: int | None, granularity: int) -> None:
     """Recorded activity may lag by a twentieth of the idle timeout, 60 seconds at most, one millisecond at least."""
     policy: Policy = replace(PRESETS["owasp-low"], idle_timeout=None if idle is None else Millis(idle))
     assert policy.touch_granularity == granularity
+
+
+def test_data_is_not_shown() -> None:
+    """The text of a session's data has its version and none of its values."""
+    assert repr(VersionedData({"cart": b"canary"}, 7)) == "VersionedData(version=7)"
 
 
 def test_an_empty_filter_lets_everything_through() -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from sessiond.authority.results import Kept, Reply, RequestId
+from sessiond.changes.idempotency import KEEP_FOR
 from sessiond.crypto.tokens import Token
 
 __all__ = ["Transcript"]
@@ -23,7 +24,7 @@ class Transcript:
         """Return a new request id."""
         self._ids += 1
         secret = hashlib.sha256(self._ids.to_bytes(8, "big")).digest()
-        return RequestId(hashlib.sha256(secret).digest(), bytes(32), secret)
+        return RequestId(hashlib.sha256(secret).digest(), bytes(32), secret, KEEP_FOR)
 
     def reply(self, request: RequestId | None) -> Reply[Any]:
         """Return how a change is to be answered."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections import defaultdict
@@ -31,14 +33,21 @@ _LONGEST_TEST = 120.0
 _FIRST_SECONDS, _FIRST_TESTS, _FIRST_FILES = 4.0, 150, 3
 """How much runs before the rest is even collected: enough for most mutants, small enough to start at once."""
 
+_IMPORT_SECONDS = 60.0
+"""How much runs against a mutant of a line that only imports execute: nearly every test may use it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A run of the unmutated tree. `seconds` has the tests that passed, `failing` those that did not."""
+    """A run of the unmutated tree. `seconds` has the tests that passed, `failing` those that did not.
+
+    `root` is the tree that the tests are read from.
+    """
 
     seconds: Mapping[str, float]
     failing: tuple[str, ...]
     coverage_file: Path
+    root: Path
 
     @functools.cached_property
     def _coverage(self) -> CoverageData:
@@ -55,16 +64,50 @@ class Recording:
             for line, names in contexts.items()
         }
 
-    def covering(self, mutant: Mutant) -> frozenset[str]:
-        """The tests that execute the mutated lines; if only imports do, all tests that execute the module."""
+    @functools.cache  # noqa: B019 - one recording a process
+    def tests_importing(self, module: str) -> frozenset[str]:
+        """The passing tests of the files that import the module by name, be it in a test."""
+        files = {test.partition("::")[0] for test in self.seconds}
+        importing = {file for file in files if _dotted(module) in _imports(self.root / file)}
+        return frozenset(test for test in self.seconds if test.partition("::")[0] in importing)
+
+    def runs_at_import(self, mutant: Mutant) -> bool:
+        """Whether imports execute the mutated lines and no test does: members of enums, defaults, constants."""
         by_line = self.tests_by_line(mutant.module)
         executed = [by_line[line] for line in mutant.executed if line in by_line]
-        return union(executed) or union(by_line.values() if executed else ())
+        return bool(executed) and not union(executed)
+
+    def covering(self, mutant: Mutant) -> frozenset[str]:
+        """The tests that execute the mutated lines.
+
+        If only imports execute them: the tests that execute any line of the module, and those of the files that import
+        it. Coverage does not see a test that reads a constant, or creates an object whose `__init__` is generated.
+        """
+        by_line = self.tests_by_line(mutant.module)
+        if self.runs_at_import(mutant):
+            return union(by_line.values()) | self.tests_importing(mutant.module)
+        return union(by_line[line] for line in mutant.executed if line in by_line)
 
 
 def union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
     """Every member of any."""
     return frozenset().union(*sets)
+
+
+def _dotted(module: str) -> str:
+    path = PurePosixPath(module).with_suffix("")
+    return ".".join(path.parent.parts if path.name == "__init__" else path.parts)
+
+
+def _imports(file: Path) -> set[str]:
+    """What a file imports: modules, and names from modules, which may be modules too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def load_or_record(copy: Copy, tests: Sequence[str], ignored: Sequence[str], cache: Path) -> Recording:
@@ -77,7 +120,7 @@ def load_or_record(copy: Copy, tests: Sequence[str], ignored: Sequence[str], cac
         seconds, failing = _record(copy, tests, ignored, coverage_file)
         summary.write_text(json.dumps({"seconds": seconds, "failing": failing}), encoding="utf-8")
     known = json.loads(summary.read_text(encoding="utf-8"))
-    return Recording(known["seconds"], tuple(known["failing"]), coverage_file)
+    return Recording(known["seconds"], tuple(known["failing"]), coverage_file, copy.root)
 
 
 def _digest(root: Path, arguments: Sequence[str]) -> str:
@@ -113,7 +156,8 @@ def tests_for(mutant: Mutant, recording: Recording, kills: Mapping[str, int]) ->
 
     These are the tests that execute the mutated lines: first the file that mirrors the module, then its folder, then
     the rest; within each, tests that killed before and quick ones come first. All others of the mirroring file come
-    last: the line may be behind a cache that another test filled.
+    last: the line may be behind a cache that another test filled. If only imports execute the lines, the tests stop at
+    `_IMPORT_SECONDS`.
     """
     parts = PurePosixPath(mutant.module).parts[1:]
     folder = "/".join(["tests", *parts[:-1], ""])
@@ -127,8 +171,10 @@ def tests_for(mutant: Mutant, recording: Recording, kills: Mapping[str, int]) ->
     first: list[str] = []
     rest: list[str] = []
     files: set[str] = set()
-    spent = 0.0
+    spent, longest = 0.0, _IMPORT_SECONDS if recording.runs_at_import(mutant) else math.inf
     for test in sorted(covering | {test for test in recording.seconds if test.startswith(file)}, key=urgency):
+        if spent >= longest:
+            break
         files.add(test.partition("::")[0])
         fits = spent < _FIRST_SECONDS and len(first) < _FIRST_TESTS and len(files) <= _FIRST_FILES
         (first if fits and not rest else rest).append(test)

@@ -55,6 +55,13 @@ def test_count_down():
 def test_red():
     assert is_adult(17), "fails on the unmutated tree too"
 """
+WORDS = '"""Constants, which imports execute and no test does."""\n\nRED = "red"\nBLUE = "blue"\n'
+NAMES = """
+from pkg import words
+
+def test_red():
+    assert words.RED == "red"
+"""
 JUDGED = """
 [[equivalent]]
 module = "pkg/module.py"
@@ -77,7 +84,9 @@ FILES = {
     "equivalent.toml": JUDGED,
     "pkg/__init__.py": "",
     "pkg/module.py": MODULE,
+    "pkg/words.py": WORDS,
     "tests/test_module.py": TESTS,
+    "tests/test_names.py": NAMES,
 }
 
 
@@ -144,6 +153,12 @@ def test_a_broken_import_kills(ended: Campaign) -> None:
 def test_another_name_of_a_test_kills_nothing(ended: Campaign) -> None:
     """A mutant that only renames a parametrized test survives."""
     assert ended.result("SIZES = [5]", "SIZES = [6]") == (Fate.SURVIVED, "")
+
+
+def test_what_only_an_import_executes(ended: Campaign) -> None:
+    """A mutant of a constant meets the tests of the files that import its module, whatever lines these execute."""
+    assert ended.result('RED = "red"', 'RED = "XXredXX"') == (Fate.KILLED, "tests/test_names.py::test_red")
+    assert ended.result('BLUE = "blue"', 'BLUE = "XXblueXX"') == (Fate.SURVIVED, "")
 
 
 def test_what_no_test_executes(ended: Campaign) -> None:
