@@ -31,7 +31,8 @@ class _Known:
     authentication: Authentication | None = None
     state: SessionState = SessionState.ACTIVE
     held: bool = False
-    old_token: bool = False
+    old_token: bool | None = False
+    """None: the row decides, because a refresh clears the mark only for a repeated login."""
     data_changes: int = 0
 
 
@@ -66,7 +67,10 @@ class Ledger:
         assert row.revision == known.revision, f"the last event about {row} has revision {known.revision}"
         assert (row.subject, row.generation, row.labels) == (known.subject, known.generation, known.labels)
         assert (row.authentication, row.state) == (known.authentication, known.state)
-        assert (row.must_authenticate, row.old_token is not None) == (known.held, known.old_token)
+        assert row.must_authenticate == known.held
+        marked = row.old_token is not None
+        assert known.old_token in (None, marked)
+        self._known[session_id] = known = replace(known, old_token=marked)
         first = row.data_version - known.data_changes
         assert first in (0, 1)
         assert first == self._first_versions.setdefault(session_id, first)
@@ -92,6 +96,8 @@ def _after(before: _Known | None, event: Event) -> _Known:
         case EventType.OLD_TOKEN_PRESENTED:
             assert not before.old_token
             known = replace(before, old_token=True)
+        case EventType.SESSION_REFRESHED:
+            known = replace(before, old_token=None if before.old_token else before.old_token)
         case EventType.SESSION_AUTHENTICATED:
             known = replace(before, held=False, old_token=False)
         case EventType.SESSION_DATA_CHANGED:

@@ -181,8 +181,9 @@ class Logins(Opening):
         except (SubjectMismatch, InvalidField) as refusal:
             self.logged_in(made, refusal, None, choice)
             return None
+        is_first = self.repeated(made) is None
         self.logged_in(made, changed, self.last.message, choice)
-        if self.told:
+        if self.told and is_first:
             self.is_kept(None if made.or_create else made.ticket.session)
         return changed
 
@@ -207,6 +208,8 @@ class Logins(Opening):
         ticket, application, login, _, or_create = made
         if (again := self.repeated(made)) is not None:
             assert message == again.message
+            if self.records[again.number].welcome(self.now):
+                self.tell("SESSION_REFRESHED", again.number)
             return
         must_refuse = self.refused(made)
         assert must_refuse is None or isinstance(answer, must_refuse)

@@ -73,6 +73,19 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         self.interrupt(process)
         self.use(Ticket(ticket.session, record.secret, record.generation), use, None)
 
+    @rule(pick=PICKS, pauses=st.tuples(st.sampled_from(PAUSES), st.sampled_from([0, 1, 1_000, 3_000])))
+    def log_in_after_a_lost_answer(self, pick: int, pauses: tuple[int, int]) -> None:
+        """Lose the response of a login, ask for a page with the old token, and log in again with it."""
+        if not self.logins:
+            return
+        made = self.logins[-1 - pick % len(self.logins)]
+        self.log_in_or_choose(made)
+        self.clock.advance(pauses[0])
+        self.present(made.ticket, passive=False)
+        self.clock.advance(pauses[1])
+        self.log_in_or_choose(made)
+        self.look_at(made.ticket.session)
+
     @rule(application=st.sampled_from(APPLICATIONS), subject=st.sampled_from(SUBJECTS), wish=WISHES)
     def reach_the_limit(self, application: str, subject: str, wish: Wish) -> None:
         """Open one session more than a subject may have."""

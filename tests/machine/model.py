@@ -299,6 +299,13 @@ class Record:
         self.raised = (level, now + self.rules.elevation)
         self._start_afresh()
 
+    def welcome(self, now: int) -> bool:
+        """Record that the subject has logged in again with the old token; return whether that changes anything."""
+        cleared, self.old_token = self.old_token, False
+        if cleared:
+            self.rolled_at = now
+        return cleared
+
     def _start_afresh(self) -> None:
         self.held, self.old_token, self.reported = False, False, None
 
