@@ -34,9 +34,8 @@ _NO_TOKENS = {"": "MALFORMED", "nonsense": "MALFORMED", "A" * 69 + "Q": "FORGED"
 
 
 class KeptLogin(NamedTuple):
-    """The first response to a login: the login itself, the session whose token it returned, and the generation."""
+    """The first response to a login: the session whose token it returned, and the generation."""
 
-    facts: tuple[Any, ...]
     message: bytes
     expires: int
     number: int
@@ -58,7 +57,7 @@ class Logins(Opening):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: dict[tuple[int, int], KeptLogin] = {}  # by session and secret of the presented token
+        self.kept: dict[tuple[Any, ...], KeptLogin] = {}  # by what makes two logins the same
         self.logins: list[LoggingIn] = []
 
     @rule(
@@ -233,12 +232,12 @@ class Logins(Opening):
             assert message is not None
             expires = self.now + self.in_force[application].login_kept
             generation = self.records[number].generation
-            self.kept[ticket.session, ticket.secret] = KeptLogin(_facts(made), message, expires, number, generation)
+            self.kept[_facts(made)] = KeptLogin(message, expires, number, generation)
 
     def repeated(self, made: LoggingIn) -> KeptLogin | None:
         """Return the first response, if this is the same login within the tolerance and its token is still in use."""
-        kept = self.kept.get((made.ticket.session, made.ticket.secret))
-        if kept is None or kept.facts != _facts(made) or self.now >= kept.expires:
+        kept = self.kept.get(_facts(made))
+        if kept is None or self.now >= kept.expires:
             return None
         record = self.records[kept.number]
         return kept if record.standing(self.now) == VALID and record.generation == kept.generation else None
@@ -294,6 +293,15 @@ class Logins(Opening):
 
 
 def _facts(made: LoggingIn) -> tuple[Any, ...]:
-    """Return the fields in which two logins with one token must agree to be the same."""
-    login = made.login
-    return (made.application, login.subject, login.level, login.methods, login.persistent, made.elevates)
+    """Return what two logins must have in common to be the same: the presented token, and what is asked for."""
+    login, ticket = made.login, made.ticket
+    return (
+        ticket.session,
+        ticket.secret,
+        made.application,
+        login.subject,
+        login.level,
+        login.methods,
+        login.persistent,
+        made.elevates,
+    )

@@ -73,18 +73,20 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         self.interrupt(process)
         self.use(Ticket(ticket.session, record.secret, record.generation), use, None)
 
-    @rule(pick=PICKS, pauses=st.tuples(st.sampled_from(PAUSES), st.sampled_from([0, 1, 1_000, 3_000])))
-    def log_in_after_a_lost_answer(self, pick: int, pauses: tuple[int, int]) -> None:
+    @rule(pick=PICKS, subject=st.sampled_from(SUBJECTS), pause=st.sampled_from([0, 1, 1_000, 3_000]))
+    def log_in_after_a_lost_answer(self, pick: int, subject: str, pause: int) -> None:
         """Lose the response of a login, ask for a page with the old token, and log in again with it."""
-        if not self.logins:
+        ticket = self.ticket(pick)
+        record = self.records[ticket.session]
+        before = record.secrets
+        self.use(ticket, "log in", None, subject)
+        if record.secrets == before:
             return
-        made = self.logins[-1 - pick % len(self.logins)]
-        self.log_in_or_choose(made)
-        self.clock.advance(pauses[0])
-        self.present(made.ticket, passive=False)
-        self.clock.advance(pauses[1])
-        self.log_in_or_choose(made)
-        self.look_at(made.ticket.session)
+        self.clock.advance(record.rules.tolerance)
+        self.present(ticket, passive=False)
+        self.clock.advance(pause)
+        self.log_in_or_choose(self.logins[-1])
+        self.look_at(ticket.session)
 
     @rule(application=st.sampled_from(APPLICATIONS), subject=st.sampled_from(SUBJECTS), wish=WISHES)
     def reach_the_limit(self, application: str, subject: str, wish: Wish) -> None:
