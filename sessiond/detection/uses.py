@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sessiond.domain.client_facts import OF_THE_CLIENT, ClientFacts, differ, merged
+from sessiond.domain.client_facts import CLIENT_IDENTITY, ClientFacts, differ, merged
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
@@ -52,7 +52,7 @@ class UseWatch:
                 self.forget(session_id)  # back for good
             return None
         before, use.latest = use.latest, seen
-        use.turns = turns = [*turns, _Turn(now, differ(before, seen, OF_THE_CLIENT))]
+        use.turns = turns = [*turns, _Turn(now, differ(before, seen, CLIENT_IDENTITY))]
         if len(turns) < _TURNS_OF_NETWORK and sum(t.of_client and now - t.at < window for t in turns) < _TURNS:
             return None
         use.turns = []
