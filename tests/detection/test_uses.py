@@ -125,7 +125,7 @@ def test_a_client_without_facts_to_show() -> None:
     watch = UseWatch()
     one, other = ClientFacts(device="laptop"), ClientFacts(device="phone")
     seen = [watch.see(SESSION, one, facts, WINDOW, START) for facts in (other, one, other)]
-    assert seen[-1] == Signal(SignalType.CONCURRENT_USE, "a client without facts", "a client without facts")
+    assert seen[-1] == Signal(SignalType.CONCURRENT_USE, "unknown client", "unknown client")
 
 
 def test_sessions_take_turns_apart() -> None:
