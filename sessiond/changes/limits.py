@@ -23,10 +23,12 @@ __all__ = ["Choice", "Room", "enforce_limit", "with_limit"]
 
 @immutable
 class Choice:
-    """What a subject chose when the limit stood in the way, under a ticket that is good once.
+    """The sessions that a subject chose to end at its limit, authorized by a ticket that can be used once.
 
-    `key` names the ticket among the kept answers, so that using it twice is noticed. With `evict_oldest` as many of the
-    oldest sessions end, beside those that are named, as have to.
+    key           identifies the ticket among the kept answers, so that a second use is detected
+    expires       when the ticket expires
+    evict         the chosen sessions
+    evict_oldest  also end as many of the oldest sessions as necessary
     """
 
     key: bytes
@@ -37,7 +39,7 @@ class Choice:
 
 @immutable
 class Room:
-    """Whether there is room for one more session: what was ended for it, or the live sessions that stand in the way."""
+    """The result of enforcing the limit: the sessions that were ended, or the live sessions that prevent a new one."""
 
     evicted: tuple[SessionId, ...] = ()
     refused: Crowd | None = None
@@ -47,7 +49,7 @@ _ROOM = Room()  # there is no limit
 
 
 def with_limit(needs: Needs, call: Call, subject: str, choice: Choice | None) -> Needs:
-    """What a unit needs that may have to enforce the limit."""
+    """Return the needs of a unit extended by those of `enforce_limit`."""
     policy = call.policy
     subjects = [(call.application, subject)] if subject and (policy.max_sessions or policy.revokes_subjects) else []
     if not subjects and choice is None:
@@ -59,10 +61,11 @@ def with_limit(needs: Needs, call: Call, subject: str, choice: Choice | None) ->
 
 
 def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, choice: Choice | None) -> Room:
-    """Make room for one more session of the subject, as the policy says. `own` is the session that is to be bound.
+    """Enforce the policy's limit before one more session is bound to the subject.
 
-    Raises `InvalidField` for a ticket that is no longer good, or a choice that names too few sessions, and `DoFirst` if
-    there are so many that ending them at once would keep everybody waiting.
+    `own` is the session that is about to be bound; it does not count. Raises `InvalidField` if the ticket is expired or
+    used, or if the choice names too few sessions. Raises `DoFirst` if so many sessions must end that one transaction
+    would block other calls for too long.
     """
     if choice is not None:
         _use_ticket(work, choice)
@@ -75,10 +78,10 @@ def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, c
         return DoFirst(EndSome(call, ids[:AT_ONCE], subject, cause))
 
     if crowd and (overdue := work.overdue(call.application, subject)):
-        raise end_first(overdue)  # to know how many live
+        raise end_first(overdue)  # once these are recorded as expired, the count has live sessions only
     live = [session for session in work.live_sessions(call.application, subject) if session.id != own]
     if len(live) < policy.max_sessions:
-        if crowd:  # units before this one have ended all that was read of it: look again
+        if crowd:  # earlier units of this transaction have ended the sessions that were read: read again
             raise end_first([])
         return _ROOM
     excess = (crowd or len(live)) - policy.max_sessions + 1
@@ -101,7 +104,7 @@ def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, c
 
 
 def _chosen(work: Work, live: Sequence[Session], choice: Choice, excess: int) -> list[Session]:
-    """What the subject chose to end: what it named, and the oldest if it said so."""
+    """Return the sessions that the subject chose to end: those it named, and the oldest ones if it asked for that."""
     subject = (live[0].application, live[0].subject)
     named = [work.session(session_id) for session_id in dict.fromkeys(choice.evict)]
     doomed = [
@@ -122,6 +125,6 @@ def _chosen(work: Work, live: Sequence[Session], choice: Choice, excess: int) ->
 
 def _use_ticket(work: Work, choice: Choice) -> None:
     if work.now >= choice.expires or work.answer(choice.key) is not None:
-        raise InvalidField("ticket", "has been used or has expired; repeat the call without it to get another")
-    # Longer than the ticket itself: a clock that is set back must not make it good again.
+        raise InvalidField("ticket", "has been used or has expired; repeat the call without it to get a new one")
+    # Kept for longer than the ticket is valid: a clock that is set back must not make it valid again.
     work.keep_answer(KeptAnswer(choice.key, bytes(32), b"", Instant(choice.expires + KEEP_FOR)))
