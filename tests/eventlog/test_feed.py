@@ -234,7 +234,7 @@ async def test_a_hole_in_the_log_is_never_passed_over(lost: set[int]) -> None:
     """Where the store lost events a subscriber gets an error: no gap, and no endless wait."""
     log = Log(length=10)
     log.all = [event for event in log.all if event.revision not in lost]
-    with pytest.raises(AssertionError, match=r"does not go on after revision (0|8|9),"):
+    with pytest.raises(AssertionError, match=r"does not continue after revision (0|8|9);"):
         await told(Feed(log.at_start, log), 0)
 
 
