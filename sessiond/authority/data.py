@@ -1,4 +1,4 @@
-"""Session data: reading it, and changing it."""
+"""Reading and changing session data."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class SessionData:
         self._reading = reading
 
     async def read(self, call: Call, named: Named, wanted: DataRequest = _ALL) -> tuple[Verdict, VersionedData | None]:
-        """A live session's data, as far as it is wanted, and its version.
+        """Return the verdict on the session and, if it is live, the requested part of its data with the version.
 
-        Raises `SessionNotFound` and, if a wanted value cannot be read, `DataUnreadable`.
+        Raises `SessionNotFound` for an unknown id, and `DataUnreadable` if a requested value cannot be read.
         """
         if isinstance(named, Token):
             answer = await self._validation.validate(Question(call, named, passive=True, data=wanted))
@@ -46,7 +46,7 @@ class SessionData:
                 return verdict, None
             stored = await self._parts.store.data(session.id)
             verdict, session = await self._reading.get(call, named)
-            # If the session changed while its data was read, it is read again.
+            # If the session's data changed during the read, read it again.
             if verdict is Verdict.VALID and session is not None and session.data_version == stored.version:
                 return verdict, wanted.of(stored)
 
@@ -60,9 +60,9 @@ class SessionData:
         expected_version: int | None = None,
         wanted: DataRequest | None = None,
     ) -> Changed | Kept:
-        """Set (bytes) and delete (None) keys; the data after the change, if it is wanted.
+        """Set (bytes) and delete (None) keys. The result has the data after the change, as far as `wanted` says.
 
-        Raises `VersionMismatch`, `InvalidField` and `SessionNotFound`.
+        Raises `VersionMismatch`, `SessionNotFound`, and `InvalidField` if the data would be too large.
         """
         if isinstance(named, SessionId):
             unit = UpdateData(call, named, changed, expected_version, wanted is not None)

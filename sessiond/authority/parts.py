@@ -1,4 +1,4 @@
-"""What the use cases share: the parts of one authority process, put together by `app`."""
+"""The components that the use cases share. `app` constructs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Parts"]
 
 @immutable
 class Parts:
-    """The parts of one authority process over one store."""
+    """The components of one authority process over one store."""
 
     store: Store
     journal: Journal

@@ -1,4 +1,4 @@
-"""Reading: sessions, their history, sources that are locked, and the authority itself. Changes nothing."""
+"""Read-only use cases: sessions, their history, locked sources, the event stream, and the authority itself."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from sessiond.eventlog.feed import Checkpoint
 __all__ = ["WALK", "Reading"]
 
 WALK = 500
-"""How many sessions are looked at for one page of those that no index finds: others wait for as long as that takes."""
+"""How many sessions to scan for one page if no index finds them. Other calls wait during a scan, so it is bounded."""
 
 
 class Reading:
-    """Shows sessions, history, locks and the authority."""
+    """Reads sessions, their history, locks, events and the authority's description."""
 
     def __init__(self, parts: Parts, validation: Validation) -> None:
         self._parts = parts
         self._validation = validation
 
     async def reached(self, position: Position | None) -> None:
-        """Return once this process has everything up to that position. Raises `PositionOutOfRange`, `Unavailable`."""
+        """Wait until this process has everything up to `position`. Raises `PositionOutOfRange`, `Unavailable`."""
         if position is not None:
             await self._parts.feed.reached(position)
 
     def describe(self) -> Description:
-        """The authority's identity, its position in the log, and the policies by which it decides."""
+        """Return the authority's identity, its position in the log, and its policies."""
         parts = self._parts
         return Description(
             parts.store.authority_id,
@@ -53,7 +53,10 @@ class Reading:
         )
 
     async def get(self, call: Call, named: Named) -> tuple[Verdict, Session | None]:
-        """One session as it is now; by token only if it is VALID. Raises `SessionNotFound` for an unknown id."""
+        """Return the verdict and the session as it is now. Raises `SessionNotFound` for an unknown id.
+
+        By token, the session is None unless the verdict is VALID or INSUFFICIENT. By id, ended sessions are returned.
+        """
         if isinstance(named, Token):
             answer = await self._validation.validate(Question(call, named, passive=True))
             return answer.verdict, answer.session
@@ -66,7 +69,10 @@ class Reading:
         return ended_verdict(session), as_seen(session, call.policy, now)
 
     async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:
-        """One page, newest first, and where the next one begins (None at the end); a page may be short, or empty."""
+        """Return one page of sessions, newest first, and the `before` of the next page (None: this is the last one).
+
+        A page may have fewer sessions than the limit, or none, even if more pages follow.
+        """
         store, query = self._parts.store, replace(query, activity_lag=call.policy.touch_granularity)
         end = await store.walk_end(query, WALK) if query.is_sparse else None
         if query.is_sparse:
@@ -82,22 +88,25 @@ class Reading:
     async def activity(
         self, call: Call, subject: str, before: Revision | None, limit: int
     ) -> tuple[Sequence[Event], Revision | None]:
-        """One page of a subject's history, newest first, and where the next one begins (None at the end)."""
+        """Return one page of a subject's events, newest first, and the `before` of the next page (None: no more)."""
         events = await self._parts.store.activity(call.application, subject, before, limit + 1)
         return events[:limit], events[limit - 1].revision if len(events) > limit else None
 
     async def locks(self, call: Call) -> Sequence[SourceLock]:
-        """The application's sources that are locked for guessing, oldest first."""
+        """Return the application's sources that are locked for guessing, the oldest lock first."""
         return await self._parts.gate.locks(call)
 
     def subscribe(
         self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool
     ) -> AsyncGenerator[Event | Checkpoint, None]:
-        """The event stream, after a cursor, or from the horizon or the head on. Raises `PositionOutOfRange`."""
+        """Return the event stream after a cursor. Raises `PositionOutOfRange`.
+
+        Without a cursor it starts at the horizon if `earliest` is set, else at the newest revision.
+        """
         feed = self._parts.feed
         fixed = feed.horizon if earliest else feed.revision
         return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval)
 
     def position(self, revision: Revision) -> Position:
-        """A revision of this run of the log, as cursors and consistency tokens have it."""
+        """Return the position of a revision in this run of the log, for cursors and consistency tokens."""
         return self._parts.feed.position(revision)

@@ -1,4 +1,4 @@
-"""Sessions: the other changes of one session or of many, and companion tokens."""
+"""Refreshing, revoking and reporting sessions, and issuing companion tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Sessions:
     async def refresh(
         self, call: Call, token: Token, reply: Reply[Changed], lifetimes: Lifetimes | None = None
     ) -> Changed | Kept:
-        """Make a session as good as new, as far as policy allows."""
+        """Refresh a session: record activity and, if the policy allows it, start its absolute timeout again."""
         opened = await self._validation.accept(call, token, self._retries.recall(reply))
         if isinstance(opened, Answer):
             return self._logins.unchanged(opened.verdict)
@@ -62,9 +62,9 @@ class Sessions:
         open_anonymous: bool = False,
         owner: str | None = None,
     ) -> Revoked | Kept:
-        """End one session, and open an anonymous one in its place if asked to.
+        """End one session. With `open_anonymous` open an anonymous one in its place.
 
-        Raises `SessionNotFound` for an id that is not there, or if the session is not `owner`'s.
+        Raises `SessionNotFound` for an unknown id, or if the session does not belong to the subject `owner`.
         """
         target = self._target(call, named)
         successor, secret = None, new_secret(self._parts.entropy)
@@ -93,9 +93,10 @@ class Sessions:
     async def revoke_all(
         self, call: Call, query: SessionQuery, keep: SessionId | None, reply: Reply[RevokedAll]
     ) -> RevokedAll | Kept:
-        """End all live sessions that match, in bounded batches.
+        """End all live sessions that match the query, except `keep`, in bounded batches.
 
-        Walks from the newest down, so a session that is opened meanwhile is not met, and none is met twice.
+        Goes from the newest session to the oldest: sessions opened in the meantime are not affected, and no session is
+        visited twice.
         """
         if (kept := await self._retries.recall(reply)()) is not None:
             return kept
@@ -114,11 +115,11 @@ class Sessions:
             query, more = replace(query, before=before), before is not None
         if reply.request is None:
             return RevokedAll(count, revision)
-        # Only what is kept: each batch is committed by itself, and ending what has ended changes nothing.
+        # This unit only keeps the answer. Each batch has been committed, and a repeat of it would change nothing.
         return await self._retries.carry_out(Total(count), lambda done: RevokedAll(done.result, done.revision), reply)
 
     async def report(self, call: Call, named: Named, reply: Reply[Changed]) -> Changed | Kept:
-        """Take in an application's own suspicion (the call's reason). Raises `SessionNotFound` for an unknown id."""
+        """React to a suspicion reported by the application (the call's reason). Raises `SessionNotFound` for an id."""
         target = self._target(call, named)
         if isinstance(target, Answer):
             return self._logins.unchanged(target.verdict)
@@ -131,11 +132,11 @@ class Sessions:
         return await self._retries.carry_out(Report(call, target), answer, reply)
 
     async def issue_companion(self, call: Call, token: Token, purpose: str, time_to_live: Millis | None) -> Companion:
-        """A companion token for one purpose. Writes nothing: it is proven by the session's own secret."""
+        """Issue a companion token for one purpose. Writes nothing: the session's own secret proves the token."""
         longest = call.policy.companion_timeout
         if time_to_live is not None and not 0 < time_to_live <= longest:
-            raise InvalidField("time_to_live", f"must be more than nothing and at most {longest / 1000:.15g} s")
-        # Passive: the application asks right after a login, whose answer may yet be lost on its way to the client.
+            raise InvalidField("time_to_live", f"must be greater than zero and at most {longest / 1000:.15g} s")
+        # Passive: applications call this right after a login, whose response may not have reached the client yet.
         answer = await self._validation.validate(Question(call, token, passive=True))
         if answer.verdict is not Verdict.VALID:
             return Companion(answer.verdict)
