@@ -101,14 +101,15 @@ class Suspicions:
         client that presents an old token may be the rightful owner.
         """
         home, last = session.client, session.last_client
-        if last != NOBODY:  # of the last activity, only address and user agent are recorded
+        if last != NOBODY:  # only IP address and user agent of the last activity are recorded
             last = replace(last, certificate_thumbprint=home.certificate_thumbprint, device_id=home.device_id)
         return self._is_same_client(session, home if last == NOBODY else last, client, policy)
 
     def is_new_old_token(self, session: Session, client: ClientContext, others: Iterable[ClientContext] = ()) -> bool:
-        """Return whether it must be recorded that this client presented a token from before the last roll.
+        """Return whether to record that this client presented a token from before the last roll.
 
-        Once; after a login once for each client. `others` did so in a transaction that is not committed yet.
+        It is recorded once; if the roll was a login, once for each client. `others` are clients that presented one in a
+        transaction that is not committed yet.
         """
         if session.old_token is None:
             return True
@@ -121,10 +122,10 @@ class Suspicions:
     def presented_old_token(
         self, session: Session, client: ClientContext, policy: Policy, others: Iterable[ClientContext] = ()
     ) -> bool:
-        """Return whether this client, and as far as is known no other, presented a token from before the last login.
+        """Return whether only this client presented a token from before the last login, as far as is known.
 
-        By the rule of `is_own_client`. `others` presented it in a transaction that is not committed yet. False if the
-        last roll was no login: anyone who has the token could have asked for it.
+        Clients are compared as in `is_own_client`. `others` are clients that presented one in a transaction that is not
+        committed yet. False if the last roll was not a login, because any holder of the token can cause such a roll.
         """
         known = self._logins.clients(session.id)
         if known is None:

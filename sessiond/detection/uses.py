@@ -115,13 +115,14 @@ class SupersededUses:
         self._uses.pop(session_id)
 
 
-_MOST_CLIENTS = 4
+_MAX_CLIENTS = 4
 
 
 class RecentLogins:
-    """Sessions whose last roll was a login, and which clients have presented a token from before it since then.
+    """The sessions whose last roll was a login, with the clients that have presented a pre-roll token since then.
 
-    Changed by committed events alone. What is forgotten, or happened before a restart, counts as no login.
+    Only committed events change this memory. A login that was evicted, or that happened before a restart, is unknown
+    here, and its session is treated as if the last roll was not a login.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
@@ -129,7 +130,7 @@ class RecentLogins:
         self._authenticated: tuple[SessionId, int] | None = None  # the last SESSION_AUTHENTICATED, and its revision
 
     def apply(self, event: Event) -> None:
-        """Take in an event."""
+        """Apply a committed event."""
         session_id = event.session_id
         if session_id is None:
             return
@@ -138,7 +139,7 @@ class RecentLogins:
                 self._authenticated = session_id, event.revision
                 self._clients.put(session_id, ())
             case EventType.SESSION_ROLLED:
-                if self._authenticated != (session_id, event.revision - 1):  # a login's roll comes right after it
+                if self._authenticated != (session_id, event.revision - 1):  # a login's roll is the next event after it
                     self._clients.pop(session_id)
             case EventType.OLD_TOKEN_PRESENTED:
                 self._note(session_id, event.client)
@@ -146,13 +147,13 @@ class RecentLogins:
                 self._clients.pop(session_id)
 
     def clients(self, session_id: SessionId) -> tuple[ClientContext, ...] | None:
-        """Return the clients; None if the last roll was no login, as far as is known.
+        """Return the clients, or None if the last roll of the session was not a login, as far as is known.
 
-        `NOBODY` among them stands for clients that are unknown: there were more than four different ones.
+        `NOBODY` among them means that not all clients are known: there were more than four, or one was unknown.
         """
         return self._clients.peek(session_id)
 
     def _note(self, session_id: SessionId, client: ClientContext) -> None:
         known = self._clients.get(session_id)
         if known is not None and client not in known and NOBODY not in known:
-            self._clients.put(session_id, (*known, client) if len(known) < _MOST_CLIENTS else (NOBODY,))
+            self._clients.put(session_id, (*known, client) if len(known) < _MAX_CLIENTS else (NOBODY,))

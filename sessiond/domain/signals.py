@@ -57,7 +57,8 @@ class Signal:
 def as_copies(signals: tuple[Signal, ...]) -> tuple[Signal, ...]:
     """Return the signals with each TOKEN_REPLAY changed to TOKEN_COPY.
 
-    If the session's own client replays an old token, the device holds a second copy of it, for example from a backup.
+    For an old token that the session's own client presented: its device holds a second copy of the token, for example
+    from a backup, or received the new token late.
     """
     return tuple(replace(s, type=SignalType.TOKEN_COPY) if s.type is SignalType.TOKEN_REPLAY else s for s in signals)
 
