@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict:
-        """The judgement's verdict."""
+        """Return the judgement's verdict."""
         return self.judgement.verdict
 
 

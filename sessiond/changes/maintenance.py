@@ -72,7 +72,7 @@ class Prune:
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Delete them."""
+        """Delete the sessions."""
         work.prune(self.ids)
 
 
@@ -100,7 +100,7 @@ class ForgetAnswers:
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Delete them."""
+        """Delete the expired answers."""
         work.forget_answers()
 
 

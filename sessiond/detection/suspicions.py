@@ -151,7 +151,7 @@ class Suspicions:
         self._superseded.note(session.id, session.generation, now)
 
     def superseded_uses(self, session: Session) -> tuple[Signal, ...]:
-        """Return a signal if a replaced token was used repeatedly beside the new one: there are two holders."""
+        """Return a signal if a replaced token was used repeatedly beside the new one: two clients hold one."""
         times = self._superseded.times(session.id, session.generation)
         if times < _SUPERSEDED_TIMES:
             return ()

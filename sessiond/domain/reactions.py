@@ -70,7 +70,7 @@ def _after_reaction(session: Session, judgement: Judgement, reaction: Reaction, 
     if ends:
         return Judgement(Verdict.REVOKED, signals=judgement.signals)
     if reaction is Reaction.IGNORE and judgement.signals:
-        judgement = replace(judgement, signals=())  # ignored signals count only as evidence beside other signals
+        judgement = replace(judgement, signals=())  # an ignored signal counts only as evidence next to others
     if reaction is Reaction.STEP_UP or session.must_authenticate:
         return replace(judgement, verdict=Verdict.INSUFFICIENT)
     return judgement
