@@ -1,4 +1,4 @@
-"""Logins: the calls that give tokens, and the limit of concurrent sessions that may stand in their way."""
+"""Logins: the calls that issue session tokens, and the limit of concurrent sessions that applies to them."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ class Logins:
         or_create: bool = False,
         choice: TicketChoice = _NO_CHOICE,
     ) -> Changed | Kept:
-        """Bind a subject, authenticate it again or elevate; rolls. Raises `SubjectMismatch`.
+        """Bind a subject to a session, authenticate it again, or elevate. Each of them rolls the token.
 
-        With `or_create` a fresh session is opened if the token cannot be used for this subject.
+        With `or_create` a new session is opened if the token cannot be used for this subject. Raises `InvalidField`,
+        and `SubjectMismatch` if the session belongs to another subject and `or_create` is not set.
         """
         if or_create and elevates:
             raise InvalidField("or_create", "must not be set with elevate: only a live session can be elevated")
@@ -87,7 +88,7 @@ class Logins:
             reply,
             self._retries.repeated_login(call, opened, login, elevates=elevates),
             _session_of,
-            while_live=not or_create,  # else the repeat would open another session
+            while_live=not or_create,  # with `or_create` a repeat after the session's end would open another session
         )
 
     async def roll(self, call: Call, token: Token, reply: Reply[Changed]) -> Changed | Kept:
@@ -113,7 +114,7 @@ class Logins:
         login_page: bool = False,
         choice: Choice | None = None,
     ) -> Create:
-        """The unit that opens a session with this secret."""
+        """Return the unit that opens a session with this secret."""
         self._check_persistent(call, login)
         session_id = SessionId.make(self._parts.clock.now(), self._parts.entropy)
         return Create(call, session_id, login, digest(secret), data, login_page, choice)
@@ -121,7 +122,7 @@ class Logins:
     def given(
         self, call: Call, login: Login | None, done: Done[Outcome], secret: bytes, session_id: SessionId | None = None
     ) -> Changed:
-        """The answer that gives a token, or says what stood in the way."""
+        """Return the result of a unit that issues a token: with the token, or with the limit that prevented it."""
         outcome = done.result
         if outcome.refused is not None and login is not None:
             limit = self._limit(call, login, outcome.refused, session_id, digest(secret)[:16], done.at)
@@ -141,7 +142,7 @@ class Logins:
         )
 
     def unchanged(self, verdict: Verdict) -> Changed:
-        """The answer to a call that changed nothing."""
+        """Return the result of a call that changed nothing."""
         return Changed(verdict, None, self._parts.feed.revision)
 
     def _limit(
@@ -165,11 +166,11 @@ class Logins:
         if choice.ticket is None:
             if choice.evict or choice.evict_oldest:
                 field = "evict_session_ids" if choice.evict else "evict_oldest"
-                raise InvalidField(field, "needs the ticket of the answer that asked for the choice")
+                raise InvalidField(field, "requires the ticket of the response that asked for the choice")
             return None
         ticket = open_ticket(self._parts.keys, choice.ticket)
         if ticket is None or not ticket.is_for(_ticket_scope(call, login, session_id)):
-            raise InvalidField("ticket", "is not of this call; repeat the call without it to get another")
+            raise InvalidField("ticket", "was not issued for this call; repeat the call without it to get a new one")
         return Choice(ticket.key, ticket.expires, choice.evict, choice.evict_oldest)
 
     @staticmethod

@@ -121,7 +121,7 @@ def _silent(monkeypatch: pytest.MonkeyPatch, *kinds: EventType) -> None:
         return session
 
     monkeypatch.setattr(Work, "save", broken)
-    monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)  # it would notice the fault
+    monkeypatch.setattr(work_module, "_check_recorded", lambda draft, before: None)  # it would notice the fault
 
 
 def a_level_falls_without_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def a_hold_within_the_fold_window_is_silent(monkeypatch: pytest.MonkeyPatch) -> 
         return right(work, call, session, consequences, **named)
 
     monkeypatch.setattr(judging, "carry_out", broken)
-    monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)
+    monkeypatch.setattr(work_module, "_check_recorded", lambda draft, before: None)
 
 
 def logins_that_are_not_idempotent(monkeypatch: pytest.MonkeyPatch) -> None:
