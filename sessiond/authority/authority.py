@@ -9,7 +9,7 @@ from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import Origins
 from sessiond.authority.reading import Reading
-from sessiond.authority.results import Kept, Reply
+from sessiond.authority.results import AnswerSpec, EncodedAnswer
 from sessiond.authority.retries import Retries
 from sessiond.authority.sessions import Sessions
 from sessiond.authority.validation import Validation
@@ -30,8 +30,8 @@ _MAX_REASON = 256  # characters; the limit of the proto
 class Authority:
     """All use cases of one authority process over one store.
 
-    Every change takes a `Reply`. If it has a request id, the change is carried out only once, however often the call is
-    repeated, and the result is a `Kept`: the encoded message of the first answer.
+    Every change takes an `AnswerSpec`. If that has a request id, the change is carried out only once, however often the
+    call is repeated, and the result is an `EncodedAnswer`: the encoded message of the first answer.
     """
 
     parts: Parts
@@ -54,10 +54,10 @@ class Authority:
         """Return the authority's current time."""
         return self.parts.clock.now()
 
-    async def clear_lock(self, call: Call, source: str, reply: Reply[Revision]) -> Revision | Kept:
+    async def clear_lock(self, call: Call, source: str, spec: AnswerSpec[Revision]) -> Revision | EncodedAnswer:
         """Unlock a source. Raises `LockNotFound`."""
         unit = self.parts.gate.unlock(call, source)
-        return await self.retries.carry_out(unit, lambda done: done.revision, reply)
+        return await self.retries.carry_out(unit, lambda done: done.revision, spec)
 
     async def change_policies(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
         """Replace all policies, with immediate effect for every session. Return what changed, by application.

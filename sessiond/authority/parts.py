@@ -7,7 +7,7 @@ from sessiond.authority.token_gate import TokenGate
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.crypto.tokens import KeyRing
-from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Entropy
 from sessiond.eventlog.feed import Feed
@@ -31,6 +31,6 @@ class Parts:
     policies: PolicyBook
     gate: TokenGate
     suspicions: Suspicions
-    reported: Reported
+    reported: ReportedSignals
     clock: Clock
     entropy: Entropy

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sessiond.authority.parts import Parts
 from sessiond.authority.question import Question
-from sessiond.authority.results import Description, Named
+from sessiond.authority.results import AuthorityDescription, SessionRef
 from sessiond.authority.validation import Validation
 from sessiond.crypto.tokens import Token
 from sessiond.detection.guesses import SourceLock
@@ -22,9 +22,9 @@ from sessiond.domain.session import Session, as_seen, in_application
 from sessiond.domain.values import FIRST_ID, Revision, SessionId
 from sessiond.eventlog.feed import Checkpoint
 
-__all__ = ["WALK", "Reading"]
+__all__ = ["MAX_SCANNED", "Reading"]
 
-WALK = 500
+MAX_SCANNED = 500
 """How many sessions to scan for one page if no index finds them. Other calls wait during a scan, so it is bounded."""
 
 
@@ -35,15 +35,15 @@ class Reading:
         self._parts = parts
         self._validation = validation
 
-    async def reached(self, position: Position | None) -> None:
+    async def wait_for(self, position: Position | None) -> None:
         """Wait until this process has everything up to `position`. Raises `PositionOutOfRange`, `Unavailable`."""
         if position is not None:
-            await self._parts.feed.reached(position)
+            await self._parts.feed.wait_for(position)
 
-    def describe(self) -> Description:
+    def describe(self) -> AuthorityDescription:
         """Return the authority's identity, its position in the log, and its policies."""
         parts = self._parts
-        return Description(
+        return AuthorityDescription(
             parts.store.authority_id,
             parts.feed.position(),
             parts.feed.horizon,
@@ -52,20 +52,20 @@ class Reading:
             parts.policies.fingerprint,
         )
 
-    async def get(self, call: Call, named: Named) -> tuple[Verdict, Session | None]:
+    async def get(self, call: Call, named: SessionRef) -> tuple[Verdict, Session | None]:
         """Return the verdict and the session as it is now. Raises `SessionNotFound` for an unknown id.
 
         By token, the session is None unless the verdict is VALID or INSUFFICIENT. By id, ended sessions are returned.
         """
         if isinstance(named, Token):
-            answer = await self._validation.validate(Question(call, named, passive=True))
-            return answer.verdict, answer.session
+            result = await self._validation.validate(Question(call, named, passive=True))
+            return result.verdict, result.session
         entry = await self._parts.cache.fetch(named)
         session = in_application(None if entry is None else entry.session, call.application)
         if session is None:
             raise SessionNotFound
         now = self._parts.clock.now()
-        session = expired_view(self._parts.activity.added_to(session), now)
+        session = expired_view(self._parts.activity.apply_to(session), now)
         return ended_verdict(session), as_seen(session, call.policy, now)
 
     async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:
@@ -74,13 +74,13 @@ class Reading:
         A page may have fewer sessions than the limit, or none, even if more pages follow.
         """
         store, query = self._parts.store, replace(query, activity_lag=call.policy.touch_granularity)
-        end = await store.walk_end(query, WALK) if query.is_sparse else None
+        end = await store.walk_end(query, MAX_SCANNED) if query.is_sparse else None
         if query.is_sparse:
             query = replace(query, down_to=end or FIRST_ID)
         page = await store.sessions(replace(query, limit=query.limit + 1))
         found: list[Session] = []
         for session in page[: query.limit]:
-            seen = expired_view(self._parts.activity.added_to(session), query.now)
+            seen = expired_view(self._parts.activity.apply_to(session), query.now)
             if seen.state is query.state:
                 found.append(as_seen(seen, call.policy, query.now))
         return found, page[query.limit - 1].id if len(page) > query.limit else end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sessiond.changes.idempotency import Kept
+from sessiond.changes.idempotency import EncodedAnswer
 from sessiond.crypto.tokens import Token
 from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Judgement, Presented, Verdict
@@ -18,28 +18,28 @@ from sessiond.domain.signals import Reaction
 from sessiond.domain.values import NO_REVISION, Instant, Millis, Revision, SessionId, VersionedData
 
 __all__ = [
-    "Answer",
-    "Changed",
-    "Companion",
-    "Description",
-    "Kept",
+    "ValidationResult",
+    "ChangeResult",
+    "IssuedCompanion",
+    "AuthorityDescription",
+    "EncodedAnswer",
     "Limit",
-    "Named",
-    "Reply",
+    "SessionRef",
+    "AnswerSpec",
     "RequestId",
-    "Revoked",
-    "RevokedAll",
+    "RevocationResult",
+    "BulkRevocationResult",
     "TicketChoice",
 ]
 
 R = TypeVar("R")
 
-Named = Token | SessionId
+SessionRef = Token | SessionId
 """How a call names a session: by token, which proves the right to use it, or by public id."""
 
 
 @dataclass(slots=True)  # not frozen: each validation creates one, and frozen would triple the cost
-class Answer:
+class ValidationResult:
     """The result of a validation. Treat it as immutable.
 
     session          None unless the verdict is VALID or INSUFFICIENT
@@ -88,7 +88,7 @@ class Limit:
 
 
 @immutable
-class Changed:
+class ChangeResult:
     """The result of a change.
 
     verdict     the verdict on the token; VALID if the change needs none
@@ -118,7 +118,7 @@ class Changed:
 
 
 @immutable
-class Revoked:
+class RevocationResult:
     """The result of a revocation.
 
     ended       the verdict and the session after the change
@@ -126,13 +126,13 @@ class Revoked:
     anonymous   the anonymous session that was opened in its place, if requested
     """
 
-    ended: Changed
+    ended: ChangeResult
     revoked: bool
-    anonymous: Changed | None = None
+    anonymous: ChangeResult | None = None
 
 
 @immutable
-class RevokedAll:
+class BulkRevocationResult:
     """The result of a bulk revocation: how many sessions it ended, and the revision that includes the last of them."""
 
     count: int
@@ -149,7 +149,7 @@ class TicketChoice:
 
 
 @immutable
-class Companion:
+class IssuedCompanion:
     """The result of issuing a companion token. `token` and `expires` are None unless the verdict is VALID."""
 
     verdict: Verdict
@@ -173,7 +173,7 @@ class RequestId:
 
 
 @immutable
-class Reply(Generic[R]):
+class AnswerSpec(Generic[R]):
     """How to answer a change: `encode` returns the encoded message, `request` is the caller's request id, if any.
 
     `encode` must be pure, because it may be called more than once.
@@ -184,7 +184,7 @@ class Reply(Generic[R]):
 
 
 @immutable
-class Description:
+class AuthorityDescription:
     """The authority's identity, the position and horizon of its log, and its policies with their sources."""
 
     authority_id: bytes

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
-from sessiond.authority.results import Kept, Reply, RequestId
-from sessiond.changes.idempotency import Once, Recall, Retry
-from sessiond.changes.login import welcome_again
+from sessiond.authority.results import AnswerSpec, EncodedAnswer, RequestId
+from sessiond.changes.idempotency import Idempotent, Recall, Retry
+from sessiond.changes.login import clear_old_token
 from sessiond.changes.maintenance import Total
 from sessiond.crypto.kept_answers import open_answer, seal_answer
 from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged, mac
@@ -27,7 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _about_nobody(_: object) -> Session | None:
+def _no_session(_: object) -> Session | None:
     return None
 
 
@@ -41,22 +41,22 @@ class Retries:
     async def carry_out(
         self,
         unit: Unit[T],
-        answer: Callable[[Done[T]], R],
-        reply: Reply[R],
+        to_result: Callable[[Done[T]], R],
+        spec: AnswerSpec[R],
         about: Callable[[T], Session | None] | None = None,
-    ) -> Kept:
+    ) -> EncodedAnswer:
         """Carry out a unit. Return its encoded answer or, for a repeated call, the first answer.
 
         `about` returns the session whose token was judged. Once that session has ended, a repeat is judged again.
         """
-        retries = self._of_request(reply, while_live=about is not None)
+        retries = self._of_request(spec, while_live=about is not None)
         if not retries:
-            return await self._journal.carry_out(unit, lambda done: Kept(reply.encode(answer(done))))
-        once: Once[T] = Once(
+            return await self._journal.carry_out(unit, lambda done: EncodedAnswer(spec.encode(to_result(done))))
+        once: Idempotent[T] = Idempotent(
             unit,
             retries,
-            lambda done: reply.encode(answer(done)),
-            about or _about_nobody,
+            lambda done: spec.encode(to_result(done)),
+            about or _no_session,
             always=isinstance(unit, Total),  # its events were recorded by earlier units
         )
         return (await self._journal.submit(once)).result
@@ -64,23 +64,23 @@ class Retries:
     async def log_in(
         self,
         unit: Unit[T],
-        answer: Callable[[Done[T]], R],
-        reply: Reply[R],
+        to_result: Callable[[Done[T]], R],
+        spec: AnswerSpec[R],
         repeated: Retry,
         granted: Callable[[T], Session | None],
         *,
         while_live: bool,
-    ) -> Kept:
+    ) -> EncodedAnswer:
         """Carry out a login. A repeat gets the first answer even without a request id: see `repeated_login`."""
-        retries = (*self._of_request(reply, while_live=while_live), repeated)
-        once: Once[T] = Once(unit, retries, lambda done: reply.encode(answer(done)), granted)
+        retries = (*self._of_request(spec, while_live=while_live), repeated)
+        once: Idempotent[T] = Idempotent(unit, retries, lambda done: spec.encode(to_result(done)), granted)
         return (await self._journal.submit(once)).result
 
-    def recall(self, reply: Reply[R]) -> Callable[[], Awaitable[Kept | None]]:
+    def recall(self, spec: AnswerSpec[R]) -> Callable[[], Awaitable[EncodedAnswer | None]]:
         """Return a function that looks for the first answer to a call, which may itself have replaced the token."""
 
-        async def look() -> Kept | None:
-            retries = self._of_request(reply)
+        async def look() -> EncodedAnswer | None:
+            retries = self._of_request(spec)
             return (await self._journal.submit(Recall(retries))).result if retries else None
 
         return look
@@ -101,11 +101,11 @@ class Retries:
             self._retry(key, parameters, secret),
             keep_for=tolerance,
             while_current=True,
-            again=lambda work, session: welcome_again(work, call, session),
+            on_repeat=lambda work, session: clear_old_token(work, call, session),
         )
 
-    def _of_request(self, reply: Reply[R], *, while_live: bool = False) -> tuple[Retry, ...]:
-        request: RequestId | None = reply.request
+    def _of_request(self, spec: AnswerSpec[R], *, while_live: bool = False) -> tuple[Retry, ...]:
+        request: RequestId | None = spec.request
         if request is None:
             return ()
         retry = self._retry(request.key, request.parameters, request.secret)

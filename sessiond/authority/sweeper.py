@@ -78,13 +78,13 @@ class Sweeper:
                 break  # nothing is left, or the rest has unsaved activity: the next round checks again
         return total
 
-    async def save_activity(self, *, all_of_it: bool = False) -> int:
+    async def save_activity(self, *, everything: bool = False) -> int:
         """Save the activity of sessions that are no longer in use, or of all sessions. Return how many.
 
         Sessions in use need no sweeper: their validations save activity before it lags by more than the granularity.
         """
         activity = self._parts.activity
-        quiet = [one.activity for one in activity.all()] if all_of_it else activity.quiet(self._clock.now(), self._lag)
+        quiet = [one.activity for one in activity.all()] if everything else activity.quiet(self._clock.now(), self._lag)
         for start in range(0, len(quiet), _BATCH):
             await self._journal.submit(SaveActivity(quiet[start : start + _BATCH]))
         return len(quiet)

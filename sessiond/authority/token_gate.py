@@ -88,7 +88,7 @@ class TokenGate:
     def _record(self, type: EventType, application: str, source: str) -> None:
         # In the background: the client does not wait for the commit and learns nothing from its duration.
         unit = RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
-        task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit, must=True))
+        task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit, urgent=True))
         self._records.add(task)
         task.add_done_callback(self._recorded)
 

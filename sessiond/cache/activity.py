@@ -45,7 +45,7 @@ class UnsavedActivity:
         self._unsaved[session.id] = Unsaved(session, activity)
         return activity
 
-    def added_to(self, session: Session) -> Session:
+    def apply_to(self, session: Session) -> Session:
         """Return the session with its unsaved activity; unchanged if it has none."""
         unsaved = self._unsaved.get(session.id)
         return session if unsaved is None else with_activity(session, unsaved.activity)

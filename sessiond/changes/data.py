@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sessiond.changes.judging import NamedSession, Outcome, checked_size, find, needs_of, size_of
+from sessiond.changes.judging import OpenedSessionRef, Outcome, checked_size, find, needs_of, size_of
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import VersionMismatch
@@ -25,7 +25,7 @@ class UpdateData:
     """
 
     call: Call
-    named: NamedSession
+    named: OpenedSessionRef
     changed: Mapping[str, bytes | None]
     expected_version: int | None
     shows: bool = False

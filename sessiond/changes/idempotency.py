@@ -14,7 +14,7 @@ from sessiond.domain.values import Instant, Millis
 from sessiond.eventlog.work import Done, Needs, Unit, Work
 from sessiond.store.contract import ANY_GENERATION, KeptAnswer
 
-__all__ = ["KEEP_FOR", "Kept", "Once", "Recall", "Retry"]
+__all__ = ["KEEP_FOR", "EncodedAnswer", "Idempotent", "Recall", "Retry"]
 
 T = TypeVar("T")
 
@@ -23,14 +23,14 @@ KEEP_FOR = Millis(24 * 3_600_000)
 
 
 @immutable
-class Kept:
+class EncodedAnswer:
     """The encoded message of the answer to a change, as sent and as kept for repeats. It may hold a token."""
 
     message: bytes = field(repr=False)
 
 
-def _changes_nothing(work: Work, session: Session) -> None:
-    """The default of `Retry.again`."""
+def _do_nothing(work: Work, session: Session) -> None:
+    """The default of `Retry.on_repeat`."""
 
 
 @immutable
@@ -43,7 +43,7 @@ class Retry:
     keep_for          how long a repeat gets the first answer, in milliseconds
     while_current     the answer is valid only while the token that it issued is the session's current one
     while_live        the answer is valid only while the session that it is about is live
-    again             called with the session when such an answer is returned to a repeat
+    on_repeat         called with the session when such an answer is returned to a repeat
     """
 
     key: bytes
@@ -53,9 +53,9 @@ class Retry:
     keep_for: Millis = KEEP_FOR
     while_current: bool = False
     while_live: bool = False
-    again: Callable[[Work, Session], None] = _changes_nothing
+    on_repeat: Callable[[Work, Session], None] = _do_nothing
 
-    def recall(self, work: Work) -> Kept | None:
+    def recall(self, work: Work) -> EncodedAnswer | None:
         """Return the first answer, if one is kept and valid. Raises `InvalidField` if the key is of another call."""
         answer = work.answer(self.key)
         if answer is None:
@@ -68,8 +68,8 @@ class Retry:
                 return None
             if answer.generation not in (session.generation, ANY_GENERATION):
                 return None
-            self.again(work, session)
-        return Kept(self.open(answer.sealed))
+            self.on_repeat(work, session)
+        return EncodedAnswer(self.open(answer.sealed))
 
     def keep(self, work: Work, message: bytes, granted: Session | None) -> None:
         """Keep the first answer. `granted` is the session that it is about or issued a token for, if any."""
@@ -104,7 +104,7 @@ class Recall:
         """Return what to read: the first answers."""
         return Needs(answers=tuple(retry.key for retry in self.retries))
 
-    def apply(self, work: Work) -> Kept | None:
+    def apply(self, work: Work) -> EncodedAnswer | None:
         """Return the first answer found. Raises `InvalidField` if a key was used for a different call."""
         # No short cut after the first match: each `recall` may also act on its session.
         found = [(retry, retry.recall(work)) for retry in self.retries]
@@ -117,12 +117,12 @@ class Recall:
         return first
 
 
-def _grants_nothing(_: object) -> Session | None:
+def _no_session(_: object) -> Session | None:
     return None
 
 
 @immutable
-class Once(Generic[T]):
+class Idempotent(Generic[T]):
     """A unit that keeps its answer for repeats.
 
     If the unit raises or records no event, no answer is kept and a repeat is decided again.
@@ -135,7 +135,7 @@ class Once(Generic[T]):
     unit: Unit[T]
     retries: Sequence[Retry]
     encode: Callable[[Done[T]], bytes]
-    granted: Callable[[T], Session | None] = _grants_nothing
+    granted: Callable[[T], Session | None] = _no_session
     always: bool = False
 
     def needs(self) -> Needs:
@@ -143,13 +143,13 @@ class Once(Generic[T]):
         needs = self.unit.needs()
         return replace(needs, answers=(*needs.answers, *(retry.key for retry in self.retries)))
 
-    def apply(self, work: Work) -> Kept:
+    def apply(self, work: Work) -> EncodedAnswer:
         """Return the first answer, or carry out the unit. Raises `InvalidField` if a key is of a different call."""
         if (kept := Recall(self.retries).apply(work)) is not None:
             return kept
         result = self.unit.apply(work)
         message = self.encode(Done(result, work.revision, work.now))
-        if not work.untouched or self.always:
+        if not work.has_no_events or self.always:
             for retry in self.retries:
                 retry.keep(work, message, self.granted(result))
-        return Kept(message)
+        return EncodedAnswer(message)

@@ -16,12 +16,12 @@ from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.session import Session, in_application, retention_of
 from sessiond.domain.signals import Reaction, Signal, as_copies
 from sessiond.domain.values import Cause, CauseKind, ClientContext, SessionId
-from sessiond.eventlog.work import AT_ONCE, DoFirst, Needs, Work
+from sessiond.eventlog.work import MAX_ENDED_PER_UNIT, Needs, PrerequisiteRequired, Work
 
 __all__ = [
-    "Crowd",
-    "EndSome",
-    "NamedSession",
+    "LimitReached",
+    "EndBatch",
+    "OpenedSessionRef",
     "Outcome",
     "Suspicion",
     "carry_out",
@@ -37,7 +37,7 @@ __all__ = [
 
 
 @immutable
-class Crowd:
+class LimitReached:
     """A subject's live sessions, newest first, if its limit prevents one more. `count`: how many there are in all."""
 
     sessions: tuple[Session, ...]
@@ -48,17 +48,17 @@ class Crowd:
 class Outcome:
     """The judgement on a presented token, and the session after the unit.
 
-    session    None if the verdict is neither VALID nor INSUFFICIENT, or if the limit prevented the change
-    evicted    the sessions that were ended because of the limit
-    refused    the subject's live sessions, if the limit of concurrent sessions prevented the change; else None
-    replaced   the verdict on the presented token, if a new session was opened instead of using it; else None
-    data       the session's data after the unit, if requested; else None
+    session        None if the verdict is neither VALID nor INSUFFICIENT, or if the limit prevented the change
+    evicted        the sessions that were ended because of the limit
+    limit_reached  the subject's live sessions, if the limit of concurrent sessions prevented the change; else None
+    replaced       the verdict on the presented token, if a new session was opened instead of using it; else None
+    data           the session's data after the unit, if requested; else None
     """
 
     judgement: Judgement
     session: Session | None
     evicted: tuple[SessionId, ...] = ()
-    refused: Crowd | None = None
+    limit_reached: LimitReached | None = None
     replaced: Verdict | None = None
     data: Mapping[str, bytes] | None = None
 
@@ -81,17 +81,17 @@ class Suspicion:
     expected: ClientContext
 
 
-NamedSession = Presented | SessionId
+OpenedSessionRef = Presented | SessionId
 """How a call names a session, after its token was opened: by the token's content, or by public id."""
 
 
-def needs_of(call: Call, named: NamedSession) -> Needs:
+def needs_of(call: Call, named: OpenedSessionRef) -> Needs:
     """Return what a unit that judges a session must read.
 
     That is the session and, if the policy has a reaction that ends all sessions of the subject, those too.
     """
     session_id = named if isinstance(named, SessionId) else named.session_id
-    return Needs(sessions=(session_id,), kin=(session_id,) if call.policy.revokes_subjects else ())
+    return Needs(sessions=(session_id,), subjects_of=(session_id,) if call.policy.revokes_subjects else ())
 
 
 def judge_and_apply(
@@ -115,7 +115,7 @@ def judge_and_apply(
         return Outcome(UNKNOWN, None)
     judgement = judge(session, presented, call.policy, work.now)
     expire_due(work, session, call.policy)
-    if judgement.missed and work.is_new_old_token(session, call.client):
+    if judgement.may_have_missed_roll and work.is_new_old_token(session, call.client):
         returned = replace(session, old_token=presented.generation)
         session = work.save(returned, EventType.OLD_TOKEN_PRESENTED, Cause(CauseKind.SIGNAL), call.client)
     if judgement.verdict is Verdict.REPLAYED and work.is_own_client(session, call.client, call.policy):
@@ -164,29 +164,29 @@ def carry_out(
     if reaction is Reaction.IGNORE:
         return session
     cause = Cause(CauseKind.SIGNAL)
-    if consequences.holds_session:
+    if consequences.requires_authentication:
         held = replace(session, must_authenticate=True)
         session = work.save(held, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
     elif one_holder and not consequences.ends_session:
         settled = replace(session, old_token=None)
         session = work.save(settled, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
-    elif always or consequences.changes_session or work.is_news(session.id, signals, call.policy):
+    elif always or consequences.changes_session or work.is_unreported(session.id, signals, call.policy):
         work.record(EventType.HIJACK_SUSPECTED, session, cause, call.client, signals, reaction)
     if consequences.ends_session:
         session = end_session(work, call, session, cause)
     if consequences.ends_subject:
         others = work.live_sessions(session.application, session.subject)
         # Do not rely on the limit of the read: another unit of the group may have requested more sessions.
-        if len(others) > AT_ONCE or work.crowd(session.application, session.subject):
+        if len(others) > MAX_ENDED_PER_UNIT or work.count_if_truncated(session.application, session.subject):
             ids = [other.id for other in others] + work.overdue(session.application, session.subject)
-            raise DoFirst(EndSome(call, ids[:AT_ONCE], session.subject, cause))
+            raise PrerequisiteRequired(EndBatch(call, ids[:MAX_ENDED_PER_UNIT], session.subject, cause))
         for other in others:
             end_session(work, call, other, cause)
     return session
 
 
 @immutable
-class EndSome:
+class EndBatch:
     """End these sessions of a subject. A unit that must end too many at once is preceded by several of these."""
 
     call: Call
@@ -235,7 +235,7 @@ def save_lowered(work: Work, call: Call, before: Session, active: Session) -> Se
     return work.save(active, EventType.SESSION_LEVEL_LOWERED, Cause(CauseKind.IDLE_TIMEOUT), call.client)
 
 
-def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool = False) -> Outcome:
+def find(work: Work, call: Call, named: OpenedSessionRef, *, allow_suspicious: bool = False) -> Outcome:
     """Find and judge the session that a call names. Raises `SessionNotFound` for an unknown id."""
     if not isinstance(named, SessionId):
         return judge_and_apply(work, call, named, allow_suspicious=allow_suspicious)

@@ -14,7 +14,7 @@ from sessiond.changes.judging import (
     save_lowered,
     size_of,
 )
-from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
+from sessiond.changes.limits import Choice, LimitDecision, enforce_limit, with_limit
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SubjectMismatch
@@ -27,7 +27,7 @@ from sessiond.domain.session import Session
 from sessiond.domain.values import MAX_LABELS, POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
-__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "welcome_again"]
+__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "clear_old_token"]
 
 _OPENED = Judgement(Verdict.VALID)  # also after a login with a token that was INSUFFICIENT for anything else
 
@@ -50,11 +50,11 @@ class Create:
 
     def apply(self, work: Work) -> Outcome:
         """Save the session, its data and the event, unless the limit prevents it. Raises `InvalidField`."""
-        call, login, room = self.call, self.login, Room()
+        call, login, decision = self.call, self.login, LimitDecision()
         if call.policy.max_sessions or self.choice is not None:
-            room = enforce_limit(work, call, login.subject, None, self.choice)
-            if room.refused is not None:
-                return Outcome(_OPENED, None, refused=room.refused)
+            decision = enforce_limit(work, call, login.subject, None, self.choice)
+            if decision.limit_reached is not None:
+                return Outcome(_OPENED, None, limit_reached=decision.limit_reached)
         session = lifecycle.open_session(
             self.session_id,
             call.application,
@@ -74,7 +74,7 @@ class Create:
             session = lifecycle.with_data(session, _size_of_all(self.data, call.policy))
             work.put_data(session.id, self.data)
         session = work.save(session, EventType.SESSION_CREATED, call.cause, call.client)
-        return Outcome(_OPENED, session, room.evicted)
+        return Outcome(_OPENED, session, decision.evicted)
 
 
 def _size_of_all(data: Mapping[str, bytes], policy: Policy) -> int:
@@ -159,11 +159,11 @@ class Authenticate:
         return Outcome(_OPENED, self._save(work, save_lowered(work, call, session, elevated)))
 
     def _authenticate(self, work: Work, session: Session) -> Outcome:
-        call, login, room = self.call, self.login, Room()
+        call, login, decision = self.call, self.login, LimitDecision()
         if not session.subject or self.choice is not None:  # authenticating again adds no session
-            room = enforce_limit(work, call, login.subject, session.id, self.choice)
-        if room.refused is not None:
-            return Outcome(_OPENED, None, refused=room.refused)
+            decision = enforce_limit(work, call, login.subject, session.id, self.choice)
+        if decision.limit_reached is not None:
+            return Outcome(_OPENED, None, limit_reached=decision.limit_reached)
         bound = lifecycle.authenticate(
             session,
             login.subject,
@@ -176,7 +176,7 @@ class Authenticate:
             lifetimes=login.lifetimes,
             labels=login.labels,
         )
-        return Outcome(_OPENED, self._save(work, bound), room.evicted)
+        return Outcome(_OPENED, self._save(work, bound), decision.evicted)
 
     def _save(self, work: Work, session: Session) -> Session:
 
@@ -184,7 +184,7 @@ class Authenticate:
         return work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
 
 
-def welcome_again(work: Work, call: Call, session: Session) -> None:
+def clear_old_token(work: Work, call: Call, session: Session) -> None:
     """Clear the record of an old token when a login is repeated and gets its first answer.
 
     The subject has authenticated once more, so it was the subject who presented the old token after the first answer

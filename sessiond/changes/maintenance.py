@@ -106,7 +106,7 @@ class ForgetAnswers:
 
 @immutable
 class Total:
-    """The count of a call that took several units. It changes nothing; `Once` keeps it as the answer for repeats."""
+    """The count of a call that took several units. It changes nothing; `Idempotent` keeps it for repeats."""
 
     count: int
 

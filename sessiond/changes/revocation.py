@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sessiond.changes.judging import NamedSession, Outcome, end_session, find, needs_of
+from sessiond.changes.judging import OpenedSessionRef, Outcome, end_session, find, needs_of
 from sessiond.changes.login import Create
 from sessiond.domain.call import Call
 from sessiond.domain.errors import SessionNotFound
@@ -35,7 +35,7 @@ class Revoke:
     """
 
     call: Call
-    named: NamedSession
+    named: OpenedSessionRef
     successor: Create | None = None
     owner: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sessiond.changes.judging import (
-    NamedSession,
+    OpenedSessionRef,
     Outcome,
     Suspicion,
     carry_out,
@@ -65,7 +65,7 @@ class Report:
     """React to a suspicion that an application reports."""
 
     call: Call
-    named: NamedSession
+    named: OpenedSessionRef
 
     def needs(self) -> Needs:
         """Return what to read: the session."""

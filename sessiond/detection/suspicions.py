@@ -15,14 +15,14 @@ from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
 from sessiond.system.lru import Lru
 
-__all__ = ["Reported", "Suspicions"]
+__all__ = ["ReportedSignals", "Suspicions"]
 
 _RESETTING_EVENTS = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
 _SUPERSEDED_TIMES = 3
 _REFUSING = (Reaction.STEP_UP, Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
 
 
-class Reported:
+class ReportedSignals:
     """Which types of signals were reported recently for a session. Within the window they are not reported again.
 
     The evidence does not matter, because the holder of a token can invent any number of user agents. Only committed
@@ -59,13 +59,13 @@ class Suspicions:
         self._superseded = superseded
         self._logins = RecentLogins()
 
-    def is_at_home(self, session: Session, client: ClientContext) -> bool:
+    def can_skip_examine(self, session: Session, client: ClientContext) -> bool:
         """Return whether `examine` has nothing to check for this client, so that a validation can skip it."""
         home = session.client
         silent = client == NOBODY and not _is_bound(home)
         return (client == home or silent or home == NOBODY) and not self._uses.knows(session.id)
 
-    def is_watched(self, session: Session) -> bool:
+    def must_examine(self, session: Session) -> bool:
         """Return whether the next use of the session must be examined, whichever client it comes from."""
         return self._superseded.knows(session.id)
 
@@ -86,7 +86,7 @@ class Suspicions:
         signals = compare(expected, seen)
         if policy.reaction_to(signals) in _REFUSING:
             return signals  # the client is denied, so it does not alternate with the honest one
-        turns = self._uses.see(session.id, expected, seen, policy.concurrent_use_window, now)
+        turns = self._uses.record(session.id, expected, seen, policy.concurrent_use_window, now)
         return signals if turns is None else (*signals, turns)
 
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
@@ -152,7 +152,7 @@ class Suspicions:
 
     def superseded_uses(self, session: Session) -> tuple[Signal, ...]:
         """Return a signal if a replaced token was used repeatedly beside the new one: two clients hold one."""
-        times = self._superseded.times(session.id, session.generation)
+        times = self._superseded.count(session.id, session.generation)
         if times < _SUPERSEDED_TIMES:
             return ()
         seen = f"the token it replaced, {times} times after that"

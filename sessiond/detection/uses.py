@@ -30,7 +30,7 @@ class UseWatch:
         """Return whether the session was used by more than one client."""
         return session_id in self._uses
 
-    def see(
+    def record(
         self, session_id: SessionId, home: ClientFacts, seen: ClientFacts, window: Millis, now: Instant
     ) -> Signal | None:
         """Record a use and return a signal if two clients use the session alternately.
@@ -105,7 +105,7 @@ class SupersededUses:
         elif not 0 <= now - known[2] < _BURST:
             self._uses.put(session_id, (generation, known[1] + 1, now))
 
-    def times(self, session_id: SessionId, generation: int) -> int:
+    def count(self, session_id: SessionId, generation: int) -> int:
         """Return the number of counted uses at this generation."""
         known = self._uses.peek(session_id)
         return 0 if known is None or known[0] != generation else known[1]

@@ -30,8 +30,8 @@ class Caller:
 class Call:
     """One call: its application and policy, its caller, and what the caller saw of the client.
 
-    `tells_client` is false if the call has no client context at all. An empty client context is different: with it the
-    caller states that it saw nothing of the client.
+    `has_client_context` is false if the call has no client context at all. An empty client context is different: with
+    it the caller states that it saw nothing of the client.
     """
 
     application: str
@@ -39,7 +39,7 @@ class Call:
     caller: Caller
     client: ClientContext
     reason: str = ""
-    tells_client: bool = True
+    has_client_context: bool = True
 
     @property
     def cause(self) -> Cause:

@@ -55,20 +55,20 @@ class Presented:
 class Judgement:
     """The verdict on one presented token, and its consequences.
 
-    activates  this is the first use of a successor token: its generation must become the current one
-    hand_out   the generation of the token that the client must use from now on; None: it keeps its own
-    signals    reasons for suspicion
-    missed     the token was rolled away, but its client may never have received the new one; this is not suspicious by
-               itself, but the next use of the new token will be
-    in_flight  the session ended moments ago, and this request may have been sent before; a newer token may be on its
-               way to the client, so the response must not delete the client's cookie
+    activates             this is the first use of a successor token: its generation must become the current one
+    hand_out              the generation of the token that the client must use from now on; None: it keeps its own
+    signals               reasons for suspicion
+    may_have_missed_roll  the token was rolled away, but its client may never have received the new one; this is not
+                          suspicious by itself, but the next use of the new token will be
+    in_flight             the session ended moments ago, and this request may have been sent before; a newer token may
+                          be on its way to the client, so the response must not delete the client's cookie
     """
 
     verdict: Verdict
     activates: bool = False
     hand_out: int | None = None
     signals: tuple[Signal, ...] = ()
-    missed: bool = False
+    may_have_missed_roll: bool = False
     in_flight: bool = False
 
 
@@ -78,7 +78,7 @@ UNKNOWN = Judgement(Verdict.UNKNOWN)
 LOCKED = Judgement(Verdict.LOCKED)
 PLAIN = Judgement(Verdict.VALID)  # valid without consequences; callers compare by identity (`is PLAIN`)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
-_MISSED = Judgement(Verdict.REPLAYED, missed=True)
+_MAY_HAVE_MISSED_ROLL = Judgement(Verdict.REPLAYED, may_have_missed_roll=True)
 _BY_CAUSE = {
     CauseKind.IDLE_TIMEOUT: Verdict.EXPIRED_IDLE,
     CauseKind.ABSOLUTE_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
@@ -137,13 +137,13 @@ def _judge_other_secret(session: Session, presented: Presented, policy: Policy, 
     if rolled_away and session.rolled_at is not None:
         if now < session.rolled_at + policy.roll_tolerance:
             return _SUPERSEDED
-        if _may_have_missed(session, presented) and now < session.rolled_at + policy.lost_answer_tolerance:
-            return _MISSED
+        if _may_have_missed_roll(session, presented) and now < session.rolled_at + policy.lost_answer_tolerance:
+            return _MAY_HAVE_MISSED_ROLL
     replay = token_replay(session.generation, presented.generation, other_secret=True)
     return Judgement(Verdict.REPLAYED, signals=(replay,))
 
 
-def _may_have_missed(session: Session, presented: Presented) -> bool:
+def _may_have_missed_roll(session: Session, presented: Presented) -> bool:
     """Return whether the holder of a pre-roll token may never have received the new token.
 
     This requires that nobody has used the new token yet, and that the old token was in use at the time of the roll,

@@ -23,23 +23,24 @@ _SESSION_WIDE = frozenset(
 class Consequences:
     """The consequences of one judgement.
 
-    judgement        the judgement for the caller: its verdict takes the reactions into account
-    reaction         the reaction to all signals together; IGNORE if there are none
-    ends_session     the session must be revoked
-    ends_subject     all other sessions of its subject must be revoked too
-    holds_session    from now on every client of the session must authenticate first
+    judgement     the judgement for the caller: its verdict takes the reactions into account
+    reaction      the reaction to all signals together; IGNORE if there are none
+    ends_session  the session must be revoked
+    ends_subject  all other sessions of its subject must be revoked too
+    requires_authentication
+                  from now on every client of the session must authenticate first
     """
 
     judgement: Judgement
     reaction: Reaction
     ends_session: bool
     ends_subject: bool
-    holds_session: bool
+    requires_authentication: bool
 
     @property
     def changes_session(self) -> bool:
         """Return whether the reaction changes the session. If so, it is recorded even if it was reported recently."""
-        return self.ends_session or self.holds_session
+        return self.ends_session or self.requires_authentication
 
 
 def consequences_of(session: Session, judgement: Judgement, policy: Policy) -> Consequences:
@@ -60,7 +61,7 @@ def consequences_of(session: Session, judgement: Judgement, policy: Policy) -> C
         reaction,
         ends_session=ends,
         ends_subject=reaction is Reaction.REVOKE_SUBJECT and bool(session.subject),
-        holds_session=holds,
+        requires_authentication=holds,
     )
 
 

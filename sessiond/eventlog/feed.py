@@ -120,7 +120,7 @@ class Feed:
         self.check(revision)
         return revision
 
-    async def reached(self, position: Position, timeout: float = 2.0) -> None:
+    async def wait_for(self, position: Position, timeout: float = 2.0) -> None:
         """Wait until everything up to a consistency token's position has been published here.
 
         The revision may be committed but not published here yet, for example if another process committed it.

@@ -18,7 +18,7 @@ import structlog
 
 from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.immutable import immutable
-from sessiond.eventlog.work import DoFirst, Done, Memory, Needs, Read, Unit, Work
+from sessiond.eventlog.work import Done, Memory, Needs, PrerequisiteRequired, Read, Unit, Work
 from sessiond.store.contract import Commit, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 from sessiond.system.clock import Clock
 
@@ -115,15 +115,15 @@ class Journal:
         self._failed: StoreFailed | None = None
         self._writer = asyncio.create_task(self._run(), name="journal")
 
-    async def submit(self, unit: Unit[T], *, must: bool = False) -> Done[T]:
+    async def submit(self, unit: Unit[T], *, urgent: bool = False) -> Done[T]:
         """Carry out a unit and return its result. Like `carry_out` without a conversion."""
-        return await self.carry_out(unit, _unchanged, must=must)
+        return await self.carry_out(unit, _unchanged, urgent=urgent)
 
-    async def carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, must: bool = False) -> R:
+    async def carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, urgent: bool = False) -> R:
         """Carry out a unit. After the commit return its result, converted by `convert`.
 
         `convert` must be pure: it is called before the commit is certain, and again if the store retries after a
-        conflict. With `must` the unit is accepted even if too many units are waiting.
+        conflict. With `urgent` the unit is accepted even if too many units are waiting.
 
         Raises what the unit raises; then nothing of it was kept. Raises `Overloaded` if too many units are waiting;
         then it was not started. Raises `Unavailable` if the journal is closed, or if the store failed or did not
@@ -132,14 +132,14 @@ class Journal:
         """
         while True:
             try:
-                return await self._carry_out(unit, convert, must=must)
-            except DoFirst as larger:
-                await self._carry_out(larger.unit, _unchanged, must=must)
+                return await self._carry_out(unit, convert, urgent=urgent)
+            except PrerequisiteRequired as required:
+                await self._carry_out(required.unit, _unchanged, urgent=urgent)
 
-    async def _carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, must: bool) -> R:
+    async def _carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, urgent: bool) -> R:
         if self._failed is not None or self._closing:
             raise Unavailable("the authority is stopping")
-        if len(self._queue) >= self._bounds.waiting and not must:
+        if len(self._queue) >= self._bounds.waiting and not urgent:
             raise Overloaded("too many changes wait for the disk; try again soon")
         waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), convert)
         self._queue.append(waiting)
@@ -233,8 +233,8 @@ class Journal:
         return commit
 
     async def _read(self, transaction: Transaction, needs: Sequence[Needs]) -> Read:
-        kin = {session_id for need in needs for session_id in need.kin}
-        session_ids = kin.union(*(need.sessions for need in needs))
+        subjects_of = {session_id for need in needs for session_id in need.subjects_of}
+        session_ids = subjects_of.union(*(need.sessions for need in needs))
         data_ids = list({session_id for need in needs for session_id in need.data})
         subjects = {subject for need in needs for subject in need.subjects}
         keys = list({key for need in needs for key in need.answers})
@@ -242,13 +242,13 @@ class Journal:
         session_ids |= {answer.session_id for answer in answers.values() if answer.session_id is not None}
         sessions = await transaction.sessions(list(session_ids)) if session_ids else {}
         data = await transaction.data(data_ids) if data_ids else {}
-        subjects |= {(s.application, s.subject) for s in sessions.values() if s.id in kin and s.subject}
-        most = max(need.most for need in needs)
-        live = await transaction.live_sessions(list(subjects), most) if subjects else {}
+        subjects |= {(s.application, s.subject) for s in sessions.values() if s.id in subjects_of and s.subject}
+        max_live = max(need.max_live for need in needs)
+        live = await transaction.live_sessions(list(subjects), max_live) if subjects else {}
         theirs = [session for found in live.values() for session in found.sessions]
         known = {session.id: self._memory.with_activity(session) for session in (*sessions.values(), *theirs)}
-        crowds = {subject: found.count for subject, found in live.items() if found.count > most}
-        return Read(known, data, answers, crowds)
+        truncated = {subject: found.count for subject, found in live.items() if found.count > max_live}
+        return Read(known, data, answers, truncated)
 
     def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
         self._failed = failure

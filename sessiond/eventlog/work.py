@@ -15,13 +15,13 @@ from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store.contract import Changes, KeptAnswer
 
-__all__ = ["AT_ONCE", "NOTHING", "DoFirst", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
+__all__ = ["MAX_ENDED_PER_UNIT", "NOTHING", "PrerequisiteRequired", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _RESETTING_EVENTS = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
 
-AT_ONCE = 100
+MAX_ENDED_PER_UNIT = 100
 """How many other sessions one unit may end. All other units wait in the meantime, so the number is bounded."""
 
 
@@ -29,27 +29,27 @@ AT_ONCE = 100
 class Needs:
     """What must be read before a unit decides.
 
-    sessions  these sessions
-    kin       all live sessions of the subjects to which these sessions belong
-    subjects  all live sessions of these subjects (application, subject)
-    data      the data of these sessions
-    answers   the answers kept under these keys, and the sessions that they depend on
-    most      the maximum number of live sessions to read per subject; if there are more, the oldest and newest are read
+    sessions     these sessions
+    subjects_of  the live sessions of the subjects to which these sessions belong
+    subjects     the live sessions of these subjects (application, subject)
+    data         the data of these sessions
+    answers      the answers kept under these keys, and the sessions that they depend on
+    max_live     how many live sessions of a subject to read; if it has more, the oldest and the newest are read
     """
 
     sessions: Sequence[SessionId] = ()
-    kin: Sequence[SessionId] = ()
+    subjects_of: Sequence[SessionId] = ()
     subjects: Sequence[tuple[str, str]] = ()
     data: Sequence[SessionId] = ()
     answers: Sequence[bytes] = ()
-    most: int = AT_ONCE
+    max_live: int = MAX_ENDED_PER_UNIT
 
 
 NOTHING = Needs()
 """The needs of a unit that decides from its parameters alone."""
 
 
-class DoFirst(Exception):
+class PrerequisiteRequired(Exception):
     """Raised by a unit that is too large for one transaction: `unit` must be committed before it.
 
     The journal commits `unit` and then runs the raising unit again, as often as it raises this. Each time there must be
@@ -120,7 +120,7 @@ class Read:
     sessions: Mapping[SessionId, Session] = field(default_factory=dict)
     data: Mapping[SessionId, Mapping[str, bytes]] = field(default_factory=dict)
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
-    crowds: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    truncated: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The number of live sessions of each subject that has more than were read."""
 
 
@@ -154,7 +154,7 @@ class Work:
         return Revision(self.revision + 1)
 
     @property
-    def untouched(self) -> bool:
+    def has_no_events(self) -> bool:
         """Return whether this unit has recorded no event so far."""
         return not self._draft.events
 
@@ -194,9 +194,9 @@ class Work:
         """Return a subject's live sessions, oldest first, including the changes of earlier units and of this one."""
         return [s for s in self._unended(application, subject) if expired_view(s, self.now).ending is None]
 
-    def crowd(self, application: str, subject: str) -> int:
+    def count_if_truncated(self, application: str, subject: str) -> int:
         """Return how many live sessions a subject has in the store if not all of them were read, else 0."""
-        return self._read.crowds.get((application, subject), 0)
+        return self._read.truncated.get((application, subject), 0)
 
     def overdue(self, application: str, subject: str) -> list[SessionId]:
         """Return those of a subject's sessions that are past a deadline, but whose expiry is not recorded yet."""
@@ -224,7 +224,7 @@ class Work:
         read = self._read.answers.get(key)
         return read if read is not None and self.now < read.expires else None
 
-    def is_news(self, session_id: SessionId, signals: Iterable[Signal], policy: Policy) -> bool:
+    def is_unreported(self, session_id: SessionId, signals: Iterable[Signal], policy: Policy) -> bool:
         """Return whether any of the signals that the policy does not ignore was not reported recently."""
         kinds = {signal.type for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE}
         reset, reported = False, set[SignalType]()
