@@ -45,7 +45,7 @@ class LimitDecision:
     limit_reached: LimitReached | None = None
 
 
-_NO_LIMIT = LimitDecision()
+_ALLOWED = LimitDecision()
 
 
 def with_limit(needs: Needs, call: Call, subject: str, choice: Choice | None) -> Needs:
@@ -71,7 +71,7 @@ def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, c
         _use_ticket(work, choice)
     policy = call.policy
     if not subject or not policy.max_sessions:
-        return _NO_LIMIT
+        return _ALLOWED
     total, cause = work.count_if_truncated(call.application, subject), Cause(CauseKind.CONCURRENCY_LIMIT)
 
     def end_first(ids: Sequence[SessionId]) -> PrerequisiteRequired:
@@ -83,7 +83,7 @@ def enforce_limit(work: Work, call: Call, subject: str, own: SessionId | None, c
     if len(live) < policy.max_sessions:
         if total:  # earlier units of this transaction have ended the sessions that were read: read again
             raise end_first([])
-        return _NO_LIMIT
+        return _ALLOWED
     excess = (total or len(live)) - policy.max_sessions + 1
     work.record_other(EventType.CONCURRENCY_LIMIT_REACHED, call.application, call.cause, subject=subject)
     match policy.on_limit:
