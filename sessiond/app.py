@@ -32,7 +32,7 @@ from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.client_facts import FactReader
 from sessiond.detection.guesses import GuessWatch
-from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.detection.uses import SupersededUses, UseWatch
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
@@ -86,13 +86,13 @@ class Process:
 class _Memory:
     """What units of work see beside the store; see `eventlog.work.Memory`. Kept true by every commit."""
 
-    def __init__(self, activity: UnsavedActivity, reported: Reported, suspicions: Suspicions) -> None:
+    def __init__(self, activity: UnsavedActivity, reported: ReportedSignals, suspicions: Suspicions) -> None:
         self._activity = activity
         self._reported = reported
         self._suspicions = suspicions
 
     def with_activity(self, session: Session) -> Session:
-        return self._activity.added_to(session)
+        return self._activity.apply_to(session)
 
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         return self._reported.was_reported(session_id, kind, window, now)
@@ -112,7 +112,7 @@ class _Memory:
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
     feed = Feed(await store.head(), store)
-    activity, reported, guesses, uses = UnsavedActivity(), Reported(), GuessWatch(), UseWatch()
+    activity, reported, guesses, uses = UnsavedActivity(), ReportedSignals(), GuessWatch(), UseWatch()
     cache = SessionCache(store.session, activity, process.cache_sessions)
     suspicions = Suspicions(process.reader, uses, SupersededUses())
 
@@ -282,7 +282,7 @@ class App:
         with suppress(asyncio.CancelledError):
             await self._sweeping
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
-            await self.sweeper.save_activity(all_of_it=True)
+            await self.sweeper.save_activity(everything=True)
         await self.authority.parts.journal.close()
         await self._store.close()
         self._security_log.end_window()

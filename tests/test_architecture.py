@@ -42,7 +42,16 @@ def test_one_place_constructs_the_parts() -> None:
             "RpcServer",
             "SecurityLog",
         ),
-        *("TokenGate", "Suspicions", "Reported", "UseWatch", "GuessWatch", "FactReader", "PolicyBook", "Retries"),
+        *(
+            "TokenGate",
+            "Suspicions",
+            "ReportedSignals",
+            "UseWatch",
+            "GuessWatch",
+            "FactReader",
+            "PolicyBook",
+            "Retries",
+        ),
         *(
             "Validation",
             "Logins",

@@ -1,1 +1,1 @@
-"""The use cases of the authority, in domain values, whatever carried them here."""
+"""The use cases of the authority, in terms of domain values and independent of the transport."""

@@ -1,4 +1,4 @@
-"""The authority: its use cases under one name, and what each call has in common."""
+"""The authority: the entry point to its use cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import Origins
 from sessiond.authority.reading import Reading
-from sessiond.authority.results import Kept, Reply
+from sessiond.authority.results import AnswerSpec, EncodedAnswer
 from sessiond.authority.retries import Retries
 from sessiond.authority.sessions import Sessions
 from sessiond.authority.validation import Validation
@@ -23,15 +23,15 @@ from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Inst
 
 __all__ = ["Authority"]
 
-_REASON = 256  # characters, as the contract has it
+_MAX_REASON = 256  # characters; the limit of the proto
 
 
 @immutable
 class Authority:
-    """The deciding server of one process over one store.
+    """All use cases of one authority process over one store.
 
-    A change takes a `Reply`. If that has a request id, the change is carried out once however often it is asked for,
-    and what comes back is `Kept`: the bytes of the first answer.
+    Every change takes an `AnswerSpec`. If that has a request id, the change is carried out only once, however often the
+    call is repeated, and the result is an `EncodedAnswer`: the encoded message of the first answer.
     """
 
     parts: Parts
@@ -43,7 +43,7 @@ class Authority:
     reading: Reading
 
     def call(self, application: str, caller: Caller, client: ClientContext | None, reason: str = "") -> Call:
-        """What a call has in common with every other. Raises `InvalidField` for an application that does not exist."""
+        """Return a call with the policy of its application. Raises `InvalidField` if the application is unknown."""
         policy = self.parts.policies.get(application)
         if policy is None:
             configured = ", ".join(sorted(self.parts.policies))
@@ -51,21 +51,21 @@ class Authority:
         return Call(application, policy, caller, client or NOBODY, reason, client is not None)
 
     def now(self) -> Instant:
-        """The authority's time."""
+        """Return the authority's current time."""
         return self.parts.clock.now()
 
-    async def clear_lock(self, call: Call, source: str, reply: Reply[Revision]) -> Revision | Kept:
+    async def clear_lock(self, call: Call, source: str, spec: AnswerSpec[Revision]) -> Revision | EncodedAnswer:
         """Unlock a source. Raises `LockNotFound`."""
         unit = self.parts.gate.unlock(call, source)
-        return await self.retries.carry_out(unit, lambda done: done.revision, reply)
+        return await self.retries.carry_out(unit, lambda done: done.revision, spec)
 
     async def change_policies(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
-        """Put other policies in force, at once and for every session; what changed, by application.
+        """Replace all policies, with immediate effect for every session. Return what changed, by application.
 
-        Deadlines that sessions have already stay as they are until activity or authentication sets them again.
+        Existing sessions keep their deadlines until the next activity or authentication sets them.
         """
         changed = self.parts.policies.replace(policies, origins)
-        for application, what in changed.items():
-            cause = Cause(CauseKind.CONFIGURATION, reason=what[:_REASON])
+        for application, change in changed.items():
+            cause = Cause(CauseKind.CONFIGURATION, reason=change[:_MAX_REASON])
             await self.parts.journal.submit(RecordOther(EventType.POLICY_CHANGED, application, cause))
         return changed

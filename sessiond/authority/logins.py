@@ -1,14 +1,14 @@
-"""Logins: the calls that give tokens, and the limit of concurrent sessions that may stand in their way."""
+"""Logins: the calls that issue session tokens, and the limit of concurrent sessions that applies to them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from sessiond.authority.parts import Parts
-from sessiond.authority.results import Answer, Changed, Kept, Limit, Reply, TicketChoice
+from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer, Limit, TicketChoice, ValidationResult
 from sessiond.authority.retries import Retries
 from sessiond.authority.validation import Validation
-from sessiond.changes.judging import Crowd, Outcome
+from sessiond.changes.judging import LimitReached, Outcome
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Roll
 from sessiond.crypto.csrf import csrf_token_of
@@ -41,69 +41,72 @@ class Logins:
         call: Call,
         login: Login,
         data: Mapping[str, bytes],
-        reply: Reply[Changed],
+        spec: AnswerSpec[ChangeResult],
         *,
         login_page: bool = False,
         choice: TicketChoice = _NO_CHOICE,
-    ) -> Changed | Kept:
+    ) -> ChangeResult | EncodedAnswer:
         """Open a session; anonymous if the login has no subject."""
         secret = new_secret(self._parts.entropy)
         chosen = self._chosen(call, login, None, choice)
-        unit = self.opening(call, login, secret, data, login_page=login_page, choice=chosen)
-        return await self._retries.carry_out(unit, lambda done: self.given(call, login, done, secret), reply)
+        unit = self.create_unit(call, login, secret, data, login_page=login_page, choice=chosen)
+        return await self._retries.carry_out(unit, lambda done: self.issued_result(call, login, done, secret), spec)
 
     async def authenticate(
         self,
         call: Call,
         token: Token,
         login: Login,
-        reply: Reply[Changed],
+        spec: AnswerSpec[ChangeResult],
         *,
         elevates: bool = False,
         or_create: bool = False,
         choice: TicketChoice = _NO_CHOICE,
-    ) -> Changed | Kept:
-        """Bind a subject, authenticate it again or elevate; rolls. Raises `SubjectMismatch`.
+    ) -> ChangeResult | EncodedAnswer:
+        """Bind a subject to a session, authenticate it again, or elevate. Each of them rolls the token.
 
-        With `or_create` a fresh session is opened if the token cannot be used for this subject.
+        With `or_create` a new session is opened if the token cannot be used for this subject. Raises `InvalidField`,
+        and `SubjectMismatch` if the session belongs to another subject and `or_create` is not set.
         """
         if or_create and elevates:
             raise InvalidField("or_create", "must not be set with elevate: only a live session can be elevated")
         secret = new_secret(self._parts.entropy)
         opened = self._validation.open(call, token)
-        session_id = None if isinstance(opened, Answer) else opened.presented.session_id
+        session_id = None if isinstance(opened, ValidationResult) else opened.presented.session_id
         chosen = self._chosen(call, login, session_id, choice)
-        fresh = self.opening(call, login, secret, {}, choice=chosen) if or_create else None
-        if isinstance(opened, Answer):
+        fresh = self.create_unit(call, login, secret, {}, choice=chosen) if or_create else None
+        if isinstance(opened, ValidationResult):
             if fresh is None or opened.verdict is Verdict.LOCKED:
-                return self.unchanged(opened.verdict)
+                return self.unchanged_result(opened.verdict)
             instead = OpenInstead(fresh, opened.verdict)
-            return await self._retries.carry_out(instead, lambda done: self.given(call, login, done, secret), reply)
+            return await self._retries.carry_out(
+                instead, lambda done: self.issued_result(call, login, done, secret), spec
+            )
         self._check_persistent(call, login)
         unit = Authenticate(call, opened.presented, login, digest(secret), elevates, chosen, fresh)
         return await self._retries.log_in(
             unit,
-            lambda done: self.given(call, login, done, secret, session_id),
-            reply,
+            lambda done: self.issued_result(call, login, done, secret, session_id),
+            spec,
             self._retries.repeated_login(call, opened, login, elevates=elevates),
             _session_of,
-            while_live=not or_create,  # else the repeat would open another session
+            while_live=not or_create,  # with `or_create` a repeat after the session's end would open another session
         )
 
-    async def roll(self, call: Call, token: Token, reply: Reply[Changed]) -> Changed | Kept:
+    async def roll(self, call: Call, token: Token, spec: AnswerSpec[ChangeResult]) -> ChangeResult | EncodedAnswer:
         """Replace the token at a privilege change."""
-        opened = await self._validation.accept(call, token, self._retries.recall(reply))
-        if isinstance(opened, Answer):
-            return self.unchanged(opened.verdict)
-        if isinstance(opened, Kept):
+        opened = await self._validation.accept(call, token, self._retries.recall(spec))
+        if isinstance(opened, ValidationResult):
+            return self.unchanged_result(opened.verdict)
+        if isinstance(opened, EncodedAnswer):
             return opened
         secret = new_secret(self._parts.entropy)
         unit = Roll(call, opened.presented, digest(secret))
         return await self._retries.carry_out(
-            unit, lambda done: self.given(call, None, done, secret), reply, _session_of
+            unit, lambda done: self.issued_result(call, None, done, secret), spec, _session_of
         )
 
-    def opening(
+    def create_unit(
         self,
         call: Call,
         login: Login,
@@ -113,23 +116,23 @@ class Logins:
         login_page: bool = False,
         choice: Choice | None = None,
     ) -> Create:
-        """The unit that opens a session with this secret."""
+        """Return the unit that opens a session with this secret."""
         self._check_persistent(call, login)
         session_id = SessionId.make(self._parts.clock.now(), self._parts.entropy)
         return Create(call, session_id, login, digest(secret), data, login_page, choice)
 
-    def given(
+    def issued_result(
         self, call: Call, login: Login | None, done: Done[Outcome], secret: bytes, session_id: SessionId | None = None
-    ) -> Changed:
-        """The answer that gives a token, or says what stood in the way."""
+    ) -> ChangeResult:
+        """Return the result of a unit that issues a token: with the token, or with the limit that prevented it."""
         outcome = done.result
-        if outcome.refused is not None and login is not None:
-            limit = self._limit(call, login, outcome.refused, session_id, digest(secret)[:16], done.at)
-            return Changed(outcome.verdict, None, done.revision, limit=limit)
+        if outcome.limit_reached is not None and login is not None:
+            limit = self._limit(call, login, outcome.limit_reached, session_id, digest(secret)[:16], done.at)
+            return ChangeResult(outcome.verdict, None, done.revision, limit=limit)
         if outcome.session is None:
-            return Changed(outcome.verdict, None, done.revision)
+            return ChangeResult(outcome.verdict, None, done.revision)
         session = outcome.session
-        return Changed(
+        return ChangeResult(
             outcome.verdict,
             as_seen(session, call.policy, done.at),
             done.revision,
@@ -140,15 +143,15 @@ class Logins:
             at=done.at,
         )
 
-    def unchanged(self, verdict: Verdict) -> Changed:
-        """The answer to a call that changed nothing."""
-        return Changed(verdict, None, self._parts.feed.revision)
+    def unchanged_result(self, verdict: Verdict) -> ChangeResult:
+        """Return the result of a call that changed nothing."""
+        return ChangeResult(verdict, None, self._parts.feed.revision)
 
     def _limit(
         self,
         call: Call,
         login: Login,
-        crowd: Crowd,
+        reached: LimitReached,
         session_id: SessionId | None,
         nonce: bytes,
         now: Instant,
@@ -158,18 +161,18 @@ class Logins:
         expires = Instant(now + call.policy.ticket_timeout)
         ticket = Ticket(nonce, expires, scope_digest(_ticket_scope(call, login, session_id)))
         return Limit(
-            call.policy.max_sessions, crowd.sessions, issue_ticket(self._parts.keys, ticket), expires, crowd.count
+            call.policy.max_sessions, reached.sessions, issue_ticket(self._parts.keys, ticket), expires, reached.count
         )
 
     def _chosen(self, call: Call, login: Login, session_id: SessionId | None, choice: TicketChoice) -> Choice | None:
         if choice.ticket is None:
             if choice.evict or choice.evict_oldest:
                 field = "evict_session_ids" if choice.evict else "evict_oldest"
-                raise InvalidField(field, "needs the ticket of the answer that asked for the choice")
+                raise InvalidField(field, "requires the ticket of the response that asked for the choice")
             return None
         ticket = open_ticket(self._parts.keys, choice.ticket)
         if ticket is None or not ticket.is_for(_ticket_scope(call, login, session_id)):
-            raise InvalidField("ticket", "is not of this call; repeat the call without it to get another")
+            raise InvalidField("ticket", "was not issued for this call; repeat the call without it to get a new one")
         return Choice(ticket.key, ticket.expires, choice.evict, choice.evict_oldest)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What the use cases share: the parts of one authority process, put together by `app`."""
+"""The components that the use cases share. `app` constructs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sessiond.authority.token_gate import TokenGate
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.crypto.tokens import KeyRing
-from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Entropy
 from sessiond.eventlog.feed import Feed
@@ -20,7 +20,7 @@ __all__ = ["Parts"]
 
 @immutable
 class Parts:
-    """The parts of one authority process over one store."""
+    """The components of one authority process over one store."""
 
     store: Store
     journal: Journal
@@ -31,6 +31,6 @@ class Parts:
     policies: PolicyBook
     gate: TokenGate
     suspicions: Suspicions
-    reported: Reported
+    reported: ReportedSignals
     clock: Clock
     entropy: Entropy

@@ -1,4 +1,4 @@
-"""The policies in force: one for each application, replaced all at once while the authority runs."""
+"""The policies in force, one for each application. They can be replaced all at once while the authority runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from sessiond.domain.policy import Policy
 __all__ = ["Origins", "PolicyBook"]
 
 Origins = Mapping[str, Mapping[str, str]]
-"""For each application, where each value of its policy came from, by the value's path."""
+"""For each application, the source of each value of its policy, by the value's path."""
 
 
 class PolicyBook(Mapping[str, Policy]):
-    """The policies by application. Everything that must follow a change holds this book, not a policy of it."""
+    """The policies by application. Components that must follow changes hold this object instead of a single policy.
+
+    `fingerprint` identifies the set of policies: it is the same on every replica with the same policies.
+    """
 
     def __init__(self, policies: Mapping[str, Policy], origins: Origins | None = None) -> None:
         self._policies = dict(policies)
@@ -32,24 +35,24 @@ class PolicyBook(Mapping[str, Policy]):
         return len(self._policies)
 
     def replace(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
-        """Put other policies in force; for each application that differs, what changed, in words."""
+        """Replace all policies. Return a description of the change for each application whose policy differs."""
         before, self._policies, self.origins = self._policies, dict(policies), origins
         self.fingerprint = _fingerprint(self._policies)
-        told = {}
+        changes = {}
         for application in sorted({*before, *policies}):
             old, new = before.get(application), policies.get(application)
             if old is None:
-                told[application] = "application added"
+                changes[application] = "application added"
             elif new is None:
-                told[application] = "application removed"
+                changes[application] = "application removed"
             elif old != new:
                 names = [field.name for field in fields(Policy) if getattr(old, field.name) != getattr(new, field.name)]
-                told[application] = "changed: " + ", ".join(names)
-        return told
+                changes[application] = "changed: " + ", ".join(names)
+        return changes
 
 
 def _fingerprint(policies: Mapping[str, Policy]) -> str:
-    """The same text for the same policies, on every replica: 32 hex digits."""
+    """Return 32 hex digits that are equal for equal policies, on every replica."""
     text = "\n".join(f"{name} {_canonical(policies[name])}" for name in sorted(policies))
     return sha256(text.encode()).hexdigest()[:32]
 

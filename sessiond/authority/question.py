@@ -1,4 +1,4 @@
-"""Questions: what one validation asks, decoded once."""
+"""The decoded input of a validation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ __all__ = ["DataRequest", "Question"]
 
 @immutable
 class DataRequest:
-    """Which session data is wanted with an answer: these keys (empty: all), if newer than that version (0: always)."""
+    """Which session data a call asks for.
+
+    keys        only these keys; empty: all
+    newer_than  only if the data has a newer version than this; 0: always
+    """
 
     keys: frozenset[str] = frozenset()
     newer_than: int = 0
 
     def of(self, stored: VersionedData) -> VersionedData:
-        """What is wanted of a session's data. Raises `DataUnreadable` if a value of it cannot be read."""
+        """Return the requested keys of a session's data. Raises `DataUnreadable` if one of them cannot be read."""
         keys = [key for key in stored.values if not self.keys or key in self.keys]
         return VersionedData({key: stored.values[key] for key in keys}, stored.version)
 
 
 @immutable
 class Question:
-    """What one validation asks about one presented token.
+    """What a validation is asked about one presented token.
 
-    passive       does not count as activity
-    requirements  what the request needs beyond a good token
-    with_csrf     whether the session's CSRF token is wanted
-    data          which session data is wanted; None: none
-    at_least      answer only from a state at least this new; None: any
+    passive       the validation does not count as activity
+    requirements  what the request needs beyond a valid token
+    with_csrf     whether to return the session's CSRF token
+    data          which session data to return; None: none
+    at_least      decide only from a state at least this new; None: any
     """
 
     call: Call
@@ -48,9 +52,9 @@ class Question:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a plain VALID answers all of it."""
+        """Return whether the verdict VALID alone answers the question."""
         return self.requirements is NO_REQUIREMENTS and not self.with_csrf and self.data is None
 
     def without_data(self) -> Question:
-        """The same question about the token alone."""
+        """Return the same question without session data."""
         return replace(self, data=None)

@@ -1,4 +1,4 @@
-"""Reading: sessions, their history, sources that are locked, and the authority itself. Changes nothing."""
+"""Read-only use cases: sessions, their history, locked sources, the event stream, and the authority itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sessiond.authority.parts import Parts
 from sessiond.authority.question import Question
-from sessiond.authority.results import Description, Named
+from sessiond.authority.results import AuthorityDescription, SessionRef
 from sessiond.authority.validation import Validation
 from sessiond.crypto.tokens import Token
 from sessiond.detection.guesses import SourceLock
@@ -22,28 +22,28 @@ from sessiond.domain.session import Session, as_seen, in_application
 from sessiond.domain.values import FIRST_ID, Revision, SessionId
 from sessiond.eventlog.feed import Checkpoint
 
-__all__ = ["WALK", "Reading"]
+__all__ = ["MAX_SCANNED", "Reading"]
 
-WALK = 500
-"""How many sessions are looked at for one page of those that no index finds: others wait for as long as that takes."""
+MAX_SCANNED = 500
+"""How many sessions to scan for one page if no index finds them. Other calls wait during a scan, so it is bounded."""
 
 
 class Reading:
-    """Shows sessions, history, locks and the authority."""
+    """Reads sessions, their history, locks, events and the authority's description."""
 
     def __init__(self, parts: Parts, validation: Validation) -> None:
         self._parts = parts
         self._validation = validation
 
-    async def reached(self, position: Position | None) -> None:
-        """Return once this process has everything up to that position. Raises `PositionOutOfRange`, `Unavailable`."""
+    async def wait_for(self, position: Position | None) -> None:
+        """Wait until this process has everything up to `position`. Raises `PositionOutOfRange`, `Unavailable`."""
         if position is not None:
-            await self._parts.feed.reached(position)
+            await self._parts.feed.wait_for(position)
 
-    def describe(self) -> Description:
-        """The authority's identity, its position in the log, and the policies by which it decides."""
+    def describe(self) -> AuthorityDescription:
+        """Return the authority's identity, its position in the log, and its policies."""
         parts = self._parts
-        return Description(
+        return AuthorityDescription(
             parts.store.authority_id,
             parts.feed.position(),
             parts.feed.horizon,
@@ -52,29 +52,35 @@ class Reading:
             parts.policies.fingerprint,
         )
 
-    async def get(self, call: Call, named: Named) -> tuple[Verdict, Session | None]:
-        """One session as it is now; by token only if it is VALID. Raises `SessionNotFound` for an unknown id."""
+    async def get(self, call: Call, named: SessionRef) -> tuple[Verdict, Session | None]:
+        """Return the verdict and the session as it is now. Raises `SessionNotFound` for an unknown id.
+
+        By token, the session is None unless the verdict is VALID or INSUFFICIENT. By id, ended sessions are returned.
+        """
         if isinstance(named, Token):
-            answer = await self._validation.validate(Question(call, named, passive=True))
-            return answer.verdict, answer.session
+            result = await self._validation.validate(Question(call, named, passive=True))
+            return result.verdict, result.session
         entry = await self._parts.cache.fetch(named)
         session = in_application(None if entry is None else entry.session, call.application)
         if session is None:
             raise SessionNotFound
         now = self._parts.clock.now()
-        session = expired_view(self._parts.activity.added_to(session), now)
+        session = expired_view(self._parts.activity.apply_to(session), now)
         return ended_verdict(session), as_seen(session, call.policy, now)
 
     async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:
-        """One page, newest first, and where the next one begins (None at the end); a page may be short, or empty."""
+        """Return one page of sessions, newest first, and the `before` of the next page (None: this is the last one).
+
+        A page may have fewer sessions than the limit, or none, even if more pages follow.
+        """
         store, query = self._parts.store, replace(query, activity_lag=call.policy.touch_granularity)
-        end = await store.walk_end(query, WALK) if query.is_sparse else None
+        end = await store.walk_end(query, MAX_SCANNED) if query.is_sparse else None
         if query.is_sparse:
             query = replace(query, down_to=end or FIRST_ID)
         page = await store.sessions(replace(query, limit=query.limit + 1))
         found: list[Session] = []
         for session in page[: query.limit]:
-            seen = expired_view(self._parts.activity.added_to(session), query.now)
+            seen = expired_view(self._parts.activity.apply_to(session), query.now)
             if seen.state is query.state:
                 found.append(as_seen(seen, call.policy, query.now))
         return found, page[query.limit - 1].id if len(page) > query.limit else end
@@ -82,22 +88,25 @@ class Reading:
     async def activity(
         self, call: Call, subject: str, before: Revision | None, limit: int
     ) -> tuple[Sequence[Event], Revision | None]:
-        """One page of a subject's history, newest first, and where the next one begins (None at the end)."""
+        """Return one page of a subject's events, newest first, and the `before` of the next page (None: no more)."""
         events = await self._parts.store.activity(call.application, subject, before, limit + 1)
         return events[:limit], events[limit - 1].revision if len(events) > limit else None
 
     async def locks(self, call: Call) -> Sequence[SourceLock]:
-        """The application's sources that are locked for guessing, oldest first."""
+        """Return the application's sources that are locked for guessing, the oldest lock first."""
         return await self._parts.gate.locks(call)
 
     def subscribe(
         self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool
     ) -> AsyncGenerator[Event | Checkpoint, None]:
-        """The event stream, after a cursor, or from the horizon or the head on. Raises `PositionOutOfRange`."""
+        """Return the event stream after a cursor. Raises `PositionOutOfRange`.
+
+        Without a cursor it starts at the horizon if `earliest` is set, else at the newest revision.
+        """
         feed = self._parts.feed
         fixed = feed.horizon if earliest else feed.revision
         return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval)
 
     def position(self, revision: Revision) -> Position:
-        """A revision of this run of the log, as cursors and consistency tokens have it."""
+        """Return the position of a revision in this run of the log, for cursors and consistency tokens."""
         return self._parts.feed.position(revision)

@@ -1,4 +1,4 @@
-"""What a request needs beyond a good token: checked against the session and its secret, without a store."""
+"""Checking what a request needs beyond a valid token, from the session and its secret, without the store."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ __all__ = ["NO_REQUIREMENTS", "Requirements", "unmet"]
 
 @immutable
 class Requirements:
-    """Requirements, and the secrets that the client presented to meet them.
+    """The requirements of a request, and the tokens that the client presented to meet them.
 
-    companion   the purpose, and the companion token presented (empty: none); None if none is needed
-    csrf        the CSRF token presented (empty: none); None if none is needed
+    authentication  required level and maximum age of the authentication
+    companion       the required purpose and the presented companion token (empty: none presented); None: not required
+    csrf            the presented CSRF token (empty: none presented); None: not required
     """
 
     authentication: AuthenticationRequirements = field(default_factory=AuthenticationRequirements)
@@ -28,7 +29,7 @@ class Requirements:
     csrf: Token | None = None
 
     def foreign_companion(self, keys: KeyRing, opened: OpenedToken) -> Companion | None:
-        """The companion token presented, if it belongs to another session than the session token."""
+        """Return the presented companion token if it belongs to a different session than the session token."""
         if self.companion is None:
             return None
         companion = open_companion(keys, self.companion[1].reveal())
@@ -36,13 +37,13 @@ class Requirements:
 
 
 NO_REQUIREMENTS = Requirements()
-"""A good token is enough: always this very value."""
+"""A valid token is enough. Compared by identity (`is NO_REQUIREMENTS`)."""
 
 
 def unmet(
     keys: KeyRing, opened: OpenedToken, session: Session, requirements: Requirements, now: Instant
 ) -> tuple[Unmet, ...]:
-    """What is missing. `session` must show the authentication that counts now."""
+    """Return the unmet requirements. `session` must have the authentication that counts now, see `as_seen`."""
     if requirements is NO_REQUIREMENTS:
         return ()
     missing = list(check_authentication(session.authentication, requirements.authentication, now))

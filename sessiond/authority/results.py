@@ -1,4 +1,4 @@
-"""What callers ask for and are answered, in domain values: the vocabulary between the authority and what carries it."""
+"""Parameters and results of the use cases, in terms of domain values: the interface between authority and transport."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sessiond.changes.idempotency import Kept
+from sessiond.changes.idempotency import EncodedAnswer
 from sessiond.crypto.tokens import Token
 from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Judgement, Presented, Verdict
@@ -18,39 +18,39 @@ from sessiond.domain.signals import Reaction
 from sessiond.domain.values import NO_REVISION, Instant, Millis, Revision, SessionId, VersionedData
 
 __all__ = [
-    "Answer",
-    "Changed",
-    "Companion",
-    "Description",
-    "Kept",
+    "ValidationResult",
+    "ChangeResult",
+    "IssuedCompanion",
+    "AuthorityDescription",
+    "EncodedAnswer",
     "Limit",
-    "Named",
-    "Reply",
+    "SessionRef",
+    "AnswerSpec",
     "RequestId",
-    "Revoked",
-    "RevokedAll",
+    "RevocationResult",
+    "BulkRevocationResult",
     "TicketChoice",
 ]
 
 R = TypeVar("R")
 
-Named = Token | SessionId
-"""A session as a caller names it: by the secret that proves it, or by its public name."""
+SessionRef = Token | SessionId
+"""How a call names a session: by token, which proves the right to use it, or by public id."""
 
 
-@dataclass(slots=True)  # not frozen: one is made for each validation, and freezing triples what that costs
-class Answer:
-    """The answer to a validation. Nobody changes one.
+@dataclass(slots=True)  # not frozen: each validation creates one, and frozen would triple the cost
+class ValidationResult:
+    """The result of a validation. Treat it as immutable.
 
-    session        None unless VALID or INSUFFICIENT
-    renewed        the token that the client must have from now on, if not its own
-    activity       the last activity, this one included, if it may be later than the session's own
-    presented      what the token said, where the answer was a plain one
-    unmet          what is missing, where INSUFFICIENT
-    csrf           the session's CSRF token, if it was asked for
-    cacheable_until  until when the answer may be reused by a cache that follows; None: not at all
-    revision       the state that it is true at, if it may be reused
-    data           the session's data, if it was asked for and is newer than what the caller has
+    session          None unless the verdict is VALID or INSUFFICIENT
+    renewed          the token that the client must use from now on; None: it keeps its own
+    activity         the last activity, including this one, if it may be later than that of `session`
+    presented        the content of the token, if the result came from memory without consequences
+    unmet            the unmet requirements of the verdict INSUFFICIENT
+    csrf             the session's CSRF token, if requested
+    cacheable_until  until when a cache that follows the log may reuse the result; None: it must not reuse it
+    data             the session's data, if requested and newer than the version that the caller has
+    revision         the revision of the log at which a reusable result is true
     """
 
     judgement: Judgement
@@ -66,13 +66,19 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict:
-        """The judgement's verdict."""
+        """Return the judgement's verdict."""
         return self.judgement.verdict
 
 
 @immutable
 class Limit:
-    """The limit of concurrent sessions stood in the way; ticket and live sessions where the subject may choose."""
+    """A login would exceed the limit of concurrent sessions.
+
+    max_sessions    the limit
+    live            the subject's live sessions, newest first, if the subject may choose which to end
+    ticket          authorizes the choice, until `ticket_expires`
+    live_count      the number of live sessions; there may be more than `live` holds
+    """
 
     max_sessions: int
     live: tuple[Session, ...] = ()
@@ -82,10 +88,19 @@ class Limit:
 
 
 @immutable
-class Changed:
-    """The answer to a change: the verdict on the token, the session as it is now, its new token, the revision.
+class ChangeResult:
+    """The result of a change.
 
-    presented   the verdict on the presented token if a fresh session was opened instead of using it; else None
+    verdict     the verdict on the token; VALID if the change needs none
+    session     the session after the change, if any
+    revision    the revision of the log that includes the change
+    token       the session's new token, if the change issued one
+    csrf        the CSRF token that belongs to the new token
+    evicted     sessions that were ended because of the limit of concurrent sessions
+    limit       set if the limit of concurrent sessions prevented the change
+    reaction    the policy's reaction to a reported suspicion
+    presented   the verdict on the presented token, if a new session was opened instead of using it
+    data        the session's data after the change, if requested
     at          when the token was issued; 0 if there is none
     """
 
@@ -103,17 +118,22 @@ class Changed:
 
 
 @immutable
-class Revoked:
-    """The answer to a revocation: the session as it is now, whether this ended it, and the fresh one in its place."""
+class RevocationResult:
+    """The result of a revocation.
 
-    ended: Changed
+    ended       the verdict and the session after the change
+    revoked     whether this call ended the session
+    anonymous   the anonymous session that was opened in its place, if requested
+    """
+
+    ended: ChangeResult
     revoked: bool
-    anonymous: Changed | None = None
+    anonymous: ChangeResult | None = None
 
 
 @immutable
-class RevokedAll:
-    """The answer to a bulk revocation: how many sessions it ended, and the revision after the last."""
+class BulkRevocationResult:
+    """The result of a bulk revocation: how many sessions it ended, and the revision that includes the last of them."""
 
     count: int
     revision: Revision
@@ -121,7 +141,7 @@ class RevokedAll:
 
 @immutable
 class TicketChoice:
-    """The subject's choice of what to end, and the ticket that an earlier answer gave for it."""
+    """The subject's choice of sessions to end, and the ticket from the refused login that authorizes it."""
 
     ticket: Token | None = None
     evict: tuple[SessionId, ...] = ()
@@ -129,8 +149,8 @@ class TicketChoice:
 
 
 @immutable
-class Companion:
-    """The answer to the issue of a companion token."""
+class IssuedCompanion:
+    """The result of issuing a companion token. `token` and `expires` are None unless the verdict is VALID."""
 
     verdict: Verdict
     token: Token | None = None
@@ -139,11 +159,11 @@ class Companion:
 
 @immutable
 class RequestId:
-    """A caller's id of a call, which makes it safe to repeat.
+    """A caller's id of a call, which makes the call safe to repeat.
 
     key, parameters   digests of the id and of the call's other fields, as in `KeptAnswer`
-    secret            the id itself, under which the answer is sealed
-    keep_for          for how long the answer is to be kept
+    secret            the id itself; the kept answer is encrypted under it
+    keep_for          how long to keep the answer, in milliseconds
     """
 
     key: bytes
@@ -153,10 +173,10 @@ class RequestId:
 
 
 @immutable
-class Reply(Generic[R]):
-    """How a change is answered: what makes the bytes of its message, and the caller's id of it, if it has one.
+class AnswerSpec(Generic[R]):
+    """How to answer a change: `encode` returns the encoded message, `request` is the caller's request id, if any.
 
-    `encode` must be pure: it may be called more than once.
+    `encode` must be pure, because it may be called more than once.
     """
 
     encode: Callable[[R], bytes]
@@ -164,8 +184,8 @@ class Reply(Generic[R]):
 
 
 @immutable
-class Description:
-    """Who the authority is, where its log stands, and by which policies it decides."""
+class AuthorityDescription:
+    """The authority's identity, the position and horizon of its log, and its policies with their sources."""
 
     authority_id: bytes
     position: Position

@@ -1,4 +1,4 @@
-"""Retries: changes that are carried out once, however often they are asked for."""
+"""Retries: carrying out a change once, however often its call is repeated."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
-from sessiond.authority.results import Kept, Reply, RequestId
-from sessiond.changes.idempotency import Once, Recall, Retry
-from sessiond.changes.login import welcome_again
+from sessiond.authority.results import AnswerSpec, EncodedAnswer, RequestId
+from sessiond.changes.idempotency import Idempotent, Recall, Retry
+from sessiond.changes.login import clear_old_token
 from sessiond.changes.maintenance import Total
 from sessiond.crypto.kept_answers import open_answer, seal_answer
 from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged, mac
@@ -27,12 +27,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _about_nobody(_: object) -> Session | None:
+def _no_session(_: object) -> Session | None:
     return None
 
 
 class Retries:
-    """Carries out changes; one with a request id, or a login, leaves its answer for repeats."""
+    """Carries out changes. The answers of logins and of calls with a request id are kept for repeats."""
 
     def __init__(self, journal: Journal, keys: KeyRing) -> None:
         self._journal = journal
@@ -41,72 +41,71 @@ class Retries:
     async def carry_out(
         self,
         unit: Unit[T],
-        answer: Callable[[Done[T]], R],
-        reply: Reply[R],
+        to_result: Callable[[Done[T]], R],
+        spec: AnswerSpec[R],
         about: Callable[[T], Session | None] | None = None,
-    ) -> Kept:
-        """Carry out a unit; the bytes of its answer, or those of the first answer.
+    ) -> EncodedAnswer:
+        """Carry out a unit. Return its encoded answer or, for a repeated call, the first answer.
 
-        `about` tells the session whose token was judged: once that has ended, a repeat of the call is judged anew.
+        `about` returns the session whose token was judged. Once that session has ended, a repeat is judged again.
         """
-        retries = self._of_request(reply, while_live=about is not None)
+        retries = self._of_request(spec, while_live=about is not None)
         if not retries:
-            return await self._journal.carry_out(unit, lambda done: Kept(reply.encode(answer(done))))
-        once: Once[T] = Once(
-            # What came in several units has recorded its events before.
+            return await self._journal.carry_out(unit, lambda done: EncodedAnswer(spec.encode(to_result(done))))
+        once: Idempotent[T] = Idempotent(
             unit,
             retries,
-            lambda done: reply.encode(answer(done)),
-            about or _about_nobody,
-            always=isinstance(unit, Total),
+            lambda done: spec.encode(to_result(done)),
+            about or _no_session,
+            always=isinstance(unit, Total),  # its events were recorded by earlier units
         )
         return (await self._journal.submit(once)).result
 
     async def log_in(
         self,
         unit: Unit[T],
-        answer: Callable[[Done[T]], R],
-        reply: Reply[R],
+        to_result: Callable[[Done[T]], R],
+        spec: AnswerSpec[R],
         repeated: Retry,
         granted: Callable[[T], Session | None],
         *,
         while_live: bool,
-    ) -> Kept:
-        """Carry out a login, which gives its first answer again even without a request id: see `repeated_login`."""
-        retries = (*self._of_request(reply, while_live=while_live), repeated)
-        once: Once[T] = Once(unit, retries, lambda done: reply.encode(answer(done)), granted)
+    ) -> EncodedAnswer:
+        """Carry out a login. A repeat gets the first answer even without a request id: see `repeated_login`."""
+        retries = (*self._of_request(spec, while_live=while_live), repeated)
+        once: Idempotent[T] = Idempotent(unit, retries, lambda done: spec.encode(to_result(done)), granted)
         return (await self._journal.submit(once)).result
 
-    def recall(self, reply: Reply[R]) -> Callable[[], Awaitable[Kept | None]]:
-        """What looks for the first answer to a call: its token may have been replaced by that very call."""
+    def recall(self, spec: AnswerSpec[R]) -> Callable[[], Awaitable[EncodedAnswer | None]]:
+        """Return a function that looks for the first answer to a call, which may itself have replaced the token."""
 
-        async def look() -> Kept | None:
-            retries = self._of_request(reply)
+        async def look() -> EncodedAnswer | None:
+            retries = self._of_request(spec)
             return (await self._journal.submit(Recall(retries))).result if retries else None
 
         return look
 
     def repeated_login(self, call: Call, opened: OpenedToken, login: Login, *, elevates: bool) -> Retry:
-        """What makes a login the repeat of another: the same token, subject and authentication, soon after.
+        """Return what makes a login a repeat of another: the same token, subject and authentication within a tolerance.
 
-        The answer is sealed under a secret that only the holder of the presented token can make, and counts while the
-        session that it gives a token of is still at that token.
+        The kept answer is encrypted under a secret that only a holder of the presented token can derive. It is valid
+        while the token that it issued is the session's current one.
         """
         secret = opened.bind(b"login")
         facts = (call.application, login.subject, login.level, login.methods, login.persistent, elevates)
         tolerance = Millis(max(call.policy.roll_tolerance, call.policy.lost_answer_tolerance))
         parameters = mac(secret, repr(facts).encode())
-        # The facts are part of the key: several people may log in with one guest's token, each more than once.
+        # The parameters are part of the key: several subjects may log in with the same anonymous session's token.
         key = sha256(b"sessiond/login/v1\0" + secret + parameters).digest()
         return replace(
             self._retry(key, parameters, secret),
             keep_for=tolerance,
             while_current=True,
-            again=lambda work, session: welcome_again(work, call, session),
+            on_repeat=lambda work, session: clear_old_token(work, call, session),
         )
 
-    def _of_request(self, reply: Reply[R], *, while_live: bool = False) -> tuple[Retry, ...]:
-        request: RequestId | None = reply.request
+    def _of_request(self, spec: AnswerSpec[R], *, while_live: bool = False) -> tuple[Retry, ...]:
+        request: RequestId | None = spec.request
         if request is None:
             return ()
         retry = self._retry(request.key, request.parameters, request.secret)
@@ -120,7 +119,7 @@ class Retries:
             try:
                 return open_answer(self._keys, secret, sealed)
             except TokenForged:
-                remedy = "its answer was sealed under a key that is gone; make the call again with a new id"
+                remedy = "its answer was encrypted under a removed key; repeat the call with a new request id"
                 raise InvalidField("request_id", remedy) from None
 
         return Retry(key, parameters, seal, unseal)

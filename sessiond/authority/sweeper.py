@@ -1,4 +1,4 @@
-"""The sweeper: turns passed deadlines into events, drops old history, writes activity behind; in bounded batches."""
+"""The sweeper: expires due sessions, deletes old history and saves activity, in bounded batches."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """What must happen though nobody asks. Each step may also be called by itself, and does all that is due.
+    """Periodic maintenance, every `interval` seconds. Each step can also be called by itself and does all that is due.
 
-    `on_fatal` is called if the store fails under a read of the sweeper's own, or has failed under somebody else's.
+    `event_retention` is how long events stay in the log. `on_fatal` is called if a read by the sweeper shows that the
+    store has failed, in this read or in an earlier one.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class Sweeper:
         self._interval = interval
 
     async def run(self) -> None:
-        """Go on until cancelled, or until the store fails. A store that does not answer for a while is asked again.
+        """Run until cancelled or until the store fails. If the store is temporarily unavailable, try again later.
 
-        It asks the store in every round, and so notices if a read has failed and nobody writes; a commit that failed
-        has been reported by the journal.
+        Every round reads from the store, so a failure of the store is detected even if nothing is written. The journal
+        reports failed commits.
         """
         while True:
             await asyncio.sleep(self._interval)
@@ -59,40 +60,39 @@ class Sweeper:
                 self._on_fatal(failure)
                 return
             except (Unavailable, Overloaded) as trouble:
-                _log.warning("sweep put off", error=str(trouble))
+                _log.warning("sweep postponed", error=str(trouble))
                 continue
-            except Exception:  # noqa: BLE001 - one bad round must not be the last
+            except Exception:  # noqa: BLE001 - a failed round must not stop the sweeper
                 _log.exception("sweep failed")
                 continue
             if expired or pruned:
                 _log.info("swept", expired=expired, pruned=pruned)
 
     async def sweep(self) -> int:
-        """End every session whose deadline has passed; how many."""
+        """Expire every session whose deadline has passed. Return how many."""
         total = 0
         while due := await self._store.due(self._clock.now(), _BATCH):
             ended = (await self._journal.submit(Expire(due, self._parts.policies, _FALLBACK))).result
             total += ended
             if len(due) < _BATCH or not ended:
-                break  # the next round finds the rest
+                break  # nothing is left, or the rest has unsaved activity: the next round checks again
         return total
 
-    async def save_activity(self, *, all_of_it: bool = False) -> int:
-        """Write the activity of sessions that have gone quiet, or of all; how many.
+    async def save_activity(self, *, everything: bool = False) -> int:
+        """Save the activity of sessions that are no longer in use, or of all sessions. Return how many.
 
-        Sessions in use need nothing here: their validations see to it that activity never lags by more than the
-        granularity.
+        Sessions in use need no sweeper: their validations save activity before it lags by more than the granularity.
         """
         activity = self._parts.activity
-        quiet = [one.activity for one in activity.all()] if all_of_it else activity.quiet(self._clock.now(), self._lag)
+        quiet = [one.activity for one in activity.all()] if everything else activity.quiet(self._clock.now(), self._lag)
         for start in range(0, len(quiet), _BATCH):
             await self._journal.submit(SaveActivity(quiet[start : start + _BATCH]))
         return len(quiet)
 
     async def prune(self) -> int:
-        """Drop the history of ended sessions, and of the log, whose retention is over; how many sessions.
+        """Delete ended sessions and events whose retention has passed. Return how many sessions were deleted.
 
-        Not on the word of one clock reading: only while wall clock and monotonic clock agree on how time passes.
+        Nothing is deleted while the wall clock and the monotonic clock disagree: the wall clock may have been changed.
         """
         total = 0
         if not self._clock.is_steady():
@@ -110,7 +110,7 @@ class Sweeper:
             await self._journal.submit(PruneLog(horizon))
 
     async def forget_answers(self) -> None:
-        """Drop the answers to repeated calls that have expired, some at a time."""
+        """Delete some of the kept answers that have expired."""
         await self._journal.submit(ForgetAnswers())
 
     def _lag(self, unsaved: Unsaved) -> Millis:

@@ -1,4 +1,4 @@
-"""The token gate: where presented tokens are opened, and where guesses end without having touched a store."""
+"""The token gate: opens presented tokens and rejects guesses without access to the store."""
 
 from __future__ import annotations
 
@@ -31,45 +31,48 @@ class TokenGate:
         self._records: set[asyncio.Task[object]] = set()
 
     def open(self, call: Call, token: Token) -> OpenedToken | Judgement:
-        """A presented token's content; the judgement where it has none, which counts as a guess."""
+        """Return the content of a presented token, or a judgement if it is locked out or was never issued.
+
+        A token that was never issued counts as a guess.
+        """
         if self.is_locked_out(call):
             return LOCKED
         try:
             return self._keys.open(token.reveal())
         except TokenMalformed:
-            if token.reveal():  # a request without a token is no guess at one
-                self._guessed(call)
+            if token.reveal():  # a request without a token is not a guess
+                self._count_guess(call)
             return MALFORMED
         except TokenForged:
-            self._guessed(call)
+            self._count_guess(call)
             return FORGED
 
     def is_locked_out(self, call: Call) -> bool:
-        """Whether the policy refuses even valid tokens from where the call's client is."""
+        """Return whether even valid tokens are denied, because the client's source is locked under such a policy."""
         if not call.policy.guessing.deny_valid or not call.client.ip_address:
             return False
         source = source_of(call.client.ip_address)
         return self._guesses.locked(call.application, source, self._clock.now()) is not None
 
     async def locks(self, call: Call) -> list[SourceLock]:
-        """The application's locks in force, oldest first. Waits for those that are being recorded."""
+        """Return the application's locks in force, oldest first. Waits for lock events that are being committed."""
         if self._records:
             await asyncio.wait(set(self._records))
         return self._guesses.locks(call.application, self._clock.now())
 
     def unlock(self, call: Call, source: str) -> Unit[None]:
-        """The unit that unlocks a source. It raises `LockNotFound`."""
+        """Return the unit that unlocks a source. It raises `LockNotFound`."""
         return Unlock(self._guesses, call, source)
 
     async def release_due(self) -> int:
-        """Unlock the sources whose time is over; how many."""
+        """Unlock the sources whose locks have expired. Return how many."""
         released = self._guesses.due(self._clock.now())
         for lock in released:
-            cause = Cause(CauseKind.SIGNAL, reason="the lock's time is over")
+            cause = Cause(CauseKind.SIGNAL, reason="the lock has expired")
             await self._journal.submit(RecordOther(EventType.SOURCE_UNLOCKED, lock.application, cause, lock.source))
         return len(released)
 
-    def _guessed(self, call: Call) -> None:
+    def _count_guess(self, call: Call) -> None:
         now, limits = self._clock.now(), call.policy.guessing
         if self._guesses.flood(call.application, limits, now):
             self._record(EventType.GUESSING_SUSPECTED, call.application, "*")
@@ -83,9 +86,9 @@ class TokenGate:
             self._record(EventType.SOURCE_LOCKED, call.application, source)
 
     def _record(self, type: EventType, application: str, source: str) -> None:
-        # Behind the answer: a guesser waits for nothing and learns nothing from the time it takes.
+        # In the background: the client does not wait for the commit and learns nothing from its duration.
         unit = RecordOther(type, application, Cause(CauseKind.SIGNAL), source)
-        task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit, must=True))
+        task: asyncio.Task[object] = asyncio.ensure_future(self._journal.submit(unit, urgent=True))
         self._records.add(task)
         task.add_done_callback(self._recorded)
 

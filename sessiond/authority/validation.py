@@ -8,7 +8,7 @@ from dataclasses import replace
 from sessiond.authority.parts import Parts
 from sessiond.authority.question import Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements, unmet
-from sessiond.authority.results import Answer, Kept
+from sessiond.authority.results import EncodedAnswer, ValidationResult
 from sessiond.cache.sessions import Entry
 from sessiond.changes.judging import Suspicion
 from sessiond.changes.use import Use
@@ -26,47 +26,48 @@ from sessiond.domain.values import Instant, SessionId, VersionedData
 
 __all__ = ["Validation"]
 
-_UNKNOWN = Answer(UNKNOWN)
+_UNKNOWN = ValidationResult(UNKNOWN)
 _EXPIRED = (Verdict.EXPIRED_IDLE, Verdict.EXPIRED_ABSOLUTE)
 _AUTHENTICATE_AGAIN = Unmet(RequirementKind.REAUTHENTICATION, "authenticate the subject again from this client")
 
 
 class Validation:
-    """Judges presented tokens, watches how they are used, and has carried out what follows."""
+    """Judges presented tokens, detects suspicious uses, and has the consequences carried out."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def validate(self, question: Question) -> Answer:
+    async def validate(self, question: Question) -> ValidationResult:
         """Judge a token.
 
-        Only a verdict with consequences waits for a commit: a successor's first use, a fresh suspicion, and activity
-        that would otherwise lag behind by more than its granularity (so that a crash ends no session earlier than
-        that). Raises `PositionOutOfRange`, `Unavailable` and, if data was asked for, `DataUnreadable`.
+        Waits for a commit only if there is something to record: a successor's first use, a suspicion that was not
+        reported recently, an expiry, or activity that would otherwise lag by more than the granularity, which bounds
+        how much earlier a session can end after a crash. Raises `PositionOutOfRange`, `Unavailable`, and
+        `DataUnreadable` if data was requested.
         """
         if question.at_least is not None:
-            await self._parts.feed.reached(question.at_least)
-        opened = self.at_once(question)
-        return opened if isinstance(opened, Answer) else await self.judge(question, opened)
+            await self._parts.feed.wait_for(question.at_least)
+        opened = self.immediate_result(question)
+        return opened if isinstance(opened, ValidationResult) else await self.judge(question, opened)
 
-    def at_once(self, question: Question) -> Answer | OpenedToken:
-        """The answer if it can be given without waiting, as nearly every one can; else the opened token, to `judge`.
+    def immediate_result(self, question: Question) -> ValidationResult | OpenedToken:
+        """Return the result if it is available without waiting, else the opened token for `judge`.
 
-        Refuses what was never issued, and passes what is plainly valid.
+        Most are: tokens that were never issued, and tokens that are valid without consequences.
         """
         opened = self._parts.gate.open(question.call, question.token)
         if isinstance(opened, Judgement):
-            return Answer(opened)
+            return ValidationResult(opened)
         if not question.is_plain:
             return opened
-        return self.plainly_valid(question.call, opened.presented, passive=question.passive) or opened
+        return self.plain_valid_result(question.call, opened.presented, passive=question.passive) or opened
 
-    def plainly_valid(
+    def plain_valid_result(
         self, call: Call, presented: Presented, *, passive: bool, at_least: Position | None = None
-    ) -> Answer | None:
-        """The answer if it is VALID, from memory, and nothing follows from it but activity; else None.
+    ) -> ValidationResult | None:
+        """Return the result if memory shows that the token is VALID without consequences except activity, else None.
 
-        Nearly every validation ends here. None says nothing about the token: the ordinary way decides.
+        Most validations end here. None says nothing about the token; then `judge` decides.
         """
         parts = self._parts
         entry = parts.cache.get(presented.session_id)
@@ -75,55 +76,60 @@ class Validation:
         if at_least is not None and not parts.feed.has(at_least):
             return None
         now, session = parts.clock.now(), entry.session
-        if judge(session, presented, call.policy, now) is not PLAIN or not self._is_ordinary(call, session):
+        if judge(session, presented, call.policy, now) is not PLAIN or not self._token_alone_decides(call, session):
             return None
         if passive:
-            seen = parts.activity.added_to(session)
+            seen = parts.activity.apply_to(session)
             until = cacheable_until(seen, call.policy, now, False, None)
-            return Answer(PLAIN, seen, presented=presented, cacheable_until=until, revision=parts.feed.revision)
+            return ValidationResult(
+                PLAIN, seen, presented=presented, cacheable_until=until, revision=parts.feed.revision
+            )
         if now - entry.saved >= touch_granularity(session, call.policy):
             return None
         until = cacheable_until(session, call.policy, now, True, None)
         deadline = idle_deadline(session, call.policy, now)
         activity = parts.activity.note(session, now, deadline, call.client)
-        return Answer(PLAIN, session, None, activity, presented, cacheable_until=until, revision=parts.feed.revision)
+        return ValidationResult(
+            PLAIN, session, None, activity, presented, cacheable_until=until, revision=parts.feed.revision
+        )
 
-    async def judge(self, question: Question, opened: OpenedToken) -> Answer:
-        """The answer to an opened token, whatever follows from it."""
+    async def judge(self, question: Question, opened: OpenedToken) -> ValidationResult:
+        """Return the result for an opened token, and have its consequences carried out."""
         stored: VersionedData | None = None
         while True:
-            answer = await self._judge(question, opened)
-            session, wanted = answer.session, question.data
-            if wanted is None or session is None or answer.verdict is not Verdict.VALID:
-                return answer
+            result = await self._judge(question, opened)
+            session, wanted = result.session, question.data
+            if wanted is None or session is None or result.verdict is not Verdict.VALID:
+                return result
             if wanted.newer_than and session.data_version <= wanted.newer_than:
-                return answer
+                return result
             if stored is not None and stored.version == session.data_version:
-                return replace(answer, data=wanted.of(stored))
+                return replace(result, data=wanted.of(stored))
             stored = await self._parts.store.data(session.id)
             entry = await self._parts.cache.fetch(session.id)
-            # From here on nothing waits. If anything about the session changed while its data was read, it is judged
-            # again: it may belong to somebody else now, or have ended, and then no data would look like an empty cart.
+            # No await from here on. If the session changed while its data was read, judge it again: it may belong to
+            # another subject now, or have ended, and then the missing data would look like empty data.
             unchanged = entry is not None and entry.session.revision == session.revision
             if unchanged and stored.version == session.data_version:
-                return replace(answer, data=wanted.of(stored))
+                return replace(result, data=wanted.of(stored))
 
     async def accept(
-        self, call: Call, token: Token, recall: Callable[[], Awaitable[Kept | None]]
-    ) -> OpenedToken | Answer | Kept:
-        """A token for a change that only its rightful client may make, or the answer if a signal stands in the way.
+        self, call: Call, token: Token, recall: Callable[[], Awaitable[EncodedAnswer | None]]
+    ) -> OpenedToken | ValidationResult | EncodedAnswer:
+        """Check a token before a change that only the rightful client may make.
 
-        Everything else is judged where the change is made. `recall` looks for the first answer to the same call: its
-        token may have been replaced by that very call.
+        Return the opened token for the unit that makes the change and judges the token again. Return a result instead
+        if the gate denies the token or its verdict is INSUFFICIENT, REPLAYED or REVOKED. Return the kept answer if
+        `recall` finds that the same call was already carried out, because that call may have replaced the token.
         """
         opened = self.open(call, token)
-        if isinstance(opened, Answer):
+        if isinstance(opened, ValidationResult):
             return opened
         entry = await self._fetch(call, opened.presented.session_id)
         if entry is None:
             return opened
         now = self._parts.clock.now()
-        session = self._parts.activity.added_to(entry.session)
+        session = self._parts.activity.apply_to(entry.session)
         judgement = judge(session, opened.presented, call.policy, now)
         consequences, suspicion, urgent = self._examine(call, session, judgement, None, now)
         judgement = consequences.judgement
@@ -132,34 +138,34 @@ class Validation:
         if (kept := await recall()) is not None:
             return kept
         if urgent:
-            # Only what the suspicion asks for: the change itself may yet be refused, and then nothing has changed.
+            # Carry out only the reaction to the suspicion. The change itself may still be refused.
             unit = Use(call, opened.presented, passive=True, suspicion=suspicion, renews=False)
             judgement = (await self._parts.journal.submit(unit)).result.judgement
         if judgement.verdict in (Verdict.INSUFFICIENT, Verdict.REPLAYED, Verdict.REVOKED):
-            return Answer(judgement)
+            return ValidationResult(judgement)
         return opened
 
-    def open(self, call: Call, token: Token) -> OpenedToken | Answer:
-        """A token for a change that anybody may make who has it, or the answer if it was never issued."""
+    def open(self, call: Call, token: Token) -> OpenedToken | ValidationResult:
+        """Open a token for a change that every holder may make. Return a result instead if the gate denies it."""
         opened = self._parts.gate.open(call, token)
-        return Answer(opened) if isinstance(opened, Judgement) else opened
+        return ValidationResult(opened) if isinstance(opened, Judgement) else opened
 
-    async def _judge(self, question: Question, opened: OpenedToken) -> Answer:
+    async def _judge(self, question: Question, opened: OpenedToken) -> ValidationResult:
         call, presented, parts = question.call, opened.presented, self._parts
-        stray = await self._stray_companion(opened, question.requirements)
-        # From here to the judgement nothing waits, so the entry is as true as when it was found.
+        companion_signal = await _foreign_companion_signal(parts, opened, question.requirements)
+        # No await between fetching the entry and judging it, so the entry cannot become outdated in between.
         entry = await self._fetch(call, presented.session_id)
         if entry is None:
             return _UNKNOWN
         now, revision = parts.clock.now(), parts.feed.revision
         known, judgement = self._judged(entry.session, presented, question, now)
         session: Session | None = known
-        expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is told
-        consequences, suspicion, urgent = self._examine(call, known, judgement, stray, now)
+        expires = judgement.verdict in _EXPIRED and entry.session.ending is None  # recorded before it is returned
+        consequences, suspicion, urgent = self._examine(call, known, judgement, companion_signal, now)
         judgement, passive = consequences.judgement, question.passive
         suffices = judgement.verdict is Verdict.VALID
         if suffices and question.requirements is not NO_REQUIREMENTS:
-            # A request that lacks something is denied, and so is no activity.
+            # A request with unmet requirements is denied, so it does not count as activity.
             seen = as_seen(known, call.policy, now)
             passive = passive or bool(unmet(parts.keys, opened, seen, question.requirements, now))
         active = suffices and not passive
@@ -168,49 +174,50 @@ class Validation:
             done = await parts.journal.submit(Use(call, presented, passive, suspicion))
             judgement, session, revision = done.result.judgement, done.result.session, done.revision
         if session is None or judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
-            return Answer(judgement)
-        answer = self._granted(question, opened, judgement, session, now)
-        if not active or answer.verdict is not Verdict.VALID:
-            return replace(answer, revision=revision)
+            return ValidationResult(judgement)
+        result = self._build_result(question, opened, judgement, session, now)
+        if not active or result.verdict is not Verdict.VALID:
+            return replace(result, revision=revision)
         deadline = idle_deadline(session, call.policy, now)
         activity = parts.activity.note(entry.session, now, deadline, call.client)
-        return replace(answer, activity=activity, revision=revision)
+        return replace(result, activity=activity, revision=revision)
 
     def _judged(
         self, session: Session, presented: Presented, question: Question, now: Instant
     ) -> tuple[Session, Judgement]:
-        """The judgement, and the session with the activity that is not saved yet if anything depends on that.
+        """Return the judgement and the session, with its unsaved activity only if the result depends on it.
 
-        A valid token is valid without it, since activity only moves the idle deadline on, and a session as it is
-        recorded has its message built already. The level of a remembered session does depend on activity.
+        Activity only extends the idle deadline, so a token that is valid without it is valid with it. Then the cached
+        session object is returned, because its encoded message is cached too. The level of a remembered session does
+        depend on activity.
         """
         judgement = judge(session, presented, question.call.policy, now)
         if judgement.verdict is Verdict.VALID and not question.passive and not session.persistent:
             return session, judgement
-        session = self._parts.activity.added_to(session)
+        session = self._parts.activity.apply_to(session)
         return session, judge(session, presented, question.call.policy, now)
 
     async def _fetch(self, call: Call, session_id: SessionId) -> Entry | None:
         entry = await self._parts.cache.fetch(session_id)
         return None if entry is None or in_application(entry.session, call.application) is None else entry
 
-    def _is_ordinary(self, call: Call, session: Session) -> bool:
-        """Whether nothing but the token has to be looked at: neither the session's state nor who uses it."""
+    def _token_alone_decides(self, call: Call, session: Session) -> bool:
+        """Return whether the token alone decides: nothing about the session or its client needs a closer look."""
         return (
             session.elevation is None
             and not session.persistent
             and not session.must_authenticate
-            and not self._parts.suspicions.is_watched(session)
-            and (not call.tells_client or self._parts.suspicions.is_at_home(session, call.client))
+            and not self._parts.suspicions.must_examine(session)
+            and (not call.has_client_context or self._parts.suspicions.can_skip_examine(session, call.client))
             and not self._parts.gate.is_locked_out(call)
-            # A question that is remembered keeps the policy that it came with.
+            # The call may come from a cached question and hold a policy that has been replaced.
             and self._parts.policies.get(call.application) is call.policy
         )
 
     def _examine(
-        self, call: Call, session: Session, judgement: Judgement, stray: Signal | None, now: Instant
+        self, call: Call, session: Session, judgement: Judgement, companion_signal: Signal | None, now: Instant
     ) -> tuple[Consequences, Suspicion | None, bool]:
-        """What follows from a judgement and this use; what was noticed; whether it must be carried out now."""
+        """Return the consequences of a judgement and this use, the signals found, and whether a commit is required."""
         noticed: tuple[Signal, ...] = ()
         suspicions = self._parts.suspicions
         if judgement.verdict is Verdict.REPLAYED and suspicions.is_own_client(session, call.client, call.policy):
@@ -221,57 +228,59 @@ class Validation:
             if session.old_token is not None and suspicions.presented_old_token(session, call.client, call.policy):
                 judgement = replace(judgement, signals=as_copies(judgement.signals))
             noticed = suspicions.superseded_uses(session)
-            if call.tells_client:
+            if call.has_client_context:
                 noticed = (*noticed, *suspicions.examine(session, call.client, call.policy, now))
-            if stray is not None:
-                noticed = (*noticed, stray)
+            if companion_signal is not None:
+                noticed = (*noticed, companion_signal)
         if noticed:
             judgement = replace(judgement, signals=(*judgement.signals, *noticed))
         consequences = consequences_of(session, judgement, call.policy)
-        urgent = judgement.missed and suspicions.is_new_old_token(session, call.client)
+        urgent = judgement.may_have_missed_roll and suspicions.is_new_old_token(session, call.client)
         if consequences.reaction is Reaction.IGNORE:
             return consequences, None, urgent
         reported, window = self._parts.reported, call.policy.fold_window
-        is_news = any(
+        is_unreported = any(
             call.policy.reactions[signal.type] is not Reaction.IGNORE
             and not reported.was_reported(session.id, signal.type, window, now)
             for signal in judgement.signals
         )
         suspicion = Suspicion(noticed, session.client) if noticed else None
-        return consequences, suspicion, urgent or is_news or consequences.changes_session
+        return consequences, suspicion, urgent or is_unreported or consequences.changes_session
 
-    async def _stray_companion(self, opened: OpenedToken, requirements: Requirements) -> Signal | None:
-        """The signal that the companion token presented is somebody else's: two cookies that never were together.
-
-        One that has expired, or is left over from an earlier session of the same subject, is only not good enough.
-        """
-        companion = requirements.foreign_companion(self._parts.keys, opened)
-        if companion is None or self._parts.clock.now() >= companion.expires:
-            return None
-        mine, other = opened.presented.session_id, companion.session_id
-        entries = [await self._parts.cache.fetch(session_id) for session_id in (mine, other)]
-        if entries[0] is None or entries[1] is None:
-            return None
-        own, theirs = entries[0].session, expired_view(entries[1].session, self._parts.clock.now())
-        if theirs.application != own.application or theirs.ending is not None:
-            return None
-        if own.subject and own.subject == theirs.subject:
-            return None
-        return Signal(SignalType.COMPANION_MISMATCH, str(mine), f"companion of {other}")
-
-    def _granted(
+    def _build_result(
         self, question: Question, opened: OpenedToken, judgement: Judgement, session: Session, now: Instant
-    ) -> Answer:
+    ) -> ValidationResult:
         policy, requirements = question.call.policy, question.requirements
         seen = as_seen(session, policy, now)
         missing = () if judgement.verdict is Verdict.VALID else (_AUTHENTICATE_AGAIN,)
         missing = (*missing, *unmet(self._parts.keys, opened, seen, requirements, now))
         if missing:
-            # A denied client gets nothing: it may be a stranger.
-            return Answer(replace(judgement, verdict=Verdict.INSUFFICIENT), seen, unmet=missing)
+            # A denied client gets no tokens: it may be an intruder.
+            return ValidationResult(replace(judgement, verdict=Verdict.INSUFFICIENT), seen, unmet=missing)
         renewed = None if judgement.hand_out is None else self._parts.keys.successor(opened, judgement.hand_out)
         reusable = renewed is None and not judgement.signals and not requirements.companion and not requirements.csrf
         max_age = requirements.authentication.max_age
         until = cacheable_until(session, policy, now, not question.passive, max_age) if reusable else None
         csrf = csrf_token(opened) if question.with_csrf else None
-        return Answer(judgement, seen, renewed, csrf=csrf, cacheable_until=until)
+        return ValidationResult(judgement, seen, renewed, csrf=csrf, cacheable_until=until)
+
+
+async def _foreign_companion_signal(parts: Parts, opened: OpenedToken, requirements: Requirements) -> Signal | None:
+    """Return a signal if the presented companion token belongs to a different session, so the cookies do not match.
+
+    A companion token that has expired, or that is left over from an earlier session of the same subject, is not
+    suspicious: it only fails the requirement.
+    """
+    companion = requirements.foreign_companion(parts.keys, opened)
+    if companion is None or parts.clock.now() >= companion.expires:
+        return None
+    mine, other = opened.presented.session_id, companion.session_id
+    entries = [await parts.cache.fetch(session_id) for session_id in (mine, other)]
+    if entries[0] is None or entries[1] is None:
+        return None
+    own, theirs = entries[0].session, expired_view(entries[1].session, parts.clock.now())
+    if theirs.application != own.application or theirs.ending is not None:
+        return None
+    if own.subject and own.subject == theirs.subject:
+        return None
+    return Signal(SignalType.COMPANION_MISMATCH, str(mine), f"companion of {other}")

@@ -1,1 +1,1 @@
-"""Sessions in memory: the newest revision wins, and activity that is written behind."""
+"""Caches: sessions, of which the newest revision wins, and activity that is saved with a delay."""

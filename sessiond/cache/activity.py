@@ -1,4 +1,4 @@
-"""Activity that the store does not have yet: known at once, written behind."""
+"""Activity that is known in memory and not saved in the store yet."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["UnsavedActivity", "Unsaved"]
 
 
 class Unsaved(NamedTuple):
-    """The last activity of a session that is not saved, and the session as it was then."""
+    """The unsaved last activity of a session, and the session as it was at that time."""
 
     session: Session
     activity: Activity
 
 
 class UnsavedActivity:
-    """The last activity of each session until a commit has it, whether or not the session itself stays in memory."""
+    """The last activity of each session until it is committed, independent of whether the session itself is cached."""
 
     def __init__(self) -> None:
         self._unsaved: dict[SessionId, Unsaved] = {}
-        # In which second each of them is to be looked at: walking all of them each second would take too long.
+        # The sessions to check in each second: checking all of them every second would take too long.
         self._calendar: dict[int, dict[SessionId, None]] = {}
 
     def note(
         self, session: Session, at: Instant, idle_deadline: Instant | None, client: ClientContext | None
     ) -> Activity | None:
-        """Take in activity; what is the last of the session now, None if that is saved.
+        """Record activity. Return the session's last activity if it is unsaved, else None.
 
-        It never moves backwards, and one of an unknown client leaves the last known client.
+        Activity never moves backwards. Activity of an unknown client keeps the last known client.
         """
         known = self._unsaved.get(session.id)
         if at <= (session.last_active if known is None else known.activity.at):
@@ -41,17 +41,17 @@ class UnsavedActivity:
             client = None if known is None else known.activity.client
         activity = Activity(session.id, at, idle_deadline, client)
         if known is None:
-            self._look_again(session.id, at)
+            self._schedule_check(session.id, at)
         self._unsaved[session.id] = Unsaved(session, activity)
         return activity
 
-    def added_to(self, session: Session) -> Session:
-        """A session with the activity that is not saved; itself if there is none."""
+    def apply_to(self, session: Session) -> Session:
+        """Return the session with its unsaved activity; unchanged if it has none."""
         unsaved = self._unsaved.get(session.id)
         return session if unsaved is None else with_activity(session, unsaved.activity)
 
     def saved(self, session_id: SessionId, at: Instant) -> None:
-        """Forget what a commit has: activity up to that time."""
+        """Forget the activity of a session up to the time that a commit has saved."""
         unsaved = self._unsaved.get(session_id)
         if unsaved is not None and unsaved.activity.at <= at:
             del self._unsaved[session_id]
@@ -61,13 +61,14 @@ class UnsavedActivity:
         self._unsaved.pop(session_id, None)
 
     def all(self) -> Iterable[Unsaved]:
-        """All of it, as it is now."""
+        """Return a snapshot of all unsaved activity."""
         return list(self._unsaved.values())
 
     def quiet(self, now: Instant, lag: Callable[[Unsaved], Millis]) -> list[Activity]:
-        """The activity of sessions without more of it for their `lag`. What is not saved then is quiet again at once.
+        """Return the activity of sessions that have had no newer activity for `lag` milliseconds.
 
-        In the order in which it is due: a session in use is looked at about once for each `lag`.
+        Activity that is returned and not saved is returned again by the next call. The order is that of the due times.
+        A session in use is checked about once per `lag`.
         """
         found: list[Activity] = []
         for second in sorted(second for second in self._calendar if second <= now // 1_000):
@@ -77,8 +78,8 @@ class UnsavedActivity:
                 due = unsaved.activity.at + lag(unsaved)
                 if due <= now:
                     found.append(unsaved.activity)
-                self._look_again(session_id, due)
+                self._schedule_check(session_id, due)
         return found
 
-    def _look_again(self, session_id: SessionId, at: int) -> None:
+    def _schedule_check(self, session_id: SessionId, at: int) -> None:
         self._calendar.setdefault(at // 1_000, {})[session_id] = None

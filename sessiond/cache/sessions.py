@@ -1,4 +1,4 @@
-"""The cache of sessions: the newest revision of each wins, whatever the order in which they arrive."""
+"""The session cache: the newest revision of each session wins, whatever the order of arrival."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Entry", "SessionCache"]
 
 
 class Entry:
-    """One cached session: as it was committed or read, and the last activity that the store has.
+    """One cached session, as it was committed or read, and `saved`, the last activity that the store has.
 
-    Later activity is not in `session` but in `UnsavedActivity`: a session's value changes only when something about it
-    does, so that what is derived from it can be kept with it.
+    Later activity is kept in `UnsavedActivity` and not in `session`. So the `session` object is replaced only when the
+    session changes, and values derived from it can be cached under it.
     """
 
     __slots__ = ("saved", "session")
@@ -30,11 +30,12 @@ class Entry:
 
 
 class SessionCache:
-    """The most recently used sessions, kept true by every commit.
+    """The most recently used sessions, at most `capacity`, updated by every commit.
 
-    An entry is filled only from a read that nothing was applied to since it began; concurrent misses of a session
-    share one read. A session that is not here is taken from a commit only if it is newer than everything seen so far:
-    an older state than one that was evicted must not come back. `activity` holds what the store does not have yet.
+    The result of a read is discarded if a commit changed the session since the read began. Concurrent misses of a
+    session share one read. A session that is not cached is added from a commit only if it is newer than every revision
+    cached so far, so that an older state than an evicted one cannot return. `activity` holds the activity that is not
+    saved yet.
     """
 
     def __init__(
@@ -50,37 +51,37 @@ class SessionCache:
         return len(self._entries)
 
     def get(self, session_id: SessionId) -> Entry | None:
-        """The entry, if it is there."""
+        """Return the entry, if it is cached."""
         return self._entries.get(session_id)
 
     async def fetch(self, session_id: SessionId) -> Entry | None:
-        """The entry, from the store if need be; None if no such session is known."""
+        """Return the entry, read from the store if it is not cached; None if the session does not exist."""
         if (entry := self._entries.get(session_id)) is not None:
             return entry
         fill = self._fills.get(session_id)
         if fill is None:
             fill = self._fills[session_id] = _Fill()
             fill.task = asyncio.create_task(self._fill(session_id, fill))
-        # Shielded: one caller that gives up does not take the read from the others.
+        # Shielded: cancelling one caller must not cancel the read for the others.
         return await asyncio.shield(fill.task)
 
     def apply(self, commit: Commit) -> None:
-        """Take in a commit. Called before anybody is told of it."""
+        """Apply a commit. Must be called before callers and subscribers learn of the commit."""
         newest = self._newest
         for session in commit.sessions.values():
-            self._overtake(session.id)
+            self._mark_overtaken(session.id)
             if session.revision > newest or session.id in self._entries:
-                self._keep(session)
-            self._settle(session)
+                self._put(session)
+            self._drop_saved_activity(session)
         for session_id, activity in commit.activity.items():
-            self._overtake(session_id)
+            self._mark_overtaken(session_id)
             entry = self._entries.peek(session_id)
             if entry is not None and entry.session.ending is None:
                 entry.saved = max(entry.saved, activity.at)
                 entry.session = with_activity(entry.session, activity)
             self._activity.saved(session_id, activity.at)
         for session_id in commit.pruned:
-            self._overtake(session_id)
+            self._mark_overtaken(session_id)
             self._entries.pop(session_id)
             self._activity.drop(session_id)
 
@@ -89,52 +90,52 @@ class SessionCache:
             while True:
                 fill.overtaken = False
                 session = await self._load(session_id)
-                # From here to the return nothing waits, so nothing can be applied in between.
+                # No await from here to the return, so no commit can be applied in between.
                 if (entry := self.get(session_id)) is not None:
                     return entry
                 if fill.overtaken:
                     continue
                 if session is None:
                     return None
-                self._settle(session)
-                return self._keep(session)
+                self._drop_saved_activity(session)
+                return self._put(session)
         finally:
             del self._fills[session_id]
 
-    def _keep(self, session: Session) -> Entry:
-        """Keep a session, unless a newer revision of it is there already."""
+    def _put(self, session: Session) -> Entry:
+        """Cache a session, unless a newer revision of it is cached already."""
         entry = self._entries.get(session.id)
         if entry is None:
             entry = Entry(session, session.last_active)
             self._entries.put(session.id, entry)
         elif entry.session.revision <= session.revision:
-            # A write may have been decided before activity that was saved since; that is not lost again.
+            # The session may have been read before activity that was saved since: keep the later activity.
             saved = max(entry.saved, session.last_active) if session.ending is None else session.last_active
             entry.session, entry.saved = _latest(session, entry.session), saved
         self._newest = max(self._newest, session.revision)
         return entry
 
-    def _settle(self, session: Session) -> None:
-        """Forget the activity that a committed state has, all of it if the session has ended."""
+    def _drop_saved_activity(self, session: Session) -> None:
+        """Forget the unsaved activity that a committed state includes; all of it if the session has ended."""
         if session.ending is not None:
             self._activity.drop(session.id)
         else:
             self._activity.saved(session.id, session.last_active)
 
-    def _overtake(self, session_id: SessionId) -> None:
+    def _mark_overtaken(self, session_id: SessionId) -> None:
         if (fill := self._fills.get(session_id)) is not None:
             fill.overtaken = True
 
 
 def _latest(session: Session, before: Session) -> Session:
-    """The session, with the activity of its earlier state if that is later."""
+    """Return the session with the activity of its earlier state, if that activity is later."""
     if before.ending is not None:
         return session
     return with_activity(session, activity_of(before))
 
 
 class _Fill:
-    """A read on its way, and whether something was applied to its session meanwhile."""
+    """A read in progress. `overtaken` is set if a commit changed its session in the meantime."""
 
     __slots__ = ("overtaken", "task")
 

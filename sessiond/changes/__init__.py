@@ -1,5 +1,5 @@
-"""The units of work: what each change decides, in one go, from the state it is committed against.
+"""The units of work: each decides one change from the state that it is committed against.
 
-Every unit that takes a token judges it here, inside the transaction: what was true when the call came in does not
-count, so no call can act on a session that another has just ended.
+Every unit that takes a token judges it inside the transaction, because the state may have changed since the call
+arrived. So no call can act on a session that another call has just ended.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sessiond.changes.judging import NamedSession, Outcome, checked_size, find, needs_of, size_of
+from sessiond.changes.judging import OpenedSessionRef, Outcome, checked_size, find, needs_of, size_of
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import VersionMismatch
@@ -19,21 +19,24 @@ __all__ = ["UpdateData"]
 
 @immutable
 class UpdateData:
-    """Set (bytes) and delete (None) keys of a session's data, all or none; `shows` what there is after that."""
+    """Set (bytes) and delete (None) keys of a session's data, all or none. `shows`: return the data after the change.
+
+    With an `expected_version` the change is made only if the data still has that version.
+    """
 
     call: Call
-    named: NamedSession
+    named: OpenedSessionRef
     changed: Mapping[str, bytes | None]
     expected_version: int | None
     shows: bool = False
 
     def needs(self) -> Needs:
-        """The session and its data."""
+        """Return what to read: the session and its data."""
         needs = needs_of(self.call, self.named)
         return replace(needs, data=needs.sessions)
 
     def apply(self, work: Work) -> Outcome:
-        """Raises `VersionMismatch` and, if the data would grow too large, `InvalidField`."""
+        """Change the data. Raises `SessionNotFound`, `VersionMismatch`, and `InvalidField` if it would be too large."""
         outcome = find(work, self.call, self.named)
         session = outcome.usable
         if session is None:
@@ -46,7 +49,7 @@ class UpdateData:
         return Outcome(outcome.judgement, session, data=work.data(session.id) if self.shows else None)
 
     def _size_after(self, work: Work, session: Session) -> int:
-        """By the difference: values that stay as they are need not be opened."""
+        """Return the size after the change. It uses only the changed keys, so that other values need no decryption."""
         count, size = work.data_count(session.id), session.data_bytes
         for key, value in self.changed.items():
             before = work.data_value(session.id, key)

@@ -1,4 +1,4 @@
-"""What every unit that takes a token shares: judging inside the transaction, and carrying out what follows."""
+"""Shared by every unit that takes a token: judging it inside the transaction, and carrying out the consequences."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sessiond.domain.reactions import Consequences, consequences_of
 from sessiond.domain.session import Session, in_application, retention_of
 from sessiond.domain.signals import Reaction, Signal, as_copies
 from sessiond.domain.values import Cause, CauseKind, ClientContext, SessionId
-from sessiond.eventlog.work import AT_ONCE, DoFirst, Needs, Work
+from sessiond.eventlog.work import MAX_ENDED_PER_UNIT, Needs, PrerequisiteRequired, Work
 
 __all__ = [
-    "Crowd",
-    "EndSome",
-    "NamedSession",
+    "LimitReached",
+    "EndBatch",
+    "OpenedSessionRef",
     "Outcome",
     "Suspicion",
     "carry_out",
@@ -37,8 +37,8 @@ __all__ = [
 
 
 @immutable
-class Crowd:
-    """The live sessions that stand in the way of one more, newest first; `count` is how many there are in all."""
+class LimitReached:
+    """A subject's live sessions, newest first, if its limit prevents one more. `count`: how many there are in all."""
 
     sessions: tuple[Session, ...]
     count: int
@@ -46,49 +46,52 @@ class Crowd:
 
 @immutable
 class Outcome:
-    """The judgement on a presented token, and the session as it is after the unit.
+    """The judgement on a presented token, and the session after the unit.
 
-    session    None if the verdict is neither VALID nor INSUFFICIENT, or if the limit stood in the way
-    evicted    the sessions that had to end for this one
-    refused    the subject's live sessions, if the limit of concurrent sessions stood in the way; else None
-    replaced   the verdict on the presented token, if a fresh session was opened instead of using it; else None
-    data       the session's data after the unit, if it was asked for; else None
+    session        None if the verdict is neither VALID nor INSUFFICIENT, or if the limit prevented the change
+    evicted        the sessions that were ended because of the limit
+    limit_reached  the subject's live sessions, if the limit of concurrent sessions prevented the change; else None
+    replaced       the verdict on the presented token, if a new session was opened instead of using it; else None
+    data           the session's data after the unit, if requested; else None
     """
 
     judgement: Judgement
     session: Session | None
     evicted: tuple[SessionId, ...] = ()
-    refused: Crowd | None = None
+    limit_reached: LimitReached | None = None
     replaced: Verdict | None = None
     data: Mapping[str, bytes] | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """The judgement's verdict."""
+        """Return the judgement's verdict."""
         return self.judgement.verdict
 
     @property
     def usable(self) -> Session | None:
-        """The session, if the token suffices for what only its subject may do."""
+        """Return the session if the verdict is VALID, else None."""
         return self.session if self.verdict is Verdict.VALID else None
 
 
 @immutable
 class Suspicion:
-    """What was noticed about a use of a session whose record has the client `expected`."""
+    """Signals found outside the transaction. They hold only while the session's home is still the client `expected`."""
 
     signals: tuple[Signal, ...]
     expected: ClientContext
 
 
-NamedSession = Presented | SessionId
-"""A session as a call names it: by an opened token, or by its public id."""
+OpenedSessionRef = Presented | SessionId
+"""How a call names a session, after its token was opened: by the token's content, or by public id."""
 
 
-def needs_of(call: Call, named: NamedSession) -> Needs:
-    """What a unit needs that judges a session: itself, and its subject's others if a signal may end them all."""
+def needs_of(call: Call, named: OpenedSessionRef) -> Needs:
+    """Return what a unit that judges a session must read.
+
+    That is the session and, if the policy has a reaction that ends all sessions of the subject, those too.
+    """
     session_id = named if isinstance(named, SessionId) else named.session_id
-    return Needs(sessions=(session_id,), kin=(session_id,) if call.policy.revokes_subjects else ())
+    return Needs(sessions=(session_id,), subjects_of=(session_id,) if call.policy.revokes_subjects else ())
 
 
 def judge_and_apply(
@@ -100,17 +103,19 @@ def judge_and_apply(
     renews: bool = True,
     allow_suspicious: bool = False,
 ) -> Outcome:
-    """Judge a token and carry out what follows from it.
+    """Judge a token and carry out the consequences.
 
-    `renews` says whether a first use counts as one. `allow_suspicious` is for what an intruder may do as well, since it
-    harms nobody or proves who it is (authenticate, revoke, report): signals of a valid token's use count for nothing.
+    renews            whether the first use of a successor token makes its generation current
+    allow_suspicious  ignore the judgement's own signals if the token is valid; for changes that are harmless in the
+                      hands of an intruder, or that prove the subject's identity (authenticate, revoke, report)
+    suspicion         signals found outside the transaction
     """
     session = in_application(work.session(presented.session_id), call.application)
     if session is None:
         return Outcome(UNKNOWN, None)
     judgement = judge(session, presented, call.policy, work.now)
     expire_due(work, session, call.policy)
-    if judgement.missed and work.is_new_old_token(session, call.client):
+    if judgement.may_have_missed_roll and work.is_new_old_token(session, call.client):
         returned = replace(session, old_token=presented.generation)
         session = work.save(returned, EventType.OLD_TOKEN_PRESENTED, Cause(CauseKind.SIGNAL), call.client)
     if judgement.verdict is Verdict.REPLAYED and work.is_own_client(session, call.client, call.policy):
@@ -125,7 +130,7 @@ def judge_and_apply(
     if judgement.verdict is Verdict.VALID:
         if allow_suspicious and judgement.signals:
             judgement = replace(judgement, signals=())
-        # Another login may have given the session to this very client meanwhile.
+        # Ignore the signals if a login has made another client the session's home in the meantime.
         if suspicion is not None and session.client == suspicion.expected:
             judgement = replace(judgement, signals=(*judgement.signals, *suspicion.signals))
     consequences = consequences_of(session, judgement, call.policy)
@@ -133,7 +138,7 @@ def judge_and_apply(
     judgement = consequences.judgement
     if judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
         return Outcome(judgement, None)
-    # A stranger's denied use renews nothing: the honest client would be taken for a thief after the overlap.
+    # A denied use must not activate the successor: after the overlap the honest client's token would be a replay.
     if renews and judgement.activates and judgement.verdict is Verdict.VALID:
         session = lifecycle.activate(session, presented.generation, work.now)
         session = work.save(session, EventType.SESSION_RENEWED, Cause(CauseKind.RENEWAL), call.client)
@@ -149,39 +154,40 @@ def carry_out(
     always: bool = False,
     one_holder: bool = False,
 ) -> Session:
-    """Carry out what follows from a judgement; the session as it is after that.
+    """Carry out the consequences of a judgement. Return the session after that.
 
-    A suspicion that was reported lately is not reported again, unless it changes the session or `always` is set.
-    `one_holder`: the same client presented the old token and now uses the new one, so the old one is dealt with.
+    A suspicion that was reported recently is not reported again, unless it changes the session or `always` is set.
+    `one_holder` says that the same client presented the old token and now uses the new one: unless the session ends,
+    its record of the old token is cleared.
     """
     signals, reaction = consequences.judgement.signals, consequences.reaction
     if reaction is Reaction.IGNORE:
         return session
     cause = Cause(CauseKind.SIGNAL)
-    if consequences.holds_session:
+    if consequences.requires_authentication:
         held = replace(session, must_authenticate=True)
         session = work.save(held, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
     elif one_holder and not consequences.ends_session:
         settled = replace(session, old_token=None)
         session = work.save(settled, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
-    elif always or consequences.changes_session or work.is_news(session.id, signals, call.policy):
+    elif always or consequences.changes_session or work.is_unreported(session.id, signals, call.policy):
         work.record(EventType.HIJACK_SUSPECTED, session, cause, call.client, signals, reaction)
     if consequences.ends_session:
         session = end_session(work, call, session, cause)
     if consequences.ends_subject:
         others = work.live_sessions(session.application, session.subject)
-        # Another unit of the group may have had more of them read than this one needs: count what is there.
-        if len(others) > AT_ONCE or work.crowd(session.application, session.subject):
+        # Do not rely on the limit of the read: another unit of the group may have requested more sessions.
+        if len(others) > MAX_ENDED_PER_UNIT or work.count_if_truncated(session.application, session.subject):
             ids = [other.id for other in others] + work.overdue(session.application, session.subject)
-            raise DoFirst(EndSome(call, ids[:AT_ONCE], session.subject, cause))
+            raise PrerequisiteRequired(EndBatch(call, ids[:MAX_ENDED_PER_UNIT], session.subject, cause))
         for other in others:
             end_session(work, call, other, cause)
     return session
 
 
 @immutable
-class EndSome:
-    """End these sessions of a subject, some of more: a unit that must end them all does not end them at once."""
+class EndBatch:
+    """End these sessions of a subject. A unit that must end too many at once is preceded by several of these."""
 
     call: Call
     ids: Sequence[SessionId]
@@ -189,11 +195,11 @@ class EndSome:
     cause: Cause
 
     def needs(self) -> Needs:
-        """The sessions."""
+        """Return what to read: the sessions."""
         return Needs(sessions=self.ids)
 
     def apply(self, work: Work) -> None:
-        """End those that live and are still the subject's."""
+        """End those that are live and still belong to the subject."""
         for session_id in self.ids:
             session = in_application(work.session(session_id), self.call.application)
             if session is None or session.ending is not None or session.subject != self.subject:
@@ -204,16 +210,16 @@ class EndSome:
 
 
 def end_session(work: Work, call: Call, session: Session, cause: Cause) -> Session:
-    """Revoke a live session; the session as it is then."""
+    """Revoke a live session and return it ended."""
     ended = lifecycle.end(session, work.now, cause)
     retention = retention_of(session, call.policy)
     return work.save_ended(ended, retention, EventType.SESSION_REVOKED, cause, call.client)
 
 
 def expire_due(work: Work, session: Session, policy: Policy) -> Session:
-    """The session as it is now; a deadline that has passed is recorded.
+    """Return the session as it is now. If a deadline has passed, record the expiry.
 
-    An answer that says "expired" states a fact: a clock that is set back must not make the session live again.
+    It is recorded before the caller sees the verdict, so that setting the clock back cannot revive the session.
     """
     expired = lifecycle.expired_view(session, work.now)
     if expired.ending is None or session.ending is not None:
@@ -223,14 +229,14 @@ def expire_due(work: Work, session: Session, policy: Policy) -> Session:
 
 
 def save_lowered(work: Work, call: Call, before: Session, active: Session) -> Session:
-    """The session after activity. If a remembered session's level has fallen, it is saved, with the event of that."""
+    """Return the session after activity. If the level of a remembered session has dropped, save it with its event."""
     if active.authentication == before.authentication:
         return active
     return work.save(active, EventType.SESSION_LEVEL_LOWERED, Cause(CauseKind.IDLE_TIMEOUT), call.client)
 
 
-def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool = False) -> Outcome:
-    """A session as a call names it. Raises `SessionNotFound` for an id."""
+def find(work: Work, call: Call, named: OpenedSessionRef, *, allow_suspicious: bool = False) -> Outcome:
+    """Find and judge the session that a call names. Raises `SessionNotFound` for an unknown id."""
     if not isinstance(named, SessionId):
         return judge_and_apply(work, call, named, allow_suspicious=allow_suspicious)
     session = in_application(work.session(named), call.application)
@@ -242,20 +248,20 @@ def find(work: Work, call: Call, named: NamedSession, *, allow_suspicious: bool 
 
 
 MAX_KEYS = 1_000
-"""How many keys a session's data may have: each costs a row, whatever its length."""
+"""The maximum number of keys of a session's data. Each key takes a row of the store, however short it is."""
 
 
 def size_of(key: str, value: bytes | None) -> int:
-    """How many bytes one key takes of the bound on a session's data; None: it is not there."""
+    """Return how many bytes one key and its value count towards the limit on a session's data; 0 if value is None."""
     return 0 if value is None else len(key.encode()) + len(value)
 
 
 def checked_size(field: str, keys: int, size: int, policy: Policy) -> int:
-    """How many bytes the data takes. Raises `InvalidField` if these are too many, or the keys."""
+    """Return `size`. Raises `InvalidField` if the data has too many bytes or too many keys."""
     if keys > MAX_KEYS:
         raise InvalidField(field, f"the session's data would have {keys} keys, at most {MAX_KEYS} are allowed")
     if size > policy.max_data_bytes:
         raise InvalidField(
-            field, f"the session's data would take {size} bytes, the policy's max_data_bytes is {policy.max_data_bytes}"
+            field, f"the session's data would have {size} bytes, the policy's max_data_bytes is {policy.max_data_bytes}"
         )
     return size

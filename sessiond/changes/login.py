@@ -1,4 +1,4 @@
-"""Units that give tokens: opening, authenticating and rolling; and refreshing, which renews a lifetime."""
+"""Units that issue tokens (opening, authenticating, rolling), and refreshing, which extends a session's time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessiond.changes.judging import (
     save_lowered,
     size_of,
 )
-from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
+from sessiond.changes.limits import Choice, LimitDecision, enforce_limit, with_limit
 from sessiond.domain import lifecycle
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, SubjectMismatch
@@ -27,9 +27,9 @@ from sessiond.domain.session import Session
 from sessiond.domain.values import MAX_LABELS, POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
-__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "welcome_again"]
+__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "clear_old_token"]
 
-_OPENED = Judgement(Verdict.VALID)
+_OPENED = Judgement(Verdict.VALID)  # also after a login with a token that was INSUFFICIENT for anything else
 
 
 @immutable
@@ -45,16 +45,16 @@ class Create:
     choice: Choice | None = None
 
     def needs(self) -> Needs:
-        """The subject's live sessions, if there is a limit."""
+        """Return what to read: the subject's live sessions, if the limit may apply."""
         return with_limit(NOTHING, self.call, self.login.subject, self.choice)
 
     def apply(self, work: Work) -> Outcome:
-        """Write the session, its first data, and the event; unless the limit stands in the way."""
-        call, login, room = self.call, self.login, Room()
+        """Save the session, its data and the event, unless the limit prevents it. Raises `InvalidField`."""
+        call, login, decision = self.call, self.login, LimitDecision()
         if call.policy.max_sessions or self.choice is not None:
-            room = enforce_limit(work, call, login.subject, None, self.choice)
-            if room.refused is not None:
-                return Outcome(_OPENED, None, refused=room.refused)
+            decision = enforce_limit(work, call, login.subject, None, self.choice)
+            if decision.limit_reached is not None:
+                return Outcome(_OPENED, None, limit_reached=decision.limit_reached)
         session = lifecycle.open_session(
             self.session_id,
             call.application,
@@ -74,7 +74,7 @@ class Create:
             session = lifecycle.with_data(session, _size_of_all(self.data, call.policy))
             work.put_data(session.id, self.data)
         session = work.save(session, EventType.SESSION_CREATED, call.cause, call.client)
-        return Outcome(_OPENED, session, room.evicted)
+        return Outcome(_OPENED, session, decision.evicted)
 
 
 def _size_of_all(data: Mapping[str, bytes], policy: Policy) -> int:
@@ -83,25 +83,26 @@ def _size_of_all(data: Mapping[str, bytes], policy: Policy) -> int:
 
 @immutable
 class OpenInstead:
-    """Open a session because the token that was presented with a login cannot be used; `presented` is its verdict."""
+    """Open a session because the token presented with a login cannot be used. `presented` is the token's verdict."""
 
     create: Create
     presented: Verdict
 
     def needs(self) -> Needs:
-        """What opening needs."""
+        """Return what `create` must read."""
         return self.create.needs()
 
     def apply(self, work: Work) -> Outcome:
-        """Open it, unless the limit stands in the way."""
+        """Open the session, unless the limit prevents it."""
         return replace(self.create.apply(work), replaced=self.presented)
 
 
 @immutable
 class Authenticate:
-    """Bind a subject, authenticate the same one again, or elevate: always a roll.
+    """Bind a subject to the session, authenticate it again, or elevate. Each of them rolls the token.
 
-    `fresh` opens a session for the subject if the presented token is dead or belongs to another subject's session.
+    `fresh` opens a session for the subject if the presented token is not usable or if its session belongs to another
+    subject.
     """
 
     call: Call
@@ -113,11 +114,15 @@ class Authenticate:
     fresh: Create | None = None
 
     def needs(self) -> Needs:
-        """The session, and the subject's other live sessions, if there is a limit."""
+        """Return what to read: the session, and the subject's other live sessions if the limit may apply."""
         return with_limit(needs_of(self.call, self.presented), self.call, self.login.subject, self.choice)
 
     def apply(self, work: Work) -> Outcome:
-        """Raises `SubjectMismatch` if the session is another subject's and there is no `fresh`, and `InvalidField`."""
+        """Judge the token and carry out the login.
+
+        Raises `SubjectMismatch` if the session belongs to another subject and there is no `fresh`, or if an anonymous
+        session is to be elevated. Raises `InvalidField` for too many labels or an invalid choice.
+        """
         outcome = judge_and_apply(work, self.call, self.presented, allow_suspicious=True)
         session = outcome.session
         if session is None:
@@ -154,11 +159,11 @@ class Authenticate:
         return Outcome(_OPENED, self._save(work, save_lowered(work, call, session, elevated)))
 
     def _authenticate(self, work: Work, session: Session) -> Outcome:
-        call, login, room = self.call, self.login, Room()
-        if not session.subject or self.choice is not None:  # authenticating again takes no second place
-            room = enforce_limit(work, call, login.subject, session.id, self.choice)
-        if room.refused is not None:
-            return Outcome(_OPENED, None, refused=room.refused)
+        call, login, decision = self.call, self.login, LimitDecision()
+        if not session.subject or self.choice is not None:  # authenticating again adds no session
+            decision = enforce_limit(work, call, login.subject, session.id, self.choice)
+        if decision.limit_reached is not None:
+            return Outcome(_OPENED, None, limit_reached=decision.limit_reached)
         bound = lifecycle.authenticate(
             session,
             login.subject,
@@ -171,19 +176,19 @@ class Authenticate:
             lifetimes=login.lifetimes,
             labels=login.labels,
         )
-        return Outcome(_OPENED, self._save(work, bound), room.evicted)
+        return Outcome(_OPENED, self._save(work, bound), decision.evicted)
 
     def _save(self, work: Work, session: Session) -> Session:
-        # VALID whatever the token was: one that did not suffice for anything else was enough for this.
+
         session = work.save(session, EventType.SESSION_AUTHENTICATED, self.call.cause, self.call.client)
         return work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
 
 
-def welcome_again(work: Work, call: Call, session: Session) -> None:
-    """A login's first answer is given again, to the subject, who has authenticated once more.
+def clear_old_token(work: Work, call: Call, session: Session) -> None:
+    """Clear the record of an old token when a login is repeated and gets its first answer.
 
-    So it was the subject who came back with the token from before: whose answer was lost, and who has not two clients.
-    Other requests with that token may still be in flight, as they were at the roll itself.
+    The subject has authenticated once more, so it was the subject who presented the old token after the first answer
+    was lost. `rolled_at` starts again, because other requests with that token may still be in flight.
     """
     if session.old_token is not None:
         cleared = replace(session, old_token=None, rolled_at=work.now)
@@ -199,11 +204,11 @@ class Roll:
     digest: bytes
 
     def needs(self) -> Needs:
-        """The session."""
+        """Return what to read: the session."""
         return needs_of(self.call, self.presented)
 
     def apply(self, work: Work) -> Outcome:
-        """A fresh secret, no overlap."""
+        """Give the session a new secret, without an overlap."""
         outcome = judge_and_apply(work, self.call, self.presented)
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)
@@ -215,18 +220,18 @@ class Roll:
 
 @immutable
 class Refresh:
-    """Make a session as good as new, as far as policy allows."""
+    """Refresh a session, as far as the policy allows."""
 
     call: Call
     presented: Presented
     lifetimes: Lifetimes | None = None
 
     def needs(self) -> Needs:
-        """The session."""
+        """Return what to read: the session."""
         return needs_of(self.call, self.presented)
 
     def apply(self, work: Work) -> Outcome:
-        """Last activity starts again, and the lifetime if the policy says so."""
+        """Record activity and, if the policy says so, start the absolute timeout again."""
         outcome = judge_and_apply(work, self.call, self.presented)
         if outcome.usable is None:
             return Outcome(outcome.judgement, None)

@@ -1,4 +1,4 @@
-"""Units of maintenance: what must happen though nobody asks, and what is recorded about no single session."""
+"""Maintenance units, which no call requests, and the unit that records events that belong to no session."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveA
 
 @immutable
 class SaveActivity:
-    """Write behind the activity that only memory has."""
+    """Save activity that is only in memory."""
 
     activities: Sequence[Activity]
 
     def needs(self) -> Needs:
-        """Nothing: the store itself never revives nor moves backwards."""
+        """Return what to read: nothing, because the store checks each activity itself."""
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Write the last activity and the deadline that follows from it."""
+        """Save the last activity of each session and its idle deadline."""
         for activity in self.activities:
             work.put_activity(activity)
 
 
 @immutable
 class Expire:
-    """End the named sessions whose deadline has passed, at the deadline itself."""
+    """Expire those of the given sessions whose deadline has passed; the time of the end is the deadline itself.
+
+    `fallback` is the policy for sessions of applications that are no longer configured.
+    """
 
     ids: Sequence[SessionId]
     policies: Mapping[str, Policy]
     fallback: Policy
 
     def needs(self) -> Needs:
-        """The sessions."""
+        """Return what to read: the sessions."""
         return Needs(sessions=self.ids)
 
     def apply(self, work: Work) -> int:
-        """How many this ended. One that only memory knows to be active gets its activity written instead."""
+        """Return how many sessions expired. If unsaved activity has extended a session, save the activity instead."""
         ended = 0
         for session_id in self.ids:
             session = work.session(session_id)
@@ -60,65 +63,65 @@ class Expire:
 
 @immutable
 class Prune:
-    """Drop the history of ended sessions whose retention is over."""
+    """Delete the history of ended sessions whose retention has passed."""
 
     ids: Sequence[SessionId]
 
     def needs(self) -> Needs:
-        """Nothing: the store drops only what has ended."""
+        """Return what to read: nothing, because the store deletes only sessions that have ended."""
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Drop them."""
+        """Delete the sessions."""
         work.prune(self.ids)
 
 
 @immutable
 class PruneLog:
-    """Move the horizon."""
+    """Move the horizon of the log."""
 
     horizon: Revision
 
     def needs(self) -> Needs:
-        """Nothing."""
+        """Return what to read: nothing."""
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Drop the log up to the new horizon."""
+        """Delete the log up to the new horizon."""
         work.move_horizon(self.horizon)
 
 
 @immutable
 class ForgetAnswers:
-    """Drop some of the kept answers that have expired."""
+    """Delete some of the kept answers that have expired."""
 
     def needs(self) -> Needs:
-        """Nothing."""
+        """Return what to read: nothing."""
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Drop them."""
+        """Delete the expired answers."""
         work.forget_answers()
 
 
 @immutable
 class Total:
-    """The count of a call that took several units. Changes nothing; it is there to be kept as the answer to repeats."""
+    """The count of a call that took several units. It changes nothing; `Idempotent` keeps it for repeats."""
 
     count: int
 
     def needs(self) -> Needs:
-        """Nothing."""
+        """Return what to read: nothing."""
         return NOTHING
 
     def apply(self, work: Work) -> int:
-        """The count."""
+        """Return the count."""
         return self.count
 
 
 @immutable
 class RecordOther:
-    """Record an event about no single session: a source that guesses, a policy that changed."""
+    """Record an event that belongs to no session: a source that guesses, a policy that changed."""
 
     type: EventType
     application: str
@@ -126,9 +129,9 @@ class RecordOther:
     source: str = ""
 
     def needs(self) -> Needs:
-        """Nothing."""
+        """Return what to read: nothing."""
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Record it."""
+        """Record the event."""
         work.record_other(self.type, self.application, self.cause, source=self.source)

@@ -15,10 +15,10 @@ __all__ = ["Locks", "Unlock"]
 
 
 class Locks(Protocol):
-    """What is known of locked sources. A unit only reads it; the committed SOURCE_UNLOCKED releases the lock."""
+    """The locked sources. A unit only reads them; the committed SOURCE_UNLOCKED event releases the lock."""
 
     def locked(self, application: str, source: str, now: Instant) -> object | None:
-        """The lock on a source, if one is in force."""
+        """Return the lock on a source, if one is in force."""
 
 
 @immutable
@@ -30,16 +30,16 @@ class Unlock:
     source: str
 
     def needs(self) -> Needs:
-        """Nothing: locks are memory."""
+        """Return what to read: nothing, because locks are kept in memory."""
         return NOTHING
 
     def apply(self, work: Work) -> None:
-        """Raises `LockNotFound` if the source is not locked, or was unlocked a moment ago."""
+        """Unlock the source. Raises `LockNotFound` if it is not locked or already unlocked in this transaction."""
         application = self.call.application
         unlocked = any(
             event.type is EventType.SOURCE_UNLOCKED and (event.application, event.source) == (application, self.source)
             for event in work.changes.events
         )
         if unlocked or self.locks.locked(application, self.source, work.now) is None:
-            raise LockNotFound("source: is not locked for this application")
+            raise LockNotFound("source: not locked for this application")
         work.record_other(EventType.SOURCE_UNLOCKED, application, self.call.cause, source=self.source)

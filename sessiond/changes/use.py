@@ -1,11 +1,11 @@
-"""Units of a session's use: a validation with consequences, and what an application noticed."""
+"""Units for the use of a session: a validation with consequences, and a suspicion reported by an application."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from sessiond.changes.judging import (
-    NamedSession,
+    OpenedSessionRef,
     Outcome,
     Suspicion,
     carry_out,
@@ -28,9 +28,11 @@ __all__ = ["Report", "Use"]
 
 @immutable
 class Use:
-    """Judge a token whose verdict has consequences: a first use, a suspicion, or activity that must be durable.
+    """Judge a token whose verdict has consequences: a successor's first use, a suspicion, or activity to be saved.
 
-    Without `renews` a first use is left to the unit that comes after this one.
+    passive     the use does not count as activity
+    suspicion   the signals that were found outside the transaction
+    renews      whether a successor's first use is carried out; False leaves it to the unit that follows
     """
 
     call: Call
@@ -40,18 +42,18 @@ class Use:
     renews: bool = True
 
     def needs(self) -> Needs:
-        """The session."""
+        """Return what to read: the session."""
         return needs_of(self.call, self.presented)
 
     def apply(self, work: Work) -> Outcome:
-        """Judge, and carry out what follows."""
+        """Judge the token and carry out the consequences."""
         call = self.call
         outcome = judge_and_apply(work, call, self.presented, self.suspicion, renews=self.renews)
         session = outcome.session
         if session is None or self.passive or outcome.verdict is not Verdict.VALID:
             return outcome
         touched = lifecycle.touch(session, call.policy, work.now, call.client)
-        # A remembered session was idle for long? Its activity starts again here, and the level must not.
+        # After a long idle time the level of a remembered session has dropped. Activity must not restore it: save it.
         saved = save_lowered(work, call, session, touched)
         if saved is touched:
             work.put_activity(activity_of(touched))
@@ -60,17 +62,17 @@ class Use:
 
 @immutable
 class Report:
-    """Take in an application's own suspicion."""
+    """React to a suspicion that an application reports."""
 
     call: Call
-    named: NamedSession
+    named: OpenedSessionRef
 
     def needs(self) -> Needs:
-        """The session."""
+        """Return what to read: the session."""
         return needs_of(self.call, self.named)
 
     def apply(self, work: Work) -> Outcome:
-        """React to it as to any signal. Raises `SessionNotFound`."""
+        """React as to any other signal. Raises `SessionNotFound`."""
         outcome = find(work, self.call, self.named, allow_suspicious=True)
         if outcome.session is None:
             return outcome

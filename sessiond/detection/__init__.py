@@ -1,1 +1,1 @@
-"""Detection: client facts, and the bounded memory of uses, suspicions and guesses."""
+"""Detection of misuse: client facts, and the use of sessions, suspicions and guesses, all in bounded memory."""

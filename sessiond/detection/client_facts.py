@@ -1,4 +1,4 @@
-"""Reading a client context: which parts of it are compared, and in what grain."""
+"""Deriving comparable facts from a client context."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ __all__ = ["BadNetworkFile", "FactReader", "source_of"]
 
 
 class BadNetworkFile(Exception):
-    """A network database cannot be used; the text names the file and says why."""
+    """A network database cannot be used. The message names the file and the reason."""
 
 
 class FactReader:
-    """Tells the facts of client contexts; the optional MaxMind files tell operator and country.
+    """Derives the facts of client contexts. Operator and country need the optional MaxMind files.
 
-    `operators` is a file like GeoLite2-ASN, `countries` one like GeoLite2-Country. Raises `BadNetworkFile`.
+    `operators` is a file such as GeoLite2-ASN, `countries` one such as GeoLite2-Country. Raises `BadNetworkFile`.
     """
 
     def __init__(self, operators: Path | None = None, countries: Path | None = None) -> None:
         self._operators = _open("operators", operators)
         self._countries = _open("countries", countries)
-        # An attacker can send any number of user agents: bounded.
+        # The caches are bounded because an attacker can send any number of user agents.
         self.facts = lru_cache(maxsize=20_000)(self._facts)
         self.related = lru_cache(maxsize=1_000)(_related)
-        _agent("Mozilla/5.0")  # the rules are read at first use, which takes a tenth of a second
+        _agent("Mozilla/5.0")  # load the parser's rules now: this takes a tenth of a second
 
     def _facts(self, context: ClientContext, ipv4_prefix: int, ipv6_prefix: int) -> ClientFacts:
-        """What a context means. The same input gives the same facts."""
+        """Return the facts of a client context. The same input always has the same facts."""
         address = context.ip_address
         return ClientFacts(
             network=_network(address, ipv4_prefix, ipv6_prefix),
@@ -59,7 +59,7 @@ class FactReader:
 
 
 def _related(facts: ClientFacts, groups: tuple[tuple[str, ...], ...]) -> ClientFacts:
-    """The facts with the agent's name replaced by its group's first: an app and its web view are one client."""
+    """Return the facts with the agent replaced by the first of its group: an app and its web view are one client."""
     for group in groups:
         if facts.agent in group:
             return replace(facts, agent=group[0])
@@ -67,7 +67,7 @@ def _related(facts: ClientFacts, groups: tuple[tuple[str, ...], ...]) -> ClientF
 
 
 def source_of(address: str) -> str:
-    """The source that guesses are counted by: the IPv4 address, or the IPv6 /64; empty for no address."""
+    """Return the source under which guesses are counted: the IPv4 address or the IPv6 /64; empty if no address."""
     return _network(address, 32, 64)
 
 
@@ -81,8 +81,11 @@ def _network(address: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
 
 
 def _agent(user_agent: str) -> str:
-    """Family and platform, so that an update is no change; a client that is no browser is known by its product name."""
-    # A system's own player fetches media under its own name, with the browser's cookies.
+    """Return family and platform, without the version, so that an update is not a change.
+
+    A client that is not a known browser is represented by its product name.
+    """
+    # Apple's system media player sends its own user agent together with the browser's cookies.
     if not user_agent or user_agent.startswith("AppleCoreMedia/"):
         return ""
     browser, system = ua_parser.parse_user_agent(user_agent), ua_parser.parse_os(user_agent)
@@ -96,7 +99,7 @@ def _look_up(reader: maxminddb.Reader | None, address: str) -> dict[str, Any]:
     try:
         record = reader.get(address)
     except (ValueError, maxminddb.InvalidDatabaseError):
-        return {}  # an IPv6 address in a database of IPv4 alone; a damaged database must not fail every call
+        return {}  # an IPv6 address in an IPv4-only database, or a damaged database, which must not fail every call
     return record if isinstance(record, dict) else {}
 
 
@@ -107,5 +110,5 @@ def _open(key: str, path: Path | None) -> maxminddb.Reader | None:
         return maxminddb.open_database(str(path))
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
         raise BadNetworkFile(
-            f"networks.{key}: {path} cannot be used: {error}; name a MaxMind file (.mmdb), or leave the key out"
+            f"networks.{key}: {path} cannot be used: {error}; name a MaxMind file (.mmdb) or remove the key"
         ) from error

@@ -1,4 +1,4 @@
-"""Reading a user agent for people: which browser or program, on what, and what kind of device that is."""
+"""Describing a user agent to people: the browser or program, its platform, and the kind of device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["describe"]
 
 _MAX_AGENT = 1024
 _MAX_NAME = 64
-_SHORT_NUMBER = re.compile(r"[0-9]{1,5}")  # longer ones are dates or noise
+_SHORT_NUMBER = re.compile(r"[0-9]{1,5}")  # longer numbers are dates or build numbers
 
-# ua-parser distinguishes the builds of a browser; people do not.
+# ua-parser distinguishes between builds of one browser. Users do not.
 _BUILD = re.compile(r"^Mobile | Mobile\b| iOS\b")
 _BROWSER_NAMES = {
     "Amazon Silk": "Silk",
@@ -29,9 +29,9 @@ _PERSONAL_SYSTEMS = frozenset({"ChromeOS", "Windows", "macOS"})
 _UNIX_SYSTEMS = re.compile(r"Linux|Ubuntu|Debian|Fedora|Red Hat|CentOS|SUSE|Gentoo|Slackware|Mandriva|BSD|Solaris")
 _PHONE_SYSTEMS = frozenset({"BlackBerry OS", "Firefox OS", "KaiOS", "Symbian OS", "iOS"})
 
-# Devices that a user agent names. The first match counts: a Windows Phone also says Android and "like iPhone", and many
-# televisions say Android. None: whatever the rest of the user agent says. Clients choose the text, so no pattern may
-# have `.*`, with which the time to search grows with the square of the length.
+# Devices that a user agent can name. The first match counts: a Windows Phone also contains "Android" and "like iPhone",
+# and many televisions contain "Android". Type None: the rest of the user agent decides. Clients choose the text, so no
+# pattern may contain `.*`, which makes the search time grow with the square of the length.
 _DEVICES: tuple[tuple[re.Pattern[str], str, DeviceType | None], ...] = tuple(
     (re.compile(pattern), name, kind)
     for pattern, name, kind in (
@@ -56,7 +56,7 @@ _DEVICES: tuple[tuple[re.Pattern[str], str, DeviceType | None], ...] = tuple(
         (r"\b(?:OpenHarmony|HarmonyOS)\b", "HarmonyOS", None),
     )
 )
-# Libraries, command lines, monitors and crawlers, by their own names.
+# Libraries, command-line tools, monitors and crawlers, by their product names.
 _PROGRAMS = re.compile(
     r"bot\b|spider\b|crawl|\bprobe\b|health-?check|uptime|http-?client|^headless"
     r"|^(?:aiohttp|apachebench|axios|bun\b|curl|deno\b|faraday|got\b|grpc|guzzle|httpie|hyper\b|insomnia|java\b|jmeter"
@@ -69,22 +69,22 @@ _NAME_AND_VERSION = re.compile(r"(.+?) v?(\d+)(?:[. ].*)?")
 
 
 def describe(user_agent: str) -> Device:
-    """The client that sends this user agent, in words. The same input gives the same device.
+    """Return a readable description of the client that sends this user agent. The same input has the same result.
 
-    Its description is one short line without control characters, safe to show as plain text. It can still be a lie: an
-    unknown program is called what it calls itself.
+    The description is one short line without control characters, safe to show as plain text. It may be false: an
+    unknown program is shown under the name that it claims.
     """
-    return _describe(user_agent[:_MAX_AGENT])  # cut first: what is remembered must be bounded
+    return _describe(user_agent[:_MAX_AGENT])  # cut first, so that the cache's keys are bounded
 
 
-# An attacker can send any number of user agents: bounded.
+# The cache is bounded because an attacker can send any number of user agents.
 @lru_cache(maxsize=4096)
 def _describe(agent: str) -> Device:
     agent = agent.strip()
     if not agent:
         return UNKNOWN_DEVICE
     found = ua_parser.parse(agent)
-    # A browser, or something that wants to be served like one.
+    # A browser, or a program that pretends to be one.
     like_browser = agent.startswith(("Mozilla/", "Opera/"))
     if found.user_agent is not None:
         name, version = _BUILD.sub("", found.user_agent.family), found.user_agent.major or ""
@@ -94,7 +94,7 @@ def _describe(agent: str) -> Device:
     name = _clean(name)
     client = f"{name} {version}" if name and _SHORT_NUMBER.fullmatch(version) else name
     if _PROGRAMS.search(name) or (found.device is not None and found.device.brand == "Spider"):
-        # Crawlers name a system only to be served the page that its users see.
+        # No platform: crawlers name one only to get the same pages as its users.
         return Device(client or "Unknown program", DeviceType.BOT)
     system = "" if found.os is None else _clean(_SYSTEM_NAMES.get(found.os.family, found.os.family))
     platform, kind = _platform(agent, system, like_browser)
@@ -103,13 +103,13 @@ def _describe(agent: str) -> Device:
 
 
 def _compatible(agent: str) -> tuple[str, str]:
-    """Name and version of an unknown browser or crawler: `Mozilla/5.0 (compatible; NAME/1.0)`."""
+    """Return name and version of an unknown browser or crawler: `Mozilla/5.0 (compatible; NAME/1.0)`."""
     found = _COMPATIBLE.search(agent)
     return (found[1], found[2] or "") if found else ("", "")
 
 
 def _product(agent: str) -> tuple[str, str]:
-    """Name and version of a program: `NAME/1.0 (comment)` as in RFC 9110 section 10.1.5, `NAME v1.0`, or `NAME`."""
+    """Return name and version of a program: `NAME/1.0 (comment)` (RFC 9110 section 10.1.5), `NAME v1.0` or `NAME`."""
     product = re.split(r"[(;]", agent, maxsplit=1)[0].strip()
     name, slash, rest = product.partition("/")
     if slash:
@@ -120,7 +120,7 @@ def _product(agent: str) -> tuple[str, str]:
 
 
 def _platform(agent: str, system: str, like_browser: bool) -> tuple[str, DeviceType]:
-    """What the client runs on, as people call it, and which kind of device that is."""
+    """Return the common name of the client's platform, and the kind of device."""
     for pattern, name, kind in _DEVICES:
         if pattern.search(agent):
             return name, _handheld(agent) if kind is None else kind
@@ -130,11 +130,11 @@ def _platform(agent: str, system: str, like_browser: bool) -> tuple[str, DeviceT
     if kind is not DeviceType.UNSPECIFIED:
         return system, kind
     if system == "Android":
-        # Android's browsers say "Mobile" on phones alone. Apps and Opera Mini, which say nothing, are mostly on phones.
+        # Android browsers send "Mobile" only on phones. Apps and Opera Mini never do, and run mostly on phones.
         return system, DeviceType.TABLET if agent.startswith("Mozilla/") else DeviceType.PHONE
     if system in _PHONE_SYSTEMS:
         return system, DeviceType.PHONE
-    # Without a browser Linux may as well be a server.
+    # Linux without a browser may be a server.
     return system, DeviceType.DESKTOP if like_browser and _UNIX_SYSTEMS.search(system) else DeviceType.UNSPECIFIED
 
 
@@ -145,6 +145,6 @@ def _handheld(agent: str) -> DeviceType:
 
 
 def _clean(name: str) -> str:
-    """A name on one line: without control characters, and without what changes the direction of text or hides in it."""
+    """Return a name as one line, without control, text-direction and invisible characters."""
     kept = "".join(character for character in name.replace("%20", " ") if character.isprintable())
     return " ".join(kept.split())[:_MAX_NAME].strip()

@@ -1,7 +1,7 @@
-"""Guessing: counting forged and malformed tokens by source, in bounded memory, whatever the flood.
+"""Counting guesses (forged and malformed tokens) by source, in bounded memory even during a flood.
 
-A source is a network: one IPv4 address or an IPv6 /64, which is what one customer usually has. Only tokens that
-were never issued count here; a stale one is told apart with certainty when it opens.
+A source is one IPv4 address or an IPv6 /64, the network that one customer usually has. Only tokens that were never
+issued count as guesses. A stale token can be decrypted and is therefore never mistaken for a guess.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["GuessEffect", "GuessWatch", "SourceLock"]
 
 
 class GuessEffect(StrEnum):
-    """What a guess set off."""
+    """The effect of one guess."""
 
     NOTHING = "nothing"
     ALARM = "alarm"
@@ -29,7 +29,7 @@ class GuessEffect(StrEnum):
 
 @immutable
 class SourceLock:
-    """A source that is locked for guessing. `revision` is that of its SOURCE_LOCKED; 0 while it is being recorded."""
+    """A source that is locked for guessing. `revision` is that of its SOURCE_LOCKED event; 0 until it is committed."""
 
     application: str
     source: str
@@ -47,14 +47,14 @@ class _Count:
         self.alarmed = False
 
     def is_within(self, window: Millis, now: Instant) -> bool:
-        """Whether `now` falls into the window that this count is of."""
+        """Return whether `now` is within the window of this count."""
         return self.began <= now < self.began + window
 
 
 class GuessWatch:
-    """The counters and locks of one process: at most `capacity` sources each, the least recently seen go first.
+    """The counters and locks of one process, for at most `capacity` sources each; the least recently seen are evicted.
 
-    A flood from more sources than that pushes counters out, never memory up; it is noticed by its sum, see `flood`.
+    A flood from more sources evicts counters and does not use more memory. `flood` detects it by the total count.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
@@ -66,7 +66,7 @@ class GuessWatch:
         return len(self._counts)
 
     def guess(self, application: str, source: str, limits: GuessLimits, now: Instant) -> GuessEffect:
-        """Count one guess; what it sets off. Each window alarms once and locks once."""
+        """Count one guess and return its effect. Each window raises at most one alarm and one lock."""
         key = (application, source)
         if self.locked(application, source, now) is not None:
             return GuessEffect.NOTHING
@@ -85,7 +85,7 @@ class GuessWatch:
         return GuessEffect.NOTHING
 
     def flood(self, application: str, limits: GuessLimits, now: Instant) -> bool:
-        """Count one guess from wherever; whether all sources together have just become a flood, once a window."""
+        """Count one guess from any source. Return True once per window, when all sources together become a flood."""
         count = self._floods.get(application)
         if count is None or not count.is_within(limits.window, now):
             count = self._floods[application] = _Count(now)
@@ -96,23 +96,23 @@ class GuessWatch:
         return True
 
     def locked(self, application: str, source: str, now: Instant) -> SourceLock | None:
-        """The lock on a source, if one is in force."""
+        """Return the lock on a source, if one is in force."""
         lock = self._locks.peek((application, source))
         return lock if lock is not None and now < lock.until else None
 
     def locks(self, application: str, now: Instant) -> list[SourceLock]:
-        """The recorded locks in force, oldest first."""
+        """Return the locks in force whose SOURCE_LOCKED event is committed, oldest first."""
         locks = (lock for key in self._locks if (lock := self._locks.peek(key)) is not None)
         in_force = (lock for lock in locks if lock.application == application and lock.revision and now < lock.until)
         return sorted(in_force, key=lambda lock: lock.revision)
 
     def due(self, now: Instant) -> list[SourceLock]:
-        """The locks whose time is over and whose SOURCE_UNLOCKED is not recorded yet."""
+        """Return the locks that have run out, but whose SOURCE_UNLOCKED event is not committed yet."""
         locks = (lock for key in self._locks if (lock := self._locks.peek(key)) is not None)
         return [lock for lock in locks if now >= lock.until]
 
     def apply(self, events: Sequence[Event]) -> None:
-        """Take in what was committed: locks get their revision, and are released by their SOURCE_UNLOCKED."""
+        """Apply committed events: SOURCE_LOCKED sets the revision of a lock, SOURCE_UNLOCKED releases it."""
         for event in events:
             key = (event.application, event.source)
             if event.type is EventType.SOURCE_LOCKED:
@@ -121,6 +121,6 @@ class GuessWatch:
                     self._locks.put(key, replace(lock, revision=event.revision))
             elif event.type is EventType.SOURCE_UNLOCKED:
                 lock = self._locks.peek(key)
-                if lock is not None and lock.revision:  # else it is a newer lock, whose own record is on its way
+                if lock is not None and lock.revision:  # otherwise this is a newer lock, whose event is not committed
                     self._locks.pop(key)
                     self._counts.pop(key)

@@ -1,10 +1,10 @@
-"""Which clients use a session: the memory behind the signal `concurrent_use`."""
+"""Tracking which clients use a session, for the signal `concurrent_use`."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from sessiond.domain.client_facts import OF_THE_CLIENT, ClientFacts, differ, merged
+from sessiond.domain.client_facts import CLIENT_IDENTITY, ClientFacts, differ, merged
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.signals import Signal, SignalType
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
@@ -12,32 +12,32 @@ from sessiond.system.lru import Lru
 
 __all__ = ["RecentLogins", "SupersededUses", "UseWatch"]
 
-_TURNS = 3
-_TURNS_OF_NETWORK = 8
-_LONGER = 10
+_CLIENT_TURNS = 3
+_NETWORK_TURNS = 8
+_NETWORK_WINDOWS = 10
 
 
 class UseWatch:
-    """Which clients take turns in using a session.
+    """Tracks sessions that several clients use alternately.
 
-    Holds only sessions that were seen with more than one client, `capacity` of them at most.
+    Holds only sessions that were used by more than one client, at most `capacity` of them.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._uses: Lru[SessionId, _Use] = Lru(capacity)
 
     def knows(self, session_id: SessionId) -> bool:
-        """Whether the session was seen with more than one client."""
+        """Return whether the session was used by more than one client."""
         return session_id in self._uses
 
-    def see(
+    def record(
         self, session_id: SessionId, home: ClientFacts, seen: ClientFacts, window: Millis, now: Instant
     ) -> Signal | None:
-        """Take in a use; a signal if two clients take turns.
+        """Record a use and return a signal if two clients use the session alternately.
 
-        Three turns within `window` between clients of different agents, certificates or devices are two clients. By
-        network alone eight are needed within ten windows: a phone on the doorstep changes between two networks three
-        or four times a minute.
+        A turn is a change from one client to another. Three turns within `window` between different agents,
+        certificates or devices raise the signal. Turns in which only the network differs need eight within ten windows:
+        a phone at the edge of a Wi-Fi network changes between two networks three or four times a minute.
         """
         use = self._uses.get(session_id)
         if use is None:
@@ -45,21 +45,21 @@ class UseWatch:
                 return None
             use = _Use(home)
             self._uses.put(session_id, use)
-        turns = [turn for turn in use.turns if 0 <= now - turn.at < _LONGER * window]
+        turns = [turn for turn in use.turns if 0 <= now - turn.at < _NETWORK_WINDOWS * window]
         if not differ(use.latest, seen):
             use.latest = merged(use.latest, seen)
             if not turns and not differ(home, seen):
-                self.forget(session_id)  # back for good
+                self.forget(session_id)  # only the home client uses the session again
             return None
         before, use.latest = use.latest, seen
-        use.turns = turns = [*turns, _Turn(now, differ(before, seen, OF_THE_CLIENT))]
-        if len(turns) < _TURNS_OF_NETWORK and sum(t.of_client and now - t.at < window for t in turns) < _TURNS:
+        use.turns = turns = [*turns, _Turn(now, differ(before, seen, CLIENT_IDENTITY))]
+        if len(turns) < _NETWORK_TURNS and sum(t.of_client and now - t.at < window for t in turns) < _CLIENT_TURNS:
             return None
         use.turns = []
         return Signal(SignalType.CONCURRENT_USE, _name(before), _name(seen))
 
     def forget(self, session_id: SessionId) -> None:
-        """Begin anew: the session was authenticated again, or has ended."""
+        """Forget the session: it was authenticated again, or it has ended."""
         self._uses.pop(session_id)
 
 
@@ -77,50 +77,52 @@ class _Use:
 
 
 def _name(facts: ClientFacts) -> str:
-    return ", ".join(part for part in (facts.agent, facts.network) if part) or "a client without facts"
+    return ", ".join(part for part in (facts.agent, facts.network) if part) or "unknown client"
 
 
-_APART = 1_000  # milliseconds: requests that were under way together arrive together
+_BURST = 1_000  # milliseconds: requests that were sent together arrive together
 
 
 class SupersededUses:
-    """How often a token came that a roll had replaced, while the new one was in use already.
+    """Counts the uses of tokens that a roll has replaced, while the new token is already in use.
 
-    Requests under way at the roll do that too, in one burst: what comes within a second counts once.
+    Requests that were in flight at the roll also cause such uses, in one burst. So uses within a second of a counted
+    one do not count.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._uses: Lru[SessionId, tuple[int, int, Instant]] = Lru(capacity)
 
     def knows(self, session_id: SessionId) -> bool:
-        """Whether that happened to the session."""
+        """Return whether the session had such a use."""
         return session_id in self._uses
 
     def note(self, session_id: SessionId, generation: int, now: Instant) -> None:
-        """Take in one such use of a session at that generation."""
+        """Record one such use of the session at this generation."""
         known = self._uses.get(session_id)
         if known is None or known[0] != generation:
             self._uses.put(session_id, (generation, 1, now))
-        elif not 0 <= now - known[2] < _APART:
+        elif not 0 <= now - known[2] < _BURST:
             self._uses.put(session_id, (generation, known[1] + 1, now))
 
-    def times(self, session_id: SessionId, generation: int) -> int:
-        """How often, at that generation."""
+    def count(self, session_id: SessionId, generation: int) -> int:
+        """Return the number of counted uses at this generation."""
         known = self._uses.peek(session_id)
         return 0 if known is None or known[0] != generation else known[1]
 
     def forget(self, session_id: SessionId) -> None:
-        """Start afresh: the session was authenticated again, or has ended."""
+        """Forget the session: it was authenticated again, or it has ended."""
         self._uses.pop(session_id)
 
 
-_MOST_CLIENTS = 4
+_MAX_CLIENTS = 4
 
 
 class RecentLogins:
-    """Sessions whose last roll was a login, and which clients have presented a token from before it since then.
+    """The sessions whose last roll was a login, with the clients that have presented a pre-roll token since then.
 
-    Changed by committed events alone. What is forgotten, or happened before a restart, counts as no login.
+    Only committed events change this memory. A login that was evicted, or that happened before a restart, is unknown
+    here, and its session is treated as if the last roll was not a login.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:
@@ -128,7 +130,7 @@ class RecentLogins:
         self._authenticated: tuple[SessionId, int] | None = None  # the last SESSION_AUTHENTICATED, and its revision
 
     def apply(self, event: Event) -> None:
-        """Take in an event."""
+        """Apply a committed event."""
         session_id = event.session_id
         if session_id is None:
             return
@@ -137,7 +139,7 @@ class RecentLogins:
                 self._authenticated = session_id, event.revision
                 self._clients.put(session_id, ())
             case EventType.SESSION_ROLLED:
-                if self._authenticated != (session_id, event.revision - 1):  # a login's roll comes right after it
+                if self._authenticated != (session_id, event.revision - 1):  # a login's roll is the next event after it
                     self._clients.pop(session_id)
             case EventType.OLD_TOKEN_PRESENTED:
                 self._note(session_id, event.client)
@@ -145,13 +147,13 @@ class RecentLogins:
                 self._clients.pop(session_id)
 
     def clients(self, session_id: SessionId) -> tuple[ClientContext, ...] | None:
-        """Return the clients; None if the last roll was no login, as far as is known.
+        """Return the clients, or None if the last roll of the session was not a login, as far as is known.
 
-        `NOBODY` among them stands for clients that are unknown: there were more than four different ones.
+        `NOBODY` among them means that not all clients are known: there were more than four, or one was unknown.
         """
         return self._clients.peek(session_id)
 
     def _note(self, session_id: SessionId, client: ClientContext) -> None:
         known = self._clients.get(session_id)
         if known is not None and client not in known and NOBODY not in known:
-            self._clients.put(session_id, (*known, client) if len(known) < _MOST_CLIENTS else (NOBODY,))
+            self._clients.put(session_id, (*known, client) if len(known) < _MAX_CLIENTS else (NOBODY,))

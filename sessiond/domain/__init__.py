@@ -1,1 +1,1 @@
-"""What sessions are and what may happen to them: pure functions of (state, input, now), standard library only."""
+"""The domain model of sessions: pure functions of (state, input, now) that use the standard library only."""

@@ -1,4 +1,4 @@
-"""What every call has in common: who calls, for which application, about which client."""
+"""What every call has in common: the caller, the application, and the client that the call is about."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Call", "Caller"]
 
 @immutable
 class Caller:
-    """Who calls, as the authority knows it.
+    """The identity of a caller.
 
-    name      the identity: the `actor` of everything that the call causes
-    peer      where the call came from, as the transport names it
-    metadata  what came with the call; it may hold credentials, so it is never shown
+    name      recorded as the `actor` of every event that the call causes
+    peer      address of the caller, in the transport's notation
+    metadata  the metadata of the call; hidden from `repr` because it may hold credentials
     """
 
     name: str
@@ -30,7 +30,8 @@ class Caller:
 class Call:
     """One call: its application and policy, its caller, and what the caller saw of the client.
 
-    `tells_client` is false if the call says nothing about a client. Saying that nothing was seen is another matter.
+    `has_client_context` is false if the call has no client context at all. An empty client context is different: with
+    it the caller states that it saw nothing of the client.
     """
 
     application: str
@@ -38,9 +39,9 @@ class Call:
     caller: Caller
     client: ClientContext
     reason: str = ""
-    tells_client: bool = True
+    has_client_context: bool = True
 
     @property
     def cause(self) -> Cause:
-        """The call as the cause of what it does."""
+        """Return the cause to record in the events of this call."""
         return Cause(CauseKind.REQUEST, self.caller.name, self.reason)

@@ -1,4 +1,4 @@
-"""Comparing two client contexts, by what they mean rather than by their text."""
+"""Comparing two client contexts by their meaning instead of their text."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Iterable
 from sessiond.domain.immutable import immutable
 from sessiond.domain.signals import Signal, SignalType
 
-__all__ = ["OF_THE_CLIENT", "ClientFacts", "compare", "differ", "merged"]
+__all__ = ["CLIENT_IDENTITY", "ClientFacts", "compare", "differ", "merged"]
 
 
 @immutable
 class ClientFacts:
-    """What a client context means, in the grain that is compared. An empty fact is never compared.
+    """The facts of a client context that are compared. An empty fact means unknown and is never compared.
 
-    network   the prefix of the address, as wide as the policy says
-    operator  the network's operator (autonomous system), if a database tells
-    country   the address's country, if a database tells
-    agent     family and platform of the user agent: versions come and go with updates
+    network      network prefix of the IP address, as long as the policy says
+    operator     operator of the network (autonomous system), if a database is configured and knows it
+    country      country of the IP address, if a database is configured and knows it
+    agent        family and platform of the user agent; without the version, because updates change it
+    certificate  thumbprint of the client's TLS certificate, in hex
+    device       device id
     """
 
     network: str = ""
@@ -37,17 +39,17 @@ _COMPARED = (
     ("device", SignalType.DEVICE_MISMATCH),
 )
 _BOUND = ("certificate", "device")
-OF_THE_CLIENT = ("agent", "certificate", "device")
-"""The facts that tell one client from another, wherever it is."""
+CLIENT_IDENTITY = ("agent", "certificate", "device")
+"""The facts that identify a client independently of the network it uses."""
 _FACTS = tuple(fact for fact, _ in _COMPARED)
 
 
 def compare(expected: ClientFacts, seen: ClientFacts) -> tuple[Signal, ...]:
-    """A signal for each fact that is known on both sides and differs.
+    """Return one signal for each fact that is known on both sides and differs.
 
-    A certificate or device that the session was bound to and that is now missing differs too: leaving it out must not
-    be a way around the binding. An IPv4 and an IPv6 network say nothing about each other: browsers use both by turns
-    (RFC 8305).
+    A certificate or device that the session is bound to and that is missing now also counts as different: omitting it
+    must not bypass the binding. An IPv4 network and an IPv6 network are never compared, because browsers alternate
+    between the two (RFC 8305).
     """
     signals = []
     for fact, kind in _COMPARED:
@@ -58,15 +60,15 @@ def compare(expected: ClientFacts, seen: ClientFacts) -> tuple[Signal, ...]:
 
 
 def differ(one: ClientFacts, other: ClientFacts, facts: Iterable[str] = _FACTS) -> bool:
-    """Whether any of these facts is known on both sides and differs.
+    """Return whether any of these facts is known on both sides and differs.
 
-    One server may pass on less about the same client than another: an unknown fact makes no other client.
+    A fact that is unknown on one side does not count: one server may report less about the same client than another.
     """
     return any(_clash(fact, getattr(one, fact), getattr(other, fact)) for fact in facts)
 
 
 def merged(one: ClientFacts, other: ClientFacts) -> ClientFacts:
-    """What is known of a client from two of its uses."""
+    """Combine what two uses revealed about one client. If both know a fact, that of `one` is used."""
     return ClientFacts(**{fact: getattr(one, fact) or getattr(other, fact) for fact in _FACTS})
 
 

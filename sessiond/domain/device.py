@@ -1,4 +1,4 @@
-"""What a user agent says of the client that sent it, in words."""
+"""A readable description of a client, derived from its user agent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["UNKNOWN_DEVICE", "Device", "DeviceType"]
 
 
 class DeviceType(StrEnum):
-    """The kind of device; BOT is a program without a person in front of it."""
+    """The kind of device. BOT is a program that no person operates interactively."""
 
     UNSPECIFIED = "unspecified"
     DESKTOP = "desktop"
@@ -22,7 +22,9 @@ class DeviceType(StrEnum):
 
 @immutable
 class Device:
-    """A client in words, for a page that lists a user's devices. Never proof of anything: clients send what they like.
+    """A readable description of a client, for a page that lists a user's devices.
+
+    It proves nothing, because clients choose their user agent freely.
 
     description  one line of plain text such as `Firefox 140 on Linux`; empty if there is no user agent
     type         the kind of device

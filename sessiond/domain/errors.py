@@ -1,4 +1,4 @@
-"""What can go wrong with a call. One tree; each leaf has its row in the status table of `rpc`."""
+"""The errors that a call can end with: one exception tree. Each leaf has one row in the status table of `rpc`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MAYBE_SECRET = re.compile(r"[A-Za-z0-9_-]{40}")
 
 
 def shown(value: str) -> str:
-    """A value as a refusal may show it: quoted, in ASCII, cut to 64 characters.
+    """Return a value in the form that an error message may show: quoted, in ASCII, cut to 64 characters.
 
-    What may be a token in the wrong field is not shown: callers log refusals.
+    A value that may be a token in the wrong field is replaced by its length, because callers log error messages.
     """
     if _MAYBE_SECRET.search(value[: 2 * _MAX_SHOWN]):
         return f"a text of {len(value)} characters"
@@ -37,16 +37,16 @@ def shown(value: str) -> str:
 
 
 class AuthorityError(Exception):
-    """Any refusal that is the caller's to understand. `public` is sent to the caller: never a secret in it."""
+    """Base class of all errors that are reported to the caller. `public` is sent to the caller and holds no secret."""
 
     @property
     def public(self) -> str:
-        """What the caller is told."""
+        """Return the message for the caller."""
         return str(self)
 
 
 class InvalidField(AuthorityError):
-    """A field of the call is not acceptable; `field` names it as the contract does, `remedy` says what would be."""
+    """A field of the call is invalid. `field` is its name in the proto, `remedy` says what would be valid."""
 
     def __init__(self, field: str, remedy: str) -> None:
         super().__init__(f"{field}: {remedy}")
@@ -55,7 +55,7 @@ class InvalidField(AuthorityError):
 
 
 class SessionNotFound(AuthorityError):
-    """No such session in the application (or not of that subject), or its history has been pruned."""
+    """The application has no such session, it belongs to another subject, or its history has been pruned."""
 
     def __init__(self) -> None:
         super().__init__("session_id: no such session in this application")
@@ -70,11 +70,11 @@ class SubjectMismatch(AuthorityError):
 
 
 class VersionMismatch(AuthorityError):
-    """The session data is not of the expected version."""
+    """The session data does not have the expected version."""
 
     def __init__(self, expected: int, current: int) -> None:
         super().__init__(
-            f"expected_version: the data is at version {current}, not {expected}; read it again and decide again"
+            f"expected_version: the data is at version {current}, not {expected}; read it again and retry the change"
         )
         self.expected = expected
         self.current = current
@@ -83,7 +83,7 @@ class VersionMismatch(AuthorityError):
 class DataUnreadable(AuthorityError):
     """A session's data cannot be read: one value was altered, moved, or sealed under a key that is not in the key ring.
 
-    It concerns that session's data alone: the session can be judged and revoked, and others are as they were.
+    Only the data of this session is affected. The session can still be validated and revoked.
     """
 
     def __init__(self, session_id: SessionId, why: str) -> None:
@@ -91,15 +91,15 @@ class DataUnreadable(AuthorityError):
 
 
 class PositionOutOfRange(AuthorityError):
-    """A cursor or consistency token names a place that the log does not have: pruned, not yet written, or lost."""
+    """A cursor or consistency token names a position that the log does not have: pruned, not yet written, or lost."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
 
 
 class Overloaded(AuthorityError):
-    """More is asked for at once than the authority takes. Nothing has changed; the call may be repeated soon."""
+    """The authority has reached a load limit. The call changed nothing and may be retried soon."""
 
 
 class Unavailable(AuthorityError):
-    """The authority cannot answer now, or cannot say whether a change was made."""
+    """The authority cannot answer now, or the outcome of a change is unknown."""

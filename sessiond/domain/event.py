@@ -1,4 +1,4 @@
-"""Events: the durable, immutable facts of the lifecycle."""
+"""Events: durable, immutable facts of the session lifecycle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Event", "EventFilter", "EventType"]
 
 
 class EventType(StrEnum):
-    """The kinds of lifecycle events."""
+    """The types of lifecycle events."""
 
     SESSION_CREATED = "session_created"
     SESSION_AUTHENTICATED = "session_authenticated"
@@ -34,7 +34,7 @@ class EventType(StrEnum):
 
 @immutable
 class Event:
-    """One fact: what happened to whom, when, by whom and why. Never holds a token or session data."""
+    """One fact: what happened to which session, when, who caused it and why. It never holds a token or session data."""
 
     revision: Revision
     type: EventType
@@ -54,7 +54,7 @@ class Event:
 
 @immutable
 class EventFilter:
-    """Which events. An empty set is no condition; all conditions must hold, and all of the labels."""
+    """Selects events. An empty set is no condition. An event must meet all conditions and have all of the labels."""
 
     applications: frozenset[str] = frozenset()
     subjects: frozenset[str] = frozenset()
@@ -62,7 +62,7 @@ class EventFilter:
     labels: frozenset[tuple[str, str]] = frozenset()
 
     def matches(self, event: Event) -> bool:
-        """Whether the event fits."""
+        """Return whether the filter selects the event."""
         return (
             (not self.applications or event.application in self.applications)
             and (not self.subjects or event.subject in self.subjects)

@@ -1,4 +1,4 @@
-"""When guessing counts as an attack."""
+"""The thresholds at which guessing tokens counts as an attack."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ __all__ = ["GuessLimits"]
 
 @immutable
 class GuessLimits:
-    """When guessing from one source counts as an attack.
+    """The thresholds at which guessing tokens counts as an attack. Times in milliseconds.
 
-    alarm_after   guesses within `window` that raise GUESSING_SUSPECTED
-    lock_after    guesses within `window` that lock the source for `lock_time`; 0: never
+    alarm_after   guesses from one source within `window` that raise GUESSING_SUSPECTED
+    lock_after    guesses from one source within `window` that lock it for `lock_time`; 0: never
     flood_after   guesses within `window` from all sources together that raise GUESSING_SUSPECTED for the source `*`
-    deny_valid    whether a lock shuts out valid tokens of the same source too (off: it must not hurt the honest
-                  neighbours behind one address)
+    window        length of the counting window
+    lock_time     how long a source stays locked
+    deny_valid    whether a lock also denies valid tokens from the locked source; off by default, because honest
+                  clients may share the address
     """
 
     alarm_after: int = 20

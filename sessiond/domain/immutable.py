@@ -1,4 +1,4 @@
-"""How values are declared: small immutable classes that are made many times for each call."""
+"""The decorator for value types: small immutable classes, of which each call creates many objects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def immutable(cls: type[T]) -> type[T]:
-    """Declare an immutable value: a dataclass with slots, equal and hashed by its fields; nobody changes one.
+    """Declare an immutable value type: a dataclass with slots, compared and hashed by its fields.
 
-    The type checker refuses assignments to its fields, as it does for a frozen dataclass. Python does not: a frozen
-    class takes five times as long to make an object of, and CreateSession makes twenty.
+    The type checker rejects assignments to the fields, as it does for a frozen dataclass. Python itself does not:
+    creating an object of a frozen dataclass takes five times as long, and CreateSession creates twenty.
     """
     return dataclass(slots=True, unsafe_hash="__hash__" not in cls.__dict__)(cls)

@@ -1,4 +1,4 @@
-"""The judging of tokens: the heart of the authority, a table in code."""
+"""Judging presented tokens: the core decision of the authority, written as a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Verdict(StrEnum):
-    """The answer to a validation."""
+    """The outcome of a validation."""
 
     VALID = "valid"
     MALFORMED = "malformed"
@@ -44,7 +44,7 @@ class Verdict(StrEnum):
 
 @immutable
 class Presented:
-    """What an opened token says: the session, the generation, and SHA-256 of the secret."""
+    """The content of an opened token: the session id, the generation, and SHA-256 of the secret."""
 
     session_id: SessionId
     generation: int
@@ -53,22 +53,22 @@ class Presented:
 
 @immutable
 class Judgement:
-    """The verdict on one presented token, and what follows from it.
+    """The verdict on one presented token, and its consequences.
 
-    activates  the token is the successor's first use: its generation must become the current one
-    hand_out   the generation of the token that the client must have from now on; None: the one it has
-    signals    reasons for suspicion
-    in_flight  the session ended moments ago, and this may be a request that was under way: a newer token may be on its
-               way to the client, so the answer must not touch the one it has
-    missed     the token was rolled away, and its client may never have received the new one: no reason for suspicion by
-               itself, but the next use of the new one will be
+    activates             this is the first use of a successor token: its generation must become the current one
+    hand_out              the generation of the token that the client must use from now on; None: it keeps its own
+    signals               reasons for suspicion
+    may_have_missed_roll  the token was rolled away, but its client may never have received the new one; this is not
+                          suspicious by itself, but the next use of the new token will be
+    in_flight             the session ended moments ago, and this request may have been sent before; a newer token may
+                          be on its way to the client, so the response must not delete the client's cookie
     """
 
     verdict: Verdict
     activates: bool = False
     hand_out: int | None = None
     signals: tuple[Signal, ...] = ()
-    missed: bool = False
+    may_have_missed_roll: bool = False
     in_flight: bool = False
 
 
@@ -76,9 +76,9 @@ MALFORMED = Judgement(Verdict.MALFORMED)
 FORGED = Judgement(Verdict.FORGED)
 UNKNOWN = Judgement(Verdict.UNKNOWN)
 LOCKED = Judgement(Verdict.LOCKED)
-PLAIN = Judgement(Verdict.VALID)  # valid, and nothing follows from it: always this very value
+PLAIN = Judgement(Verdict.VALID)  # valid without consequences; callers compare by identity (`is PLAIN`)
 _SUPERSEDED = Judgement(Verdict.SUPERSEDED)
-_MISSED = Judgement(Verdict.REPLAYED, missed=True)
+_MAY_HAVE_MISSED_ROLL = Judgement(Verdict.REPLAYED, may_have_missed_roll=True)
 _BY_CAUSE = {
     CauseKind.IDLE_TIMEOUT: Verdict.EXPIRED_IDLE,
     CauseKind.ABSOLUTE_TIMEOUT: Verdict.EXPIRED_ABSOLUTE,
@@ -87,7 +87,7 @@ _BY_CAUSE = {
 
 
 def ended_verdict(session: Session) -> Verdict:
-    """VALID for a live session, else how it ended. For callers that name a session by its id."""
+    """Return VALID for a live session, else the verdict for its ending. For calls that name a session by its id."""
     if session.ending is None:
         return Verdict.VALID
     if session.ending.state is SessionState.REVOKED:
@@ -98,8 +98,8 @@ def ended_verdict(session: Session) -> Verdict:
 def judge(session: Session, presented: Presented, policy: Policy, now: Instant) -> Judgement:
     """Judge one presented token.
 
-    The rows of the table "Judging a token" in docs/design.md, in its order; the first that fits decides.
-    The digest is compared on every path and in constant time, so that an answer's timing tells nothing.
+    Implements the table "Judging a token" in docs/design.md row by row; the first row that matches decides.
+    The digest is compared on every path and in constant time, so that response times reveal nothing.
     """
     proven = compare_digest(presented.digest, session.digest)
     if session.ending is not None:
@@ -118,7 +118,7 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
         case 1:
             return Judgement(Verdict.VALID, activates=True, signals=signals)
         case -1 if now < session.generation_began + policy.renewal_overlap:
-            # Heals a lost Set-Cookie: the very token that was lost goes out again.
+            # The client may have missed a Set-Cookie: send the same current token again.
             return Judgement(Verdict.VALID, hand_out=session.generation, signals=signals)
         case _:
             replay = token_replay(session.generation, presented.generation, other_secret=False)
@@ -126,7 +126,7 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
 
 
 def _second_holder(session: Session) -> tuple[Signal, ...]:
-    """The signal that the session's own token is used although one from before its roll came back: two hold it."""
+    """Return a signal if a pre-roll token was presented earlier: now the new token is used, so two clients hold it."""
     if session.old_token is None:
         return ()
     return (token_replay(session.generation, session.old_token, other_secret=True),)
@@ -137,17 +137,18 @@ def _judge_other_secret(session: Session, presented: Presented, policy: Policy, 
     if rolled_away and session.rolled_at is not None:
         if now < session.rolled_at + policy.roll_tolerance:
             return _SUPERSEDED
-        if _may_have_missed(session, presented) and now < session.rolled_at + policy.lost_answer_tolerance:
-            return _MISSED
+        if _may_have_missed_roll(session, presented) and now < session.rolled_at + policy.lost_answer_tolerance:
+            return _MAY_HAVE_MISSED_ROLL
     replay = token_replay(session.generation, presented.generation, other_secret=True)
     return Judgement(Verdict.REPLAYED, signals=(replay,))
 
 
-def _may_have_missed(session: Session, presented: Presented) -> bool:
-    """Whether the answer to the roll may have been lost on its way to the holder of a token from before.
+def _may_have_missed_roll(session: Session, presented: Presented) -> bool:
+    """Return whether the holder of a pre-roll token may never have received the new token.
 
-    Nobody has used the new token, then, and the old one was in use at the roll: not renewed away long before. Of an
-    anonymous session the new token may be a thief's, who could log in with it as somebody else: no excuse there.
+    This requires that nobody has used the new token yet, and that the old token was in use at the time of the roll,
+    not replaced by renewals long before. It never applies to an anonymous session: there the new token may be in the
+    hands of a thief, who could log in with it as another subject.
     """
     unused = session.rolled_at is not None and session.last_active <= session.rolled_at
     return unused and bool(session.subject) and presented.generation >= session.generation - 2

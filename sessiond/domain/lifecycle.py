@@ -1,4 +1,4 @@
-"""The lifecycle: the pure steps from one state of a session to the next."""
+"""The lifecycle: pure functions that take a session from one state to the next."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_session(
     labels: Labels = (),
     revision: Revision = NO_REVISION,
 ) -> Session:
-    """A new session, at generation 0, with all its timeouts starting now."""
+    """Return a new session at generation 0. All its timeouts start now."""
     lifetimes = _bounded(lifetimes, policy, persistent=persistent)
     absolute = _after(now, _shorter(policy.absolute_for(persistent=persistent), lifetimes.absolute))
     if login_page:
@@ -78,7 +78,7 @@ def open_session(
         client=client,
         persistent=persistent,
         login_page=login_page,
-        last_client=_seen(client),
+        last_client=_recorded_client(client),
         labels=labels,
         lifetimes=lifetimes,
         revision=revision,
@@ -92,7 +92,7 @@ def _shorter(limit: Millis | None, own: Millis | None) -> Millis | None:
 
 
 def _bounded(lifetimes: Lifetimes, policy: Policy, *, persistent: bool) -> Lifetimes:
-    """The lifetimes without those that would be longer than the policy's."""
+    """Return the lifetimes without those that are not shorter than the policy's."""
     if lifetimes is POLICY_LIFETIMES or lifetimes == POLICY_LIFETIMES:
         return POLICY_LIFETIMES
     idle, absolute = policy.idle_for(persistent=persistent), policy.absolute_for(persistent=persistent)
@@ -104,8 +104,11 @@ def _bounded(lifetimes: Lifetimes, policy: Policy, *, persistent: bool) -> Lifet
     )
 
 
-def _seen(client: ClientContext, before: ClientContext = NOBODY) -> ClientContext:
-    """What is kept of the client of an activity: address and user agent. One that tells neither hides nobody before."""
+def _recorded_client(client: ClientContext, before: ClientContext = NOBODY) -> ClientContext:
+    """Return the part of a client context that is recorded with an activity: IP address and user agent.
+
+    If the context has neither, return `before`, so that it does not overwrite the last known client.
+    """
     if not client.ip_address and not client.user_agent:
         return before
     if not client.certificate_thumbprint and not client.device_id:
@@ -114,7 +117,7 @@ def _seen(client: ClientContext, before: ClientContext = NOBODY) -> ClientContex
 
 
 def idle_deadline(session: Session, policy: Policy, last_active: Instant) -> Instant | None:
-    """When the session, with that activity, expires without more of it."""
+    """Return when the session expires if `last_active` remains its last activity; None if it has no idle timeout."""
     return _after(last_active, _shorter(policy.idle_for(persistent=session.persistent), session.lifetimes.idle))
 
 
@@ -123,11 +126,11 @@ def _absolute_deadline(session: Session, policy: Policy, now: Instant) -> Instan
 
 
 def touch(session: Session, policy: Policy, at: Instant, client: ClientContext = NOBODY) -> Session:
-    """The session with activity at `at`. Activity never moves backwards, nor revives an ended session."""
+    """Return the session with activity at `at`. Activity never moves backwards and never revives an ended session."""
     if session.ending is not None or at <= session.last_active:
         return session
     deadline = idle_deadline(session, policy, at)
-    seen = _seen(client, session.last_client)
+    seen = _recorded_client(client, session.last_client)
     if not session.persistent:
         return replace(session, last_active=at, idle_deadline=deadline, last_client=seen)
     fallen = own_authentication_at(session, policy, at)
@@ -135,12 +138,12 @@ def touch(session: Session, policy: Policy, at: Instant, client: ClientContext =
 
 
 def activate(session: Session, generation: int, now: Instant) -> Session:
-    """The successor's first use: its generation becomes current. The caller decides whether this counts as activity."""
+    """Make a successor's generation current at its first use. The caller decides whether this counts as activity."""
     return replace(session, generation=generation, generation_began=now)
 
 
 def roll(session: Session, digest: bytes, policy: Policy, now: Instant, client: ClientContext = NOBODY) -> Session:
-    """A fresh secret and the next generation: every older token is worthless from now on."""
+    """Return the session with a new secret, the next generation and activity now. All older tokens become invalid."""
     return touch(
         replace(
             session,
@@ -169,48 +172,48 @@ def authenticate(
     lifetimes: Lifetimes | None = None,
     labels: Labels = (),
 ) -> Session:
-    """The session bound to `subject`, rolled, with both lifetimes starting now (NIST SP 800-63B-4 section 5).
+    """Return the session bound to `subject`, rolled, with both timeouts starting now (NIST SP 800-63B-4 section 5).
 
-    Once remembered, a session stays so: authenticating again is no wish to be forgotten. Without `lifetimes` it keeps
-    its own; `labels` are added to those it has.
+    A remembered session stays remembered, even if `persistent` is false. Without `lifetimes` the session keeps its own
+    timeouts. `labels` are added to those it has.
     """
     rolled = replace(
         roll(session, digest, policy, now),
         subject=subject,
         authentication=authentication,
-        client=_rebound(session.client, client),
-        last_client=_seen(client, session.last_client),
+        client=_updated_home(session.client, client),
+        last_client=_recorded_client(client, session.last_client),
         persistent=persistent or session.persistent,
         login_page=False,
         elevation=None,
         must_authenticate=False,
         old_token=None,
-        labels=_joined(session.labels, labels),
+        labels=_merged_labels(session.labels, labels),
     )
-    return _restarted(rolled, lifetimes, policy, now)
+    return _with_restarted_timeouts(rolled, lifetimes, policy, now)
 
 
-def _joined(labels: Labels, more: Labels) -> Labels:
+def _merged_labels(labels: Labels, more: Labels) -> Labels:
     return tuple(sorted({**dict(labels), **dict(more)}.items())) if more else labels
 
 
-def _rebound(home: ClientContext, told: ClientContext) -> ClientContext:
-    """The client that a session belongs to after an authentication.
+def _updated_home(home: ClientContext, seen: ClientContext) -> ClientContext:
+    """Return the new home of a session after an authentication.
 
-    What the call does not tell stays as it was: leaving out a certificate or a device must not undo a binding.
+    Fields that the call leaves empty keep their value: omitting a certificate or a device must not remove a binding.
     """
-    if told == home or home == NOBODY:
-        return told
+    if seen == home or home == NOBODY:
+        return seen
     return ClientContext(
-        told.ip_address or home.ip_address,
-        told.user_agent or home.user_agent,
-        told.certificate_thumbprint or home.certificate_thumbprint,
-        told.device_id or home.device_id,
+        seen.ip_address or home.ip_address,
+        seen.user_agent or home.user_agent,
+        seen.certificate_thumbprint or home.certificate_thumbprint,
+        seen.device_id or home.device_id,
     )
 
 
-def _restarted(session: Session, lifetimes: Lifetimes | None, policy: Policy, now: Instant) -> Session:
-    """The session with both lifetimes starting now."""
+def _with_restarted_timeouts(session: Session, lifetimes: Lifetimes | None, policy: Policy, now: Instant) -> Session:
+    """Return the session with both timeouts starting now."""
     kept = session.lifetimes if lifetimes is None else lifetimes
     session = replace(session, lifetimes=_bounded(kept, policy, persistent=session.persistent))
     return replace(
@@ -231,22 +234,22 @@ def elevate(
     lifetimes: Lifetimes | None = None,
     labels: Labels = (),
 ) -> Session:
-    """The session rolled, with an authentication that counts for the policy's elevation timeout.
+    """Return the session rolled, with an authentication that counts for the policy's elevation timeout.
 
-    `lifetimes` shorten what is left of it, as in `refresh`; `labels` are added to those it has.
+    `lifetimes` shorten the remaining time, as in `refresh`. `labels` are added to those the session has.
     """
     rolled = roll(session, digest, policy, now)
     if lifetimes is not None:
-        rolled = _shortened(rolled, lifetimes, policy, now)
+        rolled = _with_shortened_timeouts(rolled, lifetimes, policy, now)
     elevation = Elevation(authentication, Instant(now + policy.elevation_timeout))
     return replace(
         rolled,
         elevation=elevation,
-        client=_rebound(session.client, client),
-        last_client=_seen(client, session.last_client),
+        client=_updated_home(session.client, client),
+        last_client=_recorded_client(client, session.last_client),
         must_authenticate=False,
         old_token=None,
-        labels=_joined(session.labels, labels),
+        labels=_merged_labels(session.labels, labels),
     )
 
 
@@ -257,21 +260,21 @@ def refresh(
     lifetimes: Lifetimes | None = None,
     client: ClientContext = NOBODY,
 ) -> Session:
-    """The session as good as new: last activity starts again, and the lifetime too if the policy allows it.
+    """Return the session with activity now and, if the policy allows it, with the absolute timeout starting again.
 
-    With `lifetimes` the session gets these from now on. They shorten what is left of it and never lengthen it past what
-    the policy allows: the absolute lifetime counts from now only if the policy says so.
+    With `lifetimes` the session has these timeouts from now on. They can shorten the remaining time, but never lengthen
+    it beyond the policy: the absolute timeout starts again only if the policy sets `refresh_extends_lifetime`.
     """
     if lifetimes is not None:
-        session = _shortened(session, lifetimes, policy, now)
+        session = _with_shortened_timeouts(session, lifetimes, policy, now)
     touched = touch(session, policy, now, client)
     if policy.refresh_extends_lifetime and not touched.login_page:
         return replace(touched, absolute_deadline=_absolute_deadline(touched, policy, now))
     return touched
 
 
-def _shortened(session: Session, lifetimes: Lifetimes, policy: Policy, now: Instant) -> Session:
-    """The session with these lifetimes from now on, of which the absolute one only shortens what is left."""
+def _with_shortened_timeouts(session: Session, lifetimes: Lifetimes, policy: Policy, now: Instant) -> Session:
+    """Return the session with these lifetimes from now on; the absolute one can only shorten the remaining time."""
     session = replace(session, lifetimes=_bounded(lifetimes, policy, persistent=session.persistent))
     ends = [end for end in (session.absolute_deadline, _absolute_deadline(session, policy, now)) if end is not None]
     return replace(
@@ -282,27 +285,30 @@ def _shortened(session: Session, lifetimes: Lifetimes, policy: Policy, now: Inst
 
 
 def with_activity(session: Session, activity: Activity) -> Session:
-    """The session with activity that was judged elsewhere; itself if that is not later, or if it has ended."""
+    """Return the session with an activity that was recorded separately.
+
+    Return it unchanged if the activity is not later than its own, or if it has ended.
+    """
     if session.ending is not None or activity.at <= session.last_active:
         return session
-    seen = session.last_client if activity.client is None else _seen(activity.client, session.last_client)
+    seen = session.last_client if activity.client is None else _recorded_client(activity.client, session.last_client)
     return replace(session, last_active=activity.at, idle_deadline=activity.idle_deadline, last_client=seen)
 
 
 def with_data(session: Session, data_bytes: int) -> Session:
-    """The session after a change of its data, which now takes that many bytes."""
+    """Return the session after a change of its data, which now has a size of `data_bytes` bytes."""
     return replace(session, data_version=session.data_version + 1, data_bytes=data_bytes)
 
 
 def end(session: Session, at: Instant, cause: Cause) -> Session:
-    """The session ended. The first ending stands: one that has ended already comes back unchanged."""
+    """Return the session ended at `at`. A session that has already ended is returned unchanged."""
     if session.ending is not None:
         return session
     return replace(session, ending=Ending(at, cause), data_bytes=0)
 
 
 def expired_view(session: Session, now: Instant) -> Session:
-    """The session as it is at `now`: ended by a deadline that has passed though no sweep recorded it yet."""
+    """Return the session as it is at `now`: ended if a deadline has passed, even if the expiry is not recorded yet."""
     if session.ending is None and (deadline := passed_deadline(session, now)) is not None:
         return end(session, deadline.at, Cause(deadline.kind))
     return session

@@ -1,4 +1,4 @@
-"""A login: who was authenticated and how, and what is wanted for the session."""
+"""A login: who was authenticated and how, and the requested properties of the session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["ANONYMOUS", "Login"]
 
 @immutable
 class Login:
-    """Who was authenticated and how, and what is wanted for the session.
+    """Who was authenticated and how, and the requested properties of the session.
 
-    subject     empty: an anonymous session
-    level       1 to 3 as AAL1 to AAL3, or 0 if the application does not rank
+    subject     the user identifier; empty for an anonymous session
+    level       1 to 3 for AAL1 to AAL3, or 0 if the application does not rank authentications
     methods     RFC 8176 method references
-    persistent  the session is to be remembered
-    lifetimes   the session's own timeouts; None: as they are, for a new session the policy's
-    labels      to be set beside those that the session has
+    persistent  whether the session is remembered
+    lifetimes   the session's own timeouts; None: an existing session keeps its own, a new one has the policy's
+    labels      added to the labels that the session has
     """
 
     subject: str
@@ -29,4 +29,4 @@ class Login:
 
 
 ANONYMOUS = Login("")
-"""Nobody was authenticated, and nothing special is wanted."""
+"""The login of an anonymous session with default properties."""

@@ -1,4 +1,4 @@
-"""Policies: the rules of an application, and the presets they start from."""
+"""Policies: the rules of an application, and the presets that they are based on."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class CookieRules:
     """The attributes of an application's cookies (OWASP; RFC 6265bis for the prefix).
 
     `name` and `anonymous_name` may differ, so that a cookie's name changes at login. With `secure`, a path of `/` and a
-    name without prefix, cookies bear the `__Host-` prefix, which browsers hold to exactly that. `partitioned` gives
-    each top-level site that embeds the application a cookie of its own (CHIPS).
+    name without prefix, cookies get the `__Host-` prefix; browsers enforce these attributes for it. With `partitioned`
+    each top-level site that embeds the application has a separate cookie (CHIPS).
     """
 
     name: str = "id"
@@ -44,12 +44,12 @@ class CookieRules:
     secure: bool = True
     same_site: str = "Lax"
     path: str = "/"
-    # Without "cookies": it clears those of every host of the registrable domain, and so logs users out of the others.
+    # Not "cookies": it would clear the cookies of all hosts of the registrable domain and log users out of other sites.
     clear_site_data: tuple[str, ...] = ("cache", "storage")
     partitioned: bool = False
 
     def __hash__(self) -> int:
-        """Of one field: what is made of an application's rules is looked up by them for each token that is given."""
+        """Hash a single field, which is faster: the rules are a lookup key for each token that is issued."""
         return hash(self.name)
 
 
@@ -79,31 +79,40 @@ _HIGH = _LOW | {
 
 @immutable
 class Policy:
-    """Timeouts and limits of one application. Times in milliseconds; None: no such timeout.
+    """The rules of one application. Times in milliseconds; None: no such timeout.
 
-    idle_timeout      without activity for this long a session ends (OWASP: 15 to 30 min low, 2 to 5 min high value)
+    preset            name of the preset that the policy is based on
+    idle_timeout      a session ends after this long without activity (OWASP: 15 to 30 min low, 2 to 5 min high value)
     absolute_timeout  a session ends this long after it was opened or its subject last authenticated (OWASP: 4 to 8 h)
     renewal_timeout   a token older than this is renewed when it is next used
-    renewal_overlap   the token before the current one still counts for this long after a renewal
-    roll_tolerance    a token that was rolled away is denied without alarm for this long
+    renewal_overlap   after a renewal the previous token remains valid for this long
+    roll_tolerance    after a roll the replaced token is denied without an alarm for this long
     lost_answer_tolerance
-                      the same for this long where the token that replaced it was never used: its answer may be lost
-    retention         an ended session of a subject is kept as history for this long
+                      the same, if the new token has never been used: the response with it may have been lost
+    refresh_extends_lifetime
+                      whether a refresh starts the absolute timeout again
+    retention         how long an ended session of a subject is kept as history
     anonymous_retention
-                      the same for an anonymous session: each visit of a bot leaves one
-    answer_retention  for how long a call that is repeated by its id gets the first answer again
-    max_data_bytes    bound on a session's data, keys and values together
+                      the same for an anonymous session; shorter, because each visit of a bot leaves one
+    answer_retention  how long a call that is repeated with the same request id gets the first answer
+    max_data_bytes    maximum size of a session's data, keys and values together, in bytes
     login_timeout     an anonymous session of a login page ends this long after it was opened (OWASP)
-    remember_*        the limits of remembered sessions, and the level they fall to after `idle_timeout` without
+    remember_*        the timeouts of remembered sessions, and the level that they drop to after `idle_timeout` without
                       activity; without `remember_idle_timeout` sessions cannot be remembered
     elevation_timeout how long an elevated authentication counts (ASVS 7.5.3)
-    max_sessions      how many live sessions a subject may have, 0: any number; `on_limit` says what happens then
-    ticket_timeout    how long a subject may take to choose, under `ask`
-    companion_timeout the longest time to live of a companion token
-    related_agents    groups of user agents (`family on platform`) that belong together: an app and its web view
-    ipv4_prefix, ipv6_prefix  the grain in which addresses are compared
-    concurrent_use_window     within what time clients must take turns to be `concurrent_use`
-    fold_window       within what time repeats of one suspicion are folded into the first
+    max_sessions      maximum number of live sessions of a subject; 0: no limit
+    on_limit          what happens when a login would exceed `max_sessions`
+    ticket_timeout    how long a subject has for its choice if `on_limit` is `ask`
+    companion_timeout maximum time to live of a companion token
+    related_agents    groups of user agents (`family on platform`) that count as one: an app and its web view
+    ipv4_prefix, ipv6_prefix
+                      length in bits of the network prefix by which IP addresses are compared
+    concurrent_use_window
+                      the time within which alternating clients raise `concurrent_use`
+    fold_window       a suspicion that was reported within this time is not reported again
+    reactions         what to do about each type of signal
+    guessing          when guessing tokens counts as an attack
+    cookie            attributes of the application's cookies
     """
 
     preset: str
@@ -137,14 +146,14 @@ class Policy:
     cookie: CookieRules = CookieRules()
 
     def idle_for(self, *, persistent: bool) -> Millis | None:
-        """The idle timeout of a session, remembered or not.
+        """Return the idle timeout of a remembered or ordinary session.
 
-        A policy that remembers no more treats those remembered before like any other.
+        If the policy no longer allows remembered sessions, existing ones are treated as ordinary sessions.
         """
         return self.remember_idle_timeout if persistent and self._remembers else self.idle_timeout
 
     def absolute_for(self, *, persistent: bool) -> Millis | None:
-        """The absolute timeout of a session, remembered or not."""
+        """Return the absolute timeout of a remembered or ordinary session, by the same rule as `idle_for`."""
         return self.remember_absolute_timeout if persistent and self._remembers else self.absolute_timeout
 
     @property
@@ -152,23 +161,23 @@ class Policy:
         return self.remember_idle_timeout is not None
 
     def reaction_to(self, signals: Iterable[Signal]) -> Reaction:
-        """What to do about these signals together: the most severe of their reactions."""
+        """Return the reaction to all of these signals together: the most severe one."""
         return strongest(self.reactions[signal.type] for signal in signals)
 
     @property
     def revokes_subjects(self) -> bool:
-        """Whether any signal ends all of a subject's sessions."""
+        """Return whether the reaction to any signal revokes all sessions of the subject."""
         return Reaction.REVOKE_SUBJECT in self.reactions.values()
 
     @property
     def touch_granularity(self) -> Millis:
-        """How far recorded activity may lag behind real activity: a twentieth of the idle timeout, 60 s at most."""
+        """Return how far recorded activity may lag: a twentieth of the idle timeout, 60 s at most."""
         return granularity_of(self.idle_timeout)
 
 
 @lru_cache(maxsize=1_000)
 def granularity_of(idle_timeout: Millis | None) -> Millis:
-    """How far the recorded activity of sessions with this idle timeout may lag behind real activity."""
+    """Return how far recorded activity may lag behind real activity under this idle timeout, in milliseconds."""
     return Millis(_MINUTE if idle_timeout is None else max(1, min(idle_timeout // 20, _MINUTE)))
 
 
@@ -182,8 +191,8 @@ def _high_value(policy: Policy) -> Policy:
 
 DEFAULT_PRESET = "owasp-low"
 
-# OWASP Session Management Cheat Sheet for the first two; NIST SP 800-63B-4 sections 2.1.3, 2.2.3 and 2.3.3 for the
-# others. NIST sets no renewal: ours is that of the OWASP preset with the nearest idle timeout.
+# Sources: the OWASP Session Management Cheat Sheet for the first two, NIST SP 800-63B-4 sections 2.1.3, 2.2.3 and 2.3.3
+# for the others. NIST specifies no renewal; these presets use that of the OWASP preset with the nearest idle timeout.
 PRESETS: Mapping[str, Policy] = MappingProxyType(
     {
         policy.preset: policy

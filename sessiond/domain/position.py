@@ -1,4 +1,4 @@
-"""Positions in the log, and whether the log that they come from still exists."""
+"""Positions in the log, and the check that the log they come from still exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INCARNATION_BYTES = 8
 
 @immutable
 class Incarnation:
-    """One run of a log between two starts: its random id, and the first revision that it could write."""
+    """One run of a log between two starts: its random id, and the first revision that the run could write."""
 
     id: bytes
     first: Revision
@@ -23,17 +23,18 @@ class Incarnation:
 
 @immutable
 class Position:
-    """A place in the log as it was known under an incarnation: everything up to `revision`, inclusive."""
+    """A position in the log of one incarnation: everything up to and including `revision`."""
 
     incarnation: bytes
     revision: Revision
 
 
 def check_position(field: str, position: Position, incarnations: Sequence[Incarnation], head: Revision) -> Revision:
-    """The position's revision. Raises `PositionOutOfRange` if it belongs to a log that no longer exists.
+    """Return the position's revision, or raise `PositionOutOfRange` if its log no longer exists.
 
-    That is so if its incarnation is not in the list (a backup from before it was restored), or if its revision lies
-    beyond the incarnation's end (a lost tail), or beyond the head.
+    That is the case if the incarnation is not in the list (a backup that is older than the incarnation was restored),
+    or if the revision lies after the incarnation's end (the tail of the log was lost) or after the head. `field` is
+    the name of the field that the error message shows.
     """
     for number, incarnation in enumerate(incarnations):
         if incarnation.id != position.incarnation:
@@ -49,4 +50,4 @@ def check_position(field: str, position: Position, incarnations: Sequence[Incarn
         raise PositionOutOfRange(
             field, f"revision {position.revision} no longer exists: the log was set back to revision {end}"
         )
-    raise PositionOutOfRange(field, "comes from a log that no longer exists: the authority was restored from a backup")
+    raise PositionOutOfRange(field, "comes from a log that no longer exists: the store was restored from a backup")

@@ -1,4 +1,4 @@
-"""Which sessions: the question behind every list and every bulk revocation."""
+"""The query behind every list of sessions and every bulk revocation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ _EVERY_ADDRESS = ("0" * 32, "f" * 32)
 
 @immutable
 class SessionQuery:
-    """Which sessions of one application, newest first.
+    """Selects sessions of one application, newest first. None is no condition.
 
     state          ACTIVE: not ended and not past a deadline at `now`; EXPIRED: ended by a deadline, or past one;
-                   REVOKED: ended otherwise
+                   REVOKED: ended in any other way
     ip_range       first and last address of a network, as 32 hex digits each (IPv4 mapped into IPv6)
-    labels         with all of these labels
-    before         only sessions whose id is less: where the page before ended
-    down_to        only sessions whose id is not less: where a bounded walk ends
-    activity_lag   how far recorded activity may lag: a session is left out as expired only past deadline and lag
+    created_from, created_until
+                   bounds on the time of creation
+    labels         only sessions with all of these labels
+    before         only sessions with a smaller id: the page continues after this session
+    down_to        only sessions with this id or a greater one: the end of a bounded scan
+    activity_lag   how far recorded activity may lag behind real activity, in milliseconds: a session counts as expired
+                   only after its deadline plus this lag
+    limit          the maximum number of sessions
     """
 
     application: str
@@ -42,7 +46,7 @@ class SessionQuery:
 
     @property
     def restricts(self) -> bool:
-        """Whether the conditions leave any live session out, as far as can be seen without looking at sessions."""
+        """Return whether the conditions can exclude any live session, judging by the conditions alone."""
         return (
             self.subject is not None
             or bool(self.labels)
@@ -53,12 +57,12 @@ class SessionQuery:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether sessions that match may be far apart among all of the application's: there is no index for them."""
+        """Return whether no index finds the matching sessions, so that a page may need a long scan."""
         if self.subject is not None:
             return False
         conditions = (self.ip_range, self.created_from, self.created_until, self.labels or None)
         return self.state is not SessionState.ACTIVE or any(condition is not None for condition in conditions)
 
     def page(self, before: SessionId | None, limit: int) -> SessionQuery:
-        """The same question for another page."""
+        """Return the same query for another page."""
         return replace(self, before=before, limit=limit)

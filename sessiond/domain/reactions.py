@@ -1,4 +1,4 @@
-"""Reactions: what follows from a judgement and its signals under a policy. Nothing else decides this."""
+"""Reactions: the consequences of a judgement and its signals under a policy. No other module decides them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sessiond.domain.signals import Reaction, SignalType
 __all__ = ["Consequences", "consequences_of"]
 
 _REVOKING = (Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
-_OF_THE_SESSION = frozenset(
+_SESSION_WIDE = frozenset(
     {SignalType.TOKEN_REPLAY, SignalType.TOKEN_COPY, SignalType.CONCURRENT_USE, SignalType.REPORTED}
 )
 """Signals that cannot tell which client is the intruder: a step-up for one of them applies to every client."""
@@ -21,46 +21,47 @@ _OF_THE_SESSION = frozenset(
 
 @immutable
 class Consequences:
-    """What follows from one judgement.
+    """The consequences of one judgement.
 
-    judgement        as the caller is to get it: the verdict after the reactions
-    reaction         to all signals together; IGNORE if there are none
-    ends_session     the session must be revoked
-    ends_subject     so must every other session of its subject
-    holds_session    from now on the session needs authentication, whichever client comes
+    judgement     the judgement for the caller: its verdict takes the reactions into account
+    reaction      the reaction to all signals together; IGNORE if there are none
+    ends_session  the session must be revoked
+    ends_subject  all other sessions of its subject must be revoked too
+    requires_authentication
+                  from now on every client of the session must authenticate first
     """
 
     judgement: Judgement
     reaction: Reaction
     ends_session: bool
     ends_subject: bool
-    holds_session: bool
+    requires_authentication: bool
 
     @property
     def changes_session(self) -> bool:
-        """Whether the reaction changes the session itself: then it must be recorded, however often it was before."""
-        return self.ends_session or self.holds_session
+        """Return whether the reaction changes the session. If so, it is recorded even if it was reported recently."""
+        return self.ends_session or self.requires_authentication
 
 
 def consequences_of(session: Session, judgement: Judgement, policy: Policy) -> Consequences:
-    """What follows from a judgement of a live session, signals of the session's use included.
+    """Return the consequences of a judgement on a live session; its signals include those of the session's use.
 
-    The strongest reaction of all signals decides. A session that must authenticate is INSUFFICIENT even without a
-    signal. A verdict that denies already is not changed by reactions.
+    The strongest reaction to any of the signals decides. A session whose subject must authenticate first is
+    INSUFFICIENT even without a signal. Reactions do not change a verdict that already denies.
     """
     reaction = policy.reaction_to(judgement.signals)
     ends = reaction in _REVOKING
     holds = (
         reaction is Reaction.STEP_UP
         and not session.must_authenticate
-        and any(s.type in _OF_THE_SESSION and policy.reactions[s.type] is reaction for s in judgement.signals)
+        and any(s.type in _SESSION_WIDE and policy.reactions[s.type] is reaction for s in judgement.signals)
     )
     return Consequences(
         _after_reaction(session, judgement, reaction, ends=ends),
         reaction,
         ends_session=ends,
         ends_subject=reaction is Reaction.REVOKE_SUBJECT and bool(session.subject),
-        holds_session=holds,
+        requires_authentication=holds,
     )
 
 
@@ -70,7 +71,7 @@ def _after_reaction(session: Session, judgement: Judgement, reaction: Reaction, 
     if ends:
         return Judgement(Verdict.REVOKED, signals=judgement.signals)
     if reaction is Reaction.IGNORE and judgement.signals:
-        judgement = replace(judgement, signals=())  # ignored signals are evidence beside another one, and nothing alone
+        judgement = replace(judgement, signals=())  # an ignored signal counts only as evidence next to others
     if reaction is Reaction.STEP_UP or session.must_authenticate:
         return replace(judgement, verdict=Verdict.INSUFFICIENT)
     return judgement

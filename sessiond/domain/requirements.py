@@ -1,4 +1,4 @@
-"""Requirements: what a request needs beyond a good token, and what is missing."""
+"""Requirements: what a request needs beyond a valid token, and which of it is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AuthenticationRequirements", "RequirementKind", "Unmet", "check_auth
 
 
 class RequirementKind(StrEnum):
-    """What a validation may require beyond a good token."""
+    """What a validation may require beyond a valid token."""
 
     LEVEL = "level"
     AUTHENTICATION_AGE = "authentication_age"
@@ -22,7 +22,7 @@ class RequirementKind(StrEnum):
 
 @immutable
 class AuthenticationRequirements:
-    """What of the authentication is required. `max_age` in milliseconds; None: any."""
+    """Requirements on the authentication. `max_age` is in milliseconds; None: any age."""
 
     min_level: int = 0
     max_age: Millis | None = None
@@ -30,7 +30,7 @@ class AuthenticationRequirements:
 
 @immutable
 class Unmet:
-    """A requirement that is not met, and what would meet it."""
+    """A requirement that is not met. `remedy` says how to meet it."""
 
     kind: RequirementKind
     remedy: str
@@ -41,7 +41,7 @@ class Unmet:
 def check_authentication(
     authentication: Authentication | None, requirements: AuthenticationRequirements, now: Instant
 ) -> tuple[Unmet, ...]:
-    """What is missing of level and age (ASVS 7.5.1, 7.5.3). At its greatest age an authentication is too old."""
+    """Return the unmet requirements on level and age (ASVS 7.5.1, 7.5.3). An age of exactly `max_age` is too old."""
     unmet = []
     level = 0 if authentication is None else authentication.level
     if level < requirements.min_level:

@@ -1,4 +1,4 @@
-"""The session: the server-side record, and what can be read off it at a point of time."""
+"""The session: the server-side record, and what follows from it at a given time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _EXPIRIES = (CauseKind.IDLE_TIMEOUT, CauseKind.ABSOLUTE_TIMEOUT, CauseKind.LOGIN
 
 
 class SessionState(StrEnum):
-    """Whether a session lives."""
+    """Whether a session is live, and if not, how it ended."""
 
     ACTIVE = "active"
     EXPIRED = "expired"
@@ -57,20 +57,20 @@ class SessionState(StrEnum):
 
 @immutable
 class Ending:
-    """How a session ended. For an expiry `at` is the deadline itself, not the moment it was noticed."""
+    """How a session ended. For an expiry `at` is the deadline itself, not the time at which it was detected."""
 
     at: Instant
     cause: Cause
 
     @property
     def state(self) -> SessionState:
-        """EXPIRED where a deadline ended it, REVOKED for anything else."""
+        """Return EXPIRED if a deadline ended the session, else REVOKED."""
         return SessionState.EXPIRED if self.cause.kind in _EXPIRIES else SessionState.REVOKED
 
 
 @immutable
 class Deadline:
-    """A deadline that has passed, and which one it was."""
+    """A deadline that has passed: its kind and its time."""
 
     kind: CauseKind
     at: Instant
@@ -78,7 +78,7 @@ class Deadline:
 
 @immutable
 class Elevation:
-    """An authentication that counts until `until`, and then no more."""
+    """An authentication that counts only until `until`."""
 
     authentication: Authentication
     until: Instant
@@ -86,16 +86,19 @@ class Elevation:
 
 @immutable
 class Session:
-    """The record of one session. Of its token it holds SHA-256(secret) and the current generation, nothing else.
+    """The record of one session. It holds nothing of the token except SHA-256(secret) and the current generation.
 
-    `absolute_deadline` and `idle_deadline` are None where the policy has no such timeout.
-    `rolled_digest` is the digest that the last roll replaced, at `rolled_at`.
-    `login_page` says that the absolute deadline is the login timeout of an anonymous session.
-    `must_authenticate` says that its token is not enough until the subject has authenticated: a signal's reaction.
-    `old_token` is the generation of a token from before the last roll that came back, although no active validation had
-    used the new one: its client may never have received that. None: none came back.
-    `last_client` is the address and user agent of the last recorded activity.
-    `revision` is that of the session's last event that changed it.
+    absolute_deadline, idle_deadline
+                       None if the session has no such timeout
+    digest             SHA-256 of the token's secret
+    rolled_digest      the digest that the last roll replaced, at `rolled_at`
+    login_page         whether the absolute deadline is the login timeout of an anonymous session
+    must_authenticate  set by a step-up reaction: the token is not enough until the subject authenticates again
+    old_token          the generation of a pre-roll token that was presented before any active validation had used the
+                       new token, so its client may never have received the new one; None: this did not happen
+    client             the home: the client context of the opening or of the last authentication
+    last_client        IP address and user agent of the last recorded activity
+    revision           the revision of the last event that changed the session
     """
 
     id: SessionId
@@ -127,7 +130,7 @@ class Session:
 
     @property
     def due_at(self) -> Instant | None:
-        """The first deadline that will end the session if nothing happens until then."""
+        """Return the deadline that ends the session first if nothing else happens; None if it has no deadline."""
         if self.idle_deadline is None or (
             self.absolute_deadline is not None and self.absolute_deadline < self.idle_deadline
         ):
@@ -136,12 +139,12 @@ class Session:
 
     @property
     def state(self) -> SessionState:
-        """As recorded: deadlines that passed unnoticed are told by `passed_deadline`."""
+        """Return the recorded state. `passed_deadline` finds a deadline that has passed but is not recorded yet."""
         return SessionState.ACTIVE if self.ending is None else self.ending.state
 
 
 class Activity(NamedTuple):
-    """The last activity of a session, the idle deadline that follows, and the client, if anything was seen of it."""
+    """The last activity of a session, the resulting idle deadline, and the client (None: nothing was seen of it)."""
 
     session_id: SessionId
     at: Instant
@@ -150,14 +153,15 @@ class Activity(NamedTuple):
 
 
 def in_application(session: Session | None, application: str) -> Session | None:
-    """The session, if it belongs to the application. Another application's is as unknown as one that never was."""
+    """Return the session if it belongs to the application, else None, as if the session did not exist."""
     return session if session is not None and session.application == application else None
 
 
 def passed_deadline(session: Session, now: Instant) -> Deadline | None:
-    """The deadline that ended the session by `now`, if one did; of two the earlier, of two at once the idle one.
+    """Return the deadline that has ended the session by `now`, or None.
 
-    A deadline is passed at the deadline itself. Asked again later, the answer is the same.
+    If both have passed, the earlier one counts; if they are equal, the idle deadline. A deadline is passed as soon as
+    `now` equals it. A later `now` gives the same result.
     """
     idle, absolute = session.idle_deadline, session.absolute_deadline
     if idle is not None and now >= idle and (absolute is None or idle <= absolute):
@@ -168,10 +172,10 @@ def passed_deadline(session: Session, now: Instant) -> Deadline | None:
 
 
 def authentication_at(session: Session, policy: Policy, now: Instant) -> Authentication | None:
-    """The authentication that counts now: an elevation while it lasts, else the session's own.
+    """Return the authentication that counts now: the elevation while it lasts, else the session's own.
 
-    Of a remembered session that has been without activity for the policy's ordinary idle timeout, the level has fallen.
-    A session's level is never higher than its authentication's (NIST SP 800-63B-4 section 5).
+    The level of a remembered session drops after the policy's ordinary idle timeout without activity. A session's level
+    is never higher than that of its authentication (NIST SP 800-63B-4 section 5).
     """
     if session.elevation is not None and now < session.elevation.until:
         return session.elevation.authentication
@@ -179,7 +183,7 @@ def authentication_at(session: Session, policy: Policy, now: Instant) -> Authent
 
 
 def as_seen(session: Session, policy: Policy, now: Instant) -> Session:
-    """The session as callers are to see it: with the authentication that counts now."""
+    """Return the session as shown to callers: with the authentication that counts now."""
     if session.elevation is None and not session.persistent:
         return session
     elevation = session.elevation if session.elevation is not None and now < session.elevation.until else None
@@ -187,7 +191,7 @@ def as_seen(session: Session, policy: Policy, now: Instant) -> Session:
 
 
 def own_authentication_at(session: Session, policy: Policy, now: Instant) -> Authentication | None:
-    """The session's own authentication as far as it counts now, whatever elevation there is."""
+    """Return the session's own authentication at the level that it has now, ignoring any elevation."""
     own = session.authentication
     if own is None or not session.persistent or own.level <= policy.remember_level:
         return own
@@ -197,13 +201,16 @@ def own_authentication_at(session: Session, policy: Policy, now: Instant) -> Aut
 
 
 def activity_of(session: Session) -> Activity:
-    """The last activity of a session, to be written without the rest of it."""
+    """Return the last activity of a session, so that it can be written without the rest of the session."""
     seen = None if session.last_client == NOBODY else session.last_client
     return Activity(session.id, session.last_active, session.idle_deadline, seen)
 
 
 def touch_granularity(session: Session, policy: Policy) -> Millis:
-    """How far the recorded activity of this session may lag behind: a twentieth of its idle timeout, 60 s at most."""
+    """Return how far this session's recorded activity may lag behind real activity, in milliseconds.
+
+    This is a twentieth of the session's idle timeout, 60 s at most.
+    """
     own = session.lifetimes.idle
     if own is None:
         return policy.touch_granularity
@@ -213,13 +220,13 @@ def touch_granularity(session: Session, policy: Policy) -> Millis:
 def cacheable_until(
     session: Session, policy: Policy, now: Instant, active: bool, max_age: Millis | None
 ) -> Instant | None:
-    """Until when a plain VALID answer about a session stays what it is if nothing changes; None: for no time at all.
+    """Return until when a plain VALID result stays correct if the session does not change; None: do not cache it.
 
-    The earliest of: activity that must be reported, a renewal that falls due, any deadline, and any change of what
-    counts of the authentication. `active` says that the answer counted as activity at `now`; `max_age` is how old the
-    request's authentication may be.
+    This is the earliest of: the time at which activity must be reported, the time at which renewal falls due, any
+    deadline, and any change of the authentication that counts. `active` says whether the validation counted as activity
+    at `now`; `max_age` is the maximum age of the authentication that the request requires, in milliseconds.
     """
-    # Step by step rather than as the minimum of a list: every validation asks.
+    # Single comparisons instead of the minimum of a list: every validation runs this.
     until = now + touch_granularity(session, policy) if active else _NEVER
     if session.idle_deadline is not None and session.idle_deadline < until:
         until = session.idle_deadline
@@ -227,12 +234,12 @@ def cacheable_until(
         until = session.absolute_deadline
     if policy.renewal_timeout is not None and session.generation_began + policy.renewal_timeout < until:
         until = session.generation_began + policy.renewal_timeout
-    # An elevation that is over, or a level that has fallen, changes nothing any more.
+    # An elevation that has ended and a level that has already dropped cause no further change.
     if session.elevation is not None and now < session.elevation.until:
         until = min(until, session.elevation.until)
     if session.persistent and policy.idle_timeout is not None:
-        falls = session.last_active + policy.idle_timeout
-        until = min(until, falls) if now < falls else until
+        level_drops = session.last_active + policy.idle_timeout
+        until = min(until, level_drops) if now < level_drops else until
     if max_age is not None:
         authentication = authentication_at(session, policy, now)
         until = now if authentication is None else min(until, authentication.at + max_age)
@@ -240,5 +247,5 @@ def cacheable_until(
 
 
 def retention_of(session: Session, policy: Policy) -> Millis:
-    """How long the session's history is kept once it has ended."""
+    """Return how long the session's history is kept after its end, in milliseconds."""
     return policy.retention if session.subject else policy.anonymous_retention

@@ -1,4 +1,4 @@
-"""Signals: single reasons for suspicion, with their evidence."""
+"""Signals: individual reasons for suspicion, with their evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Reaction", "Signal", "SignalType", "as_copies", "strongest", "token_
 
 
 class SignalType(StrEnum):
-    """The kinds of suspicion."""
+    """The types of signals."""
 
     TOKEN_REPLAY = "token_replay"  # noqa: S105 - a kind of signal, not a secret
     TOKEN_COPY = "token_copy"  # noqa: S105 - a kind of signal, not a secret
@@ -28,7 +28,7 @@ class SignalType(StrEnum):
 
 
 class Reaction(StrEnum):
-    """What a policy does about a signal, the mildest first."""
+    """What a policy does about a signal, from mildest to most severe."""
 
     IGNORE = "ignore"
     ALERT = "alert"
@@ -41,13 +41,13 @@ _STRENGTH = {reaction: strength for strength, reaction in enumerate(Reaction)}
 
 
 def strongest(reactions: Iterable[Reaction]) -> Reaction:
-    """The most severe of them; IGNORE of none."""
+    """Return the most severe reaction; IGNORE if there are none."""
     return max(reactions, key=_STRENGTH.__getitem__, default=Reaction.IGNORE)
 
 
 @immutable
 class Signal:
-    """One reason for suspicion: what the record let expect and what was seen. Never a token, never session data."""
+    """One reason for suspicion: what was expected and what was seen. It never holds a token or session data."""
 
     type: SignalType
     expected: str
@@ -55,12 +55,16 @@ class Signal:
 
 
 def as_copies(signals: tuple[Signal, ...]) -> tuple[Signal, ...]:
-    """The signals of a replay, told as what it is if the session's own client sent it: a second copy on one device."""
+    """Return the signals with each TOKEN_REPLAY changed to TOKEN_COPY.
+
+    For an old token that the session's own client presented: its device holds a second copy of the token, for example
+    from a backup, or received the new token late.
+    """
     return tuple(replace(s, type=SignalType.TOKEN_COPY) if s.type is SignalType.TOKEN_REPLAY else s for s in signals)
 
 
 def token_replay(current: int, presented: int, *, other_secret: bool) -> Signal:
-    """An old token came back: the evidence is the two generations, and whether a roll lies between them."""
+    """Return the signal for a replayed old token. Its evidence: both generations, and whether a roll lies between."""
     return Signal(
         SignalType.TOKEN_REPLAY,
         expected=f"generation {current}",

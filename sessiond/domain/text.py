@@ -1,4 +1,4 @@
-"""Text that somebody else chose, on its way to a person."""
+"""Making untrusted text safe to show to a person."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    r"""Text with every character that is not printable replaced by its escape: `\x1b`, `\x9b`, `\u202e`.
+    r"""Return the text with every non-printable character replaced by its escape: `\x1b`, `\x9b`, `\u202e`.
 
-    A terminal acts on C0 and C1 controls; bidirectional overrides and invisible characters make text look like other
-    text.
+    Terminals execute C0 and C1 control characters. Bidirectional overrides and invisible characters can make a text
+    look like a different one.
     """
     if text.isprintable():
         return text

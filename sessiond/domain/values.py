@@ -1,4 +1,4 @@
-"""The small values that everything else is made of."""
+"""The basic value types of the domain."""
 
 from __future__ import annotations
 
@@ -34,46 +34,46 @@ Instant = NewType("Instant", int)
 """A point of wall time: milliseconds since the Unix epoch, UTC."""
 
 Millis = NewType("Millis", int)
-"""A length of time in milliseconds."""
+"""A duration in milliseconds."""
 
 Revision = NewType("Revision", int)
-"""The position of an event in the log: gapless, strictly increasing, commit-ordered. The first event has 1."""
+"""The position of an event in the log: gapless, strictly increasing, commit-ordered. The first event has revision 1."""
 
 NO_REVISION = Revision(0)
-"""Before the first event."""
+"""The revision of an empty log."""
 
 Labels = tuple[tuple[str, str], ...]
-"""Public key-value pairs of a session, sorted by key; no key comes twice."""
+"""Public key-value pairs of a session, sorted by key; each key occurs once."""
 
 MAX_LABELS = 8
-"""How many labels a session may have, and a question may name."""
+"""The maximum number of labels of a session, and in a query."""
 
 Entropy = Callable[[int], bytes]
-"""A source of randomness: gives that many bytes. In production the operating system's CSPRNG."""
+"""A source of randomness that returns the given number of bytes. In production the operating system's CSPRNG."""
 
 
 class SessionId(bytes):
-    """The public, stable name of a session: the 16 bytes of a UUIDv7 (RFC 9562). It proves nothing."""
+    """The public, stable identifier of a session: the 16 bytes of a UUIDv7 (RFC 9562). It is not a credential."""
 
     __slots__ = ()
 
     def __new__(cls, raw: bytes) -> Self:
-        """The id of these 16 bytes. Raises ValueError for any other number of them."""
+        """Create an id from 16 bytes. Raises ValueError for any other length."""
         if len(raw) != 16:
             raise ValueError("a session id has 16 bytes")
         return super().__new__(cls, raw)
 
     @classmethod
     def make(cls, now: Instant, entropy: Entropy) -> Self:
-        """A new id: 48 bits of `now`, 74 random bits."""
+        """Return a new id: 48 bits of `now` and 74 random bits."""
         random = bytearray(entropy(10))
         random[0] = 0x70 | random[0] & 0x0F
         random[2] = 0x80 | random[2] & 0x3F
-        return cls(max(now, 0).to_bytes(6, "big") + random)  # a clock that stands before 1970 must not fail every login
+        return cls(max(now, 0).to_bytes(6, "big") + random)  # a clock set before 1970 must not make every login fail
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The id from its canonical text. Raises ValueError where `text` is not exactly that."""
+        """Return the id that a canonical text denotes. Raises ValueError if `text` is not in canonical form."""
         parsed = uuid.UUID(text)
         if str(parsed) != text:
             raise ValueError("not the canonical form of a UUID")
@@ -91,7 +91,7 @@ class SessionId(bytes):
 
 
 FIRST_ID = SessionId(bytes(16))
-"""Less than any session's."""
+"""Smaller than the id of any session."""
 
 
 @immutable
@@ -105,14 +105,14 @@ class ClientContext:
 
 
 NOBODY = ClientContext()
-"""The context of a call that tells nothing of a client."""
+"""The empty client context: nothing is known of the client."""
 
 
 @immutable
 class Authentication:
     """How and when the subject was authenticated.
 
-    `level` is 1 to 3 as NIST SP 800-63B-4 AAL1 to AAL3, or 0 where the application does not rank.
+    `level` is 1 to 3 for NIST SP 800-63B-4 AAL1 to AAL3, or 0 if the application does not rank authentications.
     `methods` are RFC 8176 method references.
     """
 
@@ -123,18 +123,18 @@ class Authentication:
 
 @immutable
 class Lifetimes:
-    """A session's own timeouts, which may be shorter than the policy's and never longer. None: the policy's."""
+    """A session's own timeouts in milliseconds: shorter than the policy's, never longer. None: the policy's apply."""
 
     idle: Millis | None = None
     absolute: Millis | None = None
 
 
 POLICY_LIFETIMES = Lifetimes()
-"""No timeouts of the session's own."""
+"""The lifetimes of a session without timeouts of its own."""
 
 
 class CauseKind(StrEnum):
-    """Why something happened."""
+    """The kind of cause of an event or of a session's end."""
 
     REQUEST = "request"
     RENEWAL = "renewal"
@@ -148,7 +148,7 @@ class CauseKind(StrEnum):
 
 @immutable
 class Cause:
-    """Who did it, and why in their words."""
+    """The cause of an event: its kind, who caused it, and the reason that they gave."""
 
     kind: CauseKind
     actor: str = "authority"
@@ -157,7 +157,7 @@ class Cause:
 
 @immutable
 class VersionedData:
-    """A session's data, or some keys of it, and its version, read together."""
+    """A session's data (all keys or some of them) and the version that was read together with it."""
 
     values: Mapping[str, bytes] = field(repr=False)
     version: int

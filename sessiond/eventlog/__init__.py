@@ -1,1 +1,1 @@
-"""The event log: units of work, the journal that commits them, and the feed that subscribers read."""
+"""The event log: units of work, the journal that commits them, and the feed for subscribers."""

@@ -1,9 +1,9 @@
-"""The journal: every change of every call, committed in groups by one writer.
+"""The journal: a single writer that commits all changes in groups.
 
-Calls hand in units of work. The writer takes what has gathered, opens one transaction, reads what the units need,
-lets each decide in turn, writes everything at once, commits, makes it known, and only then answers. Units decide one
-after another against the same state, so no two can race; one that refuses fails alone. What is to be answered is made
-while the store commits, when the loop has little else to do.
+Calls submit units of work. The writer takes the waiting units as a group, opens one transaction, reads what they need,
+runs them one after another, writes all changes, commits, publishes the commit, and only then answers the callers.
+Because the units run one after another on the same state, they cannot race. A unit that raises fails alone. Results
+are converted while the store commits, because the event loop is mostly idle then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 
 from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.immutable import immutable
-from sessiond.eventlog.work import DoFirst, Done, Memory, Needs, Read, Unit, Work
+from sessiond.eventlog.work import Done, Memory, Needs, PrerequisiteRequired, Read, Unit, Work
 from sessiond.store.contract import Commit, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 from sessiond.system.clock import Clock
 
@@ -27,9 +27,10 @@ __all__ = ["Bounds", "Journal"]
 R = TypeVar("R")
 T = TypeVar("T")
 
-_PATIENCE = 24
-"""Empty turns of the loop after which a group is closed. With 6, 64 concurrent callers gave groups of 15 on average."""
-_PATIENCE_ALONE = 6
+_IDLE_TURNS = 24
+"""Turns of the event loop without a new unit that close a group. With 6, 64 callers formed groups of 15 on average."""
+_IDLE_TURNS_AFTER_ONE = 6
+"""The same after a group of a single unit."""
 _log = structlog.get_logger(__name__)
 
 
@@ -39,38 +40,41 @@ def _unchanged(done: Done[T]) -> Done[T]:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A unit, who waits for its answer, and how that is made of the outcome; `answer` is that of `outcome`."""
+    """A waiting unit, the future of its caller, and `convert`, which turns the outcome into the caller's result.
+
+    `result` belongs to `outcome`; both are None until the unit has run.
+    """
 
     unit: Unit[Any]
     caller: asyncio.Future[Any]
-    answer_of: Callable[[Done[Any]], Any]
+    convert: Callable[[Done[Any]], Any]
     outcome: Done[Any] | BaseException | None = field(default=None)
-    answer: Any = field(default=None)
+    result: Any = field(default=None)
 
     def prepare(self, outcome: Done[Any] | BaseException) -> None:
-        """Make the answer, unless it is made. Nobody is told before the commit."""
+        """Convert the outcome, unless that was done already. The caller gets the result only after the commit."""
         if self.outcome is outcome:
             return
-        self.outcome = self.answer = outcome
+        self.outcome = self.result = outcome
         if isinstance(outcome, Done):
             try:
-                self.answer = self.answer_of(outcome)
-            except Exception as fault:  # noqa: BLE001 - a fault of ours: for this caller alone
-                self.answer = fault
+                self.result = self.convert(outcome)
+            except Exception as fault:  # noqa: BLE001 - a bug in `convert` must fail this caller alone
+                self.result = fault
 
-    def tell(self) -> None:
-        """Tell the caller, unless it was cancelled and has stopped listening."""
+    def resolve(self) -> None:
+        """Pass the result to the caller, unless the caller was cancelled."""
         if self.caller.done():
             return
-        if isinstance(self.answer, BaseException):
-            self.caller.set_exception(self.answer)
+        if isinstance(self.result, BaseException):
+            self.caller.set_exception(self.result)
         else:
-            self.caller.set_result(self.answer)
+            self.caller.set_result(self.result)
 
 
 @immutable
 class Bounds:
-    """How many units are committed together at most, and how many may wait before more are refused."""
+    """Limits: units per transaction (`group`), and waiting units before further ones are rejected (`waiting`)."""
 
     group: int = 128
     waiting: int = 10_000
@@ -80,12 +84,13 @@ _BOUNDS = Bounds()
 
 
 class Journal:
-    """The one writer of a process.
+    """The single writer of a process.
 
-    `publish` is called with each commit, before anybody is answered. `on_fatal` is called once if the store fails:
-    from then on every unit is refused with `Unavailable`. A store that does not answer for a while fails the units of
-    that while, and the journal goes on. `memory` is what units see beside the store: without it a unit would call
-    sessions idle that are not.
+    publish   called with each commit before any of its callers gets a result
+    on_fatal  called once if the store fails; from then on every unit is rejected with `Unavailable`
+    memory    what units know in addition to the store, for example activity that is not saved yet
+
+    If the store is unavailable for some time, the units of that time fail and the journal continues.
     """
 
     def __init__(
@@ -110,38 +115,40 @@ class Journal:
         self._failed: StoreFailed | None = None
         self._writer = asyncio.create_task(self._run(), name="journal")
 
-    async def submit(self, unit: Unit[T], *, must: bool = False) -> Done[T]:
-        """Have a unit carried out, however many wait already if it `must`; as `carry_out`."""
-        return await self.carry_out(unit, _unchanged, must=must)
+    async def submit(self, unit: Unit[T], *, urgent: bool = False) -> Done[T]:
+        """Carry out a unit and return its result. Like `carry_out` without a conversion."""
+        return await self.carry_out(unit, _unchanged, urgent=urgent)
 
-    async def carry_out(self, unit: Unit[T], answer_of: Callable[[Done[T]], R], *, must: bool = False) -> R:
-        """Have a unit carried out. Returns what `answer_of` makes of its result, after the commit.
+    async def carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, urgent: bool = False) -> R:
+        """Carry out a unit. After the commit return its result, converted by `convert`.
 
-        `answer_of` must be pure: it is called before the commit is known, and again if the store repeats a conflict.
+        `convert` must be pure: it is called before the commit is certain, and again if the store retries after a
+        conflict. With `urgent` the unit is accepted even if too many units are waiting.
 
-        Raises what the unit raises: then nothing of it was kept. Raises `Overloaded` if too many units wait already:
-        then it was not begun. Raises `Unavailable` if the store failed or did not answer, or the journal is closed:
-        then nobody can know. A unit whose caller is cancelled is not carried out if its group has not begun.
+        Raises what the unit raises; then nothing of it was kept. Raises `Overloaded` if too many units are waiting;
+        then it was not started. Raises `Unavailable` if the journal is closed, or if the store failed or did not
+        answer; then the outcome is unknown. If the caller is cancelled before the unit's group starts, the unit is not
+        carried out.
         """
         while True:
             try:
-                return await self._carry_out(unit, answer_of, must=must)
-            except DoFirst as larger:
-                await self._carry_out(larger.unit, _unchanged, must=must)
+                return await self._carry_out(unit, convert, urgent=urgent)
+            except PrerequisiteRequired as required:
+                await self._carry_out(required.unit, _unchanged, urgent=urgent)
 
-    async def _carry_out(self, unit: Unit[T], answer_of: Callable[[Done[T]], R], *, must: bool) -> R:
+    async def _carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, urgent: bool) -> R:
         if self._failed is not None or self._closing:
             raise Unavailable("the authority is stopping")
-        if len(self._queue) >= self._bounds.waiting and not must:
+        if len(self._queue) >= self._bounds.waiting and not urgent:
             raise Overloaded("too many changes wait for the disk; try again soon")
-        waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), answer_of)
+        waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), convert)
         self._queue.append(waiting)
         self._wake.set()
-        answer: R = await waiting.caller
-        return answer
+        result: R = await waiting.caller
+        return result
 
     async def close(self) -> None:
-        """Carry out what is waiting, then stop."""
+        """Carry out the waiting units, then stop."""
         self._closing = True
         self._wake.set()
         await self._writer
@@ -165,19 +172,19 @@ class Journal:
                     _log.warning("store unavailable", error=str(trouble), units=len(group))
                     _refuse(group, trouble)
                     continue
-                except Exception as fault:  # noqa: BLE001 - a fault of ours: rolled back, and the writer must live on
+                except Exception as fault:  # noqa: BLE001 - a bug of ours: rolled back, and the writer must continue
                     _refuse(group, fault)
                     continue
                 try:
                     self._publish(commit)
-                except Exception as fault:  # noqa: BLE001 - committed, but caches and feed may not know: stop rather than lie
-                    self._fail(StoreFailed(f"a commit could not be made known: {fault}"), group)
+                except Exception as fault:  # noqa: BLE001 - caches and feed may have missed the commit: stop, do not serve
+                    self._fail(StoreFailed(f"a commit could not be published: {fault}"), group)
                     return
                 for waiting in group:
-                    waiting.tell()
+                    waiting.resolve()
 
     def _next_group(self) -> list[_Waiting]:
-        """The next units, without those whose callers have given up: nobody would learn what became of them."""
+        """Return the next group, without units whose callers were cancelled: nobody waits for their result."""
         group: list[_Waiting] = []
         while self._queue and len(group) < self._bounds.group:
             waiting = self._queue.popleft()
@@ -186,21 +193,21 @@ class Journal:
         return group
 
     async def _gather(self) -> None:
-        """Let calls that are on their way join the group: a commit costs about the same for one and for fifty.
+        """Wait for more units to join the group, because a commit costs about the same for one unit and for fifty.
 
-        Waits for turns of the loop, not for time: while turns bring more units, the loop is busy with calls that will
-        soon be here. Best is a group of everybody who waits: while it is committed the loop has little to do, and the
-        store's thread does not have to race for the interpreter's lock. A unit that comes after a lone one waits for a
-        few empty turns only, some tens of microseconds.
+        Waits for turns of the event loop and not for a time: as long as turns add units, the loop is processing calls
+        that will soon submit theirs. A group of all waiting calls is best: during the commit the loop is idle, so the
+        store's thread does not compete for the interpreter's lock. After a group of one unit it waits only for a few
+        turns, some tens of microseconds.
         """
-        patience = _PATIENCE if self._grouped > 1 else _PATIENCE_ALONE
+        limit = _IDLE_TURNS if self._grouped > 1 else _IDLE_TURNS_AFTER_ONE
         loop, gathered = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        quiet, before = 0, len(self._queue)
+        idle, before = 0, len(self._queue)
 
-        def turn() -> None:  # a callback: waking a task in each turn would cost several times as much
-            nonlocal quiet, before
-            quiet, before = quiet + 1 if len(self._queue) == before else 0, len(self._queue)
-            if quiet < patience and before < self._bounds.group and not self._closing:
+        def turn() -> None:  # a callback, because waking a task in each turn would cost several times as much
+            nonlocal idle, before
+            idle, before = idle + 1 if len(self._queue) == before else 0, len(self._queue)
+            if idle < limit and before < self._bounds.group and not self._closing:
                 loop.call_soon(turn)
             else:
                 gathered.set_result(None)
@@ -222,12 +229,12 @@ class Journal:
             return Decision(changes, (commit, outcomes))
 
         commit, outcomes = await self._store.write(decide)
-        _prepare(group, outcomes)  # what is not prepared yet: there may have been nothing to write, and so no time
+        _prepare(group, outcomes)  # the rest: the store may have had nothing to write and so returned early
         return commit
 
     async def _read(self, transaction: Transaction, needs: Sequence[Needs]) -> Read:
-        kin = {session_id for need in needs for session_id in need.kin}
-        session_ids = kin.union(*(need.sessions for need in needs))
+        subjects_of = {session_id for need in needs for session_id in need.subjects_of}
+        session_ids = subjects_of.union(*(need.sessions for need in needs))
         data_ids = list({session_id for need in needs for session_id in need.data})
         subjects = {subject for need in needs for subject in need.subjects}
         keys = list({key for need in needs for key in need.answers})
@@ -235,17 +242,17 @@ class Journal:
         session_ids |= {answer.session_id for answer in answers.values() if answer.session_id is not None}
         sessions = await transaction.sessions(list(session_ids)) if session_ids else {}
         data = await transaction.data(data_ids) if data_ids else {}
-        subjects |= {(s.application, s.subject) for s in sessions.values() if s.id in kin and s.subject}
-        most = max(need.most for need in needs)
-        live = await transaction.live_sessions(list(subjects), most) if subjects else {}
+        subjects |= {(s.application, s.subject) for s in sessions.values() if s.id in subjects_of and s.subject}
+        max_live = max(need.max_live for need in needs)
+        live = await transaction.live_sessions(list(subjects), max_live) if subjects else {}
         theirs = [session for found in live.values() for session in found.sessions]
         known = {session.id: self._memory.with_activity(session) for session in (*sessions.values(), *theirs)}
-        crowds = {subject: found.count for subject, found in live.items() if found.count > most}
-        return Read(known, data, answers, crowds)
+        truncated = {subject: found.count for subject, found in live.items() if found.count > max_live}
+        return Read(known, data, answers, truncated)
 
     def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
         self._failed = failure
-        # Refusals too: an answer from a transaction that did not commit would be a guess.
+        # Also for units that were rejected: their decision is based on a transaction that did not commit.
         _refuse([*group, *self._queue], Unavailable("the store failed; whether the change was made is unknown"))
         self._queue.clear()
         self._on_fatal(failure)
@@ -259,11 +266,11 @@ def _prepare(group: Sequence[_Waiting], outcomes: Sequence[Done[Any] | Exception
 def _refuse(group: Sequence[_Waiting], reason: Exception) -> None:
     for waiting in group:
         waiting.prepare(reason)
-        waiting.tell()
+        waiting.resolve()
 
 
 def _outcome(work: Work, unit: Unit[T]) -> Done[T] | Exception:
     try:
         return work.run(unit)
-    except Exception as refusal:  # noqa: BLE001 - a unit fails alone, whatever it is
+    except Exception as refusal:  # noqa: BLE001 - a unit fails alone, whatever it raises
         return refusal

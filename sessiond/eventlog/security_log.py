@@ -1,4 +1,4 @@
-"""The server's log of security events, for whoever watches logs and not the event stream."""
+"""Writes security events to the server's log, for operators who monitor logs and not the event stream."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sessiond.domain.values import CauseKind
 
 __all__ = ["NOT_LOGGED", "SecurityLog"]
 
-_MOST = 60
+_MAX_LINES = 60
 _WINDOW = 60.0
-"""Seconds. At most 60 lines a minute of each type of event: under 300 MB a day, whatever the flood."""
-_LONGEST = 256
-"""Characters of one text in a line. Client texts such as user agents may be longer."""
+"""Seconds. At most 60 lines a minute for each type of event keep the log under 300 MB a day, even during a flood."""
+_MAX_TEXT = 256
+"""Maximum characters of one text in a line. Texts from clients, such as user agents, may be longer."""
 
 _LEVELS = {
     EventType.HIJACK_SUSPECTED: logging.WARNING,
@@ -31,7 +31,7 @@ _LEVELS = {
 }
 NOT_LOGGED = frozenset(
     {
-        # Ordinary life.
+        # Normal operation.
         EventType.SESSION_CREATED,
         EventType.SESSION_AUTHENTICATED,
         EventType.SESSION_RENEWED,
@@ -40,46 +40,48 @@ NOT_LOGGED = frozenset(
         EventType.SESSION_DATA_CHANGED,
         EventType.SESSION_EXPIRED,
         EventType.SESSION_LEVEL_LOWERED,
-        # A lost answer. If it is more than that, HIJACK_SUSPECTED follows.
+        # Usually the response with the new token was lost. If it is an attack, HIJACK_SUSPECTED follows.
         EventType.OLD_TOKEN_PRESENTED,
-        # Logged by the reload that makes the change, every one of them.
+        # The reload that changes policies logs each change itself.
         EventType.POLICY_CHANGED,
     }
 )
-"""The types that have no line here, each for a reason; `SESSION_REVOKED` has one if a signal caused it."""
+"""The types of events that are not logged here, with the reasons. `SESSION_REVOKED` is logged if a signal caused it."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SecurityLog:
-    """Writes a line for each security event that was committed, as long as there are not too many.
+    """Writes one log line for each committed security event, up to a limit.
 
-    Of each type at most `most` lines are written in a window of one minute, and then one that counts the others.
-    `later` calls a function after so many seconds, as an event loop's `call_later` does. Without events it is not used.
+    For each type of event at most `max_lines` lines are written in a window of one minute. A last line states how many
+    events had no line. `call_later` schedules a function after a number of seconds, like `call_later` of an event loop.
+    It is called only when there are events.
     """
 
-    def __init__(self, later: Callable[[float, Callable[[], None]], object], most: int = _MOST) -> None:
-        self._later = later
-        self._most = most
+    def __init__(self, call_later: Callable[[float, Callable[[], None]], object], max_lines: int = _MAX_LINES) -> None:
+        self._call_later = call_later
+        self._max_lines = max_lines
         self._seen: Counter[EventType] = Counter()
 
     def apply(self, events: Iterable[Event]) -> None:
-        """Log what was committed. Never raises: a log that cannot be written must not stop the server's writer."""
+        """Log committed events. Never raises: a failure to write the log must not stop the journal."""
         for event in events:
             level = _level(event)
             if level is None:
                 continue
             if not self._seen:
-                self._later(_WINDOW, self.end_window)
+                self._call_later(_WINDOW, self.end_window)
             self._seen[event.type] += 1
-            if self._seen[event.type] <= self._most:
+            if self._seen[event.type] <= self._max_lines:
                 _write(level, _name(event.type), _facts(event))
 
     def end_window(self) -> None:
-        """Say how many events had no line, and begin again."""
+        """Log how many events had no line, and start a new window."""
         for kind, count in self._seen.items():
-            if count > self._most:
-                _write(_LEVELS[kind], f"{_name(kind)}: more", {"not_logged": count - self._most, "seconds": _WINDOW})
+            if count > self._max_lines:
+                not_logged = count - self._max_lines
+                _write(_LEVELS[kind], f"{_name(kind)}: more", {"not_logged": not_logged, "seconds": _WINDOW})
         self._seen.clear()
 
 
@@ -94,7 +96,7 @@ def _name(kind: EventType) -> str:
 
 
 def _facts(event: Event) -> dict[str, Any]:
-    """What a line says. No event holds a token."""
+    """Return the fields of a log line. They hold no token, because no event does."""
     facts: dict[str, Any] = {
         "application": event.application,
         "subject": event.subject,
@@ -102,12 +104,12 @@ def _facts(event: Event) -> dict[str, Any]:
         "source": event.source,
         "ip_address": event.client.ip_address,
         "signals": [
-            {"type": signal.type.value, "expected": signal.expected[:_LONGEST], "seen": signal.seen[:_LONGEST]}
+            {"type": signal.type.value, "expected": signal.expected[:_MAX_TEXT], "seen": signal.seen[:_MAX_TEXT]}
             for signal in event.signals
         ],
         "reaction": event.reaction.value if event.reaction is not None else "",
         "actor": event.cause.actor,
-        "reason": event.cause.reason[:_LONGEST],
+        "reason": event.cause.reason[:_MAX_TEXT],
         "revision": event.revision,
     }
     return {name: value for name, value in facts.items() if value}

@@ -1,4 +1,4 @@
-"""Units of work: what they say they need, and what they see and write while they decide."""
+"""Units of work: what they declare to need, and what they read and write while they decide."""
 
 from __future__ import annotations
 
@@ -15,70 +15,74 @@ from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store.contract import Changes, KeptAnswer
 
-__all__ = ["AT_ONCE", "NOTHING", "DoFirst", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
+__all__ = ["MAX_ENDED_PER_UNIT", "NOTHING", "PrerequisiteRequired", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-_STARTS_AFRESH = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
+_RESETTING_EVENTS = (EventType.SESSION_AUTHENTICATED, EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
 
-
-AT_ONCE = 100
-"""How many sessions one unit may end beside its own: everybody waits while it does."""
+MAX_ENDED_PER_UNIT = 100
+"""How many other sessions one unit may end. All other units wait in the meantime, so the number is bounded."""
 
 
 @immutable
 class Needs:
-    """What a unit must have read before it decides.
+    """What must be read before a unit decides.
 
-    sessions  these sessions
-    kin       the live sessions of whatever subjects these sessions have
-    subjects  the live sessions of these subjects (application, subject)
-    most      how many live sessions of a subject it must see; of a subject that has more it sees the oldest and newest
-    data      the data of these sessions
-    answers   the answers kept under these keys, and the sessions that they depend on
+    sessions     these sessions
+    subjects_of  the live sessions of the subjects to which these sessions belong
+    subjects     the live sessions of these subjects (application, subject)
+    data         the data of these sessions
+    answers      the answers kept under these keys, and the sessions that they depend on
+    max_live     how many live sessions of a subject to read; if it has more, the oldest and the newest are read
     """
 
     sessions: Sequence[SessionId] = ()
-    kin: Sequence[SessionId] = ()
+    subjects_of: Sequence[SessionId] = ()
     subjects: Sequence[tuple[str, str]] = ()
     data: Sequence[SessionId] = ()
     answers: Sequence[bytes] = ()
-    most: int = AT_ONCE
+    max_live: int = MAX_ENDED_PER_UNIT
 
 
 NOTHING = Needs()
-"""What a unit needs that decides from its own parameters."""
+"""The needs of a unit that decides from its parameters alone."""
 
 
-class DoFirst(Exception):
-    """Raised by a unit that is too large: `unit` must be carried out before it, in a transaction of its own.
+class PrerequisiteRequired(Exception):
+    """Raised by a unit that is too large for one transaction: `unit` must be committed before it.
 
-    Then the unit is carried out again, however often it asks for more. Each time there must be less to do.
+    The journal commits `unit` and then runs the raising unit again, as often as it raises this. Each time there must be
+    less left to do, or this does not end.
     """
 
     def __init__(self, unit: Unit[Any]) -> None:
-        super().__init__("something has to be done first")
+        super().__init__("another unit must be committed first")
         self.unit = unit
 
 
 class Unit(Protocol[T_co]):
-    """One change, decided in one go.
+    """One change, decided and written by a single function call.
 
-    `apply` may run more than once: a store repeats a conflict. So it must change nothing but its `Work`; only the last
-    run counts. It must not wait, read a clock or draw randomness. What it raises is handed to its caller, and then
-    nothing of the unit is kept. It must see only what `needs` named, or `work` holds.
+    `apply` may run more than once, because a store retries after a conflict; only the last run counts. So it must
+    change nothing but its `Work`, and must not wait, read a clock or use randomness. It must read only what `needs`
+    declares or what `work` holds. If it raises, nothing of the unit is kept and its caller gets the exception.
     """
 
     def needs(self) -> Needs:
-        """What to read first."""
+        """Return what must be read before `apply`."""
 
     def apply(self, work: Work) -> T_co:
-        """Decide and write."""
+        """Decide, and write to `work`."""
 
 
 @immutable
 class Done(Generic[T]):
-    """A unit's result, committed; the newest revision of the log that has it, and the time it was decided at."""
+    """The result of a committed unit.
+
+    revision  the newest revision of the log after the unit, including its events
+    at        the time at which it was decided
+    """
 
     result: T
     revision: Revision
@@ -86,27 +90,27 @@ class Done(Generic[T]):
 
 
 class Memory(Protocol):
-    """What this process knows that the store does not. Units only read it; commits change it."""
+    """What this process knows in addition to the store. Units only read it; commits change it."""
 
     def with_activity(self, session: Session) -> Session:
-        """A session as the store has it, with later activity that is not saved yet."""
+        """Return a session from the store with its unsaved activity."""
 
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
-        """Whether a suspicion of this kind was reported of the session within the window."""
+        """Return whether a signal of this type was reported for the session within the window."""
 
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Whether this is, as far as can be told, the client that uses the session."""
+        """Return whether this is, as far as can be determined, the client that used the session last."""
 
     def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
-        """Return whether it must be recorded that this client presented a token from before the session's last roll.
+        """Return whether to record that this client presented a token from before the session's last roll.
 
-        `others` presented one in this transaction.
+        `others` are clients that presented one in this transaction.
         """
 
     def presented_old_token(
         self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
     ) -> bool:
-        """Return whether this client, and as far as is known no other, presented such a token."""
+        """Return whether only this client presented such a token, as far as is known."""
 
 
 @immutable
@@ -116,12 +120,15 @@ class Read:
     sessions: Mapping[SessionId, Session] = field(default_factory=dict)
     data: Mapping[SessionId, Mapping[str, bytes]] = field(default_factory=dict)
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
-    crowds: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Subjects that have more live sessions than were read: how many."""
+    truncated: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """The number of live sessions of each subject that has more than were read."""
 
 
 class Work:
-    """What the units of one transaction see and write. `now` is the same for all of them."""
+    """What the units of one transaction read and write. `now` is the same for all of them.
+
+    Each unit writes to a draft, which `run` merges into `changes` when the unit has succeeded.
+    """
 
     def __init__(self, now: Instant, head: Revision, read: Read, memory: Memory) -> None:
         self.now = now
@@ -130,35 +137,36 @@ class Work:
         self._read = read
         self._memory = memory
         self._draft = Changes()
-        # Which sessions may be a subject's; made when first asked for, as most applications set no limit.
+        # An index of sessions by subject, built on first use because most applications set no limit. It may hold
+        # sessions that belong to another subject by now.
         self._subjects: dict[tuple[str, str], set[SessionId]] | None = None
 
-    # What a unit sees
+    # What a unit reads
 
     @property
     def revision(self) -> Revision:
-        """The newest revision, the unit's own events included."""
+        """Return the newest revision, including the events of this unit."""
         return Revision(self._head + len(self.changes.events) + len(self._draft.events))
 
     @property
     def next_revision(self) -> Revision:
-        """The revision that the next event will have."""
+        """Return the revision that the next event will have."""
         return Revision(self.revision + 1)
 
     @property
-    def untouched(self) -> bool:
-        """Whether the unit has recorded no event so far."""
+    def has_no_events(self) -> bool:
+        """Return whether this unit has recorded no event so far."""
         return not self._draft.events
 
     def session(self, session_id: SessionId) -> Session | None:
-        """A session as this and the earlier units leave it."""
+        """Return a session, including the changes of earlier units and of this one."""
         for layer in (self._draft.sessions, self.changes.sessions, self._read.sessions):
             if (session := layer.get(session_id)) is not None:
                 return session
         return None
 
     def data(self, session_id: SessionId) -> dict[str, bytes]:
-        """A session's data as this and the earlier units leave it."""
+        """Return a session's data, including the changes of earlier units and of this one."""
         data = dict(self._read.data.get(session_id, {}))
         for layer in (self.changes, self._draft):
             for key, value in layer.data.get(session_id, {}).items():
@@ -169,13 +177,13 @@ class Work:
         return data
 
     def data_count(self, session_id: SessionId) -> int:
-        """How many keys a session's data has as this and the earlier units leave it."""
+        """Return how many keys a session's data has, including the changes of earlier units and of this one."""
         read = self._read.data.get(session_id, {})
         changed = {**self.changes.data.get(session_id, {}), **self._draft.data.get(session_id, {})}
         return len(read) + sum((value is not None) - (key in read) for key, value in changed.items())
 
     def data_value(self, session_id: SessionId, key: str) -> bytes | None:
-        """One value of it; None if it is not there. Raises `DataUnreadable`."""
+        """Return one value of a session's data; None if there is no such key. Raises `DataUnreadable`."""
         for layer in (self._draft, self.changes):
             changed = layer.data.get(session_id, {})
             if key in changed:
@@ -183,15 +191,15 @@ class Work:
         return self._read.data.get(session_id, {}).get(key)
 
     def live_sessions(self, application: str, subject: str) -> list[Session]:
-        """A subject's live sessions as this and the earlier units leave them, in the order they were opened."""
+        """Return a subject's live sessions, oldest first, including the changes of earlier units and of this one."""
         return [s for s in self._unended(application, subject) if expired_view(s, self.now).ending is None]
 
-    def crowd(self, application: str, subject: str) -> int:
-        """How many live sessions a subject has if they are more than the unit sees; else 0."""
-        return self._read.crowds.get((application, subject), 0)
+    def count_if_truncated(self, application: str, subject: str) -> int:
+        """Return how many live sessions a subject has in the store if not all of them were read, else 0."""
+        return self._read.truncated.get((application, subject), 0)
 
     def overdue(self, application: str, subject: str) -> list[SessionId]:
-        """Those of a subject's sessions that are past a deadline, but have no ending on record."""
+        """Return those of a subject's sessions that are past a deadline, but whose expiry is not recorded yet."""
         return [s.id for s in self._unended(application, subject) if expired_view(s, self.now).ending is not None]
 
     def _unended(self, application: str, subject: str) -> list[Session]:
@@ -208,7 +216,7 @@ class Work:
         ]
 
     def answer(self, key: bytes) -> KeptAnswer | None:
-        """The newest answer kept under this key, unless it has expired."""
+        """Return the newest answer kept under this key, unless it has expired."""
         for answers in (self._draft.answers, self.changes.answers):
             for answer in reversed(answers):
                 if answer.key == key:
@@ -216,32 +224,32 @@ class Work:
         read = self._read.answers.get(key)
         return read if read is not None and self.now < read.expires else None
 
-    def is_news(self, session_id: SessionId, signals: Iterable[Signal], policy: Policy) -> bool:
-        """Whether any of the signals that the policy does not ignore was not reported of the session lately."""
+    def is_unreported(self, session_id: SessionId, signals: Iterable[Signal], policy: Policy) -> bool:
+        """Return whether any of the signals that the policy does not ignore was not reported recently."""
         kinds = {signal.type for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE}
-        afresh, reported = False, set[SignalType]()
+        reset, reported = False, set[SignalType]()
         for event in (*self.changes.events, *self._draft.events):
             if event.session_id != session_id:
                 continue
             if event.type is EventType.HIJACK_SUSPECTED:
                 reported |= {signal.type for signal in event.signals}
-            elif event.type in _STARTS_AFRESH:
-                afresh, reported = True, set()
-        if not afresh:
+            elif event.type in _RESETTING_EVENTS:
+                reset, reported = True, set()
+        if not reset:
             window = policy.fold_window
             reported |= {kind for kind in kinds if self._memory.was_reported(session_id, kind, window, self.now)}
         return not kinds <= reported
 
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Whether this is, as far as can be told, the client that uses the session."""
+        """Return whether this is, as far as can be determined, the client that used the session last."""
         return self._memory.is_own_client(session, client, policy)
 
     def presented_old_token(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Return whether this client, and as far as is known no other, presented a token from before the last roll."""
+        """Return whether only this client presented a token from before the last roll, as far as is known."""
         return self._memory.presented_old_token(session, client, policy, self._old_token_clients(session.id))
 
     def is_new_old_token(self, session: Session, client: ClientContext) -> bool:
-        """Return whether it must be recorded that this client presented a token from before the last roll."""
+        """Return whether to record that this client presented a token from before the last roll."""
         return self._memory.is_new_old_token(session, client, self._old_token_clients(session.id))
 
     def _old_token_clients(self, session_id: SessionId) -> list[ClientContext]:
@@ -262,9 +270,9 @@ class Work:
         signals: tuple[Signal, ...] = (),
         reaction: Reaction | None = None,
     ) -> Session:
-        """Write a session as it is to be, with the event that says so; the session with that event's revision.
+        """Save a session together with the event for the change. Return the session with the event's revision.
 
-        There is no other way to write one: what followers do not hear of does not exist for them.
+        This is the only way to save a session, because a follower learns of changes only from events.
         """
         if session.revision != self.next_revision:
             session = replace(session, revision=self.next_revision)
@@ -275,33 +283,33 @@ class Work:
     def save_ended(
         self, session: Session, retention: Millis, type: EventType, cause: Cause, client: ClientContext = NOBODY
     ) -> Session:
-        """The same for a session that ends here; its history is kept for `retention`."""
+        """Save a session that has just ended, like `save`; its history is kept for `retention` milliseconds."""
         self._draft.retention[session.id] = retention
         return self.save(session, type, cause, client)
 
     def put_activity(self, activity: Activity) -> None:
-        """Write activity, without having read the session. An ended session will stay ended."""
+        """Save activity without reading the session. An ended session stays ended."""
         self._draft.activity[activity.session_id] = activity
 
     def put_data(self, session_id: SessionId, changed: Mapping[str, bytes | None]) -> None:
-        """Set keys to bytes, delete keys at None. The session itself must be saved by the same unit."""
+        """Set (bytes) and delete (None) keys of a session's data. The same unit must save the session too."""
         self._draft.data.setdefault(session_id, {}).update(changed)
 
     def keep_answer(self, answer: KeptAnswer) -> None:
-        """Keep the first answer to a call. Some that have expired go for it."""
+        """Keep the first answer to a call. This also deletes some answers that have expired."""
         self._draft.answers.append(answer)
         self._draft.forget = self.now
 
     def forget_answers(self) -> None:
-        """Drop some of the answers that have expired."""
+        """Delete some of the answers that have expired."""
         self._draft.forget = self.now
 
     def prune(self, ids: Sequence[SessionId]) -> None:
-        """Drop the history of ended sessions."""
+        """Delete the history of ended sessions."""
         self._draft.pruned.extend(ids)
 
     def move_horizon(self, horizon: Revision) -> None:
-        """Drop the log up to and including this revision."""
+        """Delete the log up to and including this revision."""
         self._draft.horizon = horizon
 
     def record(
@@ -313,7 +321,7 @@ class Work:
         signals: tuple[Signal, ...] = (),
         reaction: Reaction | None = None,
     ) -> None:
-        """Add an event about a session that it does not change. What changes one goes through `save`."""
+        """Record an event about a session that it does not change. Changes of a session use `save`."""
         self._draft.events.append(
             Event(
                 revision=self.next_revision,
@@ -335,7 +343,7 @@ class Work:
     def record_other(
         self, type: EventType, application: str, cause: Cause, *, subject: str = "", source: str = ""
     ) -> None:
-        """Add an event about no single session to the log."""
+        """Record an event that belongs to no session."""
         self._draft.events.append(
             Event(
                 revision=self.next_revision,
@@ -351,11 +359,11 @@ class Work:
         )
 
     def run(self, unit: Unit[T]) -> Done[T]:
-        """Let one unit decide. What it raises comes through, and then nothing of it is kept."""
+        """Run one unit. If it raises, the exception is passed on and nothing of the unit is kept."""
         draft, before = self._draft, self.revision
         try:
             result = unit.apply(self)
-            _check_told(draft, before)
+            _check_recorded(draft, before)
             self.changes.merge(draft)
             if self._subjects is not None:
                 _by_subject(self._subjects, draft.sessions.values())
@@ -371,8 +379,8 @@ _SHOWS_AUTHENTICATION = (
 )
 
 
-def _check_told(draft: Changes, before: Revision) -> None:
-    """Refuse a draft that changes a session and records no event of it."""
+def _check_recorded(draft: Changes, before: Revision) -> None:
+    """Raise AssertionError if the draft changes a session or its data without recording an event."""
     for session in draft.sessions.values():
         if session.revision <= before:
             raise AssertionError(f"session {session.id} was changed without an event")

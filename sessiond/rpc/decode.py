@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
-from sessiond.authority.results import Named, TicketChoice
+from sessiond.authority.results import SessionRef, TicketChoice
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, shown
@@ -136,7 +136,7 @@ def session_id(value: str, field: str = "session_id") -> SessionId:
         raise InvalidField(field, remedy) from None
 
 
-def named_session(reference: pb.SessionReference) -> Named:
+def named_session(reference: pb.SessionReference) -> SessionRef:
     """Return the token or the session id by which a call names a session."""
     match reference.WhichOneof("reference"):
         case "token":

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sessiond.authority.results import Answer, Limit
+from sessiond.authority.results import Limit, ValidationResult
 from sessiond.detection.devices import describe
 from sessiond.detection.guesses import SourceLock
 from sessiond.domain.device import Device, DeviceType
@@ -194,7 +194,7 @@ def unmet_messages(unmet: Sequence[Unmet]) -> list[pb.UnmetRequirement]:
 _STEP_UP = (RequirementKind.LEVEL, RequirementKind.AUTHENTICATION_AGE, RequirementKind.REAUTHENTICATION)
 
 
-def next_step(answer: Answer) -> pb.NextStep.ValueType:
+def next_step(answer: ValidationResult) -> pb.NextStep.ValueType:
     """Return what the caller should do next."""
     if answer.judgement.in_flight:
         return pb.NEXT_STEP_KEEP_TOKEN

@@ -12,7 +12,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from sessiond.authority.question import Question
-from sessiond.authority.results import Answer
+from sessiond.authority.results import ValidationResult
 from sessiond.authority.validation import Validation
 from sessiond.domain.call import Caller
 from sessiond.domain.immutable import immutable
@@ -43,17 +43,17 @@ class FastPath:
         self._key = entropy(32)
         self._questions: Lru[tuple[str, bytes], _CachedQuestion] = Lru(capacity)
 
-    def answer(self, caller: Caller, raw: bytes) -> Answer | None:
+    def answer(self, caller: Caller, raw: bytes) -> ValidationResult | None:
         """Return the plain answer to a message; None if the ordinary path must decide."""
         known = self._questions.get(self._cache_key(caller, raw))
         if known is None:
             return None
         question = known.question
-        return self._validation.plainly_valid(
+        return self._validation.plain_valid_result(
             question.call, known.presented, passive=question.passive, at_least=question.at_least
         )
 
-    def remember(self, request: pb.ValidateSessionRequest, question: Question, answer: Answer) -> None:
+    def remember(self, request: pb.ValidateSessionRequest, question: Question, answer: ValidationResult) -> None:
         """Cache a question, if the ordinary path gave it a plain VALID answer.
 
         The key is computed from our own serialization of the message. A client that serializes differently never takes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessiond.authority.results import Answer
+from sessiond.authority.results import ValidationResult
 from sessiond.domain.call import Call
 from sessiond.domain.judge import Verdict
 from sessiond.domain.policy import Policy
@@ -43,7 +43,7 @@ class Refusals:
     def __init__(self) -> None:
         self._messages: dict[tuple[str, Verdict, bool], tuple[Policy, pb.ValidateSessionResponse]] = {}
 
-    def message(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
+    def message(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
         """Return the response to a call whose token is not valid. The caller must not change it."""
         verdict = answer.judgement.verdict
         key = (call.application, verdict, answer.judgement.in_flight)

@@ -42,7 +42,7 @@ async def test_stepped_back(app: App, stub: AsyncStub, clock: ManualClock) -> No
         assert answer.session.last_active_time == before.session.last_active_time
         assert answer.session.idle_expire_time == before.session.idle_expire_time
     await app.sweeper.sweep()
-    await app.sweeper.save_activity(all_of_it=True)
+    await app.sweeper.save_activity(everything=True)
     shown = await session_of(stub, mine.session.session_id)
     assert shown.last_active_time == before.session.last_active_time
     assert kinds(await story_of(stub)) == ["SESSION_CREATED"]

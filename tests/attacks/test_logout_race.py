@@ -50,7 +50,7 @@ async def test_late_writes_never_revive(app: App, stub: AsyncStub, clock: Manual
     verdicts = await late_calls(stub, mine.token, mine.session.session_id)
     assert verdicts == [pb.VERDICT_REVOKED] * len(verdicts)
     clock.advance(MINUTE)
-    await app.sweeper.save_activity(all_of_it=True)
+    await app.sweeper.save_activity(everything=True)
     await app.sweeper.sweep()
     shown = await session_of(stub, mine.session.session_id)
     assert (shown.state, shown.ending) == (pb.SESSION_STATE_REVOKED, ended.session.ending)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.authority.results import Reply
+from sessiond.authority.results import AnswerSpec
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
 from sessiond.domain.login import Login
@@ -271,7 +271,7 @@ async def test_a_login_whose_caller_hung_up_before_it_began(tmp_path: Path, cloc
         await validate(stub, stolen)
         call = app.authority.call("default", Caller("test"), ClientContext())
         login_of_ada = app.authority.logins.authenticate(
-            call, Token(own), Login("ada", 1, ("pwd",)), Reply(lambda changed: b"")
+            call, Token(own), Login("ada", 1, ("pwd",)), AnswerSpec(lambda changed: b"")
         )
         calling = asyncio.create_task(login_of_ada)
         await asyncio.sleep(0)  # by now the login is with the journal

@@ -25,7 +25,7 @@ CLIENT = ClientContext("192.0.2.10")
 def test_a_call_with_a_reason(app: App, client: ClientContext | None) -> None:
     """A call has its application's policy, its caller, its reason and its client, and knows whether it names one."""
     call = app.authority.call("default", CALLER, client, "lost phone")
-    assert call == Call("default", LOW, CALLER, client or NOBODY, "lost phone", tells_client=client is not None)
+    assert call == Call("default", LOW, CALLER, client or NOBODY, "lost phone", has_client_context=client is not None)
     assert call.cause == Cause(CauseKind.REQUEST, "shop", "lost phone")
 
 

@@ -6,10 +6,18 @@ import pytest
 
 from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
-from sessiond.authority.results import Answer, Changed, Companion, Limit, Reply, Revoked, TicketChoice
+from sessiond.authority.results import (
+    AnswerSpec,
+    ChangeResult,
+    IssuedCompanion,
+    Limit,
+    RevocationResult,
+    TicketChoice,
+    ValidationResult,
+)
 from sessiond.changes.data import UpdateData
 from sessiond.changes.judging import Outcome
-from sessiond.changes.limits import Choice, Room
+from sessiond.changes.limits import Choice, LimitDecision
 from sessiond.changes.login import Authenticate, Create, Refresh
 from sessiond.changes.maintenance import RecordOther
 from sessiond.changes.revocation import Revoke, RevokeMany
@@ -27,7 +35,7 @@ from tests.support.work import call_of
 CALL, LOGIN, TOKEN = call_of(), Login("ada"), Token("t")
 ID, VALID, DIGEST, CAUSE = samples.session_id(), Verdict.VALID, bytes(32), Cause(CauseKind.SIGNAL)
 PRESENTED = Presented(ID, 0, DIGEST)
-CHANGED = Changed(VALID, None, Revision(1))
+CHANGED = ChangeResult(VALID, None, Revision(1))
 
 
 def encode(_: object) -> bytes:
@@ -42,15 +50,15 @@ def encode(_: object) -> bytes:
         (Question(CALL, TOKEN), Question(CALL, TOKEN, False, NO_REQUIREMENTS, False, None, None)),
         (Requirements(), Requirements(AuthenticationRequirements(0, None), None, None)),
         (NO_REQUIREMENTS, Requirements(AuthenticationRequirements(0, None), None, None)),
-        (Answer(PLAIN), Answer(PLAIN, None, None, None, None, (), None, None, None, Revision(0))),
-        (CHANGED, Changed(VALID, None, Revision(1), None, None, (), None, None, None, None, Instant(0))),
+        (ValidationResult(PLAIN), ValidationResult(PLAIN, None, None, None, None, (), None, None, None, Revision(0))),
+        (CHANGED, ChangeResult(VALID, None, Revision(1), None, None, (), None, None, None, None, Instant(0))),
         (Limit(3), Limit(3, (), None, None, 0)),
-        (Revoked(CHANGED, revoked=True), Revoked(CHANGED, True, None)),
+        (RevocationResult(CHANGED, revoked=True), RevocationResult(CHANGED, True, None)),
         (TicketChoice(), TicketChoice(None, (), False)),
-        (Companion(VALID), Companion(VALID, None, None)),
-        (Reply(encode), Reply(encode, None)),
+        (IssuedCompanion(VALID), IssuedCompanion(VALID, None, None)),
+        (AnswerSpec(encode), AnswerSpec(encode, None)),
         (Outcome(PLAIN, None), Outcome(PLAIN, None, (), None, None, None)),
-        (Room(), Room((), None)),
+        (LimitDecision(), LimitDecision((), None)),
         (Choice(b"key", START, []), Choice(b"key", START, [], False)),
         (Create(CALL, ID, LOGIN, DIGEST, {}), Create(CALL, ID, LOGIN, DIGEST, {}, False, None)),
         (

@@ -102,7 +102,7 @@ async def test_how_much_activity_is_written_at_once(
         for session in active:
             authority.parts.activity.note(session, clock.now(), None, NOBODY)
         before = store.writes
-        assert await Round(authority, store, stub).sweeper().save_activity(all_of_it=True) == sessions
+        assert await Round(authority, store, stub).sweeper().save_activity(everything=True) == sessions
         assert store.writes - before == transactions
 
 
@@ -204,8 +204,8 @@ async def test_all_activity_at_once(app: App, stub: AsyncStub, clock: ManualCloc
     clock.advance(SECOND)
     await asyncio.gather(*(validate(stub, mine.token) for mine in opened))
     assert await app.sweeper.save_activity() == 0
-    assert await app.sweeper.save_activity(all_of_it=True) == MANY
-    assert await app.sweeper.save_activity(all_of_it=True) == 0
+    assert await app.sweeper.save_activity(everything=True) == MANY
+    assert await app.sweeper.save_activity(everything=True) == 0
     found = [(await stored(app, mine.session.session_id)).last_active for mine in opened]
     assert found == [START + SECOND] * MANY
 
@@ -214,7 +214,7 @@ async def test_activity_never_revives(app: App, stub: AsyncStub, clock: ManualCl
     """Activity of a session that has ended since is not written."""
     session_id = await active(stub, clock)
     await stub.RevokeSession(loose.RevokeSessionRequest(session={"session_id": session_id}))
-    assert await app.sweeper.save_activity(all_of_it=True) == 0
+    assert await app.sweeper.save_activity(everything=True) == 0
     ended = await stored(app, session_id)
     assert (ended.ending is not None, ended.last_active) == (True, START + SECOND)
 
@@ -292,9 +292,9 @@ async def test_a_round_that_fails_is_not_the_last(
 @pytest.mark.parametrize(
     ("fault", "level", "event"),
     [
-        (Unavailable("injected"), "warning", "sweep put off"),
-        (Overloaded("injected"), "warning", "sweep put off"),
-        (StoreUnavailable("injected: no connection"), "warning", "sweep put off"),
+        (Unavailable("injected"), "warning", "sweep postponed"),
+        (Overloaded("injected"), "warning", "sweep postponed"),
+        (StoreUnavailable("injected: no connection"), "warning", "sweep postponed"),
         (ZeroDivisionError("injected"), "error", "sweep failed"),
     ],
     ids=["unavailable", "overloaded", "store unavailable", "a fault of ours"],
@@ -373,8 +373,8 @@ async def test_a_round_does_all_of_it(tmp_path: Path, clock: ManualClock) -> Non
         clock.advance(SECOND)
         assert (await validate(stub, mine.token)).verdict == pb.VERDICT_VALID
         clock.advance(MINUTE)
-        all_of_it = Round(authority, store, stub)
-        await all_of_it.run(all_of_it.break_once("nothing", ZeroDivisionError()))
+        everything = Round(authority, store, stub)
+        await everything.run(everything.break_once("nothing", ZeroDivisionError()))
         saved = await authority.parts.store.session(SessionId.parse(mine.session.session_id))
         assert saved is not None
         assert saved.last_active == START + 31 * DAY + SECOND

@@ -23,7 +23,7 @@ def note(unsaved: UnsavedActivity, at: int, client: ClientContext | None = None,
 
 def seen(unsaved: UnsavedActivity, session: Session = SESSION) -> tuple[int, int | None, ClientContext]:
     """When, until when and with what client the session was seen last, in milliseconds after the start."""
-    now = unsaved.added_to(session)
+    now = unsaved.apply_to(session)
     deadline = None if now.idle_deadline is None else now.idle_deadline - START
     return now.last_active - START, deadline, now.last_client
 
@@ -32,7 +32,7 @@ def test_a_session_without_activity() -> None:
     """A session of which nothing is noted is the very same, whatever is noted of others."""
     unsaved = UnsavedActivity()
     note(unsaved, 5, session=samples.session())
-    assert unsaved.added_to(SESSION) is SESSION
+    assert unsaved.apply_to(SESSION) is SESSION
 
 
 def test_the_latest_activity_counts() -> None:
@@ -58,7 +58,7 @@ def test_activity_that_the_session_has_is_not_noted(at: int) -> None:
     unsaved = UnsavedActivity()
     note(unsaved, at, PHONE)
     assert list(unsaved.all()) == []
-    assert unsaved.added_to(SESSION) is SESSION
+    assert unsaved.apply_to(SESSION) is SESSION
 
 
 def test_activity_without_a_client() -> None:
@@ -98,11 +98,11 @@ def test_activity_outlives_the_session_in_memory() -> None:
     unsaved = UnsavedActivity()
     note(unsaved, 5, PHONE)
     rolled = replace(SESSION, generation=4)
-    assert unsaved.added_to(rolled) == replace(
+    assert unsaved.apply_to(rolled) == replace(
         rolled, last_active=Instant(START + 5), idle_deadline=Instant(START + 105), last_client=PHONE
     )
     for newer in (replace(SESSION, last_active=Instant(START + 6)), replace(SESSION, ending=samples.ending(START))):
-        assert unsaved.added_to(newer) is newer
+        assert unsaved.apply_to(newer) is newer
 
 
 def test_what_is_listed_may_be_saved_meanwhile() -> None:

@@ -209,7 +209,7 @@ class Kept:
         """The session as the cache has it now, with unsaved activity."""
         entry = self.cache.get(self.session.id)
         assert entry is not None
-        return self.unsaved.added_to(entry.session)
+        return self.unsaved.apply_to(entry.session)
 
     def note(self, at: int, client: ClientContext | None = None) -> None:
         """Take in activity."""

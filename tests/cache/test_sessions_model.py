@@ -165,16 +165,16 @@ def test_the_newest_state_is_cached(story: list[tuple[Step, int]], capacity: int
 
 
 class LastComesFirst(SessionCache):
-    """Protection off: what arrives last stands, whatever its revision."""
+    """Protection off: the state that arrives last is kept, whatever its revision."""
 
-    def _keep(self, session: Session) -> Entry:
+    def _put(self, session: Session) -> Entry:
         entry = Entry(session, session.last_active)
         self._entries.put(session.id, entry)
         return entry
 
 
 class Forgetful(SessionCache):
-    """Protection off: what was evicted is forgotten, its revision too."""
+    """Protection off: the revisions of evicted sessions are not remembered."""
 
     def apply(self, commit: Commit) -> None:
         self._newest = Revision(-1)
@@ -182,9 +182,9 @@ class Forgetful(SessionCache):
 
 
 class Hasty(SessionCache):
-    """Protection off: a read is kept though a commit has overtaken it."""
+    """Protection off: a read is kept although a commit has changed its session in the meantime."""
 
-    def _overtake(self, session_id: SessionId) -> None:
+    def _mark_overtaken(self, session_id: SessionId) -> None:
         return
 
 

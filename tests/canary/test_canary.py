@@ -44,8 +44,8 @@ FAULTY = (
     """
 import sys
 import sessiond.authority.validation as validation
-from sessiond.changes.idempotency import Once
-judge, unmet, once = validation.judge, validation.unmet, Once.apply
+from sessiond.changes.idempotency import Idempotent
+judge, unmet, once = validation.judge, validation.unmet, Idempotent.apply
 def faulty(session, presented, policy, now):
     if session.subject == "explode":
         raise RuntimeError(f"induced: {session!r} {presented!r} {policy!r} {now!r}")
@@ -59,7 +59,7 @@ def faulty_once(self, work):
     if login is not None and login.subject == "explode at once":
         raise RuntimeError(f"induced: {self!r} {work!r} {vars(work)!r}")
     return once(self, work)
-validation.judge, validation.unmet, Once.apply = faulty, faulty_unmet, faulty_once
+validation.judge, validation.unmet, Idempotent.apply = faulty, faulty_unmet, faulty_once
 """
     + _RUN
 )
@@ -68,11 +68,11 @@ TALKATIVE = (
     """
 import sys, structlog
 from sessiond.authority.validation import Validation
-at_once = Validation.at_once
+immediate_result = Validation.immediate_result
 def talkative(self, question):
     structlog.get_logger().info("validating", token=question.token.reveal()[:20] + "...")
-    return at_once(self, question)
-Validation.at_once = talkative
+    return immediate_result(self, question)
+Validation.immediate_result = talkative
 """
     + _RUN
 )
@@ -432,8 +432,8 @@ async def test_no_token_leaves_by_any_other_way(tmp_path: Path, form: str, forei
     assert len(story.data_brought) == 5
     assert {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL} <= story.codes
     assert log.count(b"RuntimeError: induced: Session(") >= 2
-    assert b"RuntimeError: induced: Once(" in log
-    assert log.count(b"RuntimeError: induced: Once(unit=Authenticate(") == 1
+    assert b"RuntimeError: induced: Idempotent(" in log
+    assert log.count(b"RuntimeError: induced: Idempotent(unit=Authenticate(") == 1
     assert b"RuntimeError: induced: Requirements(" in log
     assert b"Traceback" in log
     assert len(canary.tokens) > 20
@@ -492,11 +492,20 @@ async def test_no_object_of_ours_shows_a_secret(tmp_path: Path, clock: ManualClo
             sys.setprofile(None)
             ticking.cancel()
     assert canary.found_in("a repr", *shown) == []
-    assert {"Token", "OpenedToken", "Presented", "Session", "Use", "Roll", "Answer", "Changed"} <= types
+    assert {"Token", "OpenedToken", "Presented", "Session", "Use", "Roll", "ValidationResult", "ChangeResult"} <= types
     assert {"KeyRing", "Work", "Changes", "Decision", "Read", "Entry", "Event", "Commit", "InvalidField"} <= types
     assert {"Question", "Requirements", "DataRequest", "VersionedData", "SealedValues", "Caller", "Call"} <= types
     assert {"Companion", "Ticket", "TicketChoice", "Choice", "Login", "Limit"} <= types
-    assert {"Reply", "RequestId", "Retry", "Kept", "Once", "Recall", "KeptAnswer", "Revoked"} <= types
+    assert {
+        "AnswerSpec",
+        "RequestId",
+        "Retry",
+        "EncodedAnswer",
+        "Idempotent",
+        "Recall",
+        "KeptAnswer",
+        "RevocationResult",
+    } <= types
     assert {"Authenticate", "OpenInstead", "Create", "UpdateData"} <= types
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sessiond.changes.data import UpdateData
-from sessiond.changes.judging import EndSome, Suspicion
-from sessiond.changes.login import Authenticate, Create, Refresh, Roll, welcome_again
+from sessiond.changes.judging import EndBatch, Suspicion
+from sessiond.changes.login import Authenticate, Create, Refresh, Roll, clear_old_token
 from sessiond.changes.maintenance import Expire
 from sessiond.changes.revocation import Revoke, RevokeMany
 from sessiond.changes.use import Report, Use
@@ -93,7 +93,7 @@ class WelcomeAgain:
 
     def apply(self, work: Work) -> None:
         """Give it."""
-        welcome_again(work, CALL, self.session)
+        clear_old_token(work, CALL, self.session)
 
 
 Facts = Sequence[tuple[str, Cause, ClientContext]]
@@ -169,7 +169,7 @@ CASES: dict[str, tuple[Any, Facts]] = {
         Report(CALL, token_of(MINE)),
         [("hijack_suspected", SIGNAL, ELSEWHERE), ("session_revoked", SIGNAL, ELSEWHERE)],
     ),
-    "end some": (EndSome(CALL, [MINE.id], "ada", LIMIT), [("session_revoked", LIMIT, ELSEWHERE)]),
+    "end some": (EndBatch(CALL, [MINE.id], "ada", LIMIT), [("session_revoked", LIMIT, ELSEWHERE)]),
     "use what has been idle": (
         Use(CALL, token_of(REMEMBERED), passive=False),
         [("session_level_lowered", IDLE, ELSEWHERE)],

@@ -105,7 +105,7 @@ async def test_a_silent_change_would_be_noticed(
     world: World, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If such a unit were not refused, the watch that the stories rely on would report it."""
-    monkeypatch.setattr(work, "_check_told", lambda draft, before: None)
+    monkeypatch.setattr(work, "_check_recorded", lambda draft, before: None)
     session = samples.session()
     await put(store, session)
     await world.replica.journal.submit(Silent(session))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessiond.changes.idempotency import KEEP_FOR, Kept, Once, Recall, Retry
+from sessiond.changes.idempotency import KEEP_FOR, EncodedAnswer, Idempotent, Recall, Retry
 from sessiond.changes.maintenance import RecordOther, Total
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.event import EventType
@@ -54,7 +54,7 @@ def encode(done: Done[Any]) -> bytes:
 @pytest.mark.parametrize("retry", [STRICT, LOGIN])
 def test_the_first_answer_is_given_again(retry: Retry) -> None:
     """A call that was made before gets the message of its first answer."""
-    assert retry.recall(work_on(answers=[first_answer()])) == Kept(b"first")
+    assert retry.recall(work_on(answers=[first_answer()])) == EncodedAnswer(b"first")
 
 
 @pytest.mark.parametrize("retry", [STRICT, LOGIN])
@@ -79,7 +79,7 @@ def test_an_expired_answer(retry: Retry, parameters: bytes) -> None:
     answers = [first_answer(parameters=parameters)]
     assert retry.recall(work_on(now=START + 10, answers=answers)) is None
     if parameters == CALL:
-        assert retry.recall(work_on(now=START + 9, answers=answers)) == Kept(b"first")
+        assert retry.recall(work_on(now=START + 9, answers=answers)) == EncodedAnswer(b"first")
 
 
 @pytest.mark.parametrize("retry", [STRICT, LOGIN])
@@ -99,13 +99,13 @@ def test_an_expired_answer(retry: Retry, parameters: bytes) -> None:
 def test_an_answer_of_a_session(retry: Retry, sessions: list[Session], counts: bool) -> None:
     """An answer that depends on a session counts only while that lives and is still at the token of the answer."""
     work = work_on(*sessions, answers=[first_answer(session_id=SESSION.id, generation=3)])
-    assert retry.recall(work) == (Kept(b"first") if counts else None)
+    assert retry.recall(work) == (EncodedAnswer(b"first") if counts else None)
 
 
 def test_an_answer_of_no_session() -> None:
     """An answer that depends on no session counts though every session has ended."""
     ended = replace(SESSION, ending=samples.ending(START))
-    assert STRICT.recall(work_on(ended, answers=[first_answer()])) == Kept(b"first")
+    assert STRICT.recall(work_on(ended, answers=[first_answer()])) == EncodedAnswer(b"first")
 
 
 def test_recall_takes_the_first_answer_that_counts() -> None:
@@ -115,16 +115,16 @@ def test_recall_takes_the_first_answer_that_counts() -> None:
     assert recall.needs() == Needs(answers=(OTHERS, MINE))
     assert recall.apply(work_on()) is None
     login, request = first_answer(), first_answer(key=OTHERS, sealed=seal(b"by id"))
-    assert recall.apply(work_on(answers=[login])) == Kept(b"first")
-    assert recall.apply(work_on(answers=[login, request])) == Kept(b"by id")
+    assert recall.apply(work_on(answers=[login])) == EncodedAnswer(b"first")
+    assert recall.apply(work_on(answers=[login, request])) == EncodedAnswer(b"by id")
 
 
 def test_recall_keeps_a_first_answer_under_the_id_of_the_repeat() -> None:
     """A second click has an id of its own: from then on the first answer is the answer to that id as well."""
     by_id = replace(STRICT, key=OTHERS)
     work = work_on(answers=[first_answer()])
-    assert work.run(Recall((by_id, LOGIN))).result == Kept(b"first")
-    assert by_id.recall(work) == Kept(b"first")
+    assert work.run(Recall((by_id, LOGIN))).result == EncodedAnswer(b"first")
+    assert by_id.recall(work) == EncodedAnswer(b"first")
     (kept,) = work.changes.answers
     assert (kept.key, kept.expires, kept.session_id) == (OTHERS, START + KEEP_FOR, None)
 
@@ -205,10 +205,10 @@ class Touching:
 def test_once_carries_out_once() -> None:
     """Two units of one call in one transaction are carried out once, and both have the first answer."""
     work = work_on(now=START + 7)
-    once = Once(RECORD, (STRICT,), encode)
+    once = Idempotent(RECORD, (STRICT,), encode)
     first = work.run(once)
     again = work.run(once)
-    assert first.result == again.result == Kept(b"None at 1, 7 ms")
+    assert first.result == again.result == EncodedAnswer(b"None at 1, 7 ms")
     assert (first.revision, again.revision) == (HEAD + 1, HEAD + 1)
     assert (len(work.changes.events), len(work.changes.answers)) == (1, 1)
 
@@ -216,13 +216,13 @@ def test_once_carries_out_once() -> None:
 def test_once_gives_the_kept_answer_without_asking_the_unit() -> None:
     """A call that was made before changes nothing, though it would be refused now."""
     work = work_on(answers=[first_answer()])
-    assert work.run(Once(Refusing(), (STRICT,), encode)).result == Kept(b"first")
+    assert work.run(Idempotent(Refusing(), (STRICT,), encode)).result == EncodedAnswer(b"first")
     assert (work.changes.events, work.changes.answers) == ([], [])
 
 
 def test_once_needs_what_its_unit_needs() -> None:
     """What is read first is what the unit needs, its answers included, and the first answers under every key."""
-    needs = Once(Touching(), (STRICT, replace(LOGIN, key=OTHERS)), encode).needs()
+    needs = Idempotent(Touching(), (STRICT, replace(LOGIN, key=OTHERS)), encode).needs()
     assert needs == Needs(sessions=(SESSION.id,), answers=(b"ticket", MINE, OTHERS))
 
 
@@ -230,7 +230,7 @@ def test_a_refusal_leaves_no_answer() -> None:
     """A unit that refuses leaves neither its change nor an answer."""
     work = work_on()
     with pytest.raises(InvalidField, match="injected"):
-        work.run(Once(Refusing(), (STRICT,), encode))
+        work.run(Idempotent(Refusing(), (STRICT,), encode))
     assert (work.changes.events, work.changes.answers) == ([], [])
 
 
@@ -238,8 +238,8 @@ def test_a_refusal_leaves_no_answer() -> None:
 def test_an_answer_that_changed_nothing(always: bool) -> None:
     """A unit that recorded nothing leaves an answer only if it always does; it is answered either way."""
     work = work_on()
-    once = Once(Total(5), (STRICT,), encode, always=always)
-    assert work.run(once).result == Kept(b"5 at 0, 0 ms")
+    once = Idempotent(Total(5), (STRICT,), encode, always=always)
+    assert work.run(once).result == EncodedAnswer(b"5 at 0, 0 ms")
     assert [answer.key for answer in work.changes.answers] == ([MINE] if always else [])
 
 
@@ -247,7 +247,7 @@ def test_once_keeps_under_every_key() -> None:
     """A login with an id is kept under both keys; only the one without an id depends on the session."""
     work = work_on(SESSION)
     retries = (replace(STRICT, key=OTHERS), LOGIN)
-    work.run(Once(Touching(), retries, lambda _: b"token", granted=lambda session: session))
+    work.run(Idempotent(Touching(), retries, lambda _: b"token", granted=lambda session: session))
     kept = {answer.key: (answer.session_id, answer.generation) for answer in work.changes.answers}
     assert kept == {OTHERS: (None, 0), MINE: (SESSION.id, 3)}
 
@@ -255,11 +255,11 @@ def test_once_keeps_under_every_key() -> None:
 def test_a_change_that_gives_nothing_is_kept_by_its_id_alone() -> None:
     """Without a session that it gives a token of, a unit's answer is kept under the request id and nothing else."""
     work = work_on(SESSION)
-    work.run(Once(Touching(), (replace(STRICT, key=OTHERS), LOGIN), lambda _: b"refused"))
+    work.run(Idempotent(Touching(), (replace(STRICT, key=OTHERS), LOGIN), lambda _: b"refused"))
     assert [answer.key for answer in work.changes.answers] == [OTHERS]
 
 
 def test_a_kept_answer_shows_nothing() -> None:
     """The message of a kept answer may hold a token: it is in no repr, nor is its seal."""
     (answer,) = kept_by(STRICT, None)
-    assert "message" not in repr(Kept(b"message")) + repr(answer)
+    assert "message" not in repr(EncodedAnswer(b"message")) + repr(answer)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sessiond.authority.results import Changed, Kept, Reply
+from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer
 from sessiond.changes.data import UpdateData
-from sessiond.changes.judging import EndSome, Outcome, Suspicion
-from sessiond.changes.login import Authenticate, Refresh, Roll, welcome_again
+from sessiond.changes.judging import EndBatch, Outcome, Suspicion
+from sessiond.changes.login import Authenticate, Refresh, Roll, clear_old_token
 from sessiond.changes.revocation import Revoke
 from sessiond.changes.use import Report, Use
 from sessiond.crypto.tokens import Token
@@ -26,7 +26,7 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, Signal, SignalType, token_replay
 from sessiond.domain.values import NOBODY, Cause, CauseKind, ClientContext, Instant, Millis, Revision
-from sessiond.eventlog.work import DoFirst, Read, Unit, Work
+from sessiond.eventlog.work import PrerequisiteRequired, Read, Unit, Work
 from tests.attacks.story import authority, create, kinds, policy, story_of
 from tests.contracts import samples
 from tests.support.clock import START, ManualClock
@@ -168,7 +168,7 @@ def test_some_of_more_end() -> None:
     work = work_on(over, theirs, shop, due, live)
     ids = [session.id for session in (gone, over, theirs, shop, due, live)]
     own = rules(Reaction.ALERT)
-    work.run(EndSome(call_of(own), ids, "ada", Cause(CauseKind.CONCURRENCY_LIMIT)))
+    work.run(EndBatch(call_of(own), ids, "ada", Cause(CauseKind.CONCURRENCY_LIMIT)))
     assert [(event.session_id, event.type) for event in work.changes.events] == [
         (due.id, EventType.SESSION_EXPIRED),
         (live.id, EventType.SESSION_REVOKED),
@@ -196,9 +196,9 @@ async def test_two_rolls_of_one_token(tmp_path: Path, clock: ManualClock, reacti
     async with authority(tmp_path, clock, rules) as (app, stub):
         mine = await create(stub)
         call, token = app.authority.call("default", Caller("test"), None), Token(mine.token)
-        reply: Reply[Changed] = Reply(lambda changed: changed.verdict.value.encode())
+        reply: AnswerSpec[ChangeResult] = AnswerSpec(lambda changed: changed.verdict.value.encode())
         rolls = await asyncio.gather(*(app.authority.logins.roll(call, token, reply) for _ in range(2)))
-        assert rolls == [Kept(b"valid"), Kept(b"replayed")]
+        assert rolls == [EncodedAnswer(b"valid"), EncodedAnswer(b"replayed")]
         assert kinds(await story_of(stub, mine.token)) == ["SESSION_CREATED", "SESSION_ROLLED", *told]
 
 
@@ -403,7 +403,7 @@ def test_the_others_of_the_subject() -> None:
     work = work_on(SESSION, other, guest, bob, elsewhere, over)
     call = call_of(rules(Reaction.REVOKE_SUBJECT, SignalType.TOKEN_REPLAY))
     use = Use(call, REPLAYED, passive=False)
-    assert (use.needs().sessions, use.needs().kin) == ((SESSION.id,), (SESSION.id,))
+    assert (use.needs().sessions, use.needs().subjects_of) == ((SESSION.id,), (SESSION.id,))
     outcome_of(work, use)
     assert [event.session_id for event in work.changes.events] == [SESSION.id, SESSION.id, other.id]
     assert types_of(work.changes.events) == ["hijack_suspected", "session_revoked", "session_revoked"]
@@ -414,13 +414,13 @@ def test_more_of_the_subject_than_can_end_at_once(others: int, crowd: int) -> No
     """If the subject has more other sessions than can end at once, a hundred end first, by the same cause."""
     many = [samples.session() for _ in range(others)]
     due = samples.session(idle_deadline=START)
-    read = Read({s.id: s for s in (SESSION, *many, due)}, crowds={("default", "ada"): crowd} if crowd else {})
+    read = Read({s.id: s for s in (SESSION, *many, due)}, truncated={("default", "ada"): crowd} if crowd else {})
     work = Work(START, HEAD, read, KnownMemory())
     call = call_of(rules(Reaction.REVOKE_SUBJECT, SignalType.TOKEN_REPLAY))
-    with pytest.raises(DoFirst) as raised:
+    with pytest.raises(PrerequisiteRequired) as raised:
         work.run(Use(call, REPLAYED, passive=False))
     ids = [session.id for session in (*many, due)][:100]
-    assert raised.value.unit == EndSome(call, ids, "ada", Cause(CauseKind.SIGNAL))
+    assert raised.value.unit == EndBatch(call, ids, "ada", Cause(CauseKind.SIGNAL))
     assert work.changes.events == []
 
 
@@ -434,7 +434,7 @@ def test_as_many_of_the_subject_as_can_end_at_once() -> None:
 def test_others_are_read_only_if_they_may_end() -> None:
     """Under a policy that ends no whole subject a unit reads its session alone."""
     use = Use(call_of(rules(Reaction.REVOKE_SESSION, *SignalType)), CURRENT, passive=False)
-    assert (use.needs().sessions, use.needs().kin) == ((SESSION.id,), ())
+    assert (use.needs().sessions, use.needs().subjects_of) == ((SESSION.id,), ())
 
 
 @pytest.mark.parametrize("unit", ["Roll", "Refresh", "UpdateData"])
@@ -461,22 +461,22 @@ def test_what_counts_as_activity(unit: str) -> None:
 def test_a_login_repeated_settles_the_old_token() -> None:
     """When a login's first answer is given again, the old token that came back is forgotten, as if rolled just now."""
     work = work_on(SEEN_TWICE)
-    welcome_again(work, call_of(), SEEN_TWICE)
+    clear_old_token(work, call_of(), SEEN_TWICE)
     assert work.session(SESSION.id) == replace(SEEN_TWICE, old_token=None, rolled_at=START, revision=FIRST)
 
 
 def test_a_login_repeated_changes_nothing_else() -> None:
     """When a login's first answer is given again and no old token came back, nothing is recorded."""
     work = work_on(SESSION)
-    welcome_again(work, call_of(), SESSION)
-    assert (work.session(SESSION.id), work.untouched) == (SESSION, True)
+    clear_old_token(work, call_of(), SESSION)
+    assert (work.session(SESSION.id), work.has_no_events) == (SESSION, True)
 
 
 @pytest.mark.parametrize("tells", [False, True])
 def test_active_use_is_recorded(tells: bool) -> None:
     """Active use is written as activity, with its client if the call tells of one; passive use is not."""
     client = ELSEWHERE if tells else NOBODY
-    call = call_of(rules(Reaction.IGNORE), client, tells_client=tells)
+    call = call_of(rules(Reaction.IGNORE), client, has_client_context=tells)
     work = work_on(SESSION)
     session = outcome_of(work, Use(call, CURRENT, passive=False)).session
     assert session is not None

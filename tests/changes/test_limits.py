@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from sessiond.changes.idempotency import KEEP_FOR
-from sessiond.changes.judging import Crowd, EndSome
-from sessiond.changes.limits import Choice, Room, enforce_limit, with_limit
+from sessiond.changes.judging import EndBatch, LimitReached
+from sessiond.changes.limits import Choice, LimitDecision, enforce_limit, with_limit
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.policy import PRESETS, LimitRule
 from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Cause, CauseKind, Instant, SessionId
-from sessiond.eventlog.work import DoFirst, Needs, Read, Work
+from sessiond.eventlog.work import Needs, PrerequisiteRequired, Read, Work
 from sessiond.store.contract import KeptAnswer
 from tests.contracts import samples
 from tests.support.clock import START
@@ -50,7 +50,7 @@ class Entering:
         """The subject's sessions."""
         return with_limit(Needs(), self.call, self.subject, self.choice)
 
-    def apply(self, work: Work) -> Room:
+    def apply(self, work: Work) -> LimitDecision:
         """Make room."""
         return enforce_limit(work, self.call, self.subject, self.own, self.choice)
 
@@ -65,7 +65,7 @@ def chosen(*sessions: Session, expires: int = 1_000) -> Choice:
 def test_there_is_room(rule: LimitRule, most: int, subject: str) -> None:
     """Without a limit, below it, and for a guest or a subject without sessions nothing ends and nothing is recorded."""
     work = work_on(*ALL, samples.session(subject=""))
-    assert work.run(Entering(limited(most, rule), subject)).result == Room(evicted=(), refused=None)
+    assert work.run(Entering(limited(most, rule), subject)).result == LimitDecision(evicted=(), limit_reached=None)
     assert work.changes.events == []
 
 
@@ -83,8 +83,8 @@ def test_there_is_room(rule: LimitRule, most: int, subject: str) -> None:
 def test_who_goes(rule: LimitRule, most: int, evicted: Sequence[Session]) -> None:
     """As many end as are too many with the new one, also after the limit was lowered; each of the limit's cause."""
     work = work_on(*ALL)
-    room = work.run(Entering(limited(most, rule))).result
-    assert room == Room(evicted=tuple(session.id for session in evicted))
+    decision = work.run(Entering(limited(most, rule))).result
+    assert decision == LimitDecision(evicted=tuple(session.id for session in evicted))
     assert types_of(work.changes.events) == [REACHED, *["session_revoked"] * len(evicted)]
     endings = [work.changes.sessions[session.id].ending for session in evicted]
     assert [ending.cause.kind for ending in endings if ending] == [CauseKind.CONCURRENCY_LIMIT] * len(evicted)
@@ -103,8 +103,8 @@ def test_of_two_alike_the_one_opened_first_goes() -> None:
 def test_who_is_refused(rule: LimitRule, most: int) -> None:
     """A refusal names the live sessions, the newest first, ends none of them, and is recorded."""
     work = work_on(*ALL)
-    room = work.run(Entering(limited(most, rule))).result
-    assert room == Room(refused=Crowd((NEW, MIDDLE, OLD), 3))
+    decision = work.run(Entering(limited(most, rule))).result
+    assert decision == LimitDecision(limit_reached=LimitReached((NEW, MIDDLE, OLD), 3))
     assert types_of(work.changes.events) == [REACHED]
     assert work.changes.sessions == {}
 
@@ -122,15 +122,15 @@ def test_who_is_refused(rule: LimitRule, most: int) -> None:
 def test_who_does_not_count(changes: dict[str, Any]) -> None:
     """Sessions elsewhere, of others, or over do not count, those past a deadline that no sweep has seen included."""
     work = work_on(OLD, MIDDLE, replace(NEW, **changes))
-    assert work.run(Entering(limited(3, LimitRule.REJECT))).result == Room()
+    assert work.run(Entering(limited(3, LimitRule.REJECT))).result == LimitDecision()
 
 
 def test_the_session_that_is_to_be_bound_does_not_count() -> None:
     """A session that the subject authenticates on takes no second place, and is never the one that goes."""
     work = work_on(*ALL)
-    assert work.run(Entering(limited(3, LimitRule.REJECT), own=OLD.id)).result == Room()
-    room = work_on(*ALL).run(Entering(limited(2, LimitRule.EVICT_OLDEST), own=OLD.id)).result
-    assert room.evicted == (MIDDLE.id,)
+    assert work.run(Entering(limited(3, LimitRule.REJECT), own=OLD.id)).result == LimitDecision()
+    decision = work_on(*ALL).run(Entering(limited(2, LimitRule.EVICT_OLDEST), own=OLD.id)).result
+    assert decision.evicted == (MIDDLE.id,)
 
 
 # Choices
@@ -139,8 +139,8 @@ def test_the_session_that_is_to_be_bound_does_not_count() -> None:
 def test_the_subjects_choice() -> None:
     """Under `ask` all chosen sessions end, and the ticket is kept as used, for longer than it would be good."""
     work = work_on(*ALL)
-    room = work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(MIDDLE, NEW))).result
-    assert room == Room(evicted=(MIDDLE.id, NEW.id))
+    decision = work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(MIDDLE, NEW))).result
+    assert decision == LimitDecision(evicted=(MIDDLE.id, NEW.id))
     (used,) = work.changes.answers
     assert used == KeptAnswer(b"t" * 32, bytes(32), b"", Instant(START + 1_000 + KEEP_FOR))
 
@@ -159,14 +159,14 @@ def test_the_subjects_choice() -> None:
 def test_the_oldest_beside_the_choice(most: int, named: list[Session], evicted: list[Session]) -> None:
     """With `evict_oldest` the named sessions end, and of the others as many of the oldest as have to."""
     choice = replace(chosen(*named), evict_oldest=True)
-    room = work_on(*ALL).run(Entering(limited(most, LimitRule.ASK), choice=choice)).result
-    assert room == Room(evicted=tuple(session.id for session in evicted))
+    decision = work_on(*ALL).run(Entering(limited(most, LimitRule.ASK), choice=choice)).result
+    assert decision == LimitDecision(evicted=tuple(session.id for session in evicted))
 
 
 def test_the_only_session_is_chosen() -> None:
     """A subject with one session, which may have no other, may choose to end that."""
-    room = work_on(OLD).run(Entering(limited(1, LimitRule.ASK), choice=chosen(OLD))).result
-    assert room == Room(evicted=(OLD.id,))
+    decision = work_on(OLD).run(Entering(limited(1, LimitRule.ASK), choice=chosen(OLD))).result
+    assert decision == LimitDecision(evicted=(OLD.id,))
 
 
 def test_a_choice_of_too_few() -> None:
@@ -207,7 +207,7 @@ def test_a_ticket_expires(late: int, good: bool) -> None:
 def test_a_choice_that_is_not_needed() -> None:
     """If there is room by now nobody has to go, and the ticket is used up."""
     work = work_on(OLD)
-    assert work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(OLD))).result == Room()
+    assert work.run(Entering(limited(3, LimitRule.ASK), choice=chosen(OLD))).result == LimitDecision()
     assert len(work.changes.answers) == 1
 
 
@@ -216,14 +216,14 @@ def test_a_choice_that_is_not_needed() -> None:
 
 def crowded(*sessions: Session, count: int) -> Work:
     """The work of a transaction that has read these sessions, of a subject who has so many live ones."""
-    return Work(START, HEAD, Read({s.id: s for s in sessions}, crowds={("default", "ada"): count}), KnownMemory())
+    return Work(START, HEAD, Read({s.id: s for s in sessions}, truncated={("default", "ada"): count}), KnownMemory())
 
 
-def ended_first(work: Work, entering: Entering) -> EndSome:
+def ended_first(work: Work, entering: Entering) -> EndBatch:
     """The unit that must be carried out before there is room."""
-    with pytest.raises(DoFirst) as raised:
+    with pytest.raises(PrerequisiteRequired) as raised:
         work.run(entering)
-    assert isinstance(raised.value.unit, EndSome)
+    assert isinstance(raised.value.unit, EndBatch)
     assert work.changes.events == []
     return raised.value.unit
 
@@ -234,7 +234,7 @@ def test_the_overdue_of_a_crowd_end_first() -> None:
     work = crowded(*ALL, *overdue, count=204)
     call = limited(2, LimitRule.EVICT_OLDEST)
     unit = ended_first(work, Entering(call))
-    assert unit == EndSome(call, [s.id for s in overdue[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    assert unit == EndBatch(call, [s.id for s in overdue[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
     work.run(unit)
     assert types_of(work.changes.events) == ["session_expired"] * 100
 
@@ -246,7 +246,7 @@ def test_the_first_of_a_crowd_end_first(count: int) -> None:
     work = crowded(*many, count=count)
     call = limited(1, LimitRule.EVICT_OLDEST)
     unit = ended_first(work, Entering(call))
-    assert unit == EndSome(call, [s.id for s in many[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    assert unit == EndBatch(call, [s.id for s in many[:100]], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
     work.run(unit)
     assert types_of(work.changes.events) == ["session_revoked"] * 100
     assert {event.cause for event in work.changes.events} == {Cause(CauseKind.CONCURRENCY_LIMIT)}
@@ -262,7 +262,7 @@ def test_a_crowd_that_is_gone() -> None:
     """If earlier units have ended all that was read of a crowd, the rest is read before the limit is decided."""
     call = limited(3, LimitRule.EVICT_OLDEST)
     unit = ended_first(crowded(OLD, MIDDLE, count=150), Entering(call))
-    assert unit == EndSome(call, [], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
+    assert unit == EndBatch(call, [], "ada", Cause(CauseKind.CONCURRENCY_LIMIT))
 
 
 # What is read first
@@ -277,14 +277,14 @@ ENDS_SUBJECTS = replace(
     [
         (limited(0, LimitRule.REJECT), "ada", None, Needs()),
         (limited(1, LimitRule.REJECT), "", None, Needs()),
-        (limited(1, LimitRule.REJECT), "ada", None, Needs(subjects=[("default", "ada")], most=101)),
+        (limited(1, LimitRule.REJECT), "ada", None, Needs(subjects=[("default", "ada")], max_live=101)),
         (call_of(ENDS_SUBJECTS), "ada", None, Needs(subjects=[("default", "ada")])),
         (limited(0, LimitRule.ASK), "ada", chosen(), Needs(subjects=[], answers=(b"t" * 32,))),
         (
             limited(1, LimitRule.ASK),
             "ada",
             chosen(),
-            Needs(subjects=[("default", "ada")], answers=(b"t" * 32,), most=101),
+            Needs(subjects=[("default", "ada")], answers=(b"t" * 32,), max_live=101),
         ),
     ],
 )
@@ -296,4 +296,4 @@ def test_what_the_limit_needs(call: Call, subject: str, choice: Choice | None, n
 def test_what_else_is_needed_stays() -> None:
     """What a unit needs beside the limit is read all the same."""
     needs = with_limit(Needs(sessions=(OLD.id,)), limited(1, LimitRule.REJECT), "ada", None)
-    assert needs == Needs(sessions=(OLD.id,), subjects=[("default", "ada")], most=101)
+    assert needs == Needs(sessions=(OLD.id,), subjects=[("default", "ada")], max_live=101)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sessiond.changes.data import UpdateData
-from sessiond.changes.idempotency import Once, Recall
-from sessiond.changes.judging import EndSome
+from sessiond.changes.idempotency import Idempotent, Recall
+from sessiond.changes.judging import EndBatch
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Refresh, Roll
 from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
@@ -38,7 +38,7 @@ MINE, OTHER = samples.session(), samples.session()
 TOKEN = Presented(MINE.id, 0, bytes(32))
 LOGIN, CAUSE = Login("ada"), Cause(CauseKind.REQUEST)
 CHOICE = Choice(b"t" * 32, START, [OTHER.id])
-ALL_OF_IT = Needs(sessions=(MINE.id,), kin=(MINE.id,))
+ALL_OF_IT = Needs(sessions=(MINE.id,), subjects_of=(MINE.id,))
 SUBJECT = [("default", "ada")]
 
 
@@ -49,14 +49,14 @@ def create(call: Any, choice: Choice | None = None) -> Create:
 
 CASES: list[tuple[Any, Needs]] = [
     (create(PLAIN), NOTHING),
-    (create(LIMITED), Needs(subjects=SUBJECT, most=103)),
-    (create(LIMITED, CHOICE), Needs(sessions=(OTHER.id,), subjects=SUBJECT, most=103, answers=(b"t" * 32,))),
-    (OpenInstead(create(LIMITED), Verdict.UNKNOWN), Needs(subjects=SUBJECT, most=103)),
+    (create(LIMITED), Needs(subjects=SUBJECT, max_live=103)),
+    (create(LIMITED, CHOICE), Needs(sessions=(OTHER.id,), subjects=SUBJECT, max_live=103, answers=(b"t" * 32,))),
+    (OpenInstead(create(LIMITED), Verdict.UNKNOWN), Needs(subjects=SUBJECT, max_live=103)),
     (Authenticate(PLAIN, TOKEN, LOGIN, bytes(32)), Needs(sessions=(MINE.id,))),
-    (Authenticate(LIMITED, TOKEN, LOGIN, bytes(32)), Needs(sessions=(MINE.id,), subjects=SUBJECT, most=103)),
+    (Authenticate(LIMITED, TOKEN, LOGIN, bytes(32)), Needs(sessions=(MINE.id,), subjects=SUBJECT, max_live=103)),
     (
         Authenticate(LIMITED, TOKEN, LOGIN, bytes(32), choice=CHOICE),
-        Needs(sessions=(MINE.id, OTHER.id), subjects=SUBJECT, most=103, answers=(b"t" * 32,)),
+        Needs(sessions=(MINE.id, OTHER.id), subjects=SUBJECT, max_live=103, answers=(b"t" * 32,)),
     ),
     (Authenticate(ENDS_ALL, TOKEN, LOGIN, bytes(32)), replace(ALL_OF_IT, subjects=SUBJECT)),
     (Roll(PLAIN, TOKEN, bytes(32)), Needs(sessions=(MINE.id,))),
@@ -72,7 +72,7 @@ CASES: list[tuple[Any, Needs]] = [
     (Revoke(PLAIN, MINE.id), Needs(sessions=(MINE.id,))),
     (Revoke(ENDS_ALL, TOKEN), ALL_OF_IT),
     (RevokeMany(PLAIN, [MINE, OTHER], by_subject=True), Needs(sessions=[MINE.id, OTHER.id])),
-    (EndSome(PLAIN, [MINE.id, OTHER.id], "ada", CAUSE), Needs(sessions=[MINE.id, OTHER.id])),
+    (EndBatch(PLAIN, [MINE.id, OTHER.id], "ada", CAUSE), Needs(sessions=[MINE.id, OTHER.id])),
     (Expire([MINE.id, OTHER.id], {}, LOW), Needs(sessions=[MINE.id, OTHER.id])),
     (SaveActivity([]), NOTHING),
     (Prune([MINE.id]), NOTHING),
@@ -83,7 +83,7 @@ CASES: list[tuple[Any, Needs]] = [
     (Unlock(GuessWatch(), PLAIN, "192.0.2.1"), NOTHING),
     (Recall([retry(b"a"), retry(b"b")]), Needs(answers=(b"a", b"b"))),
     (
-        Once(create(LIMITED, CHOICE), [retry(b"a")], lambda _: b""),
+        Idempotent(create(LIMITED, CHOICE), [retry(b"a")], lambda _: b""),
         replace(create(LIMITED, CHOICE).needs(), answers=(b"t" * 32, b"a")),
     ),
 ]

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import sessiond.changes
 from sessiond.changes.data import UpdateData
-from sessiond.changes.idempotency import Once, Recall
-from sessiond.changes.judging import EndSome, NamedSession, Outcome, Suspicion
+from sessiond.changes.idempotency import Idempotent, Recall
+from sessiond.changes.judging import EndBatch, OpenedSessionRef, Outcome, Suspicion
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Refresh, Roll
 from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
@@ -228,7 +228,7 @@ class World:
         """Some call."""
         application = application or dice.choice(sorted(POLICIES))
         client = dice.choice(CLIENTS)
-        return Call(application, POLICIES[application], Caller("caller"), client, tells_client=client != NOBODY)
+        return Call(application, POLICIES[application], Caller("caller"), client, has_client_context=client != NOBODY)
 
     def token(self, dice: random.Random) -> tuple[Call, Presented]:
         """A call with any token that was ever given; the newest ones more often."""
@@ -237,7 +237,7 @@ class World:
         application, token = dice.choice(self.tokens[-3:] if dice.random() < 0.6 else self.tokens)
         return self.call(dice, application), token
 
-    def named(self, dice: random.Random) -> tuple[Call, NamedSession]:
+    def named(self, dice: random.Random) -> tuple[Call, OpenedSessionRef]:
         """A call that names a session by a token or by its id."""
         call, token = self.token(dice)
         return call, token if dice.random() < 0.6 else token.session_id
@@ -327,11 +327,11 @@ async def _revoke_many(world: World, dice: random.Random) -> RevokeMany:
     return RevokeMany(call, dice.sample(found, min(len(found), 2)), dice.random() < 0.5)
 
 
-async def _end_some(world: World, dice: random.Random) -> EndSome:
+async def _end_some(world: World, dice: random.Random) -> EndBatch:
     call = world.call(dice)
     ids = [session.id for session in world.known.values() if session.application == call.application]
     some = dice.sample(ids, min(len(ids), 2))
-    return EndSome(call, some, dice.choice(["", "ada", "bob"]), Cause(CauseKind.CONCURRENCY_LIMIT))
+    return EndBatch(call, some, dice.choice(["", "ada", "bob"]), Cause(CauseKind.CONCURRENCY_LIMIT))
 
 
 async def _expire(world: World, dice: random.Random) -> Expire:
@@ -384,11 +384,11 @@ def _encode(done: Done[Outcome]) -> bytes:
     return b"%d" % done.revision
 
 
-async def _once(world: World, dice: random.Random) -> Once[Outcome]:
+async def _once(world: World, dice: random.Random) -> Idempotent[Outcome]:
     drivers: list[Callable[[World, random.Random], Awaitable[Unit[Outcome]]]] = [_create, _authenticate, _roll, _use]
     unit = await dice.choice(drivers)(world, dice)
     kept = replace(retry(b"call %27d" % dice.randrange(9)), while_current=dice.random() < 0.5)
-    return Once(unit, [kept], _encode, lambda outcome: outcome.session)
+    return Idempotent(unit, [kept], _encode, lambda outcome: outcome.session)
 
 
 async def _recall(world: World, dice: random.Random) -> Recall:
@@ -406,7 +406,7 @@ DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]
     Report: _report,
     Revoke: _revoke,
     RevokeMany: _revoke_many,
-    EndSome: _end_some,
+    EndBatch: _end_some,
     Expire: _expire,
     SaveActivity: _save_activity,
     Prune: _prune,
@@ -415,7 +415,7 @@ DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]
     Total: _total,
     RecordOther: _record_other,
     Unlock: _unlock,
-    Once: _once,
+    Idempotent: _once,
     Recall: _recall,
 }
 """How each unit is drawn; None: there is nothing for it to do."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sessiond_client
-from sessiond.authority.results import Answer
+from sessiond.authority.results import ValidationResult
 from sessiond.crypto.tokens import Token
 from sessiond.domain.judge import Judgement
 from sessiond.domain.judge import Verdict as Judged
@@ -98,9 +98,9 @@ def test_the_next_step_of_each_verdict_is_the_authoritys(verdict: Judged) -> Non
     """The column `next_step` has the steps that the authority can answer this verdict with."""
     ended = verdict in (Judged.REVOKED, Judged.EXPIRED_IDLE, Judged.EXPIRED_ABSOLUTE)
     judgements = [Judgement(verdict), *([Judgement(verdict, in_flight=True)] if ended else [])]
-    answers = [Answer(judgement) for judgement in judgements]
+    answers = [ValidationResult(judgement) for judgement in judgements]
     if verdict is Judged.VALID:
-        answers.append(Answer(Judgement(verdict), renewed=Token("renewed")))
+        answers.append(ValidationResult(Judgement(verdict), renewed=Token("renewed")))
     found = {pb.NextStep.Name(next_step(answer)).removeprefix("NEXT_STEP_") for answer in answers}
     assert steps(VERDICTS[verdict.name][0]) == found
 
@@ -108,7 +108,7 @@ def test_the_next_step_of_each_verdict_is_the_authoritys(verdict: Judged) -> Non
 @pytest.mark.parametrize("kind", list(Requirement))
 def test_the_next_step_of_each_requirement_is_the_authoritys(kind: Requirement) -> None:
     """The column `next_step` has the step that the authority answers an unmet requirement with."""
-    answer = Answer(Judgement(Judged.INSUFFICIENT), unmet=(Unmet(kind, ""),))
+    answer = ValidationResult(Judgement(Judged.INSUFFICIENT), unmet=(Unmet(kind, ""),))
     step = pb.NextStep.Name(next_step(answer)).removeprefix("NEXT_STEP_")
     assert steps(UNMET[kind.name][0]) == {step}
     assert step in steps(VERDICTS["INSUFFICIENT"][0])

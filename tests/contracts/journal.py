@@ -15,14 +15,14 @@ import pytest
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.changes.data import UpdateData
-from sessiond.changes.idempotency import Kept, Once, Retry
+from sessiond.changes.idempotency import EncodedAnswer, Idempotent, Retry
 from sessiond.changes.judging import Outcome, Suspicion
 from sessiond.changes.login import Create
 from sessiond.changes.maintenance import RecordOther
 from sessiond.changes.sources import Unlock
 from sessiond.changes.use import Use
 from sessiond.detection.guesses import GuessEffect, GuessWatch
-from sessiond.detection.suspicions import Reported
+from sessiond.detection.suspicions import ReportedSignals
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import LockNotFound, VersionMismatch
 from sessiond.domain.event import EventType
@@ -54,7 +54,7 @@ class Replica:
     def __init__(self, store: Store) -> None:
         self.store = RepeatingStore(store)
         self.clock = ManualClock()
-        self.activity, self.reported, self.guesses = UnsavedActivity(), Reported(), GuessWatch()
+        self.activity, self.reported, self.guesses = UnsavedActivity(), ReportedSignals(), GuessWatch()
         self.cache = SessionCache(store.session, self.activity, 100)
         self.commits: list[Commit] = []
         self.failures: list[StoreFailed] = []
@@ -62,7 +62,7 @@ class Replica:
 
     def with_activity(self, session: Session) -> Session:
         """See `eventlog.work.Memory`."""
-        return self.activity.added_to(session)
+        return self.activity.apply_to(session)
 
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         """See `eventlog.work.Memory`."""
@@ -269,14 +269,14 @@ class JournalContract:
         assert await replica.types() == [EventType.SOURCE_LOCKED, EventType.SOURCE_UNLOCKED]
         assert replica.guesses.locked("default", SOURCE, replica.clock.now()) is None
 
-    def opening(self, key: bytes) -> tuple[Create, Once[Outcome]]:
+    def opening(self, key: bytes) -> tuple[Create, Idempotent[Outcome]]:
         """A call that opens a session and may be repeated."""
         unit = Create(CALL, samples.session_id(), Login("ada"), bytes(32), {"cart": b"3 apples"})
 
         def encode(done: Done[Outcome]) -> bytes:
             return b"opened at %d" % done.revision
 
-        return unit, Once(unit, [retry(key)], encode)
+        return unit, Idempotent(unit, [retry(key)], encode)
 
     async def test_an_answer_of_a_lost_run_is_not_kept(self, replica: Replica) -> None:
         """If the same call was answered elsewhere meanwhile, that answer counts, and the first run leaves nothing."""
@@ -285,7 +285,7 @@ class JournalContract:
         theirs = KeptAnswer(key, bytes(32), b"theirs", Instant(START + DAY))
         replica.meanwhile(answers=[theirs])
         done = await replica.journal.submit(once)
-        assert done.result == Kept(b"theirs")
+        assert done.result == EncodedAnswer(b"theirs")
         assert await kept(replica.store._store, key) == {key: theirs}
         assert await replica.types() == []
         assert await replica.store.session(unit.session_id) is None
@@ -299,8 +299,8 @@ class JournalContract:
         unit, once = self.opening(key)
         first = samples.event(1, type=EventType.POLICY_CHANGED, session_id=None)
         replica.meanwhile(events=[first])
-        assert (await replica.journal.submit(once)).result == Kept(b"opened at 2")
-        assert (await replica.journal.submit(self.opening(key)[1])).result == Kept(b"opened at 2")
+        assert (await replica.journal.submit(once)).result == EncodedAnswer(b"opened at 2")
+        assert (await replica.journal.submit(self.opening(key)[1])).result == EncodedAnswer(b"opened at 2")
         assert await replica.types() == [EventType.POLICY_CHANGED, EventType.SESSION_CREATED]
         entry = replica.cache.get(unit.session_id)
         assert entry is not None

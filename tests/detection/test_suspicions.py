@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessiond.detection.client_facts import FactReader
-from sessiond.detection.suspicions import Reported, Suspicions
+from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.detection.uses import SupersededUses, UseWatch
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import PRESETS
@@ -19,26 +19,26 @@ SESSION, OTHER = samples.session_id(), samples.session_id()
 IP, COUNTRY = SignalType.IP_CHANGE, SignalType.COUNTRY_CHANGE
 
 
-def report(reported: Reported, at: int, *kinds: SignalType, session: SessionId = SESSION) -> None:
+def report(reported: ReportedSignals, at: int, *kinds: SignalType, session: SessionId = SESSION) -> None:
     """Commit an alarm with these kinds of signals, so many milliseconds after the start."""
     signals = tuple(Signal(kind, "home", "elsewhere") for kind in kinds)
     reported.apply([samples.event(1, START + at, type=EventType.HIJACK_SUSPECTED, session_id=session, signals=signals)])
 
 
-def was_reported(reported: Reported, at: int, kind: SignalType = IP, session: SessionId = SESSION) -> bool:
+def was_reported(reported: ReportedSignals, at: int, kind: SignalType = IP, session: SessionId = SESSION) -> bool:
     """Whether that was reported within the window before so many milliseconds after the start."""
     return reported.was_reported(session, kind, WINDOW, Instant(START + at))
 
 
 def test_nothing_is_reported_before_it_is_committed() -> None:
     """Asking whether something was reported does not report it."""
-    reported = Reported()
+    reported = ReportedSignals()
     assert [was_reported(reported, at) for at in (0, 1)] == [False, False]
 
 
 def test_a_report_is_per_session_and_kind() -> None:
     """A report says nothing about another kind of signal, or about another session."""
-    reported = Reported()
+    reported = ReportedSignals()
     report(reported, 0, IP)
     assert was_reported(reported, 0)
     assert not was_reported(reported, 0, COUNTRY)
@@ -47,7 +47,7 @@ def test_a_report_is_per_session_and_kind() -> None:
 
 def test_an_alarm_reports_all_its_signals() -> None:
     """Each kind of signal in an alarm counts as reported."""
-    reported = Reported()
+    reported = ReportedSignals()
     report(reported, 0, IP, COUNTRY)
     assert was_reported(reported, 1)
     assert was_reported(reported, 1, COUNTRY)
@@ -56,14 +56,14 @@ def test_an_alarm_reports_all_its_signals() -> None:
 @pytest.mark.parametrize(("at", "within"), [(999, True), (1_000, False), (-1, False)])
 def test_the_window(at: int, within: bool) -> None:
     """A report counts until the window's end, and not before it was made: a clock set back reports once more."""
-    reported = Reported()
+    reported = ReportedSignals()
     report(reported, 0, IP)
     assert was_reported(reported, at) is within
 
 
 def test_a_new_report_opens_a_new_window() -> None:
     """A suspicion that is reported again counts as reported for another window."""
-    reported = Reported()
+    reported = ReportedSignals()
     report(reported, 0, IP)
     report(reported, 900, IP)
     assert was_reported(reported, 1_899)
@@ -74,7 +74,7 @@ def test_a_new_report_opens_a_new_window() -> None:
 )
 def test_a_session_starts_afresh(kind: EventType) -> None:
     """After authentication or its end nothing counts as reported of that session, and all does of others."""
-    reported = Reported()
+    reported = ReportedSignals()
     for session in (SESSION, OTHER):
         report(reported, 0, *SignalType, session=session)
     reported.apply([samples.event(2, START, type=kind, session_id=SESSION)])
@@ -84,7 +84,7 @@ def test_a_session_starts_afresh(kind: EventType) -> None:
 
 def test_other_events_change_nothing() -> None:
     """A roll or a refresh leaves what was reported as it was."""
-    reported = Reported()
+    reported = ReportedSignals()
     report(reported, 0, IP)
     for kind in (EventType.SESSION_ROLLED, EventType.SESSION_REFRESHED, EventType.SESSION_RENEWED):
         reported.apply([samples.event(2, START, type=kind, session_id=SESSION)])
@@ -93,7 +93,7 @@ def test_other_events_change_nothing() -> None:
 
 def test_memory_is_bounded() -> None:
     """Over its capacity the report made longest ago is forgotten first."""
-    reported = Reported(capacity=2)
+    reported = ReportedSignals(capacity=2)
     for at, kind in enumerate((IP, COUNTRY, IP, SignalType.REPORTED)):
         report(reported, at, kind)
     kinds = (IP, COUNTRY, SignalType.REPORTED)

@@ -24,7 +24,7 @@ SESSION = samples.session_id()
 
 def uses(watch: UseWatch, *seen: tuple[ClientFacts, int]) -> list[bool]:
     """Whether each of these uses, so many milliseconds after the start, was suspicious."""
-    return [watch.see(SESSION, HOME, facts, WINDOW, Instant(START + at)) is not None for facts, at in seen]
+    return [watch.record(SESSION, HOME, facts, WINDOW, Instant(START + at)) is not None for facts, at in seen]
 
 
 def test_a_session_used_at_home_is_not_remembered() -> None:
@@ -50,7 +50,7 @@ def test_two_clients_taking_turns() -> None:
     """The third turn within the window is one signal, whose evidence is the client before and the one now."""
     watch = UseWatch()
     assert uses(watch, (STRANGER, 0), (HOME, 1)) == [False, False]
-    turns = watch.see(SESSION, HOME, STRANGER, WINDOW, Instant(START + 2))
+    turns = watch.record(SESSION, HOME, STRANGER, WINDOW, Instant(START + 2))
     evidence = ("Chrome on Windows, 192.0.2.0/24", "Firefox on Linux, 198.51.100.0/24")
     assert turns == Signal(SignalType.CONCURRENT_USE, *evidence)
 
@@ -124,15 +124,15 @@ def test_a_client_without_facts_to_show() -> None:
     """Clients told apart by something else than agent and network have evidence that says so."""
     watch = UseWatch()
     one, other = ClientFacts(device="laptop"), ClientFacts(device="phone")
-    seen = [watch.see(SESSION, one, facts, WINDOW, START) for facts in (other, one, other)]
-    assert seen[-1] == Signal(SignalType.CONCURRENT_USE, "a client without facts", "a client without facts")
+    seen = [watch.record(SESSION, one, facts, WINDOW, START) for facts in (other, one, other)]
+    assert seen[-1] == Signal(SignalType.CONCURRENT_USE, "unknown client", "unknown client")
 
 
 def test_sessions_take_turns_apart() -> None:
     """The turns of one session do not count for another."""
     watch = UseWatch()
     for _ in range(6):
-        assert watch.see(samples.session_id(), HOME, AWAY, WINDOW, START) is None
+        assert watch.record(samples.session_id(), HOME, AWAY, WINDOW, START) is None
 
 
 def test_the_watch_is_bounded() -> None:
@@ -140,7 +140,7 @@ def test_the_watch_is_bounded() -> None:
     watch = UseWatch(capacity=2)
     first, second, third = (samples.session_id() for _ in range(3))
     for session in (first, second, first, third):
-        watch.see(session, HOME, AWAY, WINDOW, START)
+        watch.record(session, HOME, AWAY, WINDOW, START)
     assert [watch.knows(session) for session in (first, second, third)] == [True, False, True]
 
 

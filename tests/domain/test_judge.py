@@ -172,7 +172,7 @@ def test_a_token_rolled_away_after_the_tolerance(after: int) -> None:
 @pytest.mark.parametrize("generation", [3, 4, 5])
 def test_a_token_whose_successor_was_never_used(after: int, generation: int) -> None:
     """As long as nobody has used the new token its answer may have been lost: denied, and no reason for suspicion."""
-    assert judged(generation, ROLLED, after) == Judgement(Verdict.REPLAYED, missed=True)
+    assert judged(generation, ROLLED, after) == Judgement(Verdict.REPLAYED, may_have_missed_roll=True)
 
 
 @pytest.mark.parametrize("after", [500, 501, 5_000])

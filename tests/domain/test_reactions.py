@@ -84,7 +84,7 @@ def effects(consequences: Consequences) -> frozenset[str]:
     flags = {
         "session": consequences.ends_session,
         "subject": consequences.ends_subject,
-        "holds": consequences.holds_session,
+        "holds": consequences.requires_authentication,
     }
     return frozenset(name for name, is_set in flags.items() if is_set)
 
@@ -111,7 +111,7 @@ def test_a_valid_token_with_a_signal(row: Row, kind: SignalType) -> None:
 def test_a_denied_token_with_a_signal(row: Row, kind: SignalType) -> None:
     """A verdict that denies stays as it is, signals included; the effects are those of the table all the same."""
     for verdict in DENIED:
-        judgement = Judgement(verdict, signals=(signal(kind),), missed=True)
+        judgement = Judgement(verdict, signals=(signal(kind),), may_have_missed_roll=True)
         found = consequences_of(HELD if row.must_authenticate else FREE, judgement, rules(row.reaction, kind))
         assert found.judgement is judgement
         assert (found.reaction, effects(found)) == (row.reaction, row.effects)
@@ -167,9 +167,9 @@ def test_a_step_up_for_a_stranger_holds_no_other_client() -> None:
     """A signal of the whole session holds it only by its own step-up, not by one that a client's signal asks for."""
     both = (signal(SignalType.CONCURRENT_USE), signal(SignalType.DEVICE_MISMATCH))
     found = consequences_of(FREE, Judgement(Verdict.VALID, signals=both), rules(STEP_UP, SignalType.DEVICE_MISMATCH))
-    assert (found.reaction, found.holds_session) == (STEP_UP, False)
+    assert (found.reaction, found.requires_authentication) == (STEP_UP, False)
     found = consequences_of(FREE, Judgement(Verdict.VALID, signals=both), rules(STEP_UP, SignalType.CONCURRENT_USE))
-    assert (found.reaction, found.holds_session) == (STEP_UP, True)
+    assert (found.reaction, found.requires_authentication) == (STEP_UP, True)
 
 
 def test_a_stronger_reaction_leaves_nothing_to_hold() -> None:

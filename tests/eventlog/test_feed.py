@@ -234,7 +234,7 @@ async def test_a_hole_in_the_log_is_never_passed_over(lost: set[int]) -> None:
     """Where the store lost events a subscriber gets an error: no gap, and no endless wait."""
     log = Log(length=10)
     log.all = [event for event in log.all if event.revision not in lost]
-    with pytest.raises(AssertionError, match=r"does not go on after revision (0|8|9),"):
+    with pytest.raises(AssertionError, match=r"does not continue after revision (0|8|9);"):
         await told(Feed(log.at_start, log), 0)
 
 
@@ -298,7 +298,7 @@ async def test_what_is_published_is_reached_at_once() -> None:
     log.append(feed, 2)
     for revision in (0, 3, 5):
         assert feed.has(log.at(revision))
-        await feed.reached(log.at(revision), timeout=0)
+        await feed.wait_for(log.at(revision), timeout=0)
     assert log.heads == 0
 
 
@@ -307,7 +307,7 @@ async def test_a_position_of_an_earlier_run_is_reached() -> None:
     log = Log(length=5, ends=[3, 3])
     feed = Feed(log.at_start, log)
     for run, revision in ((0, 0), (0, 3), (1, 3)):
-        await feed.reached(log.at(revision, run), timeout=0)
+        await feed.wait_for(log.at(revision, run), timeout=0)
 
 
 async def test_a_change_that_is_not_here_yet_is_waited_for() -> None:
@@ -315,7 +315,7 @@ async def test_a_change_that_is_not_here_yet_is_waited_for() -> None:
     log = Log(length=3)
     feed = Feed(log.at_start, log)
     log.ahead = 4
-    waiting = asyncio.create_task(feed.reached(log.at(6), timeout=30))
+    waiting = asyncio.create_task(feed.wait_for(log.at(6), timeout=30))
     for published in (4, 5):
         await asyncio.sleep(0)
         log.append(feed, 1)
@@ -333,10 +333,10 @@ async def test_a_change_that_does_not_come_is_unavailable() -> None:
     feed = Feed(log.at_start, log)
     log.ahead = 2
     with pytest.raises(Unavailable, match="at_least"):
-        await feed.reached(log.at(5), timeout=0.01)
+        await feed.wait_for(log.at(5), timeout=0.01)
     log.append(feed, 1)
     with pytest.raises(Unavailable):
-        await feed.reached(log.at(5), timeout=0.01)
+        await feed.wait_for(log.at(5), timeout=0.01)
 
 
 async def test_a_change_that_does_not_exist_is_refused_at_once() -> None:
@@ -345,7 +345,7 @@ async def test_a_change_that_does_not_exist_is_refused_at_once() -> None:
     feed = Feed(log.at_start, log)
     log.ahead = 2
     with pytest.raises(PositionOutOfRange, match=r"^at_least: .*6.*ahead of the log"):
-        await feed.reached(log.at(6), timeout=3600)
+        await feed.wait_for(log.at(6), timeout=3600)
 
 
 async def test_a_change_of_a_lost_log_is_refused() -> None:
@@ -355,7 +355,7 @@ async def test_a_change_of_a_lost_log_is_refused() -> None:
     for position in (Position(b"unknown!", Revision(1)), log.at(5, run=0)):
         assert not feed.has(position)
         with pytest.raises(PositionOutOfRange, match=r"^at_least: .*no longer exists"):
-            await feed.reached(position, timeout=3600)
+            await feed.wait_for(position, timeout=3600)
 
 
 async def test_a_position_waits_for_its_own_log() -> None:

@@ -97,7 +97,7 @@ def test_an_ordinary_revocation_is_no_security_event(lines: list[Any], kind: Cau
 def test_a_flood_is_counted_and_not_written(lines: list[Any]) -> None:
     """Above the bound events of a type are counted, other types keep their lines, and a new window has new ones."""
     timer = Timer()
-    log = SecurityLog(timer, most=3)
+    log = SecurityLog(timer, max_lines=3)
     lock = replace(HIJACK, type=EventType.SOURCE_LOCKED)
     for _ in range(1000):
         log.apply([HIJACK])

@@ -242,12 +242,12 @@ def test_a_repeated_suspicion_is_no_news() -> None:
     """What was reported lately, in memory or by an earlier unit of the transaction, is no news; one new kind is."""
     session, other = samples.session(), samples.session()
     work = work_on(session, other, memory=Reported(session, SignalType.TOKEN_REPLAY))
-    assert not work.is_news(session.id, [REPLAY], POLICY)
-    assert work.is_news(other.id, [REPLAY], POLICY)
-    assert work.is_news(session.id, [REPLAY, AGENT], POLICY)
+    assert not work.is_unreported(session.id, [REPLAY], POLICY)
+    assert work.is_unreported(other.id, [REPLAY], POLICY)
+    assert work.is_unreported(session.id, [REPLAY, AGENT], POLICY)
     work.run(records(session, EventType.HIJACK_SUSPECTED, AGENT))
-    assert not work.is_news(session.id, [REPLAY, AGENT], POLICY)
-    assert work.is_news(other.id, [AGENT], POLICY)
+    assert not work.is_unreported(session.id, [REPLAY, AGENT], POLICY)
+    assert work.is_unreported(other.id, [AGENT], POLICY)
 
 
 def test_an_ignored_signal_is_never_news() -> None:
@@ -255,8 +255,8 @@ def test_an_ignored_signal_is_never_news() -> None:
     session = samples.session()
     ignored = Signal(SignalType.IP_CHANGE, "a", "b")
     work = work_on(session, memory=Reported(session, SignalType.TOKEN_REPLAY))
-    assert not work.is_news(session.id, [ignored], POLICY)
-    assert not work.is_news(session.id, [ignored, REPLAY], POLICY)
+    assert not work.is_unreported(session.id, [ignored], POLICY)
+    assert not work.is_unreported(session.id, [ignored, REPLAY], POLICY)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_suspicions_start_afresh(type: EventType) -> None:
     work = work_on(session, memory=Reported(session, SignalType.TOKEN_REPLAY))
     work.run(records(session, EventType.HIJACK_SUSPECTED, AGENT))
     work.run(records(session, type))
-    assert work.is_news(session.id, [REPLAY], POLICY)
-    assert work.is_news(session.id, [AGENT], POLICY)
+    assert work.is_unreported(session.id, [REPLAY], POLICY)
+    assert work.is_unreported(session.id, [AGENT], POLICY)
     work.run(records(session, EventType.HIJACK_SUSPECTED, AGENT))
-    assert not work.is_news(session.id, [AGENT], POLICY)
-    assert work.is_news(session.id, [REPLAY], POLICY)
+    assert not work.is_unreported(session.id, [AGENT], POLICY)
+    assert work.is_unreported(session.id, [REPLAY], POLICY)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.results import Changed, Kept, Reply, RequestId
+from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer, RequestId
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import SessionNotFound
@@ -54,7 +54,7 @@ class Made(NamedTuple):
     `about` is the session whose token was judged. After that session has ended, a retry of the call is judged again.
     """
 
-    make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]]
+    make: Callable[[Authority, AnswerSpec[Any]], Coroutine[Any, Any, Any]]
     request: RequestId | None
     message: bytes | None
     about: int | None = None
@@ -98,13 +98,13 @@ class Bench(RuleBasedStateMachine):
         return self.living.run(make(self.living.authority))
 
     def change(
-        self, make: Callable[[Authority, Reply[Any]], Coroutine[Any, Any, Any]], *, with_id: bool = False
+        self, make: Callable[[Authority, AnswerSpec[Any]], Coroutine[Any, Any, Any]], *, with_id: bool = False
     ) -> Any:
         """Make a change, and return its result, whether or not it was stored for a retry."""
         request = self.transcript.fresh_id() if with_id else None
         self.last = Made(make, request, None)  # it may raise an exception
         given = self.ask(lambda authority: make(authority, self.transcript.reply(request)))
-        self.last = Made(make, request, given.message if isinstance(given, Kept) else None)
+        self.last = Made(make, request, given.message if isinstance(given, EncodedAnswer) else None)
         return self.transcript.answer(given)
 
     def is_kept(self, about: int | None = None) -> None:
@@ -206,7 +206,7 @@ class Bench(RuleBasedStateMachine):
     # Sessions
 
     def opened(
-        self, application: str, login: Login, changed: Changed, data: dict[str, bytes], *, login_page: bool = False
+        self, application: str, login: Login, changed: ChangeResult, data: dict[str, bytes], *, login_page: bool = False
     ) -> int:
         """Record a new session, and return its number."""
         assert changed.session is not None
@@ -241,18 +241,18 @@ class Bench(RuleBasedStateMachine):
         if record.own_level(self.now) != record.level:
             self.tell("SESSION_LEVEL_LOWERED", number)
 
-    def rolled(self, number: int, changed: Changed) -> None:
+    def rolled(self, number: int, changed: ChangeResult) -> None:
         """Record that the session has a new token."""
         record = self.records[number]
         self.check_session(number, changed.session)
         self.issued(Ticket(number, record.secret, record.generation), changed.token)
 
-    def unchanged(self, changed: Changed) -> None:
+    def unchanged(self, changed: ChangeResult) -> None:
         """Check a response that returns no session and no token."""
         assert (changed.session, changed.token, changed.csrf) == (None, None, None)
         self.is_newest(changed)
 
-    def is_newest(self, changed: Changed) -> None:
+    def is_newest(self, changed: ChangeResult) -> None:
         """Check that a response names the revision of the newest event that it knows: its own last, if it has any."""
         assert changed.revision == self.head + len(self.told)
 
@@ -338,5 +338,5 @@ def _millis(value: int | None) -> Millis | None:
     return None if value is None else Millis(value)
 
 
-async def _nothing(_: Authority, __: Reply[Any]) -> None:
+async def _nothing(_: Authority, __: AnswerSpec[Any]) -> None:
     raise AssertionError("no call was made")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sessiond.authority.results import Revoked, RevokedAll
+from sessiond.authority.results import BulkRevocationResult, RevocationResult
 from sessiond.domain.errors import SessionNotFound
 from sessiond.domain.login import ANONYMOUS
 from sessiond.domain.query import SessionQuery
@@ -35,7 +35,7 @@ class Endings(Bench):
         proves = by_id or record.expect(ticket, self.now, lenient=True).verdict in (VALID, INSUFFICIENT)
         foreign = owner is not None and owner != record.subject and not record.pruned and proves
         try:
-            answer: Revoked = self.change(
+            answer: RevocationResult = self.change(
                 lambda authority, reply: authority.sessions.revoke(
                     self.call(authority, record.application), named, reply, open_anonymous=anew, owner=owner
                 ),
@@ -84,7 +84,7 @@ class Endings(Bench):
         ]
         keep = self.ids[doomed.pop(0)] if keeps and doomed else None
         query = SessionQuery(application, self.clock.now(), subject=subject, labels=labels)
-        answer: RevokedAll = self.change(
+        answer: BulkRevocationResult = self.change(
             lambda authority, reply: authority.sessions.revoke_all(
                 self.call(authority, application), query, keep, reply
             )

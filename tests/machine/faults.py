@@ -13,7 +13,7 @@ from sessiond.authority.sweeper import Sweeper
 from sessiond.changes import idempotency, judging, limits, login, revocation
 from sessiond.changes.idempotency import Retry
 from sessiond.crypto.tokens import KeyRing
-from sessiond.detection.suspicions import Reported
+from sessiond.detection.suspicions import ReportedSignals
 from sessiond.domain import judge as judge_module
 from sessiond.domain import lifecycle
 from sessiond.domain import session as session_module
@@ -53,7 +53,7 @@ def lazy_activity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lost_at_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(self: Sweeper, *, all_of_it: bool = False) -> int:
+    async def broken(self: Sweeper, *, everything: bool = False) -> int:
         return 0
 
     monkeypatch.setattr(Sweeper, "save_activity", broken)
@@ -89,11 +89,11 @@ def alarm_after_the_deed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_suspicion_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reported, "was_reported", lambda self, session_id, kind, window, now: False)
+    monkeypatch.setattr(ReportedSignals, "was_reported", lambda self, session_id, kind, window, now: False)
 
 
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "enforce_limit", lambda work, call, subject, own, choice: limits.Room())
+    monkeypatch.setattr(login, "enforce_limit", lambda work, call, subject, own, choice: limits.LimitDecision())
 
 
 def tickets_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def _silent(monkeypatch: pytest.MonkeyPatch, *kinds: EventType) -> None:
         return session
 
     monkeypatch.setattr(Work, "save", broken)
-    monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)  # it would notice the fault
+    monkeypatch.setattr(work_module, "_check_recorded", lambda draft, before: None)  # it would notice the fault
 
 
 def a_level_falls_without_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +146,16 @@ def a_hold_within_the_fold_window_is_silent(monkeypatch: pytest.MonkeyPatch) -> 
     right = judging.carry_out
 
     def broken(work: Work, call: Any, session: Session, consequences: Any, **named: Any) -> Session:
-        if consequences.holds_session and not work.is_news(session.id, consequences.judgement.signals, call.policy):
+        if consequences.requires_authentication and not work.is_unreported(
+            session.id, consequences.judgement.signals, call.policy
+        ):
             held = replace(session, must_authenticate=True)
             work._draft.sessions[session.id] = held
             return held
         return right(work, call, session, consequences, **named)
 
     monkeypatch.setattr(judging, "carry_out", broken)
-    monkeypatch.setattr(work_module, "_check_told", lambda draft, before: None)
+    monkeypatch.setattr(work_module, "_check_recorded", lambda draft, before: None)
 
 
 def logins_that_are_not_idempotent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class LivingAuthority:
 
     def restart(self) -> None:
         """Stop cleanly, and start again."""
-        self.run(self.sweeper.save_activity(all_of_it=True))
+        self.run(self.sweeper.save_activity(everything=True))
         self.crash()
 
     def crash(self) -> None:

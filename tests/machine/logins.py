@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.results import Changed, Kept, Reply, TicketChoice
+from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer, TicketChoice
 from sessiond.crypto.tokens import Token
 from sessiond.domain.errors import AuthorityError, InvalidField, SubjectMismatch
 from sessiond.domain.login import Login
@@ -111,12 +111,12 @@ class Logins(Opening):
         made = LoggingIn(ticket, record.application, login, False, or_create)
         reply = self.transcript.reply(None)
 
-        async def both(authority: Authority) -> list[Changed | Kept | BaseException]:
+        async def both(authority: Authority) -> list[ChangeResult | EncodedAnswer | BaseException]:
             calls = (self.make(authority, made, reply), self.make(authority, made, reply))
             return list(await asyncio.gather(*calls, return_exceptions=True))
 
         for given in self.ask(both):
-            message = given.message if isinstance(given, Kept) else None
+            message = given.message if isinstance(given, EncodedAnswer) else None
             self.logged_in(made, self.transcript.answer(given), message, NO_CHOICE)
 
     @rule(pick=PICKS)
@@ -145,8 +145,8 @@ class Logins(Opening):
 
     def log_in_anew(
         self, text: str, application: str, login: Login, or_create: bool, choice: TicketChoice, *, with_id: bool = False
-    ) -> Changed:
-        changed: Changed = self.change(
+    ) -> ChangeResult:
+        changed: ChangeResult = self.change(
             lambda authority, reply: authority.logins.authenticate(
                 self.call(authority, application), Token(text), login, reply, or_create=or_create, choice=choice
             ),
@@ -161,7 +161,7 @@ class Logins(Opening):
         self.is_newest(changed)
         return changed
 
-    def log_in_or_choose(self, made: LoggingIn, *, with_id: bool = False) -> Changed | None:
+    def log_in_or_choose(self, made: LoggingIn, *, with_id: bool = False) -> ChangeResult | None:
         """Log in; if the limit refuses and the subject may choose what to end, choose."""
         changed = self.log_in(made, with_id=with_id)
         if changed is not None and changed.limit is not None and changed.limit.ticket is not None:
@@ -170,11 +170,13 @@ class Logins(Opening):
             assert changed.limit is None
         return changed
 
-    def log_in(self, made: LoggingIn, *, choice: TicketChoice = NO_CHOICE, with_id: bool = False) -> Changed | None:
+    def log_in(
+        self, made: LoggingIn, *, choice: TicketChoice = NO_CHOICE, with_id: bool = False
+    ) -> ChangeResult | None:
         """Log in and compare the result with the model. Return None if the call was refused."""
         self.logins.append(made)
         try:
-            changed: Changed = self.change(
+            changed: ChangeResult = self.change(
                 lambda authority, reply: self.make(authority, made, reply, choice), with_id=with_id
             )
         except (SubjectMismatch, InvalidField) as refusal:
@@ -187,8 +189,8 @@ class Logins(Opening):
         return changed
 
     def make(
-        self, authority: Authority, made: LoggingIn, reply: Reply[Changed], choice: TicketChoice = NO_CHOICE
-    ) -> Coroutine[Any, Any, Changed | Kept]:
+        self, authority: Authority, made: LoggingIn, reply: AnswerSpec[ChangeResult], choice: TicketChoice = NO_CHOICE
+    ) -> Coroutine[Any, Any, ChangeResult | EncodedAnswer]:
         """Make the call of a login."""
         return authority.logins.authenticate(
             self.call(authority, made.application),
@@ -201,7 +203,7 @@ class Logins(Opening):
         )
 
     def logged_in(
-        self, made: LoggingIn, answer: Changed | AuthorityError, message: bytes | None, choice: TicketChoice
+        self, made: LoggingIn, answer: ChangeResult | AuthorityError, message: bytes | None, choice: TicketChoice
     ) -> None:
         """Apply the outcome of a login to the model: a response and its message, or a refusal."""
         ticket, application, login, _, or_create = made
@@ -214,7 +216,7 @@ class Logins(Opening):
         assert must_refuse is None or isinstance(answer, must_refuse)
         if must_refuse is not None:
             return  # nothing has changed
-        assert isinstance(answer, Changed)
+        assert isinstance(answer, ChangeResult)
         at_home = application == self.records[ticket.session].application
         expected = self.judged(ticket, lenient=True) if at_home else Expected(UNKNOWN)
         number = None
@@ -259,7 +261,7 @@ class Logins(Opening):
             return InvalidField if too_many and not made.elevates else None
         return SubjectMismatch if verdict in (VALID, INSUFFICIENT) and not made.or_create else None
 
-    def bound(self, made: LoggingIn, changed: Changed, choice: TicketChoice) -> int | None:
+    def bound(self, made: LoggingIn, changed: ChangeResult, choice: TicketChoice) -> int | None:
         """Apply a login of the token's session. Return its number, or None if the limit does not allow it."""
         number, login = made.ticket.session, made.login
         record = self.records[number]
@@ -281,7 +283,7 @@ class Logins(Opening):
         return number
 
     def opened_instead(
-        self, application: str, login: Login, choice: TicketChoice, changed: Changed, presented: str
+        self, application: str, login: Login, choice: TicketChoice, changed: ChangeResult, presented: str
     ) -> int | None:
         """Apply a new session in place of the presented token. Return its number, or None if the limit refuses it."""
         assert changed.verdict.name == VALID

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sessiond.authority.results import Changed, Limit, TicketChoice
+from sessiond.authority.results import ChangeResult, Limit, TicketChoice
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.login import Login
 from sessiond.domain.values import Labels
@@ -83,8 +83,8 @@ class Opening(Bench):
         login_page: bool = False,
         choice: TicketChoice = NO_CHOICE,
         with_id: bool = False,
-    ) -> Changed:
-        changed: Changed = self.change(
+    ) -> ChangeResult:
+        changed: ChangeResult = self.change(
             lambda authority, reply: authority.logins.create(
                 self.call(authority, application), login, data, reply, login_page=login_page, choice=choice
             ),
@@ -110,7 +110,9 @@ class Opening(Bench):
             refused = refusal.field
         assert refused == "ticket"
 
-    def has_room(self, application: str, subject: str, own: int | None, choice: TicketChoice, changed: Changed) -> bool:
+    def has_room(
+        self, application: str, subject: str, own: int | None, choice: TicketChoice, changed: ChangeResult
+    ) -> bool:
         """Apply the session limit to one more session. Return whether there is room for it then."""
         rules = self.in_force[application]
         live = [number for number in self.live(application, subject) if number != own]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.results import Reply
+from sessiond.authority.results import AnswerSpec
 from sessiond.domain.errors import InvalidField
 from tests.machine.bench import PICKS, Bench
 from tests.machine.model import VALID
@@ -43,5 +43,5 @@ class Retries(Bench):
             assert given is None or given.message == message
 
 
-async def _recall(authority: Authority, reply: Reply[Any]) -> Any:
+async def _recall(authority: Authority, reply: AnswerSpec[Any]) -> Any:
     return await authority.retries.recall(reply)()

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from sessiond.authority.results import Kept, Reply, RequestId
+from sessiond.authority.results import AnswerSpec, EncodedAnswer, RequestId
 from sessiond.changes.idempotency import KEEP_FOR
 from sessiond.crypto.tokens import Token
 
@@ -26,13 +26,13 @@ class Transcript:
         secret = hashlib.sha256(self._ids.to_bytes(8, "big")).digest()
         return RequestId(hashlib.sha256(secret).digest(), bytes(32), secret, KEEP_FOR)
 
-    def reply(self, request: RequestId | None) -> Reply[Any]:
+    def reply(self, request: RequestId | None) -> AnswerSpec[Any]:
         """Return how a change is to be answered."""
-        return Reply(self._encode, request)
+        return AnswerSpec(self._encode, request)
 
     def answer(self, given: Any) -> Any:
         """Return a result, decoded from the bytes of its message if it is a stored one."""
-        return self._answers[given.message] if isinstance(given, Kept) else given
+        return self._answers[given.message] if isinstance(given, EncodedAnswer) else given
 
     def _encode(self, answer: Any) -> bytes:
         message = f"{answer!r} {_secrets(answer)}".encode()

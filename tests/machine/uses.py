@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from sessiond.authority.question import DataRequest, Question
-from sessiond.authority.results import Answer, Changed
+from sessiond.authority.results import ChangeResult, ValidationResult
 from sessiond.domain.errors import SessionNotFound, VersionMismatch
 from sessiond.domain.lifecycle import with_activity
 from sessiond.domain.session import Session
@@ -39,7 +39,7 @@ class Uses(Bench):
     def present(self, ticket: Ticket, *, passive: bool, wanted: Wanted | None = None) -> None:
         number, record = ticket.session, self.records[ticket.session]
         request = _request(record, wanted)
-        answer: Answer = self.ask(
+        answer: ValidationResult = self.ask(
             lambda authority: authority.validation.validate(
                 Question(self.call(authority, record.application), self.token(ticket), passive, data=request)
             )
@@ -79,7 +79,7 @@ class Uses(Bench):
         """Present a token to another application."""
         ticket = self.ticket(pick)
         if application != self.records[ticket.session].application:
-            answer: Answer = self.ask(
+            answer: ValidationResult = self.ask(
                 lambda authority: authority.validation.validate(
                     Question(self.call(authority, application), self.token(ticket))
                 )
@@ -91,7 +91,7 @@ class Uses(Bench):
         """Roll at a privilege change."""
         ticket = self.ticket(pick)
         number, record = ticket.session, self.records[ticket.session]
-        changed: Changed = self.change(
+        changed: ChangeResult = self.change(
             lambda authority, reply: authority.logins.roll(
                 self.call(authority, record.application), self.token(ticket), reply
             ),
@@ -110,7 +110,7 @@ class Uses(Bench):
         """Refresh, perhaps with own timeouts from now on."""
         ticket = self.ticket(pick)
         number, record = ticket.session, self.records[ticket.session]
-        changed: Changed = self.change(
+        changed: ChangeResult = self.change(
             lambda authority, reply: authority.sessions.refresh(
                 self.call(authority, record.application), self.token(ticket), reply, lifetimes_of(times)
             ),
@@ -124,7 +124,7 @@ class Uses(Bench):
         self.check_session(number, changed.session)
         self.is_newest(changed)
 
-    def accepted(self, ticket: Ticket, changed: Changed) -> bool:
+    def accepted(self, ticket: Ticket, changed: ChangeResult) -> bool:
         """Compare the verdict of a change that only the rightful client may make. Return whether it was made."""
         expected = self.judged(ticket)
         assert changed.verdict.name == expected.verdict
@@ -164,7 +164,7 @@ class Uses(Bench):
         verdict = record.standing(self.now) if by_id else record.expect(ticket, self.now).verdict
         mismatch = verdict == VALID and version not in (None, record.version)
         try:
-            changed: Changed = self.change(
+            changed: ChangeResult = self.change(
                 lambda authority, reply: authority.data.update(
                     self.call(authority, record.application),
                     named,
@@ -226,7 +226,7 @@ class Uses(Bench):
         assert data == (VersionedData(record.data, record.version) if verdict.name == VALID else None)
 
 
-def _current(answer: Answer) -> Session | None:
+def _current(answer: ValidationResult) -> Session | None:
     """Return the session of a response, with the activity in that response."""
     if answer.session is None or answer.activity is None:
         return answer.session

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from sessiond.app import App
-from sessiond.authority.results import Reply
+from sessiond.authority.results import AnswerSpec
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
 from sessiond.domain.guess_limits import GuessLimits
@@ -279,8 +279,8 @@ async def test_no_data_of_the_next_owner(app: App, stub: AsyncStub) -> None:
     async with held(app) as waiting:
         # Committed in one group: the login, and then the subject's own data.
         changes = asyncio.gather(
-            ours.logins.authenticate(call, Token(guest.token), Login("ada"), Reply(lambda _: b"")),
-            ours.data.update(call, session_id, {"pin": b"4711"}, Reply(lambda _: b"")),
+            ours.logins.authenticate(call, Token(guest.token), Login("ada"), AnswerSpec(lambda _: b"")),
+            ours.data.update(call, session_id, {"pin": b"4711"}, AnswerSpec(lambda _: b"")),
         )
         await waiting(1)
         question = asyncio.ensure_future(validate(stub, guest.token, data={}))

@@ -13,7 +13,7 @@ import pytest
 from sessiond.access.callers import Callers
 from sessiond.app import App
 from sessiond.authority.question import DataRequest, Question
-from sessiond.authority.results import Answer
+from sessiond.authority.results import ValidationResult
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
 from sessiond.domain.guess_limits import GuessLimits
@@ -43,7 +43,7 @@ class Asking:
         self.authority = app.authority
         self.fast = FastPath(app.authority.validation, os.urandom, capacity)
 
-    async def ask(self, request: pb.ValidateSessionRequest, caller: str = "shop", **fields: Any) -> Answer:
+    async def ask(self, request: pb.ValidateSessionRequest, caller: str = "shop", **fields: Any) -> ValidationResult:
         """Ask by the ordinary path, which caches the question."""
         call = self.authority.call("default", Caller(caller), None)
         question = Question(call, Token(request.token), request.passive, **fields)
@@ -51,7 +51,7 @@ class Asking:
         self.fast.remember(request, question, answer)
         return answer
 
-    def again(self, request: pb.ValidateSessionRequest, caller: str = "shop") -> Answer | None:
+    def again(self, request: pb.ValidateSessionRequest, caller: str = "shop") -> ValidationResult | None:
         """Ask the fast path."""
         return self.fast.answer(Caller(caller), request.SerializeToString())
 

@@ -294,7 +294,7 @@ async def authority(
         patch.setattr(Sweeper, "run", no_rounds)
         app = await App.start(config_for(folder, CONFIGS[0]), clock, entropy)
     if not from_memory:
-        monkeypatch.setattr(app.authority.validation, "plainly_valid", lambda *_, **__: None)
+        monkeypatch.setattr(app.authority.validation, "plain_valid_result", lambda *_, **__: None)
     try:
         async with stub_for(app.address) as stub:
             yield Side(app, stub, clock, folder, made[0])

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from sessiond.app import App
-from sessiond.authority.results import Changed, Kept, Reply
+from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
 from sessiond.domain.login import Login
@@ -241,19 +241,19 @@ async def logged_in(app: App, token: str, subject: str = "ada") -> str:
     authority = app.authority
     call = authority.call("default", Caller("test"), None)
 
-    def encode(changed: Changed) -> bytes:
+    def encode(changed: ChangeResult) -> bytes:
         assert changed.token is not None
         return changed.token.reveal().encode()
 
-    answer = await authority.logins.authenticate(call, Token(token), Login(subject), Reply(encode), or_create=True)
-    assert isinstance(answer, Kept)
+    answer = await authority.logins.authenticate(call, Token(token), Login(subject), AnswerSpec(encode), or_create=True)
+    assert isinstance(answer, EncodedAnswer)
     return answer.message.decode()
 
 
 async def ended(app: App, session_id: str) -> None:
     """Revoke through the authority itself."""
     call = app.authority.call("default", Caller("test"), None)
-    await app.authority.sessions.revoke(call, SessionId.parse(session_id), Reply(lambda _: b""))
+    await app.authority.sessions.revoke(call, SessionId.parse(session_id), AnswerSpec(lambda _: b""))
 
 
 async def test_the_newest_first_answer_counts_within_a_group(app: App, stub: AsyncStub) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sessiond.cache.activity import UnsavedActivity
-from sessiond.detection.suspicions import Reported
+from sessiond.detection.suspicions import ReportedSignals
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.event import Event
 from sessiond.domain.policy import PRESETS, Policy
@@ -29,11 +29,11 @@ class KnownMemory:
     """What a process knows in addition to its store: unsaved activity, and recent reports."""
 
     activity: UnsavedActivity = field(default_factory=UnsavedActivity)
-    reported: Reported = field(default_factory=Reported)
+    reported: ReportedSignals = field(default_factory=ReportedSignals)
 
     def with_activity(self, session: Session) -> Session:
         """See `Memory`."""
-        return self.activity.added_to(session)
+        return self.activity.apply_to(session)
 
     def was_reported(self, session_id: SessionId, kind: SignalType, window: Millis, now: Instant) -> bool:
         """See `Memory`."""

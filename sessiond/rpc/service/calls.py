@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.results import Kept, Reply
+from sessiond.authority.results import AnswerSpec, EncodedAnswer
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Position
@@ -77,7 +77,7 @@ class _Service(Protocol):
 class Change(Generic[R]):
     """One decoded change: `ask` calls the authority for it, and `fill` writes the result into the response."""
 
-    ask: Callable[[Reply[R]], Awaitable[R | Kept]]
+    ask: Callable[[AnswerSpec[R]], Awaitable[R | EncodedAnswer]]
     fill: Callable[[Any, R], None]
 
 
@@ -102,9 +102,11 @@ def changing(response_type: type[Message]) -> Callable[[_ChangeDecoder[S, R]], _
                 change.fill(message, result)
                 return message
 
-            reply: Reply[R] = Reply(lambda result: encode(result).SerializeToString(), request_id_of(call, request))
+            reply: AnswerSpec[R] = AnswerSpec(
+                lambda result: encode(result).SerializeToString(), request_id_of(call, request)
+            )
             result = await change.ask(reply)
-            return result.message if isinstance(result, Kept) else encode(result)
+            return result.message if isinstance(result, EncodedAnswer) else encode(result)
 
         return method
 

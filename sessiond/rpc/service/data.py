@@ -5,7 +5,7 @@ from __future__ import annotations
 from sessiond.authority.data import SessionData
 from sessiond.authority.question import DataRequest
 from sessiond.authority.reading import Reading
-from sessiond.authority.results import Changed
+from sessiond.authority.results import ChangeResult
 from sessiond.domain.call import Call, Caller
 from sessiond.rpc import decode, encode
 from sessiond.rpc.service.calls import Calls, Change, changing
@@ -26,7 +26,7 @@ class DataService:
         """Return a session's data."""
         call, named = self._calls.of(request, caller), decode.named_session(request.session)
         wanted = DataRequest(decode.data_keys("keys", request.keys))
-        await self._reading.reached(self._calls.at_least(request.at_least))
+        await self._reading.wait_for(self._calls.at_least(request.at_least))
         verdict, data = await self._data.read(call, named, wanted)
         response = pb.GetSessionDataResponse(verdict=encode.VERDICT[verdict])
         if data is not None:
@@ -36,13 +36,13 @@ class DataService:
         return response
 
     @changing(pb.UpdateSessionDataResponse)
-    def UpdateSessionData(self, call: Call, request: pb.UpdateSessionDataRequest) -> Change[Changed]:
+    def UpdateSessionData(self, call: Call, request: pb.UpdateSessionDataRequest) -> Change[ChangeResult]:
         """Change a session's data."""
         named, changes = decode.named_session(request.session), decode.data_changes(request)
         expected = request.expected_version if request.HasField("expected_version") else None
         wanted = decode.data_request(request.data) if request.HasField("data") else None
 
-        def fill(response: pb.UpdateSessionDataResponse, changed: Changed) -> None:
+        def fill(response: pb.UpdateSessionDataResponse, changed: ChangeResult) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
             response.consistency_token = self._calls.consistency_token(changed.revision)
             if changed.session is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sessiond.authority.logins import Logins
-from sessiond.authority.results import Changed
+from sessiond.authority.results import ChangeResult
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.rpc import cookies, decode, encode
@@ -23,7 +23,7 @@ class LoginService:
         self._logins = logins
 
     @changing(pb.CreateSessionResponse)
-    def CreateSession(self, call: Call, request: pb.CreateSessionRequest) -> Change[Changed]:
+    def CreateSession(self, call: Call, request: pb.CreateSessionRequest) -> Change[ChangeResult]:
         """Open a session."""
         login, choice = decode.login(request), decode.ticket_choice(request)
         if not request.subject and request.HasField("authentication"):
@@ -38,12 +38,12 @@ class LoginService:
         )
 
     @changing(pb.AuthenticateSessionResponse)
-    def AuthenticateSession(self, call: Call, request: pb.AuthenticateSessionRequest) -> Change[Changed]:
+    def AuthenticateSession(self, call: Call, request: pb.AuthenticateSessionRequest) -> Change[ChangeResult]:
         """Bind a subject, authenticate it again, elevate it, or (with `or_create`) log it in without a valid token."""
         decode.subject(request.subject)
         login, choice, token = decode.login(request), decode.ticket_choice(request), decode.token(request.token)
 
-        def fill(response: pb.AuthenticateSessionResponse, changed: Changed) -> None:
+        def fill(response: pb.AuthenticateSessionResponse, changed: ChangeResult) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
             if changed.presented is not None:
                 response.created = True
@@ -58,18 +58,18 @@ class LoginService:
         )
 
     @changing(pb.RollSessionResponse)
-    def RollSession(self, call: Call, request: pb.RollSessionRequest) -> Change[Changed]:
+    def RollSession(self, call: Call, request: pb.RollSessionRequest) -> Change[ChangeResult]:
         """Replace the token at a privilege change."""
         token = decode.token(request.token)
 
-        def fill(response: pb.RollSessionResponse, changed: Changed) -> None:
+        def fill(response: pb.RollSessionResponse, changed: ChangeResult) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
             self._fill_token(response, call, changed)
 
         return Change(lambda reply: self._logins.roll(call, token, reply), fill)
 
     def _fill_login(
-        self, response: pb.CreateSessionResponse | pb.AuthenticateSessionResponse, call: Call, changed: Changed
+        self, response: pb.CreateSessionResponse | pb.AuthenticateSessionResponse, call: Call, changed: ChangeResult
     ) -> None:
         if changed.evicted:
             response.evicted_session_ids.extend(map(str, changed.evicted))
@@ -77,7 +77,7 @@ class LoginService:
             encode.fill_limit(response.limit, changed.limit)
         self._fill_token(response, call, changed)
 
-    def _fill_token(self, response: _TokenResponse, call: Call, changed: Changed) -> None:
+    def _fill_token(self, response: _TokenResponse, call: Call, changed: ChangeResult) -> None:
         response.consistency_token = self._calls.consistency_token(changed.revision)
         if changed.session is None or changed.token is None or changed.csrf is None:
             return

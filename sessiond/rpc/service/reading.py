@@ -28,7 +28,7 @@ class ReadingService:
     async def GetSession(self, request: pb.GetSessionRequest, caller: Caller) -> pb.GetSessionResponse:
         """Return one session."""
         call, named = self._calls.of(request, caller), decode.named_session(request.session)
-        await self._reading.reached(self._calls.at_least(request.at_least))
+        await self._reading.wait_for(self._calls.at_least(request.at_least))
         verdict, session = await self._reading.get(call, named)
         return pb.GetSessionResponse(
             verdict=encode.VERDICT[verdict], session=None if session is None else encode.session_message(session)
@@ -41,7 +41,7 @@ class ReadingService:
         size = decode.page_size(request.page_size)
         query_bytes = b"sessions" + call.application.encode() + request.filter.SerializeToString(deterministic=True)
         before = decode_page(request.page_token, query_bytes, 16)
-        await self._reading.reached(self._calls.at_least(request.at_least))
+        await self._reading.wait_for(self._calls.at_least(request.at_least))
         query = query.page(None if before is None else SessionId(before), size)
         sessions, following = await self._reading.list(call, query)
         messages = fitting(map(encode.session_message, sessions))
@@ -58,7 +58,7 @@ class ReadingService:
         size = decode.page_size(request.page_size)
         query_bytes = b"activity" + call.application.encode() + b"\0" + subject.encode()
         before = decode_revision_page(request.page_token, query_bytes)
-        await self._reading.reached(self._calls.at_least(request.at_least))
+        await self._reading.wait_for(self._calls.at_least(request.at_least))
         events, following = await self._reading.activity(call, subject, before, size)
         messages = fitting(map(encode.event_message, events))
         if len(messages) < len(events):

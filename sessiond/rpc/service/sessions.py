@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.results import Changed, Revoked, RevokedAll
+from sessiond.authority.results import BulkRevocationResult, ChangeResult, RevocationResult
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
@@ -26,12 +26,12 @@ class SessionService:
         self._authority = authority
 
     @changing(pb.RefreshSessionResponse)
-    def RefreshSession(self, call: Call, request: pb.RefreshSessionRequest) -> Change[Changed]:
+    def RefreshSession(self, call: Call, request: pb.RefreshSessionRequest) -> Change[ChangeResult]:
         """Restart a session's idle timeout and, if the policy allows it, its lifetime."""
         token = decode.token(request.token)
         lifetimes = decode.lifetimes(request.lifetimes) if request.HasField("lifetimes") else None
 
-        def fill(response: pb.RefreshSessionResponse, changed: Changed) -> None:
+        def fill(response: pb.RefreshSessionResponse, changed: ChangeResult) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
             response.consistency_token = self._calls.consistency_token(changed.revision)
             if changed.session is not None:
@@ -40,7 +40,7 @@ class SessionService:
         return Change(lambda reply: self._authority.sessions.refresh(call, token, reply, lifetimes), fill)
 
     @changing(pb.RevokeSessionResponse)
-    def RevokeSession(self, call: Call, request: pb.RevokeSessionRequest) -> Change[Revoked]:
+    def RevokeSession(self, call: Call, request: pb.RevokeSessionRequest) -> Change[RevocationResult]:
         """End one session."""
         named = decode.named_session(request.session)
         owner = decode.owner(request.subject) if request.HasField("subject") else None
@@ -51,7 +51,9 @@ class SessionService:
             lambda response, result: self._fill_revoked(response, call, result, by_token=isinstance(named, Token)),
         )
 
-    def _fill_revoked(self, response: pb.RevokeSessionResponse, call: Call, result: Revoked, *, by_token: bool) -> None:
+    def _fill_revoked(
+        self, response: pb.RevokeSessionResponse, call: Call, result: RevocationResult, *, by_token: bool
+    ) -> None:
         ended, rules = result.ended, call.policy.cookie
         response.verdict = encode.VERDICT[ended.verdict]
         response.revoked = result.revoked
@@ -71,7 +73,7 @@ class SessionService:
         cookies.fill_logout(response.cookies, rules, keeps_cookies=fresh is not None)
 
     @changing(pb.RevokeSessionsResponse)
-    def RevokeSessions(self, call: Call, request: pb.RevokeSessionsRequest) -> Change[RevokedAll]:
+    def RevokeSessions(self, call: Call, request: pb.RevokeSessionsRequest) -> Change[BulkRevocationResult]:
         """End all live sessions that match a filter."""
         if request.filter.state != pb.SESSION_STATE_UNSPECIFIED:
             raise InvalidField("filter.state", "must be unset, because only live sessions can be revoked; leave it out")
@@ -83,18 +85,18 @@ class SessionService:
         if request.except_session_id:
             keep = decode.session_id(request.except_session_id, "except_session_id")
 
-        def fill(response: pb.RevokeSessionsResponse, result: RevokedAll) -> None:
+        def fill(response: pb.RevokeSessionsResponse, result: BulkRevocationResult) -> None:
             response.revoked_count = result.count
             response.consistency_token = self._calls.consistency_token(result.revision)
 
         return Change(lambda reply: self._authority.sessions.revoke_all(call, query, keep, reply), fill)
 
     @changing(pb.ReportSignalResponse)
-    def ReportSignal(self, call: Call, request: pb.ReportSignalRequest) -> Change[Changed]:
+    def ReportSignal(self, call: Call, request: pb.ReportSignalRequest) -> Change[ChangeResult]:
         """Record a signal that the application reports about a session, and react to it."""
         named = decode.named_session(request.session)
 
-        def fill(response: pb.ReportSignalResponse, changed: Changed) -> None:
+        def fill(response: pb.ReportSignalResponse, changed: ChangeResult) -> None:
             response.verdict = encode.VERDICT[changed.verdict]
             response.consistency_token = self._calls.consistency_token(changed.revision)
             if changed.reaction is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
-from sessiond.authority.results import Answer
+from sessiond.authority.results import ValidationResult
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
@@ -55,7 +55,7 @@ class ValidationService:
         # All questions are checked before any is judged: an invalid call must change nothing.
         questions = [self._question_of_batch(number, one, caller) for number, one in enumerate(request.requests)]
         for position in {question.at_least for question in questions}:
-            await self._authority.reading.reached(position)
+            await self._authority.reading.wait_for(position)
         answers = await self._answers(questions)
         response, size = pb.ValidateSessionsResponse(), 0
         for question, answer in zip(questions, answers, strict=True):
@@ -68,20 +68,20 @@ class ValidationService:
             response.responses.append(message)
         return response
 
-    async def _answers(self, questions: Sequence[Question]) -> Sequence[Answer]:
+    async def _answers(self, questions: Sequence[Question]) -> Sequence[ValidationResult]:
         # A task costs more than most questions do, so only the questions that have to wait get one.
-        answers: dict[int, Answer] = {}
+        answers: dict[int, ValidationResult] = {}
         waiting = {}
         for number, question in enumerate(questions):
-            found = self._authority.validation.at_once(question)
-            if isinstance(found, Answer):
+            found = self._authority.validation.immediate_result(question)
+            if isinstance(found, ValidationResult):
                 answers[number] = found
             else:
                 waiting[number] = self._judge_alone(question)
         answers.update(zip(waiting, await asyncio.gather(*waiting.values()), strict=True))
         return [answers[number] for number in range(len(questions))]
 
-    async def _judge_alone(self, question: Question) -> Answer:
+    async def _judge_alone(self, question: Question) -> ValidationResult:
         try:
             return await self._authority.validation.validate(question)
         except DataUnreadable:
@@ -98,7 +98,7 @@ class ValidationService:
         call = self._calls.validating(request, caller)
         return decode.question(call, request, self._calls.at_least(request.at_least))
 
-    def _plain_validation(self, answer: Answer) -> pb.ValidateSessionResponse:
+    def _plain_validation(self, answer: ValidationResult) -> pb.ValidateSessionResponse:
         message = pb.ValidateSessionResponse()
         message.verdict = encode.VERDICT[answer.verdict]
         message.next_step = encode.next_step(answer)
@@ -111,7 +111,7 @@ class ValidationService:
             message.consistency_token = self._calls.consistency_token(answer.revision)
         return message
 
-    def _validation(self, call: Call, answer: Answer) -> pb.ValidateSessionResponse:
+    def _validation(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
         if answer.session is None and not answer.judgement.signals:
             return self._refusals.message(call, answer)
         message = self._plain_validation(answer)

@@ -89,10 +89,10 @@ async def test_a_filter_that_nobody_has_any_more_is_forgotten() -> None:
     streams = [feed.subscribe(Revision(0), NOBODY, AN_HOUR) for _ in range(3)]
     for stream in streams:
         await anext(stream)
-    assert len(feed._audiences) == 1
+    assert len(feed._groups) == 1
     for stream in streams:
         await stream.aclose()
-    assert not feed._audiences
+    assert not feed._groups
 
 
 async def test_who_leaves_at_the_very_moment_of_news_has_left() -> None:
@@ -108,4 +108,4 @@ async def test_who_leaves_at_the_very_moment_of_news_has_left() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await items.aclose()
-    assert not feed._audiences
+    assert not feed._groups
