@@ -1,0 +1,261 @@
+"""The examples for web frameworks: a login, a logout and a form behave as the pages promise, request after request.
+
+The README's example runs everywhere, on a stand-in if Flask is not installed. The other examples run if their framework
+is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sessiond.app import App
+from sessiond_client import AsyncClient, Verdict
+from tests.clients.test_readme import blocks
+from tests.support.clock import ManualClock
+from tests.support.flask_stand_in import flask_stand_in
+
+ROOT = Path(__file__).parents[2]
+COOKIE = "__Host-id"
+MINUTE = 60_000
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0"
+
+
+@dataclass
+class Answer:
+    """What a browser sees: status, body, and the values of `Set-Cookie` in their order."""
+
+    status: int
+    text: str
+    set_cookie: list[str]
+
+
+class Site(ABC):
+    """A running example."""
+
+    csrf = r'name="csrf" value="([^"]+)"'
+
+    @abstractmethod
+    def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
+        """The response to one request."""
+
+
+@dataclass
+class Browser:
+    """One cookie, kept as browsers keep it: the last `Set-Cookie` of a response counts."""
+
+    site: Site
+    cookie: str = ""
+    seen: list[str] = field(default_factory=list)
+
+    async def send(self, method: str, path: str, fields: Mapping[str, str] = {}, **headers: str) -> Answer:
+        sent = {"User-Agent": AGENT, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if self.cookie:
+            sent["Cookie"] = f"{COOKIE}={self.cookie}"
+        answer = await asyncio.to_thread(self.site.respond, method, path, sent, fields)
+        self.seen = answer.set_cookie
+        for line in answer.set_cookie:
+            if line.startswith(f"{COOKIE}="):
+                self.cookie = "" if "Max-Age=0" in line else line.removeprefix(f"{COOKIE}=").split(";")[0]
+        return answer
+
+    async def log_in(self, **headers: str) -> Answer:
+        return await self.send("POST", "/login", {"user": "alice", "password": "teapot"}, **headers)
+
+    async def csrf(self) -> str:
+        found = re.search(self.site.csrf, (await self.send("GET", "/")).text)
+        assert found is not None
+        return found[1]
+
+
+@contextmanager
+def example(page: Path, block: str, address: str) -> Iterator[ModuleType]:
+    """The module of an example, connected to an authority."""
+    module = ModuleType(f"example_{page.stem.lower()}")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(block.replace("127.0.0.1:7443", address), str(page), "exec"), vars(module))
+        yield module
+    finally:
+        del sys.modules[module.__name__]
+
+
+class FlaskSite(Site):
+    def __init__(self, stack: ExitStack, address: str) -> None:
+        if importlib.util.find_spec("flask") is None:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setitem(sys.modules, "flask", flask_stand_in())
+        page = ROOT / "README.md"
+        (block,) = (block for block in blocks(page) if "from flask" in block)
+        module: Any = stack.enter_context(example(page, block, address))
+        stack.callback(module.authority.close)
+        self._app = module.app
+
+    def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
+        if hasattr(self._app, "respond"):
+            answer = self._app.respond(method, path, headers, fields)
+            lines = [value for name, value in answer.headers if name == "Set-Cookie"]
+            return Answer(answer.status, answer.body, lines)
+        client = self._app.test_client(use_cookies=False)
+        answer = client.open(path, method=method, headers=dict(headers), data=dict(fields))
+        return Answer(answer.status_code, answer.text, answer.headers.getlist("Set-Cookie"))
+
+
+class FastApiSite(Site):
+    csrf = r'"csrf_token":"([^"]+)"'
+
+    def __init__(self, stack: ExitStack, address: str) -> None:
+        testing = pytest.importorskip("fastapi.testclient")
+        page = ROOT / "docs/how-to/fastapi.md"
+        module: Any = stack.enter_context(example(page, blocks(page)[0], address))
+        peer = ("127.0.0.1", 50_000)
+        self._client = stack.enter_context(
+            testing.TestClient(module.app, base_url="https://testserver", client=peer, follow_redirects=False)
+        )
+        stack.callback(self._client.portal.call, module.authority.close)
+
+    def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
+        self._client.cookies.clear()
+        answer = self._client.request(method, path, headers=headers, json=dict(fields) or None)
+        return Answer(answer.status_code, answer.text, answer.headers.get_list("set-cookie"))
+
+
+class DjangoSite(Site):
+    def __init__(self, stack: ExitStack, address: str) -> None:
+        settings = pytest.importorskip("django.conf").settings
+        page = ROOT / "docs/how-to/django.md"
+        module: Any = stack.enter_context(example(page, blocks(page)[0], address))
+        stack.callback(module.authority.close)
+        if not settings.configured:
+            settings.configure(
+                ROOT_URLCONF=module.__name__,
+                MIDDLEWARE=[f"{module.__name__}.SessiondMiddleware"],
+                ALLOWED_HOSTS=["testserver"],
+            )
+        importlib.import_module("django.urls").clear_url_caches()
+        self._client = importlib.import_module("django.test").Client()
+
+    def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
+        self._client.cookies.clear()
+        if "Cookie" in headers:
+            self._client.cookies.load(headers["Cookie"])
+        others = {name: value for name, value in headers.items() if name != "Cookie"}
+        answer = getattr(self._client, method.lower())(path, dict(fields), headers=others)
+        lines = [morsel.OutputString() for morsel in answer.cookies.values()]
+        return Answer(answer.status_code, answer.content.decode(), lines)
+
+
+@pytest.fixture(params=[FlaskSite, FastApiSite, DjangoSite], ids=lambda kind: kind.__name__)
+async def browser(request: pytest.FixtureRequest, app: App) -> AsyncIterator[Browser]:
+    """A browser that visits an example."""
+    stack = ExitStack()
+    try:
+        yield Browser(await asyncio.to_thread(request.param, stack, app.address))
+    finally:
+        await asyncio.to_thread(stack.close)
+
+
+async def test_a_login_and_the_next_request(browser: Browser) -> None:
+    """A visitor without a cookie is denied, logs in, and the next request is the user's."""
+    denied = await browser.send("GET", "/")
+    assert (denied.status in (303, 401), browser.seen) == (True, [])
+    assert (await browser.log_in()).status in (200, 303)
+    answer = await browser.send("GET", "/")
+    assert answer.status == 200
+    assert "alice" in answer.text
+
+
+async def test_a_login_after_an_expiry(browser: Browser, clock: ManualClock) -> None:
+    """After an expiry the login sets the new cookie alone: the deletion of the old one is not sent after it."""
+    await browser.log_in()
+    clock.advance(31 * MINUTE)
+    await browser.log_in()
+    assert len(browser.seen) == 1
+    assert (await browser.send("GET", "/")).status == 200
+
+
+async def test_a_login_while_a_renewal_is_due(browser: Browser, app: App, clock: ManualClock) -> None:
+    """A login whose validation renews the old token sends the login's token alone, and no alarm follows."""
+    await browser.log_in()
+    csrf = await browser.csrf()
+    for minutes in (25, 25):
+        clock.advance(minutes * MINUTE)
+        assert (await browser.send("GET", "/")).status == 200
+    clock.advance(15 * MINUTE)
+    await browser.log_in(X_CSRF_Token=csrf)  # a denied validation would renew nothing
+    assert len(browser.seen) == 1
+    clock.advance(MINUTE)
+    assert (await browser.send("GET", "/")).status == 200
+    async with AsyncClient(app.address) as client:
+        types = {event.type.name async for event in client.activity("alice")}
+    assert types == {"SESSION_CREATED", "SESSION_AUTHENTICATED", "SESSION_ROLLED"}
+
+
+async def test_a_renewal_reaches_the_browser(browser: Browser, clock: ManualClock) -> None:
+    """A request during which a renewal is due sets the renewed token, which works."""
+    await browser.log_in()
+    for minutes in (25, 25):
+        clock.advance(minutes * MINUTE)
+        await browser.send("GET", "/")
+    before = browser.cookie
+    clock.advance(15 * MINUTE)
+    assert (await browser.send("GET", "/")).status == 200
+    assert browser.cookie != before
+    clock.advance(2 * MINUTE)
+    assert (await browser.send("GET", "/")).status == 200
+
+
+async def test_a_logout(browser: Browser, app: App, clock: ManualClock) -> None:
+    """A logout with the CSRF token ends the session and deletes the cookie, even if a renewal was due."""
+    await browser.log_in()
+    csrf, cookie = await browser.csrf(), browser.cookie
+    clock.advance(25 * MINUTE)
+    await browser.send("GET", "/")
+    clock.advance(25 * MINUTE)
+    await browser.send("GET", "/")
+    clock.advance(15 * MINUTE)
+    assert (await browser.send("POST", "/logout", X_CSRF_Token=csrf)).status in (204, 303)
+    assert browser.cookie == ""
+    async with AsyncClient(app.address) as client:
+        assert (await client.validate(cookie)).verdict is Verdict.REVOKED
+
+
+@pytest.mark.parametrize("csrf", ["", "made up"], ids=["missing", "wrong"])
+async def test_a_request_with_side_effects_needs_the_csrf_token(browser: Browser, csrf: str) -> None:
+    """Without the session's CSRF token a logout is denied with 403, and the session continues with its cookie."""
+    await browser.log_in()
+    assert (await browser.send("POST", "/logout", X_CSRF_Token=csrf)).status == 403
+    assert browser.seen == []
+    assert (await browser.send("GET", "/")).status == 200
+
+
+async def test_a_login_from_another_site(browser: Browser) -> None:
+    """A login form that another site submits is refused, and no cookie is set."""
+    assert (await browser.log_in(Sec_Fetch_Site="cross-site")).status == 403
+    assert browser.cookie == ""
+    assert (await browser.log_in(Sec_Fetch_Site="same-origin")).status in (200, 303)
+    assert browser.cookie
+
+
+async def test_an_outage(browser: Browser, app: App) -> None:
+    """If the authority is out of reach, requests and logins are answered with 503, and the cookie stays."""
+    await browser.log_in()
+    cookie = browser.cookie
+    await app.stop()
+    assert (await browser.send("GET", "/")).status == 503
+    assert (await browser.log_in()).status == 503
+    browser.cookie = ""
+    assert (await browser.log_in()).status == 503
+    assert cookie
+    assert browser.seen == []
