@@ -189,7 +189,7 @@ class NotFound(SessiondError):
 
 
 class Conflict(SessiondError):
-    """The session data is not at `expected_version`: read it again and decide again (ABORTED)."""
+    """The session data is not at `expected_version`: read it again and retry the change (ABORTED)."""
 
 
 class FailedPrecondition(SessiondError):

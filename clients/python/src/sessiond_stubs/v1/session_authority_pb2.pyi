@@ -19,7 +19,8 @@ also stores session data, and streams an event for every change of a session.
     Token         The secret by which a client proves that it holds a session.
     Renew         To replace a token because of its age. Both tokens are valid for a short overlap.
     Roll          To replace a token because privileges change, as at login. The old token is invalid at once.
-    Refresh       To restart a session's timeouts and keep its token.
+    Refresh       To restart a session's idle timeout and, if the policy allows it, its absolute timeout. The token
+                  stays the same.
     Activity      A validation that is VALID and not `passive`, a login, a roll or a refresh. Each restarts the idle
                   timeout.
     Signal        A reason to suspect that a token was stolen. The policy sets the reaction to each kind of signal.
@@ -58,6 +59,10 @@ Log a user in.
   4. If `limit` is set, the user is not logged in: the subject has too many sessions. See ConcurrencyLimit.
   5. Otherwise the user is logged in. Send `cookies` to the client.
 
+Send the cookies of the last call only. If one request leads to several calls that return `cookies`, such as
+ValidateSession and then AuthenticateSession, send those of the last one: the earlier ones would undo its effect. The
+cookie of IssueCompanionToken is separate, and is sent in addition.
+
 Log a user out. Call RevokeSession with the token, and send `cookies` to the client.
 
 List a user's devices. Call ListSessions with `filter.subject`. Each session has a description of the device
@@ -90,7 +95,7 @@ Errors. A caller must treat every RPC error as a denial. The status says what is
     INVALID_ARGUMENT     The request is wrong. A google.rpc.BadRequest detail names the field. Do not retry.
     NOT_FOUND            There is no such session in the application, or the source is not locked.
     FAILED_PRECONDITION  The session belongs to another subject, or to none.
-    ABORTED              The session data is not at `expected_version`. Read it and decide again.
+    ABORTED              The session data is not at `expected_version`. Read it again and retry the change.
     OUT_OF_RANGE         The event log does not have the position that a cursor or consistency token names.
     RESOURCE_EXHAUSTED   The authority is overloaded (see "Overload"), the request is larger than 4 MiB, or the
                          reader of a stream is too slow (see Subscribe).
@@ -113,7 +118,8 @@ optional: without it, a retry may make the change twice.
   - The authority keeps original responses for the policy's `answer_retention` (24 hours by default). If they take
     too much space, it drops the oldest earlier.
   - It keeps no response if the call changed nothing, that is, after an RPC error or a verdict that denies. A retry
-    is then decided again. Only the response of a RevokeSessions that succeeded is always kept.
+    is then decided again. Exception: the response of a successful RevokeSessions is always kept, even if it ended
+    nothing.
   - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
     or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
@@ -132,7 +138,8 @@ authority must respond only from a state at least that new.
 Durability. The authority must commit a change together with its event before it responds. Activity that changes
 nothing else has no event, and may be stored later.
 
-Times. Times are the authority's wall clock, in milliseconds. A deadline has passed at the deadline itself.
+Times. Times are the authority's wall clock, in milliseconds. A session has expired once the time is at or past its
+deadline.
 
 Access. This version does not authenticate callers: every caller that can reach the server may make every call.
 
@@ -292,7 +299,9 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_MALFORMED: _Verdict.ValueType  # 2
     """The text does not have the form of a token, or is empty."""
     VERDICT_FORGED: _Verdict.ValueType  # 3
-    """The text has the form of a token, but this authority never issued it."""
+    """The text has the form of a token, but no key of this authority opens it: it was never issued, or the key that it
+    was sealed with has been deleted.
+    """
     VERDICT_UNKNOWN: _Verdict.ValueType  # 4
     """The authority issued the token, but the application has no session for it."""
     VERDICT_REVOKED: _Verdict.ValueType  # 5
@@ -323,7 +332,9 @@ VERDICT_VALID: Verdict.ValueType  # 1
 VERDICT_MALFORMED: Verdict.ValueType  # 2
 """The text does not have the form of a token, or is empty."""
 VERDICT_FORGED: Verdict.ValueType  # 3
-"""The text has the form of a token, but this authority never issued it."""
+"""The text has the form of a token, but no key of this authority opens it: it was never issued, or the key that it
+was sealed with has been deleted.
+"""
 VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """The authority issued the token, but the application has no session for it."""
 VERDICT_REVOKED: Verdict.ValueType  # 5
@@ -440,8 +451,8 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     NEXT_STEP_KEEP_TOKEN: _NextStep.ValueType  # 4
     """Deny this one request and do not touch the client's token.
 
-    After SUPERSEDED a newer token is on its way to the client. If a client keeps presenting the old token for longer
-    than a request is in flight, it has missed the newer one: treat it as a guest and create a new session for it.
+    After SUPERSEDED a newer token is on its way to the client. If the client has missed it, the old token becomes
+    REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
 
     This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
     given the client another token, and this response may reach the client after that one.
@@ -463,8 +474,8 @@ NEXT_STEP_DISCARD_TOKEN: NextStep.ValueType  # 3
 NEXT_STEP_KEEP_TOKEN: NextStep.ValueType  # 4
 """Deny this one request and do not touch the client's token.
 
-After SUPERSEDED a newer token is on its way to the client. If a client keeps presenting the old token for longer
-than a request is in flight, it has missed the newer one: treat it as a guest and create a new session for it.
+After SUPERSEDED a newer token is on its way to the client. If the client has missed it, the old token becomes
+REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
 
 This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
 given the client another token, and this response may reach the client after that one.
@@ -1605,7 +1616,9 @@ Global___AgentGroup: _TypeAlias = AgentGroup  # noqa: Y015
 
 @_typing.final
 class GuessLimits(_message.Message):
-    """When guessed tokens count as an attack. A guess is a presented token that was never issued."""
+    """When guessed tokens count as an attack. A guess is a presented token that is MALFORMED or FORGED, but not an empty
+    one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2095,7 +2108,7 @@ Global___ValidateSessionRequest: _TypeAlias = ValidateSessionRequest  # noqa: Y0
 @_typing.final
 class ValidateSessionResponse(_message.Message):
     """Response of ValidateSession. If `verdict` is neither VALID nor INSUFFICIENT, only `next_step`, `signals` and
-    `cookies` can be set beside it, and the caller handles all such responses in the same way.
+    `cookies` can be set beside it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

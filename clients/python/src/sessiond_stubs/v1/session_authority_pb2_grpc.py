@@ -162,8 +162,9 @@ class SessionAuthorityServicer:
         session was created: see ConcurrencyLimit.
 
         Errors:
-        - INVALID_ARGUMENT: `authentication` is set without `subject`, or `login_page` with it; the policy does not allow
-        `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it, is not valid.
+        - INVALID_ARGUMENT: `authentication` is set without `subject`; `login_page` is set together with `subject`; the
+        policy does not allow `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it,
+        is not valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,7 +314,7 @@ class SessionAuthorityServicer:
         """Sets and deletes keys of a session's data, either all of them or none. Does not count as activity.
 
         Errors:
-        - ABORTED: the data is not at `expected_version`; the caller must read it and decide again.
+        - ABORTED: the data is not at `expected_version`; the caller must read it again and retry the change.
         - INVALID_ARGUMENT: the call changes no key, sets and deletes the same key, or makes the data exceed a limit.
         - NOT_FOUND: as for GetSessionData.
         - DATA_LOSS: a value that the call replaces, deletes or returns cannot be read.

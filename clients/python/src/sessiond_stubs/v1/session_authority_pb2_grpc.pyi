@@ -19,7 +19,8 @@ also stores session data, and streams an event for every change of a session.
     Token         The secret by which a client proves that it holds a session.
     Renew         To replace a token because of its age. Both tokens are valid for a short overlap.
     Roll          To replace a token because privileges change, as at login. The old token is invalid at once.
-    Refresh       To restart a session's timeouts and keep its token.
+    Refresh       To restart a session's idle timeout and, if the policy allows it, its absolute timeout. The token
+                  stays the same.
     Activity      A validation that is VALID and not `passive`, a login, a roll or a refresh. Each restarts the idle
                   timeout.
     Signal        A reason to suspect that a token was stolen. The policy sets the reaction to each kind of signal.
@@ -58,6 +59,10 @@ Log a user in.
   4. If `limit` is set, the user is not logged in: the subject has too many sessions. See ConcurrencyLimit.
   5. Otherwise the user is logged in. Send `cookies` to the client.
 
+Send the cookies of the last call only. If one request leads to several calls that return `cookies`, such as
+ValidateSession and then AuthenticateSession, send those of the last one: the earlier ones would undo its effect. The
+cookie of IssueCompanionToken is separate, and is sent in addition.
+
 Log a user out. Call RevokeSession with the token, and send `cookies` to the client.
 
 List a user's devices. Call ListSessions with `filter.subject`. Each session has a description of the device
@@ -90,7 +95,7 @@ Errors. A caller must treat every RPC error as a denial. The status says what is
     INVALID_ARGUMENT     The request is wrong. A google.rpc.BadRequest detail names the field. Do not retry.
     NOT_FOUND            There is no such session in the application, or the source is not locked.
     FAILED_PRECONDITION  The session belongs to another subject, or to none.
-    ABORTED              The session data is not at `expected_version`. Read it and decide again.
+    ABORTED              The session data is not at `expected_version`. Read it again and retry the change.
     OUT_OF_RANGE         The event log does not have the position that a cursor or consistency token names.
     RESOURCE_EXHAUSTED   The authority is overloaded (see "Overload"), the request is larger than 4 MiB, or the
                          reader of a stream is too slow (see Subscribe).
@@ -113,7 +118,8 @@ optional: without it, a retry may make the change twice.
   - The authority keeps original responses for the policy's `answer_retention` (24 hours by default). If they take
     too much space, it drops the oldest earlier.
   - It keeps no response if the call changed nothing, that is, after an RPC error or a verdict that denies. A retry
-    is then decided again. Only the response of a RevokeSessions that succeeded is always kept.
+    is then decided again. Exception: the response of a successful RevokeSessions is always kept, even if it ended
+    nothing.
   - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
     or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
@@ -132,7 +138,8 @@ authority must respond only from a state at least that new.
 Durability. The authority must commit a change together with its event before it responds. Activity that changes
 nothing else has no event, and may be stored later.
 
-Times. Times are the authority's wall clock, in milliseconds. A deadline has passed at the deadline itself.
+Times. Times are the authority's wall clock, in milliseconds. A session has expired once the time is at or past its
+deadline.
 
 Access. This version does not authenticate callers: every caller that can reach the server may make every call.
 
@@ -192,8 +199,9 @@ class SessionAuthorityStub:
     session was created: see ConcurrencyLimit.
 
     Errors:
-      - INVALID_ARGUMENT: `authentication` is set without `subject`, or `login_page` with it; the policy does not allow
-        `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it, is not valid.
+      - INVALID_ARGUMENT: `authentication` is set without `subject`; `login_page` is set together with `subject`; the
+        policy does not allow `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it,
+        is not valid.
     """
     ValidateSession: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ValidateSessionRequest, _session_authority_pb2.ValidateSessionResponse]
     """Validates one presented token. Counts as activity if the verdict is VALID and `passive` is not set.
@@ -294,7 +302,7 @@ class SessionAuthorityStub:
     """Sets and deletes keys of a session's data, either all of them or none. Does not count as activity.
 
     Errors:
-      - ABORTED: the data is not at `expected_version`; the caller must read it and decide again.
+      - ABORTED: the data is not at `expected_version`; the caller must read it again and retry the change.
       - INVALID_ARGUMENT: the call changes no key, sets and deletes the same key, or makes the data exceed a limit.
       - NOT_FOUND: as for GetSessionData.
       - DATA_LOSS: a value that the call replaces, deletes or returns cannot be read.
@@ -386,8 +394,9 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     session was created: see ConcurrencyLimit.
 
     Errors:
-      - INVALID_ARGUMENT: `authentication` is set without `subject`, or `login_page` with it; the policy does not allow
-        `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it, is not valid.
+      - INVALID_ARGUMENT: `authentication` is set without `subject`; `login_page` is set together with `subject`; the
+        policy does not allow `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it,
+        is not valid.
     """
     ValidateSession: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ValidateSessionRequest, _session_authority_pb2.ValidateSessionResponse]  # type: ignore[assignment]
     """Validates one presented token. Counts as activity if the verdict is VALID and `passive` is not set.
@@ -488,7 +497,7 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """Sets and deletes keys of a session's data, either all of them or none. Does not count as activity.
 
     Errors:
-      - ABORTED: the data is not at `expected_version`; the caller must read it and decide again.
+      - ABORTED: the data is not at `expected_version`; the caller must read it again and retry the change.
       - INVALID_ARGUMENT: the call changes no key, sets and deletes the same key, or makes the data exceed a limit.
       - NOT_FOUND: as for GetSessionData.
       - DATA_LOSS: a value that the call replaces, deletes or returns cannot be read.
@@ -583,8 +592,9 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         session was created: see ConcurrencyLimit.
 
         Errors:
-          - INVALID_ARGUMENT: `authentication` is set without `subject`, or `login_page` with it; the policy does not allow
-            `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it, is not valid.
+          - INVALID_ARGUMENT: `authentication` is set without `subject`; `login_page` is set together with `subject`; the
+            policy does not allow `persistent`; the data exceeds a limit; or the ticket, or the choice that comes with it,
+            is not valid.
         """
 
     @_abc_1.abstractmethod
@@ -757,7 +767,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         """Sets and deletes keys of a session's data, either all of them or none. Does not count as activity.
 
         Errors:
-          - ABORTED: the data is not at `expected_version`; the caller must read it and decide again.
+          - ABORTED: the data is not at `expected_version`; the caller must read it again and retry the change.
           - INVALID_ARGUMENT: the call changes no key, sets and deletes the same key, or makes the data exceed a limit.
           - NOT_FOUND: as for GetSessionData.
           - DATA_LOSS: a value that the call replaces, deletes or returns cannot be read.
