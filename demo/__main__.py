@@ -1,4 +1,4 @@
-"""`python -m demo`: exit code 0 when every step of the story came out as told, 1 when one did not."""
+"""`python -m demo`: exit code 0 if every step had the expected result, otherwise 1."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from sessiond_client import Client, SessiondError
 
 
 def main() -> int:
-    """Tell the story; clean up whatever comes."""
+    """Play the story, and clean up in any case. Returns the exit code."""
     teller = Teller()
     with ExitStack() as stack:
         authority = stack.enter_context(Authority(APPLICATION))
         try:
             authority.wait_until_serving()
             teller.heading(
-                f"A throwaway authority serves at {authority.target}; `sessionctl watch` follows its events."
+                f"A temporary server is running at {authority.target}; `sessionctl watch` follows its events."
             )
             tail = stack.enter_context(Tail(authority.target, teller))
             tail.wait_until_following()
             client = stack.enter_context(Client(authority.target, application=APPLICATION))
             Story(client, tail, teller).tell(authority)
         except (AssertionError, SessiondError, TimeoutError) as error:
-            teller.failure(f"the story broke off: {error}")
+            teller.failure(f"the demo stopped: {error}")
             teller.aside(authority.log_tail())
             return 1
-    teller.heading("Every step was checked, and nothing is left behind.")
+    teller.heading("Every step was checked. The server and its data are deleted.")
     return 0
 
 

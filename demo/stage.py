@@ -1,4 +1,4 @@
-"""What the story needs around it: an authority and a tail of its events, both processes of their own, and a voice."""
+"""What the demo needs: an authority and a follower of its events, each in its own process, and an output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.text import Text
 __all__ = ["OVERLAP_SECONDS", "Authority", "Tail", "Teller", "until"]
 
 OVERLAP_SECONDS = 1
-"""How long a renewed token's predecessor still counts in the story."""
+"""How long the previous token stays valid after a renewal, in seconds."""
 
 _PATIENCE = 15.0
 _ALARMS = ("HIJACK_SUSPECTED", "GUESSING_SUSPECTED")
@@ -36,11 +36,11 @@ guessing = {{ alarm_after = 3, lock_after = 5 }}
 
 
 def until(what: str, condition: Callable[[], Any], patience: float = _PATIENCE) -> Any:
-    """Ask again until the answer is true, and give that. Raises TimeoutError, which says `what` did not come."""
+    """Repeat `condition` until its result is true, and return that. Raises TimeoutError after `patience` seconds."""
     give_up = time.monotonic() + patience
     while not (answer := condition()):
         if time.monotonic() >= give_up:
-            raise TimeoutError(f"{what} did not come within {patience:g} s")
+            raise TimeoutError(f"{what}: not within {patience:g} s")
         time.sleep(0.05)
     return answer
 
@@ -55,7 +55,7 @@ def _stop(process: subprocess.Popen[Any]) -> None:
 
 
 class Teller:
-    """Short lines: the story to the left, events marked and dimmed. Plain where the output is no terminal."""
+    """Prints short lines; events are marked and dimmed. Without colours if the output is not a terminal."""
 
     def __init__(self) -> None:
         self._console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -66,19 +66,19 @@ class Teller:
         self._say(Text.assemble("\n", (text, "bold")))
 
     def step(self, text: str) -> None:
-        """Something that was done, and has been checked."""
+        """A step that was carried out and checked."""
         self._say(Text.assemble(("  ok  ", "green"), text))
 
     def event(self, text: str, *, alarm: bool = False) -> None:
-        """Something that the other process saw on the stream."""
+        """An event that the other process received."""
         self._say(Text.assemble(("        | event ", "dim"), (text, "bold red" if alarm else "dim")))
 
     def aside(self, text: str) -> None:
-        """Something that only matters when the rest went wrong."""
+        """Details that matter only after a failure."""
         self._say(Text(text, "dim"))
 
     def failure(self, text: str) -> None:
-        """The end of a story that went wrong."""
+        """The step that failed."""
         self._say(Text.assemble(("FAILED  ", "bold red"), text))
 
     def _say(self, text: Text) -> None:
@@ -87,7 +87,7 @@ class Teller:
 
 
 class Authority:
-    """A throwaway authority: a process with a folder that goes with it."""
+    """A temporary authority: a process with a folder, which is deleted at the end."""
 
     def __init__(self, application: str) -> None:
         self._application = application
@@ -112,7 +112,7 @@ class Authority:
         self._folder.cleanup()
 
     def wait_until_serving(self) -> None:
-        """Wait for its address in the log, and for its health to say SERVING. Sets `target`."""
+        """Wait for its address in the log, and until its health is SERVING. Sets `target`."""
         self.target = until("the authority's address", self._address)
         with grpc.insecure_channel(self.target) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)  # generated without types
@@ -124,7 +124,7 @@ class Authority:
             until("health SERVING", serving)
 
     def log(self) -> str:
-        """All that it has logged."""
+        """Everything that it has logged."""
         return self._log.read_text()
 
     def log_tail(self) -> str:
@@ -132,7 +132,7 @@ class Authority:
         return "\n".join(self.log().splitlines()[-20:])
 
     def _address(self) -> str:
-        assert self._process.poll() is None, "the authority ended before it served"
+        assert self._process.poll() is None, "the authority ended before it was ready"
         for line in self.log().splitlines():
             if line.startswith("{") and line.endswith("}"):
                 entry = json.loads(line)
@@ -142,7 +142,7 @@ class Authority:
 
 
 class Tail:
-    """`sessionctl watch` as a process of its own. What it sees is told at once, and can be waited for."""
+    """`sessionctl watch` in its own process. Prints each event when it arrives; `expect` waits for one."""
 
     def __init__(self, target: str, teller: Teller) -> None:
         self._target = target
@@ -177,25 +177,25 @@ class Tail:
         """Wait for the stream's first checkpoint."""
         with self._news:
             if not self._news.wait_for(lambda: self._following, _PATIENCE):
-                raise TimeoutError("the tail did not begin")
+                raise TimeoutError("the event stream did not start")
 
     def expect(self, kind: str, session_id: str = "") -> dict[str, Any]:
-        """Wait for an event of this type and session, or of none, that was not expected before."""
+        """Wait for an event of this type and session (empty: of no session) that no earlier call returned."""
         with self._news:
             if not self._news.wait_for(lambda: self._find(kind, session_id) is not None, _PATIENCE):
-                raise TimeoutError(f"event {kind} did not come on the stream")
+                raise TimeoutError(f"event {kind} did not arrive")
             found = self._find(kind, session_id)
             assert found is not None
             self._expected.add(found)
             return self._events[found]
 
     def output(self) -> str:
-        """All that it has written."""
+        """Everything that it has written."""
         with self._news:
             return "".join(self._lines)
 
     def revisions(self) -> list[int]:
-        """The revisions that it has seen, as they came."""
+        """The revisions that it has received, in order of arrival."""
         with self._news:
             return [int(event["revision"]) for event in self._events]
 

@@ -31,11 +31,11 @@ _PHONE = ClientContext(  # behind the same address as the thief: they sit in the
 _PASSWORD = Authentication(level=1, methods=("pwd",))
 _TWO_FACTORS = Authentication(level=2, methods=("pwd", "otp"))
 _SENSITIVE = Requirements(min_level=2)
-_SEALED_BYTES = 52  # of a token's form, so that only the seal tells it from a real one
+_SEALED_BYTES = 52  # of a token's form, so that it differs from a real one only in the seal
 
 
 class Story:
-    """A guest fills a cart, logs in, loses a cookie, is robbed of an old one, comes back, and logs out everywhere."""
+    """A guest fills a cart, logs in, loses a cookie, has an old one stolen, logs in again, and logs out everywhere."""
 
     def __init__(self, client: Client, tail: Tail, teller: Teller) -> None:
         self._client = client
@@ -44,7 +44,7 @@ class Story:
         self._tokens: list[Token] = []
 
     def tell(self, authority: Authority) -> None:
-        """All chapters. Raises AssertionError where one does not come out as told."""
+        """Play all chapters. Raises AssertionError if a step does not have the expected result."""
         guest, session_id = self._guest_with_a_cart()
         token = self._login(guest, session_id)
         old, current = self._lost_cookie(token, session_id)
@@ -61,15 +61,15 @@ class Story:
         token, session_id = self._keep(created.token), created.session.session_id
         assert created.session.subject == "", "a guest has no subject"
         self._tail.expect("SESSION_CREATED", session_id)
-        self._teller.step(f"an anonymous session is open: {session_id}")
+        self._teller.step(f"sessiond opened an anonymous session: {session_id}")
         written = self._client.update_data(token=token, set={"cart": _CART})
         assert written.version == 1, "the first change of the data makes version 1"
         self._tail.expect("SESSION_DATA_CHANGED", session_id)
-        self._teller.step("the cart is session data; the event names neither key nor value")
+        self._teller.step("the cart is stored as session data; its event contains neither keys nor values")
         return token, session_id
 
     def _login(self, guest: Token, session_id: str) -> Token:
-        self._teller.heading("The guest logs in: same session, another secret.")
+        self._teller.heading("The guest logs in: same session, new token.")
         rolled = self._client.authenticate(
             guest,
             _SUBJECT,
@@ -81,51 +81,55 @@ class Story:
         assert token != guest, "login replaces the token"
         self._tail.expect("SESSION_AUTHENTICATED", session_id)
         self._tail.expect("SESSION_ROLLED", session_id)
-        self._teller.step(f"{_SUBJECT} is bound to it at level 2, and the token is a new one")
+        self._teller.step(f"the session belongs to {_SUBJECT} at level 2, and has a new token")
         late = self._client.validate(guest, client=_LAPTOP)
         assert late.verdict is Verdict.SUPERSEDED, f"the guest's token is {late.verdict}"
         self._teller.step(f"the token from before the login is denied: {late.verdict}, next step {late.next_step}")
-        assert self._client.get_data(token=token).data == {"cart": _CART}, "the cart goes along"
+        assert self._client.get_data(token=token).data == {"cart": _CART}, "the cart stays in the session"
         self._teller.step("the teapot is still in the cart")
         return token
 
     def _lost_cookie(self, token: Token, session_id: str) -> tuple[Token, Token]:
-        self._teller.heading("A second later the token is due for renewal, and the answer with the new one is lost.")
+        self._teller.heading(
+            "A second later the token is due for renewal, but the response with the new token is lost."
+        )
         first = until("a renewed token", lambda: self._renewal(token))
-        self._teller.step("the authority gave a renewed token; the client never saw it, and shows the old one again")
+        self._teller.step("sessiond returned a renewed token; the client never received it and sends the old one again")
         again = self._client.validate(token, client=_LAPTOP)
         assert again.valid, f"the old token is {again.verdict}"
-        assert again.renewed_token == first.renewed_token, "a renewal asked for again is the same"
+        assert again.renewed_token == first.renewed_token, "a repeated renewal returns the same token"
         successor = self._keep(again.renewed_token)
-        self._teller.step("it got the very same successor again: nothing forked")
+        self._teller.step("it gets the same renewed token again, so there is only one successor")
         used = self._client.validate(successor, client=_LAPTOP)
         straggler = self._client.validate(token, client=_LAPTOP)  # at once: the overlap is short
         assert used.valid, f"the successor is {used.verdict}"
         self._tail.expect("SESSION_RENEWED", session_id)
-        self._teller.step("the successor was used for the first time, which makes it the current token")
-        assert straggler.valid, f"inside the overlap the old token is {straggler.verdict}"
-        assert straggler.renewed_token == successor, "inside the overlap the current token goes out again"
-        self._teller.step("another tab, still with the old one, is let in inside the overlap and gets the current one")
+        self._teller.step("the first use of the renewed token makes it the current one")
+        assert straggler.valid, f"during the overlap the old token is {straggler.verdict}"
+        assert straggler.renewed_token == successor, "during the overlap the current token is sent again"
+        self._teller.step(
+            "another tab still sends the old token: it is valid during the overlap, and gets the current one"
+        )
         return token, successor
 
     def _stolen_token(self, old: Token, current: Token, session_id: str) -> None:
-        self._teller.heading("Somebody has kept the old token, and tries it after the overlap, from elsewhere.")
+        self._teller.heading(
+            "A thief has a copy of the old token, and tries it after the overlap, from another network."
+        )
         time.sleep(OVERLAP_SECONDS * 1.2)
         theft = self._client.validate(old, client=_THIEF)
         assert theft.verdict is Verdict.REPLAYED, f"the old token is {theft.verdict}"
         alarm = self._tail.expect("HIJACK_SUSPECTED", session_id)
-        assert [item["type"] for item in alarm["signals"]] == ["TOKEN_REPLAY"], "the alarm tells its reason"
-        assert alarm["client"]["ip_address"] == _THIEF.ip_address, "the alarm tells from where"
-        assert alarm["client"]["user_agent"] == _THIEF.user_agent, "the alarm tells with what"
+        assert [item["type"] for item in alarm["signals"]] == ["TOKEN_REPLAY"], "the alarm names its reason"
+        assert alarm["client"]["ip_address"] == _THIEF.ip_address, "the alarm names the address"
+        assert alarm["client"]["user_agent"] == _THIEF.user_agent, "the alarm names the user agent"
         assert alarm["reaction"] == "REVOKE_SESSION", f"the reaction was {alarm['reaction']}"
-        self._teller.step(
-            f"{theft.verdict}: denied, and every subscriber knows, with the address and agent it came from"
-        )
+        self._teller.step(f"{theft.verdict}: denied; the event shows subscribers the thief's address and user agent")
         ended = self._tail.expect("SESSION_REVOKED", session_id)
         assert ended["cause"]["kind"] == "SIGNAL", f"the session was ended by {ended['cause']['kind']}"
         honest = self._client.validate(current, client=_LAPTOP)
         assert honest.verdict is Verdict.REVOKED, f"the current token is {honest.verdict}"
-        self._teller.step("nobody can know which of the two is the thief: the session is over for both of them")
+        self._teller.step("sessiond cannot tell which of the two is the thief, so the session has ended for both")
 
     def _two_devices(self) -> tuple[Token, Token]:
         self._teller.heading(f"{_SUBJECT.capitalize()} logs in again, on the laptop and on a phone.")
@@ -134,14 +138,16 @@ class Story:
             created = self._client.create(subject=_SUBJECT, authentication=_PASSWORD, client=client)
             self._tail.expect("SESSION_CREATED", created.session.session_id)
             (cookie,) = created.cookies.set_cookie
-            assert cookie.reveal().startswith("__Host-id="), "the cookie bears the prefix"
-            assert "; HttpOnly" in cookie.reveal(), "no script reads the cookie"
+            assert cookie.reveal().startswith("__Host-id="), "the cookie has the prefix"
+            assert "; HttpOnly" in cookie.reveal(), "scripts cannot read the cookie"
             tokens.append(self._keep(created.token))
-            self._teller.step(f"the {name} has a session of its own at level 1, and a ready __Host- cookie")
+            self._teller.step(
+                f"the {name} has its own session at level 1, and a Set-Cookie header that is ready to send"
+            )
         return tokens[0], tokens[1]
 
     def _step_up(self, token: Token) -> Token:
-        self._teller.heading("On the phone a change of the delivery address wants level 2.")
+        self._teller.heading("On the phone, changing the delivery address requires level 2.")
         refused = self._client.validate(token, client=_PHONE, requirements=_SENSITIVE)
         assert refused.verdict is Verdict.INSUFFICIENT, f"the password alone is {refused.verdict}"
         assert refused.next_step is NextStep.STEP_UP, f"the next step is {refused.next_step}"
@@ -155,7 +161,7 @@ class Story:
         assert self._client.validate(elevated, client=_PHONE, requirements=_SENSITIVE).valid, "level 2 suffices"
         self._tail.expect("SESSION_AUTHENTICATED", refused.session.session_id)
         self._tail.expect("SESSION_ROLLED", refused.session.session_id)
-        self._teller.step("with a second factor it is elevated to level 2, for three seconds")
+        self._teller.step("after a second factor the session is elevated to level 2 for three seconds")
         return elevated
 
     def _guesses(self, phone: Token) -> None:
@@ -166,16 +172,16 @@ class Story:
         for kind in ("GUESSING_SUSPECTED", "SOURCE_LOCKED"):
             assert self._tail.expect(kind)["source"] == f"{_THIEF.ip_address}/32", f"{kind} names its source"
         (lock,) = self._client.list_source_locks()
-        self._teller.step(f"five guesses raised an alarm, and {lock.source} is locked")
-        assert self._client.validate(phone, client=_PHONE).valid, "a lock hurts no honest neighbour"
-        self._teller.step("the phone, behind the same address, is let in: its token is good")
+        self._teller.step(f"after three guesses an alarm, after five a lock on {lock.source}")
+        assert self._client.validate(phone, client=_PHONE).valid, "a lock does not affect other clients of the address"
+        self._teller.step("the phone has the same address, and its token is still valid")
         self._client.clear_source_lock(lock.source, reason="a café")
         self._tail.expect("SOURCE_UNLOCKED")
         until("the end of the elevation", lambda: self._is_at_level_1(phone))
-        self._teller.step("the lock is let go by hand; meanwhile the elevation has fallen back by itself")
+        self._teller.step("the lock was removed by a call; meanwhile the elevation has ended by itself")
 
     def _logout_everywhere(self, laptop: Token, phone: Token) -> None:
-        self._teller.heading(f"{_SUBJECT.capitalize()} reads the alarm, and logs out everywhere.")
+        self._teller.heading(f"{_SUBJECT.capitalize()} sees the alarm and logs out everywhere.")
         alive = [session.session_id for session in self._client.list(subject=_SUBJECT)]
         assert len(alive) == 2, f"{len(alive)} devices are listed"
         ended = self._client.revoke_all(subject=_SUBJECT, reason="logout everywhere")
@@ -185,16 +191,18 @@ class Story:
         for name, token in (("laptop", laptop), ("phone", phone)):
             answer = self._client.validate(token, at_least=ended.consistency_token)
             assert answer.verdict is Verdict.REVOKED, f"the {name}'s token is {answer.verdict}"
-        self._teller.step("laptop and phone were listed, both are revoked: neither token opens anything, now or ever")
+        self._teller.step(
+            "laptop and phone were listed, and both sessions are revoked: neither token is ever valid again"
+        )
 
     def _nothing_leaked(self, authority: Authority) -> None:
-        self._teller.heading("At the end, a look at what was written along the way.")
+        self._teller.heading("Finally, a check of everything that was written.")
         written = self._tail.output() + authority.log()
         assert not any(token.reveal() in written for token in self._tokens), "a token was written"
-        self._teller.step(f"none of the {len(set(self._tokens))} tokens stands in the log or in an event")
+        self._teller.step(f"none of the {len(set(self._tokens))} tokens is in the log or in an event")
         revisions = self._tail.revisions()
         assert revisions == list(range(1, len(revisions) + 1)), f"the revisions came as {revisions}"
-        self._teller.step(f"{len(revisions)} events came in order, each once, with no gap")
+        self._teller.step(f"{len(revisions)} events arrived in order, each once, without a gap")
 
     def _renewal(self, token: Token) -> Validation | None:
         answer = self._client.validate(token, client=_LAPTOP)
@@ -206,14 +214,14 @@ class Story:
         return answer.verdict is Verdict.INSUFFICIENT
 
     def _rolled(self, rolled: Rolled, session_id: str) -> Token:
-        """The new token of a session that went through an authentication."""
+        """Check the result of an authentication, and return the session's new token."""
         assert rolled.verdict is Verdict.VALID, f"the presented token was {rolled.verdict}"
         assert rolled.session is not None, "an authentication shows the session"
         assert rolled.session.session_id == session_id, "an authentication keeps the session"
         return self._keep(rolled.token)
 
     def _keep(self, token: Token | None) -> Token:
-        """A token that was given out: it may stand nowhere that the story can read."""
-        assert token is not None, "a token was due"
+        """Remember an issued token, to check at the end that it was written nowhere."""
+        assert token is not None, "a token is missing"
         self._tokens.append(token)
         return token

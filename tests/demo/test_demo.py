@@ -1,4 +1,4 @@
-"""The demo is a test with a voice."""
+"""The demo checks every step that it prints."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 TOKEN = re.compile(r"[A-Za-z0-9_-]{70}")
 
 
-def test_the_demo_tells_its_story_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """`python -m demo` ends well, shows steps, alarms and reactions, no token, no colour, and removes what it made."""
+def test_the_demo_succeeds_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """`python -m demo` succeeds, shows steps, alarms and reactions, no token and no colour, and deletes its files."""
     result = subprocess.run(
         [sys.executable, "-m", "demo"],
         cwd=ROOT,
