@@ -85,10 +85,10 @@ FILES = {
         '[applications.shop]\nidle_timout = "5m"\n',
         ":2: ",
         ".idle_timout: ",
-        "did you mean idle_timeout?",
+        "did you mean 'idle_timeout'?",
     ),
-    "unknown section": ('[sever]\nlisten = "x"\n', ":1: sever: ", "did you mean server?"),
-    "key in another section": ('[server]\nlevel = "info"\n', ":2: server.level: ", "did you mean log.level?"),
+    "unknown section": ('[sever]\nlisten = "x"\n', ":1: sever: ", "did you mean 'server'?"),
+    "key in another section": ('[server]\nlevel = "info"\n', ":2: server.level: ", "did you mean 'log.level'?"),
     "wrong type": ('[server]\nmax_calls = "many"\n', ":2: server.max_calls: ", "must be a whole number"),
     "out of range": ("[server]\nmax_calls = 1\n", ":2: server.max_calls: ", "must be at least 10"),
     "bad duration": (

@@ -80,7 +80,7 @@ async def test_a_refused_configuration_is_a_failure(tmp_path: Path) -> None:
     result = await reload("--data", tmp_path / "data")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
-        f"Error: {file}:3: applications.default.idel_timeout: no such key; did you mean idle_timeout?",
+        f"Error: {file}:3: applications.default.idel_timeout: no such key; did you mean 'idle_timeout'?",
         "nothing has changed",
     ]
     file.write_text(GOOD, encoding="utf-8")
