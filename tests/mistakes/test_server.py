@@ -170,15 +170,21 @@ MISTAKES = {
         arguments=("serve", "--listen", "0.0.0.0:7443"),
     ),
     "option: bad address": Mistake(
-        WRONG_USAGE, ("'--listen'", 'must be "HOST:PORT"', "--help"), arguments=("serve", "--listen", "localhost")
+        WRONG_USAGE,
+        ("'--listen'", 'must be "HOST:PORT"', "(see `sessiond serve --help`)"),
+        arguments=("serve", "--listen", "localhost"),
     ),
     "option: misspelt": Mistake(
-        WRONG_USAGE, ("'--lisen'", "Did you mean '--listen'?", "--help"), arguments=("serve", "--lisen", "x")
+        WRONG_USAGE,
+        ("unknown option '--lisen'; did you mean '--listen'? (see `sessiond serve --help`)",),
+        arguments=("serve", "--lisen", "x"),
     ),
     "option: bad choice": Mistake(
         WRONG_USAGE, ("'--log-level'", "'debug', 'info'", "--help"), arguments=("serve", "--log-level", "loud")
     ),
-    "command misspelt": Mistake(WRONG_USAGE, ("'srve'", "Did you mean 'serve'?", "--help"), arguments=("srve",)),
+    "command misspelt": Mistake(
+        WRONG_USAGE, ("unknown command 'srve'; did you mean 'serve'? (see `sessiond --help`)",), arguments=("srve",)
+    ),
     "variable: bad address": Mistake(
         MISCONFIGURED, ("SESSIOND_LISTEN: ", 'must be "HOST:PORT"'), environment={"SESSIOND_LISTEN": ":7443"}
     ),
