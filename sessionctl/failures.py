@@ -159,4 +159,6 @@ def usage_text(error: click.UsageError, ctx: click.Context) -> str:
         text = f"unknown option '{error.option_name}'{suggestion(error.option_name, names)}"
     else:
         text = " ".join(error.format_message().split()).rstrip(".")
+        if text[1:2].islower():  # click's own texts begin with a capital, ours do not unless it is a name
+            text = text[0].lower() + text[1:]
     return f"{text} (see `{ctx.command_path} --help`)"

@@ -66,7 +66,10 @@ def assert_one_line(result: Result, exit_code: Exit, *words: str) -> None:
         (("list", "--state", "x"), ("unknown state 'x'", "active, expired, revoked, all")),
         (("watch", "--type", "session_crated"), ("unknown event type", "did you mean 'session_created'?")),
         (("list", "-o", "yaml"), ("'-o'", "'yaml'", "table", "wide", "json")),
-        (("list", "--limit", "many"), ("'--limit': must be a whole number, 1 or more, not 'many'", "list --help")),
+        (
+            ("list", "--limit", "many"),
+            ("invalid value for '--limit': must be a whole number, 1 or more, not 'many'", "list --help"),
+        ),
         (("watch", "--limit", "0"), ("'--limit': must be a whole number, 1 or more, not '0'", "watch --help")),
         (("validate", "--min-level", "4"), ("'--min-level': must be a whole number from 0 to 3, not '4'",)),
         (("create", "--subject", "ada", "--level", "-1"), ("'--level': must be a whole number from 0 to 3",)),

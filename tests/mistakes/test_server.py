@@ -251,6 +251,19 @@ def test_a_mistake_is_one_line(tmp_path: Path, mistake: Mistake) -> None:
     assert_in_order(mistake.parts, error_of(tmp_path, mistake))
 
 
+def test_several_errors_are_a_line_each(tmp_path: Path) -> None:
+    """Several errors in a file are a line each, in the order of the file, and each begins with `Error: `."""
+    (tmp_path / "sessiond.toml").write_text('[applications.shop]\nidle_timout = "5m"\n[server]\nmax_calls = 1\n')
+    code, stderr = run_sessiond(tmp_path, "serve")
+    assert (code, stderr.splitlines()) == (
+        MISCONFIGURED,
+        [
+            "Error: sessiond.toml:2: applications.shop.idle_timout: no such key; did you mean 'idle_timeout'?",
+            "Error: sessiond.toml:4: server.max_calls: must be at least 10",
+        ],
+    )
+
+
 @pytest.fixture
 def used_port() -> Iterator[int]:
     """A port that is in use."""
