@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sessionctl.exits import Exit
 from sessionctl.failures import Command
 from sessionctl.output import as_json, printable, show
 from sessionctl.screen import screen
@@ -19,26 +20,25 @@ if TYPE_CHECKING:
 __all__ = ["check", "check_config"]
 
 _NARROWEST = 20
-_USABLE = 0
-_WEAKER = 1
-_UNUSABLE = 2
 
 
-def check(file: Path, *, strict: bool, json: bool, width: int | None = None) -> int:
+def check(file: Path, *, strict: bool, json: bool, wide: bool = False) -> Exit:
     """Write every error, or else every setting that is weaker than the guidance; returns the exit code.
 
-    0: the file can be used; 1: a setting is weaker than the guidance, and `strict` is set; 2: it cannot be used.
-    Findings are wrapped to `width` columns; None: each finding is one line.
+    `DONE`: the file can be used; `FAILED`: a setting is weaker than the guidance, and `strict` is set;
+    `MISCONFIGURED`: the file cannot be used. Findings are wrapped on a terminal. If `wide` is set, and if standard
+    output is not a terminal, each finding is one line.
     """
     from sessiond.config import BadConfig, departures, load_config  # here, so that help is fast
 
+    width = screen().width if screen().terminal and not wide else None
     try:
         found = departures(load_config(file))
     except BadConfig as error:
         _show_problems(file, str(error).splitlines(), json=json, width=width)
-        return _UNUSABLE
+        return Exit.MISCONFIGURED
     _show_departures(file, found, json=json, width=width)
-    return _WEAKER if strict and found else _USABLE
+    return Exit.FAILED if strict and found else Exit.DONE
 
 
 @click.command("check-config", cls=Command)
@@ -49,13 +49,13 @@ def check(file: Path, *, strict: bool, json: bool, width: int | None = None) -> 
 def check_config(context: click.Context, file: Path, strict: bool) -> None:
     """Check a configuration file, ./sessiond.toml by default.
 
-    It shows the errors in FILE, which then cannot be used (exit code 2). If there are none, it shows the settings that
+    It shows the errors in FILE, which then cannot be used (exit code 78). If there are none, it shows the settings that
     are weaker than OWASP, ASVS 5.0 or NIST recommend, each with its line and its source. Such a setting may be a good
-    decision. -o wide writes one line for each finding. The command contacts no server.
+    decision. With -o wide, or if the output is not a terminal, each finding is one line. The command contacts no
+    server.
     """
     asked = settings()
-    width = None if asked.wide else screen().width
-    context.exit(check(file, strict=strict, json=asked.json, width=width))
+    context.exit(check(file, strict=strict, json=asked.json, wide=asked.wide))
 
 
 def _show_problems(file: Path, problems: list[str], *, json: bool, width: int | None) -> None:
@@ -65,8 +65,8 @@ def _show_problems(file: Path, problems: list[str], *, json: bool, width: int | 
         else:
             for line in _wrapped(printable(problem), width):
                 show((line, "red"))
-    if not json:
-        _show_summary(file, f"cannot be used: {_count(len(problems), 'problem')}", width)
+    if not json and len(problems) > 1:
+        _show_summary(file, f"cannot be used: {len(problems)} problems", width)
 
 
 def _show_departures(file: Path, found: list[Departure], *, json: bool, width: int | None) -> None:
@@ -98,10 +98,16 @@ def _show_summary(file: Path, text: str, width: int | None) -> None:
 
 
 def _wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
-    """The lines of a text that is no wider than the screen; later lines are indented."""
+    """The lines of a text, none wider than the screen; later lines are indented. No `width`: one line."""
     if width is None:
         return [text]
-    return textwrap.wrap(text, max(width, _NARROWEST), initial_indent=indent, subsequent_indent=indent or "  ")
+    return textwrap.wrap(
+        text,
+        max(width, _NARROWEST),
+        initial_indent=indent,
+        subsequent_indent=indent or "  ",
+        break_on_hyphens=False,  # keys and values have hyphens, such as "owasp-high"
+    )
 
 
 def _count(number: int, thing: str) -> str:

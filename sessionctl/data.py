@@ -9,6 +9,7 @@ import click
 
 from sessionctl.exits import Exit
 from sessionctl.failures import Failure, Group
+from sessionctl.numbers import whole_number
 from sessionctl.output import as_json, show, show_facts
 from sessionctl.secret_input import checked_session_id
 from sessionctl.sessions import pairs
@@ -25,7 +26,7 @@ _VALUES = (Column("KEY", cut=True), Column("VALUE", cut=True))
 _expected_version = click.option(
     "--expected-version",
     metavar="N",
-    type=click.IntRange(min=0),
+    callback=whole_number(0),
     default=None,
     help="Write only if this is the current version.",
 )

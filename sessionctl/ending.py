@@ -99,7 +99,7 @@ def _revoke_many(context: click.Context, client: Client, which: Filter, *, keep:
         failure = explained(halted.cause)
         if failure is None or not halted.ended:
             raise halted.cause from None
-        raise Failure(f"{failure.message}\n{rest}", Exit(failure.exit_code)) from None
+        raise Failure(failure.message, Exit(failure.exit_code), note=rest) from None
     if asked.json:
         as_json(answer)
     else:

@@ -15,11 +15,12 @@ class Exit(IntEnum):
     FAILED = 1
     """The server refused or failed, for example because there is no such session; or the command failed locally."""
     USAGE = 2
-    """The command line, one of its values or the configuration file is wrong, whether sessionctl or the server says
-    so."""
+    """The command line or one of its values is wrong, whether sessionctl or the server says so."""
     NOT_VALID = 3
     """`validate`: the verdict is not VALID."""
     UNREACHABLE = 4
     """There is no sessiond server at the target, or it did not answer in time."""
+    MISCONFIGURED = 78
+    """The configuration cannot be used: EX_CONFIG of sysexits.h. `sessiond serve` exits with it too."""
     INTERRUPTED = 130
     """Interrupted with Ctrl-C."""

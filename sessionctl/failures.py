@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import IO, Any
 
 import click
 from click.exceptions import Abort, NoArgsIsHelpError
@@ -14,7 +14,7 @@ from sessionctl.exits import Exit
 from sessionctl.settings import GLOBAL_OPTIONS
 from sessiond.domain.text import printable
 
-__all__ = ["Command", "Failure", "Group", "one_of", "suggestion"]
+__all__ = ["Command", "Failure", "Group", "one_of", "suggestion", "unknown_command", "usage_text"]
 
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9_-]{60}")  # a token has 70 such characters, an id 36, a cursor about 40
 _TOKEN_REMEDY = "an argument looks like a token; pass a token on standard input or at the prompt, never as an argument"  # noqa: S105 - a message
@@ -22,11 +22,22 @@ _HELP_COLUMN = 24
 
 
 class Failure(click.ClickException):
-    """Ends a command with this message and exit code. The message is made printable."""
+    """Ends a command with this message and exit code. Each line of the message is an error of its own.
 
-    def __init__(self, message: str, exit_code: Exit = Exit.FAILED) -> None:
+    `note` is a line about all of them, such as what the command did nevertheless. Both are made printable.
+    """
+
+    def __init__(self, message: str, exit_code: Exit = Exit.FAILED, *, note: str = "") -> None:
         super().__init__("\n".join(printable(line) for line in message.split("\n")))
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it as a class variable
+        self.note = printable(note)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the errors, and then the note, to `file`; None: standard error."""
+        for line in self.message.split("\n"):
+            click.echo(f"Error: {line}", file=file, err=file is None)
+        if self.note:
+            click.echo(self.note, file=file, err=file is None)
 
 
 def one_of(kind: str, words: Iterable[str]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -89,7 +100,7 @@ class _Plain(click.Command):
         except (Failure, Exiting, NoArgsIsHelpError):
             raise
         except click.UsageError as error:
-            raise _of_usage(error, ctx, []) from None
+            raise _of_usage(error, ctx, ctx.args) from None
         except click.ClickException as error:
             raise Failure(error.format_message(), Exit(error.exit_code)) from None
         except (KeyboardInterrupt, Abort):
@@ -120,7 +131,7 @@ class Group(_Plain, click.Group):
         name = args[0]
         try:
             if self.get_command(ctx, name) is None and not name.startswith("-"):
-                raise click.UsageError(f"unknown command '{name}'{suggestion(name, self.list_commands(ctx))}", ctx)
+                raise unknown_command(self, ctx, name)
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             raise _of_usage(error, ctx, args) from None
@@ -132,9 +143,22 @@ def _of_usage(error: click.UsageError, ctx: click.Context, arguments: list[str])
         return error
     if any(_TOKEN_LIKE.search(argument) for argument in arguments):
         return Failure(_TOKEN_REMEDY, Exit.USAGE)
+    return Failure(usage_text(error, ctx), Exit.USAGE)
+
+
+def unknown_command(group: click.Group, ctx: click.Context, name: str) -> click.UsageError:
+    """The error for a name that is no command of the group, with a similar name if there is one."""
+    return click.UsageError(f"unknown command '{name}'{suggestion(name, group.list_commands(ctx))}", ctx)
+
+
+def usage_text(error: click.UsageError, ctx: click.Context) -> str:
+    """Wrong usage in one line that names the page of help."""
+    ctx = error.ctx or ctx
     if isinstance(error, click.NoSuchOption):
         names = [name for parameter in ctx.command.get_params(ctx) for name in parameter.opts if name.startswith("--")]
         text = f"unknown option '{error.option_name}'{suggestion(error.option_name, names)}"
     else:
         text = " ".join(error.format_message().split()).rstrip(".")
-    return Failure(f"{text} (see `{(error.ctx or ctx).command_path} --help`)", Exit.USAGE)
+        if text[1:2].islower():  # click's own texts begin with a capital, ours do not unless it is a name
+            text = text[0].lower() + text[1:]
+    return f"{text} (see `{ctx.command_path} --help`)"

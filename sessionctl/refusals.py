@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from sessionctl.applications import unknown_application
 from sessionctl.exits import Exit
 from sessionctl.failures import Failure
@@ -81,9 +83,9 @@ def explained(error: Exception) -> Failure | None:
             code = Exit.UNREACHABLE
             text = f"{asked.target} does not serve this call; it is another version of sessiond, or no sessiond server"
         case NotFound():
-            field, _, said = error.message.rpartition(": ")
-            thing = f"{_OPTIONS.get(field, field)}: " if field else ""
-            text = f"{thing}{said}; the application is '{_application(asked)}', choose another with --application"
+            text = (
+                f"{_missing(error.message)} in application '{_application(asked)}'; choose another with --application"
+            )
         case OutOfRange():
             code = Exit.USAGE
             text = f"--after: {_said(error.message)}; start with --earliest, or without --after"
@@ -92,6 +94,19 @@ def explained(error: Exception) -> Failure | None:
         case _:
             text = f"{error.message} ({error.status})"
     return Failure(" ".join(text.split()), code)
+
+
+def _missing(said: str) -> str:
+    """What the server did not find, with the name that the operator wrote."""
+    context = click.get_current_context(silent=True)
+    given = context.params if context is not None else {}
+    match said.partition(":")[0]:
+        case "session_id" if name := given.get("session_id") or given.get("named"):
+            return f"no session {name}"
+        case "source" if name := given.get("source"):
+            return f"'{name}' is not locked"
+        case _:
+            return f"not found ({said})"
 
 
 def _refused(violations: Sequence[Violation], asked: Settings) -> str:

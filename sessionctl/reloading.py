@@ -23,6 +23,7 @@ from sessionctl.tables import Column, show_table
 __all__ = ["reload"]
 
 _DEFAULT_FILE = Path("sessiond.toml")
+_CONFIG_VARIABLE = "SESSIOND_CONFIG"
 _POLL = 0.05  # seconds
 _CHANGES = (Column("APPLICATION", cut=True), Column("CHANGE", cut=True))
 _FLOCK = (
@@ -39,24 +40,24 @@ _FLOCK = (
     "folder",
     type=click.Path(path_type=Path, readable=False),
     metavar="FOLDER",
-    help="The data folder of the server.",
+    help="The data folder of the server. [env: SESSIOND_DATA]",
 )
 @click.option(
     "--config",
     "file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The configuration that names the data folder. [default: ./sessiond.toml]",
+    help="The configuration that names the data folder. [env: SESSIOND_CONFIG; default: ./sessiond.toml]",
 )
 @timeout_option
 @output_options
 def reload(folder: Path | None, file: Path | None) -> None:
     """Make a running server reload its policies.
 
-    The server is the one on this machine that uses the data folder. Without --data this is the folder that the
-    configuration names, or ./data. Run the command as the server's user or as root. It shows which policies changed and
-    which changed settings need a restart. If the configuration has an error, the server keeps its policies, and the
-    exit code is 2.
+    The server is the one on this machine that uses the data folder. The folder is chosen as by `sessiond serve`: --data
+    overrides SESSIOND_DATA, which overrides the configuration; the default is ./data. Run the command as the server's
+    user or as root. It shows which policies changed and which changed settings need a restart. If the configuration has
+    an error, the server keeps its policies, and the exit code is 78.
     """
     if folder is None:
         folder = _configured_folder(file)
@@ -66,13 +67,19 @@ def reload(folder: Path | None, file: Path | None) -> None:
 
 
 def _configured_folder(file: Path | None) -> Path:
-    from sessiond.config import BadConfig, load_config  # here, so that help is fast
+    """The data folder of a server that was started in this folder, with this environment and `--config file`."""
+    from sessiond.config import BadConfig, load_config, overrides_in  # here, so that help is fast
 
-    chosen = _DEFAULT_FILE if file is None and _DEFAULT_FILE.exists() else file
+    if file is None and (named := os.environ.get(_CONFIG_VARIABLE)):
+        file = Path(named)
+    if file is None and _DEFAULT_FILE.exists():
+        file = _DEFAULT_FILE
+    # The other variables do not matter here, and those of the server may be different.
+    overrides = [override for override in overrides_in(os.environ) if override.key == "server.data"]
     try:
-        return load_config(chosen).data
+        return load_config(file, overrides).data
     except BadConfig as error:
-        raise Failure(f"{error}\nnothing was reloaded", Exit.USAGE) from None
+        raise Failure(str(error), Exit.MISCONFIGURED, note="nothing was reloaded") from None
 
 
 def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
@@ -131,7 +138,9 @@ def _ask(lock: Path) -> int:
     """Send SIGHUP to the process that holds the lock; returns its id."""
     process = _holder(lock)
     if process is None:
-        raise Failure(f"no server is running on {lock.parent}; name its folder with --data", Exit.UNREACHABLE)
+        raise Failure(
+            f"no server uses the folder '{lock.parent}'; name the server's data folder with --data", Exit.UNREACHABLE
+        )
     if process == 0:
         raise Failure(f"the server of {lock.parent} runs in another container; run this there")
     try:
@@ -164,8 +173,11 @@ def _show(report: dict[str, Any]) -> None:
         as_json(report)
     if report["outcome"] != "reloaded":
         refused = report["outcome"] == "refused"
-        effect = ["nothing has changed"] if refused else []
-        raise Failure("\n".join([*report["problems"], *effect]), Exit.USAGE if refused else Exit.FAILED)
+        raise Failure(
+            "\n".join(report["problems"]),
+            Exit.MISCONFIGURED if refused else Exit.FAILED,
+            note="nothing has changed" if refused else "",
+        )
     if settings().json:
         return
     rows = [

@@ -91,8 +91,9 @@ def main() -> None:
     Exit codes:
       0    done
       1    the server refused or failed, or the command failed locally
-      2    wrong usage, a value that the server rejects, or an unusable file
+      2    wrong usage, or a value that the server rejects
       3    validate: the token is not VALID
       4    no sessiond server at the target, or no answer in time
+      78   the configuration cannot be used
       130  interrupted with Ctrl-C
     """

@@ -29,16 +29,20 @@ class Screen:
     colours: bool
     now: Callable[[], datetime]
     """The current time, which relative times refer to."""
+    terminal: bool = True
+    """Whether it is a terminal. Text is wrapped for a terminal only: programs read lines."""
 
 
 def screen() -> Screen:
     """The screen of the running command: the one that the caller passed as the context's `obj`, or the terminal."""
     context = click.get_current_context(silent=True)
     given = context.find_object(Screen) if context is not None else None
+    terminal = sys.stdout.isatty()
     return given or Screen(
         width=shutil.get_terminal_size((_DEFAULT_WIDTH, 24)).columns,
-        colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        colours=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         now=now,
+        terminal=terminal,
     )
 
 

@@ -12,6 +12,7 @@ import click
 
 from sessionctl.failures import Command, Failure, one_of
 from sessionctl.labels import label_option
+from sessionctl.numbers import whole_number
 from sessionctl.output import as_json, show, show_facts, show_note
 from sessionctl.secret_input import checked_session_id
 from sessionctl.settings import Settings, global_options, settings
@@ -56,8 +57,8 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @click.option(
     "--level",
     metavar="LEVEL",
-    type=click.IntRange(0, 3),
-    default=0,
+    callback=whole_number(0, 3),
+    default="0",
     help="Level of authentication, 1 to 3; 0: not ranked.",
 )
 @click.option(
@@ -170,7 +171,7 @@ def show_session(session_id: str) -> None:
 )
 @click.option("--network", default="", metavar="CIDR", help="Only sessions opened or authenticated from this network.")
 @label_option("Only sessions with this label; may be repeated, then with all of them.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=None, help="Show at most this many.")
+@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Show at most this many.")
 @global_options
 def list_sessions(subject: str | None, state: str, network: str, labels: dict[str, str], limit: int | None) -> None:
     """List sessions, newest first.

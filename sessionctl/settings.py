@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sessionctl.numbers import checked_seconds
 from sessionctl.targets import checked_target
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         context.meta.setdefault(_META, {})[parameter.name] = value  # a command and its group share `meta`
 
 
+def _remember_seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    _remember(context, parameter, checked_seconds(context, parameter, value))
+
+
 def _remember_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         context.meta.setdefault(_META, {})["output"] = "json"
@@ -101,10 +106,9 @@ def output_options(command: F) -> F:
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     expose_value=False,
-    callback=_remember,
+    callback=_remember_seconds,
     help=f"Time limit for each call to the server. [default: {_DEFAULT_TIMEOUT:g}]",
 )
 

@@ -9,6 +9,7 @@ import click
 from sessionctl.durations import checked_span
 from sessionctl.exits import Exit
 from sessionctl.failures import Command
+from sessionctl.numbers import whole_number
 from sessionctl.output import as_json, show, show_facts
 from sessionctl.secret_input import read_token
 from sessionctl.sessions import client_options
@@ -18,10 +19,15 @@ from sessionctl.views import session_facts, signal_text
 __all__ = ["validate"]
 
 
-@click.command(cls=Command)
+# Arguments are accepted here so that the error can say where a token belongs.
+@click.command(cls=Command, context_settings={"allow_extra_args": True})
 @client_options
 @click.option(
-    "--min-level", metavar="LEVEL", type=click.IntRange(0, 3), default=0, help="Require this level of authentication."
+    "--min-level",
+    metavar="LEVEL",
+    callback=whole_number(0, 3),
+    default="0",
+    help="Require this level of authentication, 1 to 3; 0: any.",
 )
 @click.option(
     "--max-age",
@@ -48,6 +54,8 @@ def validate(
     for the client, which gets it from its own next request. A token that the server never issued counts as a guess from
     the address that --ip names; without --ip it counts only towards the policy's `flood_after`.
     """
+    if context.args:
+        raise click.UsageError("unexpected argument; pass the token on standard input or at the prompt")
     asked = settings()
     token = read_token()
     from sessiond_client import ClientContext, Requirements

@@ -11,4 +11,4 @@ if sys.version_info < (3, 11):  # noqa: UP036 - from a checkout, nothing else ch
 
 from sessiond.cli import main
 
-main()
+main(prog_name="sessiond")

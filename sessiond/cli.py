@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import structlog
@@ -62,6 +62,11 @@ class _Failure(click.ClickException):
         # A key or a path may hold any character, and the text goes to a terminal.
         super().__init__("\n".join(printable(line) for line in str(error).split("\n")))
 
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the message to `file`; None: standard error. Each line is an error of its own."""
+        for line in self.message.split("\n"):
+            click.echo(f"Error: {line}", file=file, err=file is None)
+
 
 class _Misconfigured(_Failure):
     """The server did not start, and cannot until somebody changes something."""
@@ -76,28 +81,36 @@ class _WrongUsage(_Failure):
 
 
 @contextmanager
-def _one_line_for_wrong_usage() -> Iterator[None]:
+def _one_line_for_wrong_usage(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
         raise  # this prints the help
     except click.UsageError as error:
-        message = error.format_message()
-        command = error.ctx.command_path if error.ctx is not None else "sessiond"
-        end = "" if message.endswith((".", "?")) else "."
-        raise _WrongUsage(f"{message}{end} See '{command} --help'.") from None
+        from sessionctl.failures import usage_text  # imported here: the server does not need the operator's tools
+
+        raise _WrongUsage(usage_text(error, ctx)) from None
 
 
 class _Commands(click.Group):
-    """The commands of `sessiond`. Wrong usage of any of them is reported in one line."""
+    """The commands of `sessiond`. Wrong usage of any of them is reported in one line, as `sessionctl` does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _one_line_for_wrong_usage():
+        with _one_line_for_wrong_usage(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_line_for_wrong_usage():
+        with _one_line_for_wrong_usage(ctx):
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            from sessionctl.failures import unknown_command  # imported here, as above
+
+            raise unknown_command(self, ctx, args[0])
+        return super().resolve_command(ctx, args)
 
 
 def _folder(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -201,7 +214,8 @@ def check_config(file: Path, strict: bool, as_json: bool) -> None:
 
     Reports errors, and settings that are weaker than OWASP, ASVS 5.0 or NIST recommend.
 
-    Exit codes: 0 the file can be used; 1 a setting is weaker than the guidance (--strict); 2 the file has errors.
+    Exit codes: 0 the file can be used; 1 a setting is weaker than the guidance (--strict); 2 wrong usage; 78 the
+    file cannot be used.
     """
     from sessionctl.checking import check  # imported here: the server does not need the operator's tools
 

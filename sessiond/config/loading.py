@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -26,8 +26,22 @@ __all__ = ["DEFAULT_LISTEN", "BadConfig", "Config", "effective", "load_config"]
 _Lines = Mapping[KeyPath, int]
 
 
+class _Problem(NamedTuple):
+    """What is wrong in a file, or what would be right."""
+
+    line: int
+    key: KeyPath
+    remedy: str
+
+    def text(self, file: str) -> str:
+        return f"{file}:{self.line}: {'.'.join(self.key)}: {self.remedy}"
+
+
 class BadConfig(Exception):
-    """The configuration cannot be used. The text has a line for each problem: where it is, the key, and the remedy."""
+    """The configuration cannot be used. The text has a line for each problem: where it is, the key, and the remedy.
+
+    The problems of the file come first, in the order of its lines, then those of variables and options.
+    """
 
 
 @immutable
@@ -93,17 +107,19 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     document = _parse(name, text)
     lines = line_index(text)
     chosen = {override.key: override for override in overrides}
-    file, problems = _checked(document, lambda key: f"{name}:{nearest_line(lines, key)}: {'.'.join(key)}")
-    outside, more = _checked(_nested(chosen), lambda key: chosen[".".join(key)].origin)
-    problems += more
+    file, wrong = _checked(document)
+    outside, wrong_outside = _checked(_nested(chosen))
     policies = {application: section.policy() for application, section in file.applications.items()}
+    problems = [_Problem(nearest_line(lines, path), path, remedy) for path, remedy in wrong]
     problems += [
-        _contradiction(name, lines, application, found)
+        _contradiction(lines, application, found)
         for application, policy in policies.items()
         for found in contradictions(application, policy)
     ]
-    if problems:
-        raise BadConfig("\n".join(problems))
+    texts = [problem.text(name) for problem in sorted(problems, key=lambda problem: problem.line)]
+    texts += [f"{chosen['.'.join(path)].origin}: {remedy}" for path, remedy in wrong_outside]
+    if texts:
+        raise BadConfig("\n".join(texts))
     server, log, networks = (
         getattr(file, section).model_copy(update=getattr(outside, section).given())
         for section in ("server", "log", "networks")
@@ -175,12 +191,12 @@ def _parse(name: str, text: str) -> dict[str, Any]:
         raise BadConfig(f"{name}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}") from error
 
 
-def _checked(document: Mapping[str, Any], where: Callable[[KeyPath], str]) -> tuple[File, list[str]]:
-    """Return the settings in a document, or defaults and a line for each problem; `where` says where a key is set."""
+def _checked(document: Mapping[str, Any]) -> tuple[File, list[tuple[KeyPath, str]]]:
+    """Return the settings in a document, or defaults and the key and remedy of each problem."""
     try:
         return File.model_validate(document), []
     except ValidationError as error:
-        return File(), [f"{where(path_of(detail))}: {remedy_for(detail)}" for detail in error.errors()]
+        return File(), [(path_of(detail), remedy_for(detail)) for detail in error.errors()]
 
 
 def _nested(overrides: Mapping[str, Override]) -> dict[str, dict[str, Any]]:
@@ -216,9 +232,9 @@ def _server_origins(name: str, lines: _Lines, overrides: Mapping[str, Override])
     )
 
 
-def _contradiction(name: str, lines: _Lines, application: str, found: Contradiction) -> str:
-    """Return a line for a contradiction. It names the line of the key, or of the other key if only that is set."""
+def _contradiction(lines: _Lines, application: str, found: Contradiction) -> _Problem:
+    """Return the problem of a contradiction, at the line of the key, or of the other key if only that is set."""
     here = ("applications", application)
     path, other = (*here, *found.key.split(".")), (*here, *found.other.split("."))
     line = lines[other] if path not in lines and other in lines else nearest_line(lines, path)
-    return f"{name}:{line}: {'.'.join(path)}: {found.remedy}"
+    return _Problem(line, path, found.remedy)

@@ -7,22 +7,27 @@ from typing import Any
 
 from sessiond.config.near import must_be_one_of, nearest
 from sessiond.config.sections import SECTIONS
+from sessiond.domain.signals import SignalType
 
 __all__ = ["path_of", "remedy_for"]
 
 _ALMOST_THE_SAME = 0.8
 _DOCUMENTED = "see docs/reference/configuration.md"
+_WRONG_KEY = "[key]"
+"""What pydantic appends to the path of a key of a mapping if the key itself is wrong."""
 
 
 def path_of(detail: Any) -> tuple[str, ...]:
     """Return the path of the key that a pydantic error is about."""
     path = tuple(str(part) for part in detail["loc"])
-    return path[:-1] if path[-1] == "[key]" else path  # pydantic appends this if the key itself is wrong
+    return path[:-1] if path[-1] == _WRONG_KEY else path
 
 
 def remedy_for(detail: Any) -> str:
     """Return what is wrong in a pydantic error, or what would be right."""
     limits = detail.get("ctx", {})
+    if detail["loc"][-1] == _WRONG_KEY:
+        return _unknown_signal(path_of(detail)[-1])
     match detail["type"]:
         case "extra_forbidden":
             return _unknown_key(path_of(detail), is_table=isinstance(detail["input"], dict))
@@ -64,4 +69,10 @@ def _unknown_key(path: tuple[str, ...], *, is_table: bool) -> str:
     elsewhere = [".".join((*other, name)) for other, model in SECTIONS.items() if name in model.model_fields]
     meant = nearest(name, here, similarity=_ALMOST_THE_SAME) or (elsewhere[0] if elsewhere else nearest(name, here))
     problem = "no such section" if is_table and not outer else "no such key"
-    return f"{problem}; did you mean {meant}?" if meant else f"{problem}; {_DOCUMENTED}"
+    return f"{problem}; did you mean '{meant}'?" if meant else f"{problem}; {_DOCUMENTED}"
+
+
+def _unknown_signal(name: str) -> str:
+    """Return the remedy for a key of `reactions` that is no signal. That is the only mapping whose keys are checked."""
+    meant = nearest(name, list(SignalType))
+    return f"no such key; did you mean '{meant}'?" if meant else f"no such key; the keys are {', '.join(SignalType)}"

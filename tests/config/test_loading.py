@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from sessiond.config import BadConfig, Config, effective, format_duration, load_config, parse_duration
+from sessiond.config import BadConfig, Config, Override, effective, format_duration, load_config, parse_duration
 from sessiond.config.lines import line_index, nearest_line
 from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.policy import PRESETS, CookieRules, LimitRule
@@ -412,7 +412,11 @@ BAD = {
     "not TOML": ("[server]\nlisten = \n", 2, "invalid TOML: "),
     "truncated TOML": ("[server]\nlisten = 'x:1'\n\n[applications", 4, "invalid TOML: "),
     "a key twice": ("[server]\nlisten = 'x:1'\nlisten = 'y:1'\n", 3, "invalid TOML: "),
-    "an unknown section": ("[server]\n\n[sever]\nlisten = 'x:1'\n", 3, "sever: no such section; did you mean server?"),
+    "an unknown section": (
+        "[server]\n\n[sever]\nlisten = 'x:1'\n",
+        3,
+        "sever: no such section; did you mean 'server'?",
+    ),
     "an unknown key": (
         "[server]\nlisten = 'x:1'\nport = 7\n",
         3,
@@ -470,7 +474,7 @@ BAD = {
     "an unknown network file": (
         '[networks]\ncities = "x"\n',
         2,
-        "networks.cities: no such key; did you mean countries?",
+        "networks.cities: no such key; did you mean 'countries'?",
     ),
     "an application that is no table": ("[applications]\nshop = 5\n", 2, "applications.shop: must be a table"),
     "reactions that are no table": (
@@ -491,7 +495,7 @@ BAD = {
     "an unknown guessing key": (
         "[applications.shop.guessing]\nalarm = 5\n",
         2,
-        "applications.shop.guessing.alarm: no such key; did you mean alarm_after?",
+        "applications.shop.guessing.alarm: no such key; did you mean 'alarm_after'?",
     ),
     "an unknown cookie key": (
         '[applications.shop]\n\n[applications.shop.cookie]\ndomain = "x"\n',
@@ -511,7 +515,7 @@ BAD = {
     "an unknown signal": (
         '[applications.shop.reactions]\nip_change = "alert"\ntoken_reply = "alert"\n',
         3,
-        'applications.shop.reactions.token_reply: must be one of "token_replay", ',
+        "applications.shop.reactions.token_reply: no such key; did you mean 'token_replay'?",
     ),
     "an unknown reaction": (
         '[applications.shop.reactions]\ntoken_replay = "panic"\n',
@@ -728,7 +732,16 @@ def test_every_problem_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadConfig) as refused:
         load_config(path)
     lines = str(refused.value).splitlines()
-    assert sorted(line.split(": ")[0] for line in lines) == [f"{path}:{number}" for number in (2, 4, 5)]
+    assert [line.split(": ")[0] for line in lines] == [f"{path}:{number}" for number in (2, 4, 5)]
+
+
+def test_problems_are_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """The problems of a file are in the order of its lines; those of variables and options follow."""
+    path = write(tmp_path, '[applications.shop]\nidle_timeout = "x"\n[server]\nport = 7\nmax_calls = 1\n')
+    with pytest.raises(BadConfig) as refused:
+        load_config(path, [Override("log.level", "loud", "--log-level")])
+    lines = str(refused.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{path}:2", f"{path}:4", f"{path}:5", "--log-level"]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -751,6 +764,11 @@ MEANT = {
     "a section": ("[application.shop]\n", "application", "applications"),
     "another section": ("[server]\nidle_timeout = 1\n", "server.idle_timeout", "applications.NAME.idle_timeout"),
     "no section": ("listen = 1\n", "listen", "server.listen"),
+    "a signal": (
+        '[applications.shop]\nreactions.ip_chnge = "alert"\n',
+        "applications.shop.reactions.ip_chnge",
+        "ip_change",
+    ),
     "in a table": ("[applications.shop.cookie]\nsamesite = 1\n", "applications.shop.cookie.samesite", "same_site"),
     "a bare name": ("[server]\nsubscribers = 1\n", "server.subscribers", "max_subscribers"),
 }
@@ -762,7 +780,7 @@ def test_an_unknown_key_names_the_one_that_was_meant(tmp_path: Path, text: str, 
     with pytest.raises(BadConfig) as refused:
         load_config(write(tmp_path, text))
     (problem,) = str(refused.value).splitlines()
-    assert re.search(rf": {re.escape(key)}: no such (key|section); did you mean {re.escape(meant)}\?$", problem)
+    assert re.search(rf": {re.escape(key)}: no such (key|section); did you mean '{re.escape(meant)}'\?$", problem)
 
 
 @pytest.mark.parametrize("key", ["zzz", "x" * 100_000, "é"])
@@ -774,9 +792,15 @@ def test_an_unknown_key_that_resembles_none(tmp_path: Path, key: str) -> None:
 
 def test_an_unknown_choice_names_the_one_that_was_meant(tmp_path: Path) -> None:
     """A value that is none of the choices is reported with all of them and the one that it resembles."""
-    text = '[applications.shop]\npreset = "owasp_hihg"\n[applications.shop.reactions]\ntoken_reply = "alert"\n'
+    text = '[applications.shop]\npreset = "owasp_hihg"\n[applications.shop.reactions]\ntoken_replay = "alrt"\n'
     with pytest.raises(BadConfig) as refused:
         load_config(write(tmp_path, text))
     preset, reaction = str(refused.value).splitlines()
     assert preset.endswith('"nist-aal3"; did you mean "owasp-high"?')
-    assert reaction.endswith('"reported"; did you mean "token_replay"?')
+    assert reaction.endswith('; did you mean "alert"?')
+
+
+def test_an_unknown_signal_that_resembles_none(tmp_path: Path) -> None:
+    """A key of `reactions` that resembles no signal is reported with all signals."""
+    with pytest.raises(BadConfig, match=r"reactions\.zzz: no such key; the keys are token_replay, .*, reported$"):
+        load_config(write(tmp_path, '[applications.shop]\nreactions.zzz = "alert"\n'))

@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from sessionctl import main
 from sessionctl.exits import Exit
 from sessiond.app import App
+from sessiond.cli import MISCONFIGURED
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 
@@ -65,7 +66,14 @@ def assert_one_line(result: Result, exit_code: Exit, *words: str) -> None:
         (("list", "--state", "x"), ("unknown state 'x'", "active, expired, revoked, all")),
         (("watch", "--type", "session_crated"), ("unknown event type", "did you mean 'session_created'?")),
         (("list", "-o", "yaml"), ("'-o'", "'yaml'", "table", "wide", "json")),
-        (("list", "--limit", "many"), ("'--limit'", "'many'", "list --help")),
+        (
+            ("list", "--limit", "many"),
+            ("invalid value for '--limit': must be a whole number, 1 or more, not 'many'", "list --help"),
+        ),
+        (("watch", "--limit", "0"), ("'--limit': must be a whole number, 1 or more, not '0'", "watch --help")),
+        (("validate", "--min-level", "4"), ("'--min-level': must be a whole number from 0 to 3, not '4'",)),
+        (("create", "--subject", "ada", "--level", "-1"), ("'--level': must be a whole number from 0 to 3",)),
+        (("data", "set", SESSION_ID, "a=b", "--expected-version", "x"), ("must be a whole number, 0 or more",)),
         (("list", "--label", "tenant"), ("'--label'", "KEY=VALUE")),
         (("show", "ada"), ("SESSION_ID", "UUID", "sessionctl list")),
         (("revoke", "--subject", "ada", "--except", "bob"), ("--except", "UUID", "sessionctl list")),
@@ -80,9 +88,12 @@ def assert_one_line(result: Result, exit_code: Exit, *words: str) -> None:
         (("create", "--level", "2"), ("--level", "add --subject")),
         (("validate",), ("no token", "standard input", "sessionctl validate <")),
         (("revoke", "--token"), ("no token", "standard input")),
+        (("validate", "abc"), ("unexpected argument", "standard input", "validate --help")),
         (("validate", "T" * 70), ("looks like a token", "standard input", "never as an argument")),
         (("watch", "--after", "c", "--earliest"), ("--after", "--earliest")),
-        (("--timeout", "soon", "list"), ("'--timeout'", "'soon'")),
+        (("--timeout", "soon", "list"), ("'--timeout': must be a number of seconds, more than 0, not 'soon'",)),
+        (("list", "--timeout", "0"), ("'--timeout'", "more than 0, not '0'")),
+        (("list", "--timeout", "nan"), ("'--timeout'", "not 'nan'")),
         (("reload", "--data", "a", "--config", "b"), ("--data", "--config")),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
@@ -234,8 +245,26 @@ def test_no_answer_in_time() -> None:
         (("watch", "--application", "x"), Exit.USAGE, ("'x'", "desk, shop")),
         (("watch", "--after", "c"), Exit.USAGE, ("--after", "invalid cursor", "sessionctl watch -o json")),
         (("list", "--application", "shop", "--network", "300.1.1.1"), Exit.USAGE, ("--network",)),
-        (("show", SESSION_ID, "--application", "shop"), Exit.FAILED, ("SESSION_ID", "'shop'", "--application")),
-        (("locks", "clear", "192.0.2.1/32", "--application", "shop"), Exit.FAILED, ("SOURCE", "--application")),
+        (
+            ("show", SESSION_ID, "--application", "shop"),
+            Exit.FAILED,
+            (f"no session {SESSION_ID}", "'shop'", "--application"),
+        ),
+        (
+            ("data", "set", SESSION_ID, "a=b", "--application", "desk"),
+            Exit.FAILED,
+            (f"no session {SESSION_ID} in application 'desk'", "--application"),
+        ),
+        (
+            ("report", "--session-id", SESSION_ID, "--reason", "odd", "--application", "desk"),
+            Exit.FAILED,
+            (f"no session {SESSION_ID} in application 'desk'", "--application"),
+        ),
+        (
+            ("locks", "clear", "192.0.2.1/32", "--application", "shop"),
+            Exit.FAILED,
+            ("'192.0.2.1/32' is not locked in application 'shop'", "--application"),
+        ),
         (("locks", "clear", "here", "--application", "shop"), Exit.USAGE, ("SOURCE", "sessionctl locks")),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
@@ -252,12 +281,13 @@ async def test_what_the_server_refuses(
 
 
 def test_a_missing_configuration(tmp_path: Path) -> None:
-    """A configuration that does not exist is exit code 2, and the error names the file."""
+    """A configuration that does not exist is exit code 78, as for `serve`, and the error names the file."""
     file = tmp_path / "sessiond.toml"
-    result = run("check-config", "-o", "wide", str(file))
-    assert (result.exit_code, str(file) in result.stdout) == (Exit.USAGE, True)
+    result = run("check-config", str(file))
+    assert (result.exit_code, str(file) in result.stdout) == (Exit.MISCONFIGURED, True)
     reloaded = run("reload", "--config", str(file))
-    assert (reloaded.exit_code, str(file) in reloaded.stderr) == (Exit.USAGE, True)
+    assert (reloaded.exit_code, str(file) in reloaded.stderr) == (Exit.MISCONFIGURED, True)
+    assert Exit.MISCONFIGURED == MISCONFIGURED
 
 
 def test_no_server_to_reload(tmp_path: Path) -> None:

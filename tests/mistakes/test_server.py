@@ -85,10 +85,10 @@ FILES = {
         '[applications.shop]\nidle_timout = "5m"\n',
         ":2: ",
         ".idle_timout: ",
-        "did you mean idle_timeout?",
+        "did you mean 'idle_timeout'?",
     ),
-    "unknown section": ('[sever]\nlisten = "x"\n', ":1: sever: ", "did you mean server?"),
-    "key in another section": ('[server]\nlevel = "info"\n', ":2: server.level: ", "did you mean log.level?"),
+    "unknown section": ('[sever]\nlisten = "x"\n', ":1: sever: ", "did you mean 'server'?"),
+    "key in another section": ('[server]\nlevel = "info"\n', ":2: server.level: ", "did you mean 'log.level'?"),
     "wrong type": ('[server]\nmax_calls = "many"\n', ":2: server.max_calls: ", "must be a whole number"),
     "out of range": ("[server]\nmax_calls = 1\n", ":2: server.max_calls: ", "must be at least 10"),
     "bad duration": (
@@ -170,15 +170,21 @@ MISTAKES = {
         arguments=("serve", "--listen", "0.0.0.0:7443"),
     ),
     "option: bad address": Mistake(
-        WRONG_USAGE, ("'--listen'", 'must be "HOST:PORT"', "--help"), arguments=("serve", "--listen", "localhost")
+        WRONG_USAGE,
+        ("'--listen'", 'must be "HOST:PORT"', "(see `sessiond serve --help`)"),
+        arguments=("serve", "--listen", "localhost"),
     ),
     "option: misspelt": Mistake(
-        WRONG_USAGE, ("'--lisen'", "Did you mean '--listen'?", "--help"), arguments=("serve", "--lisen", "x")
+        WRONG_USAGE,
+        ("unknown option '--lisen'; did you mean '--listen'? (see `sessiond serve --help`)",),
+        arguments=("serve", "--lisen", "x"),
     ),
     "option: bad choice": Mistake(
         WRONG_USAGE, ("'--log-level'", "'debug', 'info'", "--help"), arguments=("serve", "--log-level", "loud")
     ),
-    "command misspelt": Mistake(WRONG_USAGE, ("'srve'", "Did you mean 'serve'?", "--help"), arguments=("srve",)),
+    "command misspelt": Mistake(
+        WRONG_USAGE, ("unknown command 'srve'; did you mean 'serve'? (see `sessiond --help`)",), arguments=("srve",)
+    ),
     "variable: bad address": Mistake(
         MISCONFIGURED, ("SESSIOND_LISTEN: ", 'must be "HOST:PORT"'), environment={"SESSIOND_LISTEN": ":7443"}
     ),
@@ -243,6 +249,19 @@ def assert_in_order(parts: tuple[str, ...], line: str) -> None:
 def test_a_mistake_is_one_line(tmp_path: Path, mistake: Mistake) -> None:
     """A server that cannot start prints one line with the cause and the remedy, and exits with the documented code."""
     assert_in_order(mistake.parts, error_of(tmp_path, mistake))
+
+
+def test_several_errors_are_a_line_each(tmp_path: Path) -> None:
+    """Several errors in a file are a line each, in the order of the file, and each begins with `Error: `."""
+    (tmp_path / "sessiond.toml").write_text('[applications.shop]\nidle_timout = "5m"\n[server]\nmax_calls = 1\n')
+    code, stderr = run_sessiond(tmp_path, "serve")
+    assert (code, stderr.splitlines()) == (
+        MISCONFIGURED,
+        [
+            "Error: sessiond.toml:2: applications.shop.idle_timout: no such key; did you mean 'idle_timeout'?",
+            "Error: sessiond.toml:4: server.max_calls: must be at least 10",
+        ],
+    )
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ ENDED = replace(
     idle_expire_time=ahead(minutes=5),
     ending=Ending(
         end_time=ago(minutes=1, seconds=5),
-        cause=Cause(kind=CauseKind.REQUEST, actor="local", reason="stolen device"),
+        cause=Cause(kind=CauseKind.REQUEST, actor="caller", reason="stolen device"),
     ),
 )
 EXPIRED = replace(
@@ -176,7 +176,7 @@ CREATED = Event(
     application="shop",
     subject="ada",
     session_id=ADA.session_id,
-    cause=Cause(kind=CauseKind.REQUEST, actor="local"),
+    cause=Cause(kind=CauseKind.REQUEST, actor="caller"),
     client=ClientContext(ip_address="192.0.2.10"),
     generation=0,
     authentication=None,
@@ -217,7 +217,7 @@ EVENTS = (
         revision=45,
         type=EventType.SESSION_REVOKED,
         event_time=ago(seconds=40),
-        cause=Cause(kind=CauseKind.REQUEST, actor="local", reason="the customer called: the phone was stolen"),
+        cause=Cause(kind=CauseKind.REQUEST, actor="caller", reason="the customer called: the phone was stolen"),
     ),
 )
 LOCKS = (

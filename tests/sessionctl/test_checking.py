@@ -1,4 +1,4 @@
-"""`check-config` of `sessiond` and of `sessionctl -o wide`: one line a finding, and the exit code."""
+"""`check-config` of `sessiond` and of `sessionctl`: what it finds, and the exit code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sessionctl
 from sessionctl.clock import now
 from sessionctl.screen import Screen
 from sessiond import cli
+from sessiond.cli import MISCONFIGURED
 from sessiond.config import BadConfig, load_config
 
 GOOD = "[applications.shop]\n"
@@ -51,9 +52,8 @@ def checked(tool: click.Command, path: Path, text: str, *options: str) -> Result
 
 
 def run(tool: click.Command, *arguments: str) -> Result:
-    """The command; `sessionctl` writes lines as long as they need to be."""
-    wide = ("-o", "wide") if tool is sessionctl.main else ()
-    return CliRunner().invoke(tool, ["check-config", *wide, *arguments])
+    """The command, whose standard output is not a terminal."""
+    return CliRunner().invoke(tool, ["check-config", *arguments])
 
 
 def test_a_good_file(tool: click.Command, tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ def test_departures_as_json(tool: click.Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--strict",)], ids=["plain", "strict"])
 def test_problems_fail(tool: click.Command, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """A file that cannot be used is exit code 2, with each problem on its own line, as `serve` writes it."""
+    """A file that cannot be used is exit code 78, with each problem on its own line, as `serve` writes it."""
     path = tmp_path / "s.toml"
     result = checked(tool, path, BROKEN, *options)
-    assert result.exit_code == 2
+    assert result.exit_code == MISCONFIGURED
     *problems, summary = result.stdout.splitlines()
     with pytest.raises(BadConfig) as refusal:
         load_config(path)
@@ -135,16 +135,16 @@ def test_problems_as_json(tool: click.Command, tmp_path: Path) -> None:
     """With --json each problem is an object on a line of its own."""
     path = tmp_path / "s.toml"
     result = checked(tool, path, BROKEN, "--json")
-    assert result.exit_code == 2
+    assert result.exit_code == MISCONFIGURED
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [item["kind"] for item in found] == ["problem", "problem"]
-    assert found[1]["message"].startswith(f"{path}:2: applications.shop.idle_timout: no such key")
+    assert found[0]["message"].startswith(f"{path}:2: applications.shop.idle_timout: no such key")
 
 
 def test_a_file_cannot_command_a_terminal(tool: click.Command, tmp_path: Path) -> None:
     """Control characters of a file are shown as escapes."""
     result = checked(tool, tmp_path / "s.toml", '[applications."\\u001b[2J"]\nidle_timeout = "40m"\n')
-    assert result.exit_code == 2
+    assert result.exit_code == MISCONFIGURED
     assert "\x1b" not in result.output
 
 
@@ -154,9 +154,9 @@ def test_the_file_is_the_one_that_serve_reads(
     """Without FILE it is ./sessiond.toml; if it does not exist, that is a problem."""
     monkeypatch.chdir(tmp_path)
     missing = run(tool)
-    assert (missing.exit_code, missing.stdout.splitlines()[0]) == (
-        2,
-        "sessiond.toml: no such file; create it, or name another one",
+    assert (missing.exit_code, missing.stdout) == (
+        MISCONFIGURED,
+        "sessiond.toml: no such file; create it, or name another one\n",
     )
     Path("sessiond.toml").write_text(GOOD, encoding="utf-8")
     assert run(tool, "--strict").exit_code == 0
@@ -176,14 +176,34 @@ def test_the_json_option_may_come_before_the_command(tmp_path: Path) -> None:
     assert before.stdout == after.stdout
 
 
-def test_a_table_wraps_findings(tmp_path: Path) -> None:
-    """Without -o wide a finding is wrapped to the width of the terminal, with all its words."""
+def on_screen(tool: click.Command, path: Path, *options: str, width: int = 50) -> list[str]:
+    """The lines of the check of a file on a terminal."""
+    screen = Screen(width=width, colours=False, now=now)
+    return CliRunner().invoke(tool, ["check-config", *options, str(path)], obj=screen).stdout.splitlines()
+
+
+def test_a_terminal_wraps_findings(tool: click.Command, tmp_path: Path) -> None:
+    """On a terminal a finding is wrapped to its width, with all its words."""
     path = tmp_path / "s.toml"
-    path.write_text(WEAK, encoding="utf-8")
-    screen = Screen(width=50, colours=False, now=now)
-    table = CliRunner().invoke(sessionctl.main, ["check-config", str(path)], obj=screen).stdout
-    wide = checked(sessionctl.main, path, WEAK).stdout
-    assert all(len(line) <= 50 for line in table.splitlines())
-    assert "".join(table.split()) == "".join(
-        wide.replace("plaintext: ", "plaintext ").replace("timeout: ", "timeout ").split()
+    piped = checked(tool, path, WEAK).stdout
+    lines = on_screen(tool, path)
+    assert all(len(line) <= 50 for line in lines)
+    assert "".join("".join(lines).split()) == "".join(
+        piped.replace("plaintext: ", "plaintext ").replace("timeout: ", "timeout ").split()
     )
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_no_value_is_broken(tool: click.Command, tmp_path: Path, width: int) -> None:
+    """On a terminal of any width a value with a hyphen stays on one line."""
+    path = tmp_path / "s.toml"
+    path.write_text('[applications.shop]\npreset = "owasp-hi"\n', encoding="utf-8")
+    text = "\n".join(on_screen(tool, path, width=width))
+    assert [value for value in ('"owasp-low"', '"owasp-high"', '"nist-aal3"') if value not in text] == []
+
+
+def test_a_wide_finding_is_one_line(tmp_path: Path) -> None:
+    """With -o wide a finding is one line on a terminal too."""
+    path = tmp_path / "s.toml"
+    piped = checked(sessionctl.main, path, WEAK).stdout
+    assert on_screen(sessionctl.main, path, "-o", "wide") == piped.splitlines()

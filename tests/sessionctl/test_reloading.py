@@ -68,19 +68,20 @@ async def test_a_reload_as_json(server: ServerProcess, tmp_path: Path) -> None:
     }
     file.write_text("nonsense", encoding="utf-8")
     result = await reload("--data", data, "--json")
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert json.loads(result.stdout)["outcome"] == "refused"
 
 
 @pytest.mark.usefixtures("server")
 async def test_a_refused_configuration_is_a_failure(tmp_path: Path) -> None:
-    """An error in the file is shown with its line, the exit code is 2, and the server keeps running."""
+    """An error in the file is shown with its line, the exit code is 78, and the server keeps running."""
     file = tmp_path / "sessiond.toml"
-    file.write_text(GOOD + "idel_timeout = 3\n", encoding="utf-8")
+    file.write_text(GOOD + "idel_timeout = 3\nretention = 3\n", encoding="utf-8")
     result = await reload("--data", tmp_path / "data")
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr.splitlines() == [
-        f"Error: {file}:3: applications.default.idel_timeout: no such key; did you mean idle_timeout?",
+        f"Error: {file}:3: applications.default.idel_timeout: no such key; did you mean 'idle_timeout'?",
+        f'Error: {file}:4: applications.default.retention: must be a duration such as "30s", "15m", "1h30m" or "30d"',
         "nothing has changed",
     ]
     file.write_text(GOOD, encoding="utf-8")
@@ -99,10 +100,44 @@ async def test_the_folder_may_come_from_the_configuration(tmp_path: Path) -> Non
         file.write_text(text + "[nonsense]\n", encoding="utf-8")
         lines = len(server.log().splitlines())
         result = await reload("--config", file)
-        assert result.exit_code == 2
+        assert result.exit_code == 78
         assert f"{file}:6: nonsense: no such section" in result.stderr
         assert (await reload("--config", file, "--data", tmp_path)).exit_code == 2
         assert len(server.log().splitlines()) == lines
+    finally:
+        server.kill()
+
+
+async def test_the_folder_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SESSIOND_DATA and SESSIOND_CONFIG name the folder as they do for `sessiond serve`; --data overrides both."""
+    monkeypatch.chdir(tmp_path)
+    named, other, data = tmp_path / "named.toml", tmp_path / "other.toml", tmp_path / "from-variable"
+    named.write_text(f'[server]\ndata = "{tmp_path}/from-file"\n', encoding="utf-8")
+    other.write_text("[nonsense]\n", encoding="utf-8")
+    monkeypatch.setenv("SESSIOND_CONFIG", str(named))
+    assert f"the folder '{tmp_path}/from-file'" in (await reload()).stderr
+    monkeypatch.setenv("SESSIOND_DATA", str(data))
+    assert f"the folder '{data}'" in (await reload()).stderr
+    assert f"the folder '{data}'" in (await reload("--config", named)).stderr
+    assert f"the folder '{tmp_path}'" in (await reload("--data", tmp_path)).stderr
+    monkeypatch.setenv("SESSIOND_DATA", "")  # counts as not set
+    assert f"the folder '{tmp_path}/from-file'" in (await reload()).stderr
+    monkeypatch.setenv("SESSIOND_CONFIG", str(other))
+    result = await reload()
+    assert (result.exit_code, result.stderr.splitlines()[1:]) == (78, ["nothing was reloaded"])
+    monkeypatch.setenv("SESSIOND_MAX_CALLS", "many")  # does not name the folder
+    assert f"the folder '{tmp_path}/from-file'" in (await reload("--config", named)).stderr
+
+
+async def test_a_server_that_the_environment_configures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was started with SESSIOND_DATA is found in the same environment without an option."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSIOND_DATA", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("SESSIOND_LISTEN", "127.0.0.1:0")
+    server = ServerProcess(tmp_path, options=False)
+    try:
+        await server.address()
+        assert (await reload()).stdout == "policies unchanged\n"
     finally:
         server.kill()
 
@@ -129,7 +164,7 @@ async def test_a_dead_server_is_not_signalled(tmp_path: Path, bystander: subproc
     lock.write_text(f"{bystander.pid}\n")
     result = await reload("--data", tmp_path / "data")
     assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
-    assert f"no server is running on {tmp_path / 'data'}" in result.stderr
+    assert f"no server uses the folder '{tmp_path / 'data'}'" in result.stderr
 
 
 HOLDER = """
@@ -208,7 +243,7 @@ async def test_no_server(tmp_path: Path, exists: bool) -> None:
         assert await server.terminate() == 0
         assert (tmp_path / "data" / "sessiond.db.lock").read_text() == ""
     result = await reload("--data", tmp_path / "data")
-    assert (result.exit_code, "no server is running" in result.stderr) == (4, True)
+    assert (result.exit_code, "no server uses the folder" in result.stderr) == (4, True)
 
 
 async def test_a_server_that_does_not_report(server: ServerProcess, tmp_path: Path) -> None:

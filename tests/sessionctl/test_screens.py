@@ -44,8 +44,9 @@ DEPARTURES = [
     ),
 ]
 PROBLEMS = (
-    "broken.toml:2: applications.shop.idle_timout: unknown key; did you mean `idle_timeout`?\n"
-    "broken.toml:3: applications.shop.absolute_timeout: must be a duration, for example 30s, 15m, 1h30m or 30d"
+    "broken.toml:2: applications.shop.idle_timout: no such key; did you mean 'idle_timeout'?\n"
+    'broken.toml:3: applications.shop.preset: must be one of "owasp-low", "owasp-high", "nist-aal1", "nist-aal2", '
+    '"nist-aal3"; did you mean "owasp-high"?'
 )
 RELOADED: dict[str, Any] = {
     "pid": 4711,

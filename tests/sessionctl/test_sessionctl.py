@@ -349,7 +349,7 @@ async def test_a_raw_value_cannot_command_a_terminal(operator: Operator) -> None
     [
         (("create", "--subject", "x" * 300), ("--subject:",), 2),
         (("list", "--network", "300.1.1.1"), ("--network:",), 2),
-        (("show", NOBODY), ("SESSION_ID:", "--application", "shop"), 1),
+        (("show", NOBODY), (f"no session {NOBODY} in application 'shop'", "--application"), 1),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
