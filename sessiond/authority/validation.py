@@ -219,13 +219,16 @@ class Validation:
     ) -> tuple[Consequences, Suspicion | None, bool]:
         """Return the consequences of a judgement and this use, the signals found, and whether a commit is required."""
         noticed: tuple[Signal, ...] = ()
-        suspicions = self._parts.suspicions
+        suspicions, one_holder = self._parts.suspicions, False
         if judgement.verdict is Verdict.REPLAYED and suspicions.is_own_client(session, call.client, call.policy):
             judgement = replace(judgement, signals=as_copies(judgement.signals))
         elif judgement.verdict is Verdict.SUPERSEDED and session.last_active > (session.rolled_at or now):
             suspicions.note_superseded(session, now)
         elif judgement.verdict is Verdict.VALID:
-            if session.old_token is not None and suspicions.presented_old_token(session, call.client, call.policy):
+            one_holder = session.old_token is not None and suspicions.presented_old_token(
+                session, call.client, call.policy
+            )
+            if one_holder:
                 judgement = replace(judgement, signals=as_copies(judgement.signals))
             noticed = suspicions.superseded_uses(session)
             if call.has_client_context:
@@ -235,7 +238,8 @@ class Validation:
         if noticed:
             judgement = replace(judgement, signals=(*judgement.signals, *noticed))
         consequences = consequences_of(session, judgement, call.policy)
-        urgent = judgement.may_have_missed_roll and suspicions.is_new_old_token(session, call.client)
+        is_news = judgement.may_have_missed_roll and suspicions.is_new_old_token(session, call.client)
+        urgent = one_holder or is_news
         if consequences.reaction is Reaction.IGNORE:
             return consequences, None, urgent
         reported, window = self._parts.reported, call.policy.fold_window

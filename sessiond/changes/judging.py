@@ -122,6 +122,7 @@ def judge_and_apply(
         judgement = replace(judgement, signals=as_copies(judgement.signals))
     one_holder = (
         judgement.verdict is Verdict.VALID
+        and not allow_suspicious
         and session.old_token is not None
         and work.presented_old_token(session, call.client, call.policy)
     )
@@ -161,9 +162,11 @@ def carry_out(
     its record of the old token is cleared.
     """
     signals, reaction = consequences.judgement.signals, consequences.reaction
-    if reaction is Reaction.IGNORE:
-        return session
     cause = Cause(CauseKind.SIGNAL)
+    if reaction is Reaction.IGNORE:
+        if one_holder:
+            session = work.save(replace(session, old_token=None), EventType.SESSION_REFRESHED, cause, call.client)
+        return session
     if consequences.requires_authentication:
         held = replace(session, must_authenticate=True)
         session = work.save(held, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)

@@ -144,7 +144,7 @@ class Suspicions:
             return False
         if differ(first, second, ("agent",)):
             return False
-        return proves or bool(second.agent and _is_same_network(first, second))
+        return proves or bool(first.agent and second.agent and _is_same_network(first, second))
 
     def note_superseded(self, session: Session, now: Instant) -> None:
         """Record a use of a token that a roll has just replaced, while the new token is already in use."""

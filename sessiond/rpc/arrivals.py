@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from contextlib import suppress
 from typing import Any, cast
 
 import grpc
 
 from sessiond.domain.errors import Overloaded
 from sessiond.domain.immutable import immutable
+from sessiond.rpc.status import status_of
 
 __all__ = ["ArrivalBounds", "Arrivals"]
 
@@ -49,15 +51,15 @@ class Arrivals:
         self._bounds = bounds
         self._count = 0
         self._by_peer: dict[str, int] = {}  # like the total, this includes calls that have their turn but not begun
-        self._arriving: dict[asyncio.Task[Any], tuple[str, float]] = {}  # the connection, and the time of its begin
-        self._given_up: set[asyncio.Task[Any]] = set()
+        self._arriving: dict[Context, tuple[str, float]] = {}  # the connection, and the time of its begin
+        self._aborts: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
     async def next(self, context: Context, peer: str) -> bytes | None:
         """Return the next message of a call on this connection; None if the caller has ended its side of the call.
 
-        Raise `Overloaded` if the message took too long while others waited.
+        Raise gRPC's AbortError if the message took too long while others waited: the call is RESOURCE_EXHAUSTED then.
         """
         bounded = not peer.startswith("unix:")
         if bounded:
@@ -67,18 +69,12 @@ class Arrivals:
             else:
                 self._count += 1
                 self._by_peer[peer] = own + 1
-            task = cast("asyncio.Task[Any]", asyncio.current_task())
-            self._arriving[task] = (peer, asyncio.get_running_loop().time())
+            self._arriving[context] = (peer, asyncio.get_running_loop().time())
         try:
             raw = await context.read()
-        except asyncio.CancelledError:
-            if not bounded or task not in self._given_up or task.uncancel():
-                raise
-            raise Overloaded("too many messages were arriving, and this one took too long; try again soon") from None
         finally:
             if bounded:
-                del self._arriving[task]
-                self._given_up.discard(task)
+                self._arriving.pop(context, None)
                 self._leave(peer)
         return None if raw is grpc.aio.EOF else cast("bytes", raw)
 
@@ -86,14 +82,22 @@ class Arrivals:
         """Wait for this call's turn. Its message then counts as arriving."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(peer, deque()).append(turn)
-        self._give_turns()  # callers ahead may have disconnected
         self._watch()
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
+            if turn.cancelled():
+                self._forget_cancelled(peer)
+            else:
                 self._leave(peer)  # this call already had its turn
             raise
+
+    def _forget_cancelled(self, peer: str) -> None:
+        waiting = self._waiting.get(peer)
+        while waiting and waiting[0].cancelled():
+            waiting.popleft()
+        if waiting is not None and not waiting:
+            del self._waiting[peer]
 
     def _leave(self, peer: str) -> None:
         self._count -= 1
@@ -105,31 +109,41 @@ class Arrivals:
             self._give_turns()
 
     def _give_turns(self) -> None:
-        for peer, waiting in list(self._waiting.items()):
-            while waiting and waiting[0].cancelled():
-                waiting.popleft()
-            own = self._by_peer.get(peer, 0)
-            if waiting and own < self._bounds.by_peer and self._count < self._bounds.total:
+        for peer in list(self._waiting):
+            if self._count >= self._bounds.total:
+                return
+            self._forget_cancelled(peer)
+            own, waiting = self._by_peer.get(peer, 0), self._waiting.get(peer)
+            if waiting and own < self._bounds.by_peer:
                 self._count += 1
                 self._by_peer[peer] = own + 1
                 waiting.popleft().set_result(None)
                 self._waiting.move_to_end(peer)
-            if not waiting:
-                del self._waiting[peer]
+                self._forget_cancelled(peer)
 
     def _watch(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._bounds.seconds / 4, self._give_up)
 
     def _give_up(self) -> None:
-        """Cancel the calls whose message has been arriving for too long while others wait."""
+        """End the calls whose message has been arriving for too long while others wait."""
         self._timer = None
         if not self._waiting:
             return
-        oldest = asyncio.get_running_loop().time() - self._bounds.seconds
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._bounds.seconds
         full = self._count >= self._bounds.total
-        for task, (peer, since) in list(self._arriving.items()):
-            if since <= oldest and task not in self._given_up and (full or peer in self._waiting):
-                self._given_up.add(task)
-                task.cancel()
+        for context, (peer, since) in list(self._arriving.items()):
+            if since <= oldest and (full or peer in self._waiting):
+                del self._arriving[context]
+                # Not by cancelling the read: gRPC frees what has arrived only when the read ends by itself.
+                abort = loop.create_task(_abort(context))
+                self._aborts.add(abort)
+                abort.add_done_callback(self._aborts.discard)
         self._watch()
+
+
+async def _abort(context: Context) -> None:
+    refusal = Overloaded("too many messages were arriving, and this one took too long; try again soon")
+    with suppress(grpc.aio.AbortError, grpc.aio.InternalError, grpc.aio.UsageError):
+        await context.abort_with_status(status_of(refusal))

@@ -71,9 +71,9 @@ def unary(
         try:
             caller = intake.caller(context)
             raw = sent(await arrivals.next(context, caller.peer))
-            if fast_path is not None and (known := fast_path(caller, raw)) is not None:
-                return known.SerializeToString()
             heavily = len(raw) >= HEAVY_BYTES
+            if fast_path is not None and not heavily and (known := fast_path(caller, raw)) is not None:
+                return known.SerializeToString()
             message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
             response = await handler(message, caller)
             return response if isinstance(response, bytes) else response.SerializeToString()

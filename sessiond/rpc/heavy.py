@@ -34,6 +34,10 @@ class _Sender:
         self.parsing = asyncio.Lock()
         self.waiting_bytes = 0
 
+    def release(self) -> None:
+        """Let the connection's next message be parsed."""
+        self.parsing.release()
+
 
 class HeavyMessages:
     """Parses heavy messages: one at a time for each connection, with a pause after each one that took long.
@@ -63,30 +67,32 @@ class HeavyMessages:
             raise Overloaded("too many large messages are waiting; try again soon")
         self._waiting_bytes += size
         sender.waiting_bytes += size
-        waits = True
         try:
-            async with sender.parsing:
-                message, taken = None, 0.0
-                try:
-                    async with self._parsing:
-                        begun = time.perf_counter()
-                        try:
-                            message = parse(message_type, raw)
-                        finally:
-                            del raw
-                            waits = self._release(sender, size)
-                            taken = time.perf_counter() - begun
-                            if message is None or taken > _NO_PAUSE_BELOW:
-                                await asyncio.sleep(taken)
-                finally:
-                    if message is None or taken > _NO_PAUSE_BELOW:
-                        await asyncio.sleep((taken + size * _RECEIVE_SECONDS_PER_BYTE) * _SENDER_PAUSE)
-                return message
+            await sender.parsing.acquire()
+            try:
+                await self._parsing.acquire()
+            except BaseException:
+                sender.parsing.release()
+                raise
         finally:
-            if waits:
-                self._release(sender, size)
+            self._waiting_bytes -= size
+            sender.waiting_bytes -= size
+        return self._parse(message_type, raw, sender)
 
-    def _release(self, sender: _Sender, size: int) -> bool:
-        self._waiting_bytes -= size
-        sender.waiting_bytes -= size
-        return False
+    def _parse(self, message_type: type[M], raw: bytes, sender: _Sender) -> M:
+        """Parse the message whose turn it is, and let others parse after the pauses.
+
+        The pauses are not the caller's: it gets its result at once, and cannot shorten them by hanging up.
+        """
+        begun, message = time.perf_counter(), None
+        try:
+            message = parse(message_type, raw)
+            return message
+        finally:
+            taken = time.perf_counter() - begun
+            pauses = message is None or taken > _NO_PAUSE_BELOW
+            receiving = len(raw) * _RECEIVE_SECONDS_PER_BYTE
+            loop = asyncio.get_running_loop()
+            loop.call_later(taken if pauses else 0, self._parsing.release)
+            # The callback holds the sender, which is forgotten with its last message.
+            loop.call_later((taken + receiving) * _SENDER_PAUSE if pauses else 0, sender.release)

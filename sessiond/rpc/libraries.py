@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.handlers import sent
+from sessiond.rpc.heavy import HEAVY_BYTES
 from sessiond.rpc.status import status_of
 
 __all__ = ["BoundedServer"]
@@ -34,6 +35,16 @@ class BoundedServer:
         """Do nothing: these are the same handlers as the generic ones."""
 
 
+def _parsed(found: Any, raw: bytes) -> Any:
+    """Return the request. Libraries keep requests for as long as a stream lasts, so a large one is refused."""
+    if len(raw) >= HEAVY_BYTES:
+        raise InvalidField("request", f"has {len(raw)} bytes, at most {HEAVY_BYTES - 1} are allowed")
+    try:
+        return found.request_deserializer(raw)
+    except DecodeError:
+        raise InvalidField("request", "cannot be parsed") from None
+
+
 class _Bounded(grpc.GenericRpcHandler):
     def __init__(self, handlers: grpc.GenericRpcHandler, arrivals: Arrivals) -> None:
         self._handlers = handlers
@@ -53,10 +64,9 @@ class _Bounded(grpc.GenericRpcHandler):
     def _one(self, found: Any) -> Any:
         async def call(_: Any, context: Context) -> Any:
             try:
-                request = found.request_deserializer(sent(await self._arrivals.next(context, context.peer())))
-            except (AuthorityError, DecodeError) as error:
-                refusal = error if isinstance(error, AuthorityError) else InvalidField("request", "cannot be parsed")
-                await context.abort_with_status(status_of(refusal))
+                request = _parsed(found, sent(await self._arrivals.next(context, context.peer())))
+            except AuthorityError as error:
+                await context.abort_with_status(status_of(error))
             answer = (found.unary_stream if found.response_streaming else found.unary_unary)(request, context)
             return await answer if inspect.isawaitable(answer) else answer
 
@@ -66,7 +76,7 @@ class _Bounded(grpc.GenericRpcHandler):
         async def call(_: Any, context: Context) -> AsyncIterator[Any]:
             async def requests() -> AsyncIterator[Any]:
                 while (raw := await self._arrivals.next(context, context.peer())) is not None:
-                    yield found.request_deserializer(raw)
+                    yield _parsed(found, raw)
 
             try:
                 async for response in found.stream_stream(requests(), context):

@@ -31,6 +31,7 @@ from tests.support.server import AsyncStub
 NEXT_DOOR = pb.ClientContext(ip_address="192.0.2.10", user_agent=ATTACKER.user_agent)
 ELSEWHERE = pb.ClientContext(ip_address="203.0.113.66", user_agent=VICTIM.user_agent)
 UPDATED = pb.ClientContext(ip_address="192.0.2.10", user_agent=VICTIM.user_agent.replace("128.0", "129.0"))
+NO_AGENT = pb.ClientContext(ip_address=VICTIM.ip_address)
 SILENT = pb.ClientContext()
 DEVICE = "a device"
 
@@ -87,7 +88,9 @@ async def test_a_copy_on_one_device_ends_nothing(
 
 
 @pytest.mark.parametrize(
-    "client", [ATTACKER, NEXT_DOOR, ELSEWHERE, SILENT], ids=["attacker", "next door", "elsewhere", "silent"]
+    "client",
+    [ATTACKER, NEXT_DOOR, ELSEWHERE, NO_AGENT, SILENT],
+    ids=["attacker", "next door", "elsewhere", "no agent", "silent"],
 )
 @pytest.mark.parametrize("renewed", [False, True], ids=["rolled", "renewed"])
 async def test_a_copy_elsewhere_is_a_theft(
@@ -101,17 +104,20 @@ async def test_a_copy_elsewhere_is_a_theft(
         assert (await validate(stub, one.new)).verdict == pb.VERDICT_REVOKED
 
 
-async def test_the_owner_of_a_session_that_a_thief_has_rolled_is_no_copy(tmp_path: Path, clock: ManualClock) -> None:
+@pytest.mark.parametrize("client", [ATTACKER, NO_AGENT], ids=["attacker", "no agent"])
+async def test_the_owner_of_a_session_that_a_thief_has_rolled_is_no_copy(
+    tmp_path: Path, clock: ManualClock, client: pb.ClientContext
+) -> None:
     """A thief who rolls and uses the session elsewhere is out when the owner comes with the old token."""
     async with authority(tmp_path, clock) as (_, stub):
         owner = await create(stub)
-        thief = await roll(stub, owner.token, ATTACKER)
+        thief = await roll(stub, owner.token, client)
         clock.advance(1)
-        await validate(stub, thief.token, ATTACKER)
+        await validate(stub, thief.token, client)
         clock.advance(2 * MINUTE)
         denied = await validate(stub, owner.token, VICTIM)
         assert (denied.verdict, signal_types(denied)) == (pb.VERDICT_REPLAYED, ["TOKEN_REPLAY"])
-        assert (await validate(stub, thief.token, ATTACKER)).verdict == pb.VERDICT_REVOKED
+        assert (await validate(stub, thief.token, client)).verdict == pb.VERDICT_REVOKED
 
 
 async def test_a_thief_who_is_just_like_the_owner_stays_under_owasp_low(tmp_path: Path, clock: ManualClock) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sessiond.domain.signals import Reaction, SignalType
+from sessiond.domain.values import Millis
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
     ATTACKER,
@@ -34,6 +36,7 @@ from tests.support.server import AsyncStub
 
 LATE = 30 * SECOND
 SILENT = pb.ClientContext()
+NO_AGENT = pb.ClientContext(ip_address=VICTIM.ip_address)
 ROAMED = pb.ClientContext(ip_address="198.51.100.7", user_agent=VICTIM.user_agent)
 
 
@@ -86,8 +89,8 @@ async def test_owasp_high_ends_the_session(tmp_path: Path, clock: ManualClock) -
 
 @pytest.mark.parametrize(
     "meanwhile",
-    [[ATTACKER], [SILENT], [ROAMED], [VICTIM, ATTACKER], [ATTACKER, VICTIM], [VICTIM, SILENT]],
-    ids=["attacker", "silent", "another network", "both", "both, thief first", "one is silent"],
+    [[ATTACKER], [SILENT], [NO_AGENT], [ROAMED], [VICTIM, ATTACKER], [ATTACKER, VICTIM], [VICTIM, SILENT]],
+    ids=["attacker", "silent", "no agent", "another network", "both", "both, thief first", "one is silent"],
 )
 async def test_an_old_token_from_elsewhere_is_a_theft(
     tmp_path: Path, clock: ManualClock, meanwhile: list[pb.ClientContext]
@@ -99,6 +102,29 @@ async def test_an_old_token_from_elsewhere_is_a_theft(
         assert (first.verdict, signal_types(first)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])
         events = await story_of(stub, old, new)
         assert kinds(events).count("OLD_TOKEN_PRESENTED") == len(meanwhile)
+
+
+@pytest.mark.parametrize("reaction", [Reaction.ALERT, Reaction.IGNORE])
+async def test_once_it_is_settled_the_owner_may_roam(tmp_path: Path, clock: ManualClock, reaction: Reaction) -> None:
+    """The first use of the new token settles it, also if copies are ignored: the owner's next network is no theft."""
+    rules = policy(reactions={SignalType.TOKEN_COPY: reaction})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        _, new = await late_login(stub, clock, [VICTIM])
+        for client in (VICTIM, VICTIM, ROAMED, ROAMED):
+            assert (await validate(stub, new, client)).verdict == pb.VERDICT_VALID
+            clock.advance(20 * MINUTE)
+
+
+async def test_a_copy_that_was_reported_before_is_settled_too(tmp_path: Path, clock: ManualClock) -> None:
+    """A report within the fold window does not keep the mark: the owner's next network is no theft."""
+    rules = policy(lost_answer_tolerance=Millis(40 * SECOND))
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        old, new = await late_login(stub, clock, [VICTIM])
+        clock.advance(11 * SECOND)
+        assert signal_types(await validate(stub, old)) == ["TOKEN_COPY"]
+        assert (await validate(stub, new)).verdict == pb.VERDICT_VALID
+        clock.advance(MINUTE)
+        assert (await validate(stub, new, ROAMED)).verdict == pb.VERDICT_VALID
 
 
 async def test_an_old_token_from_two_clients_at_once_is_a_theft(tmp_path: Path, clock: ManualClock) -> None:

@@ -16,7 +16,7 @@ from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
 from sessiond.rpc import handlers
 from sessiond.rpc.arrivals import ArrivalBounds, Arrivals
-from sessiond.rpc.heavy import HeavyMessages
+from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.rpc.unfinished import Unfinished
 from tests.support.server import config_for, serving, stub_for
@@ -154,3 +154,63 @@ async def test_every_method_is_bounded(tmp_path: Path, path: str) -> None:
         assert slow.statuses == {}
         assert await asyncio.wait_for(slow.ended(streams[0]), SOON) == [RESOURCE_EXHAUSTED]
         assert (await stub.GetAuthority(pb.GetAuthorityRequest(), timeout=SOON)).version
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/grpc.health.v1.Health/Check", b"x"),
+        ("/grpc.health.v1.Health/Watch", b"\x0a\x80\x80\x01" + b"x" * HEAVY_BYTES),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b"x"),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b"\x1a\x80\x80\x01" + b"x" * HEAVY_BYTES),
+    ],
+    ids=["broken", "large", "broken, reflection", "large, reflection"],
+)
+async def test_requests_to_libraries_are_checked(tmp_path: Path, path: str, message: bytes) -> None:
+    """A request to a library's service that cannot be parsed, or is large, is INVALID_ARGUMENT."""
+    async with serving(config_for(tmp_path)) as app, Unfinished.to(app.address) as odd:
+        stream = await odd.call(path, message, lacks=0, ends=True)
+        assert await asyncio.wait_for(odd.ended(stream), SOON) == [INVALID_ARGUMENT]
+
+
+class SlowContext:
+    """gRPC's side of a call whose message does not come: it ends the read itself when the call is aborted."""
+
+    def __init__(self) -> None:
+        self.message: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def read(self) -> bytes:
+        return await self.message
+
+    async def abort_with_status(self, status: Any) -> None:
+        error = grpc.aio.AbortError(status.code.name)
+        self.message.set_exception(error)
+        raise error
+
+
+async def test_a_message_that_is_given_up_is_not_cancelled() -> None:
+    """The call is aborted, which ends the read: gRPC frees what has arrived of a message only if the read ends so."""
+    arrivals: Any = Arrivals(ArrivalBounds(total=2, by_peer=2, seconds=0.01))
+    slow = [SlowContext() for _ in range(2)]
+    reads = [asyncio.create_task(arrivals.next(context, "ipv4:192.0.2.1:1")) for context in slow]
+    await asyncio.sleep(0)
+    last = SlowContext()
+    last.message.set_result(b"whole")
+    assert await asyncio.wait_for(arrivals.next(last, "ipv4:192.0.2.1:1"), SOON) == b"whole"
+    found = await asyncio.gather(*reads, return_exceptions=True)
+    assert [str(error) for error in found if isinstance(error, grpc.aio.AbortError)] == ["RESOURCE_EXHAUSTED"] * 2
+    assert not any(context.message.cancelled() for context in slow)
+
+
+async def test_a_waiter_that_hangs_up_gives_nobody_up() -> None:
+    """A slow message is left alone once nobody waits any more."""
+    arrivals: Any = Arrivals(ArrivalBounds(total=2, by_peer=2, seconds=0.01))
+    slow = [SlowContext() for _ in range(2)]
+    reads = [asyncio.create_task(arrivals.next(context, "ipv4:192.0.2.1:1")) for context in slow]
+    waiter = asyncio.create_task(arrivals.next(SlowContext(), "ipv4:192.0.2.1:1"))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    await asyncio.sleep(0.03)  # three times as long as a message may keep others waiting
+    for context in slow:
+        context.message.set_result(b"late")
+    assert await asyncio.gather(*reads) == [b"late"] * 2

@@ -85,3 +85,17 @@ async def test_what_was_read_refused_or_given_up_waits_no_longer() -> None:
         await asyncio.gather(*flood, return_exceptions=True)
     small = HeavyMessages(max_waiting_bytes=1)
     assert (await small.parse(pb.CreateSessionRequest, HONEST, "ipv4:192.0.2.2:2")).data
+
+
+async def test_a_pause_outlasts_its_caller() -> None:
+    """A broken message is refused at once; its connection's next still waits, and another's is parsed meanwhile."""
+    heavy = HeavyMessages()
+    await refused(heavy, "ipv4:192.0.2.1:1")
+    again = asyncio.create_task(refused(heavy, "ipv4:192.0.2.1:1"))
+    await asyncio.sleep(0)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    third = asyncio.create_task(refused(heavy, "ipv4:192.0.2.1:1"))
+    assert (await heavy.parse(pb.CreateSessionRequest, HONEST, "ipv4:192.0.2.2:2")).data
+    assert not third.done()
+    await third

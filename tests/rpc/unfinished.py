@@ -11,6 +11,8 @@ import h2.events
 
 __all__ = ["Unfinished"]
 
+_FRAME = 16_384
+
 
 class Unfinished:
     """One HTTP/2 connection."""
@@ -43,7 +45,10 @@ class Unfinished:
         self._connection.send_headers(stream, list(headers.items()), end_stream=not message)
         if message:
             whole = b"\0" + len(message).to_bytes(4, "big") + message
-            self._connection.send_data(stream, whole[: len(whole) - lacks], end_stream=ends)
+            part = whole[: len(whole) - lacks]
+            for start in range(0, len(part), _FRAME):
+                last = start + _FRAME >= len(part)
+                self._connection.send_data(stream, part[start : start + _FRAME], end_stream=ends and last)
         await self._flush()
         return stream
 
