@@ -89,8 +89,8 @@ def create(
     """Open a session.
 
     The token is a secret and cannot be shown later. It is written only with --show-token or --token-only, and with -o
-    json as the field `token`. If the subject has reached its limit of sessions, the command lists them, opens none and
-    exits with code 1.
+    json as the field `token`. If the subject has reached its limit of sessions and the policy evicts none, the command
+    lists them, opens none and exits with code 1.
     """
     if show_token and token_only:
         raise click.UsageError("use either --show-token or --token-only; the latter writes only the token")

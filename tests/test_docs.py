@@ -141,7 +141,7 @@ async def test_every_guide_runs(page: Path, app: App, tmp_path: Path, monkeypatc
         "127.0.0.1:7443": app.address,
         "the token in the request's cookie": created.token.reveal(),
         "0197b5a0-0000-7000-8000-000000000000": created.session.session_id,
-        "position.write_text(event.cursor)": "position.write_text(event.cursor); break",
+        "save(event.cursor)": "save(event.cursor); break",
     }.items():
         example = example.replace(placeholder, value)
     names: dict[str, Any] = {}

@@ -7,8 +7,8 @@ import importlib
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, Verdict
+from sessiond_client import AsyncClient, ClientContext, Verdict
 from tests.clients.test_readme import blocks
 from tests.support.clock import ManualClock
+from tests.support.server import config_for, serving
 
 ROOT = Path(__file__).parents[2]
 COOKIE = "__Host-id"
@@ -147,9 +148,16 @@ class DjangoSite(Site):
 @pytest.fixture(params=[FlaskSite, FastApiSite, DjangoSite], ids=lambda kind: kind.__name__)
 async def browser(request: pytest.FixtureRequest, app: App) -> AsyncIterator[Browser]:
     """A browser that visits an example."""
+    async with visit(request.param, app) as found:
+        yield found
+
+
+@asynccontextmanager
+async def visit(kind: Callable[[ExitStack, str], Site], app: App) -> AsyncIterator[Browser]:
+    """A browser that visits an example, connected to an authority."""
     stack = ExitStack()
     try:
-        yield Browser(await asyncio.to_thread(request.param, stack, app.address))
+        yield Browser(await asyncio.to_thread(kind, stack, app.address))
     finally:
         await asyncio.to_thread(stack.close)
 
@@ -234,6 +242,57 @@ async def test_a_login_from_another_site(browser: Browser) -> None:
     assert browser.cookie == ""
     assert (await browser.log_in(Sec_Fetch_Site="same-origin")).status in (200, 303)
     assert browser.cookie
+
+
+@pytest.mark.parametrize("kind", [FlaskSite, DjangoSite])
+async def test_the_login_page_of_a_user_who_is_logged_in(kind: type[Site], app: App, clock: ManualClock) -> None:
+    """The login page sends a logged-in user back to the start, and shows the form to everybody else."""
+    async with visit(kind, app) as browser:
+        assert (await browser.send("GET", "/login")).status == 200
+        await browser.log_in()
+        assert (await browser.send("GET", "/login")).status == 303
+        async with AsyncClient(app.address) as client:
+            guest = await client.create()
+        user, browser.cookie = browser.cookie, guest.token.reveal()
+        assert (await browser.send("GET", "/login")).status == 200
+        browser.cookie = user
+        clock.advance(31 * MINUTE)
+        assert (await browser.send("GET", "/login")).status == 200
+
+
+@pytest.mark.parametrize("kind", [FlaskSite, DjangoSite])
+async def test_a_request_that_a_login_overtook(kind: type[Site], app: App) -> None:
+    """A request with the cookie from before a login leads to the login page, and from there back to the start."""
+    async with visit(kind, app) as browser:
+        await browser.log_in()
+        old = browser.cookie
+        await browser.log_in()
+        new, browser.cookie = browser.cookie, old
+        assert (await browser.send("GET", "/")).status == 303
+        assert browser.cookie == old  # a browser would keep the new one
+        browser.cookie = new
+        assert (await browser.send("GET", "/login")).status == 303
+        assert (await browser.send("GET", "/")).status == 200
+
+
+@pytest.mark.parametrize("kind", [FlaskSite, FastApiSite, DjangoSite])
+async def test_a_locked_source(kind: type[Site], tmp_path: Path, clock: ManualClock) -> None:
+    """If the source is locked, requests and logins get 429, and the cookie stays: it works again after the lock."""
+    text = "[applications.default.guessing]\nalarm_after = 1\nlock_after = 1\ndeny_valid = true\n"
+    async with serving(config_for(tmp_path, text), clock) as app, visit(kind, app) as browser:
+        await browser.log_in()
+        csrf = await browser.csrf()
+        async with AsyncClient(app.address) as client:
+            guess = await client.validate("guess", client=ClientContext(ip_address="127.0.0.1"))
+        assert not guess.valid
+        for answer in (
+            await browser.send("GET", "/"),
+            await browser.send("POST", "/logout", X_CSRF_Token=csrf),
+            await browser.log_in(),
+        ):
+            assert (answer.status, answer.set_cookie) == (429, [])
+        clock.advance(16 * MINUTE)
+        assert (await browser.send("GET", "/")).status == 200
 
 
 async def test_an_outage(browser: Browser, app: App) -> None:

@@ -133,6 +133,31 @@ def test_the_code_does_what_the_table_of_requirements_says(kind: RequirementKind
     assert CODE["status_of_answer"](answer, page=False) == status(api)
 
 
+@pytest.mark.parametrize("step", [NextStep.STEP_UP, NextStep.KEEP_TOKEN])
+def test_the_code_follows_the_next_step_of_a_newer_requirement(step: NextStep) -> None:
+    """For a requirement that this package does not know, the example function returns what the row says of the step."""
+    step_cell, page, api = UNMET["UNSPECIFIED"]
+    assert step.name in steps(step_cell)
+    answer = validation(Verdict.INSUFFICIENT, step, RequirementKind.UNSPECIFIED)
+    for cell, is_page in ((page, True), (api, False)):
+        with_step_up, otherwise = cell.split(" with `STEP_UP`, otherwise ")
+        expected = status(with_step_up if step is NextStep.STEP_UP else otherwise)
+        assert CODE["status_of_answer"](answer, page=is_page) == expected
+
+
+@pytest.mark.parametrize("several", [(first, second) for first in UNMET for second in UNMET if first != second])
+@pytest.mark.parametrize("step", [NextStep.STEP_UP, NextStep.KEEP_TOKEN])
+def test_the_first_row_with_the_next_step_decides(step: NextStep, several: tuple[str, str]) -> None:
+    """If several requirements are unmet, the code returns the status of the first row that has the next step."""
+    rows = [UNMET[name] for name in UNMET if name in several and step.name in steps(UNMET[name][0])]
+    if rows:
+        answer = validation(Verdict.INSUFFICIENT, step, *(RequirementKind[name] for name in several))
+        for column, is_page in ((1, True), (2, False)):
+            cell = rows[0][column]
+            expected = cell if step is NextStep.STEP_UP else cell.split(" otherwise ")[-1]
+            assert CODE["status_of_answer"](answer, page=is_page) == status(expected)
+
+
 @pytest.mark.parametrize("name", sorted(exceptions() - {"NotJson", "ConcurrencyLimitReached"}))
 def test_the_code_does_what_the_table_of_exceptions_says(name: str) -> None:
     """The example function returns a status that the exception's row names."""

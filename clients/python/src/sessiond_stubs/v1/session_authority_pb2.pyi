@@ -59,9 +59,9 @@ Log a user in.
   4. If `limit` is set, the user is not logged in: the subject has too many sessions. See ConcurrencyLimit.
   5. Otherwise the user is logged in. Send `cookies` to the client.
 
-Send the cookies of the last call only. If one request leads to several calls that return `cookies`, such as
-ValidateSession and then AuthenticateSession, send those of the last one: the earlier ones would undo its effect. The
-cookie of IssueCompanionToken is separate, and is sent in addition.
+Send the cookies of the last call that returned any, and only those. If one request leads to several calls that
+return `cookies`, such as ValidateSession and then AuthenticateSession, the earlier ones would undo the effect of the
+last one. The cookie of IssueCompanionToken is separate, and is sent in addition.
 
 Log a user out. Call RevokeSession with the token, and send `cookies` to the client.
 
@@ -149,11 +149,14 @@ field.
 Pages. A page of a list may be short, or empty, although more pages follow. Only an empty `next_page_token` is the
 end.
 
-Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts, or if more changes wait than
-the disk can keep up with. Such a call was not begun. Retry it after the delay in the RetryInfo detail, or soon if
-there is none. Large requests may have to wait. A request that does not arrive completely within 2 seconds while
-other requests wait is RESOURCE_EXHAUSTED. If a new connection begins more than 1,500 calls at once, some of
-them end in UNAVAILABLE.
+Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts (3,000 by default, on all
+connections together), or if more changes wait than the disk can keep up with. Such a call was not begun. Retry it
+after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait. A request that
+does not arrive completely within 2 seconds while other requests wait is RESOURCE_EXHAUSTED.
+
+One connection may have half of that number of calls open (1,500 by default). Further calls wait in the client. On a
+new connection the client does not know the limit yet; if it begins more calls at once, some of them may end in
+UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -511,7 +514,7 @@ class _SignalTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignalType
     token is in use.
     """
     SIGNAL_TYPE_COMPANION_MISMATCH: _SignalType.ValueType  # 9
-    """The companion token does not belong to the session token."""
+    """The companion token belongs to another live session, and not to one of the same subject."""
     SIGNAL_TYPE_REPORTED: _SignalType.ValueType  # 10
     """An application reported a suspicion (ReportSignal)."""
     SIGNAL_TYPE_TOKEN_COPY: _SignalType.ValueType  # 11
@@ -544,7 +547,7 @@ SIGNAL_TYPE_CONCURRENT_USE: SignalType.ValueType  # 8
 token is in use.
 """
 SIGNAL_TYPE_COMPANION_MISMATCH: SignalType.ValueType  # 9
-"""The companion token does not belong to the session token."""
+"""The companion token belongs to another live session, and not to one of the same subject."""
 SIGNAL_TYPE_REPORTED: SignalType.ValueType  # 10
 """An application reported a suspicion (ReportSignal)."""
 SIGNAL_TYPE_TOKEN_COPY: SignalType.ValueType  # 11
@@ -1531,9 +1534,9 @@ class Policy(_message.Message):
 
     @_builtins.property
     def lost_answer_tolerance(self) -> _duration_pb2.Duration:
-        """How long a token that a roll replaced raises no signal if no active validation has used the new token, because the
-        response with it may have been lost (REPLAYED without a signal, and OLD_TOKEN_PRESENTED). Only for sessions of
-        subjects.
+        """How long a token that a roll replaced raises no signal if the session has had no activity since the roll, because
+        the response with the new token may have been lost (REPLAYED without a signal, and OLD_TOKEN_PRESENTED). Only for
+        sessions of subjects.
         """
 
     @_builtins.property
@@ -2108,7 +2111,7 @@ Global___ValidateSessionRequest: _TypeAlias = ValidateSessionRequest  # noqa: Y0
 @_typing.final
 class ValidateSessionResponse(_message.Message):
     """Response of ValidateSession. If `verdict` is neither VALID nor INSUFFICIENT, only `next_step`, `signals` and
-    `cookies` can be set beside it.
+    `cookies` can be set besides.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2418,7 +2421,7 @@ Global___AuthenticateSessionRequest: _TypeAlias = AuthenticateSessionRequest  # 
 @_typing.final
 class AuthenticateSessionResponse(_message.Message):
     """Response of AuthenticateSession. If `verdict` is not VALID, nobody was logged in, and only `consistency_token` is set
-    beside it.
+    besides.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2532,7 +2535,7 @@ Global___RollSessionRequest: _TypeAlias = RollSessionRequest  # noqa: Y015
 @_typing.final
 class RollSessionResponse(_message.Message):
     """Response of RollSession. If `verdict` is not VALID, the token was not replaced, and only `consistency_token` is set
-    beside it.
+    besides.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2624,7 +2627,7 @@ Global___RefreshSessionRequest: _TypeAlias = RefreshSessionRequest  # noqa: Y015
 @_typing.final
 class RefreshSessionResponse(_message.Message):
     """Response of RefreshSession. If `verdict` is not VALID, the session was not refreshed, and only `consistency_token` is
-    set beside it.
+    set besides.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -3216,7 +3219,7 @@ Global___UpdateSessionDataRequest: _TypeAlias = UpdateSessionDataRequest  # noqa
 @_typing.final
 class UpdateSessionDataResponse(_message.Message):
     """Response of UpdateSessionData. If `verdict` is not VALID, the data has not changed, and only `consistency_token` is
-    set beside it.
+    set besides.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

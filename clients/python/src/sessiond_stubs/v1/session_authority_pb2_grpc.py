@@ -292,8 +292,7 @@ class SessionAuthorityServicer:
         """Lists sessions, newest first. Sessions that are created while you read do not shift the pages.
 
         Errors:
-        - INVALID_ARGUMENT: the page token is damaged, or the request asks for other things than that of the previous
-        page.
+        - INVALID_ARGUMENT: the page token is damaged, or `application` or the filter differs from the previous page's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -384,7 +383,8 @@ class SessionAuthorityServicer:
         - Ordered: events arrive in strictly increasing order of revision.
         - Unique: no event arrives twice on a stream.
         - Reliable: no event between two delivered ones is left out.
-        - Resumable: a stream that starts from any cursor ever sent continues directly after it.
+        - Resumable: a stream that starts from any cursor ever sent continues directly after it, unless it ends with
+        OUT_OF_RANGE (see below).
         - Bookmarked: a checkpoint arrives at the start of the stream, and then whenever no event has arrived for
         `checkpoint_interval`. A checkpoint is never ahead of an undelivered event.
         - Bounded: if the subscriber does not read for the server's write timeout, its stream ends with

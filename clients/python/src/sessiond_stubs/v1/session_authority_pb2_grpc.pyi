@@ -59,9 +59,9 @@ Log a user in.
   4. If `limit` is set, the user is not logged in: the subject has too many sessions. See ConcurrencyLimit.
   5. Otherwise the user is logged in. Send `cookies` to the client.
 
-Send the cookies of the last call only. If one request leads to several calls that return `cookies`, such as
-ValidateSession and then AuthenticateSession, send those of the last one: the earlier ones would undo its effect. The
-cookie of IssueCompanionToken is separate, and is sent in addition.
+Send the cookies of the last call that returned any, and only those. If one request leads to several calls that
+return `cookies`, such as ValidateSession and then AuthenticateSession, the earlier ones would undo the effect of the
+last one. The cookie of IssueCompanionToken is separate, and is sent in addition.
 
 Log a user out. Call RevokeSession with the token, and send `cookies` to the client.
 
@@ -149,11 +149,14 @@ field.
 Pages. A page of a list may be short, or empty, although more pages follow. Only an empty `next_page_token` is the
 end.
 
-Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts, or if more changes wait than
-the disk can keep up with. Such a call was not begun. Retry it after the delay in the RetryInfo detail, or soon if
-there is none. Large requests may have to wait. A request that does not arrive completely within 2 seconds while
-other requests wait is RESOURCE_EXHAUSTED. If a new connection begins more than 1,500 calls at once, some of
-them end in UNAVAILABLE.
+Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts (3,000 by default, on all
+connections together), or if more changes wait than the disk can keep up with. Such a call was not begun. Retry it
+after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait. A request that
+does not arrive completely within 2 seconds while other requests wait is RESOURCE_EXHAUSTED.
+
+One connection may have half of that number of calls open (1,500 by default). Further calls wait in the client. On a
+new connection the client does not know the limit yet; if it begins more calls at once, some of them may end in
+UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -288,8 +291,7 @@ class SessionAuthorityStub:
     """Lists sessions, newest first. Sessions that are created while you read do not shift the pages.
 
     Errors:
-      - INVALID_ARGUMENT: the page token is damaged, or the request asks for other things than that of the previous
-        page.
+      - INVALID_ARGUMENT: the page token is damaged, or `application` or the filter differs from the previous page's.
     """
     GetSessionData: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.GetSessionDataRequest, _session_authority_pb2.GetSessionDataResponse]
     """Returns a session's data. Does not count as activity.
@@ -348,7 +350,8 @@ class SessionAuthorityStub:
       - Ordered: events arrive in strictly increasing order of revision.
       - Unique: no event arrives twice on a stream.
       - Reliable: no event between two delivered ones is left out.
-      - Resumable: a stream that starts from any cursor ever sent continues directly after it.
+      - Resumable: a stream that starts from any cursor ever sent continues directly after it, unless it ends with
+        OUT_OF_RANGE (see below).
       - Bookmarked: a checkpoint arrives at the start of the stream, and then whenever no event has arrived for
         `checkpoint_interval`. A checkpoint is never ahead of an undelivered event.
       - Bounded: if the subscriber does not read for the server's write timeout, its stream ends with
@@ -483,8 +486,7 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """Lists sessions, newest first. Sessions that are created while you read do not shift the pages.
 
     Errors:
-      - INVALID_ARGUMENT: the page token is damaged, or the request asks for other things than that of the previous
-        page.
+      - INVALID_ARGUMENT: the page token is damaged, or `application` or the filter differs from the previous page's.
     """
     GetSessionData: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.GetSessionDataRequest, _session_authority_pb2.GetSessionDataResponse]  # type: ignore[assignment]
     """Returns a session's data. Does not count as activity.
@@ -543,7 +545,8 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
       - Ordered: events arrive in strictly increasing order of revision.
       - Unique: no event arrives twice on a stream.
       - Reliable: no event between two delivered ones is left out.
-      - Resumable: a stream that starts from any cursor ever sent continues directly after it.
+      - Resumable: a stream that starts from any cursor ever sent continues directly after it, unless it ends with
+        OUT_OF_RANGE (see below).
       - Bookmarked: a checkpoint arrives at the start of the stream, and then whenever no event has arrived for
         `checkpoint_interval`. A checkpoint is never ahead of an undelivered event.
       - Bounded: if the subscriber does not read for the server's write timeout, its stream ends with
@@ -741,8 +744,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         """Lists sessions, newest first. Sessions that are created while you read do not shift the pages.
 
         Errors:
-          - INVALID_ARGUMENT: the page token is damaged, or the request asks for other things than that of the previous
-            page.
+          - INVALID_ARGUMENT: the page token is damaged, or `application` or the filter differs from the previous page's.
         """
 
     @_abc_1.abstractmethod
@@ -849,7 +851,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
           - Ordered: events arrive in strictly increasing order of revision.
           - Unique: no event arrives twice on a stream.
           - Reliable: no event between two delivered ones is left out.
-          - Resumable: a stream that starts from any cursor ever sent continues directly after it.
+          - Resumable: a stream that starts from any cursor ever sent continues directly after it, unless it ends with
+            OUT_OF_RANGE (see below).
           - Bookmarked: a checkpoint arrives at the start of the stream, and then whenever no event has arrived for
             `checkpoint_interval`. A checkpoint is never ahead of an undelivered event.
           - Bounded: if the subscriber does not read for the server's write timeout, its stream ends with
