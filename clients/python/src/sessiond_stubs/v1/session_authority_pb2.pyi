@@ -2025,8 +2025,8 @@ class CreateSessionResponse(_message.Message):
 
     @_builtins.property
     def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of the subject that were ended to make room for this one. If they were more than 100, only the last of
-        them.
+        """Sessions of the subject that were ended to make room for this one. At most 100 ids: if more were ended, only those
+        of the last ones, possibly fewer than 100.
         """
 
     @_builtins.property
@@ -2460,8 +2460,8 @@ class AuthenticateSessionResponse(_message.Message):
 
     @_builtins.property
     def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of the subject that were ended to make room for this one. If they were more than 100, only the last of
-        them.
+        """Sessions of the subject that were ended to make room for this one. At most 100 ids: if more were ended, only those
+        of the last ones, possibly fewer than 100.
         """
 
     @_builtins.property
