@@ -26,6 +26,8 @@ def on_terminal(command: Sequence[str], watch: Callable[[int, bytes], None] = la
     """
     ours, theirs = pty.openpty()
     try:
+        # A test run that was started in the background ignores Ctrl-C, and so would its children.
+        command = ["env", "--default-signal=INT", *command]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
             shown = b""
