@@ -46,8 +46,11 @@ Validate a web request.
                    or the CSRF token is missing
     KEEP_TOKEN     SUPERSEDED, LOCKED; REVOKED, EXPIRED_*    deny the request; leave the client's token alone
                    up to `roll_tolerance` after the end
-    DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN, REPLAYED;     deny the request, or serve it without a session; send
-                   REVOKED, EXPIRED_* after that time        `cookies`, which delete the client's token
+    DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN, REPLAYED;     deny the request; send `cookies`, which delete the
+                   REVOKED, EXPIRED_* after that time        client's token
+
+"Deny the request" means: do not serve it as part of the session. A page that guests may see may be served without a
+session, except after LOCKED.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -55,7 +58,7 @@ Log a user in.
   1. Check the user's credentials. The authority does not do this.
   2. Call AuthenticateSession with the token that the client presented (empty if none), the subject, its
      `authentication`, `or_create` and a new `request_id`.
-  3. If `verdict` is not VALID, the login is denied. With `or_create` only LOCKED can deny it.
+  3. If `verdict` is not VALID, the login is denied. With `or_create` the only such verdict is LOCKED.
   4. If `limit` is set, the user is not logged in: the subject has too many sessions. See ConcurrencyLimit.
   5. Otherwise the user is logged in. Send `cookies` to the client.
 
