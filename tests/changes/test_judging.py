@@ -363,21 +363,23 @@ class OneHolder(KnownMemory):
 @pytest.mark.parametrize(
     ("reaction", "verdict", "state"),
     [
-        (Reaction.IGNORE, Verdict.VALID, SEEN_TWICE),
+        (Reaction.IGNORE, Verdict.VALID, replace(SEEN_TWICE, old_token=None, revision=FIRST)),
         (Reaction.ALERT, Verdict.VALID, replace(SEEN_TWICE, old_token=None, revision=FIRST)),
         (Reaction.STEP_UP, Verdict.INSUFFICIENT, replace(SEEN_TWICE, must_authenticate=True, revision=FIRST)),
         (Reaction.REVOKE_SESSION, Verdict.REVOKED, None),
     ],
 )
 def test_one_client_holds_both(reaction: Reaction, verdict: Verdict, state: Session | None) -> None:
-    """If the client that presented the old token uses the new one, that is a copy: recorded once, unless ignored."""
+    """If the client that presented the old token uses the new one, that is a copy, and the old one is settled."""
     copied = (replace(token_replay(5, 4, other_secret=True), type=SignalType.TOKEN_COPY),)
     work = work_on(SEEN_TWICE, memory=OneHolder())
     outcome = outcome_of(work, Use(call_of(rules(reaction, SignalType.TOKEN_COPY)), CURRENT, passive=True))
     assert (outcome.verdict, outcome.session) == (verdict, state)
     assert outcome.judgement.signals == (() if reaction is Reaction.IGNORE else copied)
-    facts = [(event.signals, event.reaction) for event in work.changes.events[:1]]
-    assert facts == [(copied, reaction)] * (reaction is not Reaction.IGNORE)
+    (event, *_) = work.changes.events
+    ignored = reaction is Reaction.IGNORE
+    assert event.type is (EventType.SESSION_REFRESHED if ignored else EventType.HIJACK_SUSPECTED)
+    assert (event.signals, event.reaction) == (((), None) if ignored else (copied, reaction))
 
 
 def test_an_old_token_comes_back() -> None:

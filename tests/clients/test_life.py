@@ -189,8 +189,13 @@ async def forking(*arguments: str, relay: Holding | None = None) -> list[str]:
 
 async def test_a_fork_between_calls_leaves_the_child_its_own_clients(app: App) -> None:
     """In a child the parent's client and streams raise ClientForked, and the child's own clients work."""
-    expected = ["ClientForked ClientForked ClientForked fine fine"] * 4 + ["parent fine 0 0 0 0"]
-    assert await forking(app.address, "threads") == expected
+    # On a busy machine gRPC's threads may still work on the last call at the fork, and abort a child (see below).
+    for _ in range(3):
+        *children, parent = await forking(app.address, "threads")
+        assert set(children) <= {"ClientForked ClientForked ClientForked fine fine"}
+        if len(children) == 4:
+            break
+    assert (len(children), parent) == (4, "parent fine 0 0 0 0")
 
 
 async def test_no_client_hangs_after_a_fork_during_a_call(app: App) -> None:
