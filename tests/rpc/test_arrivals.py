@@ -74,20 +74,6 @@ async def test_one_connection_does_not_make_another_wait(path: str) -> None:
         assert await asyncio.wait_for(slow.ended(*streams), SOON) == [OK] * 20
 
 
-async def test_connections_take_turns() -> None:
-    """When all places are taken, free places go to the waiting connections in turn, not to the one with most calls."""
-    bounds = ArrivalBounds(total=4, by_peer=2, seconds=3600)
-    async with echoing(bounds) as address, Unfinished.to(address) as first, Unfinished.to(address) as second:
-        held = [await first.call(ECHO, MESSAGE) for _ in range(2)]
-        others = [await second.call(ECHO, MESSAGE) for _ in range(2)]
-        waiting = [await first.call(ECHO, MESSAGE) for _ in range(10)]
-        third = asyncio.create_task(say(address))
-        await first.finish(held[0], MESSAGE[-1:])
-        await second.finish(others[0], MESSAGE[-1:])
-        assert await asyncio.wait_for(third, SOON) == "hello"
-        assert not first.statuses.keys() & set(waiting)
-
-
 async def test_what_keeps_others_waiting_is_given_up() -> None:
     """Messages that take too long while others of their connection wait are RESOURCE_EXHAUSTED; the others go on."""
     bounds = ArrivalBounds(total=8, by_peer=4, seconds=0.05)
@@ -214,3 +200,23 @@ async def test_a_waiter_that_hangs_up_gives_nobody_up() -> None:
     for context in slow:
         context.message.set_result(b"late")
     assert await asyncio.gather(*reads) == [b"late"] * 2
+
+
+async def test_connections_take_turns() -> None:
+    """Free places go to the connections that wait in turn, not to the one that waits with the most calls."""
+    arrivals: Any = Arrivals(ArrivalBounds(total=2, by_peer=2, seconds=3600))
+    held = [SlowContext() for _ in range(2)]
+    tasks = [asyncio.create_task(arrivals.next(context, "ipv4:192.0.2.1:1")) for context in held]
+    await asyncio.sleep(0)
+    crowd = [asyncio.create_task(arrivals.next(SlowContext(), "ipv4:192.0.2.1:1")) for _ in range(10)]
+    await asyncio.sleep(0)
+    whole = SlowContext()
+    whole.message.set_result(b"whole")
+    other = asyncio.create_task(arrivals.next(whole, "ipv4:192.0.2.2:2"))
+    await asyncio.sleep(0)
+    for context in held:
+        context.message.set_result(b"done")
+    assert await asyncio.wait_for(other, SOON) == b"whole"
+    for task in crowd:
+        task.cancel()
+    await asyncio.gather(*tasks, *crowd, return_exceptions=True)
