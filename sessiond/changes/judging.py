@@ -168,7 +168,7 @@ def carry_out(
             session = work.save(replace(session, old_token=None), EventType.SESSION_REFRESHED, cause, call.client)
         return session
     if consequences.requires_authentication:
-        held = replace(session, must_authenticate=True)
+        held = replace(session, must_authenticate=True, old_token=None if one_holder else session.old_token)
         session = work.save(held, EventType.HIJACK_SUSPECTED, cause, call.client, signals, reaction)
     elif one_holder and not consequences.ends_session:
         settled = replace(session, old_token=None)

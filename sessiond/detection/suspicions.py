@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sessiond.detection.client_facts import FactReader
-from sessiond.detection.uses import RecentLogins, SupersededUses, UseWatch
+from sessiond.detection.uses import MAX_CLIENTS, RecentLogins, SupersededUses, UseWatch
 from sessiond.domain.client_facts import ClientFacts, compare, differ
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.policy import Policy
@@ -108,16 +108,14 @@ class Suspicions:
     def is_new_old_token(self, session: Session, client: ClientContext, others: Iterable[ClientContext] = ()) -> bool:
         """Return whether to record that this client presented a token from before the last roll.
 
-        It is recorded once; if the roll was a login, once for each client. `others` are clients that presented one in a
-        transaction that is not committed yet.
+        It is recorded once; if the roll was a login, once for each client, and at most five times. `others` are clients
+        that presented one in a transaction that is not committed yet.
         """
-        if session.old_token is None:
-            return True
         known = self._logins.clients(session.id)
         if known is None:
-            return False
+            return session.old_token is None
         known = (*known, *others)
-        return client not in known and NOBODY not in known
+        return client not in known and NOBODY not in known and len(known) <= MAX_CLIENTS
 
     def presented_old_token(
         self, session: Session, client: ClientContext, policy: Policy, others: Iterable[ClientContext] = ()

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from sessiond.domain.client_facts import CLIENT_IDENTITY, ClientFacts, differ, merged
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
+from sessiond.domain.values import NOBODY, CauseKind, ClientContext, Instant, Millis, SessionId
 from sessiond.system.lru import Lru
 
-__all__ = ["RecentLogins", "SupersededUses", "UseWatch"]
+__all__ = ["MAX_CLIENTS", "RecentLogins", "SupersededUses", "UseWatch"]
 
 _CLIENT_TURNS = 3
 _NETWORK_TURNS = 8
@@ -115,7 +115,8 @@ class SupersededUses:
         self._uses.pop(session_id)
 
 
-_MAX_CLIENTS = 4
+MAX_CLIENTS = 4
+"""The number of clients that are remembered for a login; one more is recorded, and then all count as unknown."""
 
 
 class RecentLogins:
@@ -141,6 +142,10 @@ class RecentLogins:
             case EventType.SESSION_ROLLED:
                 if self._authenticated != (session_id, event.revision - 1):  # a login's roll is the next event after it
                     self._clients.pop(session_id)
+            case EventType.SESSION_REFRESHED if event.cause.kind is CauseKind.REQUEST:
+                # A repeated login: from now on an old token is news again, whoever presents it.
+                if self._clients.peek(session_id) is not None:
+                    self._clients.put(session_id, ())
             case EventType.OLD_TOKEN_PRESENTED:
                 self._note(session_id, event.client)
             case EventType.SESSION_REVOKED | EventType.SESSION_EXPIRED:
@@ -156,4 +161,4 @@ class RecentLogins:
     def _note(self, session_id: SessionId, client: ClientContext) -> None:
         known = self._clients.get(session_id)
         if known is not None and client not in known and NOBODY not in known:
-            self._clients.put(session_id, (*known, client) if len(known) < _MAX_CLIENTS else (NOBODY,))
+            self._clients.put(session_id, (*known, client) if len(known) < MAX_CLIENTS else (NOBODY,))

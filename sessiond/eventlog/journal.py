@@ -206,6 +206,8 @@ class Journal:
 
         def turn() -> None:  # a callback, because waking a task in each turn would cost several times as much
             nonlocal idle, before
+            if gathered.done():
+                return  # the writer was cancelled
             idle, before = idle + 1 if len(self._queue) == before else 0, len(self._queue)
             if idle < limit and before < self._bounds.group and not self._closing:
                 loop.call_soon(turn)

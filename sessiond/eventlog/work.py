@@ -110,7 +110,7 @@ class Memory(Protocol):
     def presented_old_token(
         self, session: Session, client: ClientContext, policy: Policy, others: Sequence[ClientContext]
     ) -> bool:
-        """Return whether only this client presented such a token, as far as is known."""
+        """Return whether only this client presented a token from before the last login, as far as is known."""
 
 
 @immutable
@@ -245,7 +245,7 @@ class Work:
         return self._memory.is_own_client(session, client, policy)
 
     def presented_old_token(self, session: Session, client: ClientContext, policy: Policy) -> bool:
-        """Return whether only this client presented a token from before the last roll, as far as is known."""
+        """Return whether only this client presented a token from before the last login, as far as is known."""
         return self._memory.presented_old_token(session, client, policy, self._old_token_clients(session.id))
 
     def is_new_old_token(self, session: Session, client: ClientContext) -> bool:

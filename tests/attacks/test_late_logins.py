@@ -160,7 +160,55 @@ async def test_a_crowd_with_the_old_token_writes_little(tmp_path: Path, clock: M
     """Forty clients with the old token leave five events at most, and the new token's use is a theft."""
     async with authority(tmp_path, clock) as (_, stub):
         crowd = [pb.ClientContext(ip_address=f"192.0.2.{n}", user_agent=VICTIM.user_agent) for n in range(1, 41)]
-        old, new = await late_login(stub, clock, crowd)
+        old, new = await late_login(stub, clock, [])
+        await asyncio.gather(*(validate(stub, old, client) for client in crowd))
+        for client in crowd:
+            assert (await validate(stub, old, client)).verdict == pb.VERDICT_REPLAYED
         assert kinds(await story_of(stub, old, new)).count("OLD_TOKEN_PRESENTED") <= 5
         first = await validate(stub, new)
         assert (first.verdict, signal_types(first)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])
+
+
+@pytest.mark.parametrize("reaction", [Reaction.ALERT, Reaction.IGNORE, Reaction.STEP_UP])
+async def test_one_client_with_both_tokens_writes_little(
+    tmp_path: Path, clock: ManualClock, reaction: Reaction
+) -> None:
+    """However often it presents the one and the other in turn, it is recorded once, and reported once."""
+    rules = policy(reactions={SignalType.TOKEN_COPY: reaction})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        old, new = await late_login(stub, clock, [])
+        for _ in range(5):
+            await validate(stub, old)
+            await validate(stub, new, passive=True)
+        settled = "SESSION_REFRESHED" if reaction is Reaction.IGNORE else "HIJACK_SUSPECTED"
+        assert kinds(await story_of(stub, old, new))[3:] == ["OLD_TOKEN_PRESENTED", settled]
+
+
+async def test_a_thief_beside_the_owner_in_one_transaction(tmp_path: Path, clock: ManualClock) -> None:
+    """The owner's late login is a theft if a thief presents the old token at the very moment of the new one's use."""
+    async with authority(tmp_path, clock) as (_, stub):
+        old, new = await late_login(stub, clock, [VICTIM])
+        _, used = await asyncio.gather(validate(stub, old, ATTACKER), validate(stub, new))
+        assert (used.verdict, signal_types(used)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])
+
+
+async def test_a_login_on_the_new_token_is_no_refresh(tmp_path: Path, clock: ManualClock) -> None:
+    """Who authenticates again settles everything by that; nothing is recorded beside it."""
+    async with authority(tmp_path, clock) as (_, stub):
+        old, new = await late_login(stub, clock, [VICTIM])
+        again = await login(stub, new)
+        assert again.verdict == pb.VERDICT_VALID
+        told = ["OLD_TOKEN_PRESENTED", "SESSION_AUTHENTICATED", "SESSION_ROLLED"]
+        assert kinds(await story_of(stub, old, new))[3:] == told
+
+
+async def test_a_bound_session_is_the_devices(tmp_path: Path, clock: ManualClock) -> None:
+    """An old token that comes without the device that the session is bound to is a theft, also from the same place."""
+    bound = pb.ClientContext(ip_address=VICTIM.ip_address, user_agent=VICTIM.user_agent, device_id="a device")
+    async with authority(tmp_path, clock) as (_, stub):
+        guest = await create(stub, "", client=bound)
+        new = (await login(stub, guest.token, client=bound)).token
+        clock.advance(LATE)
+        assert (await validate(stub, guest.token, VICTIM)).verdict == pb.VERDICT_REPLAYED
+        used = await validate(stub, new, bound)
+        assert (used.verdict, signal_types(used)) == (pb.VERDICT_REVOKED, ["TOKEN_REPLAY"])

@@ -365,7 +365,11 @@ class OneHolder(KnownMemory):
     [
         (Reaction.IGNORE, Verdict.VALID, replace(SEEN_TWICE, old_token=None, revision=FIRST)),
         (Reaction.ALERT, Verdict.VALID, replace(SEEN_TWICE, old_token=None, revision=FIRST)),
-        (Reaction.STEP_UP, Verdict.INSUFFICIENT, replace(SEEN_TWICE, must_authenticate=True, revision=FIRST)),
+        (
+            Reaction.STEP_UP,
+            Verdict.INSUFFICIENT,
+            replace(SEEN_TWICE, must_authenticate=True, old_token=None, revision=FIRST),
+        ),
         (Reaction.REVOKE_SESSION, Verdict.REVOKED, None),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_login_that_is_over(end: EventType) -> None:
 
 
 def test_recent_logins_are_bounded() -> None:
-    """Over its capacity the memory forgets the session that logged in or was noted longest ago."""
+    """Over its capacity the memory forgets the session that logged in longest ago."""
     first, second, third = (samples.session_id() for _ in range(3))
     logins = logged_in(first, second, third, capacity=2)
     assert [logins.clients(session) for session in (first, second, third)] == [None, (), ()]

@@ -577,7 +577,9 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SESSION_ROLLED: _EventType.ValueType  # 4
     """The token was replaced because of a privilege change."""
     EVENT_TYPE_SESSION_REFRESHED: _EventType.ValueType  # 5
-    """The session was refreshed, or a repeated login has cleared up an OLD_TOKEN_PRESENTED."""
+    """The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause SIGNAL)
+    by the same client's use of the new token under a policy that ignores copies.
+    """
     EVENT_TYPE_SESSION_DATA_CHANGED: _EventType.ValueType  # 6
     """Session data changed. The event has neither keys nor values."""
     EVENT_TYPE_SESSION_EXPIRED: _EventType.ValueType  # 7
@@ -617,7 +619,9 @@ EVENT_TYPE_SESSION_RENEWED: EventType.ValueType  # 3
 EVENT_TYPE_SESSION_ROLLED: EventType.ValueType  # 4
 """The token was replaced because of a privilege change."""
 EVENT_TYPE_SESSION_REFRESHED: EventType.ValueType  # 5
-"""The session was refreshed, or a repeated login has cleared up an OLD_TOKEN_PRESENTED."""
+"""The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause SIGNAL)
+by the same client's use of the new token under a policy that ignores copies.
+"""
 EVENT_TYPE_SESSION_DATA_CHANGED: EventType.ValueType  # 6
 """Session data changed. The event has neither keys nor values."""
 EVENT_TYPE_SESSION_EXPIRED: EventType.ValueType  # 7
