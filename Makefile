@@ -19,10 +19,8 @@ PYTHON_PROBLEM = $(shell p="$(or $(PYTHON),python3)"; \
 # Twice quiet: errors only. A warning about the installer itself or its settings is of no use to a newcomer.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore
 #: PYTHON           the Python that creates the environment, 3.11 or newer
-#: DATA             run: the data folder
-DATA ?= data
-#: LISTEN           run: the address, HOST:PORT or unix:PATH
-LISTEN ?= 127.0.0.1:7443
+#: DATA             run: the data folder, if not the configured one
+#: LISTEN           run: the address, HOST:PORT or unix:PATH, if not the configured one
 #: SEED             mutate, simulate: the seed of the random choices
 SEED ?= 1
 #: USERS            simulate: how many users
@@ -33,6 +31,11 @@ MINUTES ?= 20
 BAR ?= 95
 #: MUTATED          mutate: the folders and files to put faults into
 MUTATED ?= sessiond/domain sessiond/changes sessiond/authority sessiond/crypto sessiond/rpc/cookies.py
+# Whether the environment is whole (its creation was not interrupted) and belongs here (the clone was not moved).
+USABLE = [ "$$(cat $(VENV)/.folder 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -m pip --version >/dev/null 2>&1
+ifneq ($(wildcard $(VENV)/.run),)
+$(shell $(USABLE) || rm -f $(VENV)/.run $(VENV)/.dev)
+endif
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo test test-fast floors mutate simulate check bench generate lock format clean
@@ -45,7 +48,8 @@ help: ## List the targets and the variables.
 # The run environment: what a server needs and nothing else. pip checks each package against its pinned hash.
 $(VENV)/.run: requirements/run.lock pyproject.toml clients/python/pyproject.toml
 	$(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
-	@[ -x $(BIN)/python ] || { echo "creating the virtual environment $(VENV) ..."; "$(or $(PYTHON),python3)" -m venv $(VENV); }
+	@$(USABLE) || { echo "creating the virtual environment $(VENV) ..."; "$(or $(PYTHON),python3)" -m venv --clear $(VENV); }
+	@echo "$(CURDIR)" > $(VENV)/.folder
 	@echo "installing the pinned dependencies ..."
 	@$(PIP_INSTALL) --require-hashes -r requirements/run.lock
 	@$(PIP_INSTALL) --no-build-isolation --no-deps -e clients/python -e .
@@ -57,8 +61,8 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@touch $@
 
-run: $(VENV)/.run ## Start a server on LISTEN, with its data in DATA.
-	@exec $(BIN)/sessiond serve --data "$(DATA)" --listen "$(LISTEN)"
+run: $(VENV)/.run ## Start a server, on 127.0.0.1:7443 with data in ./data by default.
+	@exec $(BIN)/sessiond serve $(if $(DATA),--data "$(DATA)") $(if $(LISTEN),--listen "$(LISTEN)")
 
 demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo

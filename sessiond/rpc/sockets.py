@@ -116,8 +116,10 @@ def _is_answered(path: str) -> bool:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except OSError:
+            return True  # such as a full backlog, or a socket of another user: somebody may be listening
     return True
 
 

@@ -42,6 +42,7 @@ class SteadyClock:
         self._seen = self._agreed_since = passed()
         self._now = max(0, wall())
         self._offset = self._now - self._seen  # the accepted difference of wall time and passed time
+        self._remainder = 0
         self._suspected: tuple[int, int] | None = None  # another offset, and since when the wall clock has had it
 
     def now(self) -> Instant:
@@ -50,8 +51,13 @@ class SteadyClock:
         self._compare(max(0, self._wall()) - passed, passed)
         elapsed, self._seen = passed - self._seen, passed
         ahead = self._now + elapsed - (passed + self._offset)
-        self._now += elapsed - (ahead if ahead <= 0 else min(ahead, elapsed // _SLEW))
+        self._now += elapsed - (ahead if ahead <= 0 else min(ahead, self._slowed_by(elapsed)))
         return Instant(self._now)
+
+    def _slowed_by(self, elapsed: int) -> int:
+        """Return a tenth of the elapsed time. What does not make a millisecond counts with the next call."""
+        slowed, self._remainder = divmod(self._remainder + elapsed, _SLEW)
+        return slowed
 
     def is_steady(self) -> bool:
         """Return whether the two clocks agreed during the last minute. False in the first minute after the start."""

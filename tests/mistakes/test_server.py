@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -361,6 +362,31 @@ def test_make_names_the_python_that_it_needs(tmp_path: Path, script: str | None,
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stdout + run.stderr
     assert_in_order(parts, run.stderr)
     assert not environment.exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "pip"), [("", True), ("/somewhere/else", True), (str(ROOT), False)], ids=["new", "moved", "interrupted"]
+)
+def test_make_creates_an_unusable_environment_again(tmp_path: Path, folder: str, pip: bool) -> None:
+    """An environment whose creation was interrupted, or whose clone has been moved, is created again."""
+    environment = tmp_path / "venv"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin" / "python"
+    body = f'exec {sys.executable} "$@"' if pip else f'[ "$2" != pip ] && exec {sys.executable} "$@"'
+    python.write_text(f"#!/bin/sh\n{body}\n")
+    python.chmod(0o700)
+    (environment / ".folder").write_text(f"{folder}\n")
+    (environment / ".run").touch()
+    command = ["make", "--no-print-directory", "-n", "-C", str(ROOT), "run", f"VENV={environment}"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    run = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "-m venv --clear" in run.stdout
+    assert not (environment / ".run").exists()
+    (environment / ".folder").write_text(f"{ROOT}\n")
+    (environment / ".run").touch()
+    again = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert ("-m venv --clear" in again.stdout) is not pip
 
 
 def test_an_old_python_is_named(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,22 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
         left.bind(str(path))
     async with serving(config_at(tmp_path, path)) as app, stub_for(app.address) as stub:
         assert (await stub.CreateSession(pb.CreateSessionRequest())).token
+
+
+async def test_a_busy_servers_socket_is_not_taken(tmp_path: Path) -> None:
+    """A server that accepts no connections at the moment, because too many wait, still has its socket."""
+    path = tmp_path / "s"
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.bind(str(path))
+        listener.listen(0)
+        full = False
+        while not full:
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            waiting.setblocking(False)
+            full = waiting.connect_ex(str(path)) == errno.EAGAIN
+        assert "another server is listening" in await refusal(tmp_path, path)
+        assert path.is_socket()
 
 
 async def test_something_else_is_left_alone(tmp_path: Path) -> None:
