@@ -20,6 +20,7 @@ from typing import Any
 
 import grpc
 import h2.connection
+import h2.events
 
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
@@ -94,40 +95,49 @@ def _tiny_fields(address: str, size: int, ended: threading.Event) -> None:
 
 
 def _unfinished(address: str, size: int, ended: threading.Event) -> None:
-    """Open streams whose message lacks its last byte, over plain HTTP/2: gRPC clients send only complete messages."""
+    """Keep so many calls open whose message lacks its last byte; no gRPC client does that. Replace those that end."""
     host, _, port = address.rpartition(":")
-    headers = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", address),
-        (":path", _SERVICE + "ValidateSession"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ]
+    headers = {":method": "POST", ":scheme": "http", ":authority": address, ":path": _SERVICE + "ValidateSession"}
+    headers |= {"content-type": "application/grpc", "te": "trailers"}
     connection = h2.connection.H2Connection()
     connection.initiate_connection()
-    left = {}
-    for stream in range(1, 2 * size, 2):
-        connection.send_headers(stream, headers)
-        connection.send_data(stream, b"\0" + _UNFINISHED.to_bytes(4, "big"))
-        left[stream] = _UNFINISHED - 1
-    with socket.create_connection((host, int(port))) as opened:
-        opened.sendall(connection.data_to_send())
-        opened.settimeout(0.05)
-        while left and not ended.is_set():
-            for stream in list(left):
-                window = min(connection.local_flow_control_window(stream), left[stream])
-                while window > 0:
-                    part = min(window, connection.max_outbound_frame_size)
-                    connection.send_data(stream, b"x" * part)
-                    window, left[stream] = window - part, left[stream] - part
-                if not left[stream]:
-                    del left[stream]
+    left: dict[int, int] = {}  # by stream: how many bytes are still to be sent
+    under_way = threading.Event()
+
+    def open_streams() -> None:
+        while len(left) < size:
+            stream = connection.get_next_available_stream_id()
+            connection.send_headers(stream, list(headers.items()))
+            left[stream] = _UNFINISHED - 1
+            connection.send_data(stream, b"\0" + _UNFINISHED.to_bytes(4, "big"))
+
+    def send() -> bool:
+        """Send what the server's windows allow; return whether that is anything."""
+        progress = False
+        for stream, bytes_left in left.items():
+            window = min(connection.local_flow_control_window(stream), bytes_left)
+            while window > 0:
+                part = min(window, connection.max_outbound_frame_size)
+                connection.send_data(stream, b"x" * part)
+                window, left[stream], progress = window - part, left[stream] - part, True
+        return progress
+
+    def feed(opened: socket.socket) -> None:
+        while not ended.is_set():
+            open_streams()
+            if not send():
+                under_way.set()  # all that the server takes at the moment has arrived
             opened.settimeout(None)
             opened.sendall(connection.data_to_send())
             opened.settimeout(0.05)
             with suppress(TimeoutError):
-                connection.receive_data(opened.recv(1 << 20))
+                for event in connection.receive_data(opened.recv(1 << 20)):
+                    if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+                        left.pop(event.stream_id or 0, None)
+
+    with socket.create_connection((host, int(port))) as opened:
+        threading.Thread(target=feed, args=(opened,), daemon=True).start()
+        under_way.wait(_LONGEST)
         _ready(ended)
 
 

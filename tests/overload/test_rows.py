@@ -16,6 +16,8 @@ from tests.support.figures import report
 MOST = 2.0
 MEMORY = 130_000_000
 """The memory that 100,000 honest sessions take, in bytes."""
+BESIDE = 30_000_000
+"""The memory that a server may take while messages arrive, beside these."""
 TRIES = 3
 SIZES = {"idle subscribers": 300, "replays": 100}
 pytestmark = [pytest.mark.measured, pytest.mark.slow]
@@ -36,7 +38,8 @@ def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
     for number in range(TRIES):  # a machine that is busy with other work looks like an attack
         found = beside(name, tmp_path, number)
         assert found.failed == 0
-        assert found.grown_bytes < MEMORY + ATTACKS[name].arriving
+        arriving = ATTACKS[name].arriving
+        assert found.grown_bytes < (arriving + BESIDE if arriving else MEMORY)
         best = found if best is None or found.ratio < best.ratio else best
         if best.ratio <= MOST:
             break
