@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import uvloop
 
 from sessiond.app import App
 from tests.support.clock import ManualClock
+from tests.support.postgres import new_database, running_postgres
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 
 
@@ -36,3 +37,16 @@ async def stub(app: App) -> AsyncIterator[AsyncStub]:
     """The generated stub, connected to `app`."""
     async with stub_for(app.address) as stub:
         yield stub
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a running Postgres."""
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+async def database(postgres: str) -> str:
+    """The URL of an empty database."""
+    return await new_database(postgres)

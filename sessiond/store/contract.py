@@ -233,8 +233,11 @@ class Store(Protocol):
     incarnations: Sequence[Incarnation]
     """The incarnations of the log, oldest first, from the one that contains the horizon to the current one."""
 
-    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]], *, quiet: bool = False) -> T:
         """Run `decide` in one write transaction, apply its changes atomically, commit durably, and return its answer.
+
+        With `quiet` the caller expects that `decide` records activity alone, so a store may let other writers work at
+        the same time. If it turns out otherwise, `decide` is run again without them.
 
         May run `decide` more than once (after a conflict or a lost connection). Only the changes and the answer of the
         last run count, so `decide` must have no side effects except the decision that it returns.

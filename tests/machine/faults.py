@@ -26,7 +26,7 @@ from sessiond.eventlog.work import Work
 from sessiond.store.rows import session_row
 from sessiond.store.sqlite import transaction
 from sessiond.store.sqlite.store import SqliteStore
-from sessiond.store.statements import STATEMENTS
+from sessiond.store.statements import STATEMENTS, ParameterStyle
 
 __all__ = ["FAULTS"]
 
@@ -198,10 +198,11 @@ def a_refresh_keeps_the_old_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def labels_that_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = STATEMENTS["put_label"]
-    statement = replace(right, sql=right.sql.replace("DO UPDATE SET value = excluded.value", "DO NOTHING"))
-    assert statement != right
-    monkeypatch.setattr(transaction, "STATEMENTS", {**STATEMENTS, "put_label": statement})
+    statements = STATEMENTS[ParameterStyle.QUESTION_MARK]
+    right = statements["put_label"]
+    template = right.template.replace("DO UPDATE SET value = excluded.value", "DO NOTHING")
+    assert template != right.template
+    monkeypatch.setattr(transaction, "_STATEMENTS", {**statements, "put_label": replace(right, template=template)})
 
 
 def anybody_may_revoke(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,17 @@ import os
 import sqlite3
 import stat
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from sessiond.store.contract import StoreRefused
+from sessiond.store.migrations import load_migrations
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
-from sessiond.store.statements import STATEMENTS
+from sessiond.store.statements import STATEMENTS, ParameterStyle
 
 __all__ = ["check_keys", "check_ours", "migrate", "migrations", "open_file", "record_keys", "set_pragmas"]
 
+_STATEMENTS = STATEMENTS[ParameterStyle.QUESTION_MARK]
 _APPLICATION_ID = 0x73657373  # "sess": distinguishes our files from other SQLite databases
 _LOG_BYTES = 64 * 1024 * 1024  # the size that the write-ahead log may keep after a checkpoint
 _KEYS_SINCE = 4  # the first schema version that records keys
@@ -23,9 +24,8 @@ _MAGIC = b"SQLite format 3\0"
 
 
 def migrations() -> list[str]:
-    """Return the numbered migrations in order: the first one migrates schema version 0 to 1, and so on."""
-    folder = files("sessiond.store.sqlite").joinpath("migrations")
-    return [file.read_text(encoding="utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name)]
+    """Return the numbered migrations in order."""
+    return load_migrations("sessiond.store.sqlite")
 
 
 async def open_file(path: Path) -> tuple[Connection, FileLock]:
@@ -102,7 +102,7 @@ async def check_keys(db: Connection, path: Path, version: int, fingerprints: Seq
     """
     if version < _KEYS_SINCE or not fingerprints:
         return  # the database does not record keys yet, or there is nothing to compare
-    rows = await db.all(STATEMENTS["read_sealing_key"].sql)
+    rows = await db.all(_STATEMENTS["read_sealing_key"].sql)
     if rows and rows[0]["fingerprint"] not in fingerprints:
         raise StoreRefused(
             f"the key file beside {path} does not contain the key that this database was last written with "
@@ -113,8 +113,8 @@ async def check_keys(db: Connection, path: Path, version: int, fingerprints: Seq
 
 async def record_keys(db: Connection, fingerprints: Sequence[bytes]) -> None:
     """Record the key ring, the sealing key first."""
-    await db.all(STATEMENTS["delete_keys"].sql)
-    put = STATEMENTS["put_key"]
+    await db.all(_STATEMENTS["delete_keys"].sql)
+    put = _STATEMENTS["put_key"]
     for number, fingerprint in enumerate(fingerprints):
         await db.all(put.sql, put.bind({"number": number, "fingerprint": fingerprint}))
 

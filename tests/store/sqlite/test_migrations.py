@@ -91,12 +91,13 @@ LABELLED = _session(
 _FIRST = (PLAIN, FULL, REVOKED, EXPIRED)
 _SECOND = (*_FIRST, ELEVATED, LOGIN_PAGE, HELD)
 _THIRD = tuple(replace(one, revision=Revision(number)) for number, one in enumerate((*_SECOND, LABELLED), 1))
-SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD}
+SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD}
 ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
-ANSWERS = {1: [], 2: [ANSWER], 3: [replace(ANSWER, session_id=PLAIN.id, generation=4)]}
-RUNS = {1: [], 2: [], 3: [Revision(1)]}
+_TIED = replace(ANSWER, session_id=PLAIN.id, generation=4)
+ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED]}
+RUNS = {1: [], 2: [], 3: [Revision(1)], 4: [Revision(1), Revision(len(_THIRD) + 3)]}
 """The first revisions of the recorded incarnations of the log, by schema version."""
-IN_THE_WAY = {1: "answers", 2: "incarnations", 3: "keys"}
+IN_THE_WAY = {1: "answers", 2: "incarnations", 3: "keys", 4: "old_sessions"}
 """A table that the next migration creates, by schema version; if it exists, the migration fails."""
 
 EACH = pytest.mark.parametrize("version", sorted(GOLDEN))

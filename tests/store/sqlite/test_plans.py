@@ -8,7 +8,8 @@ import pytest
 
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import SessionState
-from sessiond.store.sqlite.store import _LABEL_CONDITION, _STATE_CONDITIONS, SqliteStore
+from sessiond.store.listing import LABEL_CONDITION, STATE_CONDITIONS
+from sessiond.store.sqlite.store import SqliteStore
 from sessiond.store.statements import load_statements
 from tests.contracts import samples
 from tests.contracts.store import write
@@ -21,7 +22,7 @@ async def plan(store: SqliteStore, name: str, conditions: str = "") -> list[str]
     """Return SQLite's plan for a statement, step by step."""
     statement = load_statements()[name]
     if conditions:
-        statement = statement.fill(conditions=conditions)
+        statement = statement.fill(conditions=conditions, application="+application")
     rows = await store._db.all(f"EXPLAIN QUERY PLAN {statement.sql}", (None,) * len(statement.names))
     return [row["detail"] for row in rows]
 
@@ -46,7 +47,7 @@ async def test_live_sessions_are_found_by_index(tmp_path: Path, analyzed: bool) 
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         await fill(store, analyzed)
-        found = "SEARCH sessions USING INDEX sessions_by_subject (application=? AND subject=? AND ended_at=?)"
+        found = "SEARCH sessions USING INDEX sessions_by_subject (log=? AND application=? AND subject=? AND ended_at=?)"
         assert await plan(store, "oldest_live_sessions") == [found]
         assert await plan(store, "newest_live_sessions") == [found]
         assert await plan(store, "count_live_sessions") == [found.replace("USING INDEX", "USING COVERING INDEX")]
@@ -62,14 +63,14 @@ async def test_listing_live_sessions_sorts_nothing(tmp_path: Path, subject: str,
     store = await SqliteStore.open(tmp_path / "sessiond.db")
     try:
         await fill(store, analyzed)
-        steps = await plan(store, "list_sessions", _STATE_CONDITIONS[SessionState.ACTIVE] + subject + before)
+        steps = await plan(store, "list_sessions", STATE_CONDITIONS[SessionState.ACTIVE] + subject + before)
     finally:
         await store.close()
     place = " AND session_id<?" if before else ""
     if subject:
-        found = f"sessions_by_subject (application=? AND subject=? AND ended_at=?{place})"
+        found = f"sessions_by_subject (log=? AND application=? AND subject=? AND ended_at=?{place})"
     else:
-        found = f"sessions_live (application=?{place})"
+        found = f"sessions_live (log=? AND application=?{place})"
     assert steps == [f"SEARCH sessions USING INDEX {found}"]
 
 
@@ -83,7 +84,7 @@ WINDOW = " AND session_id < :before AND session_id >= :down_to"
         "",
         " AND ip_key BETWEEN :ip_first AND :ip_last",
         " AND created_at >= :created_from",
-        " AND " + _LABEL_CONDITION.format(letter="a", window=WINDOW),
+        " AND " + LABEL_CONDITION.format(letter="a", window=WINDOW),
     ],
     ids=["all", "address", "time", "label"],
 )
@@ -94,15 +95,15 @@ async def test_a_bounded_walk_is_bounded(tmp_path: Path, state: SessionState, sp
     try:
         await fill(store, analyzed)
         name = "list_sessions" if state is SessionState.ACTIVE else "walk_sessions"
-        steps = await plan(store, name, _STATE_CONDITIONS[state] + sparse + WINDOW)
+        steps = await plan(store, name, STATE_CONDITIONS[state] + sparse + WINDOW)
         ends = [await plan(store, name) for name in ("walk_end_of_live", "walk_end_of_all")]
     finally:
         await store.close()
     assert any("session_id>? AND session_id<?" in step for step in steps), steps
     assert all("session_id" in step for step in steps if step.startswith("SEARCH")), steps
     assert not [step for step in steps if "TEMP B-TREE FOR ORDER" in step or step.startswith("SCAN")], steps
-    assert ends[0] == ["SEARCH sessions USING INDEX sessions_live (application=? AND session_id<?)"]
-    assert ends[1] == ["SEARCH sessions USING PRIMARY KEY (session_id<?)"]
+    assert ends[0] == ["SEARCH sessions USING INDEX sessions_live (log=? AND application=? AND session_id<?)"]
+    assert ends[1] == ["SEARCH sessions USING PRIMARY KEY (log=? AND session_id<?)"]
 
 
 @pytest.mark.parametrize("name", ["due_sessions", "prunable_sessions", "delete_expired_answers"])

@@ -1,15 +1,13 @@
-"""The size limit of the kept answers, and which ones are deleted when they exceed it."""
+"""The size limit of the kept answers, and which ones are deleted when they exceed it. Shared by every engine."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sessiond.store.contract import Changes
 from sessiond.store.rows import Row
-from sessiond.store.statements import STATEMENTS
 
-__all__ = ["AnswerBudget"]
+__all__ = ["AnswerBudget", "AnswerDeletion"]
 
 _ROW_BYTES = 200  # the size of one answer in table and index, without its message
 _DEFAULT_DELETES = 1_000
@@ -29,30 +27,35 @@ class AnswerBudget:
         self.used = 0
 
     def load(self, row: Row) -> None:
-        """Set the bytes in use from the result of `measure_answers`, when the database is opened."""
+        """Set the bytes in use from the result of `measure_answers`."""
         self.used = row["size"] + row["count"] * _ROW_BYTES
 
-    def for_changes(self, changes: Changes) -> AnswerChanges | None:
+    def for_changes(self, changes: Changes) -> AnswerDeletion | None:
         """Return the deletions that the commit of `changes` has to make; None if there are none."""
-        return None if changes.forget is None else AnswerChanges(self, changes)
+        return None if changes.forget is None else AnswerDeletion(self, changes, changes.forget)
 
 
-class AnswerChanges:
-    """The deletion of kept answers in one transaction."""
+class AnswerDeletion:
+    """The deletion of kept answers in one transaction: run `delete_expired_answers`, then `evict_answers` if needed."""
 
-    def __init__(self, budget: AnswerBudget, changes: Changes) -> None:
+    def __init__(self, budget: AnswerBudget, changes: Changes, now: int) -> None:
         self._budget = budget
-        self._now = changes.forget
         self._max_deletes = 2 * len(changes.answers) or _DEFAULT_DELETES
         self._added = sum(len(answer.sealed) + _ROW_BYTES for answer in changes.answers)
         self._freed = 0
+        self.expired: Mapping[str, int] = {"now": now, "limit": self._max_deletes}
+        """The parameters of `delete_expired_answers`."""
+        self.early: Mapping[str, int] = {"soon": now + _SOON, "limit": self._max_deletes}
+        """The parameters of `evict_answers`."""
 
-    def carry_out(self, connection: sqlite3.Connection) -> None:
-        """Delete expired answers, and others if the limit is exceeded."""
-        self._freed = self._delete(connection, "delete_expired_answers", {"now": self._now, "limit": self._max_deletes})
-        if self._used() > self._budget.limit and self._now is not None:
-            values = {"soon": self._now + _SOON, "limit": self._max_deletes}
-            self._freed += self._delete(connection, "evict_answers", values)
+    @property
+    def exceeds(self) -> bool:
+        """Return whether the answers that are left exceed the limit, so that `evict_answers` is needed."""
+        return self._used() > self._budget.limit
+
+    def deleted(self, rows: Iterable[Row]) -> None:
+        """Take the rows that one of the two statements has returned into account."""
+        self._freed += sum(row["size"] + _ROW_BYTES for row in rows)
 
     def done(self) -> None:
         """Update the budget. Call this after the transaction has been committed."""
@@ -60,9 +63,3 @@ class AnswerChanges:
 
     def _used(self) -> int:
         return max(0, self._budget.used + self._added - self._freed)
-
-    @staticmethod
-    def _delete(connection: sqlite3.Connection, name: str, values: Mapping[str, int | None]) -> int:
-        statement = STATEMENTS[name]
-        rows = connection.execute(statement.sql, statement.bind(values)).fetchall()
-        return sum(row["size"] + _ROW_BYTES for row in rows)

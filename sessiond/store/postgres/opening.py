@@ -1,0 +1,166 @@
+"""Opening the store: schema, keys, and the incarnation of the log. One replica at a time does this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import asyncpg
+
+from sessiond.config.store_address import PostgresAddress
+from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.position import INCARNATION_BYTES, Incarnation
+from sessiond.domain.values import Entropy, Revision
+from sessiond.store.contract import StoreRefused
+from sessiond.store.migrations import load_migrations
+from sessiond.store.postgres.connections import Connection, Connections
+from sessiond.store.postgres.statements import STATEMENTS, own
+from sessiond.store.sealed_data import StoreKeys
+
+__all__ = ["Opened", "begin_incarnation", "incarnations_of", "open_database"]
+
+_FIRST_TABLES = "CREATE TABLE sessiond_schema (log SMALLINT PRIMARY KEY, version BIGINT NOT NULL)"
+_DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError)
+
+
+class Opened:
+    """What was found and set when the store was opened."""
+
+    authority_id: bytes
+    incarnations: Sequence[Incarnation]
+    cipher: DataCipher | None = None
+    fingerprints: Sequence[bytes] = ()
+
+
+async def open_database(
+    connections: Connections,
+    address: PostgresAddress,
+    replica: bytes,
+    name: str,
+    load_keys: Callable[[bool], StoreKeys] | None,
+    entropy: Entropy,
+) -> Opened:
+    """Migrate the schema, check the keys, and register the replica, all in one transaction.
+
+    Raises `StoreRefused`, with the remedy; then nothing was changed. `load_keys` is called as `SqliteStore.open` does.
+    """
+    connection = await connections.open()
+    try:
+        await _create_schema_table(connection)
+        await connections.begin(connection)
+        await connection.execute("LOCK TABLE sessiond_schema IN EXCLUSIVE MODE")
+        version = await _version(connection, address)
+        await _migrate(connection, version)
+        opened = await _prepare(connection, address, replica, name, load_keys, entropy)
+        await connection.execute("COMMIT")
+        return opened
+    finally:
+        connection.terminate()  # also rolls back
+
+
+async def _create_schema_table(connection: Connection) -> None:
+    if await connection.fetchval("SELECT to_regclass('sessiond_schema')") is None:
+        with suppress(*_DUPLICATE):  # another replica was faster
+            await connection.execute(_FIRST_TABLES)
+
+
+async def _version(connection: Connection, address: PostgresAddress) -> int:
+    newest = len(load_migrations("sessiond.store.postgres"))
+    version: int = await connection.fetchval("SELECT version FROM sessiond_schema WHERE log = 0") or 0
+    if version == 0 and await connection.fetchval("SELECT to_regclass('sessions')") is not None:
+        raise StoreRefused(f"{address} has a table `sessions` of another program; give sessiond a database of its own")
+    if version > newest:
+        raise StoreRefused(
+            f"{address} has schema version {version}, but this sessiond supports versions up to {newest}. "
+            "Run the newer sessiond, or restore a backup from before the upgrade"
+        )
+    return version
+
+
+async def _migrate(connection: Connection, version: int) -> None:
+    steps = load_migrations("sessiond.store.postgres")
+    for step in steps[version:]:
+        await connection.execute(step)
+    if version < len(steps):
+        await connection.execute(
+            "INSERT INTO sessiond_schema (log, version) VALUES (0, $1) ON CONFLICT (log) DO UPDATE SET version = $1",
+            len(steps),
+        )
+
+
+async def _prepare(
+    connection: Connection,
+    address: PostgresAddress,
+    replica: bytes,
+    name: str,
+    load_keys: Callable[[bool], StoreKeys] | None,
+    entropy: Entropy,
+) -> Opened:
+    opened, take = Opened(), own("take_head")
+    head = await connection.fetchrow(take.sql)
+    keys = None if load_keys is None else load_keys(head is None)
+    others = await connection.fetch(own("live_replicas").sql)
+    fingerprints = [] if keys is None else list(keys.fingerprints)
+    if fingerprints:
+        await _check_keys(connection, address, fingerprints, others)
+    if head is None:
+        create = own("create_head")
+        await connection.execute(create.sql, *create.bind({"authority_id": entropy(16)}))
+        (head,) = await connection.fetch(take.sql)
+    if fingerprints:
+        await _record_keys(connection, fingerprints)
+    opened.cipher, opened.fingerprints = None if keys is None else keys.cipher, fingerprints
+    opened.authority_id = head["authority_id"]
+    if not others or head["lineage"] != head["lineage_now"]:
+        await begin_incarnation(connection, Revision(head["revision"]), Revision(head["horizon"]), entropy)
+    opened.incarnations = await incarnations_of(connection)
+    await connection.execute(own("forget_dead_replicas").sql)
+    register = own("register_replica")
+    values = {"replica": replica, "name": name, "fingerprints": fingerprints}
+    await connection.execute(register.sql, *register.bind(values))
+    return opened
+
+
+async def _check_keys(
+    connection: Connection, address: PostgresAddress, fingerprints: Sequence[bytes], others: Sequence[asyncpg.Record]
+) -> None:
+    """Raise `StoreRefused` unless every replica can open the tokens of every other one."""
+    row = await connection.fetchrow(STATEMENTS["read_sealing_key"].sql)
+    if row is not None and row["fingerprint"] not in fingerprints:
+        raise StoreRefused(
+            f"the key file does not contain the key that {address} was last written with "
+            f"({row['fingerprint'].hex()[:8]}): it is a different file or an older copy. Copy the key file of a "
+            "running replica, or use an empty database to start over"
+        )
+    for other in others:
+        if other["fingerprints"] and fingerprints[0] not in other["fingerprints"]:
+            raise StoreRefused(
+                f"the first key of the key file ({fingerprints[0].hex()[:8]}) is unknown to the replica "
+                f"{other['name']}, which is running: it would take this replica's tokens for forged ones. Add the key "
+                "to every replica as its second line first, and move it to the first line afterwards"
+            )
+
+
+async def _record_keys(connection: Connection, fingerprints: Sequence[bytes]) -> None:
+    await connection.execute(STATEMENTS["delete_keys"].sql)
+    put = STATEMENTS["put_key"]
+    for number, fingerprint in enumerate(fingerprints):
+        await connection.execute(put.sql, *put.bind({"number": number, "fingerprint": fingerprint}))
+
+
+async def begin_incarnation(connection: Connection, head: Revision, horizon: Revision, entropy: Entropy) -> int:
+    """Begin a new incarnation of the log after `head`, and return its number. The connection must hold the head."""
+    read, begin = STATEMENTS["read_incarnations"], STATEMENTS["begin_incarnation"]
+    number = max((row["number"] for row in await connection.fetch(read.sql)), default=0) + 1
+    values = {"number": number, "incarnation": entropy(INCARNATION_BYTES), "first_revision": head + 1}
+    await connection.execute(begin.sql, *begin.bind(values))
+    change, delete = own("change_incarnation"), STATEMENTS["delete_incarnations"]
+    await connection.execute(change.sql, *change.bind({"number": number}))
+    await connection.execute(delete.sql, *delete.bind({"horizon": horizon}))
+    return number
+
+
+async def incarnations_of(connection: Connection) -> list[Incarnation]:
+    """Return the incarnations of the log, oldest first."""
+    rows = await connection.fetch(STATEMENTS["read_incarnations"].sql)
+    return [Incarnation(row["incarnation"], Revision(row["first_revision"])) for row in rows]

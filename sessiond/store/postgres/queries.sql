@@ -1,0 +1,77 @@
+-- The statements that only Postgres needs, in the form of `../queries.sql`.
+
+-- take_head
+-- Lock the head for the rest of the transaction. `lineage_now` names the history of the server that runs this.
+SELECT authority_id, revision, horizon, incarnation, lineage, {lineage} AS lineage_now
+FROM log_head WHERE log = 0 FOR UPDATE;
+
+-- see_head
+-- The same, without a lock.
+SELECT authority_id, revision, horizon, incarnation, lineage, {lineage} AS lineage_now FROM log_head WHERE log = 0;
+
+-- create_head
+-- Create the head of a new store.
+INSERT INTO log_head (log, authority_id, revision, horizon, incarnation, lineage, incarnation_began, replaced)
+VALUES (0, :authority_id, 0, 0, 0, {lineage}, clock_timestamp(), FALSE);
+
+-- change_incarnation
+-- Record the current incarnation, and the lineage that it was begun on.
+UPDATE log_head SET
+    incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(), replaced = lineage <> {lineage}
+WHERE log = 0;
+
+-- mark_commit
+-- Leave the mark of this commit.
+INSERT INTO commit_marks (log, replica, mark) VALUES (0, :replica, :mark)
+ON CONFLICT (log, replica) DO UPDATE SET mark = excluded.mark;
+
+-- read_mark
+-- The mark of a replica's last commit. The head is locked first: a commit that is still under way holds that lock.
+SELECT commit_marks.mark FROM commit_marks WHERE log = 0 AND replica = :replica;
+
+-- delete_mark
+-- Delete the mark of a replica that stops.
+DELETE FROM commit_marks WHERE log = 0 AND replica = :replica;
+
+-- live_replicas
+-- The replicas whose lease has not run out.
+SELECT replica, name, fingerprints FROM replicas WHERE log = 0 AND lease_until > clock_timestamp();
+
+-- register_replica
+-- Record a replica that starts. It has no lease yet.
+INSERT INTO replicas (log, replica, name, lease_until, acknowledged, fingerprints, policies)
+VALUES (0, :replica, :name, clock_timestamp(), 0, :fingerprints, '');
+
+-- forget_replica
+-- Delete a replica that stops.
+DELETE FROM replicas WHERE log = 0 AND replica = :replica;
+
+-- forget_dead_replicas
+-- Delete the replicas that have been gone for a day.
+DELETE FROM replicas WHERE log = 0 AND lease_until < clock_timestamp() - INTERVAL '1 day';
+
+-- renew_lease
+-- Extend the lease of a replica. The lease of one that was deleted, because it was gone for long, begins again.
+INSERT INTO replicas (log, replica, name, lease_until, acknowledged, fingerprints, policies)
+VALUES (0, :replica, :name, clock_timestamp() + CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond',
+    :acknowledged, :fingerprints, :policies)
+ON CONFLICT (log, replica) DO UPDATE SET
+    lease_until = excluded.lease_until, acknowledged = excluded.acknowledged, policies = excluded.policies;
+
+-- read_leases
+-- The replicas with a lease, in the order of their ids.
+SELECT replica, name, policies FROM replicas WHERE log = 0 AND lease_until > clock_timestamp() ORDER BY replica;
+
+-- acknowledge
+-- Record the newest revision that a replica's cache includes.
+UPDATE replicas SET acknowledged = :acknowledged
+WHERE log = 0 AND replica = :replica AND acknowledged < CAST(:acknowledged AS BIGINT);
+
+-- lagging_replicas
+-- The other replicas that hold a lease and have not acknowledged a revision.
+SELECT name FROM replicas
+WHERE log = 0 AND replica <> :replica AND lease_until > clock_timestamp() AND acknowledged < :revision
+UNION ALL
+SELECT 'a replica from before the database was replaced' FROM log_head
+WHERE log = 0 AND incarnation_began > clock_timestamp() - CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond'
+    AND replaced;

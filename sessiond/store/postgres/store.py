@@ -1,0 +1,189 @@
+"""The Postgres store: replicas write one after another, in transactions that take the log's head first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import asyncpg
+
+from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.position import Incarnation
+from sessiond.domain.values import Entropy, Revision
+from sessiond.store.answers import AnswerBudget
+from sessiond.store.contract import Changes, Decision, Head, StoreFailed, StoreRefused, Transaction
+from sessiond.store.postgres.announcements import Announcements
+from sessiond.store.postgres.connections import Connections
+from sessiond.store.postgres.errors import DATABASE_ERRORS
+from sessiond.store.postgres.opening import open_database
+from sessiond.store.postgres.statements import AMONG, STATEMENTS, own
+from sessiond.store.postgres.writer import Writer
+from sessiond.store.reads import StoreReads
+from sessiond.store.sealed_data import StoreKeys
+from sessiond.store.shared import LEASE, Renewal
+
+__all__ = ["PostgresStore"]
+
+T = TypeVar("T")
+_REPLICA_BYTES = 16
+_MEASURE_EVERY = 60
+"""Rounds of the sweeper between two measurements of the kept answers."""
+_DEFAULT_ANSWER_BYTES = 256_000_000
+
+
+class PostgresStore(StoreReads):
+    """A `Store` in a Postgres database. Create one with `open`."""
+
+    authority_id: bytes
+    incarnations: Sequence[Incarnation]
+    _walked_application = "application"
+
+    def __init__(self, address: PostgresAddress, entropy: Entropy, max_answer_bytes: int, name: str) -> None:
+        super().__init__()
+        self.replica = entropy(_REPLICA_BYTES)
+        self._address = address
+        self._name = name
+        self._entropy = entropy
+        self._connections = Connections(address)
+        self._answers = AnswerBudget(max_answer_bytes)
+        self._writer = Writer(self._connections, address, self.replica, entropy, self._answers, self._set_incarnations)
+        self._announcements = Announcements(self._connections)
+        self._failed: StoreFailed | None = None
+        self._fingerprints: Sequence[bytes] = ()
+        self._incarnation = 0
+        self._tidied = 0
+
+    @classmethod
+    async def open(
+        cls,
+        address: PostgresAddress,
+        load_keys: Callable[[bool], StoreKeys] | None = None,
+        entropy: Entropy = os.urandom,
+        max_answer_bytes: int = _DEFAULT_ANSWER_BYTES,
+        name: str = "",
+    ) -> PostgresStore:
+        """Open the database, or create its tables. Raise `StoreRefused`, with the remedy, without changing any data.
+
+        `load_keys` is called as by `SqliteStore.open`. `name` is shown to operators of other replicas.
+        """
+        store = cls(address, entropy, max_answer_bytes, name or f"process {os.getpid()}")
+        try:
+            opened = await open_database(store._connections, address, store.replica, store._name, load_keys, entropy)
+            store.authority_id, store.incarnations = opened.authority_id, opened.incarnations
+            store._cipher, store._fingerprints = opened.cipher, opened.fingerprints
+            store._answers.load((await store._query("measure_answers", {}))[0])
+        except DATABASE_ERRORS as error:
+            await store._connections.close()
+            raise StoreRefused(
+                f"cannot use {address}: {error or 'timed out'}; is it running, and is the address right?"
+            ) from error
+        return store
+
+    async def close(self) -> None:
+        """Close all connections. The replica's lease ends with it."""
+        await self._announcements.stop()
+        await self._writer.close("forget_replica", "delete_mark")
+        await self._connections.close()
+
+    # Reads
+
+    async def head(self) -> Head:
+        """See `Store`. Notices a new incarnation of the log, and begins one if the database was replaced."""
+        (row,) = await self._read(own("see_head").sql, ())
+        if row["lineage"] != row["lineage_now"]:
+            await self.write(_decide_nothing)  # every write looks at the lineage
+            (row,) = await self._read(own("see_head").sql, ())
+        if row["incarnation"] != self._incarnation:
+            rows = await self._query("read_incarnations", {})
+            self._incarnation = row["incarnation"]
+            self.incarnations = [Incarnation(run["incarnation"], Revision(run["first_revision"])) for run in rows]
+        return Head(Revision(row["revision"]), Revision(row["horizon"]))
+
+    async def tidy(self) -> None:
+        """See `Store`. Postgres reuses the space by itself; this measures now and then what the kept answers take."""
+        self._tidied += 1
+        if self._tidied % _MEASURE_EVERY == 0:
+            self._answers.load((await self._query("measure_answers", {}))[0])
+
+    async def _query(self, name: str, values: Mapping[str, Any], **texts: str) -> Sequence[asyncpg.Record]:
+        statement = STATEMENTS[name].fill(**texts) if texts else STATEMENTS[name]
+        return await self._read(statement.sql, statement.bind(values))
+
+    async def _by_keys(self, name: str, keys: Sequence[bytes]) -> Sequence[asyncpg.Record]:
+        return await self._read(STATEMENTS[name].fill(among=AMONG).sql, (keys,)) if keys else []
+
+    async def _read(self, sql: str, parameters: Sequence[Any]) -> Sequence[asyncpg.Record]:
+        self._check()
+        try:
+            return await self._connections.rows(sql, parameters)
+        except DATABASE_ERRORS as error:
+            raise self._fail(error) from error
+
+    # Replicas
+
+    async def renew(self, acknowledged: Revision, policies: str) -> Renewal:
+        """See `SharedStore`."""
+        values = {
+            "replica": self.replica,
+            "name": self._name,
+            "milliseconds": LEASE,
+            "acknowledged": acknowledged,
+            "fingerprints": self._fingerprints,
+            "policies": policies,
+        }
+        await self._change("renew_lease", values)
+        leases = await self._read(own("read_leases").sql, ())
+        others = [row["name"] for row in leases if row["policies"] not in ("", policies)]
+        return Renewal(bool(leases) and leases[0]["replica"] == self.replica, others)
+
+    async def acknowledge(self, revision: Revision) -> None:
+        """See `SharedStore`."""
+        await self._change("acknowledge", {"replica": self.replica, "acknowledged": revision}, durable=False)
+
+    async def lagging(self, revision: Revision) -> Sequence[str]:
+        """See `SharedStore`."""
+        statement = own("lagging_replicas")
+        values = {"replica": self.replica, "revision": revision, "milliseconds": LEASE}
+        return [row["name"] for row in await self._read(statement.sql, statement.bind(values))]
+
+    def announce(self) -> None:
+        """See `SharedStore`."""
+        self._announcements.announce()
+
+    def on_announcement(self, hint: Callable[[], None]) -> None:
+        """See `SharedStore`."""
+        self._announcements.start(hint)
+
+    async def _change(self, name: str, values: Mapping[str, Any], *, durable: bool = True) -> None:
+        self._check()
+        statement = own(name)
+        try:
+            await self._connections.change(statement.sql, statement.bind(values), durable=durable)
+        except DATABASE_ERRORS as error:
+            raise self._fail(error) from error
+
+    # Writes
+
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]], *, quiet: bool = False) -> T:
+        """See `Store`. Runs `decide` again after a conflict or a lost connection, for a few seconds."""
+        self._check()
+        try:
+            return await self._writer.write(decide, self._cipher, quiet=quiet)
+        except DATABASE_ERRORS as error:
+            raise self._fail(error) from error
+
+    def _set_incarnations(self, number: int, incarnations: Sequence[Incarnation]) -> None:
+        self._incarnation, self.incarnations = number, incarnations
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _fail(self, error: BaseException) -> StoreFailed:
+        self._failed = StoreFailed(f"the store {self._address} failed: {error}")
+        return self._failed
+
+
+async def _decide_nothing(_: Transaction) -> Decision[None]:
+    return Decision(Changes(), None)

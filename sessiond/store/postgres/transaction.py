@@ -1,0 +1,31 @@
+"""The reads of one run of a write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+
+from sessiond.crypto.session_data import DataCipher
+from sessiond.store.contract import Head
+from sessiond.store.postgres.connections import Connection
+from sessiond.store.postgres.statements import AMONG, STATEMENTS
+from sessiond.store.reads import TransactionReads
+
+__all__ = ["PostgresTransaction"]
+
+
+class PostgresTransaction(TransactionReads):
+    """See `Transaction`. The connection is in a transaction that holds the log's head, unless it is a quiet one."""
+
+    def __init__(self, connection: Connection, cipher: DataCipher | None, head: Head) -> None:
+        super().__init__(cipher, head)
+        self._connection = connection
+
+    async def _query(self, name: str, values: Mapping[str, Any]) -> Sequence[asyncpg.Record]:
+        statement = STATEMENTS[name]
+        return await self._connection.fetch(statement.sql, *statement.bind(values))
+
+    async def _by_keys(self, name: str, keys: Sequence[bytes]) -> Sequence[asyncpg.Record]:
+        return await self._connection.fetch(STATEMENTS[name].fill(among=AMONG).sql, keys) if keys else []

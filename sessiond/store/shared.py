@@ -1,0 +1,58 @@
+"""The contract of a store that several replicas share, beyond that of every store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sessiond.domain.immutable import immutable
+from sessiond.domain.values import Millis, Revision
+from sessiond.store.contract import Store
+
+__all__ = ["LEASE", "Renewal", "SharedStore"]
+
+LEASE = Millis(5_000)
+"""How long a replica may answer from its cache after it sent a renewal, before the allowance for clock drift."""
+
+
+@immutable
+class Renewal:
+    """What a replica learns when it renews its lease.
+
+    leads        whether this replica does the upkeep that one replica does for all
+    other_policies  the names of replicas with a lease whose policies differ from this replica's
+    """
+
+    leads: bool
+    other_policies: Sequence[str]
+
+
+class SharedStore(Store, Protocol):
+    """A store that several replicas share.
+
+    A replica may answer from its cache only while it holds a lease. It must call `renew`, then read and apply every
+    event up to the log's head, and only then may it count on the lease; the lease ends `LEASE` after the moment before
+    it called `renew`. So whoever has committed a change and sees no lease of a replica can be sure that this replica
+    reads the change before it answers from its cache again.
+
+    Every method raises `StoreUnavailable` if the store does not respond, and `StoreFailed` if it fails.
+    """
+
+    async def renew(self, acknowledged: Revision, policies: str) -> Renewal:
+        """Extend this replica's lease durably. `policies` is the fingerprint of its policies."""
+
+    async def acknowledge(self, revision: Revision) -> None:
+        """Record that this replica's cache includes everything up to a revision. The record may be lost in a crash."""
+
+    async def lagging(self, revision: Revision) -> Sequence[str]:
+        """Return the names of the other replicas that hold a lease and have not acknowledged a revision.
+
+        For `LEASE` after the log's current incarnation began, includes a name for those whose lease may have been lost
+        with the end of the log.
+        """
+
+    def announce(self) -> None:
+        """Tell the other replicas, soon and without a guarantee, that there are new events. Must not wait."""
+
+    def on_announcement(self, hint: Callable[[], None]) -> None:
+        """Call `hint` when another replica announces new events."""

@@ -1,0 +1,97 @@
+"""The statements that apply a set of changes, shared by every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sessiond.crypto.session_data import DataCipher
+from sessiond.store.contract import Changes, Head
+from sessiond.store.rows import activity_row, answer_row, event_row, session_row
+from sessiond.store.sealed_data import value_row
+from sessiond.store.statements import Statements, insertions
+
+__all__ = ["Write", "Writes"]
+
+_ROWS_PER_STATEMENT = 64
+
+
+class Write(NamedTuple):
+    """One statement, to be run once for each tuple of parameters."""
+
+    sql: str
+    parameters: list[tuple[Any, ...]]
+
+
+class Writes:
+    """The statements that apply a set of changes, and the log's head afterwards. False if there is nothing to do.
+
+    Deleting expired answers is not among them, because how much to delete is the engine's decision.
+    """
+
+    def __init__(self, changes: Changes, cipher: DataCipher | None, head: Head, statements: Statements) -> None:
+        self.head = head
+        self._named = statements
+        self._writes: list[Write] = []
+        self._sessions(changes)
+        self._data(changes, cipher)
+        # Two units may keep an answer under the same key: the later one counts.
+        self._insert("keep_answer", map(answer_row, {answer.key: answer for answer in changes.answers}.values()))
+        self._many("prune_session", ({"session_id": bytes(i)} for i in changes.pruned))
+        self._many("prune_labels", ({"session_id": bytes(i)} for i in changes.pruned))
+        self._log(changes)
+
+    def __bool__(self) -> bool:
+        return bool(self._writes)
+
+    def __iter__(self) -> Iterator[Write]:
+        return iter(self._writes)
+
+    def _sessions(self, changes: Changes) -> None:
+        sessions = changes.sessions.values()
+        self._insert("put_session", (session_row(s, changes.retention.get(s.id)) for s in sessions))
+        self._insert(
+            "put_label",
+            (
+                {"session_id": bytes(s.id), "key": key, "value": value, "application": s.application}
+                for s in sessions
+                for key, value in s.labels
+            ),
+        )
+        # In the order of their ids: two replicas that touch the same sessions must not wait for each other.
+        self._many("touch_session", map(activity_row, sorted(changes.activity.values(), key=lambda a: a.session_id)))
+
+    def _data(self, changes: Changes, cipher: DataCipher | None) -> None:
+        cells = [(i, key, value) for i, keys in changes.data.items() for key, value in keys.items()]
+        self._insert("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
+        self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
+        ended = [s.id for s in changes.sessions.values() if s.ending is not None]
+        self._many("delete_all_data", ({"session_id": bytes(i)} for i in ended))
+
+    def _log(self, changes: Changes) -> None:
+        self._insert("append_event", map(event_row, changes.events))
+        revision, horizon = self.head.revision, self.head.horizon
+        if changes.events:
+            revision = changes.events[-1].revision
+            self._many("move_head", [{"revision": revision}])
+        if changes.horizon is not None and changes.horizon > horizon:
+            horizon = changes.horizon
+            self._many("move_horizon", [{"horizon": horizon}])
+            self._many("delete_events", [{"horizon": horizon}])
+        self.head = Head(revision, horizon)
+
+    def _many(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
+        statement = self._named[name]
+        rows = [statement.bind(row) for row in values]
+        if rows:
+            self._writes.append(Write(statement.sql, rows))
+
+    def _insert(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
+        """Insert rows, several with each statement. The columns of a row must be in the statement's order.
+
+        Fewer statements mean fewer round trips, and in SQLite fewer times that Python releases the GIL and then
+        competes with the event loop's thread to acquire it again.
+        """
+        rows = [tuple(row.values()) for row in values]
+        for sql, parameters in insertions(self._named[name], rows, _ROWS_PER_STATEMENT):
+            self._writes.append(Write(sql, [parameters]))
