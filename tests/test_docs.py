@@ -174,6 +174,7 @@ def log_users_in_effect(trial: Trial) -> None:
     assert trial.names["cookie"] == trial.created.token.reveal()
     assert trial.names["kept"] == trial.names["login"].session.session_id
     assert trial.names["rolled"].verdict is Verdict.VALID
+    assert trial.names["rolled"].token.reveal() != trial.names["login"].token.reveal()
     assert trial.verdict is Verdict.REVOKED  # one of the user's other sessions
 
 
