@@ -302,6 +302,17 @@ async def test_a_login_from_another_site(browser: Browser, site: str) -> None:
     assert browser.cookie
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "https://evil-{}", "https://{}.evil.example", "null", ""])
+async def test_a_login_without_fetch_metadata(browser: Browser, origin: str) -> None:
+    """Without `Sec-Fetch-Site` a login is accepted only if `Origin` names the host of the request."""
+    host = browser.site.host
+    for headers in ({"Origin": origin.format(host)}, {"Accept": "*/*"}):  # the second has neither header
+        assert (await browser.log_in(**headers)).status == 403
+        assert browser.cookie == ""
+    assert (await browser.log_in(Origin=f"http://{host}")).status in (200, 303)
+    assert browser.cookie
+
+
 @pytest.mark.parametrize("kind", [FlaskSite, DjangoSite])
 async def test_the_login_page_of_a_user_who_is_logged_in(kind: type[Site], app: App, clock: ManualClock) -> None:
     """The login page sends a logged-in user back to the start, and shows the form to everybody else."""
