@@ -32,7 +32,7 @@ from sessiond.config.data_folder import reload_report_in
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.errors import Unavailable
-from sessiond.domain.text import printable
+from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
 from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.logs import set_up_logs
@@ -59,8 +59,8 @@ class _Failure(click.ClickException):
     """The server did not start: another process has what it needs, and a supervisor may try again."""
 
     def __init__(self, error: Exception | str) -> None:
-        # A key or a path may hold any character, and the text goes to a terminal.
-        super().__init__("\n".join(printable(line) for line in str(error).split("\n")))
+        # A key or a path may hold any character, and the text goes to a terminal or a log.
+        super().__init__("\n".join(printable(line) for line in without_tokens(str(error)).split("\n")))
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the message to `file`; None: standard error. Each line is an error of its own."""
@@ -96,6 +96,8 @@ class _Commands(click.Group):
     """The commands of `sessiond`. Wrong usage of any of them is reported in one line, as `sessionctl` does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any(map(looks_like_token, args)):
+            raise _WrongUsage("an argument looks like a token; sessiond takes no tokens, and others can read arguments")
         with _one_line_for_wrong_usage(ctx):
             return super().parse_args(ctx, args)
 

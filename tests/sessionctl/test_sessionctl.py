@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -93,39 +94,58 @@ async def test_a_renewed_token_is_not_shown(operator: Operator, clock: ManualClo
     assert "REPLACE_TOKEN" in (await operator.type("validate", stdin=created.token.reveal())).stdout
 
 
-@pytest.mark.parametrize(
-    "token", ["T" * 70, "-" + "T" * 69, "--" + "T" * 68, "-t" + "T" * 68], ids=lambda token: token[:3]
-)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("validate",),
-        ("show",),
-        ("revoke",),
-        ("revoke", "--token"),
-        ("revoke", "--except"),
-        ("data",),
-        ("data", "get"),
-        ("list",),
-        ("list", "--limit"),
-        ("list", "--state"),
-        ("watch", "--type"),
-        ("locks",),
-        ("report",),
-        ("report", "--session-id"),
-        ("list", "--label"),
-        ("validate", "--max-age"),
-        ("check-config", "--strict", "file"),
-    ],
-    ids=" ".join,
-)
-def test_a_token_as_an_argument_is_refused_and_not_repeated(arguments: tuple[str, ...], token: str) -> None:
-    """A token as an argument, whatever it begins with, is wrong usage; the error says where it belongs and hides it."""
-    result = CliRunner().invoke(main, ["--target", "127.0.0.1:1", *arguments, token])
-    assert result.exit_code == 2
+TOKEN = "T" * 70
+
+
+def command_lines(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """Every command, hidden ones included, with TOKEN as an argument or as the value of one of its options."""
+    hidden = ("authority",) if group is main else ()
+    for name in (*group.list_commands(click.Context(group)), *hidden):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield (*path, name, TOKEN)
+        yield (*path, name, NOBODY, TOKEN)
+        yield (*path, name, "--help", TOKEN)
+        yield (*path, name, NOBODY, f"key={TOKEN}")
+        for option in command.params:
+            if isinstance(option, click.Option):
+                yield (*path, name, option.opts[-1], TOKEN)
+                yield (*path, name, f"{option.opts[-1]}={TOKEN}")
+        if isinstance(command, click.Group):
+            yield from command_lines(command, *path, name)
+
+
+COMMAND_LINES = [
+    (TOKEN,),
+    ("--target", TOKEN, "status"),
+    ("--application", TOKEN, "list"),
+    ("--target", f"{TOKEN}:7443", "status"),
+    ("list", "--state", f"'{TOKEN}'"),
+    ("show", f"-{TOKEN[1:]}"),
+    ("show", f"--{TOKEN[2:]}"),
+    ("revoke", f"-t{TOKEN[2:]}"),
+    *command_lines(main),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMAND_LINES, ids=lambda arguments: " ".join(arguments).replace(TOKEN, "T"))
+def test_a_token_as_an_argument_is_refused_and_not_repeated(arguments: tuple[str, ...]) -> None:
+    """A token anywhere on the command line is wrong usage; the error says where tokens belong and hides this one."""
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "standard input" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert "TTTT" not in result.stderr
+
+
+@pytest.mark.parametrize("target", [TOKEN, f"{TOKEN}:1", f"http://{TOKEN}", f"unix:/{TOKEN}"])
+@pytest.mark.parametrize("command", [("status",), ("revoke", "--all")], ids=" ".join)
+def test_a_token_in_a_variable_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], target: str
+) -> None:
+    """A token in SESSIOND_TARGET does not work as an address, and no error contains it."""
+    monkeypatch.setenv("SESSIOND_TARGET", target)
+    result = CliRunner().invoke(main, [*command, "--timeout", "1"])
+    assert result.exit_code in (2, 4)
     assert "TTTT" not in result.output
 
 
