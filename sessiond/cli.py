@@ -31,10 +31,10 @@ from sessiond.config import (
 from sessiond.config.data_folder import reload_report_in
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
-from sessiond.domain.errors import Unavailable
 from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
 from sessiond.store.contract import StoreHeld, StoreRefused
+from sessiond.system.clock import since_boot
 from sessiond.system.logs import set_up_logs
 from sessiond.system.reports import write_report
 
@@ -238,12 +238,14 @@ def _tune_collector() -> None:
 async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, report: Path) -> None:
     """Reload the configuration each time `asked` is set. One with errors changes nothing, and the errors are logged.
 
-    The outcome is also written to `report`, where `sessionctl reload` waits for it.
+    The outcome is also written to `report`, where `sessionctl reload` waits for it. `load_began`, a time of
+    `since_boot`, shows whether the file was read after the signal.
     """
     while True:
         await asked.wait()
         asked.clear()
-        outcome: dict[str, Any] = {"pid": os.getpid(), "changed": {}, "restart_required": [], "problems": []}
+        outcome: dict[str, Any] = {"pid": os.getpid(), "load_began": since_boot()}
+        outcome |= {"changed": {}, "restart_required": [], "problems": []}
         try:
             done = await app.reload(load())
             outcome |= {"outcome": "reloaded", "changed": done.changed, "restart_required": done.restart_required}
@@ -251,8 +253,6 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
             problems = str(error).splitlines()
             outcome |= {"outcome": "refused", "problems": problems}
             _log.error("configuration refused", problems=problems, effect="nothing has changed")
-        except Unavailable:
-            return  # the server is stopping
         except Exception:  # noqa: BLE001 - after a failed reload the next one must still work
             outcome |= {"outcome": "failed", "problems": ["the reload failed; see the server's log"]}
             _log.exception("reload failed", effect="`sessionctl policies` shows the policies in force")
