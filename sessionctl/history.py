@@ -12,7 +12,7 @@ from sessionctl.applications import chosen
 from sessionctl.exits import Exit
 from sessionctl.failures import Command, one_of
 from sessionctl.labels import label_option
-from sessionctl.numbers import whole_number
+from sessionctl.numbers import limit_option
 from sessionctl.output import as_json, fitted, printable, show, show_facts, show_note
 from sessionctl.settings import global_options, settings
 from sessionctl.tables import Column, Table, show_table
@@ -37,7 +37,7 @@ _APPLICATIONS = (
 
 @click.command(cls=Command)
 @click.option("--subject", metavar="SUBJECT", required=True, help="The subject.")
-@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Show at most this many.")
+@limit_option("Show at most this many.")
 @global_options
 def activity(subject: str, limit: int | None) -> None:
     """Show the events of a subject, newest first."""
@@ -67,7 +67,7 @@ def activity(subject: str, limit: int | None) -> None:
 )
 @label_option("Only events of sessions with this label; may be repeated, then with all of them.")
 @click.option("--checkpoints", is_flag=True, help="Show checkpoints too; the first one means that the stream is open.")
-@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Stop after this many lines.")
+@limit_option("Stop after this many lines.")
 @global_options
 @click.pass_context
 def watch(

@@ -12,7 +12,7 @@ import click
 
 from sessionctl.failures import Command, Failure, one_of
 from sessionctl.labels import label_option
-from sessionctl.numbers import whole_number
+from sessionctl.numbers import limit_option, whole_number
 from sessionctl.output import as_json, show, show_facts, show_note
 from sessionctl.secret_input import checked_session_id
 from sessionctl.settings import Settings, global_options, settings
@@ -48,7 +48,10 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
         key, equals, text = value.partition("=")
         if not equals or not key:
             raise click.BadParameter("write session data as KEY=VALUE", context, parameter)
-        found[key] = text.encode()
+        try:
+            found[key] = text.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"the value of {key!r} is not UTF-8 text", context, parameter) from None
     return found
 
 
@@ -171,7 +174,7 @@ def show_session(session_id: str) -> None:
 )
 @click.option("--network", default="", metavar="CIDR", help="Only sessions opened or authenticated from this network.")
 @label_option("Only sessions with this label; may be repeated, then with all of them.")
-@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Show at most this many.")
+@limit_option("Show at most this many.")
 @global_options
 def list_sessions(subject: str | None, state: str, network: str, labels: dict[str, str], limit: int | None) -> None:
     """List sessions, newest first.

@@ -19,8 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from sessionctl import main
+from sessionctl.settings import Settings
 from sessiond.app import App
 from sessiond_client import Client, EventType, Unavailable
+from tests.sessionctl.fake import FakeClient
 from tests.sessionctl.operator import Operator
 from tests.sessionctl.terminal import on_terminal
 from tests.support.clock import ManualClock
@@ -484,6 +486,8 @@ def test_help_names_types_as_errors_do() -> None:
         ("create", "--level", "2"),
         ("create", "--token-only", "--show-token"),
         ("create", "--data", "novalue"),
+        ("create", "--data", "cart=\udcff"),
+        ("data", "set", NOBODY, "cart=\udcff"),
         ("data", "get", NOBODY, "--raw"),
         ("locks", "clear"),
         ("report", NOBODY),
@@ -499,6 +503,18 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     """A command line with too little or too much ends with exit code 2 and one line, before the server is called."""
     result = CliRunner().invoke(main, ["--target", "127.0.0.1:1", *arguments])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    "command", [("list",), ("activity", "--subject", "ada"), ("watch", "--earliest")], ids=" ".join
+)
+@pytest.mark.parametrize("limit", [sys.maxsize, sys.maxsize + 1])
+def test_any_limit_is_possible(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], limit: int) -> None:
+    """A limit larger than every result is none, however large it is."""
+    monkeypatch.setattr(Settings, "client", lambda _: FakeClient())
+    result = CliRunner().invoke(main, [*command, "--limit", str(limit), "--json"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.count("\n") > 1
 
 
 async def test_the_target_may_come_from_the_environment(operator: Operator) -> None:
