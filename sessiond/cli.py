@@ -23,9 +23,9 @@ from sessiond.config import (
     Config,
     Override,
     load_config,
-    misspelt_variables,
     overrides_in,
     parse_listen,
+    unknown_variables,
     variable_of,
 )
 from sessiond.config.data_folder import reload_report_in
@@ -198,8 +198,9 @@ def serve(file: Path | None, **options: Any) -> None:
     try:
         config = load()
         set_up_logs(config.log_format, config.log_level)
-        for variable, meant in misspelt_variables(os.environ).items():
-            _log.warning("environment variable ignored", variable=variable, did_you_mean=meant)
+        for variable, meant in unknown_variables(os.environ).items():
+            suggestion = {"did_you_mean": meant} if meant else {}
+            _log.warning("environment variable ignored", variable=variable, **suggestion)
         sys.exit(uvloop.run(_serve(config, load)))
     except (CannotListen, StoreHeld) as error:
         raise _Failure(error) from error

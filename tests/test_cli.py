@@ -111,7 +111,7 @@ def test_a_token_as_an_argument_is_refused_and_not_repeated(arguments: tuple[str
 @pytest.mark.parametrize("variable", ["SESSIOND_CONFIG", "SESSIOND_LISTEN", "SESSIOND_LOG_LEVEL"])
 def test_a_token_in_a_variable_is_not_repeated(tmp_path: Path, variable: str) -> None:
     """If a variable holds a token by mistake, the server does not start, and the error does not contain it."""
-    code, stderr = start(tmp_path, **{variable: TOKEN})
+    code, stderr = start(tmp_path, prefix=(), **{variable: TOKEN})
     assert (code, stderr.count("\n")) == (78, 1)
     assert "TTTT" not in stderr
 
@@ -247,18 +247,20 @@ async def test_the_environment_sets_what_options_do_not(
         "SESSIOND_LOG_FORMAT": "json",
         "SESSIOND_LOG_LEVEL": "warning",
         "SESSIOND_LISTN": "127.0.0.1:1",
-        "SESSIOND_SERVE_LISTEN": "127.0.0.1:1",
+        "SESSIOND_VERBOSE": "1",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     server = ServerProcess(tmp_path, "--listen", "127.0.0.1:0", "--log-level", "info", cwd=tmp_path, options=False)
     try:
         await server.address()
-        misspelt, serving = (json.loads(line) for line in server.log().splitlines())
+        misspelt, unknown, serving = (json.loads(line) for line in server.log().splitlines())
     finally:
         server.kill()
     assert (misspelt["event"], misspelt["variable"]) == ("environment variable ignored", "SESSIOND_LISTN")
     assert misspelt["did_you_mean"] == "SESSIOND_LISTEN"
+    assert (unknown["event"], unknown["variable"]) == ("environment variable ignored", "SESSIOND_VERBOSE")
+    assert "did_you_mean" not in unknown
     assert serving["config"] == [str(file)]
     assert (tmp_path / "there" / "sessiond.db").exists()
     assert serving["settings"] == {
