@@ -533,19 +533,32 @@ async def test_the_target_may_come_from_the_environment(operator: Operator) -> N
 
 
 async def test_an_interrupted_watch_says_how_to_continue(operator: Operator) -> None:
-    """After Ctrl-C `watch` shows the command that continues after the last event, and its exit code is 130."""
-    await operator.open()
+    """After Ctrl-C `watch` shows the command that continues after the last event, and its exit code is 130.
+
+    The command shows the same events as the first one: it names the same server, application and filters.
+    """
+    labels = {"tenant": "it's \x1b[2J"}
+    await operator.open("O'Hara", labels=labels)
 
     def interrupt(pid: int, shown: bytes) -> None:
         if shown.endswith(b"\n") and b"SESSION_CREATED" in shown and b"--after" not in shown:
             os.kill(pid, signal.SIGINT)
 
-    command = [sys.executable, "-m", "sessionctl", "--target", operator.target, "watch", "--earliest"]
-    run = await asyncio.to_thread(on_terminal, command, interrupt)
+    given = ["--target", operator.target, "--application", "shop", "--subject", "O'Hara", "--subject", "bob"]
+    given += ["--type", "session_created", "--label", "tenant=it's \x1b[2J"]
+    watch = [sys.executable, "-m", "sessionctl", "watch"]
+    run = await asyncio.to_thread(on_terminal, [*watch, "--earliest", "--limit", "2", *given], interrupt)
     assert run.exit_code == 130, run.output
-    cursor = run.output.decode().splitlines()[-1].removeprefix("continue with: sessionctl watch --after ")
+    command = run.output.decode().splitlines()[-1].removeprefix("continue with: ")
+    shell = ["bash", "-c", f'printf "%s\\0" {command}']
+    printed = await asyncio.to_thread(subprocess.run, shell, capture_output=True, timeout=60, check=True)
+    arguments = printed.stdout.decode().split("\0")[:-1]
     (event,) = await operator.json("watch", "--earliest", "--limit", "1")
-    assert event["cursor"] == cursor
+    assert arguments == ["sessionctl", "watch", *given, "--after", event["cursor"]]
+    for subject, kind in (("eve", {}), ("O'Hara", {}), ("bob", labels)):
+        await operator.open(subject, labels=kind)
+    (again,) = await operator.json(*arguments[1:], "--limit", "1")
+    assert again["subject"] == "bob"
 
 
 async def test_a_declined_confirmation_ends_nothing(operator: Operator) -> None:
