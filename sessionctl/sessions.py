@@ -13,8 +13,8 @@ import click
 from sessionctl.failures import Command, Failure, one_of
 from sessionctl.labels import label_option
 from sessionctl.numbers import limit_option, whole_number
-from sessionctl.output import as_json, show, show_facts, show_note
-from sessionctl.secret_input import checked_session_id
+from sessionctl.output import as_json, printable, show, show_facts, show_note
+from sessionctl.secret_input import checked_session_id, read_value
 from sessionctl.settings import Settings, global_options, settings
 from sessionctl.tables import show_table
 from sessionctl.views import SESSIONS, session_facts, session_row
@@ -42,12 +42,21 @@ def client_options(command: F) -> F:
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, bytes]:
-    """`KEY=VALUE` arguments as session data; values are UTF-8 text. Raises click.BadParameter."""
+    """`KEY=VALUE` arguments as session data. A value is UTF-8 text; `-` is the value on standard input, at most once.
+
+    Raises click.BadParameter.
+    """
     found = {}
+    read = False
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key:
             raise click.BadParameter("write session data as KEY=VALUE", context, parameter)
+        if text == "-":
+            if read:
+                raise click.BadParameter("only one value can come from standard input", context, parameter)
+            found[key], read = read_value(printable(key)), True
+            continue
         try:
             found[key] = text.encode()
         except UnicodeEncodeError:
@@ -71,7 +80,13 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
     multiple=True,
     help="Authentication method, such as pwd or otp; may be repeated.",
 )
-@click.option("--data", callback=pairs, multiple=True, metavar="KEY=VALUE", help="Session data; may be repeated.")
+@click.option(
+    "--data",
+    callback=pairs,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Session data; may be repeated. KEY=- reads the value from standard input.",
+)
 @label_option("A public label of the session; may be repeated.")
 @client_options
 @click.option("--show-token", is_flag=True, help="Show the token too.")

@@ -12,13 +12,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from sessionctl import main
+from sessionctl.secret_input import read_value
 from sessionctl.settings import Settings
 from sessiond.app import App
 from sessiond_client import Client, EventType, Unavailable
@@ -230,6 +232,38 @@ async def test_data(operator: Operator) -> None:
     assert (missing.exit_code, "'a'" in missing.stderr) == (1, True)
     table = (await operator.type("data", "get", session_id)).stdout.splitlines()
     assert [line.split() for line in table] == [["version", "2"], ["KEY", "VALUE"], ["b", "2"]]
+
+
+async def test_a_value_may_come_from_standard_input(operator: Operator) -> None:
+    """`KEY=-` reads the value from standard input, byte for byte, beside values of the command line."""
+    session_id = (await operator.open()).session.session_id
+    value = "a card\n\udcff".encode(errors="surrogateescape")
+    set_ = await operator.type("data", "set", session_id, "a=1", "card=-", stdin=value)
+    assert (set_.exit_code, set_.stderr) == (0, "")
+    assert (await operator.client.get_data(session_id=session_id)).data == {"a": b"1", "card": value}
+    (created,) = await operator.json("create", "--data", "card=-", stdin=value)
+    operator.tokens.append(created["token"])
+    operator.shown = ""  # this command shows the token
+    created_id = created["session"]["session_id"]
+    assert (await operator.client.get_data(session_id=created_id)).data == {"card": value}
+    twice = await operator.type("data", "set", session_id, "a=-", "b=-", stdin=value)
+    assert (twice.exit_code, "only one value" in twice.stderr) == (2, True)
+    long = await operator.type("data", "set", session_id, "a=-", stdin=bytes(1024 * 1024 + 1))
+    assert (long.exit_code, "more than 1 MiB" in long.stderr) == (2, True)
+
+
+def test_a_value_is_asked_for_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If standard input is a terminal, `KEY=-` asks for the value in a prompt that does not show it."""
+    asked = []
+
+    def prompt(text: str, *, hide_input: bool, err: bool, **_: Any) -> str:
+        asked.append((text, hide_input, err))
+        return "a card"
+
+    monkeypatch.setattr(click, "prompt", prompt)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert read_value("card") == b"a card"
+    assert asked == [("card", True, True)]
 
 
 async def test_activity_and_status(operator: Operator) -> None:
