@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -23,8 +24,8 @@ from sessionctl import main
 from sessionctl.secret_input import read_value
 from sessionctl.settings import Settings
 from sessiond.app import App
-from sessiond_client import Client, EventType, Unavailable
-from tests.sessionctl.fake import FakeClient
+from sessiond_client import Client, EventType, SessionState, Unavailable
+from tests.sessionctl.fake import ADA, FakeClient
 from tests.sessionctl.operator import Operator
 from tests.sessionctl.terminal import on_terminal
 from tests.support.clock import ManualClock
@@ -188,6 +189,18 @@ async def test_list_all_merges_the_states(operator: Operator, clock: ManualClock
     assert [session["state"] for session in everything] == ["REVOKED", "ACTIVE", "REVOKED", "ACTIVE"]
     assert len(await operator.json("list", "--state", "ALL", "--limit", "3")) == 3
     assert len(await operator.json("list", "--state", "revoked")) == 2
+
+
+def test_a_session_that_ends_while_it_is_listed_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is in two lists of `list --state all`, since it ended in between, is shown once, as ended."""
+    ended = replace(ADA, state=SessionState.REVOKED)
+    lists = {SessionState.ACTIVE: [ADA], SessionState.EXPIRED: [], SessionState.REVOKED: [ended]}
+    client = FakeClient()
+    monkeypatch.setattr(client, "list", lambda *, state, **_: iter(lists[state]))
+    monkeypatch.setattr(Settings, "client", lambda _: client)
+    result = CliRunner().invoke(main, ["list", "--state", "all", "--json"])
+    (shown,) = map(json.loads, result.stdout.splitlines())
+    assert (shown["session_id"], shown["state"]) == (ADA.session_id, "REVOKED")
 
 
 async def test_revoke_by_token_id_and_subject(operator: Operator) -> None:
