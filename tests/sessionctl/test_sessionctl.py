@@ -581,8 +581,7 @@ async def test_the_target_may_come_from_the_environment(operator: Operator) -> N
 
 async def test_an_interrupted_watch_says_how_to_continue(operator: Operator) -> None:
     """After Ctrl-C `watch` shows the command that continues after the last event, and its exit code is 130.
-
-    The command shows the same events as the first one: it names the same server, application and filters.
+    The command names the same server, application and filters.
     """
     labels = {"tenant": "it's \x1b[2J"}
     await operator.open("O'Hara", labels=labels)
