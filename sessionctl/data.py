@@ -72,7 +72,11 @@ def get(session_id: str, keys: tuple[str, ...], raw: bool) -> None:
 @_expected_version
 @global_options
 def set_(session_id: str, values: dict[str, bytes], expected_version: int | None) -> None:
-    """Set keys of a session's data, either all of them or none."""
+    """Set keys of a session's data, either all of them or none.
+
+    KEY=- reads the value from standard input, byte for byte, or from a hidden prompt. Use it for secrets: other users
+    of the machine can read arguments.
+    """
     _update(session_id, values, (), expected_version)
 
 

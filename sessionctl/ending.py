@@ -13,6 +13,7 @@ from sessionctl.labels import label_option
 from sessionctl.output import as_json, printable, show
 from sessionctl.secret_input import checked_session_id, read_token
 from sessionctl.settings import Settings, global_options, settings
+from sessionctl.targets import checked_target
 
 if TYPE_CHECKING:
     from sessionctl.revoking import Filter
@@ -109,6 +110,7 @@ def _revoke_many(context: click.Context, client: Client, which: Filter, *, keep:
 def _confirm(asked: Settings) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("--all needs confirmation; standard input is not a terminal, so add --yes")
+    checked_target(asked.target, asked.target_from)  # a question about a malformed one is pointless
     question = f"End all sessions of application '{asked.application or 'default'}' at {asked.target}?"
     if not click.confirm(printable(question), err=True):
         raise Failure("not confirmed; no session was revoked")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
@@ -12,25 +11,27 @@ from click.exceptions import Exit as Exiting
 
 from sessionctl.exits import Exit
 from sessionctl.settings import GLOBAL_OPTIONS
-from sessiond.domain.text import printable
+from sessiond.domain.text import looks_like_token, printable, without_tokens
 
 __all__ = ["Command", "Failure", "Group", "one_of", "suggestion", "unknown_command", "usage_text"]
 
-_TOKEN_LIKE = re.compile(r"[A-Za-z0-9_-]{60}")  # a token has 70 such characters, an id 36, a cursor about 40
-_TOKEN_REMEDY = "an argument looks like a token; pass a token on standard input or at the prompt, never as an argument"  # noqa: S105 - a message
+_NEVER_AS_ARGUMENT = (
+    "an argument looks like a token; pass a token on standard input or at the prompt, never as an argument"
+)
 _HELP_COLUMN = 24
 
 
 class Failure(click.ClickException):
     """Ends a command with this message and exit code. Each line of the message is an error of its own.
 
-    `note` is a line about all of them, such as what the command did nevertheless. Both are made printable.
+    `note` is a line about all of them, such as what the command did nevertheless. Both are made printable, and what
+    looks like a token is left out: it may come from an environment variable.
     """
 
     def __init__(self, message: str, exit_code: Exit = Exit.FAILED, *, note: str = "") -> None:
-        super().__init__("\n".join(printable(line) for line in message.split("\n")))
+        super().__init__("\n".join(printable(line) for line in without_tokens(message).split("\n")))
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it as a class variable
-        self.note = printable(note)
+        self.note = printable(without_tokens(note))
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the errors, and then the note, to `file`; None: standard error."""
@@ -68,15 +69,16 @@ def suggestion(wrong: str, names: Iterable[str]) -> str:
 
 
 class _Plain(click.Command):
-    """A command whose failures are one line each, and which never repeats a token that was given as an argument."""
+    """A command whose failures are one line each, and which accepts and repeats no token as an argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. Raises `Failure`."""
-        given = list(args)
+        """Parse the arguments, those of a subcommand included. Raises `Failure`."""
+        if any(map(looks_like_token, args)):
+            raise Failure(_NEVER_AS_ARGUMENT, Exit.USAGE)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            raise _of_usage(error, ctx, given) from None
+            raise _of_usage(error, ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options: the command's own first, then those that every command has."""
@@ -100,7 +102,7 @@ class _Plain(click.Command):
         except (Failure, Exiting, NoArgsIsHelpError):
             raise
         except click.UsageError as error:
-            raise _of_usage(error, ctx, ctx.args) from None
+            raise _of_usage(error, ctx) from None
         except click.ClickException as error:
             raise Failure(error.format_message(), Exit(error.exit_code)) from None
         except (KeyboardInterrupt, Abort):
@@ -134,15 +136,13 @@ class Group(_Plain, click.Group):
                 raise unknown_command(self, ctx, name)
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            raise _of_usage(error, ctx, args) from None
+            raise _of_usage(error, ctx) from None
 
 
-def _of_usage(error: click.UsageError, ctx: click.Context, arguments: list[str]) -> click.ClickException:
+def _of_usage(error: click.UsageError, ctx: click.Context) -> click.ClickException:
     """The failure for a wrong command line, which names the page of help."""
     if isinstance(error, NoArgsIsHelpError):
         return error
-    if any(_TOKEN_LIKE.search(argument) for argument in arguments):
-        return Failure(_TOKEN_REMEDY, Exit.USAGE)
     return Failure(usage_text(error, ctx), Exit.USAGE)
 
 

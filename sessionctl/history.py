@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
@@ -12,9 +12,9 @@ from sessionctl.applications import chosen
 from sessionctl.exits import Exit
 from sessionctl.failures import Command, one_of
 from sessionctl.labels import label_option
-from sessionctl.numbers import whole_number
-from sessionctl.output import as_json, fitted, printable, show, show_facts, show_note
-from sessionctl.settings import global_options, settings
+from sessionctl.numbers import limit_option
+from sessionctl.output import as_command, as_json, fitted, show, show_facts, show_note
+from sessionctl.settings import given_options, global_options, settings
 from sessionctl.tables import Column, Table, show_table
 from sessionctl.views import EVENTS, event_row
 from sessiond_client.enums import EventType  # without gRPC, so help is still fast
@@ -37,7 +37,7 @@ _APPLICATIONS = (
 
 @click.command(cls=Command)
 @click.option("--subject", metavar="SUBJECT", required=True, help="The subject.")
-@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Show at most this many.")
+@limit_option("Show at most this many.")
 @global_options
 def activity(subject: str, limit: int | None) -> None:
     """Show the events of a subject, newest first."""
@@ -67,7 +67,7 @@ def activity(subject: str, limit: int | None) -> None:
 )
 @label_option("Only events of sessions with this label; may be repeated, then with all of them.")
 @click.option("--checkpoints", is_flag=True, help="Show checkpoints too; the first one means that the stream is open.")
-@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Stop after this many lines.")
+@limit_option("Stop after this many lines.")
 @global_options
 @click.pass_context
 def watch(
@@ -107,8 +107,19 @@ def watch(
                 _show_stream(events, limit)
             except KeyboardInterrupt:
                 if events.cursor:
-                    show_note(f"\ncontinue with: sessionctl watch --after {printable(events.cursor)}")
+                    query["after"] = events.cursor
+                    show_note(f"\ncontinue with: {_continuation(query, checkpoints=checkpoints)}")
                 context.exit(Exit.INTERRUPTED)
+
+
+def _continuation(query: EventQuery, *, checkpoints: bool) -> str:
+    """The command that shows the events after those that were shown; --limit would count again, so it is left out."""
+    options = [("--subject", subject) for subject in query["subjects"]]
+    options += [("--type", item.lower()) for item in query["types"]]
+    options += [("--label", f"{key}={value}") for key, value in query["labels"].items()]
+    options += [("--after", str(query["after"]))]
+    flags = ["--checkpoints"] if checkpoints else []
+    return as_command("sessionctl", "watch", *given_options(), *flags, *chain.from_iterable(options))
 
 
 def _events(client: Client, query: EventQuery, *, checkpoints: bool) -> Events[Event] | Events[Event | Checkpoint]:

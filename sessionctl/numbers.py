@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
-__all__ = ["checked_seconds", "whole_number"]
+__all__ = ["checked_seconds", "limit_option", "whole_number"]
 
+F = TypeVar("F", bound=Callable[..., Any])
 _Check = Callable[[click.Context, click.Parameter, str | None], int | None]
 
 
@@ -31,6 +34,17 @@ def whole_number(least: int, most: int | None = None) -> _Check:
         return number
 
     return checked
+
+
+def limit_option(text: str) -> Callable[[F], F]:
+    """The option `--limit`, with this help text; its parameter is None if nothing limits the result."""
+    number = whole_number(1)
+
+    def checked(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+        limit = number(context, parameter, value)
+        return None if limit is None or limit > sys.maxsize else limit  # more than `islice` can count
+
+    return click.option("--limit", metavar="N", callback=checked, default=None, help=text)
 
 
 def checked_seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

@@ -19,7 +19,7 @@ from sessionctl.screen import clipped, columns_of, relative, rfc3339, screen
 from sessionctl.settings import settings
 from sessiond.domain.text import printable
 
-__all__ = ["as_json", "fitted", "plain", "printable", "show", "show_facts", "show_note", "when"]
+__all__ = ["as_command", "as_json", "fitted", "plain", "printable", "show", "show_facts", "show_note", "when"]
 
 _FACT_NAMES = 18
 """The width of the names of facts, so that several lists of facts align."""
@@ -104,6 +104,22 @@ def show_note(text: str) -> None:
     """Write a line for people to standard error, such as that nothing was found; nothing if the output is JSON."""
     if not settings().json:
         click.echo(text, err=True)
+
+
+def as_command(*arguments: str) -> str:
+    """A command line that a shell splits into these arguments. It is printable, whatever they contain."""
+    return " ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: str) -> str:
+    import shlex
+
+    if argument.isprintable():
+        return shlex.quote(argument)
+    plain = (
+        c if c.isprintable() and c not in "\\'" else "".join(f"\\{byte:03o}" for byte in c.encode()) for c in argument
+    )
+    return f"$'{''.join(plain)}'"
 
 
 def fitted(text: str, used: int = 0) -> str:

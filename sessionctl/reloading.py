@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from sessionctl.clock import since_boot
 from sessionctl.exits import Exit
 from sessionctl.failures import Command, Failure
 from sessionctl.output import as_json, printable, show
@@ -86,10 +87,10 @@ def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
     from sessiond.config.data_folder import database_in, lock_of, reload_report_in
 
     lock, report = lock_of(database_in(folder)), reload_report_in(folder)
-    before = _identity(report)
+    before, asked_at = _identity(report), since_boot()
     process = _ask(lock)
     until = time.monotonic() + patience
-    while _identity(report) == before:
+    while (found := _answer(report, before, asked_at)) is None:
         if _holder(lock) != process:
             raise Failure(f"the server of {folder} stopped; see its log")
         if time.monotonic() >= until:
@@ -98,8 +99,19 @@ def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
                 Exit.UNREACHABLE,
             )
         time.sleep(_POLL)
-    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return found
+
+
+def _answer(report: Path, before: tuple[int, int] | None, asked_at: int) -> dict[str, Any] | None:
+    """The report if it is the answer to a signal sent at `asked_at`, a time of `since_boot`; otherwise None.
+
+    A reload that was already running read the file before the signal and may report later. `before` is the identity of
+    the report at that time: the clock starts again with the machine, so an older report may have a later time.
+    """
+    if _identity(report) == before:
+        return None
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return found if found.pop("load_began") >= asked_at else None
 
 
 def _identity(report: Path) -> tuple[int, int] | None:

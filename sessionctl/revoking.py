@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from types import FrameType
 from typing import Any, TypedDict
@@ -23,6 +23,7 @@ _STEP = 500
 _PATIENCE = 3
 """After so many deadlines in a row without progress the revocation halts."""
 _TICK = timedelta(milliseconds=1)
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Filter(TypedDict):
@@ -113,14 +114,14 @@ class _Revocation:
     def _page(self) -> list[Session]:
         """The newest sessions that are still to be ended."""
         found = self._client.list(**self._which, created_until=self._until, page_size=_STEP)
-        page = [session for session in islice(found, _STEP) if session.session_id != self._keep]
-        if self._until is None and page:
+        page = list(islice(found, _STEP))
+        if self._until is None:
             # By the server's clock. Sessions that are opened from now on are left out, so the steps come to an end.
-            self._until = max(session.create_time for session in page) + _TICK
-        return page
+            self._until = max((session.create_time for session in page), default=_BEGINNING) + _TICK
+        return [session for session in page if session.session_id != self._keep]
 
     def _revoke(self, since: datetime | None) -> RevokedAll:
-        more: dict[str, Any] = {} if self._until is None else {"created_until": self._until}
+        more: dict[str, Any] = {"created_until": self._until}
         if since is not None:
             more["created_from"] = since
         whole = self._which["subject"] is None and not self._which["labels"]

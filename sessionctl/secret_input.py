@@ -1,4 +1,4 @@
-"""How a command gets a token and a session id."""
+"""How a command gets a token, a secret value and a session id."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import click
 if TYPE_CHECKING:
     from sessiond_client import Token
 
-__all__ = ["checked_session_id", "read_token"]
+__all__ = ["checked_session_id", "read_token", "read_value"]
 
 _LONGEST_LINE = 4096
+_LONGEST_VALUE = 1024 * 1024
+"""Bytes. No policy allows more data."""
 
 
 def read_token() -> Token:
@@ -31,6 +33,21 @@ def read_token() -> Token:
     if not text:
         raise click.UsageError("no token; pass it on standard input, as in `sessionctl validate < token.txt`")
     return Token(text)
+
+
+def read_value(name: str) -> bytes:
+    """A value of session data: all of standard input, byte for byte, or one line of a hidden prompt for `name`.
+
+    Raises click.UsageError if it is longer than any policy allows.
+    """
+    if sys.stdin.isatty():
+        text: str = click.prompt(name, hide_input=True, err=True, default="", show_default=False)
+        value = text.encode("utf-8", "surrogateescape")
+    else:
+        value = sys.stdin.buffer.read(_LONGEST_VALUE + 1)
+    if len(value) > _LONGEST_VALUE:
+        raise click.UsageError("the value on standard input has more than 1 MiB, the most that a session may have")
+    return value
 
 
 def checked_session_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -12,9 +12,9 @@ import click
 
 from sessionctl.failures import Command, Failure, one_of
 from sessionctl.labels import label_option
-from sessionctl.numbers import whole_number
-from sessionctl.output import as_json, show, show_facts, show_note
-from sessionctl.secret_input import checked_session_id
+from sessionctl.numbers import limit_option, whole_number
+from sessionctl.output import as_json, printable, show, show_facts, show_note
+from sessionctl.secret_input import checked_session_id, read_value
 from sessionctl.settings import Settings, global_options, settings
 from sessionctl.tables import show_table
 from sessionctl.views import SESSIONS, session_facts, session_row
@@ -42,13 +42,25 @@ def client_options(command: F) -> F:
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, bytes]:
-    """`KEY=VALUE` arguments as session data; values are UTF-8 text. Raises click.BadParameter."""
+    """`KEY=VALUE` arguments as session data. A value is UTF-8 text; `-` is the value on standard input, at most once.
+
+    Raises click.BadParameter.
+    """
     found = {}
+    read = False
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key:
             raise click.BadParameter("write session data as KEY=VALUE", context, parameter)
-        found[key] = text.encode()
+        if text == "-":
+            if read:
+                raise click.BadParameter("only one value can come from standard input", context, parameter)
+            found[key], read = read_value(printable(key)), True
+            continue
+        try:
+            found[key] = text.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"the value of {key!r} is not UTF-8 text", context, parameter) from None
     return found
 
 
@@ -68,7 +80,13 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
     multiple=True,
     help="Authentication method, such as pwd or otp; may be repeated.",
 )
-@click.option("--data", callback=pairs, multiple=True, metavar="KEY=VALUE", help="Session data; may be repeated.")
+@click.option(
+    "--data",
+    callback=pairs,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Session data; may be repeated. KEY=- reads the value from standard input.",
+)
 @label_option("A public label of the session; may be repeated.")
 @client_options
 @click.option("--show-token", is_flag=True, help="Show the token too.")
@@ -171,7 +189,7 @@ def show_session(session_id: str) -> None:
 )
 @click.option("--network", default="", metavar="CIDR", help="Only sessions opened or authenticated from this network.")
 @label_option("Only sessions with this label; may be repeated, then with all of them.")
-@click.option("--limit", metavar="N", callback=whole_number(1), default=None, help="Show at most this many.")
+@limit_option("Show at most this many.")
 @global_options
 def list_sessions(subject: str | None, state: str, network: str, labels: dict[str, str], limit: int | None) -> None:
     """List sessions, newest first.

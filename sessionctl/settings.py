@@ -15,7 +15,16 @@ from sessionctl.targets import checked_target
 if TYPE_CHECKING:
     from sessiond_client import Client
 
-__all__ = ["GLOBAL_OPTIONS", "OUTPUTS", "Settings", "global_options", "output_options", "settings", "timeout_option"]
+__all__ = [
+    "GLOBAL_OPTIONS",
+    "OUTPUTS",
+    "Settings",
+    "given_options",
+    "global_options",
+    "output_options",
+    "settings",
+    "timeout_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,8 +71,7 @@ class Settings:
 
 def settings() -> Settings:
     """The global options from the command line and the environment; an option after the command's name wins."""
-    context = click.get_current_context(silent=True)
-    given = context.meta.get(_META, {}) if context is not None else {}
+    given = _given()
     variable = os.environ.get(_VARIABLE)
     return Settings(
         target=given.get("target") or variable or _DEFAULT_TARGET,
@@ -72,6 +80,17 @@ def settings() -> Settings:
         output=given.get("output", OUTPUTS[0]),
         timeout=given.get("timeout", _DEFAULT_TIMEOUT),
     )
+
+
+def given_options() -> list[str]:
+    """The global options of the command line, as arguments that repeat them."""
+    return [argument for name, value in _given().items() for argument in (f"--{name}", str(value))]
+
+
+def _given() -> dict[str, Any]:
+    context = click.get_current_context(silent=True)
+    found: dict[str, Any] = {} if context is None else context.meta.get(_META, {})
+    return found
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

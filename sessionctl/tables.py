@@ -55,8 +55,9 @@ class Table:
     @staticmethod
     def for_rows(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
         """A table for rows that are known, or that represent the others."""
+        limit = None if settings().wide else screen().width
         widths = [
-            max([columns_of(column.name), *(columns_of(printable(row[index][0])) for row in rows)])
+            max([columns_of(column.name), *(columns_of(_legible(row[index][0], column, limit)) for row in rows)])
             for index, column in enumerate(columns)
         ]
         empty = {index for index in range(len(columns)) if all(not row[index][0] for row in rows)}
@@ -89,7 +90,7 @@ class Table:
         last = max(self._widths, default=0)
         for index, width in self._widths.items():
             text, style = cells[index]
-            text = printable(text)
+            text = _legible(text, self._columns[index], self._limit)
             if room is not None:
                 text = clipped(text, min(width, room), start=self._columns[index].cut_start)
                 room -= width + _GAP
@@ -115,9 +116,25 @@ def show_table(columns: Sequence[Column], rows: Iterable[Row]) -> int:
     return count
 
 
+def _legible(text: str, column: Column, limit: int | None) -> str:
+    """The printable form of a text, or of a part of it that takes more than `limit` columns of the screen.
+
+    Texts may be as long as a value of session data, and a screen shows little of them.
+    """
+    if limit is None or len(text) <= limit:
+        return printable(text)
+    room = limit
+    for count, character in enumerate(reversed(text) if column.cut_start else text, 1):
+        room -= columns_of(printable(character))
+        if room < 0:
+            return printable(text[-count:] if column.cut_start else text[:count])
+    return printable(text)  # characters that take no room
+
+
 def _fitted(columns: Sequence[Column], widths: Sequence[int], limit: int) -> dict[int, int]:
     """The columns that are shown, by index, and the width of each, so that all of them fit into `limit`."""
-    shown = {index: width for index, width in enumerate(widths) if width}
+    # One column that is as wide as the screen leaves no room for the others, however much wider it is.
+    shown = {index: min(width, limit) for index, width in enumerate(widths) if width}
 
     def floor(index: int, least: int) -> int:
         return min(shown[index], max(least, len(columns[index].name))) if columns[index].cut else shown[index]

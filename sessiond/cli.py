@@ -23,18 +23,18 @@ from sessiond.config import (
     Config,
     Override,
     load_config,
-    misspelt_variables,
     overrides_in,
     parse_listen,
+    unknown_variables,
     variable_of,
 )
 from sessiond.config.data_folder import reload_report_in
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
-from sessiond.domain.errors import Unavailable
-from sessiond.domain.text import printable
+from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
 from sessiond.store.contract import StoreHeld, StoreRefused
+from sessiond.system.clock import since_boot
 from sessiond.system.logs import set_up_logs
 from sessiond.system.reports import write_report
 
@@ -59,8 +59,8 @@ class _Failure(click.ClickException):
     """The server did not start: another process has what it needs, and a supervisor may try again."""
 
     def __init__(self, error: Exception | str) -> None:
-        # A key or a path may hold any character, and the text goes to a terminal.
-        super().__init__("\n".join(printable(line) for line in str(error).split("\n")))
+        # A key or a path may hold any character, and the text goes to a terminal or a log.
+        super().__init__("\n".join(printable(line) for line in without_tokens(str(error)).split("\n")))
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the message to `file`; None: standard error. Each line is an error of its own."""
@@ -96,6 +96,8 @@ class _Commands(click.Group):
     """The commands of `sessiond`. Wrong usage of any of them is reported in one line, as `sessionctl` does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any(map(looks_like_token, args)):
+            raise _WrongUsage("an argument looks like a token; sessiond takes no tokens, and others can read arguments")
         with _one_line_for_wrong_usage(ctx):
             return super().parse_args(ctx, args)
 
@@ -196,8 +198,9 @@ def serve(file: Path | None, **options: Any) -> None:
     try:
         config = load()
         set_up_logs(config.log_format, config.log_level)
-        for variable, meant in misspelt_variables(os.environ).items():
-            _log.warning("environment variable ignored", variable=variable, did_you_mean=meant)
+        for variable, meant in unknown_variables(os.environ).items():
+            suggestion = {"did_you_mean": meant} if meant else {}
+            _log.warning("environment variable ignored", variable=variable, **suggestion)
         sys.exit(uvloop.run(_serve(config, load)))
     except (CannotListen, StoreHeld) as error:
         raise _Failure(error) from error
@@ -236,12 +239,14 @@ def _tune_collector() -> None:
 async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, report: Path) -> None:
     """Reload the configuration each time `asked` is set. One with errors changes nothing, and the errors are logged.
 
-    The outcome is also written to `report`, where `sessionctl reload` waits for it.
+    The outcome is also written to `report`, where `sessionctl reload` waits for it. `load_began`, a time of
+    `since_boot`, shows whether the file was read after the signal.
     """
     while True:
         await asked.wait()
         asked.clear()
-        outcome: dict[str, Any] = {"pid": os.getpid(), "changed": {}, "restart_required": [], "problems": []}
+        outcome: dict[str, Any] = {"pid": os.getpid(), "load_began": since_boot()}
+        outcome |= {"changed": {}, "restart_required": [], "problems": []}
         try:
             done = await app.reload(load())
             outcome |= {"outcome": "reloaded", "changed": done.changed, "restart_required": done.restart_required}
@@ -249,8 +254,6 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
             problems = str(error).splitlines()
             outcome |= {"outcome": "refused", "problems": problems}
             _log.error("configuration refused", problems=problems, effect="nothing has changed")
-        except Unavailable:
-            return  # the server is stopping
         except Exception:  # noqa: BLE001 - after a failed reload the next one must still work
             outcome |= {"outcome": "failed", "problems": ["the reload failed; see the server's log"]}
             _log.exception("reload failed", effect="`sessionctl policies` shows the policies in force")

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from sessiond.cli import main
 from tests.support.failed_start import UNPRIVILEGED, needs_setpriv, run_sessiond
 from tests.support.server import ServerProcess
 
@@ -80,6 +82,38 @@ def test_wrong_usage_is_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code, stderr = start(tmp_path, *arguments)
     assert (code, stderr.count("\n")) == (2, 1), stderr
     assert arguments[0] in stderr
+
+
+TOKEN = "T" * 70
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (TOKEN,),
+        ("serve", TOKEN),
+        ("serve", "--data", TOKEN),
+        ("serve", f"--config={TOKEN}"),
+        ("serve", "--help", TOKEN),
+        ("check-config", TOKEN),
+        ("check-config", "--strict", f"./{TOKEN}"),
+    ],
+    ids=lambda arguments: " ".join(arguments).replace(TOKEN, "T"),
+)
+def test_a_token_as_an_argument_is_refused_and_not_repeated(arguments: tuple[str, ...]) -> None:
+    """A token anywhere on the command line of `sessiond` is wrong usage, and the error does not contain it."""
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "an argument looks like a token" in result.stderr
+    assert "TTTT" not in result.stderr
+
+
+@pytest.mark.parametrize("variable", ["SESSIOND_CONFIG", "SESSIOND_LISTEN", "SESSIOND_LOG_LEVEL"])
+def test_a_token_in_a_variable_is_not_repeated(tmp_path: Path, variable: str) -> None:
+    """If a variable holds a token by mistake, the server does not start, and the error does not contain it."""
+    code, stderr = start(tmp_path, prefix=(), **{variable: TOKEN})
+    assert (code, stderr.count("\n")) == (78, 1)
+    assert "TTTT" not in stderr
 
 
 @pytest.fixture
@@ -213,18 +247,20 @@ async def test_the_environment_sets_what_options_do_not(
         "SESSIOND_LOG_FORMAT": "json",
         "SESSIOND_LOG_LEVEL": "warning",
         "SESSIOND_LISTN": "127.0.0.1:1",
-        "SESSIOND_SERVE_LISTEN": "127.0.0.1:1",
+        "SESSIOND_VERBOSE": "1",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     server = ServerProcess(tmp_path, "--listen", "127.0.0.1:0", "--log-level", "info", cwd=tmp_path, options=False)
     try:
         await server.address()
-        misspelt, serving = (json.loads(line) for line in server.log().splitlines())
+        misspelt, unknown, serving = (json.loads(line) for line in server.log().splitlines())
     finally:
         server.kill()
     assert (misspelt["event"], misspelt["variable"]) == ("environment variable ignored", "SESSIOND_LISTN")
     assert misspelt["did_you_mean"] == "SESSIOND_LISTEN"
+    assert (unknown["event"], unknown["variable"]) == ("environment variable ignored", "SESSIOND_VERBOSE")
+    assert "did_you_mean" not in unknown
     assert serving["config"] == [str(file)]
     assert (tmp_path / "there" / "sessiond.db").exists()
     assert serving["settings"] == {

@@ -7,7 +7,8 @@ import asyncio
 import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import sessionctl
 import sessiond.cli
 from sessiond.app import App
 from sessiond.config import load_config
-from sessiond_client import AsyncClient, Client
+from sessiond_client import AsyncClient, Client, Created, RequirementKind, Verdict
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,6 +33,12 @@ _COMMAND = re.compile(r"(?:^ *|; *|bin/)(sessiond|sessionctl) +([^\n)]+)", re.MU
 _MENTION = re.compile(r"\bdocs/[\w/-]+\.md")
 _TEXTS = {".py", ".md", ".toml", ".service", ".sh", ".proto", ".sql"}
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+# What a reader of a guide replaces, or what would never end.
+ADDRESS = "127.0.0.1:7443"
+TOKEN = "the token in the request's cookie"
+SESSION_ID = "0197b5a0-0000-7000-8000-000000000000"
+LOOP = "save(event.cursor)"
 
 
 def text_of(page: Path) -> str:
@@ -130,26 +137,93 @@ def test_every_python_example_calls_what_exists(block: str) -> None:
                     assert {keyword.arg for keyword in keywords} <= set(parameters), name
 
 
+@dataclass
+class Trial:
+    """A guide that was run: the names that it bound, what it printed, and the session that it was run with."""
+
+    names: dict[str, Any]
+    output: str
+    created: Created
+    verdict: Verdict
+    """The verdict on the session's token afterwards."""
+
+
+def tutorial_effect(trial: Trial) -> None:
+    assert trial.output == "VALID alice PROCEED\nREVOKED\n"
+
+
+def follow_events_effect(trial: Trial) -> None:
+    assert "SESSION_CREATED alice" in trial.output
+    assert list(trial.names["copy"]) == [trial.created.session.session_id]
+    assert trial.names["position"].read_text() == trial.names["checkpoint"].cursor
+
+
+def list_devices_effect(trial: Trial) -> None:
+    assert trial.output.startswith(trial.created.session.session_id)
+    assert "no such session" not in trial.output
+    assert trial.verdict is Verdict.REVOKED
+
+
+def log_out_effect(trial: Trial) -> None:
+    assert any("Max-Age=0" in value for _, value in trial.names["headers"])
+    assert trial.verdict is Verdict.REVOKED
+
+
+def log_users_in_effect(trial: Trial) -> None:
+    assert trial.names["login"].session.subject == "alice"
+    assert trial.names["cookie"] == trial.created.token.reveal()
+    assert trial.names["kept"] == trial.names["login"].session.session_id
+    assert trial.names["rolled"].verdict is Verdict.VALID
+    assert trial.names["rolled"].token.reveal() != trial.names["login"].token.reveal()
+    assert trial.verdict is Verdict.REVOKED  # one of the user's other sessions
+
+
+def validate_requests_effect(trial: Trial) -> None:
+    assert trial.output == "serve the request for alice\n"
+    kinds = {item.kind for item in trial.names["answer"].unmet}
+    assert kinds >= {RequirementKind.LEVEL, RequirementKind.CSRF_TOKEN}
+    assert trial.verdict is Verdict.VALID
+
+
+# By page: what is replaced in it, and a check that the page did what it says.
+GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
+    "tutorial": ({ADDRESS}, tutorial_effect),
+    "follow-events": ({ADDRESS, LOOP}, follow_events_effect),
+    "list-devices": ({ADDRESS, SESSION_ID}, list_devices_effect),
+    "log-out": ({ADDRESS, TOKEN}, log_out_effect),
+    "log-users-in": ({ADDRESS, TOKEN}, log_users_in_effect),
+    "validate-requests": ({ADDRESS, TOKEN}, validate_requests_effect),
+}
+
+
 @pytest.mark.parametrize("page", guides(), ids=lambda page: page.stem)
-async def test_every_guide_runs(page: Path, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python examples of a guide run one after another against a real authority, without an error."""
+async def test_every_guide_runs(
+    page: Path, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python examples of a guide run one after another against a real authority, and have the effect they show."""
     monkeypatch.chdir(tmp_path)
     async with AsyncClient(app.address) as client:
         created = await client.create(subject="alice")
-    example = "\n".join(blocks_of(page, "python"))
-    for placeholder, value in {
-        "127.0.0.1:7443": app.address,
-        "the token in the request's cookie": created.token.reveal(),
-        "0197b5a0-0000-7000-8000-000000000000": created.session.session_id,
-        "save(event.cursor)": "save(event.cursor); break",
-    }.items():
-        example = example.replace(placeholder, value)
-    names: dict[str, Any] = {}
-    try:
-        await asyncio.to_thread(exec, compile(example, page.name, "exec"), names)
-    finally:
-        if "authority" in names:
-            names["authority"].close()
+        values = {
+            ADDRESS: app.address,
+            TOKEN: created.token.reveal(),
+            SESSION_ID: created.session.session_id,
+            LOOP: f"{LOOP}; break",
+        }
+        example = "\n".join(blocks_of(page, "python"))
+        placeholders, check = GUIDES[page.stem]
+        assert {placeholder for placeholder in values if placeholder in example} == placeholders
+        for placeholder in placeholders:
+            example = example.replace(placeholder, values[placeholder])
+        names: dict[str, Any] = {}
+        capsys.readouterr()
+        try:
+            await asyncio.to_thread(exec, compile(example, page.name, "exec"), names)
+        finally:
+            if "authority" in names:
+                names["authority"].close()
+        output = capsys.readouterr().out
+        check(Trial(names, output, created, (await client.validate(created.token)).verdict))
 
 
 @pytest.mark.parametrize("block", blocks("toml"))

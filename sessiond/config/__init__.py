@@ -2,7 +2,7 @@
 
 from sessiond.config.durations import format_duration, parse_duration
 from sessiond.config.loading import DEFAULT_LISTEN, BadConfig, Config, effective, load_config
-from sessiond.config.overrides import Override, misspelt_variables, overrides_in, variable_of
+from sessiond.config.overrides import Override, overrides_in, unknown_variables, variable_of
 from sessiond.config.sections import parse_listen
 from sessiond.config.standards import Departure, departures
 
@@ -16,8 +16,8 @@ __all__ = [
     "effective",
     "format_duration",
     "load_config",
-    "misspelt_variables",
     "overrides_in",
+    "unknown_variables",
     "parse_duration",
     "parse_listen",
     "variable_of",

@@ -24,6 +24,8 @@ from sessiond.domain.values import Millis
 __all__ = ["DEFAULT_LISTEN", "BadConfig", "Config", "effective", "load_config"]
 
 _Lines = Mapping[KeyPath, int]
+_MOST_APPLICATIONS = 500
+"""GetAuthority answers with all policies in one message: 1.3 MB for 500 ordinary ones. Clients accept 4 MiB."""
 
 
 class _Problem(NamedTuple):
@@ -111,6 +113,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     outside, wrong_outside = _checked(_nested(chosen))
     policies = {application: section.policy() for application, section in file.applications.items()}
     problems = [_Problem(nearest_line(lines, path), path, remedy) for path, remedy in wrong]
+    problems += _too_many_applications(document, lines)
     problems += [
         _contradiction(lines, application, found)
         for application, policy in policies.items()
@@ -230,6 +233,16 @@ def _server_origins(name: str, lines: _Lines, overrides: Mapping[str, Override])
             for key in SECTIONS[section,].model_fields
         }
     )
+
+
+def _too_many_applications(document: Mapping[str, Any], lines: _Lines) -> list[_Problem]:
+    """Return the problem at the first application beyond the limit, if there is one."""
+    applications = document.get("applications")
+    if not isinstance(applications, dict) or len(applications) <= _MOST_APPLICATIONS:
+        return []
+    path = ("applications", list(applications)[_MOST_APPLICATIONS])
+    remedy = f"a file has at most {_MOST_APPLICATIONS} applications, and this one has {len(applications)}"
+    return [_Problem(nearest_line(lines, path), path, remedy)]
 
 
 def _contradiction(lines: _Lines, application: str, found: Contradiction) -> _Problem:

@@ -14,7 +14,7 @@ from sessiond.config.near import nearest
 from sessiond.config.sections import SECTIONS
 from sessiond.domain.immutable import immutable
 
-__all__ = ["Override", "misspelt_variables", "overrides_in", "variable_of"]
+__all__ = ["Override", "overrides_in", "unknown_variables", "variable_of"]
 
 _PREFIX = "SESSIOND_"
 _SECTIONS = ("server", "log", "networks")
@@ -22,7 +22,11 @@ _OTHER_VARIABLES = ("SESSIOND_CONFIG", "SESSIOND_TARGET")
 """Variables that set no key: the path of the file, and the server that `sessionctl` calls."""
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_ALMOST_THE_SAME = 0.75
+_OF_KUBERNETES = re.compile(
+    r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
+    r"|[A-Z0-9_]+_PORT=(tcp|udp|sctp)://.*"
+)
+"""What Kubernetes adds to a container's environment for each service, with the value."""
 
 
 @immutable
@@ -53,21 +57,21 @@ def overrides_in(environment: Mapping[str, str]) -> list[Override]:
     ]
 
 
-def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return each variable that resembles one of ours and is none, with the one that was probably meant.
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return each variable that begins with `SESSIOND_` and sets nothing, with the one that was probably meant, or "".
 
-    Other variables that begin with `SESSIOND_` are left alone: Kubernetes sets some for a service of that name.
+    Empty ones are left out, and those that Kubernetes sets for a service whose name begins with `sessiond`.
     """
     known = [variable_of(key).removeprefix(_PREFIX) for key in _keys()]
     known += [name.removeprefix(_PREFIX) for name in _OTHER_VARIABLES]
     found = {}
-    for variable in environment:
+    for variable, value in environment.items():
         # Without the prefix, which would make any two of them similar.
         name = variable.removeprefix(_PREFIX)
-        if variable.startswith(_PREFIX) and name not in known:
-            meant = nearest(name, known, similarity=_ALMOST_THE_SAME)
-            if meant:
-                found[variable] = _PREFIX + meant
+        unknown = value and variable.startswith(_PREFIX) and name not in known
+        if unknown and not _OF_KUBERNETES.fullmatch(f"{variable}={value}"):
+            meant = nearest(name, known)
+            found[variable] = _PREFIX + meant if meant else ""
     return found
 
 

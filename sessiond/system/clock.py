@@ -8,7 +8,9 @@ from typing import Protocol
 
 from sessiond.domain.values import Instant
 
-__all__ = ["Clock", "SteadyClock", "SystemClock"]
+__all__ = ["Clock", "SteadyClock", "SystemClock", "since_boot"]
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _BELIEVE_AFTER = 60_000
 """Milliseconds that the wall clock must keep to a jump before the jump is accepted."""
@@ -79,7 +81,9 @@ class SystemClock(SteadyClock):
     """The clocks of the machine. Time during which the machine was suspended counts."""
 
     def __init__(self) -> None:
-        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        super().__init__(
-            wall=lambda: time.time_ns() // 1_000_000, passed=lambda: time.clock_gettime_ns(clock) // 1_000_000
-        )
+        super().__init__(wall=lambda: time.time_ns() // 1_000_000, passed=lambda: since_boot() // 1_000_000)
+
+
+def since_boot() -> int:
+    """Return the nanoseconds since the machine started. All processes of the machine read the same clock."""
+    return time.clock_gettime_ns(_BOOT_CLOCK)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from sessiond.app import App
 from sessiond_client import (
     Application,
+    AsyncClient,
     Authentication,
     Authority,
     Cause,
@@ -180,10 +182,24 @@ def test_a_naive_time_is_refused() -> None:
         calls.list_sessions("shop", created_from=datetime(2026, 1, 1))
 
 
-def test_odd_bytes_in_a_header_cannot_break_a_call() -> None:
-    """A user agent that is no Unicode text is sent with question marks in place of what is none."""
-    call = calls.validate("shop", "any", client=ClientContext(user_agent="curl\udcff"))
-    assert call.request.client.user_agent == "curl?"
+@pytest.mark.parametrize("odd", ["\udcff", "\0"], ids=["lone surrogate", "U+0000"])
+async def test_odd_characters_in_a_header_cannot_break_a_call(odd: str, app: App) -> None:
+    """Lone surrogates and U+0000 in the texts of a client context are sent as question marks; the call succeeds."""
+    seen = ClientContext(user_agent=f"curl{odd}1", device_id=f"d{odd}1")
+    message = calls.validate("default", "any", client=dataclasses.replace(seen, ip_address=odd)).request.client
+    assert (message.ip_address, message.user_agent, message.device_id) == ("?", "curl?1", "d?1")
+    async with AsyncClient(app.address) as client:
+        created = await client.create(client=seen)
+        assert created.session is not None
+        assert created.session.client == ClientContext(user_agent="curl?1", device_id="d?1")
+
+
+@pytest.mark.parametrize("text", ["testclient", "192.0.2.10\0", "192.0.2.999"])
+async def test_an_address_that_is_none_is_refused(text: str, app: App) -> None:
+    """An `ip_address` that is neither empty nor an address raises `InvalidArgument`, which names the field."""
+    async with AsyncClient(app.address) as client:
+        with pytest.raises(InvalidArgument, match=r"client\.ip_address"):
+            await client.validate("any", client=ClientContext(ip_address=text))
 
 
 @pytest.mark.parametrize("named", [{}, {"token": "t", "session_id": "s"}])

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, ClientContext, Verdict
+from sessiond_client import AsyncClient, ClientContext, EventType, Verdict
 from tests.clients.test_readme import blocks
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
@@ -41,6 +41,8 @@ class Site(ABC):
     """A running example."""
 
     csrf = r'name="csrf" value="([^"]+)"'
+    host = "localhost"
+    module: Any
 
     @abstractmethod
     def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
@@ -67,6 +69,8 @@ class Browser:
         return answer
 
     async def log_in(self, **headers: str) -> Answer:
+        """Log in as a current browser does from the site's own page, unless headers are given."""
+        headers = headers or {"Sec_Fetch_Site": "same-origin"}
         return await self.send("POST", "/login", {"user": "alice", "password": "teapot"}, **headers)
 
     async def csrf(self) -> str:
@@ -91,9 +95,9 @@ class FlaskSite(Site):
     def __init__(self, stack: ExitStack, address: str) -> None:
         page = ROOT / "README.md"
         (block,) = (block for block in blocks(page) if "from flask" in block)
-        module: Any = stack.enter_context(example(page, block, address))
-        stack.callback(module.authority.close)
-        self._app = module.app
+        self.module = stack.enter_context(example(page, block, address))
+        stack.callback(self.module.authority.close)
+        self._app = self.module.app
 
     def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
         client = self._app.test_client(use_cookies=False)
@@ -103,16 +107,17 @@ class FlaskSite(Site):
 
 class FastApiSite(Site):
     csrf = r'"csrf_token":"([^"]+)"'
+    host = "testserver"
 
     def __init__(self, stack: ExitStack, address: str) -> None:
         testing = importlib.import_module("fastapi.testclient")
         page = ROOT / "docs/how-to/fastapi.md"
-        module: Any = stack.enter_context(example(page, blocks(page)[0], address))
+        self.module = stack.enter_context(example(page, blocks(page)[0], address))
         peer = ("127.0.0.1", 50_000)
         self._client = stack.enter_context(
-            testing.TestClient(module.app, base_url="https://testserver", client=peer, follow_redirects=False)
+            testing.TestClient(self.module.app, base_url="https://testserver", client=peer, follow_redirects=False)
         )
-        stack.callback(self._client.portal.call, module.authority.close)
+        stack.callback(self._client.portal.call, self.module.authority.close)
 
     def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
         self._client.cookies.clear()
@@ -121,28 +126,38 @@ class FastApiSite(Site):
 
 
 class DjangoSite(Site):
+    """Django behind WSGI, so that a header that is sent twice is seen twice."""
+
     def __init__(self, stack: ExitStack, address: str) -> None:
         settings = importlib.import_module("django.conf").settings
         page = ROOT / "docs/how-to/django.md"
-        module: Any = stack.enter_context(example(page, blocks(page)[0], address))
-        stack.callback(module.authority.close)
+        self.module = stack.enter_context(example(page, blocks(page)[0], address))
+        stack.callback(self.module.authority.close)
         if not settings.configured:
             settings.configure(
-                ROOT_URLCONF=module.__name__,
-                MIDDLEWARE=[f"{module.__name__}.SessiondMiddleware"],
-                ALLOWED_HOSTS=["testserver"],
+                ROOT_URLCONF=self.module.__name__,
+                MIDDLEWARE=[f"{self.module.__name__}.SessiondMiddleware"],
+                ALLOWED_HOSTS=[self.host],
             )
         importlib.import_module("django.urls").clear_url_caches()
-        self._client = importlib.import_module("django.test").Client()
+        application = importlib.import_module("django.core.wsgi").get_wsgi_application()
+        self._client = importlib.import_module("werkzeug.test").Client(application, use_cookies=False)
 
     def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
-        self._client.cookies.clear()
-        if "Cookie" in headers:
-            self._client.cookies.load(headers["Cookie"])
-        others = {name: value for name, value in headers.items() if name != "Cookie"}
-        answer = getattr(self._client, method.lower())(path, dict(fields), headers=others)
-        lines = [morsel.OutputString() for morsel in answer.cookies.values()]
-        return Answer(answer.status_code, answer.content.decode(), lines)
+        peer = {"REMOTE_ADDR": "127.0.0.1"}
+        answer = self._client.open(
+            path, method=method, headers=dict(headers), data=dict(fields), environ_overrides=peer
+        )
+        lines = [line.strip() for line in answer.headers.getlist("Set-Cookie")]
+        return Answer(answer.status_code, answer.text, lines)
+
+
+async def until_a_renewal_is_due(browser: Browser, clock: ManualClock) -> None:
+    """Let time pass with a request now and then. The next request renews the token."""
+    for _ in range(2):
+        clock.advance(25 * MINUTE)
+        assert (await browser.send("GET", "/")).status == 200
+    clock.advance(15 * MINUTE)
 
 
 @pytest.fixture(params=[FlaskSite, FastApiSite, DjangoSite], ids=lambda kind: kind.__name__)
@@ -185,11 +200,8 @@ async def test_a_login_while_a_renewal_is_due(browser: Browser, app: App, clock:
     """A login whose validation renews the old token sends the login's token alone, and no alarm follows."""
     await browser.log_in()
     csrf = await browser.csrf()
-    for minutes in (25, 25):
-        clock.advance(minutes * MINUTE)
-        assert (await browser.send("GET", "/")).status == 200
-    clock.advance(15 * MINUTE)
-    await browser.log_in(X_CSRF_Token=csrf)  # a denied validation would renew nothing
+    await until_a_renewal_is_due(browser, clock)
+    await browser.log_in(Sec_Fetch_Site="same-origin", X_CSRF_Token=csrf)  # a denied validation would renew nothing
     assert len(browser.seen) == 1
     clock.advance(MINUTE)
     assert (await browser.send("GET", "/")).status == 200
@@ -201,11 +213,8 @@ async def test_a_login_while_a_renewal_is_due(browser: Browser, app: App, clock:
 async def test_a_renewal_reaches_the_browser(browser: Browser, clock: ManualClock) -> None:
     """A request during which a renewal is due sets the renewed token, which works."""
     await browser.log_in()
-    for minutes in (25, 25):
-        clock.advance(minutes * MINUTE)
-        await browser.send("GET", "/")
+    await until_a_renewal_is_due(browser, clock)
     before = browser.cookie
-    clock.advance(15 * MINUTE)
     assert (await browser.send("GET", "/")).status == 200
     assert browser.cookie != before
     clock.advance(2 * MINUTE)
@@ -216,31 +225,91 @@ async def test_a_logout(browser: Browser, app: App, clock: ManualClock) -> None:
     """A logout with the CSRF token ends the session and deletes the cookie, even if a renewal was due."""
     await browser.log_in()
     csrf, cookie = await browser.csrf(), browser.cookie
-    clock.advance(25 * MINUTE)
-    await browser.send("GET", "/")
-    clock.advance(25 * MINUTE)
-    await browser.send("GET", "/")
-    clock.advance(15 * MINUTE)
+    await until_a_renewal_is_due(browser, clock)
     assert (await browser.send("POST", "/logout", X_CSRF_Token=csrf)).status in (204, 303)
     assert browser.cookie == ""
     async with AsyncClient(app.address) as client:
         assert (await client.validate(cookie)).verdict is Verdict.REVOKED
 
 
-@pytest.mark.parametrize("csrf", ["", "made up"], ids=["missing", "wrong"])
-async def test_a_request_with_side_effects_needs_the_csrf_token(browser: Browser, csrf: str) -> None:
+@pytest.mark.parametrize(
+    "headers", [{}, {"X_CSRF_Token": ""}, {"X_CSRF_Token": "x"}], ids=["missing", "empty", "wrong"]
+)
+async def test_a_request_with_side_effects_needs_the_csrf_token(browser: Browser, headers: dict[str, Any]) -> None:
     """Without the session's CSRF token a logout is denied with 403, and the session continues with its cookie."""
     await browser.log_in()
-    assert (await browser.send("POST", "/logout", X_CSRF_Token=csrf)).status == 403
+    assert (await browser.send("POST", "/logout", **headers)).status == 403
     assert browser.seen == []
     assert (await browser.send("GET", "/")).status == 200
 
 
-async def test_a_login_from_another_site(browser: Browser) -> None:
-    """A login form that another site submits is refused, and no cookie is set."""
-    assert (await browser.log_in(Sec_Fetch_Site="cross-site")).status == 403
+@pytest.mark.parametrize("kind", [FlaskSite, DjangoSite])
+async def test_a_logout_by_the_form(kind: type[Site], app: App) -> None:
+    """The form of the page logs the user out: the CSRF token arrives in the field `csrf`. A wrong one is denied."""
+    async with visit(kind, app) as browser:
+        await browser.log_in()
+        csrf, cookie = await browser.csrf(), browser.cookie
+        assert (await browser.send("POST", "/logout", {"csrf": "made up"})).status == 403
+        assert (await browser.send("GET", "/")).status == 200
+        assert (await browser.send("POST", "/logout", {"csrf": csrf})).status == 303
+        assert browser.cookie == ""
+        async with AsyncClient(app.address) as client:
+            assert (await client.validate(cookie)).verdict is Verdict.REVOKED
+
+
+async def test_a_link_does_not_log_out(browser: Browser) -> None:
+    """A GET of the logout is answered with 405, and the session continues with its cookie."""
+    await browser.log_in()
+    assert (await browser.send("GET", "/logout")).status == 405
+    assert browser.seen == []
+    assert (await browser.send("GET", "/")).status == 200
+
+
+@pytest.mark.parametrize("kind", [FlaskSite, DjangoSite])
+async def test_a_subject_is_text(kind: type[Site], app: App) -> None:
+    """A subject that looks like HTML is shown as text."""
+    async with visit(kind, app) as browser, AsyncClient(app.address) as client:
+        browser.cookie = (await client.create(subject="<b>alice")).token.reveal()
+        page = (await browser.send("GET", "/")).text
+        assert "&lt;b&gt;alice" in page
+        assert "<b>" not in page
+
+
+async def test_what_is_seen_of_the_browser_arrives(browser: Browser, app: App, clock: ManualClock) -> None:
+    """The login, later requests and the logout pass on the address and the user agent of the browser."""
+    await browser.log_in()
+    csrf = await browser.csrf()
+    async with AsyncClient(app.address) as client:
+        (session,) = [item async for item in client.list(subject="alice")]
+        assert session.client == ClientContext(ip_address="127.0.0.1", user_agent=AGENT)
+        clock.advance(10 * MINUTE)
+        newer = AGENT.replace("143", "144")
+        await browser.send("GET", "/", User_Agent=newer)
+        (session,) = [item async for item in client.list(subject="alice")]
+        assert session.last_client == ClientContext(ip_address="127.0.0.1", user_agent=newer)
+        await browser.send("POST", "/logout", X_CSRF_Token=csrf, User_Agent=newer)
+        (ended,) = [event async for event in client.activity("alice") if event.type is EventType.SESSION_REVOKED]
+        assert ended.client == ClientContext(ip_address="127.0.0.1", user_agent=newer)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none", ""])
+async def test_a_login_from_another_site(browser: Browser, site: str) -> None:
+    """A login form that another site submits is refused, a site of the same domain included, and sets no cookie."""
+    own = f"https://{browser.site.host}"
+    assert (await browser.log_in(Sec_Fetch_Site=site, Origin=own)).status == 403
     assert browser.cookie == ""
     assert (await browser.log_in(Sec_Fetch_Site="same-origin")).status in (200, 303)
+    assert browser.cookie
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "https://evil-{}", "https://{}.evil.example", "null", ""])
+async def test_a_login_without_fetch_metadata(browser: Browser, origin: str) -> None:
+    """Without `Sec-Fetch-Site` a login is accepted only if `Origin` names the host of the request."""
+    host = browser.site.host
+    for headers in ({"Origin": origin.format(host)}, {"Accept": "*/*"}):  # the second has neither header
+        assert (await browser.log_in(**headers)).status == 403
+        assert browser.cookie == ""
+    assert (await browser.log_in(Origin=f"http://{host}")).status in (200, 303)
     assert browser.cookie
 
 
@@ -308,3 +377,19 @@ async def test_an_outage(browser: Browser, app: App) -> None:
     assert (await browser.log_in()).status == 503
     assert cookie
     assert browser.seen == []
+
+
+async def test_an_outage_while_a_renewal_is_pending(browser: Browser, app: App, clock: ManualClock) -> None:
+    """If the authority fails after a validation that renewed the token, the response is 503 without a cookie."""
+    await browser.log_in()
+    csrf, cookie = await browser.csrf(), browser.cookie
+    await until_a_renewal_is_due(browser, clock)
+    loop = asyncio.get_running_loop()
+
+    def stop(user: str, password: str) -> bool:
+        asyncio.run_coroutine_threadsafe(app.stop(), loop).result()
+        return True
+
+    browser.site.module.password_is_correct = stop  # runs between the validation and the login
+    answer = await browser.log_in(Sec_Fetch_Site="same-origin", X_CSRF_Token=csrf)
+    assert (answer.status, answer.set_cookie, browser.cookie) == (503, [], cookie)

@@ -697,6 +697,16 @@ def test_an_embedded_application(tmp_path: Path) -> None:
         assert load_config(write(tmp_path, f"[applications.a]\n{text}\n")).policies["a"].cookie == expected
 
 
+def test_a_file_has_at_most_500_applications(tmp_path: Path) -> None:
+    """With 500 applications a file can be used; with more, the error has the line of the first one too many."""
+    text = "".join(f"[applications.a{number}]\n" for number in range(500))
+    assert len(load_config(write(tmp_path, text)).policies) == 500
+    path = write(tmp_path, f"{text}[applications.b]\n[applications.c]\n")
+    with pytest.raises(BadConfig) as found:
+        load_config(path)
+    assert str(found.value) == f"{path}:501: applications.b: a file has at most 500 applications, and this one has 502"
+
+
 def test_anonymous_history_may_outlast_that_of_subjects(tmp_path: Path) -> None:
     """`anonymous_retention` may be longer than `retention`."""
     path = write(tmp_path, '[applications.a]\nretention = "1h"\nanonymous_retention = "2d"\n')

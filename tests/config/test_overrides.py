@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessiond.config import BadConfig, Config, Override, load_config, misspelt_variables, overrides_in, variable_of
+from sessiond.config import BadConfig, Config, Override, load_config, overrides_in, unknown_variables, variable_of
 
 # For each key outside of the applications' sections: its variable, a text, and the value of the field.
 VARIABLES = {
@@ -124,21 +124,43 @@ def test_a_variable_does_not_hide_a_bad_file(tmp_path: Path, other: str) -> None
         from_environment({"SESSIOND_LISTEN": "127.0.0.1:0"}, write(tmp_path, other))
 
 
-def test_misspelt_variables() -> None:
-    """A variable that resembles one of ours is found; others of that prefix, such as those of Kubernetes, are not."""
+def test_unknown_variables() -> None:
+    """Every variable of our prefix that has no effect is found, with the one that it resembles if there is one."""
     environment = {
         "SESSIOND_LISTN": "x",
         "SESSIOND_MAXCALLS": "x",
+        "SESSIOND_ENCRYPT": "true",
+        "SESSIOND_DATA_DIR": "x",
+        "SESSIOND_PORT": "7443",
+        "SESSIOND_VERBOSE": "x",
+        "SESSIOND_LISTEM": "",
         "SESSIOND_LISTEN": "x",
         "SESSIOND_CONFIG": "x",
         "SESSIOND_TARGET": "x",
-        "SESSIOND_PORT": "tcp://10.0.0.1:7443",
-        "SESSIOND_SERVICE_HOST": "10.0.0.1",
-        "SESSIOND_SERVICE_PORT_GRPC": "7443",
-        "SESSIOND_PORT_7443_TCP_ADDR": "10.0.0.1",
         "LISTN": "x",
     }
-    assert misspelt_variables(environment) == {
+    assert unknown_variables(environment) == {
         "SESSIOND_LISTN": "SESSIOND_LISTEN",
         "SESSIOND_MAXCALLS": "SESSIOND_MAX_CALLS",
+        "SESSIOND_ENCRYPT": "SESSIOND_ENCRYPT_DATA",
+        "SESSIOND_DATA_DIR": "SESSIOND_DATA",
+        "SESSIOND_PORT": "",
+        "SESSIOND_VERBOSE": "",
     }
+
+
+def test_variables_of_kubernetes_are_not_unknown() -> None:
+    """The variables that Kubernetes sets for services named `sessiond` or `sessiond-metrics` are not found."""
+    port = "PORT_7443_TCP"
+    for service in ("SESSIOND", "SESSIOND_METRICS"):
+        environment = {
+            f"{service}_SERVICE_HOST": "10.0.0.1",
+            f"{service}_SERVICE_PORT": "7443",
+            f"{service}_SERVICE_PORT_GRPC": "7443",
+            f"{service}_PORT": "tcp://10.0.0.1:7443",
+            f"{service}_{port}": "tcp://10.0.0.1:7443",
+            f"{service}_{port}_PROTO": "tcp",
+            f"{service}_{port}_PORT": "7443",
+            f"{service}_{port}_ADDR": "10.0.0.1",
+        }
+        assert unknown_variables(environment) == {}

@@ -59,6 +59,16 @@ async def test_lists_of_long_texts(stub: AsyncStub) -> None:
     assert sorted(one.session_id for one in events) == sorted(ids)
 
 
+async def test_all_applications_in_one_message(tmp_path: Path, clock: ManualClock) -> None:
+    """The policies of as many applications as a file may have fit into a message, with the longest names."""
+    keys = 'idle_timeout = "20m"\nmax_sessions = 3\nreactions = { token_copy = "alert", ip_change = "alert" }\n'
+    text = "".join(f"[applications.{'a' * 61}{number}]\n{keys}" for number in range(100, 600))
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        answer = await stub.GetAuthority(pb.GetAuthorityRequest())
+    assert len(answer.applications) == 500
+    assert answer.ByteSize() < MOST_BYTES / 2
+
+
 async def test_a_choice_among_long_texts(tmp_path: Path, clock: ManualClock) -> None:
     """A login that asks about a thousand sessions with the longest user agents reports how many there are."""
     async with authority(tmp_path, clock) as (app, stub):

@@ -34,18 +34,18 @@ class Operator:
         self.tokens.append(created.token.reveal())
         return created
 
-    async def type(self, *arguments: str, stdin: str = "") -> Result:
+    async def type(self, *arguments: str, stdin: str | bytes = "") -> Result:
         """Run a command; standard input is not a terminal."""
         return await self.anywhere("--application", "shop", *arguments, stdin=stdin)
 
-    async def anywhere(self, *arguments: str, stdin: str = "") -> Result:
+    async def anywhere(self, *arguments: str, stdin: str | bytes = "") -> Result:
         """Run a command without --application, unless it is among the arguments."""
         command = ["--target", self.target, *arguments]
         result = await asyncio.to_thread(CliRunner().invoke, main, command, input=stdin, obj=SCREEN)
         self.shown += result.output
         return result
 
-    async def json(self, *arguments: str, stdin: str = "") -> list[dict[str, Any]]:
+    async def json(self, *arguments: str, stdin: str | bytes = "") -> list[dict[str, Any]]:
         """Run a command with --json; the objects, one a line."""
         result = await self.type(*arguments, "--json", stdin=stdin)
         assert result.stderr == ""

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 
 import click
 import pytest
@@ -261,6 +262,35 @@ def test_a_cut_text_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]
         show_facts(session_facts(FROM_CLIENTS))
     lines = capsys.readouterr().out.split("\n")
     assert all(line.isprintable() and columns_of(line) <= width for line in lines)
+
+
+def calls_for(text: str, column: Column) -> int:
+    """How many functions are called in order to show a text in a table on a screen of 80 columns."""
+    calls = 0
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    with click.Context(click.Command("sessionctl"), obj=Screen(width=80, colours=False, now=lambda: MOMENT)):
+        sys.setprofile(count)
+        try:
+            show_table((Column("KEY"), column), [(("cart", ""), (text, ""))])
+        finally:
+            sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("column", [Column("VALUE", cut=True), Column("VALUE", cut=True, cut_start=True)])
+@pytest.mark.parametrize("character", ["a", "\x00", "京"])
+def test_a_long_text_costs_no_more_than_a_screen(
+    capsys: pytest.CaptureFixture[str], column: Column, character: str
+) -> None:
+    """A table on a screen takes the same work, and shows the same, for a text of 200 characters and of 20,000."""
+    calls_for(character * 200, column)  # click does some work for the first line only
+    assert calls_for(character * 200, column) == calls_for(character * 20_000, column)
+    _, short, long = capsys.readouterr().out.splitlines()[1::2]
+    assert short == long
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

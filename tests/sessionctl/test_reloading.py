@@ -11,12 +11,17 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
-from sessionctl import main
+from sessionctl import main, reloading
+from sessiond.app import App, Reloaded
+from sessiond.cli import _reload
+from sessiond.config import Config, load_config
+from sessiond.store.contract import StoreUnavailable
 from tests.support.server import ServerProcess
 
 GOOD = '[applications.default]\nidle_timeout = "20m"\n'
@@ -168,21 +173,34 @@ async def test_a_dead_server_is_not_signalled(tmp_path: Path, bystander: subproc
 
 
 HOLDER = """
-import fcntl, os, signal, sys
-signal.signal(signal.SIGHUP, lambda *_: os.replace("draft", "sessiond.reload"))
+import fcntl, json, os, signal, sys, time
+from sessiond.system.clock import since_boot
+
+def report(**outcome):
+    with open("draft", "w") as draft:
+        json.dump({"pid": 1, "changed": {}, "restart_required": [], "problems": []} | outcome, draft)
+    os.replace("draft", "sessiond.reload")
+
+def reload(*_):
+    if os.path.exists("running"):  # another reload that was already running ends now
+        report(load_began=since_boot() - 10**11, outcome="reloaded")
+        time.sleep(0.3)
+        report(load_began=since_boot(), outcome="refused", problems=["idle_timeout: no such key"])
+    else:
+        report(load_began=since_boot(), outcome="reloaded")
+
+signal.signal(signal.SIGHUP, reload)
 lock = open("sessiond.db.lock", "r+")
 fcntl.lockf(lock, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
 """
-REPORT = {"pid": 1, "outcome": "reloaded", "changed": {}, "restart_required": [], "problems": []}
 
 
 @contextmanager
 def holding(folder: Path, names: int, *prefix: str) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the lock of a folder and answers SIGHUP with a report; the file names process `names`."""
     (folder / "sessiond.db.lock").write_text(f"{names}\n")
-    (folder / "draft").write_text(json.dumps(REPORT))
     command = [*prefix, sys.executable, "-c", HOLDER]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=folder, **pipes) as process:
@@ -199,6 +217,60 @@ async def test_the_kernel_decides_who_is_signalled(tmp_path: Path, bystander: su
     with holding(tmp_path, bystander.pid) as holder:
         assert (await reload("--data", tmp_path)).stdout == "policies unchanged\n"
         assert holder.poll() is None
+
+
+async def test_the_outcome_of_a_reload_that_was_already_running_is_not_the_answer(tmp_path: Path) -> None:
+    """Only a reload that read the file after the signal is the answer, however soon another one reports."""
+    (tmp_path / "running").touch()
+    with holding(tmp_path, 1):
+        result = await reload("--data", tmp_path)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == "Error: idle_timeout: no such key\nnothing has changed\n"
+
+
+async def test_a_signal_is_not_sent_to_a_process_that_holds_no_lock(
+    tmp_path: Path, bystander: subprocess.Popen[bytes]
+) -> None:
+    """If the server ends and another process gets its id before the signal is sent, that process gets none."""
+    with holding(tmp_path, 1):
+        with pytest.raises(ProcessLookupError):
+            reloading._signal(tmp_path / "sessiond.db.lock", bystander.pid)
+        await asyncio.sleep(0.1)
+        assert bystander.poll() is None
+
+
+class BusyStore:
+    """An app whose first reload fails, since its store does not respond for a moment."""
+
+    def __init__(self) -> None:
+        self.reloads = 0
+
+    async def reload(self, _: Config) -> Reloaded:
+        """Fail once, then change nothing."""
+        self.reloads += 1
+        if self.reloads == 1:
+            raise StoreUnavailable("busy")
+        return Reloaded({}, [])
+
+
+async def test_a_store_that_does_not_respond_fails_one_reload(tmp_path: Path) -> None:
+    """If the store does not respond for a moment, that reload is reported as failed, and the next one works."""
+    app, asked, report = BusyStore(), asyncio.Event(), tmp_path / "report"
+    with capture_logs():
+        task = asyncio.create_task(_reload(cast("App", app), lambda: load_config(None), asked, report))
+        outcomes = []
+        for number in (1, 2):
+            asked.set()
+            async with asyncio.timeout(10):
+                while app.reloads < number or not report.exists():
+                    assert not task.done()
+                    await asyncio.sleep(0)
+            outcomes.append(json.loads(report.read_text())["outcome"])
+            report.unlink()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert outcomes == ["failed", "reloaded"]
 
 
 NEW_NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]

@@ -135,6 +135,22 @@ async def test_a_deadline_is_not_the_end(
     assert [session async for session in operator.client.list()] == []
 
 
+async def test_a_step_that_runs_late_is_counted(operator: Operator, app: App, clock: ManualClock) -> None:
+    """If the call of one step ends sessions during the next step, these are counted, though no answer counts them."""
+    await open_many(operator.client, 600, clock)
+    running = []
+
+    def late(call: Callable[[], RevokedAll]) -> RevokedAll:
+        running.append(call)
+        raise DeadlineExceeded("too late")
+
+    def late_one_first(call: Callable[[], RevokedAll]) -> RevokedAll:
+        running.pop()()
+        return call()
+
+    assert (await run(app, late, late_one_first))[-1] == 600
+
+
 async def test_sessions_opened_meanwhile_are_kept(operator: Operator, app: App, clock: ManualClock) -> None:
     """Sessions that are opened after the start are not ended, so the command ends however many there are."""
     await open_many(operator.client, 600, clock)
@@ -146,6 +162,22 @@ async def test_sessions_opened_meanwhile_are_kept(operator: Operator, app: App, 
 
     assert (await run(app, opened_first, opened_first))[-1] == 600
     assert len([session async for session in operator.client.list(subject="bob")]) == 1200
+
+
+@pytest.mark.parametrize("with_kept", [True, False], ids=["only the kept one", "none"])
+async def test_sessions_opened_before_the_only_call_are_kept(
+    operator: Operator, app: App, clock: ManualClock, with_kept: bool
+) -> None:
+    """If there is nothing to end at the start, sessions that are opened directly after it are not ended either."""
+    keep = (await operator.client.create(subject="ada")).session.session_id if with_kept else ""
+    loop = asyncio.get_running_loop()
+
+    def opened_first(call: Callable[[], RevokedAll]) -> RevokedAll:
+        asyncio.run_coroutine_threadsafe(open_many(operator.client, 2, clock), loop).result()
+        return call()
+
+    assert await run(app, opened_first, which={"subject": "ada", "labels": {}}, keep=keep) == [0]
+    assert len([session async for session in operator.client.list(subject="ada")]) == 2 + with_kept
 
 
 @pytest.mark.parametrize(

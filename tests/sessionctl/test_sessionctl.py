@@ -10,16 +10,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from sessionctl import main
+from sessionctl.secret_input import read_value
+from sessionctl.settings import Settings
 from sessiond.app import App
-from sessiond_client import Client, EventType, Unavailable
+from sessiond_client import Client, EventType, SessionState, Unavailable
+from tests.sessionctl.fake import ADA, FakeClient
 from tests.sessionctl.operator import Operator
 from tests.sessionctl.terminal import on_terminal
 from tests.support.clock import ManualClock
@@ -93,39 +99,58 @@ async def test_a_renewed_token_is_not_shown(operator: Operator, clock: ManualClo
     assert "REPLACE_TOKEN" in (await operator.type("validate", stdin=created.token.reveal())).stdout
 
 
-@pytest.mark.parametrize(
-    "token", ["T" * 70, "-" + "T" * 69, "--" + "T" * 68, "-t" + "T" * 68], ids=lambda token: token[:3]
-)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("validate",),
-        ("show",),
-        ("revoke",),
-        ("revoke", "--token"),
-        ("revoke", "--except"),
-        ("data",),
-        ("data", "get"),
-        ("list",),
-        ("list", "--limit"),
-        ("list", "--state"),
-        ("watch", "--type"),
-        ("locks",),
-        ("report",),
-        ("report", "--session-id"),
-        ("list", "--label"),
-        ("validate", "--max-age"),
-        ("check-config", "--strict", "file"),
-    ],
-    ids=" ".join,
-)
-def test_a_token_as_an_argument_is_refused_and_not_repeated(arguments: tuple[str, ...], token: str) -> None:
-    """A token as an argument, whatever it begins with, is wrong usage; the error says where it belongs and hides it."""
-    result = CliRunner().invoke(main, ["--target", "127.0.0.1:1", *arguments, token])
-    assert result.exit_code == 2
+TOKEN = "T" * 70
+
+
+def command_lines(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """Every command, hidden ones included, with TOKEN as an argument or as the value of one of its options."""
+    hidden = ("authority",) if group is main else ()
+    for name in (*group.list_commands(click.Context(group)), *hidden):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield (*path, name, TOKEN)
+        yield (*path, name, NOBODY, TOKEN)
+        yield (*path, name, "--help", TOKEN)
+        yield (*path, name, NOBODY, f"key={TOKEN}")
+        for option in command.params:
+            if isinstance(option, click.Option):
+                yield (*path, name, option.opts[-1], TOKEN)
+                yield (*path, name, f"{option.opts[-1]}={TOKEN}")
+        if isinstance(command, click.Group):
+            yield from command_lines(command, *path, name)
+
+
+COMMAND_LINES = [
+    (TOKEN,),
+    ("--target", TOKEN, "status"),
+    ("--application", TOKEN, "list"),
+    ("--target", f"{TOKEN}:7443", "status"),
+    ("list", "--state", f"'{TOKEN}'"),
+    ("show", f"-{TOKEN[1:]}"),
+    ("show", f"--{TOKEN[2:]}"),
+    ("revoke", f"-t{TOKEN[2:]}"),
+    *command_lines(main),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMAND_LINES, ids=lambda arguments: " ".join(arguments).replace(TOKEN, "T"))
+def test_a_token_as_an_argument_is_refused_and_not_repeated(arguments: tuple[str, ...]) -> None:
+    """A token anywhere on the command line is wrong usage; the error says where tokens belong and hides this one."""
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "standard input" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert "TTTT" not in result.stderr
+
+
+@pytest.mark.parametrize("target", [TOKEN, f"{TOKEN}:1", f"http://{TOKEN}", f"unix:/{TOKEN}"])
+@pytest.mark.parametrize("command", [("status",), ("revoke", "--all")], ids=" ".join)
+def test_a_token_in_a_variable_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], target: str
+) -> None:
+    """A token in SESSIOND_TARGET does not work as an address, and no error contains it."""
+    monkeypatch.setenv("SESSIOND_TARGET", target)
+    result = CliRunner().invoke(main, [*command, "--timeout", "1"])
+    assert result.exit_code in (2, 4)
     assert "TTTT" not in result.output
 
 
@@ -164,6 +189,18 @@ async def test_list_all_merges_the_states(operator: Operator, clock: ManualClock
     assert [session["state"] for session in everything] == ["REVOKED", "ACTIVE", "REVOKED", "ACTIVE"]
     assert len(await operator.json("list", "--state", "ALL", "--limit", "3")) == 3
     assert len(await operator.json("list", "--state", "revoked")) == 2
+
+
+def test_a_session_that_ends_while_it_is_listed_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is in two lists of `list --state all`, since it ended in between, is shown once, as ended."""
+    ended = replace(ADA, state=SessionState.REVOKED)
+    lists = {SessionState.ACTIVE: [ADA], SessionState.EXPIRED: [], SessionState.REVOKED: [ended]}
+    client = FakeClient()
+    monkeypatch.setattr(client, "list", lambda *, state, **_: iter(lists[state]))
+    monkeypatch.setattr(Settings, "client", lambda _: client)
+    result = CliRunner().invoke(main, ["list", "--state", "all", "--json"])
+    (shown,) = map(json.loads, result.stdout.splitlines())
+    assert (shown["session_id"], shown["state"]) == (ADA.session_id, "REVOKED")
 
 
 async def test_revoke_by_token_id_and_subject(operator: Operator) -> None:
@@ -208,6 +245,38 @@ async def test_data(operator: Operator) -> None:
     assert (missing.exit_code, "'a'" in missing.stderr) == (1, True)
     table = (await operator.type("data", "get", session_id)).stdout.splitlines()
     assert [line.split() for line in table] == [["version", "2"], ["KEY", "VALUE"], ["b", "2"]]
+
+
+async def test_a_value_may_come_from_standard_input(operator: Operator) -> None:
+    """`KEY=-` reads the value from standard input, byte for byte, beside values of the command line."""
+    session_id = (await operator.open()).session.session_id
+    value = "a card\n\udcff".encode(errors="surrogateescape")
+    set_ = await operator.type("data", "set", session_id, "a=1", "card=-", stdin=value)
+    assert (set_.exit_code, set_.stderr) == (0, "")
+    assert (await operator.client.get_data(session_id=session_id)).data == {"a": b"1", "card": value}
+    (created,) = await operator.json("create", "--data", "card=-", stdin=value)
+    operator.tokens.append(created["token"])
+    operator.shown = ""  # this command shows the token
+    created_id = created["session"]["session_id"]
+    assert (await operator.client.get_data(session_id=created_id)).data == {"card": value}
+    twice = await operator.type("data", "set", session_id, "a=-", "b=-", stdin=value)
+    assert (twice.exit_code, "only one value" in twice.stderr) == (2, True)
+    long = await operator.type("data", "set", session_id, "a=-", stdin=bytes(1024 * 1024 + 1))
+    assert (long.exit_code, "more than 1 MiB" in long.stderr) == (2, True)
+
+
+def test_a_value_is_asked_for_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If standard input is a terminal, `KEY=-` asks for the value in a prompt that does not show it."""
+    asked = []
+
+    def prompt(text: str, *, hide_input: bool, err: bool, **_: Any) -> str:
+        asked.append((text, hide_input, err))
+        return "a card"
+
+    monkeypatch.setattr(click, "prompt", prompt)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert read_value("card") == b"a card"
+    assert asked == [("card", True, True)]
 
 
 async def test_activity_and_status(operator: Operator) -> None:
@@ -464,6 +533,8 @@ def test_help_names_types_as_errors_do() -> None:
         ("create", "--level", "2"),
         ("create", "--token-only", "--show-token"),
         ("create", "--data", "novalue"),
+        ("create", "--data", "cart=\udcff"),
+        ("data", "set", NOBODY, "cart=\udcff"),
         ("data", "get", NOBODY, "--raw"),
         ("locks", "clear"),
         ("report", NOBODY),
@@ -479,6 +550,18 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     """A command line with too little or too much ends with exit code 2 and one line, before the server is called."""
     result = CliRunner().invoke(main, ["--target", "127.0.0.1:1", *arguments])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    "command", [("list",), ("activity", "--subject", "ada"), ("watch", "--earliest")], ids=" ".join
+)
+@pytest.mark.parametrize("limit", [sys.maxsize, sys.maxsize + 1])
+def test_any_limit_is_possible(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], limit: int) -> None:
+    """A limit larger than every result is none, however large it is."""
+    monkeypatch.setattr(Settings, "client", lambda _: FakeClient())
+    result = CliRunner().invoke(main, [*command, "--limit", str(limit), "--json"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.count("\n") > 1
 
 
 async def test_the_target_may_come_from_the_environment(operator: Operator) -> None:
@@ -497,19 +580,34 @@ async def test_the_target_may_come_from_the_environment(operator: Operator) -> N
 
 
 async def test_an_interrupted_watch_says_how_to_continue(operator: Operator) -> None:
-    """After Ctrl-C `watch` shows the command that continues after the last event, and its exit code is 130."""
-    await operator.open()
+    """After Ctrl-C `watch` shows the command that continues after the last event, and its exit code is 130.
+    The command names the same server, application and filters.
+    """
+    labels = {"tenant": "it's \x1b[2J"}
+    await operator.open("O'Hara", labels=labels)
+
+    interrupted: list[int] = []
 
     def interrupt(pid: int, shown: bytes) -> None:
-        if shown.endswith(b"\n") and b"SESSION_CREATED" in shown and b"--after" not in shown:
+        if shown.endswith(b"\n") and b"SESSION_CREATED" in shown and not interrupted:
+            interrupted.append(pid)  # once: what is shown then may arrive in parts
             os.kill(pid, signal.SIGINT)
 
-    command = [sys.executable, "-m", "sessionctl", "--target", operator.target, "watch", "--earliest"]
-    run = await asyncio.to_thread(on_terminal, command, interrupt)
+    given = ["--target", operator.target, "--application", "shop", "--subject", "O'Hara", "--subject", "bob"]
+    given += ["--type", "session_created", "--label", "tenant=it's \x1b[2J"]
+    watch = [sys.executable, "-m", "sessionctl", "watch"]
+    run = await asyncio.to_thread(on_terminal, [*watch, "--earliest", "--limit", "2", *given], interrupt)
     assert run.exit_code == 130, run.output
-    cursor = run.output.decode().splitlines()[-1].removeprefix("continue with: sessionctl watch --after ")
+    command = run.output.decode().splitlines()[-1].removeprefix("continue with: ")
+    shell = ["bash", "-c", f'printf "%s\\0" {command}']
+    printed = await asyncio.to_thread(subprocess.run, shell, capture_output=True, timeout=60, check=True)
+    arguments = printed.stdout.decode().split("\0")[:-1]
     (event,) = await operator.json("watch", "--earliest", "--limit", "1")
-    assert event["cursor"] == cursor
+    assert arguments == ["sessionctl", "watch", *given, "--after", event["cursor"]]
+    for subject, kind in (("eve", {}), ("O'Hara", {}), ("bob", labels)):
+        await operator.open(subject, labels=kind)
+    (again,) = await operator.json(*arguments[1:], "--limit", "1")
+    assert again["subject"] == "bob"
 
 
 async def test_a_declined_confirmation_ends_nothing(operator: Operator) -> None:

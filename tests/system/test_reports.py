@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,32 @@ def test_a_draft_that_was_left_is_replaced(tmp_path: Path) -> None:
     write_report(tmp_path / "report", {})
     assert victim.read_text() == "precious"
     assert not (tmp_path / "report").is_symlink()
+
+
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to], ids=["a symbolic link", "a file"])
+def test_a_draft_that_appears_in_between_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path, Path], None]
+) -> None:
+    """If something takes the place of the draft after it was removed, writing fails and leaves it unchanged."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path, draft = tmp_path / "report", tmp_path / f".report.{os.getpid()}"
+    write_report(path, {"number": 1})
+    unlink = Path.unlink
+    planted: list[Path] = []
+
+    def unlink_and_plant(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
+        if not planted:
+            planted.append(self)
+            plant(self, victim)
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_plant)
+    with pytest.raises(FileExistsError):
+        write_report(path, {"number": 2})
+    assert planted == [draft]
+    assert victim.read_text() == "precious"
+    assert json.loads(path.read_text()) == {"number": 1}
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def _annotated(hint: Any, mark: Any) -> _Check:
     if isinstance(mark, Between):
         return _between(_check_for(hint), mark)
     if isinstance(mark, Lenient):
-        # `convert.client_message` replaces what UTF-8 cannot encode.
+        # `convert.client_message` replaces the characters that the authority would reject.
         return _accepting(lambda value: isinstance(value, str), "a str")
     if isinstance(mark, Each):
         return _items(typing.get_args(typing.get_args(hint)[0])[0])

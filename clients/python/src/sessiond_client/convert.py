@@ -165,14 +165,19 @@ def authentication_message(authentication: Authentication | None) -> pb.Authenti
 
 
 def client_message(client: ClientContext | None) -> pb.ClientContext | None:
-    """A client context. Its texts come from an untrusted client and must not be able to make the call fail."""
+    """A client context, with a question mark for each character of its texts that the authority would reject.
+
+    No content of a `User-Agent` header makes a call fail. An `ip_address` that is neither empty nor an address does:
+    the authority rejects it with INVALID_ARGUMENT. It also rejects a `device_id` of more than 256 characters and a
+    `certificate_thumbprint` that is not 32 bytes long.
+    """
     if client is None:
         return None
     return pb.ClientContext(
-        ip_address=_encodable(client.ip_address),
-        user_agent=_encodable(client.user_agent),
+        ip_address=_acceptable(client.ip_address),
+        user_agent=_acceptable(client.user_agent),
         certificate_thumbprint=client.certificate_thumbprint,
-        device_id=_encodable(client.device_id),
+        device_id=_acceptable(client.device_id),
     )
 
 
@@ -203,9 +208,12 @@ def reference_message(token: str | Token | None, session_id: str | None) -> pb.S
     raise invalid_argument(Violation("session", "specify exactly one of token and session_id"))
 
 
-def _encodable(text: str) -> str:
-    """The text with question marks for lone surrogates, which frameworks create from bytes that are not UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _acceptable(text: str) -> str:
+    """The text with question marks for U+0000 and for lone surrogates.
+
+    Frameworks create lone surrogates from bytes that are not UTF-8.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 
 # Messages to values

@@ -22,7 +22,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Lenient:
-    """Text from an untrusted client: characters that UTF-8 cannot encode are replaced, not refused."""
+    """Text from an untrusted client: lone surrogates and U+0000 are replaced by question marks, not refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,11 +39,12 @@ class ClientContext:
 
     An exception: a session that was opened with a certificate or a device must present it again, otherwise that is a
     mismatch. If a call has no context at all, nothing is compared. Fill the context from the connection or from a proxy
-    that you trust, never from what the client claims to be.
+    that you trust, never from what the client claims to be. In the texts, U+0000 and lone surrogates are sent as
+    question marks.
     """
 
     ip_address: AnyText = ""
-    """IPv4 or IPv6 address in text form."""
+    """IPv4 or IPv6 address in text form. A call raises `InvalidArgument` if it is neither empty nor an address."""
     user_agent: AnyText = ""
     """The `User-Agent` header; the authority truncates it to 1,024 bytes."""
     certificate_thumbprint: bytes = b""
