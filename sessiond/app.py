@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -42,7 +43,10 @@ from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
 from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.follower import Follower
+from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
+from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -55,9 +59,13 @@ from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
 from sessiond.rpc.service.validation import ValidationService
 from sessiond.store.contract import Commit, Store, StoreFailed
+from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
+from sessiond.store.shared import SharedStore
+from sessiond.store.sqlite.file_lock import FileLock
+from sessiond.store.sqlite.files import hold_folder
 from sessiond.store.sqlite.store import SqliteStore
-from sessiond.system.clock import Clock, SystemClock
+from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 
 __all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
@@ -81,6 +89,10 @@ class Process:
     on_store_failure: Callable[[StoreFailed], None]
     on_events: Callable[[Sequence[Event]], None] = lambda _: None
     """Called with the events of each commit once everything knows of them. Must not raise."""
+    shared: SharedStore | None = None
+    """The store, if other replicas share it."""
+    passed: Callable[[], int] = lambda: since_boot() // 1_000_000
+    """Milliseconds of a clock that never goes backwards, for leases."""
 
 
 class _Memory:
@@ -111,20 +123,35 @@ class _Memory:
 
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
-    feed = Feed(await store.head(), store)
-    activity, reported, guesses, uses = UnsavedActivity(), ReportedSignals(), GuessWatch(), UseWatch()
-    cache = SessionCache(store.session, activity, process.cache_sessions)
+    head = await store.head()
+    feed, lease = Feed(head, store), Lease(process.passed)
+    activity, reported, uses = UnsavedActivity(), ReportedSignals(), UseWatch()
+    guesses = GuessWatch(lambda application: _lock_time(process.policies, application))
+    is_open = None if process.shared is None else lease.is_valid
+    cache = SessionCache(store.session, activity, process.cache_sessions, is_open)
     suspicions = Suspicions(process.reader, uses, SupersededUses())
 
-    def publish(commit: Commit) -> None:
+    def learn(events: Sequence[Event]) -> None:
+        reported.apply(events)
+        suspicions.apply(events)
+        guesses.apply(events)
+
+    def apply(commit: Commit) -> None:
         # Memory first, subscribers last: whoever hears of an event finds everything that it says.
         cache.apply(commit)
-        reported.apply(commit.events)
-        suspicions.apply(commit.events)
-        guesses.apply(commit.events)
+        learn(commit.events)
         feed.publish(commit.events, commit.horizon)
         process.on_events(commit.events)
 
+    async for events in recent_events(store, head):
+        learn(events)
+    follower = None
+    if process.shared is not None:
+        follower = Follower(process.shared, feed, lease, apply, cache.clear, process.passed)
+        follower.policies = lambda: process.policies.fingerprint
+        feed.on_wait = follower.hint
+        await follower.step()
+    publish: Callable[[Commit], Awaitable[None] | None] = apply if follower is None else follower.publish
     journal = Journal(store, process.clock, _Memory(activity, reported, suspicions), publish, process.on_store_failure)
     gate = TokenGate(process.keys, guesses, journal, process.clock)
     parts = Parts(
@@ -140,12 +167,18 @@ async def assemble(store: Store, process: Process) -> Authority:
         reported,
         process.clock,
         process.entropy,
+        follower,
     )
     validation, retries = Validation(parts), Retries(journal, process.keys)
     logins, reading = Logins(parts, validation, retries), Reading(parts, validation)
     sessions = Sessions(parts, validation, retries, logins)
     data = SessionData(parts, validation, retries, reading)
     return Authority(parts, validation, retries, logins, sessions, data, reading)
+
+
+def _lock_time(policies: PolicyBook, application: str) -> Millis:
+    policy = policies.get(application)
+    return Millis(0) if policy is None else policy.guessing.lock_time
 
 
 def services_of(authority: Authority, write_timeout: float, max_subscribers: int = 200) -> Services:
@@ -218,9 +251,7 @@ class App:
     async def _start(self) -> None:
         config = self._config
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
-        self._store = await SqliteStore.open(
-            database_in(config.data), self._load_keys, max_answer_bytes=config.max_answer_bytes
-        )
+        shared = await self._open_store()
         try:
             process = Process(
                 self._keys,
@@ -231,10 +262,11 @@ class App:
                 self._entropy,
                 self._on_store_failure,
                 self._security_log.apply,
+                shared,
             )
             self.authority = await assemble(self._store, process)
         except BaseException:
-            await self._store.close()
+            await self._close_store()
             raise
         parts = self.authority.parts
         try:
@@ -245,14 +277,18 @@ class App:
             self.address = await self._server.start(config.listen, config.socket_mode)
         except BaseException:
             await parts.journal.close()
-            await self._store.close()
+            await self._close_store()
             raise
         self._sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
+        self._following: asyncio.Task[None] | None = None
+        if parts.follower is not None:
+            self._following = asyncio.create_task(parts.follower.run(), name="follower")
         _log.info(
             "serving",
             address=self.address,
             pid=os.getpid(),
             data=str(config.data),
+            store="sqlite" if config.store is None else str(config.store),
             config=[str(file.absolute()) for file in config.files],
             settings={key: origin for key, origin in config.server_origins.items() if origin != "default"},
             applications=sorted(config.policies),
@@ -278,15 +314,39 @@ class App:
         await self._server.announce_stop()
         self.authority.parts.feed.close()
         await self._server.stop(_STOP_GRACE)
-        self._sweeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sweeping
+        await _cancelled(self._sweeping)
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
             await self.sweeper.save_activity(everything=True)
         await self.authority.parts.journal.close()
-        await self._store.close()
+        if self._following is not None:
+            await _cancelled(self._following)
+        await self._close_store()
         self._security_log.end_window()
         _log.info("stopped", revision=self.authority.parts.feed.revision)
+
+    async def _open_store(self) -> SharedStore | None:
+        """Open the store; return it if other replicas share it."""
+        config, database = self._config, database_in(self._config.data)
+        self._lock: FileLock | None = None
+        if config.store is None:
+            self._store: Store = await SqliteStore.open(
+                database, self._load_keys, max_answer_bytes=config.max_answer_bytes
+            )
+            return None
+        self._lock = hold_folder(database)
+        try:
+            self._store = store = await PostgresStore.open(
+                config.store, self._load_keys, max_answer_bytes=config.max_answer_bytes, name=_replica_name(config)
+            )
+        except BaseException:
+            self._lock.release()
+            raise
+        return store
+
+    async def _close_store(self) -> None:
+        await self._store.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def _load_keys(self, is_new: bool) -> StoreKeys:
         self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_create=is_new)
@@ -299,3 +359,14 @@ class App:
             return
         _log.error("store failed", error=str(failure), effect="stopping; everything acknowledged is safe")
         self.failure.set_result(failure)
+
+
+def _replica_name(config: Config) -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}, {config.listen}"
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait until it has ended."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -11,6 +11,7 @@ from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Entropy
 from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.journal import Journal
 from sessiond.store.contract import Store
 from sessiond.system.clock import Clock
@@ -20,7 +21,7 @@ __all__ = ["Parts"]
 
 @immutable
 class Parts:
-    """The components of one authority process over one store."""
+    """The components of one authority process over one store. `follower` is None if no other process writes to it."""
 
     store: Store
     journal: Journal
@@ -34,3 +35,4 @@ class Parts:
     reported: ReportedSignals
     clock: Clock
     entropy: Entropy
+    follower: Follower | None = None

@@ -65,7 +65,15 @@ class Reading:
         if session is None:
             raise SessionNotFound
         now = self._parts.clock.now()
-        session = expired_view(self._parts.activity.apply_to(session), now)
+        seen = expired_view(self._parts.activity.apply_to(session), now)
+        if self._parts.follower is not None and seen.ending is not None and session.ending is None:
+            # Another replica may have seen activity.
+            entry = await self._parts.cache.reload(named)
+            session = in_application(None if entry is None else entry.session, call.application)
+            if session is None:
+                raise SessionNotFound
+            seen = expired_view(self._parts.activity.apply_to(session), now)
+        session = seen
         return ended_verdict(session), as_seen(session, call.policy, now)
 
     async def list(self, call: Call, query: SessionQuery) -> tuple[Sequence[Session], SessionId | None]:

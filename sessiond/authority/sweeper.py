@@ -26,8 +26,8 @@ _log = structlog.get_logger(__name__)
 class Sweeper:
     """Periodic maintenance, every `interval` seconds. Each step can also be called by itself and does all that is due.
 
-    `event_retention` is how long events stay in the log. `on_fatal` is called if a read by the sweeper shows that the
-    store has failed, in this read or in an earlier one.
+    Of several replicas, one does what concerns all of them. `event_retention` is how long events stay in the log.
+    `on_fatal` is called if a read by the sweeper shows that the store has failed, in this read or in an earlier one.
     """
 
     def __init__(
@@ -50,8 +50,11 @@ class Sweeper:
         while True:
             await asyncio.sleep(self._interval)
             try:
-                expired = await self.sweep()
                 await self.save_activity()
+                follower = self._parts.follower
+                if follower is not None and not follower.leads:
+                    continue  # another replica does the rest
+                expired = await self.sweep()
                 pruned = await self.prune()
                 await self.forget_answers()
                 await self._parts.gate.release_due()

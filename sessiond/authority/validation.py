@@ -155,6 +155,8 @@ class Validation:
         companion_signal = await _foreign_companion_signal(parts, opened, question.requirements)
         # No await between fetching the entry and judging it, so the entry cannot become outdated in between.
         entry = await self._fetch(call, presented.session_id)
+        if entry is not None and self._is_level_outdated(call, entry):
+            entry = await parts.cache.reload(presented.session_id)
         if entry is None:
             return _UNKNOWN
         now, revision = parts.clock.now(), parts.feed.revision
@@ -171,7 +173,8 @@ class Validation:
         active = suffices and not passive
         lags = active and now - entry.saved >= touch_granularity(entry.session, call.policy)
         if judgement.activates or urgent or lags or expires:
-            done = await parts.journal.submit(Use(call, presented, passive, suspicion))
+            quiet = not (judgement.activates or urgent or expires)
+            done = await parts.journal.submit(Use(call, presented, passive, suspicion, quiet=quiet))
             judgement, session, revision = done.result.judgement, done.result.session, done.revision
         if session is None or judgement.verdict not in (Verdict.VALID, Verdict.INSUFFICIENT):
             return ValidationResult(judgement)
@@ -200,6 +203,12 @@ class Validation:
     async def _fetch(self, call: Call, session_id: SessionId) -> Entry | None:
         entry = await self._parts.cache.fetch(session_id)
         return None if entry is None or in_application(entry.session, call.application) is None else entry
+
+    def _is_level_outdated(self, call: Call, entry: Entry) -> bool:
+        """Return whether the level of a remembered session may depend on activity that another replica has seen."""
+        if self._parts.follower is None or not entry.session.persistent:
+            return False
+        return self._parts.clock.now() - entry.saved >= touch_granularity(entry.session, call.policy)
 
     def _token_alone_decides(self, call: Call, session: Session) -> bool:
         """Return whether the token alone decides: nothing about the session or its client needs a closer look."""

@@ -35,27 +35,36 @@ class SessionCache:
     The result of a read is discarded if a commit changed the session since the read began. Concurrent misses of a
     session share one read. A session that is not cached is added from a commit only if it is newer than every revision
     cached so far, so that an older state than an evicted one cannot return. `activity` holds the activity that is not
-    saved yet.
+    saved yet. While `is_open` returns False (None: it is always open), other processes may have changed
+    sessions without notice: then nothing is answered from the cache, and each call reads the store itself.
     """
 
     def __init__(
-        self, load: Callable[[SessionId], Awaitable[Session | None]], activity: UnsavedActivity, capacity: int
+        self,
+        load: Callable[[SessionId], Awaitable[Session | None]],
+        activity: UnsavedActivity,
+        capacity: int,
+        is_open: Callable[[], bool] | None = None,
     ) -> None:
         self._load = load
+        self._is_open = is_open or _always
         self._activity = activity
         self._entries: Lru[SessionId, Entry] = Lru(capacity)
         self._fills: dict[SessionId, _Fill] = {}
+        self._reloads: dict[SessionId, list[_Fill]] = {}
         self._newest = NO_REVISION
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, session_id: SessionId) -> Entry | None:
-        """Return the entry, if it is cached."""
-        return self._entries.get(session_id)
+        """Return the entry, if it is cached and the cache is open."""
+        return self._entries.get(session_id) if self._is_open() else None
 
     async def fetch(self, session_id: SessionId) -> Entry | None:
         """Return the entry, read from the store if it is not cached; None if the session does not exist."""
+        if not self._is_open():
+            return await self.reload(session_id)
         if (entry := self._entries.get(session_id)) is not None:
             return entry
         fill = self._fills.get(session_id)
@@ -63,11 +72,43 @@ class SessionCache:
             fill = self._fills[session_id] = _Fill()
             fill.task = asyncio.create_task(self._fill(session_id, fill))
         # Shielded: cancelling one caller must not cancel the read for the others.
-        return await asyncio.shield(fill.task)
+        entry = await asyncio.shield(fill.task)
+        # The shared read may have begun before this call; that matters only if commits could have gone unnoticed.
+        return entry if self._is_open() else await self.reload(session_id)
+
+    async def reload(self, session_id: SessionId) -> Entry | None:
+        """Return the entry as the store has it now, or newer; None if the session does not exist."""
+        while True:
+            fill = _Fill()
+            self._reloads.setdefault(session_id, []).append(fill)
+            try:
+                session = await self._load(session_id)
+            finally:
+                self._reloads[session_id].remove(fill)
+                if not self._reloads[session_id]:
+                    del self._reloads[session_id]
+            # No await from here to the return, so no commit can be applied in between.
+            if fill.overtaken:
+                continue
+            if session is None:
+                self._entries.pop(session_id)
+                return None
+            self._drop_saved_activity(session)
+            return self._put(session)
+
+    def clear(self) -> None:
+        """Forget everything. Reads in progress are repeated."""
+        for session_id in (*self._fills, *self._reloads):
+            self._mark_overtaken(session_id)
+        self._entries.clear()
+        self._newest = NO_REVISION
 
     def apply(self, commit: Commit) -> None:
         """Apply a commit. Must be called before callers and subscribers learn of the commit."""
         newest = self._newest
+        for session_id in commit.outdated:
+            self._mark_overtaken(session_id)
+            self._entries.pop(session_id)
         for session in commit.sessions.values():
             self._mark_overtaken(session.id)
             if session.revision > newest or session.id in self._entries:
@@ -91,7 +132,7 @@ class SessionCache:
                 fill.overtaken = False
                 session = await self._load(session_id)
                 # No await from here to the return, so no commit can be applied in between.
-                if (entry := self.get(session_id)) is not None:
+                if (entry := self._entries.get(session_id)) is not None:
                     return entry
                 if fill.overtaken:
                     continue
@@ -125,6 +166,12 @@ class SessionCache:
     def _mark_overtaken(self, session_id: SessionId) -> None:
         if (fill := self._fills.get(session_id)) is not None:
             fill.overtaken = True
+        for reload in self._reloads.get(session_id, ()):
+            reload.overtaken = True
+
+
+def _always() -> bool:
+    return True
 
 
 def _latest(session: Session, before: Session) -> Session:
@@ -139,7 +186,7 @@ class _Fill:
 
     __slots__ = ("overtaken", "task")
 
-    task: asyncio.Task[Entry | None]
+    task: asyncio.Task[Entry | None]  # of a read that several callers share
 
     def __init__(self) -> None:
         self.overtaken = False

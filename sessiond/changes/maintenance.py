@@ -10,7 +10,7 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Activity, activity_of
 from sessiond.domain.values import Cause, Revision, SessionId
-from sessiond.eventlog.work import NOTHING, Needs, Work
+from sessiond.eventlog.work import NOTHING, QUIET, Needs, Work
 
 __all__ = ["Expire", "ForgetAnswers", "Prune", "PruneLog", "RecordOther", "SaveActivity", "Total"]
 
@@ -23,7 +23,7 @@ class SaveActivity:
 
     def needs(self) -> Needs:
         """Return what to read: nothing, because the store checks each activity itself."""
-        return NOTHING
+        return QUIET
 
     def apply(self, work: Work) -> None:
         """Save the last activity of each session and its idle deadline."""
@@ -97,7 +97,7 @@ class ForgetAnswers:
 
     def needs(self) -> Needs:
         """Return what to read: nothing."""
-        return NOTHING
+        return QUIET
 
     def apply(self, work: Work) -> None:
         """Delete the expired answers."""

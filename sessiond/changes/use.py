@@ -33,6 +33,7 @@ class Use:
     passive     the use does not count as activity
     suspicion   the signals that were found outside the transaction
     renews      whether a successor's first use is carried out; False leaves it to the unit that follows
+    quiet       activity is all that is expected to be recorded
     """
 
     call: Call
@@ -40,10 +41,11 @@ class Use:
     passive: bool
     suspicion: Suspicion | None = None
     renews: bool = True
+    quiet: bool = False
 
     def needs(self) -> Needs:
         """Return what to read: the session."""
-        return needs_of(self.call, self.presented)
+        return replace(needs_of(self.call, self.presented), quiet=self.quiet)
 
     def apply(self, work: Work) -> Outcome:
         """Judge the token and carry out the consequences."""

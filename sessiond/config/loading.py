@@ -17,6 +17,7 @@ from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.overrides import Override
 from sessiond.config.problems import path_of, remedy_for
 from sessiond.config.sections import DEFAULT_LISTEN, SECTIONS, File
+from sessiond.config.store_address import PostgresAddress
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
@@ -53,7 +54,8 @@ class Config:
     listen                    `host:port`, or `unix:path`
     socket_mode               the mode of the Unix socket
     allow_remote_plaintext    whether to listen on an address that other machines can reach, without encryption
-    data                      the folder of the database and the key file
+    data                      the folder of the embedded database and the key file
+    store                     the Postgres database that replicas share; None: the embedded database in `data`
     encrypt_data              whether session data is encrypted at rest
     event_retention           how long events are kept
     cache_sessions            how many sessions are kept in memory
@@ -75,6 +77,7 @@ class Config:
     socket_mode: int
     allow_remote_plaintext: bool
     data: Path
+    store: PostgresAddress | None
     encrypt_data: bool
     event_retention: Millis
     cache_sessions: int
@@ -132,6 +135,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         socket_mode=int(server.socket_mode, 8),
         allow_remote_plaintext=server.allow_remote_plaintext,
         data=Path(server.data),
+        store=server.store,
         encrypt_data=server.encrypt_data,
         event_retention=server.event_retention,
         cache_sessions=server.cache_sessions,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sessiond.config.durations import Duration, Timeout, parse_duration
 from sessiond.config.near import must_be_one_of
+from sessiond.config.store_address import PostgresAddress, parse_store
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
@@ -71,6 +72,12 @@ def _path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("must be the path of a file or folder, and not empty")
     return value
+
+
+def _store(value: Any) -> PostgresAddress | None:
+    if not isinstance(value, str):
+        raise ValueError('must be "sqlite" or "postgres://USER:PASSWORD@HOST:PORT/DATABASE"')
+    return parse_store(value)
 
 
 PathText = Annotated[str, BeforeValidator(_path)]
@@ -169,6 +176,7 @@ class _Server(_Section):
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
     data: PathText = "data"
+    store: Annotated[Any, BeforeValidator(_store)] = None
     encrypt_data: bool = False
     event_retention: Duration = parse_duration("30d")
     cache_sessions: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000

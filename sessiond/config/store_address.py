@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from sessiond.domain.immutable import immutable
 
@@ -27,7 +27,7 @@ class PostgresAddress:
     def __str__(self) -> str:
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, host, unquote(parts.path), "", ""))
+        return f"{parts.scheme}://{host}{unquote(parts.path)}"
 
     def __repr__(self) -> str:
         return f"PostgresAddress({self})"
@@ -48,5 +48,5 @@ def parse_store(text: str) -> PostgresAddress | None:
     pgbouncer = options.pop("pgbouncer", "false").lower()
     if pgbouncer not in _BOOLEANS:
         raise ValueError("the parameter pgbouncer must be true or false")
-    url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(options), ""))
-    return PostgresAddress(url, _BOOLEANS[pgbouncer])
+    query = f"?{urlencode(options)}" if options else ""
+    return PostgresAddress(f"{parts.scheme}://{parts.netloc}{parts.path}{query}", _BOOLEANS[pgbouncer])

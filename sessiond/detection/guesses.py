@@ -6,7 +6,7 @@ issued count as guesses. A stale token can be decrypted and is therefore never m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -55,9 +55,12 @@ class GuessWatch:
     """The counters and locks of one process, for at most `capacity` sources each; the least recently seen are evicted.
 
     A flood from more sources evicts counters and does not use more memory. `flood` detects it by the total count.
+    `lock_time` returns for how many milliseconds an application's policy locks a source. It is needed for locks that
+    another replica, or this one before a restart, has recorded.
     """
 
-    def __init__(self, capacity: int = 10_000) -> None:
+    def __init__(self, lock_time: Callable[[str], Millis] = lambda _: Millis(0), capacity: int = 10_000) -> None:
+        self._lock_time = lock_time
         self._counts: Lru[tuple[str, str], _Count] = Lru(capacity)
         self._locks: Lru[tuple[str, str], SourceLock] = Lru(capacity)
         self._floods: dict[str, _Count] = {}
@@ -112,12 +115,15 @@ class GuessWatch:
         return [lock for lock in locks if now >= lock.until]
 
     def apply(self, events: Sequence[Event]) -> None:
-        """Apply committed events: SOURCE_LOCKED sets the revision of a lock, SOURCE_UNLOCKED releases it."""
+        """Apply committed events: SOURCE_LOCKED locks a source or confirms its lock, SOURCE_UNLOCKED releases it."""
         for event in events:
             key = (event.application, event.source)
             if event.type is EventType.SOURCE_LOCKED:
                 lock = self._locks.peek(key)
-                if lock is not None and not lock.revision:
+                if lock is None:
+                    until = Instant(event.at + self._lock_time(event.application))
+                    lock = SourceLock(event.application, event.source, event.at, until)
+                if not lock.revision and lock.until > lock.locked:
                     self._locks.put(key, replace(lock, revision=event.revision))
             elif event.type is EventType.SOURCE_UNLOCKED:
                 lock = self._locks.peek(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import islice
 from typing import Protocol
@@ -57,8 +57,12 @@ class Feed:
 
     def __init__(self, head: Head, log: Log, tail_length: int = 4096) -> None:
         self._log = log
+        self._incarnations: Sequence[Incarnation] = list(log.incarnations)
         self._revision = head.revision
         self._horizon = head.horizon
+        self._ends: list[Revision] = []  # the ends of the incarnations of which a part was lost while this ran
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when a caller waits for a revision that was not published here yet."""
         self._tail: deque[Event] = deque(maxlen=tail_length)
         self._published = asyncio.Event()
         self._groups: dict[EventFilter, _FilterGroup] = {}
@@ -78,7 +82,7 @@ class Feed:
 
     def publish(self, events: Sequence[Event], horizon: Revision) -> None:
         """Publish committed events. They must follow the previous ones without a gap."""
-        self._horizon = horizon
+        self._horizon = max(self._horizon, horizon)
         if not events:
             return
         if events[0].revision != self._revision + 1:
@@ -99,24 +103,42 @@ class Feed:
     @property
     def incarnation(self) -> Incarnation:
         """Return the current run of the log."""
-        return self._log.incarnations[-1]
+        return self._incarnations[-1]
+
+    def adopt(self, incarnations: Sequence[Incarnation], end: Revision) -> None:
+        """Adopt a new incarnation of the log. Published events after `end` are lost with the one before it.
+
+        Subscribers that have received a lost event end with `PositionOutOfRange`.
+        """
+        self._incarnations = list(incarnations)
+        if end >= self._revision:
+            return
+        self._ends.append(end)
+        self._revision, self._horizon = end, min(self._horizon, end)
+        self._tail.clear()
+        self._pages = _Pages(self._log)
+        for group in self._groups.values():
+            group.last_match = end
+        self._wake()
+        for group in self._groups.values():
+            group.wake()
 
     def position(self, revision: Revision | None = None) -> Position:
         """Return the position of a revision (default: the newest) of this run, for cursors and consistency tokens."""
-        return Position(self._log.incarnations[-1].id, self._revision if revision is None else revision)
+        return Position(self.incarnation.id, self._revision if revision is None else revision)
 
     def has(self, position: Position) -> bool:
         """Return whether everything up to a position of this run has been published here.
 
         False leaves open whether the position exists.
         """
-        return position.revision <= self._revision and position.incarnation == self._log.incarnations[-1].id
+        return position.revision <= self._revision and position.incarnation == self.incarnation.id
 
     def resume(self, position: Position) -> Revision:
         """Return the revision that a cursor resumes after. Raises `PositionOutOfRange`."""
         if position.incarnation == self.incarnation.id:
             self.check(position.revision)  # its error message names both ends of the log
-        revision = check_position("cursor", position, self._log.incarnations, self._revision)
+        revision = check_position("cursor", position, self._incarnations, self._revision)
         self.check(revision)
         return revision
 
@@ -130,9 +152,11 @@ class Feed:
             return  # the common case
         head = max(self._revision, (await self._log.head()).revision)
         revision = check_position("at_least", position, self._log.incarnations, head)
+        newest = self._log.incarnations[-1]
+        self.on_wait()
         try:
             async with asyncio.timeout(timeout):
-                while self._revision < revision:
+                while self._revision < revision or newest not in self._incarnations:
                     await self._published.wait()
         except TimeoutError:
             raise Unavailable("at_least: this server has not caught up with the change yet; try again") from None
@@ -173,13 +197,22 @@ class Feed:
         self, position: Revision, group: _FilterGroup, checkpoint_interval: float
     ) -> AsyncGenerator[Event | Checkpoint, None]:
         loop = asyncio.get_running_loop()
+        lost = len(self._ends)
         yield Checkpoint(position)
         delivered_at = loop.time()
         while True:
+            if lost < len(self._ends) and position > min(self._ends[lost:]):
+                raise PositionOutOfRange(
+                    "cursor", f"revision {position} no longer exists: the log was set back to {min(self._ends[lost:])}"
+                )
+            lost = len(self._ends)
             if position >= group.last_match:
                 position = self._revision  # no later event matches the filter
             async with self._turns.taken(waits=self._is_behind(position)):
-                for event in await self._page(position):
+                page = await self._page(position)
+                if lost < len(self._ends):
+                    continue
+                for event in page:
                     if group.wanted.matches(event):
                         yield event
                         delivered_at = loop.time()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -86,7 +86,7 @@ _BOUNDS = Bounds()
 class Journal:
     """The single writer of a process.
 
-    publish   called with each commit before any of its callers gets a result
+    publish   called with each commit before any of its callers gets a result; may return something to await first
     on_fatal  called once if the store fails; from then on every unit is rejected with `Unavailable`
     memory    what units know in addition to the store, for example activity that is not saved yet
 
@@ -98,7 +98,7 @@ class Journal:
         store: Store,
         clock: Clock,
         memory: Memory,
-        publish: Callable[[Commit], None],
+        publish: Callable[[Commit], Awaitable[None] | None],
         on_fatal: Callable[[StoreFailed], None],
         bounds: Bounds = _BOUNDS,
     ) -> None:
@@ -176,7 +176,13 @@ class Journal:
                     _refuse(group, fault)
                     continue
                 try:
-                    self._publish(commit)
+                    published = self._publish(commit)
+                    if published is not None:
+                        await published
+                except StoreUnavailable as trouble:
+                    # It is committed; the follower publishes it when the store responds again.
+                    _refuse(group, trouble)
+                    continue
                 except Exception as fault:  # noqa: BLE001 - caches and feed may have missed the commit: stop, do not serve
                     self._fail(StoreFailed(f"a commit could not be published: {fault}"), group)
                     return
@@ -230,7 +236,7 @@ class Journal:
             commit = Commit(changes.sessions, changes.activity, changes.pruned, changes.events, work.revision, horizon)
             return Decision(changes, (commit, outcomes))
 
-        commit, outcomes = await self._store.write(decide)
+        commit, outcomes = await self._store.write(decide, quiet=all(need.quiet for need in needs))
         _prepare(group, outcomes)  # the rest: the store may have had nothing to write and so returned early
         return commit
 

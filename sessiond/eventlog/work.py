@@ -15,7 +15,18 @@ from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import NOBODY, Cause, ClientContext, Instant, Millis, Revision, SessionId
 from sessiond.store.contract import Changes, KeptAnswer
 
-__all__ = ["MAX_ENDED_PER_UNIT", "NOTHING", "PrerequisiteRequired", "Done", "Memory", "Needs", "Read", "Unit", "Work"]
+__all__ = [
+    "MAX_ENDED_PER_UNIT",
+    "NOTHING",
+    "QUIET",
+    "PrerequisiteRequired",
+    "Done",
+    "Memory",
+    "Needs",
+    "Read",
+    "Unit",
+    "Work",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -35,6 +46,7 @@ class Needs:
     data         the data of these sessions
     answers      the answers kept under these keys, and the sessions that they depend on
     max_live     how many live sessions of a subject to read; if it has more, the oldest and the newest are read
+    quiet        the unit is expected to record activity alone, or to delete what has expired, and no event
     """
 
     sessions: Sequence[SessionId] = ()
@@ -43,10 +55,14 @@ class Needs:
     data: Sequence[SessionId] = ()
     answers: Sequence[bytes] = ()
     max_live: int = MAX_ENDED_PER_UNIT
+    quiet: bool = False
 
 
 NOTHING = Needs()
 """The needs of a unit that decides from its parameters alone."""
+
+QUIET = Needs(quiet=True)
+"""The same for a unit that records no event."""
 
 
 class PrerequisiteRequired(Exception):

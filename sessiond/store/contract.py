@@ -162,7 +162,10 @@ class Changes:
 
 @immutable
 class Commit:
-    """What one committed transaction changed, for caches and event feeds."""
+    """What one committed transaction changed, for caches and event feeds.
+
+    `outdated` are sessions that another process has changed; their new state has to be read.
+    """
 
     sessions: Mapping[SessionId, Session]
     activity: Mapping[SessionId, Activity]
@@ -170,6 +173,7 @@ class Commit:
     events: Sequence[Event]
     revision: Revision
     horizon: Revision
+    outdated: Sequence[SessionId] = ()
 
 
 @immutable

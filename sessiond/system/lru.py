@@ -55,6 +55,10 @@ class Lru(Generic[K, V]):
         if len(entries) > self._capacity:
             entries.popitem(last=False)
 
+    def clear(self) -> None:
+        """Remove all entries."""
+        self._entries.clear()
+
     def pop(self, key: K) -> V | None:
         """Remove and return a value, or return None if there is none."""
         return self._entries.pop(key, None)

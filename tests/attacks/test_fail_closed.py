@@ -14,12 +14,12 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import ATTACKER, MINUTE, authority, create, kinds, loose, policy, story_of, validate
 from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
-from tests.support.server import AsyncStub, stub_for
+from tests.support.server import AsyncStub, sqlite_of, stub_for
 
 
 async def break_store(app: App) -> None:
     """Take the database away from under the authority."""
-    await app._store._db.run(lambda connection: connection.close())
+    await sqlite_of(app)._db.run(lambda connection: connection.close())
 
 
 async def test_the_store_breaks(tmp_path: Path, clock: ManualClock) -> None:

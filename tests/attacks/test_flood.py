@@ -27,7 +27,7 @@ from sessiond.app import App
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import VICTIM, authority, create, fresh_id, login, roll, validate
 from tests.support.figures import report
-from tests.support.server import AsyncStub
+from tests.support.server import AsyncStub, sqlite_of
 from tests.support.streams import NOW, read, subscribe
 
 ROOT = Path(__file__).parents[2]
@@ -76,9 +76,9 @@ async def peer(address: str) -> AsyncIterator[Peer]:
 async def statements(app: App) -> AsyncIterator[list[str]]:
     """Every statement that SQLite itself carries out meanwhile."""
     seen: list[str] = []
-    await app._store._db.run(lambda connection: connection.set_trace_callback(seen.append))
+    await sqlite_of(app)._db.run(lambda connection: connection.set_trace_callback(seen.append))
     yield seen
-    await app._store._db.run(lambda connection: connection.set_trace_callback(None))
+    await sqlite_of(app)._db.run(lambda connection: connection.set_trace_callback(None))
 
 
 def reads(seen: list[str]) -> list[str]:

@@ -34,7 +34,7 @@ from tests.attacks.story import (
 )
 from tests.rpc.refusals import refusal_of, revision_of
 from tests.support.clock import ManualClock
-from tests.support.server import AsyncStub
+from tests.support.server import AsyncStub, sqlite_of
 
 LOCKING = policy(guessing=GuessLimits(alarm_after=1, lock_after=1), idle_timeout=3 * HOUR)
 SOURCE = pb.ClientContext(ip_address="203.0.113.66")
@@ -265,7 +265,7 @@ async def test_a_dead_token_keeps_no_answer(tmp_path: Path, clock: ManualClock) 
             again = pb.RollSessionRequest(token=mine.token, client=VICTIM, request_id=fresh_id())
             assert (await stub.RollSession(again)).verdict == pb.VERDICT_REVOKED
         assert await revision_of(stub) == before
-        rows = await app._store._db.all("SELECT count(*) FROM answers")
+        rows = await sqlite_of(app)._db.all("SELECT count(*) FROM answers")
         assert rows[0][0] == 0
 
 

@@ -16,7 +16,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import HOUR, MINUTE, create, fresh_id, login
 from tests.contracts import samples
 from tests.support.clock import START, ManualClock
-from tests.support.server import AsyncStub
+from tests.support.server import AsyncStub, sqlite_of
 from tests.support.work import types_of, work_on
 
 LOW = PRESETS["owasp-low"]
@@ -24,7 +24,7 @@ LOW = PRESETS["owasp-low"]
 
 async def kept_answers(app: App) -> int:
     """How many first answers the store keeps."""
-    rows = await app._store._db.all("SELECT count(*) FROM answers")
+    rows = await sqlite_of(app)._db.all("SELECT count(*) FROM answers")
     return int(rows[0][0])
 
 

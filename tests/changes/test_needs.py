@@ -23,7 +23,7 @@ from sessiond.domain.login import Login
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Cause, CauseKind, Revision
-from sessiond.eventlog.work import NOTHING, Needs
+from sessiond.eventlog.work import NOTHING, QUIET, Needs
 from tests.changes.world import units_of_the_server
 from tests.contracts import samples
 from tests.contracts.journal import retry
@@ -74,10 +74,10 @@ CASES: list[tuple[Any, Needs]] = [
     (RevokeMany(PLAIN, [MINE, OTHER], by_subject=True), Needs(sessions=[MINE.id, OTHER.id])),
     (EndBatch(PLAIN, [MINE.id, OTHER.id], "ada", CAUSE), Needs(sessions=[MINE.id, OTHER.id])),
     (Expire([MINE.id, OTHER.id], {}, LOW), Needs(sessions=[MINE.id, OTHER.id])),
-    (SaveActivity([]), NOTHING),
+    (SaveActivity([]), QUIET),
     (Prune([MINE.id]), NOTHING),
     (PruneLog(Revision(1)), NOTHING),
-    (ForgetAnswers(), NOTHING),
+    (ForgetAnswers(), QUIET),
     (Total(1), NOTHING),
     (RecordOther(EventType.POLICY_CHANGED, "default", CAUSE), NOTHING),
     (Unlock(GuessWatch(), PLAIN, "192.0.2.1"), NOTHING),

@@ -112,7 +112,7 @@ class WatchedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]], *, quiet: bool = False) -> T:
         """One write."""
 
         async def watched(transaction: Transaction) -> Decision[T]:
@@ -122,7 +122,7 @@ class WatchedStore:
             self.written += len(decision.changes.sessions)
             return decision
 
-        return await self._store.write(watched)
+        return await self._store.write(watched, quiet=quiet)
 
 
 def faults_of(head: Head, before: dict[SessionId, Session], changes: Changes) -> Iterator[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from sessiond.config import BadConfig, Config, Override, effective, format_duration, load_config, parse_duration
 from sessiond.config.lines import line_index, nearest_line
+from sessiond.config.store_address import PostgresAddress
 from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.policy import PRESETS, CookieRules, LimitRule
 from sessiond.domain.signals import Reaction, SignalType
@@ -213,6 +214,7 @@ OTHER_VALUES = {
     "server.socket_mode": 0o660,
     "server.allow_remote_plaintext": True,
     "server.data": Path("elsewhere"),
+    "server.store": PostgresAddress("postgres://db/sessiond"),
     "server.encrypt_data": True,
     "server.event_retention": Millis(1),
     "server.cache_sessions": 7,

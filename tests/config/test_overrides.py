@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sessiond.config import BadConfig, Config, Override, load_config, overrides_in, unknown_variables, variable_of
+from sessiond.config.store_address import PostgresAddress
 
 # For each key outside of the applications' sections: its variable, a text, and the value of the field.
 VARIABLES = {
@@ -15,6 +16,7 @@ VARIABLES = {
     "server.socket_mode": ("SESSIOND_SOCKET_MODE", "0660", 0o660),
     "server.allow_remote_plaintext": ("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "true", True),
     "server.data": ("SESSIOND_DATA", "elsewhere", Path("elsewhere")),
+    "server.store": ("SESSIOND_STORE", "postgres://db/sessiond", PostgresAddress("postgres://db/sessiond")),
     "server.encrypt_data": ("SESSIOND_ENCRYPT_DATA", "1", True),
     "server.event_retention": ("SESSIOND_EVENT_RETENTION", "2d", 172_800_000),
     "server.cache_sessions": ("SESSIOND_CACHE_SESSIONS", "7", 7),

@@ -24,7 +24,7 @@ from tests.attacks.story import MINUTE, authority, create, fresh_id, login, loos
 from tests.rpc.refusals import refusal_of, revision_of
 from tests.support.clock import ManualClock
 from tests.support.held import held
-from tests.support.server import AsyncStub
+from tests.support.server import AsyncStub, sqlite_of
 from tests.support.tokens import revision_in
 
 CART = {"cart": b"3 apples", "theme": b"dark", "empty": b""}
@@ -234,7 +234,7 @@ async def test_a_page_with_a_cart_is_one_call(app: App, stub: AsyncStub, clock: 
 async def damage(app: App, session_id: str, key: str) -> None:
     """Make one stored value unreadable."""
     sql = "UPDATE session_data SET value = zeroblob(64), sealed = 1 WHERE session_id = ? AND key = ?"
-    await app._store._db.all(sql, (SessionId.parse(session_id), key))
+    await sqlite_of(app)._db.all(sql, (SessionId.parse(session_id), key))
 
 
 async def test_damaged_data(app: App, stub: AsyncStub) -> None:

@@ -15,7 +15,7 @@ from tests.attacks.story import MINUTE, authority, create, login, loose, policy,
 from tests.rpc.refusals import refusal_of, revision_of, session_of
 from tests.support.clock import ManualClock
 from tests.support.held import held
-from tests.support.server import AsyncStub
+from tests.support.server import AsyncStub, sqlite_of
 from tests.support.streams import position, read
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -373,7 +373,7 @@ async def test_pruned_labels_are_gone(tmp_path: Path, clock: ManualClock) -> Non
         clock.advance(24 * 60 * MINUTE)
         own = await opened(stub, clock, tenant="acme")
         await app.sweeper.prune()
-        rows = await app._store._db.all("SELECT session_id, key, value FROM session_labels")
+        rows = await sqlite_of(app)._db.all("SELECT session_id, key, value FROM session_labels")
         assert [(row["key"], row["value"]) for row in rows] == [("tenant", "acme")]
         assert await listed(stub, {"tenant": "acme"}) == [own.session.session_id]
         assert await listed(stub, {"tenant": "acme"}, state=pb.SESSION_STATE_REVOKED) == []

@@ -37,7 +37,7 @@ from tests.attacks.story import (
 from tests.rpc.logins import CART, PASSWORD, check_one_login, click, guest_of, ids, live, request_ids
 from tests.rpc.refusals import refusal_of, revision_of
 from tests.support.clock import ManualClock
-from tests.support.server import AsyncStub
+from tests.support.server import AsyncStub, sqlite_of
 
 TOLERANCE = MINUTE
 """The default `lost_answer_tolerance`: how long a repeated login gets the first response."""
@@ -382,7 +382,7 @@ async def test_the_kept_row_goes(app: App, stub: AsyncStub, clock: ManualClock) 
 
     async def rows() -> int:
         await app.sweeper.forget_answers()
-        return int((await app._store._db.all("SELECT count(*) FROM answers"))[0][0])
+        return int((await sqlite_of(app)._db.all("SELECT count(*) FROM answers"))[0][0])
 
     guest = await guest_of(stub)
     assert await rows() == 0
@@ -401,7 +401,7 @@ async def test_a_denied_login_keeps_nothing(app: App, stub: AsyncStub) -> None:
         for request_id in ("", fresh_id()):
             denied = await click(stub, token, request_id=request_id)
             assert (denied.verdict != pb.VERDICT_VALID, denied.token) == (True, "")
-    assert (await app._store._db.all("SELECT count(*) FROM answers"))[0][0] == 0
+    assert (await sqlite_of(app)._db.all("SELECT count(*) FROM answers"))[0][0] == 0
 
 
 # Elevation

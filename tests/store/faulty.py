@@ -53,7 +53,7 @@ class FaultyStore:
             raise self.break_due
         return await self._store.due(now, limit)
 
-    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]], *, quiet: bool = False) -> T:
         """Run one write, with the faults that are set."""
 
         async def watched(transaction: Transaction) -> Decision[T]:
@@ -71,7 +71,7 @@ class FaultyStore:
             self.groups.append(decision.changes)
             return decision
 
-        answer = await self._store.write(watched)
+        answer = await self._store.write(watched, quiet=quiet)
         if self.lose_answer:
             self.lose_answer = False
             raise StoreUnavailable("injected: connection lost during COMMIT")
@@ -102,7 +102,7 @@ class RepeatingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]], *, quiet: bool = False) -> T:
         """Run one write whose first run is rolled back."""
 
         async def lost(transaction: Transaction) -> Decision[T]:
@@ -110,7 +110,7 @@ class RepeatingStore:
             raise _Conflict
 
         with suppress(_Conflict):
-            await self._store.write(lost)
+            await self._store.write(lost, quiet=quiet)
         self.thrown_away += 1
         await self.between()
-        return await self._store.write(decide)
+        return await self._store.write(decide, quiet=quiet)

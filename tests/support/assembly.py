@@ -51,11 +51,11 @@ class WatchedStore:
         rows = await self._store._db.all("SELECT count(*) FROM answers")
         return int(rows[0][0])
 
-    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]]) -> T:
+    async def write(self, decide: Callable[[Transaction], Awaitable[Decision[T]]], *, quiet: bool = False) -> T:
         """Write, and count it."""
         self.writes += 1
         self.before("write")
-        return await self._store.write(decide)
+        return await self._store.write(decide, quiet=quiet)
 
 
 @asynccontextmanager

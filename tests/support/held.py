@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from sessiond.app import App
+from tests.support.server import sqlite_of
 
 __all__ = ["held", "until"]
 
@@ -21,7 +22,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def held(app: App) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
     """Hold the store of an authority in this process. Return a function that waits until so many operations queue."""
-    turn = app._store._connection_lock
+    turn = sqlite_of(app)._connection_lock
 
     async def waiting(count: int) -> None:
         await until(lambda: len(turn._waiters or ()) == count)

@@ -29,7 +29,7 @@ def running_postgres() -> Iterator[str]:
         yield other
         return
     with tempfile.TemporaryDirectory(prefix="sessiond-postgres-") as folder:
-        os.chmod(folder, 0o755)  # noqa: S103 - the server runs as another user
+        os.chmod(folder, 0o755)
         # Nothing here survives the machine, so nothing has to reach the disk.
         server = LocalPostgres(Path(folder) / "server", fsync="off", full_page_writes="off")
         server.start()

@@ -18,6 +18,7 @@ import grpc
 
 from sessiond.app import App
 from sessiond.config import Config, load_config
+from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # the generated type of the stub on an asynchronous channel e
 else:
     AsyncStub = SessionAuthorityStub
 
-__all__ = ["AsyncStub", "ServerProcess", "config_for", "serving", "stub_for"]
+__all__ = ["AsyncStub", "ServerProcess", "config_for", "serving", "sqlite_of", "stub_for"]
 
 
 def config_for(folder: Path, text: str = "", **changes: Any) -> Config:
@@ -47,6 +48,13 @@ async def serving(config: Config, clock: Clock | None = None) -> AsyncIterator[A
         yield app
     finally:
         await app.stop()
+
+
+def sqlite_of(app: App) -> SqliteStore:
+    """Return the embedded store of an authority in this process."""
+    store = app._store
+    assert isinstance(store, SqliteStore)
+    return store
 
 
 @asynccontextmanager

@@ -135,7 +135,7 @@ class PostgresStore(StoreReads):
         await self._change("renew_lease", values)
         leases = await self._read(own("read_leases").sql, ())
         others = [row["name"] for row in leases if row["policies"] not in ("", policies)]
-        return Renewal(bool(leases) and leases[0]["replica"] == self.replica, others)
+        return Renewal(bool(leases) and leases[0]["replica"] == self.replica, tuple(others))
 
     async def acknowledge(self, revision: Revision) -> None:
         """See `SharedStore`."""

@@ -14,7 +14,16 @@ from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.statements import STATEMENTS, ParameterStyle
 
-__all__ = ["check_keys", "check_ours", "migrate", "migrations", "open_file", "record_keys", "set_pragmas"]
+__all__ = [
+    "check_keys",
+    "check_ours",
+    "hold_folder",
+    "migrate",
+    "migrations",
+    "open_file",
+    "record_keys",
+    "set_pragmas",
+]
 
 _STATEMENTS = STATEMENTS[ParameterStyle.QUESTION_MARK]
 _APPLICATION_ID = 0x73657373  # "sess": distinguishes our files from other SQLite databases
@@ -28,8 +37,11 @@ def migrations() -> list[str]:
     return load_migrations("sessiond.store.sqlite")
 
 
-async def open_file(path: Path) -> tuple[Connection, FileLock]:
-    """Open the file, or create it, and lock it. Raise `StoreRefused` without holding anything."""
+def hold_folder(path: Path) -> FileLock:
+    """Create the folder of the file if it is missing, and take the file's lock. Raise `StoreRefused`.
+
+    A server whose store is elsewhere holds its data folder too, which has the key file and the last reload's report.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = path.parent.stat()
@@ -42,6 +54,12 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
         raise StoreRefused(f"other users can write to the data folder {path.parent}; run: chmod 700 {path.parent}")
     lock = FileLock(path)
     lock.acquire()
+    return lock
+
+
+async def open_file(path: Path) -> tuple[Connection, FileLock]:
+    """Open the file, or create it, and lock it. Raise `StoreRefused` without holding anything."""
+    lock = hold_folder(path)
     try:
         # Created with mode 0600 before SQLite opens it: SQLite gives its log files the same mode.
         beginning = _beginning(path)

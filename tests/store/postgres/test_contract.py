@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from sessiond.config.store_address import PostgresAddress
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KEY_BYTES
-from sessiond.config.store_address import PostgresAddress
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
 from tests.contracts.journal import JournalContract

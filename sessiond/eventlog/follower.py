@@ -1,0 +1,167 @@
+"""The follower: keeps the memory of this process true to a log to which other replicas write too.
+
+Own commits and the events of other replicas are applied in the order of the log. An announcement of another replica is
+a hint to look at the log; without one the follower looks at it from time to time. Sessions that another replica has
+changed are dropped from the cache and read again when they are used. So a revocation takes effect here without waiting
+for a read, and sessions that are not used here cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from sessiond.domain.errors import Unavailable
+from sessiond.domain.values import Revision
+from sessiond.eventlog.feed import Feed
+from sessiond.eventlog.lease import Lease
+from sessiond.store.contract import Commit, StoreFailed
+from sessiond.store.shared import LEASE, Renewal, SharedStore
+
+__all__ = ["Follower"]
+
+_PAGE = 500
+_RENEW_EVERY = 1_000
+"""Milliseconds between two renewals of the lease."""
+_LOOK_EVERY = 0.1
+"""Seconds after which the follower looks at the log without an announcement."""
+_PAUSE = 0.005
+"""Seconds between two looks at the log, so that a busy log is read in larger parts."""
+_log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Follows the log of a shared store.
+
+    apply     applies a commit to caches and memory; called in the order of the log, before the feed
+    forget    forgets everything that was read from the log: a part of it does not exist any more
+    passed    milliseconds of a clock that never goes backwards
+    policies  returns the fingerprint of this replica's policies
+    """
+
+    def __init__(
+        self,
+        store: SharedStore,
+        feed: Feed,
+        lease: Lease,
+        apply: Callable[[Commit], None],
+        forget: Callable[[], None],
+        passed: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._lease = lease
+        self._apply = apply
+        self._forget = forget
+        self._passed = passed
+        self._incarnation = feed.incarnation
+        self._turn = asyncio.Lock()
+        self._hinted = asyncio.Event()
+        self._renewed = -_RENEW_EVERY
+        self._acknowledged = feed.revision
+        self._renewal = Renewal(leads=False, other_policies=())
+        self.policies: Callable[[], str] = lambda: ""
+
+    @property
+    def leads(self) -> bool:
+        """Return whether this replica does the upkeep that one replica does for all."""
+        return self._renewal.leads
+
+    @property
+    def other_policies(self) -> Sequence[str]:
+        """Return the names of the replicas whose policies differ from this replica's."""
+        return self._renewal.other_policies
+
+    def publish(self, commit: Commit) -> Awaitable[None] | None:
+        """Apply a commit of this process. If other replicas wrote before it, the result must be awaited."""
+        events = commit.events
+        if self._store.incarnations[-1] == self._incarnation and (
+            not events or events[0].revision == self._feed.revision + 1
+        ):
+            self._apply(commit)
+            if events:
+                self._store.announce()
+            return None
+        return self._publish_after_others(commit)
+
+    def hint(self) -> None:
+        """Look at the log soon."""
+        self._hinted.set()
+
+    async def run(self) -> None:
+        """Follow the log until cancelled. While the store does not respond, the lease runs out."""
+        self._store.on_announcement(self.hint)
+        while True:
+            try:
+                await self.step()
+            except StoreFailed:
+                self._lease.end()
+                return  # the journal or the sweeper stops the process
+            except Unavailable as trouble:
+                _log.warning("following postponed", error=str(trouble))
+            except Exception:  # noqa: BLE001 - after a bug here the lease runs out, and the next look may work
+                _log.exception("following failed")
+            await asyncio.sleep(_PAUSE)
+            try:
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._hinted.wait()
+            except TimeoutError:
+                pass
+
+    async def step(self) -> None:
+        """Apply all events of the log, and renew the lease if it is time. Raises `StoreUnavailable`, `StoreFailed`."""
+        self._hinted.clear()
+        sent = self._passed()
+        renews = sent - self._renewed >= _RENEW_EVERY
+        if renews:
+            before = self._renewal.other_policies
+            self._renewal = await self._store.renew(self._feed.revision, self.policies())
+            self._acknowledged, self._renewed = self._feed.revision, sent
+            if self._renewal.other_policies != before:
+                _log.warning("replicas with other policies", replicas=list(self._renewal.other_policies))
+        async with self._turn:
+            await self._catch_up()
+        if renews:
+            self._lease.extend(sent, LEASE)
+        if self._acknowledged != self._feed.revision:
+            revision = self._feed.revision
+            await self._store.acknowledge(revision)
+            self._acknowledged = revision
+
+    async def _publish_after_others(self, commit: Commit) -> None:
+        async with self._turn:
+            await self._catch_up()  # applies the commit's own events too
+            self._apply(replace(commit, events=()))
+        self._store.announce()
+
+    async def _catch_up(self) -> None:
+        while True:
+            head = await self._store.head()
+            if self._store.incarnations[-1] != self._incarnation:
+                self._change_incarnation()
+            if head.revision <= self._feed.revision:
+                return
+            events = await self._store.events(self._feed.revision, _PAGE)
+            # Own commits may have been applied in the meantime.
+            fresh = [event for event in events if event.revision > self._feed.revision]
+            if fresh:
+                changed = tuple({event.session_id: None for event in fresh if event.session_id is not None})
+                self._apply(Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, outdated=changed))
+            elif not events:
+                return
+
+    def _change_incarnation(self) -> None:
+        """Adopt a new incarnation of the log. If it began before the newest event here, that event is lost."""
+        runs = list(self._store.incarnations)
+        known = [number for number, run in enumerate(runs[:-1]) if run == self._incarnation]
+        end = min((run.first for run in runs[known[0] + 1 :]), default=1) - 1 if known else 0
+        if end < self._feed.revision:
+            _log.error("the end of the log is lost", revision=self._feed.revision, continues_after=end)
+            self._lease.end()
+            self._renewed = self._passed() - _RENEW_EVERY
+            self._forget()
+        self._incarnation = runs[-1]
+        self._feed.adopt(runs, Revision(end))
