@@ -59,6 +59,11 @@ class Authority:
         unit = self.parts.gate.unlock(call, source)
         return await self.retries.carry_out(unit, lambda done: done.revision, spec)
 
+    async def wait_for_caches(self) -> None:
+        """Wait until everything that is committed now holds on every replica. Raises `Unavailable` after a while."""
+        if self.parts.follower is not None:
+            await self.parts.follower.wait_for_replicas()
+
     async def change_policies(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
         """Replace all policies, with immediate effect for every session. Return what changed, by application.
 

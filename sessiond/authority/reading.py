@@ -50,6 +50,7 @@ class Reading:
             parts.policies,
             parts.policies.origins,
             parts.policies.fingerprint,
+            () if parts.follower is None else parts.follower.other_policies,
         )
 
     async def get(self, call: Call, named: SessionRef) -> tuple[Verdict, Session | None]:

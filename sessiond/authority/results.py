@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -193,3 +193,4 @@ class AuthorityDescription:
     policies: Mapping[str, Policy]
     origins: Mapping[str, Mapping[str, str]]
     fingerprint: str
+    replicas_with_other_policies: Sequence[str] = ()

@@ -124,8 +124,14 @@ class Feed:
             group.wake()
 
     def position(self, revision: Revision | None = None) -> Position:
-        """Return the position of a revision (default: the newest) of this run, for cursors and consistency tokens."""
-        return Position(self.incarnation.id, self._revision if revision is None else revision)
+        """Return the position of a revision of the current incarnation, for cursors and consistency tokens.
+
+        None: the newest revision that was published here. A revision that was just committed may be newer, and its
+        incarnation may not be published here yet.
+        """
+        if revision is None:
+            return Position(self.incarnation.id, self._revision)
+        return Position(self._log.incarnations[-1].id, revision)
 
     def has(self, position: Position) -> bool:
         """Return whether everything up to a position of this run has been published here.

@@ -28,6 +28,7 @@ _RENEW_EVERY = 1_000
 """Milliseconds between two renewals of the lease."""
 _LOOK_EVERY = 0.1
 """Seconds after which the follower looks at the log without an announcement."""
+_REPLICA_PATIENCE = 15.0
 _PAUSE = 0.005
 """Seconds between two looks at the log, so that a busy log is read in larger parts."""
 _log = structlog.get_logger(__name__)
@@ -130,6 +131,23 @@ class Follower:
             revision = self._feed.revision
             await self._store.acknowledge(revision)
             self._acknowledged = revision
+
+    async def wait_for_replicas(self) -> None:
+        """Wait until every replica has applied what is committed now, or can no longer answer from its cache.
+
+        Raises `Unavailable` if a replica renews its lease, but does not acknowledge.
+        """
+        revision = (await self._store.head()).revision
+        try:
+            async with asyncio.timeout(_REPLICA_PATIENCE):
+                if self._feed.revision < revision:
+                    async with self._turn:
+                        await self._catch_up()
+                while lagging := await self._store.lagging(revision):
+                    self._store.announce()
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            raise Unavailable(f"the change is made, but not confirmed by: {'; '.join(lagging)}") from None
 
     async def _publish_after_others(self, commit: Commit) -> None:
         async with self._turn:

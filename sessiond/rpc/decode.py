@@ -56,6 +56,7 @@ __all__ = [
     "ticket_choice",
     "time_to_live",
     "token",
+    "waits_for_caches",
 ]
 
 _MAX_TEXT = 256
@@ -110,6 +111,13 @@ def subject(value: str) -> str:
     if not value:
         raise InvalidField("subject", "must be set")
     return _text("subject", value)
+
+
+def waits_for_caches(value: int) -> bool:
+    """Return whether a revocation waits for all caches. Raise `InvalidField` if the value is unknown."""
+    if value not in pb.RevocationWait.values():
+        raise InvalidField("wait", f"{value} is not a value of RevocationWait")
+    return value == pb.REVOCATION_WAIT_FOR_CACHES
 
 
 def owner(value: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, EventType, Verdict
+from sessiond_client import AsyncClient, ClientContext, EventType, Verdict
 from tests.support.clock import ManualClock
 from tests.support.replicas import replicas
 
@@ -84,3 +84,47 @@ async def test_activity_on_one_keeps_the_session_alive_on_the_other(
         assert (await one.validate(token)).verdict is Verdict.VALID
     assert (await other.get(session_id=login.session.session_id)).verdict is Verdict.VALID
     assert (await other.validate(token)).verdict is Verdict.VALID
+
+
+async def test_an_awaited_revocation_is_everywhere(clients: list[AsyncClient]) -> None:
+    """After a revocation that waits for caches, the other replica denies the session at once, every time."""
+    one, other = clients
+    for _ in range(50):
+        token = (await one.create(subject="ada")).token.reveal()
+        assert (await other.validate(token)).verdict is Verdict.VALID
+        await one.revoke(token=token, wait_for_caches=True)
+        assert (await other.validate(token)).verdict is Verdict.REVOKED
+
+
+async def test_a_replica_that_is_gone_is_waited_for_until_its_lease_ends(
+    both: list[App], clients: list[AsyncClient]
+) -> None:
+    """A replica that follows no more is waited for as long as it may answer from its cache, and not longer."""
+    one, other = clients
+    token = (await one.create(subject="ada")).token.reveal()
+    assert (await other.validate(token)).verdict is Verdict.VALID
+    assert both[1]._following is not None
+    both[1]._following.cancel()
+    revoking = asyncio.create_task(one.revoke(token=token, wait_for_caches=True))
+    while not revoking.done():
+        stale = (await other.validate(token)).verdict
+    assert stale in (Verdict.VALID, Verdict.REVOKED)
+    assert (await other.validate(token)).verdict is Verdict.REVOKED
+
+
+async def test_a_lock_of_one_replica_holds_on_the_other(tmp_path: Path, database: str) -> None:
+    """A source that guesses at one replica is locked on the other too, and either can unlock it."""
+    text = "[applications.default.guessing]\nlock_after = 3\nlock_time = '1h'\ndeny_valid = true\n"
+    client = ClientContext(ip_address="192.0.2.7")
+    async with replicas(tmp_path, database, text=text) as (first, second):
+        async with AsyncClient(first.address) as one, AsyncClient(second.address) as other:
+            token = (await one.create(subject="ada")).token.reveal()
+            for _ in range(3):
+                await one.validate("A" * 70, client=client)
+            async with asyncio.timeout(5):
+                while (await other.validate(token, client=client)).verdict is not Verdict.LOCKED:
+                    pass
+            await other.clear_source_lock(source="192.0.2.7")
+            async with asyncio.timeout(5):
+                while (await one.validate(token, client=client)).verdict is not Verdict.VALID:
+                    pass

@@ -34,7 +34,7 @@ class Calls:
         self._authority = authority
         self._identity = authority.parts.store.authority_id
         # The last token is cached, because most calls ask for the same revision.
-        self._token = (Revision(-1), "")
+        self._token = (Position(b"", Revision(-1)), "")
 
     def of(self, request: Request, caller: Caller) -> Call:
         """Return the call that a request makes. Raise `InvalidField` if a common field is invalid."""
@@ -54,9 +54,9 @@ class Calls:
 
     def consistency_token(self, wanted: Revision) -> str:
         """Return the consistency token of the state at a revision."""
-        feed = self._authority.parts.feed
-        if self._token[0] != wanted:
-            self._token = (wanted, encode_consistency_token(self._identity, feed.position(wanted)))
+        position = self._authority.parts.feed.position(wanted)
+        if self._token[0] != position:
+            self._token = (position, encode_consistency_token(self._identity, position))
         return self._token[1]
 
 

@@ -96,4 +96,5 @@ class ReadingService:
             consistency_token=self._calls.consistency_token(state.position.revision),
             incarnation=state.position.incarnation.hex(),
             policies_fingerprint=state.fingerprint,
+            replicas_with_other_policies=state.replicas_with_other_policies,
         )

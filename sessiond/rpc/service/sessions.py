@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 from sessiond.authority.authority import Authority
 from sessiond.authority.results import BulkRevocationResult, ChangeResult, RevocationResult
 from sessiond.crypto.tokens import Token
@@ -15,6 +18,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["SessionService"]
 
+R = TypeVar("R")
 _TOKEN_LIVES = (Verdict.SUPERSEDED, Verdict.LOCKED)
 
 
@@ -44,9 +48,11 @@ class SessionService:
         """End one session."""
         named = decode.named_session(request.session)
         owner = decode.owner(request.subject) if request.HasField("subject") else None
+        waits = decode.waits_for_caches(request.wait)
         return Change(
-            lambda reply: self._authority.sessions.revoke(
-                call, named, reply, open_anonymous=request.open_anonymous, owner=owner
+            lambda reply: self._awaited(
+                waits,
+                self._authority.sessions.revoke(call, named, reply, open_anonymous=request.open_anonymous, owner=owner),
             ),
             lambda response, result: self._fill_revoked(response, call, result, by_token=isinstance(named, Token)),
         )
@@ -89,7 +95,18 @@ class SessionService:
             response.revoked_count = result.count
             response.consistency_token = self._calls.consistency_token(result.revision)
 
-        return Change(lambda reply: self._authority.sessions.revoke_all(call, query, keep, reply), fill)
+        waits = decode.waits_for_caches(request.wait)
+        return Change(
+            lambda reply: self._awaited(waits, self._authority.sessions.revoke_all(call, query, keep, reply)),
+            fill,
+        )
+
+    async def _awaited(self, waits: bool, change: Awaitable[R]) -> R:
+        """Return the result of a revocation, once it holds where the caller wants it to hold."""
+        result = await change
+        if waits:
+            await self._authority.wait_for_caches()
+        return result
 
     @changing(pb.ReportSignalResponse)
     def ReportSignal(self, call: Call, request: pb.ReportSignalRequest) -> Change[ChangeResult]:

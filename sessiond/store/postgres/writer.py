@@ -36,14 +36,12 @@ _log = structlog.get_logger(__name__)
 class _Pending(Generic[T]):
     """A transaction of which everything but COMMIT has been carried out.
 
-    is_empty      there is nothing to commit
-    incarnations  the number of the current incarnation and all of them, if that has changed since the last transaction
+    `is_empty`: there is nothing to commit.
     """
 
     decision: Decision[T]
     deletion: AnswerDeletion | None
     is_empty: bool
-    incarnations: tuple[int, Sequence[Incarnation]] | None
 
 
 class _LostInCommit(Exception):
@@ -52,6 +50,14 @@ class _LostInCommit(Exception):
     def __init__(self, pending: _Pending[Any]) -> None:
         super().__init__("the connection was lost during COMMIT")
         self.pending = pending
+
+
+class _RunAgain(Exception):
+    """The write must run again: it needs the log's head after all, or a new incarnation has just begun."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__("the write must run again")
+        self.quiet = quiet
 
 
 class Writer:
@@ -94,8 +100,8 @@ class Writer:
                 mark = self._entropy(_MARK_BYTES)
                 try:
                     return self._done(await self._attempt(decide, cipher, mark, quiet=quiet))
-                except _NotQuiet:
-                    quiet = False
+                except _RunAgain as again:
+                    quiet = again.quiet
                     continue
                 except _LostInCommit as lost:
                     trouble: BaseException = lost
@@ -126,9 +132,6 @@ class Writer:
     def _done(self, pending: _Pending[T]) -> T:
         if pending.deletion is not None:
             pending.deletion.done()
-        if pending.incarnations is not None:
-            self._known = pending.incarnations[0]
-            self._on_incarnations(*pending.incarnations)
         return pending.decision.answer
 
     async def _attempt(
@@ -179,15 +182,19 @@ class Writer:
         head = Head(Revision(row["revision"]), Revision(row["horizon"]))
         begins = row["lineage"] != row["lineage_now"]
         if begins and quiet:
-            raise _NotQuiet
-        number = row["incarnation"]
+            raise _RunAgain(quiet=False)
         if begins:
-            number = await begin_incarnation(connection, head.revision, head.horizon, self._entropy)
+            # Committed by itself, so that every position that follows from this write is in the new incarnation.
+            await begin_incarnation(connection, head.revision, head.horizon, self._entropy)
+            await connection.execute("COMMIT")
             _log.warning("new incarnation of the log", revision=head.revision, reason="the database was replaced")
-        incarnations = None if number == self._known else (number, await incarnations_of(connection))
+            raise _RunAgain(quiet=quiet)
+        if row["incarnation"] != self._known:
+            self._known = row["incarnation"]
+            self._on_incarnations(self._known, await incarnations_of(connection))
         decision = await decide(PostgresTransaction(connection, cipher, head))
         if quiet and not _is_quiet(decision.changes):
-            raise _NotQuiet
+            raise _RunAgain(quiet=False)
         writes = Writes(decision.changes, cipher, head, STATEMENTS)
         for sql, parameters in writes:
             if len(parameters) == 1:
@@ -197,11 +204,11 @@ class Writer:
         deletion = self._answers.for_changes(decision.changes)
         if deletion is not None:
             await _delete_answers(connection, deletion)
-        is_empty = not (writes or deletion or begins)
+        is_empty = not (writes or deletion)
         if not is_empty and not quiet:
             statement = own("mark_commit")
             await connection.execute(statement.sql, *statement.bind({"replica": self._replica, "mark": mark}))
-        return _Pending(decision, deletion, is_empty, incarnations)
+        return _Pending(decision, deletion, is_empty)
 
     async def _is_committed(self, mark: bytes, give_up: float) -> bool:
         """Return whether the transaction with this mark was committed. Raises `StoreUnavailable` if that stays unknown.
@@ -236,10 +243,6 @@ class Writer:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-
-class _NotQuiet(Exception):
-    """A write that was expected to record activity alone does more, so it needs the log's head."""
 
 
 def _is_quiet(changes: Changes) -> bool:

@@ -248,3 +248,5 @@ class Authority:
     """Identifies the current run of the log, from one start to the next. Cursors and consistency tokens contain it."""
     policies_fingerprint: str
     """Changes whenever a policy changes; the same on every replica with the same policies."""
+    replicas_with_other_policies: tuple[str, ...] = ()
+    """The replicas whose policies differ from those of the server that answered, by name."""

@@ -358,6 +358,7 @@ def revoke(
     reason: str = "",
     client: ClientContext | None = None,
     open_anonymous: bool = False,
+    wait_for_caches: bool = False,
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[Revoked]:
@@ -372,6 +373,8 @@ def revoke(
     - `reason`: why (`logout`, ...), for the event; at most 256 characters.
     - `client`: what your application sees of the user's client, for the event.
     - `open_anonymous`: open a fresh anonymous session in its place.
+    - `wait_for_caches`: return only when no replica of the authority accepts the session any more. It may take some
+      seconds if a replica has crashed. False: other replicas may accept it for some milliseconds, at most 5 seconds.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own.
 
@@ -385,9 +388,14 @@ def revoke(
         client=convert.client_message(client),
         request_id=convert.secret_text(request_id),
         open_anonymous=open_anonymous,
+        wait=_wait(wait_for_caches),
     )
     # Sent twice without an id, it would open two anonymous sessions.
     return _REVOKE.call(request, timeout, needs_id=open_anonymous)
+
+
+def _wait(for_caches: bool) -> pb.RevocationWait.ValueType:
+    return pb.REVOCATION_WAIT_FOR_CACHES if for_caches else pb.REVOCATION_WAIT_UNSPECIFIED
 
 
 # Many sessions
@@ -407,6 +415,7 @@ def revoke_all(
     except_session_id: str = "",
     whole_application: bool = False,
     reason: str = "",
+    wait_for_caches: bool = False,
     progress: Callable[[int], None] | None = None,
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
@@ -420,6 +429,7 @@ def revoke_all(
     - `except_session_id`: keep this session ("log out everywhere else").
     - `whole_application`: must be true if there is no condition, so that no empty call ends everything.
     - `reason`: why, for the events; at most 256 characters.
+    - `wait_for_caches`: as for `revoke`.
     - `progress`: called with the number of rounds after each round but the last (see below). An exception from it ends
       the call.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
@@ -439,6 +449,7 @@ def revoke_all(
         whole_application=whole_application,
         reason=reason,
         request_id=convert.secret_text(request_id),
+        wait=_wait(wait_for_caches),
     )
     return replace(_REVOKE_ALL.call(request, timeout), in_rounds=True, progress=progress)
 

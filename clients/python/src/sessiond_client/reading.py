@@ -224,4 +224,5 @@ def authority(answer: pb.GetAuthorityResponse) -> Authority:
         consistency_token=answer.consistency_token,
         incarnation=answer.incarnation,
         policies_fingerprint=answer.policies_fingerprint,
+        replicas_with_other_policies=tuple(answer.replicas_with_other_policies),
     )

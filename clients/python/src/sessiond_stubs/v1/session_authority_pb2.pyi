@@ -648,6 +648,36 @@ itself. The next use of the new token is one, because two clients then hold the 
 """
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
+class _RevocationWait:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevocationWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationWait.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOCATION_WAIT_UNSPECIFIED: _RevocationWait.ValueType  # 0
+    """Only for the commit. This server denies the session at once. Another replica of the authority may accept its token
+    until it learns of the revocation: usually for some milliseconds, and for at most 5 seconds.
+    """
+    REVOCATION_WAIT_FOR_CACHES: _RevocationWait.ValueType  # 1
+    """Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
+    validation that begins anywhere accepts the session. If a replica has just crashed, this takes up to 5 seconds.
+    UNAVAILABLE: the session is revoked, but a replica has not confirmed it in 15 seconds; call again to wait further.
+    """
+
+class RevocationWait(_RevocationWait, metaclass=_RevocationWaitEnumTypeWrapper):
+    """What a revocation waits for before it responds."""
+
+REVOCATION_WAIT_UNSPECIFIED: RevocationWait.ValueType  # 0
+"""Only for the commit. This server denies the session at once. Another replica of the authority may accept its token
+until it learns of the revocation: usually for some milliseconds, and for at most 5 seconds.
+"""
+REVOCATION_WAIT_FOR_CACHES: RevocationWait.ValueType  # 1
+"""Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
+validation that begins anywhere accepts the session. If a replica has just crashed, this takes up to 5 seconds.
+UNAVAILABLE: the session is revoked, but a replica has not confirmed it in 15 seconds; call again to wait further.
+"""
+Global___RevocationWait: _TypeAlias = RevocationWait  # noqa: Y015
+
 class _StreamStart:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -2678,6 +2708,7 @@ class RevokeSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OPEN_ANONYMOUS_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     reason: _builtins.str
@@ -2693,6 +2724,8 @@ class RevokeSessionRequest(_message.Message):
     this when users end sessions by id, so that nobody can end the sessions of others. Set and empty: the session must
     be anonymous. Unset: the session may belong to anyone.
     """
+    wait: Global___RevocationWait.ValueType
+    """What the call waits for before it responds."""
     @_builtins.property
     def session(self) -> Global___SessionReference:
         """The session to end."""
@@ -2711,10 +2744,11 @@ class RevokeSessionRequest(_message.Message):
         request_id: _builtins.str = ...,
         open_anonymous: _builtins.bool = ...,
         subject: _builtins.str | None = ...,
+        wait: Global___RevocationWait.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "client", b"client", "session", b"session", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "application", b"application", "client", b"client", "open_anonymous", b"open_anonymous", "reason", b"reason", "request_id", b"request_id", "session", b"session", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_subject", b"_subject", "application", b"application", "client", b"client", "open_anonymous", b"open_anonymous", "reason", b"reason", "request_id", b"request_id", "session", b"session", "subject", b"subject", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__subject: _TypeAlias = _typing.Literal["subject"]  # noqa: Y015
     _WhichOneofArgType__subject: _TypeAlias = _typing.Literal["_subject", b"_subject"]  # noqa: Y015
@@ -2863,6 +2897,7 @@ class RevokeSessionsRequest(_message.Message):
     WHOLE_APPLICATION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     application: _builtins.str
     """The application."""
     except_session_id: _builtins.str
@@ -2875,6 +2910,8 @@ class RevokeSessionsRequest(_message.Message):
     """Why, for the events. At most 256 characters."""
     request_id: _builtins.str
     """Makes the call safe to retry."""
+    wait: Global___RevocationWait.ValueType
+    """What the call waits for before it responds."""
     @_builtins.property
     def filter(self) -> Global___SessionFilter:
         """The sessions to end."""
@@ -2888,10 +2925,11 @@ class RevokeSessionsRequest(_message.Message):
         whole_application: _builtins.bool = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        wait: Global___RevocationWait.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "except_session_id", b"except_session_id", "filter", b"filter", "reason", b"reason", "request_id", b"request_id", "whole_application", b"whole_application"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "except_session_id", b"except_session_id", "filter", b"filter", "reason", b"reason", "request_id", b"request_id", "wait", b"wait", "whole_application", b"whole_application"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4048,6 +4086,7 @@ class GetAuthorityResponse(_message.Message):
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     POLICIES_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    REPLICAS_WITH_OTHER_POLICIES_FIELD_NUMBER: _builtins.int
     authority_id: _builtins.str
     """The identity of the authority, to which cursors are bound: a UUID that was created with the database."""
     version: _builtins.str
@@ -4068,6 +4107,12 @@ class GetAuthorityResponse(_message.Message):
     def applications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Application]:
         """The applications and their effective policies, sorted by name."""
 
+    @_builtins.property
+    def replicas_with_other_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replicas whose policies differ from those of this server, by name. They are configured differently, or have not
+        been reloaded yet.
+        """
+
     def __init__(
         self,
         *,
@@ -4079,10 +4124,11 @@ class GetAuthorityResponse(_message.Message):
         consistency_token: _builtins.str = ...,
         incarnation: _builtins.str = ...,
         policies_fingerprint: _builtins.str = ...,
+        replicas_with_other_policies: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "authority_id", b"authority_id", "consistency_token", b"consistency_token", "horizon", b"horizon", "incarnation", b"incarnation", "policies_fingerprint", b"policies_fingerprint", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "authority_id", b"authority_id", "consistency_token", b"consistency_token", "horizon", b"horizon", "incarnation", b"incarnation", "policies_fingerprint", b"policies_fingerprint", "replicas_with_other_policies", b"replicas_with_other_policies", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
