@@ -27,7 +27,7 @@ __all__ = ["Writer"]
 T = TypeVar("T")
 _MARK_BYTES = 16
 _PATIENCE = 3.0
-"""Seconds for which a write is tried again."""
+"""Seconds for which a write is tried again. After a write that failed the next ones are tried once, until one works."""
 _PAUSE = 0.05
 _log = structlog.get_logger(__name__)
 
@@ -85,6 +85,7 @@ class Writer:
         self._known: int | None = None
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
+        self._responds = True
 
     async def write(
         self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
@@ -94,28 +95,13 @@ class Writer:
         Raises `StoreUnavailable`, or the database's error if it rejects a statement.
         """
         async with self._turn:
-            loop = asyncio.get_running_loop()
-            give_up = loop.time() + _PATIENCE
-            while True:
-                mark = self._entropy(_MARK_BYTES)
-                try:
-                    return self._done(await self._attempt(decide, cipher, mark, quiet=quiet))
-                except _RunAgain as again:
-                    quiet = again.quiet
-                    continue
-                except _LostInCommit as lost:
-                    trouble: BaseException = lost
-                    if await self._is_committed(mark, give_up):
-                        answer: T = self._done(lost.pending)
-                        return answer
-                except DATABASE_ERRORS as error:
-                    trouble, meaning = error, meaning_of(error)
-                    if meaning is Meaning.BROKEN:
-                        raise
-                    _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
-                if loop.time() >= give_up:
-                    raise StoreUnavailable(f"{self._address} does not respond: {trouble or 'timed out'}") from trouble
-                await asyncio.sleep(_PAUSE)
+            try:
+                answer = await self._write(decide, cipher, quiet=quiet)
+            except StoreUnavailable:
+                self._responds = False
+                raise
+            self._responds = True
+            return answer
 
     async def close(self, *names: str) -> None:
         """Run the named statements about this replica, and close the connection."""
@@ -128,6 +114,35 @@ class Writer:
         except DATABASE_ERRORS:
             self._discard()  # other replicas notice when the lease runs out
         self._connection = None
+
+    async def _write(
+        self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        give_up, was_lost = loop.time() + (_PATIENCE if self._responds else 0), False
+        while True:
+            mark = self._entropy(_MARK_BYTES)
+            try:
+                return self._done(await self._attempt(decide, cipher, mark, quiet=quiet))
+            except _RunAgain as again:
+                quiet = again.quiet
+                continue
+            except _LostInCommit as lost:
+                trouble: BaseException = lost
+                if await self._is_committed(mark, loop.time() + _PATIENCE):
+                    answer: T = self._done(lost.pending)
+                    return answer
+                if not was_lost:
+                    # It took the server's time to find that out, which says nothing about the next attempt.
+                    give_up, was_lost = loop.time() + _PATIENCE, True
+            except DATABASE_ERRORS as error:
+                trouble, meaning = error, meaning_of(error)
+                if meaning is Meaning.BROKEN:
+                    raise
+                _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
+            if loop.time() >= give_up:
+                raise StoreUnavailable(f"{self._address} does not respond: {trouble or 'timed out'}") from trouble
+            await asyncio.sleep(_PAUSE)
 
     def _done(self, pending: _Pending[T]) -> T:
         if pending.deletion is not None:
