@@ -114,7 +114,7 @@ async def test_a_replica_that_is_gone_is_waited_for_until_its_lease_ends(
 
 async def test_a_lock_of_one_replica_holds_on_the_other(tmp_path: Path, database: str) -> None:
     """A source that guesses at one replica is locked on the other too, and either can unlock it."""
-    text = "[applications.default.guessing]\nlock_after = 3\nlock_time = '1h'\ndeny_valid = true\n"
+    text = "[applications.default.guessing]\nalarm_after = 2\nlock_after = 3\nlock_time = '1h'\ndeny_valid = true\n"
     client = ClientContext(ip_address="192.0.2.7")
     async with replicas(tmp_path, database, text=text) as (first, second):
         async with AsyncClient(first.address) as one, AsyncClient(second.address) as other:
