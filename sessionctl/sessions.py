@@ -228,7 +228,7 @@ def _merged(lists: list[Iterator[Session]]) -> Iterator[Session]:
 
 
 @click.command(cls=Command)
-@click.argument("session_id", callback=checked_session_id, required=False)
+@click.argument("session_id", metavar="SESSION_ID", callback=checked_session_id, required=False)
 @click.option("--session-id", "named", callback=checked_session_id, hidden=True)
 @click.option("--reason", required=True, help="What you noticed, for the event; at most 256 characters.")
 @global_options
