@@ -187,7 +187,9 @@ def show_session(session_id: str) -> None:
     show_default=True,
     help=f"Only sessions in this state: {', '.join(_STATES)}.",
 )
-@click.option("--network", default="", metavar="CIDR", help="Only sessions opened or authenticated from this network.")
+@click.option(
+    "--network", default="", metavar="CIDR", help="Only sessions opened or last authenticated from this network."
+)
 @label_option("Only sessions with this label; may be repeated, then with all of them.")
 @limit_option("Show at most this many.")
 @global_options

@@ -152,15 +152,16 @@ deadline.
 Access. This version does not authenticate callers: every caller that can reach the server may make every call.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
-field.
+field. Exception: U+0000 in a token that the client presented makes that token invalid, like any other wrong text.
 
 Pages. A page of a list may be short, or empty, although more pages follow. Only an empty `next_page_token` is the
 end.
 
 Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts (3,000 by default, on all
 connections together), or if more changes wait than the disk can keep up with. Such a call was not begun. Retry it
-after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait. A request that
-does not arrive completely within 2 seconds while other requests wait is RESOURCE_EXHAUSTED.
+after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait, and are
+RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
+2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
 One connection may have half of that number of calls open (1,500 by default), also over a Unix socket. Further calls
 wait in the client. On a new connection the client does not know the limit yet; if it begins more calls at once, some
@@ -466,7 +467,8 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
 
     This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
-    given the client another token, and this response may reach the client after that one.
+    given the client another token, and this response may reach the client after that one. Exception: a request that
+    itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
     """
     NEXT_STEP_STEP_UP: _NextStep.ValueType  # 5
     """Deny the request. Ask the subject to authenticate, again or with a further method, then call AuthenticateSession."""
@@ -489,7 +491,8 @@ After SUPERSEDED a newer token is on its way to the client. If the client has mi
 REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
 
 This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
-given the client another token, and this response may reach the client after that one.
+given the client another token, and this response may reach the client after that one. Exception: a request that
+itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
 """
 NEXT_STEP_STEP_UP: NextStep.ValueType  # 5
 """Deny the request. Ask the subject to authenticate, again or with a further method, then call AuthenticateSession."""
@@ -1834,7 +1837,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def client(self) -> Global___ClientContext:
-        """The client context of the call that led to the event."""
+        """The client context of the call that led to the event. Unset for SESSION_EXPIRED and for events without a session."""
 
     @_builtins.property
     def authentication(self) -> Global___Authentication:
