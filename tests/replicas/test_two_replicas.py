@@ -116,15 +116,18 @@ async def test_a_lock_of_one_replica_holds_on_the_other(tmp_path: Path, database
     """A source that guesses at one replica is locked on the other too, and either can unlock it."""
     text = "[applications.default.guessing]\nalarm_after = 2\nlock_after = 3\nlock_time = '1h'\ndeny_valid = true\n"
     client = ClientContext(ip_address="192.0.2.7")
-    async with replicas(tmp_path, database, text=text) as (first, second):
-        async with AsyncClient(first.address) as one, AsyncClient(second.address) as other:
-            token = (await one.create(subject="ada")).token.reveal()
-            for _ in range(3):
-                await one.validate("A" * 70, client=client)
-            async with asyncio.timeout(5):
-                while (await other.validate(token, client=client)).verdict is not Verdict.LOCKED:
-                    pass
-            await other.clear_source_lock(source="192.0.2.7")
-            async with asyncio.timeout(5):
-                while (await one.validate(token, client=client)).verdict is not Verdict.VALID:
-                    pass
+    async with (
+        replicas(tmp_path, database, text=text) as (first, second),
+        AsyncClient(first.address) as one,
+        AsyncClient(second.address) as other,
+    ):
+        token = (await one.create(subject="ada")).token.reveal()
+        for _ in range(3):
+            await one.validate("A" * 70, client=client)
+        async with asyncio.timeout(5):
+            while (await other.validate(token, client=client)).verdict is not Verdict.LOCKED:
+                pass
+        await other.clear_source_lock(source="192.0.2.7")
+        async with asyncio.timeout(5):
+            while (await one.validate(token, client=client)).verdict is not Verdict.VALID:
+                pass

@@ -17,7 +17,7 @@ from sessiond.store.postgres.announcements import Announcements
 from sessiond.store.postgres.connections import Connections
 from sessiond.store.postgres.errors import DATABASE_ERRORS
 from sessiond.store.postgres.opening import open_database
-from sessiond.store.postgres.statements import AMONG, STATEMENTS, own
+from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.postgres.writer import Writer
 from sessiond.store.reads import StoreReads
 from sessiond.store.sealed_data import StoreKeys
@@ -111,7 +111,10 @@ class PostgresStore(StoreReads):
         return await self._read(statement.sql, statement.bind(values))
 
     async def _by_keys(self, name: str, keys: Sequence[bytes]) -> Sequence[asyncpg.Record]:
-        return await self._read(STATEMENTS[name].fill(among=AMONG).sql, (keys,)) if keys else []
+        rows: list[asyncpg.Record] = []
+        for statement, parameters in STATEMENTS[name].among(keys):
+            rows += await self._read(statement.sql, parameters)
+        return rows
 
     async def _read(self, sql: str, parameters: Sequence[Any]) -> Sequence[asyncpg.Record]:
         self._check()
