@@ -668,8 +668,9 @@ class _RevocationWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     """
     REVOCATION_WAIT_FOR_CACHES: _RevocationWait.ValueType  # 1
     """Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
-    validation that begins anywhere accepts the session. If a replica has just crashed, this takes up to 5 seconds.
-    UNAVAILABLE: the session is revoked, but a replica has not confirmed it in 15 seconds; call again to wait further.
+    validation that begins anywhere accepts the session. This takes some milliseconds, and up to 6 seconds if a replica
+    has just crashed or is cut off. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
+    but the call cannot tell whether it holds everywhere; call again.
     """
 
 class RevocationWait(_RevocationWait, metaclass=_RevocationWaitEnumTypeWrapper):
@@ -681,8 +682,9 @@ until it learns of the revocation: usually for some milliseconds, and for at mos
 """
 REVOCATION_WAIT_FOR_CACHES: RevocationWait.ValueType  # 1
 """Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
-validation that begins anywhere accepts the session. If a replica has just crashed, this takes up to 5 seconds.
-UNAVAILABLE: the session is revoked, but a replica has not confirmed it in 15 seconds; call again to wait further.
+validation that begins anywhere accepts the session. This takes some milliseconds, and up to 6 seconds if a replica
+has just crashed or is cut off. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
+but the call cannot tell whether it holds everywhere; call again.
 """
 Global___RevocationWait: _TypeAlias = RevocationWait  # noqa: Y015
 
