@@ -170,6 +170,10 @@ class Follower:
             head = await self._store.head()
             if self._store.incarnations[-1] != self._incarnation:
                 self._change_incarnation()
+            if head.horizon > self._feed.revision:
+                _log.warning("events were deleted before they were read", horizon=head.horizon)
+                self._forget()
+                self._feed.skip_to(head.horizon)
             if head.revision <= self._feed.revision:
                 return
             events = await self._store.events(self._feed.revision, _PAGE)

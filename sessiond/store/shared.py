@@ -54,7 +54,7 @@ class SharedStore(Store, Protocol):
         """Record that this replica's cache includes everything up to a revision. The record may be lost in a crash."""
 
     async def leases(self) -> Sequence[ReplicaLease]:
-        """Return what is known of every replica, in the order of their ids, including this one and those that are gone."""
+        """Return what is known of every replica, this one and those that are gone included, ordered by id."""
 
     def announce(self) -> None:
         """Tell the other replicas, soon and without a guarantee, that there are new events. Must not wait."""

@@ -66,6 +66,6 @@ def test_other_policies_are_named() -> None:
     """A living replica with other policies is named; one that has not said which it has is not."""
     watch = Watch()
     watch.note(lease(ME), lease(OTHER, policies="q"), lease(THIRD, policies=""))
-    assert watch.neighbours.other_policies == ("c",)
+    assert list(watch.neighbours.other_policies) == ["c"]
     watch.now += 2 * LEASE
-    assert watch.neighbours.other_policies == ()
+    assert list(watch.neighbours.other_policies) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sessiond.app import App
+from sessiond.changes.maintenance import PruneLog
 from sessiond_client import AsyncClient, ClientContext, EventType, Verdict
 from tests.support.clock import ManualClock
 from tests.support.replicas import replicas
@@ -131,3 +132,25 @@ async def test_a_lock_of_one_replica_holds_on_the_other(tmp_path: Path, database
         async with asyncio.timeout(5):
             while (await one.validate(token, client=client)).verdict is not Verdict.VALID:
                 pass
+
+
+async def test_a_replica_that_was_away_for_longer_than_events_are_kept(
+    both: list[App], clients: list[AsyncClient]
+) -> None:
+    """A replica that missed events for good goes on at the horizon, with nothing from before in its cache."""
+    one, other = clients
+    token = (await one.create(subject="ada")).token.reveal()
+    assert (await other.validate(token)).verdict is Verdict.VALID
+    following, away = both[1]._following, both[1].authority.parts
+    assert following is not None
+    following.cancel()
+    await asyncio.wait([following])
+    await one.revoke(token=token)
+    revoked = both[0].authority.parts.feed.revision
+    await one.create(subject="bob")
+    await both[0].authority.parts.journal.submit(PruneLog(revoked))
+    assert away.follower is not None
+    await away.follower.step()
+    assert away.feed.revision == both[0].authority.parts.feed.revision
+    assert away.feed.horizon == revoked
+    assert (await other.validate(token)).verdict is Verdict.REVOKED
