@@ -21,6 +21,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-
 #: PYTHON           the Python that creates the environment, 3.11 or newer
 #: DATA             run: the data folder, if not the configured one
 #: LISTEN           run: the address, HOST:PORT or unix:PATH, if not the configured one
+#: STORE            run: postgres starts a Postgres in ./data-postgres for trying out, and uses it
 #: SEED             mutate, simulate: the seed of the random choices
 SEED ?= 1
 #: USERS            simulate: how many users
@@ -61,8 +62,8 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@touch $@
 
-run: $(VENV)/.run ## Start a server, on 127.0.0.1:7443 with data in ./data by default.
-	@exec $(BIN)/sessiond serve $(if $(DATA),--data "$(DATA)") $(if $(LISTEN),--listen "$(LISTEN)")
+run: $(VENV)/.run $(if $(filter postgres,$(STORE)),$(VENV)/.dev) ## Start a server, on 127.0.0.1:7443 with data in ./data by default.
+	@exec $(if $(filter postgres,$(STORE)),$(BIN)/python -m scripts.postgres data-postgres) $(BIN)/sessiond serve $(if $(DATA),--data "$(DATA)") $(if $(LISTEN),--listen "$(LISTEN)")
 
 demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo

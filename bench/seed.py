@@ -23,7 +23,8 @@ from sessiond.domain.lifecycle import open_session
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.values import Authentication, Cause, CauseKind, ClientContext, Instant, Revision, SessionId
-from sessiond.store.contract import Changes, Decision, Transaction
+from sessiond.store.contract import Changes, Decision, Store, Transaction
+from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sqlite.files import migrations
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import SystemClock
@@ -122,14 +123,21 @@ async def seed(
 ) -> Seeded:
     """Fill a new store with `count` live sessions, each with the event of its creation, in groups of 2,000.
 
-    The folder's former content is deleted. `on_progress` is called with the number of sessions stored so far. The
-    youngest session is `age_ms` milliseconds old.
+    The store is the one that `config` names; a database must be empty. The folder's former content is deleted.
+    `on_progress` is called with the number of sessions stored so far. The youngest session is `age_ms` milliseconds
+    old.
     """
-    policy = _prepare(folder, config).policies[APPLICATION]
+    prepared = _prepare(folder, config)
+    policy = prepared.policies[APPLICATION]
     # 100 sessions are created per millisecond.
     first = SystemClock().now() - age_ms - count // 100
     manifest = _Manifest(count, config, _schema(), os.urandom(16).hex(), first)
-    store = await SqliteStore.open(folder / "data" / "sessiond.db")
+    address = prepared.store
+    store: Store = (
+        await SqliteStore.open(folder / "data" / "sessiond.db")
+        if address is None
+        else await PostgresStore.open(address)
+    )
     try:
         for start in range(0, count, _GROUP):
             numbers = range(start, min(start + _GROUP, count))
@@ -143,6 +151,7 @@ async def seed(
 def _prepare(folder: Path, config: str) -> Config:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / "data").mkdir(mode=0o700)
     if not config:
         return load_config(None)
     file = folder / "sessiond.toml"

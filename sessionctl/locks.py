@@ -57,7 +57,7 @@ def _found(asked: Settings) -> list[SourceLock]:
 def clear(source: str, reason: str) -> None:
     """Unlock SOURCE, and forget the guesses that were counted for it.
 
-    Write SOURCE as `sessionctl locks` shows it.
+    Write SOURCE as `sessionctl locks` shows it, and name its application with --application unless that is `default`.
     """
     asked = settings()
     with asked.client() as client:

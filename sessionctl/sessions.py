@@ -187,7 +187,9 @@ def show_session(session_id: str) -> None:
     show_default=True,
     help=f"Only sessions in this state: {', '.join(_STATES)}.",
 )
-@click.option("--network", default="", metavar="CIDR", help="Only sessions opened or authenticated from this network.")
+@click.option(
+    "--network", default="", metavar="CIDR", help="Only sessions opened or last authenticated from this network."
+)
 @label_option("Only sessions with this label; may be repeated, then with all of them.")
 @limit_option("Show at most this many.")
 @global_options
@@ -228,7 +230,7 @@ def _merged(lists: list[Iterator[Session]]) -> Iterator[Session]:
 
 
 @click.command(cls=Command)
-@click.argument("session_id", callback=checked_session_id, required=False)
+@click.argument("session_id", metavar="SESSION_ID", callback=checked_session_id, required=False)
 @click.option("--session-id", "named", callback=checked_session_id, hidden=True)
 @click.option("--reason", required=True, help="What you noticed, for the event; at most 256 characters.")
 @global_options

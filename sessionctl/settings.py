@@ -144,7 +144,7 @@ _application_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember,
-    help="The application. [default: `default`; all for status, watch, locks and policies]",
+    help="The application. [default: `default`; all for status, watch, policies and locks, not for locks clear]",
 )
 
 

@@ -36,7 +36,7 @@ __all__ = ["validate"]
     default=None,
     help="Require an authentication younger than this, such as 15m or 1h30m.",
 )
-@click.option("--active", is_flag=True, help="Count this as a use of the session.")
+@click.option("--active", is_flag=True, help="Count this as a use of the session: restart its idle timeout.")
 @global_options
 @click.pass_context
 def validate(
@@ -53,6 +53,10 @@ def validate(
     The token is read from standard input or a hidden prompt. If it has been renewed, the new token is not shown: it is
     for the client, which gets it from its own next request. A token that the server never issued counts as a guess from
     the address that --ip names; without --ip it counts only towards the policy's `flood_after`.
+
+    The check restarts the idle timeout only with --active. In every other way the token is judged like that of a
+    request: an old token raises a signal, and so does a missing certificate or device if the session is bound to one.
+    The policy's reaction may end the session.
     """
     if context.args:
         raise click.UsageError("unexpected argument; pass the token on standard input or at the prompt")

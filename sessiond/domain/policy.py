@@ -108,7 +108,8 @@ class Policy:
     ipv4_prefix, ipv6_prefix
                       length in bits of the network prefix by which IP addresses are compared
     concurrent_use_window
-                      the time within which alternating clients raise `concurrent_use`
+                      three changes between two clients within this time raise `concurrent_use`, as do eight within
+                      ten times this window if only the network differs
     fold_window       a suspicion that was reported within this time is not reported again
     reactions         what to do about each type of signal
     guessing          when guessing tokens counts as an attack

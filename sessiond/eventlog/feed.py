@@ -123,6 +123,15 @@ class Feed:
         for group in self._groups.values():
             group.wake()
 
+    def skip_to(self, horizon: Revision) -> None:
+        """Go on at the horizon: the events before it were deleted before they could be published here."""
+        self._revision = self._horizon = horizon
+        self._tail.clear()
+        for group in self._groups.values():
+            group.last_match = horizon
+            group.wake()
+        self._wake()
+
     def position(self, revision: Revision | None = None) -> Position:
         """Return the position of a revision of the current incarnation, for cursors and consistency tokens.
 

@@ -18,8 +18,9 @@ from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.lease import Lease
+from sessiond.eventlog.neighbours import Neighbours
 from sessiond.store.contract import Commit, StoreFailed
-from sessiond.store.shared import LEASE, Renewal, SharedStore
+from sessiond.store.shared import LEASE, SharedStore
 
 __all__ = ["Follower"]
 
@@ -28,7 +29,8 @@ _RENEW_EVERY = 1_000
 """Milliseconds between two renewals of the lease."""
 _LOOK_EVERY = 0.1
 """Seconds after which the follower looks at the log without an announcement."""
-_REPLICA_PATIENCE = 15.0
+_ALLOWANCE = LEASE // 50
+"""Milliseconds that a lease may take longer by another clock."""
 _PAUSE = 0.005
 """Seconds between two looks at the log, so that a busy log is read in larger parts."""
 _log = structlog.get_logger(__name__)
@@ -63,18 +65,19 @@ class Follower:
         self._hinted = asyncio.Event()
         self._renewed = -_RENEW_EVERY
         self._acknowledged = feed.revision
-        self._renewal = Renewal(leads=False, other_policies=())
+        self._neighbours = Neighbours(store.replica, passed)
+        self._other_policies: Sequence[str] = ()
         self.policies: Callable[[], str] = lambda: ""
 
     @property
     def leads(self) -> bool:
         """Return whether this replica does the upkeep that one replica does for all."""
-        return self._renewal.leads
+        return self._neighbours.leads
 
     @property
     def other_policies(self) -> Sequence[str]:
         """Return the names of the replicas whose policies differ from this replica's."""
-        return self._renewal.other_policies
+        return self._neighbours.other_policies
 
     def publish(self, commit: Commit) -> Awaitable[None] | None:
         """Apply a commit of this process. If other replicas wrote before it, the result must be awaited."""
@@ -118,11 +121,11 @@ class Follower:
         sent = self._passed()
         renews = sent - self._renewed >= _RENEW_EVERY
         if renews:
-            before = self._renewal.other_policies
-            self._renewal = await self._store.renew(self._feed.revision, self.policies())
-            self._acknowledged, self._renewed = self._feed.revision, sent
-            if self._renewal.other_policies != before:
-                _log.warning("replicas with other policies", replicas=list(self._renewal.other_policies))
+            acknowledged = self._feed.revision
+            await self._store.renew(acknowledged, self.policies())
+            self._acknowledged, self._renewed = acknowledged, sent
+            self._neighbours.note(await self._store.leases())
+            self._compare_policies()
         async with self._turn:
             await self._catch_up()
         if renews:
@@ -135,19 +138,26 @@ class Follower:
     async def wait_for_replicas(self) -> None:
         """Wait until every replica has applied what is committed now, or can no longer answer from its cache.
 
-        Raises `Unavailable` if a replica renews its lease, but does not acknowledge.
+        Every lease that was granted before this call has run out after its duration, and whoever renews one reads the
+        log before counting on it. So this waits no longer than that.
         """
         revision = (await self._store.head()).revision
-        try:
-            async with asyncio.timeout(_REPLICA_PATIENCE):
-                if self._feed.revision < revision:
-                    async with self._turn:
-                        await self._catch_up()
-                while lagging := await self._store.lagging(revision):
-                    self._store.announce()
-                    await asyncio.sleep(_PAUSE)
-        except TimeoutError:
-            raise Unavailable(f"the change is made, but not confirmed by: {'; '.join(lagging)}") from None
+        over = self._passed() + LEASE + _ALLOWANCE
+        if self._feed.revision < revision:
+            async with self._turn:
+                await self._catch_up()
+        while self._passed() < over:
+            self._neighbours.note(await self._store.leases())
+            if not self._neighbours.lagging(revision):
+                return
+            self._store.announce()
+            await asyncio.sleep(_PAUSE)
+
+    def _compare_policies(self) -> None:
+        others = self._neighbours.other_policies
+        if others != self._other_policies:
+            self._other_policies = others
+            _log.warning("replicas with other policies", replicas=list(others))
 
     async def _publish_after_others(self, commit: Commit) -> None:
         async with self._turn:
@@ -160,6 +170,10 @@ class Follower:
             head = await self._store.head()
             if self._store.incarnations[-1] != self._incarnation:
                 self._change_incarnation()
+            if head.horizon > self._feed.revision:
+                _log.warning("events were deleted before they were read", horizon=head.horizon)
+                self._forget()
+                self._feed.skip_to(head.horizon)
             if head.revision <= self._feed.revision:
                 return
             events = await self._store.events(self._feed.revision, _PAGE)

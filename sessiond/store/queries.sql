@@ -175,15 +175,16 @@ SELECT session_id FROM sessions WHERE log = 0 AND ended_at IS NULL AND due_at <=
 SELECT session_id FROM sessions WHERE log = 0 AND ended_at IS NOT NULL AND purge_at <= :now
 ORDER BY purge_at LIMIT :limit;
 
--- prune_session
--- Delete one ended session.
-DELETE FROM sessions WHERE log = 0 AND session_id = :session_id AND ended_at IS NOT NULL;
+-- prune_sessions
+-- Delete sessions that have ended.
+DELETE FROM sessions WHERE log = 0 AND session_id {among} AND ended_at IS NOT NULL;
 
 -- prune_labels
--- Delete the labels of a session that has been deleted.
+-- Delete the labels of sessions that have been deleted.
 DELETE FROM session_labels
-WHERE log = 0 AND session_id = :session_id
-AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.log = 0 AND sessions.session_id = :session_id);
+WHERE log = 0 AND session_id {among} AND NOT EXISTS (
+    SELECT 1 FROM sessions WHERE sessions.log = 0 AND sessions.session_id = session_labels.session_id
+);
 
 -- read_data
 -- One session's data and its version, in one consistent read.
@@ -205,8 +206,8 @@ ON CONFLICT (log, session_id, key) DO UPDATE SET value = excluded.value, sealed 
 DELETE FROM session_data WHERE log = 0 AND session_id = :session_id AND key = :key;
 
 -- delete_all_data
--- Delete all data of a session that has ended.
-DELETE FROM session_data WHERE log = 0 AND session_id = :session_id;
+-- Delete all data of sessions that have ended.
+DELETE FROM session_data WHERE log = 0 AND session_id {among};
 
 -- append_event
 -- Add one numbered event to the log.

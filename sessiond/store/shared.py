@@ -9,22 +9,28 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Millis, Revision
 from sessiond.store.contract import Store
 
-__all__ = ["LEASE", "Renewal", "SharedStore"]
+__all__ = ["LEASE", "ReplicaLease", "SharedStore"]
 
 LEASE = Millis(5_000)
 """How long a replica may answer from its cache after it sent a renewal, before the allowance for clock drift."""
 
 
 @immutable
-class Renewal:
-    """What a replica learns when it renews its lease.
+class ReplicaLease:
+    """What the store knows of one replica.
 
-    leads        whether this replica does the upkeep that one replica does for all
-    other_policies  the names of replicas with a lease whose policies differ from this replica's
+    replica       its id; empty for replicas whose leases may have been lost when the database was replaced
+    name          for operators
+    version       differs after each renewal
+    acknowledged  the newest revision that the replica's cache includes
+    policies      the fingerprint of its policies; empty if it has not renewed a lease yet
     """
 
-    leads: bool
-    other_policies: Sequence[str]
+    replica: bytes
+    name: str
+    version: str
+    acknowledged: Revision
+    policies: str
 
 
 class SharedStore(Store, Protocol):
@@ -38,18 +44,17 @@ class SharedStore(Store, Protocol):
     Every method raises `StoreUnavailable` if the store does not respond, and `StoreFailed` if it fails.
     """
 
-    async def renew(self, acknowledged: Revision, policies: str) -> Renewal:
+    replica: bytes
+    """The id of this replica."""
+
+    async def renew(self, acknowledged: Revision, policies: str) -> None:
         """Extend this replica's lease durably. `policies` is the fingerprint of its policies."""
 
     async def acknowledge(self, revision: Revision) -> None:
         """Record that this replica's cache includes everything up to a revision. The record may be lost in a crash."""
 
-    async def lagging(self, revision: Revision) -> Sequence[str]:
-        """Return the names of the other replicas that hold a lease and have not acknowledged a revision.
-
-        For `LEASE` after the log's current incarnation began, includes a name for those whose lease may have been lost
-        with the end of the log.
-        """
+    async def leases(self) -> Sequence[ReplicaLease]:
+        """Return what is known of every replica, this one and those that are gone included, ordered by id."""
 
     def announce(self) -> None:
         """Tell the other replicas, soon and without a guarantee, that there are new events. Must not wait."""

@@ -15,6 +15,7 @@ __all__ = ["STATEMENTS", "ParameterStyle", "Statement", "Statements", "insertion
 
 _HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\n-- .+?\n(?P<sql>.+?;)\n", re.MULTILINE | re.DOTALL)
 _VALUES = re.compile(r"VALUES (\([^()]*\))")
+_MOST_KEYS = 500
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")  # does not match a cast, as in x::text
 
 
@@ -55,6 +56,18 @@ class Statement:
             for _ in range(count)
         ]
         return f"{self.template[: match.start(1)]}{', '.join(rows)}{self.template[match.end(1) :]}"
+
+    def among(self, keys: Sequence[bytes]) -> list[tuple[Statement, tuple[Any, ...]]]:
+        """Return the statements about the rows {among} keys, with the parameters of each; none if there are no keys.
+
+        There are several if the engine takes each key as a parameter, because the number of parameters is limited.
+        """
+        if not keys:
+            return []
+        if self.style is ParameterStyle.NUMBERED:
+            return [(self.fill(among="= ANY($1::bytea[])"), (keys,))]
+        parts = [keys[start : start + _MOST_KEYS] for start in range(0, len(keys), _MOST_KEYS)]
+        return [(self.fill(among=f"IN ({', '.join('?' * len(part))})"), tuple(part)) for part in parts]
 
     def fill(self, **texts: str) -> Statement:
         """Return the statement with its {braces} replaced. The texts must never come from a caller."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.values import SessionId
 from sessiond.store.contract import Changes, Head
 from sessiond.store.rows import activity_row, answer_row, event_row, session_row
 from sessiond.store.sealed_data import value_row
@@ -37,8 +38,8 @@ class Writes:
         self._data(changes, cipher)
         # Two units may keep an answer under the same key: the later one counts.
         self._insert("keep_answer", map(answer_row, {answer.key: answer for answer in changes.answers}.values()))
-        self._many("prune_session", ({"session_id": bytes(i)} for i in changes.pruned))
-        self._many("prune_labels", ({"session_id": bytes(i)} for i in changes.pruned))
+        self._among("prune_sessions", changes.pruned)
+        self._among("prune_labels", changes.pruned)
         self._log(changes)
 
     def __bool__(self) -> bool:
@@ -65,8 +66,7 @@ class Writes:
         cells = [(i, key, value) for i, keys in changes.data.items() for key, value in keys.items()]
         self._insert("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
         self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
-        ended = [s.id for s in changes.sessions.values() if s.ending is not None]
-        self._many("delete_all_data", ({"session_id": bytes(i)} for i in ended))
+        self._among("delete_all_data", [s.id for s in changes.sessions.values() if s.ending is not None])
 
     def _log(self, changes: Changes) -> None:
         self._insert("append_event", map(event_row, changes.events))
@@ -79,6 +79,11 @@ class Writes:
             self._many("move_horizon", [{"horizon": horizon}])
             self._many("delete_events", [{"horizon": horizon}])
         self.head = Head(revision, horizon)
+
+    def _among(self, name: str, ids: Sequence[SessionId]) -> None:
+        """Run a statement about rows {among} ids."""
+        for statement, parameters in self._named[name].among([bytes(session_id) for session_id in ids]):
+            self._writes.append(Write(statement.sql, [parameters]))
 
     def _many(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
         statement = self._named[name]

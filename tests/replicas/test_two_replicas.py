@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sessiond.app import App
+from sessiond.changes.maintenance import PruneLog
 from sessiond_client import AsyncClient, ClientContext, EventType, Verdict
 from tests.support.clock import ManualClock
 from tests.support.replicas import replicas
@@ -114,17 +115,42 @@ async def test_a_replica_that_is_gone_is_waited_for_until_its_lease_ends(
 
 async def test_a_lock_of_one_replica_holds_on_the_other(tmp_path: Path, database: str) -> None:
     """A source that guesses at one replica is locked on the other too, and either can unlock it."""
-    text = "[applications.default.guessing]\nlock_after = 3\nlock_time = '1h'\ndeny_valid = true\n"
+    text = "[applications.default.guessing]\nalarm_after = 2\nlock_after = 3\nlock_time = '1h'\ndeny_valid = true\n"
     client = ClientContext(ip_address="192.0.2.7")
-    async with replicas(tmp_path, database, text=text) as (first, second):
-        async with AsyncClient(first.address) as one, AsyncClient(second.address) as other:
-            token = (await one.create(subject="ada")).token.reveal()
-            for _ in range(3):
-                await one.validate("A" * 70, client=client)
-            async with asyncio.timeout(5):
-                while (await other.validate(token, client=client)).verdict is not Verdict.LOCKED:
-                    pass
-            await other.clear_source_lock(source="192.0.2.7")
-            async with asyncio.timeout(5):
-                while (await one.validate(token, client=client)).verdict is not Verdict.VALID:
-                    pass
+    async with (
+        replicas(tmp_path, database, text=text) as (first, second),
+        AsyncClient(first.address) as one,
+        AsyncClient(second.address) as other,
+    ):
+        token = (await one.create(subject="ada")).token.reveal()
+        for _ in range(3):
+            await one.validate("A" * 70, client=client)
+        async with asyncio.timeout(5):
+            while (await other.validate(token, client=client)).verdict is not Verdict.LOCKED:
+                pass
+        await other.clear_source_lock(source="192.0.2.7")
+        async with asyncio.timeout(5):
+            while (await one.validate(token, client=client)).verdict is not Verdict.VALID:
+                pass
+
+
+async def test_a_replica_that_was_away_for_longer_than_events_are_kept(
+    both: list[App], clients: list[AsyncClient]
+) -> None:
+    """A replica that missed events for good goes on at the horizon, with nothing from before in its cache."""
+    one, other = clients
+    token = (await one.create(subject="ada")).token.reveal()
+    assert (await other.validate(token)).verdict is Verdict.VALID
+    following, away = both[1]._following, both[1].authority.parts
+    assert following is not None
+    following.cancel()
+    await asyncio.wait([following])
+    await one.revoke(token=token)
+    revoked = both[0].authority.parts.feed.revision
+    await one.create(subject="bob")
+    await both[0].authority.parts.journal.submit(PruneLog(revoked))
+    assert away.follower is not None
+    await away.follower.step()
+    assert away.feed.revision == both[0].authority.parts.feed.revision
+    assert away.feed.horizon == revoked
+    assert (await other.validate(token)).verdict is Verdict.REVOKED

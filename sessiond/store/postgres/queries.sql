@@ -59,19 +59,16 @@ ON CONFLICT (log, replica) DO UPDATE SET
     lease_until = excluded.lease_until, acknowledged = excluded.acknowledged, policies = excluded.policies;
 
 -- read_leases
--- The replicas with a lease, in the order of their ids.
-SELECT replica, name, policies FROM replicas WHERE log = 0 AND lease_until > clock_timestamp() ORDER BY replica;
+-- Every replica, in the order of their ids. `version` changes with each renewal. After the database was replaced there is
+-- one more for a while, because leases may have been lost with the end of the log.
+SELECT replica, name, policies, acknowledged, CAST(lease_until AS TEXT) AS version FROM replicas WHERE log = 0
+UNION ALL
+SELECT '', 'a replica from before the database was replaced', '', -1, CAST(incarnation_began AS TEXT) FROM log_head
+WHERE log = 0 AND replaced
+    AND incarnation_began > clock_timestamp() - CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond'
+ORDER BY replica;
 
 -- acknowledge
 -- Record the newest revision that a replica's cache includes.
 UPDATE replicas SET acknowledged = :acknowledged
 WHERE log = 0 AND replica = :replica AND acknowledged < CAST(:acknowledged AS BIGINT);
-
--- lagging_replicas
--- The other replicas that hold a lease and have not acknowledged a revision.
-SELECT name FROM replicas
-WHERE log = 0 AND replica <> :replica AND lease_until > clock_timestamp() AND acknowledged < :revision
-UNION ALL
-SELECT 'a replica from before the database was replaced' FROM log_head
-WHERE log = 0 AND incarnation_began > clock_timestamp() - CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond'
-    AND replaced;

@@ -5,10 +5,9 @@ from __future__ import annotations
 from sessiond.store import statements
 from sessiond.store.statements import ParameterStyle, Statement, Statements, load_statements
 
-__all__ = ["AMONG", "STATEMENTS", "own"]
+__all__ = ["STATEMENTS", "own"]
 
 STATEMENTS: Statements = statements.STATEMENTS[ParameterStyle.NUMBERED]
-AMONG = "= ANY($1::bytea[])"
 _OWN = load_statements(ParameterStyle.NUMBERED, "sessiond.store.postgres")
 _LINEAGE = """(
     (SELECT system_identifier FROM pg_control_system()) || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)

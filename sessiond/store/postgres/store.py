@@ -17,11 +17,11 @@ from sessiond.store.postgres.announcements import Announcements
 from sessiond.store.postgres.connections import Connections
 from sessiond.store.postgres.errors import DATABASE_ERRORS
 from sessiond.store.postgres.opening import open_database
-from sessiond.store.postgres.statements import AMONG, STATEMENTS, own
+from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.postgres.writer import Writer
 from sessiond.store.reads import StoreReads
 from sessiond.store.sealed_data import StoreKeys
-from sessiond.store.shared import LEASE, Renewal
+from sessiond.store.shared import LEASE, ReplicaLease
 
 __all__ = ["PostgresStore"]
 
@@ -111,7 +111,10 @@ class PostgresStore(StoreReads):
         return await self._read(statement.sql, statement.bind(values))
 
     async def _by_keys(self, name: str, keys: Sequence[bytes]) -> Sequence[asyncpg.Record]:
-        return await self._read(STATEMENTS[name].fill(among=AMONG).sql, (keys,)) if keys else []
+        rows: list[asyncpg.Record] = []
+        for statement, parameters in STATEMENTS[name].among(keys):
+            rows += await self._read(statement.sql, parameters)
+        return rows
 
     async def _read(self, sql: str, parameters: Sequence[Any]) -> Sequence[asyncpg.Record]:
         self._check()
@@ -122,7 +125,7 @@ class PostgresStore(StoreReads):
 
     # Replicas
 
-    async def renew(self, acknowledged: Revision, policies: str) -> Renewal:
+    async def renew(self, acknowledged: Revision, policies: str) -> None:
         """See `SharedStore`."""
         values = {
             "replica": self.replica,
@@ -133,19 +136,19 @@ class PostgresStore(StoreReads):
             "policies": policies,
         }
         await self._change("renew_lease", values)
-        leases = await self._read(own("read_leases").sql, ())
-        others = [row["name"] for row in leases if row["policies"] not in ("", policies)]
-        return Renewal(bool(leases) and leases[0]["replica"] == self.replica, tuple(others))
 
     async def acknowledge(self, revision: Revision) -> None:
         """See `SharedStore`."""
         await self._change("acknowledge", {"replica": self.replica, "acknowledged": revision}, durable=False)
 
-    async def lagging(self, revision: Revision) -> Sequence[str]:
+    async def leases(self) -> Sequence[ReplicaLease]:
         """See `SharedStore`."""
-        statement = own("lagging_replicas")
-        values = {"replica": self.replica, "revision": revision, "milliseconds": LEASE}
-        return [row["name"] for row in await self._read(statement.sql, statement.bind(values))]
+        statement = own("read_leases")
+        rows = await self._read(statement.sql, statement.bind({"milliseconds": LEASE}))
+        return [
+            ReplicaLease(row["replica"], row["name"], row["version"], Revision(row["acknowledged"]), row["policies"])
+            for row in rows
+        ]
 
     def announce(self) -> None:
         """See `SharedStore`."""

@@ -10,7 +10,7 @@ import asyncpg
 from sessiond.crypto.session_data import DataCipher
 from sessiond.store.contract import Head
 from sessiond.store.postgres.connections import Connection
-from sessiond.store.postgres.statements import AMONG, STATEMENTS
+from sessiond.store.postgres.statements import STATEMENTS
 from sessiond.store.reads import TransactionReads
 
 __all__ = ["PostgresTransaction"]
@@ -28,4 +28,7 @@ class PostgresTransaction(TransactionReads):
         return await self._connection.fetch(statement.sql, *statement.bind(values))
 
     async def _by_keys(self, name: str, keys: Sequence[bytes]) -> Sequence[asyncpg.Record]:
-        return await self._connection.fetch(STATEMENTS[name].fill(among=AMONG).sql, keys) if keys else []
+        rows: list[asyncpg.Record] = []
+        for statement, parameters in STATEMENTS[name].among(keys):
+            rows += await self._connection.fetch(statement.sql, *parameters)
+        return rows

@@ -17,16 +17,13 @@ from sessiond.store.writes import Writes
 __all__ = ["SqliteTransaction", "SqliteWrites", "read_by_keys"]
 
 _STATEMENTS = STATEMENTS[ParameterStyle.QUESTION_MARK]
-_KEYS_PER_STATEMENT = 500
 
 
 async def read_by_keys(db: Connection, name: str, keys: Sequence[bytes]) -> list[sqlite3.Row]:
-    """Run a statement that finds rows {among} keys, in parts, because SQLite limits the number of parameters."""
+    """Run a statement that finds rows {among} keys, and return its rows."""
     rows: list[sqlite3.Row] = []
-    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
-        some = keys[start : start + _KEYS_PER_STATEMENT]
-        statement = _STATEMENTS[name].fill(among=f"IN ({', '.join('?' * len(some))})")
-        rows += await db.all(statement.sql, some)
+    for statement, parameters in _STATEMENTS[name].among(keys):
+        rows += await db.all(statement.sql, parameters)
     return rows
 
 

@@ -48,8 +48,8 @@ class Created:
     """To put into pages; the same until the next login or roll."""
     cookies: CookieDirectives
     evicted_session_ids: tuple[str, ...]
-    """Sessions of the subject that ended to make room for this one; if there were more than a hundred, the last
-    ones."""
+    """Sessions of the subject that ended to make room for this one. If more than 100 had to end, only those that ended
+    in the last of several transactions."""
     consistency_token: str
 
 
@@ -103,8 +103,8 @@ class Rolled:
     """To put into pages, instead of the previous one; the same until the next login or roll."""
     cookies: CookieDirectives
     evicted_session_ids: tuple[str, ...]
-    """For `authenticate`: sessions of the subject that ended to make room for this one; if there were more than a
-    hundred, the last ones."""
+    """For `authenticate`: sessions of the subject that ended to make room for this one. If more than 100 had to end,
+    only those that ended in the last of several transactions."""
     consistency_token: str
     created: bool
     """For `authenticate` with `or_create`: whether a fresh session was opened. It has no data."""

@@ -237,14 +237,15 @@ def authenticate(
     `token` is None.
 
     Repeating a login with the same token (two clicks, a lost answer) returns the first answer again, for the longer of
-    the policy's `lost_answer_tolerance` and `roll_tolerance`, so both end in the same session.
+    the policy's `lost_answer_tolerance` and `roll_tolerance`, so both end in the same session. Two logins without a
+    token, or with one that the authority never issued, open two sessions unless both have the same `request_id`.
 
     - `token`: what the user's client presented; None or "" if nothing (with `or_create`).
     - `subject`: the user that you have authenticated, 1 to 256 characters.
     - `authentication`: how you have authenticated the subject.
     - `client`: what your application sees of the user's client; later clients are compared with it.
     - `reason`: why, for the event; at most 256 characters.
-    - `persistent`: remember the session, as in `create`.
+    - `persistent`: remember the session, as in `create`. No effect with `elevate`.
     - `elevate`: `authentication` counts for the policy's elevation timeout, then the earlier one counts again. Only for
       a session that has a subject.
     - `or_create`: the login always works. For a missing or dead token a fresh session is opened; another subject's

@@ -21,7 +21,8 @@ __all__ = [
 
 
 class Verdict(StrEnum):
-    """The result of a validation. Deny the request on everything but VALID.
+    """The result of a validation. Deny the request on everything but VALID: refuse it or, if guests may see the page,
+    serve it as for a guest. After LOCKED always refuse it.
 
     The client's README says how to answer a browser or a script for each ("From verdict to HTTP").
     """
@@ -93,7 +94,7 @@ class NextStep(StrEnum):
     REPLACE_TOKEN = "REPLACE_TOKEN"  # noqa: S105 - a word of the contract, not a secret
     """Handle the request, and replace the client's token with `renewed_token` in the same response."""
     DISCARD_TOKEN = "DISCARD_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """Deny the request or serve a guest, and have the client delete its token."""
+    """Deny the request, and have the client delete its token."""
     KEEP_TOKEN = "KEEP_TOKEN"  # noqa: S105 - a word of the contract, not a secret
     """Deny this request, and leave the client's token alone: it is still good, or a newer one may be on its way.
 

@@ -144,7 +144,7 @@ class Session:
     client: ClientContext
     """The client context that it was opened or last authenticated with. Later clients are compared with it."""
     last_client: ClientContext | None
-    """Address and user agent of the last recorded activity; None if no client context ever came with activity."""
+    """Address and user agent of the last recorded activity that came with either; None if none did."""
     device: Device | None
     """`client` in words."""
     last_device: Device | None
@@ -336,7 +336,8 @@ class Policy:
     ipv6_prefix: int
     """How many leading bits of an IPv6 address must stay the same."""
     concurrent_use_window: timedelta
-    """The time within which alternating clients are CONCURRENT_USE."""
+    """Three changes between two clients within this time are CONCURRENT_USE. If only the network differs: eight changes
+    within ten times this window."""
     fold_window: timedelta
     """The time within which a repeated suspicion is reported only once."""
     reactions: Mapping[SignalType, Reaction]
@@ -378,7 +379,7 @@ class Event:
     """The session's generation after the event."""
     authentication: Authentication | None
     """For SESSION_CREATED, SESSION_AUTHENTICATED and SESSION_LEVEL_LOWERED: how the subject is authenticated after the
-    event; None for an anonymous session."""
+    event, without the elevation if there is one; None for an anonymous session."""
     signals: tuple[Signal, ...]
     """For HIJACK_SUSPECTED: the reasons for suspicion."""
     reaction: Reaction

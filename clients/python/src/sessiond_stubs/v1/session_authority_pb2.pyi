@@ -49,8 +49,8 @@ Validate a web request.
     DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN, REPLAYED;     deny the request; send `cookies`, which delete the
                    REVOKED, EXPIRED_* after that time        client's token
 
-"Deny the request" means: do not serve it as part of the session. A page that guests may see may be served without a
-session, except after LOCKED.
+"Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
+an RPC error, always refuse it.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -90,10 +90,12 @@ INVALID_ARGUMENT.
 
 Verdicts. A token that is not valid is a verdict in a successful response, not an RPC error. A caller must treat
 every verdict but VALID as a denial, including a verdict that it does not know. A call that returns another verdict
-has not made the requested change, except that RevokeSession and ReportSignal also accept INSUFFICIENT. The authority
-may still have recorded a suspicion or an expiry, or ended the session as the policy demands.
+has not made the requested change, with two exceptions: RevokeSession and ReportSignal also accept INSUFFICIENT, and
+RevokeSession with `open_anonymous` creates the anonymous session whatever the verdict. The authority may still have
+recorded a suspicion or an expiry, made a renewed token the current one, or ended the session as the policy demands.
 
-Errors. A caller must treat every RPC error as a denial. The status says what is wrong:
+Errors. A caller must treat every RPC error as a denial, and must not serve the request as for a guest either. The
+status says what is wrong:
 
     INVALID_ARGUMENT     The request is wrong. A google.rpc.BadRequest detail names the field. Do not retry.
     NOT_FOUND            There is no such session in the application, or the source is not locked.
@@ -120,13 +122,16 @@ optional: without it, a retry may make the change twice.
     `request_id` with other fields, or in another RPC, is INVALID_ARGUMENT.
   - The authority keeps original responses for the policy's `answer_retention` (24 hours by default). If they take
     too much space, it drops the oldest earlier.
-  - It keeps no response if the call changed nothing, that is, after an RPC error or a verdict that denies. A retry
-    is then decided again. Exception: the response of a successful RevokeSessions is always kept, even if it ended
-    nothing.
+  - It keeps no response after an RPC error, or if the call recorded no event. A retry is then decided again. So a
+    verdict that denies is kept only if the call recorded a suspicion or an expiry, or created the session that
+    `open_anonymous` asks for. Exception: the response of a successful RevokeSessions is always kept, even if it
+    ended nothing.
   - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
     or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
-  - A malformed or forged token gets that verdict even if the `request_id` is known.
+  - A token that is malformed or forged, or comes from a locked source (LOCKED), gets that verdict even if the
+    `request_id` is known. Exceptions: the calls that go on with such a token, which are RevokeSession with
+    `open_anonymous` and, unless it is LOCKED, AuthenticateSession with `or_create`.
   - The caller must use a `request_id` for one call only. The `request_id` of a call that returns a token is a
     secret.
 
@@ -147,19 +152,20 @@ deadline.
 Access. This version does not authenticate callers: every caller that can reach the server may make every call.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
-field.
+field. Exception: U+0000 in a token that the client presented makes that token invalid, like any other wrong text.
 
 Pages. A page of a list may be short, or empty, although more pages follow. Only an empty `next_page_token` is the
 end.
 
 Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts (3,000 by default, on all
 connections together), or if more changes wait than the disk can keep up with. Such a call was not begun. Retry it
-after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait. A request that
-does not arrive completely within 2 seconds while other requests wait is RESOURCE_EXHAUSTED.
+after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait, and are
+RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
+2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
-One connection may have half of that number of calls open (1,500 by default). Further calls wait in the client. On a
-new connection the client does not know the limit yet; if it begins more calls at once, some of them may end in
-UNAVAILABLE.
+One connection may have half of that number of calls open (1,500 by default), also over a Unix socket. Further calls
+wait in the client. On a new connection the client does not know the limit yet; if it begins more calls at once, some
+of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -461,7 +467,8 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
 
     This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
-    given the client another token, and this response may reach the client after that one.
+    given the client another token, and this response may reach the client after that one. Exception: a request that
+    itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
     """
     NEXT_STEP_STEP_UP: _NextStep.ValueType  # 5
     """Deny the request. Ask the subject to authenticate, again or with a further method, then call AuthenticateSession."""
@@ -484,7 +491,8 @@ After SUPERSEDED a newer token is on its way to the client. If the client has mi
 REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
 
 This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
-given the client another token, and this response may reach the client after that one.
+given the client another token, and this response may reach the client after that one. Exception: a request that
+itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
 """
 NEXT_STEP_STEP_UP: NextStep.ValueType  # 5
 """Deny the request. Ask the subject to authenticate, again or with a further method, then call AuthenticateSession."""
@@ -577,8 +585,8 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SESSION_ROLLED: _EventType.ValueType  # 4
     """The token was replaced because of a privilege change."""
     EVENT_TYPE_SESSION_REFRESHED: _EventType.ValueType  # 5
-    """The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause SIGNAL)
-    by the same client's use of the new token under a policy that ignores copies.
+    """The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause
+    SIGNAL) by the same client's use of the new token under a policy that ignores copies.
     """
     EVENT_TYPE_SESSION_DATA_CHANGED: _EventType.ValueType  # 6
     """Session data changed. The event has neither keys nor values."""
@@ -619,8 +627,8 @@ EVENT_TYPE_SESSION_RENEWED: EventType.ValueType  # 3
 EVENT_TYPE_SESSION_ROLLED: EventType.ValueType  # 4
 """The token was replaced because of a privilege change."""
 EVENT_TYPE_SESSION_REFRESHED: EventType.ValueType  # 5
-"""The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause SIGNAL)
-by the same client's use of the new token under a policy that ignores copies.
+"""The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause
+SIGNAL) by the same client's use of the new token under a policy that ignores copies.
 """
 EVENT_TYPE_SESSION_DATA_CHANGED: EventType.ValueType  # 6
 """Session data changed. The event has neither keys nor values."""
@@ -660,8 +668,9 @@ class _RevocationWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     """
     REVOCATION_WAIT_FOR_CACHES: _RevocationWait.ValueType  # 1
     """Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
-    validation that begins anywhere accepts the session. If a replica has just crashed, this takes up to 5 seconds.
-    UNAVAILABLE: the session is revoked, but a replica has not confirmed it in 15 seconds; call again to wait further.
+    validation that begins anywhere accepts the session. This takes some milliseconds, and up to 6 seconds if a replica
+    has just crashed or is cut off. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
+    but the call cannot tell whether it holds everywhere; call again.
     """
 
 class RevocationWait(_RevocationWait, metaclass=_RevocationWaitEnumTypeWrapper):
@@ -673,8 +682,9 @@ until it learns of the revocation: usually for some milliseconds, and for at mos
 """
 REVOCATION_WAIT_FOR_CACHES: RevocationWait.ValueType  # 1
 """Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
-validation that begins anywhere accepts the session. If a replica has just crashed, this takes up to 5 seconds.
-UNAVAILABLE: the session is revoked, but a replica has not confirmed it in 15 seconds; call again to wait further.
+validation that begins anywhere accepts the session. This takes some milliseconds, and up to 6 seconds if a replica
+has just crashed or is cut off. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
+but the call cannot tell whether it holds everywhere; call again.
 """
 Global___RevocationWait: _TypeAlias = RevocationWait  # noqa: Y015
 
@@ -1081,7 +1091,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def last_client(self) -> Global___ClientContext:
-        """Address and user agent of the last recorded activity. Unset if no activity came with either."""
+        """Address and user agent of the last recorded activity that came with either. Unset if none did."""
 
     @_builtins.property
     def device(self) -> Global___Device:
@@ -1247,8 +1257,9 @@ class CompanionRequirement(_message.Message):
     purpose: _builtins.str
     """The purpose that the companion token must have been issued for."""
     companion_token: _builtins.str
-    """Secret. The companion token that the client presented. Empty if it presented none. The companion token of another
-    live session of the application is the signal `companion_mismatch`, unless both sessions have the same subject.
+    """Secret. The companion token that the client presented. Empty if it presented none. A companion token of another
+    live session of the application, for any purpose, is the signal `companion_mismatch`, unless it has expired or both
+    sessions have the same subject.
     """
     def __init__(
         self,
@@ -1539,7 +1550,9 @@ class Policy(_message.Message):
 
     @_builtins.property
     def concurrent_use_window(self) -> _duration_pb2.Duration:
-        """Two clients that alternate within this time are the signal `concurrent_use`."""
+        """Three changes between two clients within this time are the signal `concurrent_use`. Changes of the network alone
+        are the signal if there are eight within ten times this window.
+        """
 
     @_builtins.property
     def fold_window(self) -> _duration_pb2.Duration:
@@ -1856,12 +1869,13 @@ class Event(_message.Message):
 
     @_builtins.property
     def client(self) -> Global___ClientContext:
-        """The client context of the call that led to the event."""
+        """The client context of the call that led to the event. Unset for SESSION_EXPIRED and for events without a session."""
 
     @_builtins.property
     def authentication(self) -> Global___Authentication:
-        """For SESSION_CREATED, SESSION_AUTHENTICATED and SESSION_LEVEL_LOWERED: the authentication after the event. Unset for
-        an anonymous session.
+        """For SESSION_CREATED, SESSION_AUTHENTICATED and SESSION_LEVEL_LOWERED: the authentication after the event. When a
+        session is elevated, this is not the elevation, but the authentication that applies again after it. Unset for an
+        anonymous session.
         """
 
     @_builtins.property
@@ -2062,8 +2076,8 @@ class CreateSessionResponse(_message.Message):
 
     @_builtins.property
     def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of the subject that were ended to make room for this one. At most 100 ids: if more were ended, only those
-        of the last ones, possibly fewer than 100.
+        """Sessions of the subject that were ended to make room for this one. If more than 100 had to end, they were ended in
+        several transactions, and only the ids of the last transaction are here.
         """
 
     @_builtins.property
@@ -2384,7 +2398,9 @@ class AuthenticateSessionRequest(_message.Message):
     reason: _builtins.str
     """Why, for the event. At most 256 characters."""
     persistent: _builtins.bool
-    """Remembers the session, as in CreateSessionRequest. A session that is remembered already stays so."""
+    """Remembers the session, as in CreateSessionRequest. A session that is remembered already stays so. Has no effect
+    with `elevate`.
+    """
     elevate: _builtins.bool
     """Elevates the session: `authentication` applies for the policy's elevation timeout, then the previous authentication
     applies again. Only for a session that has a subject.
@@ -2497,8 +2513,8 @@ class AuthenticateSessionResponse(_message.Message):
 
     @_builtins.property
     def evicted_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of the subject that were ended to make room for this one. At most 100 ids: if more were ended, only those
-        of the last ones, possibly fewer than 100.
+        """Sessions of the subject that were ended to make room for this one. If more than 100 had to end, they were ended in
+        several transactions, and only the ids of the last transaction are here.
         """
 
     @_builtins.property
@@ -3365,8 +3381,9 @@ class IssueCompanionTokenResponse(_message.Message):
 
     @_builtins.property
     def cookies(self) -> Global___CookieDirectives:
-        """Headers for the response to the client, which set the companion token's cookie. Its name is that of the session
-        cookie followed by `-` and the purpose; the prefix depends on its own path (see `CookieRules.secure`).
+        """Headers for the response to the client, which set the companion token's cookie. Its name is `CookieRules.name`
+        followed by `-` and the purpose, also for an anonymous session. The prefix depends on its own path (see
+        `CookieRules.secure`).
         """
 
     def __init__(

@@ -220,6 +220,7 @@ class SessionAuthorityServicer:
         A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
         login whose response was lost, end with one session. All of the following must hold:
         - Application, token, subject, level, methods, `persistent` and `elevate` are the same.
+        - The token is neither empty, malformed nor forged. To make other logins safe to repeat, use a `request_id`.
         - The first login was less than the policy's `lost_answer_tolerance` or `roll_tolerance` ago, whichever is
         longer.
         - The token in the original response is still the current token of its session.
@@ -255,7 +256,8 @@ class SessionAuthorityServicer:
         """Ends one session, at once and permanently. If the session has already ended, nothing changes; that is not an error.
 
         By token, the session ends if the verdict is VALID or INSUFFICIENT. With any other verdict this call does not end
-        it.
+        it, unless the token raises a signal (REPLAYED) to which the policy reacts by ending the session; `revoked` is then
+        false.
 
         Errors:
         - NOT_FOUND: the application has no session with this id, or the session does not belong to `subject`.
@@ -401,7 +403,8 @@ class SessionAuthorityServicer:
         ListSessions, and then apply the events of the stream.
 
         When the authority shuts down, it must end each stream with a last checkpoint and UNAVAILABLE. If there are too
-        many subscribers, in all or from this connection, a new stream ends at once with RESOURCE_EXHAUSTED.
+        many subscribers (200 by default), or half of that number on this connection, a new stream ends at once with
+        RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

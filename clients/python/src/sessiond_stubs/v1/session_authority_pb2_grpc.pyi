@@ -49,8 +49,8 @@ Validate a web request.
     DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN, REPLAYED;     deny the request; send `cookies`, which delete the
                    REVOKED, EXPIRED_* after that time        client's token
 
-"Deny the request" means: do not serve it as part of the session. A page that guests may see may be served without a
-session, except after LOCKED.
+"Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
+an RPC error, always refuse it.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -90,10 +90,12 @@ INVALID_ARGUMENT.
 
 Verdicts. A token that is not valid is a verdict in a successful response, not an RPC error. A caller must treat
 every verdict but VALID as a denial, including a verdict that it does not know. A call that returns another verdict
-has not made the requested change, except that RevokeSession and ReportSignal also accept INSUFFICIENT. The authority
-may still have recorded a suspicion or an expiry, or ended the session as the policy demands.
+has not made the requested change, with two exceptions: RevokeSession and ReportSignal also accept INSUFFICIENT, and
+RevokeSession with `open_anonymous` creates the anonymous session whatever the verdict. The authority may still have
+recorded a suspicion or an expiry, made a renewed token the current one, or ended the session as the policy demands.
 
-Errors. A caller must treat every RPC error as a denial. The status says what is wrong:
+Errors. A caller must treat every RPC error as a denial, and must not serve the request as for a guest either. The
+status says what is wrong:
 
     INVALID_ARGUMENT     The request is wrong. A google.rpc.BadRequest detail names the field. Do not retry.
     NOT_FOUND            There is no such session in the application, or the source is not locked.
@@ -120,13 +122,16 @@ optional: without it, a retry may make the change twice.
     `request_id` with other fields, or in another RPC, is INVALID_ARGUMENT.
   - The authority keeps original responses for the policy's `answer_retention` (24 hours by default). If they take
     too much space, it drops the oldest earlier.
-  - It keeps no response if the call changed nothing, that is, after an RPC error or a verdict that denies. A retry
-    is then decided again. Exception: the response of a successful RevokeSessions is always kept, even if it ended
-    nothing.
+  - It keeps no response after an RPC error, or if the call recorded no event. A retry is then decided again. So a
+    verdict that denies is kept only if the call recorded a suspicion or an expiry, or created the session that
+    `open_anonymous` asks for. Exception: the response of a successful RevokeSessions is always kept, even if it
+    ended nothing.
   - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
     or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
-  - A malformed or forged token gets that verdict even if the `request_id` is known.
+  - A token that is malformed or forged, or comes from a locked source (LOCKED), gets that verdict even if the
+    `request_id` is known. Exceptions: the calls that go on with such a token, which are RevokeSession with
+    `open_anonymous` and, unless it is LOCKED, AuthenticateSession with `or_create`.
   - The caller must use a `request_id` for one call only. The `request_id` of a call that returns a token is a
     secret.
 
@@ -147,19 +152,20 @@ deadline.
 Access. This version does not authenticate callers: every caller that can reach the server may make every call.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
-field.
+field. Exception: U+0000 in a token that the client presented makes that token invalid, like any other wrong text.
 
 Pages. A page of a list may be short, or empty, although more pages follow. Only an empty `next_page_token` is the
 end.
 
 Overload. A call is RESOURCE_EXHAUSTED if more calls are open than the server accepts (3,000 by default, on all
 connections together), or if more changes wait than the disk can keep up with. Such a call was not begun. Retry it
-after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait. A request that
-does not arrive completely within 2 seconds while other requests wait is RESOURCE_EXHAUSTED.
+after the delay in the RetryInfo detail, or soon if there is none. Large requests may have to wait, and are
+RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
+2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
-One connection may have half of that number of calls open (1,500 by default). Further calls wait in the client. On a
-new connection the client does not know the limit yet; if it begins more calls at once, some of them may end in
-UNAVAILABLE.
+One connection may have half of that number of calls open (1,500 by default), also over a Unix socket. Further calls
+wait in the client. On a new connection the client does not know the limit yet; if it begins more calls at once, some
+of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -246,6 +252,7 @@ class SessionAuthorityStub:
     A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
     login whose response was lost, end with one session. All of the following must hold:
       - Application, token, subject, level, methods, `persistent` and `elevate` are the same.
+      - The token is neither empty, malformed nor forged. To make other logins safe to repeat, use a `request_id`.
       - The first login was less than the policy's `lost_answer_tolerance` or `roll_tolerance` ago, whichever is
         longer.
       - The token in the original response is still the current token of its session.
@@ -269,7 +276,8 @@ class SessionAuthorityStub:
     """Ends one session, at once and permanently. If the session has already ended, nothing changes; that is not an error.
 
     By token, the session ends if the verdict is VALID or INSUFFICIENT. With any other verdict this call does not end
-    it.
+    it, unless the token raises a signal (REPLAYED) to which the policy reacts by ending the session; `revoked` is then
+    false.
 
     Errors:
       - NOT_FOUND: the application has no session with this id, or the session does not belong to `subject`.
@@ -371,7 +379,8 @@ class SessionAuthorityStub:
     ListSessions, and then apply the events of the stream.
 
     When the authority shuts down, it must end each stream with a last checkpoint and UNAVAILABLE. If there are too
-    many subscribers, in all or from this connection, a new stream ends at once with RESOURCE_EXHAUSTED.
+    many subscribers (200 by default), or half of that number on this connection, a new stream ends at once with
+    RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
     """
     Follow: _grpc.StreamStreamMultiCallable[_session_authority_pb2.FollowRequest, _session_authority_pb2.FollowResponse]
     """Streams events to a cache, which acknowledges the events that it has applied and holds leases. Not served yet:
@@ -441,6 +450,7 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
     login whose response was lost, end with one session. All of the following must hold:
       - Application, token, subject, level, methods, `persistent` and `elevate` are the same.
+      - The token is neither empty, malformed nor forged. To make other logins safe to repeat, use a `request_id`.
       - The first login was less than the policy's `lost_answer_tolerance` or `roll_tolerance` ago, whichever is
         longer.
       - The token in the original response is still the current token of its session.
@@ -464,7 +474,8 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """Ends one session, at once and permanently. If the session has already ended, nothing changes; that is not an error.
 
     By token, the session ends if the verdict is VALID or INSUFFICIENT. With any other verdict this call does not end
-    it.
+    it, unless the token raises a signal (REPLAYED) to which the policy reacts by ending the session; `revoked` is then
+    false.
 
     Errors:
       - NOT_FOUND: the application has no session with this id, or the session does not belong to `subject`.
@@ -566,7 +577,8 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     ListSessions, and then apply the events of the stream.
 
     When the authority shuts down, it must end each stream with a last checkpoint and UNAVAILABLE. If there are too
-    many subscribers, in all or from this connection, a new stream ends at once with RESOURCE_EXHAUSTED.
+    many subscribers (200 by default), or half of that number on this connection, a new stream ends at once with
+    RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
     """
     Follow: _aio.StreamStreamMultiCallable[_session_authority_pb2.FollowRequest, _session_authority_pb2.FollowResponse]  # type: ignore[assignment]
     """Streams events to a cache, which acknowledges the events that it has applied and holds leases. Not served yet:
@@ -663,6 +675,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
         login whose response was lost, end with one session. All of the following must hold:
           - Application, token, subject, level, methods, `persistent` and `elevate` are the same.
+          - The token is neither empty, malformed nor forged. To make other logins safe to repeat, use a `request_id`.
           - The first login was less than the policy's `lost_answer_tolerance` or `roll_tolerance` ago, whichever is
             longer.
           - The token in the original response is still the current token of its session.
@@ -704,7 +717,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         """Ends one session, at once and permanently. If the session has already ended, nothing changes; that is not an error.
 
         By token, the session ends if the verdict is VALID or INSUFFICIENT. With any other verdict this call does not end
-        it.
+        it, unless the token raises a signal (REPLAYED) to which the policy reacts by ending the session; `revoked` is then
+        false.
 
         Errors:
           - NOT_FOUND: the application has no session with this id, or the session does not belong to `subject`.
@@ -872,7 +886,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         ListSessions, and then apply the events of the stream.
 
         When the authority shuts down, it must end each stream with a last checkpoint and UNAVAILABLE. If there are too
-        many subscribers, in all or from this connection, a new stream ends at once with RESOURCE_EXHAUSTED.
+        many subscribers (200 by default), or half of that number on this connection, a new stream ends at once with
+        RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
         """
 
     @_abc_1.abstractmethod
