@@ -148,16 +148,20 @@ async def _record_keys(connection: Connection, fingerprints: Sequence[bytes]) ->
         await connection.execute(put.sql, *put.bind({"number": number, "fingerprint": fingerprint}))
 
 
-async def begin_incarnation(connection: Connection, head: Revision, horizon: Revision, entropy: Entropy) -> int:
-    """Begin a new incarnation of the log after `head`, and return its number. The connection must hold the head."""
+async def begin_incarnation(
+    connection: Connection, head: Revision, horizon: Revision, entropy: Entropy, *, set_back: bool = False
+) -> None:
+    """Begin a new incarnation of the log after `head`. The connection must hold the head.
+
+    `set_back`: the log had a later revision before. Without it the server's lineage tells.
+    """
     read, begin = STATEMENTS["read_incarnations"], STATEMENTS["begin_incarnation"]
     number = max((row["number"] for row in await connection.fetch(read.sql)), default=0) + 1
     values = {"number": number, "incarnation": entropy(INCARNATION_BYTES), "first_revision": head + 1}
     await connection.execute(begin.sql, *begin.bind(values))
     change, delete = own("change_incarnation"), STATEMENTS["delete_incarnations"]
-    await connection.execute(change.sql, *change.bind({"number": number}))
+    await connection.execute(change.sql, *change.bind({"number": number, "set_back": set_back}))
     await connection.execute(delete.sql, *delete.bind({"horizon": horizon}))
-    return number
 
 
 async def incarnations_of(connection: Connection) -> list[Incarnation]:

@@ -2,12 +2,13 @@
 
 -- take_head
 -- Lock the head for the rest of the transaction. `lineage_now` names the history of the server that runs this.
-SELECT authority_id, revision, horizon, incarnation, lineage, {lineage} AS lineage_now
+SELECT authority_id, revision, horizon, incarnation, incarnation_began, lineage, {lineage} AS lineage_now
 FROM log_head WHERE log = 0 FOR UPDATE;
 
 -- see_head
 -- The same, without a lock.
-SELECT authority_id, revision, horizon, incarnation, lineage, {lineage} AS lineage_now FROM log_head WHERE log = 0;
+SELECT authority_id, revision, horizon, incarnation, incarnation_began, lineage, {lineage} AS lineage_now
+FROM log_head WHERE log = 0;
 
 -- create_head
 -- Create the head of a new store.
@@ -16,8 +17,8 @@ VALUES (0, :authority_id, 0, 0, 0, {lineage}, clock_timestamp(), FALSE);
 
 -- change_incarnation
 -- Record the current incarnation, and the lineage that it was begun on.
-UPDATE log_head SET
-    incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(), replaced = lineage <> {lineage}
+UPDATE log_head SET incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(),
+    replaced = lineage <> {lineage} OR CAST(:set_back AS BOOLEAN)
 WHERE log = 0;
 
 -- mark_commit

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+import asyncpg
 import structlog
 
 from sessiond.config.store_address import PostgresAddress
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.immutable import immutable
-from sessiond.domain.position import Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget, AnswerDeletion
 from sessiond.store.contract import Changes, Decision, Head, StoreUnavailable, Transaction
 from sessiond.store.postgres.connections import Connection, Connections, drop
 from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, meaning_of
+from sessiond.store.postgres.known_log import KnownLog
 from sessiond.store.postgres.opening import begin_incarnation, incarnations_of
 from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.postgres.transaction import PostgresTransaction
@@ -36,12 +37,16 @@ _log = structlog.get_logger(__name__)
 class _Pending(Generic[T]):
     """A transaction of which everything but COMMIT has been carried out.
 
-    `is_empty`: there is nothing to commit.
+    is_empty  there is nothing to commit
+    found     the row of the log's head when it began
+    revision  the log's newest revision when it is committed
     """
 
     decision: Decision[T]
     deletion: AnswerDeletion | None
     is_empty: bool
+    found: asyncpg.Record
+    revision: Revision
 
 
 class _LostInCommit(Exception):
@@ -61,11 +66,7 @@ class _RunAgain(Exception):
 
 
 class Writer:
-    """Writes on a connection of its own.
-
-    `on_incarnations` is called with the number of the log's current incarnation and with all of them, when another
-    replica, or this one, has begun a new one.
-    """
+    """Writes on a connection of its own, and begins a new incarnation of `log` if its end may have been lost."""
 
     def __init__(
         self,
@@ -74,15 +75,14 @@ class Writer:
         replica: bytes,
         entropy: Entropy,
         answers: AnswerBudget,
-        on_incarnations: Callable[[int, Sequence[Incarnation]], None],
+        log: KnownLog,
     ) -> None:
         self._connections = connections
         self._address = address
         self._replica = replica
         self._entropy = entropy
         self._answers = answers
-        self._on_incarnations = on_incarnations
-        self._known: int | None = None
+        self._log = log
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
         self._responds = True
@@ -147,6 +147,7 @@ class Writer:
     def _done(self, pending: _Pending[T]) -> T:
         if pending.deletion is not None:
             pending.deletion.done()
+        self._log.saw(pending.found, pending.revision)
         return pending.decision.answer
 
     async def _attempt(
@@ -191,22 +192,22 @@ class Writer:
         *,
         quiet: bool,
     ) -> _Pending[T]:
+        newest = self._log.newest
         row = await connection.fetchrow(own("see_head" if quiet else "take_head").sql)
         if row is None:
             raise AssertionError("the log has no head")
         head = Head(Revision(row["revision"]), Revision(row["horizon"]))
-        begins = row["lineage"] != row["lineage_now"]
-        if begins and quiet:
-            raise _RunAgain(quiet=False)
-        if begins:
+        if self._log.is_set_back(row, newest):
+            if quiet:
+                raise _RunAgain(quiet=False)
             # Committed by itself, so that every position that follows from this write is in the new incarnation.
-            await begin_incarnation(connection, head.revision, head.horizon, self._entropy)
+            set_back = row["lineage"] == row["lineage_now"]
+            await begin_incarnation(connection, head.revision, head.horizon, self._entropy, set_back=set_back)
             await connection.execute("COMMIT")
-            _log.warning("new incarnation of the log", revision=head.revision, reason="the database was replaced")
+            _log.warning("new incarnation of the log", revision=head.revision, newest=newest)
             raise _RunAgain(quiet=quiet)
-        if row["incarnation"] != self._known:
-            self._known = row["incarnation"]
-            self._on_incarnations(self._known, await incarnations_of(connection))
+        if not self._log.is_current(row):
+            self._log.enter(row, await incarnations_of(connection))
         decision = await decide(PostgresTransaction(connection, cipher, head))
         if quiet and not _is_quiet(decision.changes):
             raise _RunAgain(quiet=False)
@@ -223,7 +224,7 @@ class Writer:
         if not is_empty and not quiet:
             statement = own("mark_commit")
             await connection.execute(statement.sql, *statement.bind({"replica": self._replica, "mark": mark}))
-        return _Pending(decision, deletion, is_empty)
+        return _Pending(decision, deletion, is_empty, row, writes.head.revision)
 
     async def _is_committed(self, mark: bytes, give_up: float) -> bool:
         """Return whether the transaction with this mark was committed. Raises `StoreUnavailable` if that stays unknown.
