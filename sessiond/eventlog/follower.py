@@ -98,14 +98,20 @@ class Follower:
     async def run(self) -> None:
         """Follow the log until cancelled. While the store does not respond, the lease runs out."""
         self._store.on_announcement(self.hint)
+        is_away = False
         while True:
             try:
                 await self.step()
+                if is_away:
+                    is_away = False
+                    _log.info("following again", revision=self._feed.revision)
             except StoreFailed:
                 self._lease.end()
                 return  # the journal or the sweeper stops the process
             except Unavailable as trouble:
-                _log.warning("following postponed", error=str(trouble))
+                if not is_away:  # this is tried many times a second
+                    is_away = True
+                    _log.warning("following interrupted", error=str(trouble))
             except Exception:  # noqa: BLE001 - after a bug here the lease runs out, and the next look may work
                 _log.exception("following failed")
             await asyncio.sleep(_PAUSE)
