@@ -119,7 +119,7 @@ class Writer:
         self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
     ) -> T:
         loop = asyncio.get_running_loop()
-        give_up, was_lost = loop.time() + (_PATIENCE if self._responds else 0), False
+        give_up, was_lost, attempts = loop.time() + (_PATIENCE if self._responds else 0), False, 0
         while True:
             mark = self._entropy(_MARK_BYTES)
             try:
@@ -139,7 +139,12 @@ class Writer:
                 trouble, meaning = error, meaning_of(error)
                 if meaning is Meaning.BROKEN:
                     raise
-                _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
+                if not attempts:
+                    _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
+                attempts += 1
+                if attempts == 1 and self._responds and not isinstance(error, TimeoutError):
+                    # Whatever the time: this process may have been stopped in the meantime, and the connection closed.
+                    give_up = max(give_up, loop.time() + _PAUSE)
             if loop.time() >= give_up:
                 raise StoreUnavailable(f"{self._address} does not respond: {trouble or 'timed out'}") from trouble
             await asyncio.sleep(_PAUSE)
