@@ -17,8 +17,11 @@ _AWAY = (
     "08",  # connection exceptions
     "25006",  # read-only: the server has become a standby
     "25P03",  # ended because the transaction was idle for too long
-    "55000",  # of the log's position: the server has become a standby
+    "28",  # the server does not let us in: its configuration or the password is being changed
+    "3D000",  # no such database: it is being replaced by a backup
     "53",  # insufficient resources: too many connections, disk full, out of memory
+    "55000",  # of the log's position: the server has become a standby
+    "55006",  # the database is in use: it is being renamed
     "55P03",  # lock timeout
     "57014",  # statement timeout
     "57P",  # the server is shutting down, starting or in recovery
