@@ -76,9 +76,10 @@ class PostgresStore(StoreReads):
             store._answers.load((await store._query("measure_answers", {}))[0])
         except DATABASE_ERRORS as error:
             await store._connections.close()
-            raise StoreRefused(
-                f"cannot use {address}: {error or 'timed out'}; is it running, and is the address right?"
-            ) from error
+            remedy = "is it running, and is the address right?"
+            if "startup parameter" in str(error):
+                remedy = "if a PgBouncer is in between, add ?pgbouncer=true to the address"
+            raise StoreRefused(f"cannot use {address}: {error or 'timed out'}; {remedy}") from error
         return store
 
     async def close(self) -> None:
