@@ -16,6 +16,7 @@ from sessiond.store.migrations import load_migrations
 from sessiond.store.postgres.connections import Connection, Connections
 from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.sealed_data import StoreKeys
+from sessiond.store.shared import LEASE
 
 __all__ = ["Opened", "begin_incarnation", "incarnations_of", "open_database"]
 
@@ -46,7 +47,7 @@ async def open_database(
     """
     connection = await connections.open()
     try:
-        await _create_schema_table(connection)
+        await _create_schema_table(connection, address)
         await connections.begin(connection)
         await connection.execute("LOCK TABLE sessiond_schema IN EXCLUSIVE MODE")
         version = await _version(connection, address)
@@ -58,17 +59,26 @@ async def open_database(
         connection.terminate()  # also rolls back
 
 
-async def _create_schema_table(connection: Connection) -> None:
-    if await connection.fetchval("SELECT to_regclass('sessiond_schema')") is None:
-        with suppress(*_DUPLICATE):  # another replica was faster
-            await connection.execute(_FIRST_TABLES)
+async def _create_schema_table(connection: Connection, address: PostgresAddress) -> None:
+    # Both at the same moment: another replica may create them between two statements.
+    (found,) = await connection.fetch("SELECT to_regclass('sessiond_schema') AS own, to_regclass('sessions') AS other")
+    if found["own"] is not None:
+        return
+    if found["other"] is not None:
+        raise _of_another_program(address)
+    with suppress(*_DUPLICATE):  # another replica was faster
+        await connection.execute(_FIRST_TABLES)
+
+
+def _of_another_program(address: PostgresAddress) -> StoreRefused:
+    return StoreRefused(f"{address} has a table `sessions` of another program; give sessiond a database of its own")
 
 
 async def _version(connection: Connection, address: PostgresAddress) -> int:
     newest = len(load_migrations("sessiond.store.postgres"))
     version: int = await connection.fetchval("SELECT version FROM sessiond_schema WHERE log = 0") or 0
     if version == 0 and await connection.fetchval("SELECT to_regclass('sessions')") is not None:
-        raise StoreRefused(f"{address} has a table `sessions` of another program; give sessiond a database of its own")
+        raise _of_another_program(address)
     if version > newest:
         raise StoreRefused(
             f"{address} has schema version {version}, but this sessiond supports versions up to {newest}. "
@@ -116,7 +126,7 @@ async def _prepare(
     opened.incarnations = await incarnations_of(connection)
     await connection.execute(own("forget_dead_replicas").sql)
     register = own("register_replica")
-    values = {"replica": replica, "name": name, "fingerprints": fingerprints}
+    values = {"replica": replica, "name": name, "milliseconds": LEASE, "fingerprints": fingerprints}
     await connection.execute(register.sql, *register.bind(values))
     return opened
 
@@ -133,6 +143,12 @@ async def _check_keys(
             "running replica, or use an empty database to start over"
         )
     for other in others:
+        if other["fingerprints"] and other["fingerprints"][0] not in fingerprints:
+            raise StoreRefused(
+                f"the key file does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
+                f"the replica {other['name']}, which is running, gives out: they would be taken for forged ones here. "
+                "Keep that key as the second line until no replica has it as its first"
+            )
         if other["fingerprints"] and fingerprints[0] not in other["fingerprints"]:
             raise StoreRefused(
                 f"the first key of the key file ({fingerprints[0].hex()[:8]}) is unknown to the replica "

@@ -39,9 +39,10 @@ DELETE FROM commit_marks WHERE log = 0 AND replica = :replica;
 SELECT replica, name, fingerprints FROM replicas WHERE log = 0 AND lease_until > clock_timestamp();
 
 -- register_replica
--- Record a replica that starts. It has no lease yet.
+-- Record a replica that starts. It counts as running from now on, so that the next one to start compares its keys.
 INSERT INTO replicas (log, replica, name, lease_until, acknowledged, fingerprints, policies)
-VALUES (0, :replica, :name, clock_timestamp(), 0, :fingerprints, '');
+VALUES (0, :replica, :name, clock_timestamp() + CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond',
+    0, :fingerprints, '');
 
 -- forget_replica
 -- Delete a replica that stops.
