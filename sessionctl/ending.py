@@ -90,7 +90,7 @@ def revoke(
     else:
         verb = "is" if by_token else "was already"
         show(("nothing to revoke", "yellow"), f": the {'token' if by_token else 'session'} {verb} {answer.verdict}")
-    if answer.verdict not in _HAS_ENDED:
+    if not answer.revoked and answer.verdict not in _HAS_ENDED:
         context.exit(Exit.FAILED)  # the token may belong to a session that is still live
 
 
