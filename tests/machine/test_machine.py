@@ -35,7 +35,7 @@ def test_authority_and_model_agree() -> None:
 def test_authority_and_model_agree_over_postgres(monkeypatch: pytest.MonkeyPatch, postgres: str) -> None:
     """The same over Postgres, in fewer stories."""
     monkeypatch.setattr(AuthorityMachine, "postgres", postgres)
-    run_state_machine_as_test(AuthorityMachine, settings=settings(_SETTINGS, max_examples=8))
+    run_state_machine_as_test(AuthorityMachine, settings=settings(_SETTINGS, max_examples=15))
 
 
 @pytest.mark.parametrize("break_it", FAULTS)
