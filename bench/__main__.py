@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from bench.facts import machine
-from bench.figures import FIGURES, Result, Settings
+from bench.figures import FIGURES
 from bench.load import CLIENTS, STREAMS, LoadFailed, h2load_version
 from bench.processes import ServerEnded
+from bench.results import Result, Settings
 
 _BUILD = Path("build")
 _NAMES = [figure.name for figure in FIGURES]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["revoke"]
 
+_CRASHED_REPLICA_SECONDS = 6.0
+"""How long the server may wait for a replica that has just crashed."""
 _HAS_ENDED = ("VALID", "REVOKED", "EXPIRED_IDLE", "EXPIRED_ABSOLUTE")
 """The verdicts before the call that mean that the session has ended after it."""
 
@@ -57,7 +59,8 @@ def revoke(
     """End sessions, immediately and permanently.
 
     End one session, all of a subject, all with a label, or all of an application. Many sessions are ended in steps, and
-    --timeout applies to each step. If the command is interrupted, run it again to end the rest.
+    --timeout applies to each step. If the command is interrupted, run it again to end the rest. When it has ended
+    normally, no replica accepts the sessions any more.
     """
     filtered = subject is not None or bool(labels)
     if [session_id is not None, by_token, filtered, everything].count(True) != 1:
@@ -72,7 +75,14 @@ def revoke(
         if filtered or everything:
             _revoke_many(context, client, {"subject": subject, "labels": labels}, keep=kept or "", reason=reason)
             return
-        answer = client.revoke(session_id=session_id, token=token, reason=reason)
+        # An operator who has read "revoked" may rely on it, whichever replica is asked.
+        answer = client.revoke(
+            session_id=session_id,
+            token=token,
+            reason=reason,
+            wait_for_caches=True,
+            timeout=asked.timeout + _CRASHED_REPLICA_SECONDS,
+        )
     if asked.json:
         as_json(answer)
     elif answer.revoked:
@@ -80,7 +90,7 @@ def revoke(
     else:
         verb = "is" if by_token else "was already"
         show(("nothing to revoke", "yellow"), f": the {'token' if by_token else 'session'} {verb} {answer.verdict}")
-    if answer.verdict not in _HAS_ENDED:
+    if not answer.revoked and answer.verdict not in _HAS_ENDED:
         context.exit(Exit.FAILED)  # the token may belong to a session that is still live
 
 

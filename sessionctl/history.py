@@ -165,6 +165,7 @@ def status() -> None:
             ("incarnation", answer.incarnation),
             ("revision", str(answer.revision)),
             ("horizon", str(answer.horizon)),
+            *(("other policies at", name) for name in answer.replicas_with_other_policies),
         ]
     )
     show()

@@ -50,15 +50,15 @@ _FLOCK = (
     metavar="FILE",
     help="The configuration that names the data folder. [env: SESSIOND_CONFIG; default: ./sessiond.toml]",
 )
-@timeout_option
+@timeout_option("Time limit for the server's report.")
 @output_options
 def reload(folder: Path | None, file: Path | None) -> None:
     """Make a running server reload its policies.
 
     The server is the one on this machine that uses the data folder. The folder is chosen as by `sessiond serve`: --data
-    overrides SESSIOND_DATA, which overrides the configuration; the default is ./data. Run the command as the server's
-    user or as root. It shows which policies changed and which changed settings need a restart. If the configuration has
-    an error, the server keeps its policies, and the exit code is 78.
+    overrides SESSIOND_DATA, which overrides the configuration; the default is ./data. Use either --data or --config,
+    not both. Run the command as the server's user or as root. It shows which policies changed and which changed
+    settings need a restart. If the configuration has an error, the server keeps its policies, and the exit code is 78.
     """
     if folder is None:
         folder = _configured_folder(file)

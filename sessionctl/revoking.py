@@ -126,7 +126,12 @@ class _Revocation:
             more["created_from"] = since
         whole = self._which["subject"] is None and not self._which["labels"]
         return self._client.revoke_all(
-            **self._which, **more, except_session_id=self._keep, whole_application=whole, reason=self._reason
+            **self._which,
+            **more,
+            except_session_id=self._keep,
+            whole_application=whole,
+            reason=self._reason,
+            wait_for_caches=since is None,  # the last step, after which all of them are to have ended everywhere
         )
 
     def _count(self, number: int) -> None:

@@ -164,7 +164,8 @@ def _limit_reached(client: Client, asked: Settings, subject: str, refusal: Concu
 def show_session(session_id: str) -> None:
     """Show one session.
 
-    Ended sessions can be shown too, as long as the policy keeps them (`retention`).
+    Ended sessions can be shown too, as long as the policy keeps them: those of subjects for `retention`, anonymous ones
+    for `anonymous_retention`.
     """
     asked = settings()
     with asked.client() as client:

@@ -123,13 +123,18 @@ def output_options(command: F) -> F:
     )(command)
 
 
-timeout_option = click.option(
-    "--timeout",
-    metavar="SECONDS",
-    expose_value=False,
-    callback=_remember_seconds,
-    help=f"Time limit for each call to the server. [default: {_DEFAULT_TIMEOUT:g}]",
-)
+def timeout_option(text: str) -> Callable[[F], F]:
+    """Return a decorator that adds `--timeout`. `text`: the sentence of its help that says what it limits."""
+    return click.option(
+        "--timeout",
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_remember_seconds,
+        help=f"{text} [default: {_DEFAULT_TIMEOUT:g}]",
+    )
+
+
+_timeout_option = timeout_option("Time limit for each call to the server.")
 
 _target_option = click.option(
     "--target",
@@ -150,4 +155,4 @@ _application_option = click.option(
 
 def global_options(command: F) -> F:
     """Add the global options to a command, so that they may come before or after its name."""
-    return _target_option(_application_option(timeout_option(output_options(command))))
+    return _target_option(_application_option(_timeout_option(output_options(command))))

@@ -122,8 +122,8 @@ MAX_CLIENTS = 4
 class RecentLogins:
     """The sessions whose last roll was a login, with the clients that have presented a pre-roll token since then.
 
-    Only committed events change this memory. A login that was evicted, or that happened before a restart, is unknown
-    here, and its session is treated as if the last roll was not a login.
+    Only committed events change this memory. A login that was evicted, or that is too far back in the log
+    after a restart, is unknown here, and its session is treated as if the last roll was not a login.
     """
 
     def __init__(self, capacity: int = 10_000) -> None:

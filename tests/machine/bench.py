@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
@@ -66,12 +66,15 @@ class Bench(RuleBasedStateMachine):
     `told` lists the events that the log must contain since the last call: each one's name and session number.
     """
 
+    postgres: ClassVar[str] = ""
+    """The URL of the Postgres that has the store; empty: the store is a SQLite file."""
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="sessiond-machine-", dir=_MEMORY if _MEMORY.is_dir() else None))
         self.clock = ManualClock()
         self.in_force = dict(RULES)
-        self.living = LivingAuthority(self.folder, policies_of(self.in_force), self.clock)
+        self.living = LivingAuthority(self.folder, policies_of(self.in_force), self.clock, self.postgres)
         self.ledger = Ledger()
         self.transcript = Transcript()
         self.records: list[Record] = []

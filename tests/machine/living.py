@@ -1,4 +1,4 @@
-"""The real authority under the machine: over a real SQLite file, below gRPC, without background tasks."""
+"""The real authority under the machine: over a real store, below gRPC, without background tasks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sessiond.domain.values import Revision, SessionId
 from sessiond.store.contract import Changes, Decision, Transaction
 from tests.support.assembled import Assembled
 from tests.support.clock import ManualClock
+from tests.support.postgres import new_database
 
 T = TypeVar("T")
 
@@ -25,15 +26,17 @@ T = TypeVar("T")
 class LivingAuthority:
     """An authority that can be stopped, crashed and started again on the same folder.
 
-    It keeps only three sessions in memory, so that most of its responses come from the store.
+    It keeps only three sessions in memory, so that most of its responses come from the store. That is a SQLite file, or
+    a new database of the Postgres whose URL is given.
     """
 
-    def __init__(self, folder: Path, policies: Mapping[str, Policy], clock: ManualClock) -> None:
+    def __init__(self, folder: Path, policies: Mapping[str, Policy], clock: ManualClock, postgres: str = "") -> None:
         self._folder = folder
         self._policies = policies
         self._clock = clock
         self._numbers = itertools.count()
         self._loop = asyncio.new_event_loop()
+        self._database = self.run(new_database(postgres)) if postgres else ""
         self.run(self._start())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -93,7 +96,7 @@ class LivingAuthority:
 
     async def _start(self) -> None:
         self._assembled = await Assembled.open(
-            self._folder, self._policies, self._clock, self._entropy, cache_sessions=3
+            self._folder, self._policies, self._clock, self._entropy, cache_sessions=3, database=self._database
         )
 
     def _entropy(self, length: int) -> bytes:

@@ -321,13 +321,8 @@ class Record:
 
     # What is lost with the process
 
-    def stop(self) -> None:
-        """Record a clean stop: the recent reports, which are only in memory, are lost."""
-        self.reported = None
-
     def crash(self) -> None:
-        """Record a crash: everything only in memory is lost, which is less activity than the granularity."""
-        self.stop()
+        """Record a crash: what is only in memory is lost, which is less activity than the granularity."""
         if self.ended is None:
             self.active_from = self.active - (self.granularity - 1)
 

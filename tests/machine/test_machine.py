@@ -31,6 +31,13 @@ def test_authority_and_model_agree() -> None:
     run_state_machine_as_test(AuthorityMachine, settings=_SETTINGS)
 
 
+@pytest.mark.slow
+def test_authority_and_model_agree_over_postgres(monkeypatch: pytest.MonkeyPatch, postgres: str) -> None:
+    """The same over Postgres, in fewer stories."""
+    monkeypatch.setattr(AuthorityMachine, "postgres", postgres)
+    run_state_machine_as_test(AuthorityMachine, settings=settings(_SETTINGS, max_examples=15))
+
+
 @pytest.mark.parametrize("break_it", FAULTS)
 def test_the_machine_finds_a_fault(
     monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]

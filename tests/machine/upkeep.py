@@ -58,8 +58,6 @@ class Upkeep(Uses):
         """Stop cleanly and start again, without loss; perhaps with another policy from then on."""
         self.check_log()
         self.living.restart()
-        for record in self.records:
-            record.stop()
         self.look_at_all()
         if changed:
             self.change_the_reaction()

@@ -24,7 +24,7 @@ from sessionctl import main
 from sessionctl.secret_input import read_value
 from sessionctl.settings import Settings
 from sessiond.app import App
-from sessiond_client import Client, EventType, SessionState, Unavailable
+from sessiond_client import Client, EventType, SessionState, Unavailable, Verdict
 from tests.sessionctl.fake import ADA, FakeClient
 from tests.sessionctl.operator import Operator
 from tests.sessionctl.terminal import on_terminal
@@ -34,6 +34,7 @@ from tests.support.server import config_for, serving
 CONFIG = """
 [applications.shop]
 preset = "owasp-low"
+reactions = { reported = "step-up" }
 """
 NOBODY = "01a1ffcf-d799-7113-b468-5af8f30eb242"
 
@@ -215,6 +216,15 @@ async def test_revoke_by_token_id_and_subject(operator: Operator) -> None:
     assert alive == [False, False, False, True, True]
     again = await operator.type("revoke", two.session.session_id)
     assert (again.exit_code, again.stdout) == (0, "nothing to revoke: the session was already REVOKED\n")
+
+
+async def test_a_session_that_must_authenticate_is_ended_by_its_token(operator: Operator) -> None:
+    """A token that is not sufficient any more ends its session, and that is a success."""
+    created = await operator.open()
+    await operator.client.report_signal(session_id=created.session.session_id, reason="seen elsewhere")
+    assert (await operator.client.validate(created.token)).verdict is Verdict.INSUFFICIENT
+    result = await operator.type("revoke", "--token", stdin=created.token.reveal())
+    assert (result.exit_code, result.stdout) == (0, "revoked\n")
 
 
 async def test_a_token_that_ends_nothing_is_a_failure(operator: Operator) -> None:

@@ -163,9 +163,9 @@ after the delay in the RetryInfo detail, or soon if there is none. Large request
 RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
 2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
-One connection may have half of that number of calls open (1,500 by default), also over a Unix socket. Further calls
-wait in the client. On a new connection the client does not know the limit yet; if it begins more calls at once, some
-of them may end in UNAVAILABLE.
+One connection may have half of that number of calls open (1,500 by default); each connection over a Unix socket
+counts by itself. Further calls wait in the client. On a new connection the client does not know the limit yet; if it
+begins more calls at once, some of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -585,8 +585,9 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SESSION_ROLLED: _EventType.ValueType  # 4
     """The token was replaced because of a privilege change."""
     EVENT_TYPE_SESSION_REFRESHED: _EventType.ValueType  # 5
-    """The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause
-    SIGNAL) by the same client's use of the new token under a policy that ignores copies.
+    """The session was refreshed. Also recorded when an earlier OLD_TOKEN_PRESENTED proves harmless: the login was
+    repeated, or (cause SIGNAL) the only client that sent the old token used the new one and the policy ignores
+    `token_copy`.
     """
     EVENT_TYPE_SESSION_DATA_CHANGED: _EventType.ValueType  # 6
     """Session data changed. The event has neither keys nor values."""
@@ -610,7 +611,7 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """A remembered session had no activity for the ordinary idle timeout, and its level fell to `Policy.remember_level`."""
     EVENT_TYPE_OLD_TOKEN_PRESENTED: _EventType.ValueType  # 16
     """A token that a roll replaced was presented, by a client that may never have received the new one. Not a signal by
-    itself. The next use of the new token is one, because two clients then hold the session.
+    itself. The next use of the new token is one, because two clients may then hold the session.
     """
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
@@ -627,8 +628,9 @@ EVENT_TYPE_SESSION_RENEWED: EventType.ValueType  # 3
 EVENT_TYPE_SESSION_ROLLED: EventType.ValueType  # 4
 """The token was replaced because of a privilege change."""
 EVENT_TYPE_SESSION_REFRESHED: EventType.ValueType  # 5
-"""The session was refreshed; or an OLD_TOKEN_PRESENTED was cleared up, by a repeated login, or (with the cause
-SIGNAL) by the same client's use of the new token under a policy that ignores copies.
+"""The session was refreshed. Also recorded when an earlier OLD_TOKEN_PRESENTED proves harmless: the login was
+repeated, or (cause SIGNAL) the only client that sent the old token used the new one and the policy ignores
+`token_copy`.
 """
 EVENT_TYPE_SESSION_DATA_CHANGED: EventType.ValueType  # 6
 """Session data changed. The event has neither keys nor values."""
@@ -652,7 +654,7 @@ EVENT_TYPE_SESSION_LEVEL_LOWERED: EventType.ValueType  # 15
 """A remembered session had no activity for the ordinary idle timeout, and its level fell to `Policy.remember_level`."""
 EVENT_TYPE_OLD_TOKEN_PRESENTED: EventType.ValueType  # 16
 """A token that a roll replaced was presented, by a client that may never have received the new one. Not a signal by
-itself. The next use of the new token is one, because two clients then hold the session.
+itself. The next use of the new token is one, because two clients may then hold the session.
 """
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
@@ -1584,9 +1586,9 @@ class Policy(_message.Message):
 
     @_builtins.property
     def lost_answer_tolerance(self) -> _duration_pb2.Duration:
-        """How long a token that a roll replaced raises no signal if the session has had no activity since the roll, because
-        the response with the new token may have been lost (REPLAYED without a signal, and OLD_TOKEN_PRESENTED). Only for
-        sessions of subjects.
+        """Once `roll_tolerance` has passed, and until this long after a roll, the replaced token is REPLAYED without a signal
+        (OLD_TOKEN_PRESENTED is recorded), as long as the session has had no activity since the roll: the response with the
+        new token may have been lost. Only for sessions of subjects.
         """
 
     @_builtins.property

@@ -163,9 +163,9 @@ after the delay in the RetryInfo detail, or soon if there is none. Large request
 RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
 2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
-One connection may have half of that number of calls open (1,500 by default), also over a Unix socket. Further calls
-wait in the client. On a new connection the client does not know the limit yet; if it begins more calls at once, some
-of them may end in UNAVAILABLE.
+One connection may have half of that number of calls open (1,500 by default); each connection over a Unix socket
+counts by itself. Further calls wait in the client. On a new connection the client does not know the limit yet; if it
+begins more calls at once, some of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
