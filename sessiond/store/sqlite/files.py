@@ -79,6 +79,9 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
     except sqlite3.Error as error:
         lock.release()
         raise StoreRefused(f"cannot open {path}: {error}; is the folder writable?") from error
+    except BaseException:
+        lock.release()  # cancelled
+        raise
 
 
 def _beginning(path: Path) -> bytes:
