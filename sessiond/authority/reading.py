@@ -117,5 +117,5 @@ class Reading:
         return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval)
 
     def position(self, revision: Revision) -> Position:
-        """Return the position of a revision in this run of the log, for cursors and consistency tokens."""
-        return self._parts.feed.position(revision)
+        """Return the position of a revision that was delivered to a subscriber, for cursors."""
+        return self._parts.feed.published(revision)

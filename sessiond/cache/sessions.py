@@ -105,10 +105,13 @@ class SessionCache:
 
     def apply(self, commit: Commit) -> None:
         """Apply a commit. Must be called before callers and subscribers learn of the commit."""
-        newest = self._newest
         for session_id in commit.outdated:
             self._mark_overtaken(session_id)
             self._entries.pop(session_id)
+        if commit.outdated:
+            # An own commit from before these changes may still be applied: it must not bring an earlier state back.
+            self._newest = max(self._newest, commit.revision)
+        newest = self._newest
         for session in commit.sessions.values():
             self._mark_overtaken(session.id)
             if session.revision > newest or session.id in self._entries:

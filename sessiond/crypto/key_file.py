@@ -42,8 +42,9 @@ def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> K
         content = _read(path)
     except FileNotFoundError:
         raise BadKeyFile(
-            f"the key file {path} is missing, but the database beside it was written with one. Restore the key file "
-            "from a backup; without it every user is logged out. To start over, use an empty data folder"
+            f"the key file {path} is missing, but the database was written with one. Restore the key file from a "
+            "backup, or copy it from another replica; without it every user is logged out. To start over, use an empty "
+            "database"
         ) from None
     except OSError as error:
         raise BadKeyFile(

@@ -142,6 +142,13 @@ class Feed:
             return Position(self.incarnation.id, self._revision)
         return Position(self._log.incarnations[-1].id, revision)
 
+    def published(self, revision: Revision) -> Position:
+        """Return the position of a revision that was published here, for cursors.
+
+        The store may know of a newer incarnation already, in which the revision may be another event.
+        """
+        return Position(self.incarnation.id, revision)
+
     def has(self, position: Position) -> bool:
         """Return whether everything up to a position of this run has been published here.
 
@@ -232,6 +239,10 @@ class Feed:
                         yield event
                         delivered_at = loop.time()
                     position = event.revision
+                    if lost < len(self._ends):
+                        break  # the rest of the page may be lost
+            if lost < len(self._ends):
+                continue
             # Checked after each page too: in a busy log a narrow filter may match nothing for a long time.
             if loop.time() - delivered_at >= checkpoint_interval:
                 yield Checkpoint(position)

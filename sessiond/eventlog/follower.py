@@ -19,7 +19,7 @@ from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.neighbours import Neighbours
-from sessiond.store.contract import Commit, StoreFailed
+from sessiond.store.contract import Commit, Head, StoreFailed
 from sessiond.store.shared import LEASE, SharedStore
 
 __all__ = ["Follower"]
@@ -98,14 +98,20 @@ class Follower:
     async def run(self) -> None:
         """Follow the log until cancelled. While the store does not respond, the lease runs out."""
         self._store.on_announcement(self.hint)
+        is_away = False
         while True:
             try:
                 await self.step()
+                if is_away:
+                    is_away = False
+                    _log.info("following again", revision=self._feed.revision)
             except StoreFailed:
                 self._lease.end()
                 return  # the journal or the sweeper stops the process
             except Unavailable as trouble:
-                _log.warning("following postponed", error=str(trouble))
+                if not is_away:  # this is tried many times a second
+                    is_away = True
+                    _log.warning("following interrupted", error=str(trouble))
             except Exception:  # noqa: BLE001 - after a bug here the lease runs out, and the next look may work
                 _log.exception("following failed")
             await asyncio.sleep(_PAUSE)
@@ -166,17 +172,13 @@ class Follower:
         self._store.announce()
 
     async def _catch_up(self) -> None:
-        while True:
-            head = await self._store.head()
-            if self._store.incarnations[-1] != self._incarnation:
-                self._change_incarnation()
-            if head.horizon > self._feed.revision:
-                _log.warning("events were deleted before they were read", horizon=head.horizon)
-                self._forget()
-                self._feed.skip_to(head.horizon)
-            if head.revision <= self._feed.revision:
-                return
+        head = await self._look()
+        while head.revision > self._feed.revision:
+            incarnation = self._incarnation
             events = await self._store.events(self._feed.revision, _PAGE)
+            head = await self._look()
+            if self._incarnation != incarnation:
+                continue  # the events may come from after the loss, and what they follow from before
             # Own commits may have been applied in the meantime.
             fresh = [event for event in events if event.revision > self._feed.revision]
             if fresh:
@@ -184,6 +186,17 @@ class Follower:
                 self._apply(Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, outdated=changed))
             elif not events:
                 return
+
+    async def _look(self) -> Head:
+        """Return the log's head, after the feed has adopted its incarnation and its horizon."""
+        head = await self._store.head()
+        if self._store.incarnations[-1] != self._incarnation:
+            self._change_incarnation()
+        if head.horizon > self._feed.revision:
+            _log.warning("events were deleted before they were read", horizon=head.horizon)
+            self._forget()
+            self._feed.skip_to(head.horizon)
+        return head
 
     def _change_incarnation(self) -> None:
         """Adopt a new incarnation of the log. If it began before the newest event here, that event is lost."""

@@ -356,3 +356,15 @@ async def test_pruning_forgets_activity() -> None:
     case.cache.apply(commit(pruned=(case.session.id,)))
     assert case.cache.get(case.session.id) is None
     assert case.unsaved.all() == []
+
+
+async def test_a_change_of_another_process_outlasts_an_earlier_commit() -> None:
+    """A commit that is applied after a later change of another process does not bring the earlier state back."""
+    session = samples.session()
+    shelf = Shelf(changed(session, 11, subject="later"))
+    cache = cache_of(shelf, 10)
+    cache.apply(Commit({}, {}, (), (), Revision(11), Revision(0), outdated=(session.id,)))
+    cache.apply(commit(changed(session, 10)))
+    entry = await cache.fetch(session.id)
+    assert entry is not None
+    assert entry.session.subject == "later"

@@ -378,6 +378,55 @@ def test_positions_name_the_current_run() -> None:
     assert feed.position() == log.at(10)
 
 
+# A lost end of the log
+
+
+def lose(log: Log, feed: Feed, end: int) -> None:
+    """Set the log back to that revision, and begin a new run."""
+    log.all = log.all[:end]
+    log.incarnations = [*log.incarnations, Incarnation(b"fresh...", Revision(end + 1))]
+    feed.adopt(log.incarnations, Revision(end))
+
+
+async def test_nothing_of_a_lost_end_is_delivered_after_the_loss() -> None:
+    """A subscriber in the middle of a page gets none of its lost events after the loss, and then ends."""
+    log = Log()
+    feed = Feed(log.at_start, log)
+    log.append(feed, 10)
+    stream = feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)
+    delivered = [(await anext(stream)).revision for _ in range(7)]
+    assert delivered == [0, 1, 2, 3, 4, 5, 6]
+    lose(log, feed, 4)
+    with pytest.raises(PositionOutOfRange, match=r"^cursor: .*no longer exists.*set back to 4"):
+        await anext(stream)
+
+
+async def test_a_subscriber_before_a_lost_end_goes_on() -> None:
+    """A subscriber that has received nothing of the lost end goes on with what takes its place."""
+    log = Log()
+    feed = Feed(log.at_start, log)
+    log.append(feed, 10)
+    stream = feed.subscribe(Revision(0), EVERYTHING, AN_HOUR)
+    delivered = [(await anext(stream)).revision for _ in range(4)]
+    lose(log, feed, 4)
+    log.append(feed, 2)
+    rest = [await anext(stream) for _ in range(3)]
+    assert delivered == [0, 1, 2, 3]
+    assert rest == log.all[3:6]
+
+
+def test_a_delivered_revision_is_named_by_the_run_that_was_published() -> None:
+    """While the store knows of a run that was not adopted here yet, cursors are still of the one before."""
+    log = Log(length=9)
+    feed = Feed(log.at_start, log)
+    before = log.incarnations[-1]
+    log.incarnations = [*log.incarnations, Incarnation(b"fresh...", Revision(5))]
+    assert feed.published(Revision(9)) == Position(before.id, Revision(9))
+    feed.adopt(log.incarnations, Revision(4))
+    with pytest.raises(PositionOutOfRange):
+        feed.resume(Position(before.id, Revision(9)))
+
+
 # Cursors
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sessiond.app import App
-from sessiond.config.store_address import PostgresAddress
+from sessiond.config.store_address import parse_store
 from sessiond.system.clock import Clock
 from tests.support.server import config_for, serving
 
@@ -23,7 +23,7 @@ async def replica(
 ) -> AsyncIterator[App]:
     """Run one replica, with a copy of the first one's key file."""
     mine, first = folder / f"replica-{number}", folder / "replica-0" / "data" / "sessiond.key"
-    config = config_for(mine, text, store=PostgresAddress(database), **changes)
+    config = config_for(mine, text, store=parse_store(database), **changes)
     if first.exists() and not (mine / "data").exists():
         (mine / "data").mkdir(parents=True, mode=0o700)
         shutil.copy(first, mine / "data" / "sessiond.key")

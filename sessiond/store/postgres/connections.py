@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from sessiond.config.store_address import PostgresAddress
 from sessiond.store.contract import StoreUnavailable
@@ -56,6 +57,8 @@ class Connections:
             timeout=_CONNECT_SECONDS,
             command_timeout=_ANSWER_SECONDS,
             statement_cache_size=0 if behind else 200,
+            # A standby may be behind: it must answer nothing, though it would answer reads.
+            target_session_attrs=None if behind else SessionAttribute.primary,
             server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
         )
         return connection
@@ -92,7 +95,7 @@ class Connections:
                 async with self._reader(fresh=attempt > 1) as connection:
                     if not self._address.pgbouncer:
                         return list(await connection.fetch(sql, *parameters))
-                    async with connection.transaction():
+                    async with _pinned(connection):
                         return list(await connection.fetch(sql, *parameters))
             except DATABASE_ERRORS as error:
                 what = meaning_of(error)
@@ -127,6 +130,17 @@ class Connections:
                 connection.terminate()
             else:
                 self._idle.append(connection)
+
+
+@asynccontextmanager
+async def _pinned(connection: Connection) -> AsyncIterator[None]:
+    """Run statements in one transaction, so that PgBouncer sends them to one server. Raises on a standby."""
+    try:
+        await connection.execute("BEGIN READ WRITE")
+    except asyncpg.FeatureNotSupportedError as error:
+        raise asyncpg.ReadOnlySQLTransactionError(str(error)) from error
+    yield  # after an error the connection is closed
+    await connection.execute("COMMIT")
 
 
 async def drop(connection: Connection) -> None:

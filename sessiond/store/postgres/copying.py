@@ -134,7 +134,7 @@ class PostgresEnd:
 
         async def create() -> None:
             async with self._transaction():
-                await create_schema_table(self._db)
+                await create_schema_table(self._db, self._address)
                 # As replicas do when they start: only one of us finds the database empty.
                 await self._db.execute("LOCK TABLE sessiond_schema IN EXCLUSIVE MODE")
                 if await read_version(self._db, self._address) != 0:

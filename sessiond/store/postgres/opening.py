@@ -16,6 +16,7 @@ from sessiond.store.migrations import check_version, load_migrations
 from sessiond.store.postgres.connections import Connection, Connections
 from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.sealed_data import StoreKeys
+from sessiond.store.shared import LEASE
 
 __all__ = [
     "Opened",
@@ -56,7 +57,7 @@ async def open_database(
     """
     connection = await connections.open()
     try:
-        await create_schema_table(connection)
+        await create_schema_table(connection, address)
         await connections.begin(connection)
         await connection.execute("LOCK TABLE sessiond_schema IN EXCLUSIVE MODE")
         version = await read_version(connection, address)
@@ -74,18 +75,27 @@ def newest_version() -> int:
     return len(load_migrations("sessiond.store.postgres"))
 
 
-async def create_schema_table(connection: Connection) -> None:
-    """Create the table with the schema's version, if it is missing."""
-    if await connection.fetchval("SELECT to_regclass('sessiond_schema')") is None:
-        with suppress(*_DUPLICATE):  # another replica was faster
-            await connection.execute(_FIRST_TABLES)
+async def create_schema_table(connection: Connection, address: PostgresAddress) -> None:
+    """Create the table with the schema's version, if it is missing. Raise `StoreRefused` beside foreign tables."""
+    # Both at the same moment: another replica may create them between two statements.
+    (found,) = await connection.fetch("SELECT to_regclass('sessiond_schema') AS own, to_regclass('sessions') AS other")
+    if found["own"] is not None:
+        return
+    if found["other"] is not None:
+        raise _of_another_program(address)
+    with suppress(*_DUPLICATE):  # another replica was faster
+        await connection.execute(_FIRST_TABLES)
+
+
+def _of_another_program(address: PostgresAddress) -> StoreRefused:
+    return StoreRefused(f"{address} has a table `sessions` of another program; give sessiond a database of its own")
 
 
 async def read_version(connection: Connection, address: PostgresAddress) -> int:
     """Return the schema version; 0 if there is none. Raise `StoreRefused` for another program's database."""
     version: int = await connection.fetchval("SELECT version FROM sessiond_schema WHERE log = 0") or 0
     if version == 0 and await connection.fetchval("SELECT to_regclass('sessions')") is not None:
-        raise StoreRefused(f"{address} has a table `sessions` of another program; give sessiond a database of its own")
+        raise _of_another_program(address)
     return version
 
 
@@ -134,7 +144,7 @@ async def _prepare(
     opened.incarnations = await incarnations_of(connection)
     await connection.execute(own("forget_dead_replicas").sql)
     register = own("register_replica")
-    values = {"replica": replica, "name": name, "fingerprints": fingerprints}
+    values = {"replica": replica, "name": name, "milliseconds": LEASE, "fingerprints": fingerprints}
     await connection.execute(register.sql, *register.bind(values))
     return opened
 
@@ -151,6 +161,12 @@ async def _check_keys(
             "running replica, or use an empty database to start over"
         )
     for other in others:
+        if other["fingerprints"] and other["fingerprints"][0] not in fingerprints:
+            raise StoreRefused(
+                f"the key file does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
+                f"the replica {other['name']}, which is running, gives out: they would be taken for forged ones here. "
+                "Keep that key as the second line until no replica has it as its first"
+            )
         if other["fingerprints"] and fingerprints[0] not in other["fingerprints"]:
             raise StoreRefused(
                 f"the first key of the key file ({fingerprints[0].hex()[:8]}) is unknown to the replica "
@@ -166,16 +182,20 @@ async def _record_keys(connection: Connection, fingerprints: Sequence[bytes]) ->
         await connection.execute(put.sql, *put.bind({"number": number, "fingerprint": fingerprint}))
 
 
-async def begin_incarnation(connection: Connection, head: Revision, horizon: Revision, entropy: Entropy) -> int:
-    """Begin a new incarnation of the log after `head`, and return its number. The connection must hold the head."""
+async def begin_incarnation(
+    connection: Connection, head: Revision, horizon: Revision, entropy: Entropy, *, set_back: bool = False
+) -> None:
+    """Begin a new incarnation of the log after `head`. The connection must hold the head.
+
+    `set_back`: the log had a later revision before. Without it the server's lineage tells.
+    """
     read, begin = STATEMENTS["read_incarnations"], STATEMENTS["begin_incarnation"]
     number = max((row["number"] for row in await connection.fetch(read.sql)), default=0) + 1
     values = {"number": number, "incarnation": entropy(INCARNATION_BYTES), "first_revision": head + 1}
     await connection.execute(begin.sql, *begin.bind(values))
     change, delete = own("change_incarnation"), STATEMENTS["delete_incarnations"]
-    await connection.execute(change.sql, *change.bind({"number": number}))
+    await connection.execute(change.sql, *change.bind({"number": number, "set_back": set_back}))
     await connection.execute(delete.sql, *delete.bind({"horizon": horizon}))
-    return number
 
 
 async def incarnations_of(connection: Connection) -> list[Incarnation]:

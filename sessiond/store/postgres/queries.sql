@@ -2,12 +2,13 @@
 
 -- take_head
 -- Lock the head for the rest of the transaction. `lineage_now` names the history of the server that runs this.
-SELECT authority_id, revision, horizon, incarnation, lineage, {lineage} AS lineage_now
+SELECT authority_id, revision, horizon, incarnation, incarnation_began, lineage, {lineage} AS lineage_now
 FROM log_head WHERE log = 0 FOR UPDATE;
 
 -- see_head
 -- The same, without a lock.
-SELECT authority_id, revision, horizon, incarnation, lineage, {lineage} AS lineage_now FROM log_head WHERE log = 0;
+SELECT authority_id, revision, horizon, incarnation, incarnation_began, lineage, {lineage} AS lineage_now
+FROM log_head WHERE log = 0;
 
 -- create_head
 -- Create the head of a new store.
@@ -21,8 +22,8 @@ VALUES (:log, :authority_id, :revision, :horizon, 0, {lineage}, clock_timestamp(
 
 -- change_incarnation
 -- Record the current incarnation, and the lineage that it was begun on.
-UPDATE log_head SET
-    incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(), replaced = lineage <> {lineage}
+UPDATE log_head SET incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(),
+    replaced = lineage <> {lineage} OR CAST(:set_back AS BOOLEAN)
 WHERE log = 0;
 
 -- mark_commit
@@ -43,9 +44,10 @@ DELETE FROM commit_marks WHERE log = 0 AND replica = :replica;
 SELECT replica, name, fingerprints FROM replicas WHERE log = 0 AND lease_until > clock_timestamp();
 
 -- register_replica
--- Record a replica that starts. It has no lease yet.
+-- Record a replica that starts. It counts as running from now on, so that the next one to start compares its keys.
 INSERT INTO replicas (log, replica, name, lease_until, acknowledged, fingerprints, policies)
-VALUES (0, :replica, :name, clock_timestamp(), 0, :fingerprints, '');
+VALUES (0, :replica, :name, clock_timestamp() + CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond',
+    0, :fingerprints, '');
 
 -- forget_replica
 -- Delete a replica that stops.

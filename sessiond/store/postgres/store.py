@@ -16,6 +16,7 @@ from sessiond.store.contract import Changes, Decision, Head, StoreFailed, StoreR
 from sessiond.store.postgres.announcements import Announcements
 from sessiond.store.postgres.connections import Connections
 from sessiond.store.postgres.errors import DATABASE_ERRORS
+from sessiond.store.postgres.known_log import KnownLog
 from sessiond.store.postgres.opening import open_database
 from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.postgres.writer import Writer
@@ -47,11 +48,11 @@ class PostgresStore(StoreReads):
         self._entropy = entropy
         self._connections = Connections(address)
         self._answers = AnswerBudget(max_answer_bytes)
-        self._writer = Writer(self._connections, address, self.replica, entropy, self._answers, self._set_incarnations)
+        self._log = KnownLog(self._set_incarnations)
+        self._writer = Writer(self._connections, address, self.replica, entropy, self._answers, self._log)
         self._announcements = Announcements(self._connections)
         self._failed: StoreFailed | None = None
         self._fingerprints: Sequence[bytes] = ()
-        self._incarnation = 0
         self._tidied = 0
 
     @classmethod
@@ -75,9 +76,10 @@ class PostgresStore(StoreReads):
             store._answers.load((await store._query("measure_answers", {}))[0])
         except DATABASE_ERRORS as error:
             await store._connections.close()
-            raise StoreRefused(
-                f"cannot use {address}: {error or 'timed out'}; is it running, and is the address right?"
-            ) from error
+            remedy = "is it running, and is the address right?"
+            if "startup parameter" in str(error):
+                remedy = "if a PgBouncer is in between, add ?pgbouncer=true to the address"
+            raise StoreRefused(f"cannot use {address}: {error or 'timed out'}; {remedy}") from error
         return store
 
     async def close(self) -> None:
@@ -89,15 +91,16 @@ class PostgresStore(StoreReads):
     # Reads
 
     async def head(self) -> Head:
-        """See `Store`. Notices a new incarnation of the log, and begins one if the database was replaced."""
+        """See `Store`. Notices a new incarnation of the log, and begins one if the database was set back."""
+        newest = self._log.newest
         (row,) = await self._read(own("see_head").sql, ())
-        if row["lineage"] != row["lineage_now"]:
-            await self.write(_decide_nothing)  # every write looks at the lineage
+        if self._log.is_set_back(row, newest):
+            await self.write(_decide_nothing)  # every write looks for that, while nobody else can write
             (row,) = await self._read(own("see_head").sql, ())
-        if row["incarnation"] != self._incarnation:
-            rows = await self._query("read_incarnations", {})
-            self._incarnation = row["incarnation"]
-            self.incarnations = [Incarnation(run["incarnation"], Revision(run["first_revision"])) for run in rows]
+        if not self._log.is_current(row):
+            runs = await self._query("read_incarnations", {})
+            self._log.enter(row, [Incarnation(run["incarnation"], Revision(run["first_revision"])) for run in runs])
+        self._log.saw(row)
         return Head(Revision(row["revision"]), Revision(row["horizon"]))
 
     async def tidy(self) -> None:
@@ -176,8 +179,8 @@ class PostgresStore(StoreReads):
         except DATABASE_ERRORS as error:
             raise self._fail(error) from error
 
-    def _set_incarnations(self, number: int, incarnations: Sequence[Incarnation]) -> None:
-        self._incarnation, self.incarnations = number, incarnations
+    def _set_incarnations(self, incarnations: Sequence[Incarnation]) -> None:
+        self.incarnations = incarnations
 
     def _check(self) -> None:
         if self._failed is not None:

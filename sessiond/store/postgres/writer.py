@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+import asyncpg
 import structlog
 
 from sessiond.config.store_address import PostgresAddress
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.immutable import immutable
-from sessiond.domain.position import Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget, AnswerDeletion
 from sessiond.store.contract import Changes, Decision, Head, StoreUnavailable, Transaction
 from sessiond.store.postgres.connections import Connection, Connections, drop
 from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, meaning_of
+from sessiond.store.postgres.known_log import KnownLog
 from sessiond.store.postgres.opening import begin_incarnation, incarnations_of
 from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.postgres.transaction import PostgresTransaction
@@ -27,7 +28,7 @@ __all__ = ["Writer"]
 T = TypeVar("T")
 _MARK_BYTES = 16
 _PATIENCE = 3.0
-"""Seconds for which a write is tried again."""
+"""Seconds for which a write is tried again. After a write that failed the next ones are tried once, until one works."""
 _PAUSE = 0.05
 _log = structlog.get_logger(__name__)
 
@@ -36,12 +37,16 @@ _log = structlog.get_logger(__name__)
 class _Pending(Generic[T]):
     """A transaction of which everything but COMMIT has been carried out.
 
-    `is_empty`: there is nothing to commit.
+    is_empty  there is nothing to commit
+    found     the row of the log's head when it began
+    revision  the log's newest revision when it is committed
     """
 
     decision: Decision[T]
     deletion: AnswerDeletion | None
     is_empty: bool
+    found: asyncpg.Record
+    revision: Revision
 
 
 class _LostInCommit(Exception):
@@ -61,11 +66,7 @@ class _RunAgain(Exception):
 
 
 class Writer:
-    """Writes on a connection of its own.
-
-    `on_incarnations` is called with the number of the log's current incarnation and with all of them, when another
-    replica, or this one, has begun a new one.
-    """
+    """Writes on a connection of its own, and begins a new incarnation of `log` if its end may have been lost."""
 
     def __init__(
         self,
@@ -74,17 +75,17 @@ class Writer:
         replica: bytes,
         entropy: Entropy,
         answers: AnswerBudget,
-        on_incarnations: Callable[[int, Sequence[Incarnation]], None],
+        log: KnownLog,
     ) -> None:
         self._connections = connections
         self._address = address
         self._replica = replica
         self._entropy = entropy
         self._answers = answers
-        self._on_incarnations = on_incarnations
-        self._known: int | None = None
+        self._log = log
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
+        self._responds = True
 
     async def write(
         self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
@@ -94,28 +95,13 @@ class Writer:
         Raises `StoreUnavailable`, or the database's error if it rejects a statement.
         """
         async with self._turn:
-            loop = asyncio.get_running_loop()
-            give_up = loop.time() + _PATIENCE
-            while True:
-                mark = self._entropy(_MARK_BYTES)
-                try:
-                    return self._done(await self._attempt(decide, cipher, mark, quiet=quiet))
-                except _RunAgain as again:
-                    quiet = again.quiet
-                    continue
-                except _LostInCommit as lost:
-                    trouble: BaseException = lost
-                    if await self._is_committed(mark, give_up):
-                        answer: T = self._done(lost.pending)
-                        return answer
-                except DATABASE_ERRORS as error:
-                    trouble, meaning = error, meaning_of(error)
-                    if meaning is Meaning.BROKEN:
-                        raise
-                    _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
-                if loop.time() >= give_up:
-                    raise StoreUnavailable(f"{self._address} does not respond: {trouble or 'timed out'}") from trouble
-                await asyncio.sleep(_PAUSE)
+            try:
+                answer = await self._write(decide, cipher, quiet=quiet)
+            except StoreUnavailable:
+                self._responds = False
+                raise
+            self._responds = True
+            return answer
 
     async def close(self, *names: str) -> None:
         """Run the named statements about this replica, and close the connection."""
@@ -129,9 +115,44 @@ class Writer:
             self._discard()  # other replicas notice when the lease runs out
         self._connection = None
 
+    async def _write(
+        self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        give_up, was_lost, attempts = loop.time() + (_PATIENCE if self._responds else 0), False, 0
+        while True:
+            mark = self._entropy(_MARK_BYTES)
+            try:
+                return self._done(await self._attempt(decide, cipher, mark, quiet=quiet))
+            except _RunAgain as again:
+                quiet = again.quiet
+                continue
+            except _LostInCommit as lost:
+                trouble: BaseException = lost
+                if await self._is_committed(mark, loop.time() + _PATIENCE):
+                    answer: T = self._done(lost.pending)
+                    return answer
+                if not was_lost:
+                    # It took the server's time to find that out, which says nothing about the next attempt.
+                    give_up, was_lost = loop.time() + _PATIENCE, True
+            except DATABASE_ERRORS as error:
+                trouble, meaning = error, meaning_of(error)
+                if meaning is Meaning.BROKEN:
+                    raise
+                if not attempts:
+                    _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
+                attempts += 1
+                if attempts == 1 and self._responds and not isinstance(error, TimeoutError):
+                    # Whatever the time: this process may have been stopped in the meantime, and the connection closed.
+                    give_up = max(give_up, loop.time() + _PAUSE)
+            if loop.time() >= give_up:
+                raise StoreUnavailable(f"{self._address} does not respond: {trouble or 'timed out'}") from trouble
+            await asyncio.sleep(_PAUSE)
+
     def _done(self, pending: _Pending[T]) -> T:
         if pending.deletion is not None:
             pending.deletion.done()
+        self._log.saw(pending.found, pending.revision)
         return pending.decision.answer
 
     async def _attempt(
@@ -176,22 +197,22 @@ class Writer:
         *,
         quiet: bool,
     ) -> _Pending[T]:
+        newest = self._log.newest
         row = await connection.fetchrow(own("see_head" if quiet else "take_head").sql)
         if row is None:
             raise AssertionError("the log has no head")
         head = Head(Revision(row["revision"]), Revision(row["horizon"]))
-        begins = row["lineage"] != row["lineage_now"]
-        if begins and quiet:
-            raise _RunAgain(quiet=False)
-        if begins:
+        if self._log.is_set_back(row, newest):
+            if quiet:
+                raise _RunAgain(quiet=False)
             # Committed by itself, so that every position that follows from this write is in the new incarnation.
-            await begin_incarnation(connection, head.revision, head.horizon, self._entropy)
+            set_back = row["lineage"] == row["lineage_now"]
+            await begin_incarnation(connection, head.revision, head.horizon, self._entropy, set_back=set_back)
             await connection.execute("COMMIT")
-            _log.warning("new incarnation of the log", revision=head.revision, reason="the database was replaced")
+            _log.warning("new incarnation of the log", revision=head.revision, newest=newest)
             raise _RunAgain(quiet=quiet)
-        if row["incarnation"] != self._known:
-            self._known = row["incarnation"]
-            self._on_incarnations(self._known, await incarnations_of(connection))
+        if not self._log.is_current(row):
+            self._log.enter(row, await incarnations_of(connection))
         decision = await decide(PostgresTransaction(connection, cipher, head))
         if quiet and not _is_quiet(decision.changes):
             raise _RunAgain(quiet=False)
@@ -208,7 +229,7 @@ class Writer:
         if not is_empty and not quiet:
             statement = own("mark_commit")
             await connection.execute(statement.sql, *statement.bind({"replica": self._replica, "mark": mark}))
-        return _Pending(decision, deletion, is_empty)
+        return _Pending(decision, deletion, is_empty, row, writes.head.revision)
 
     async def _is_committed(self, mark: bytes, give_up: float) -> bool:
         """Return whether the transaction with this mark was committed. Raises `StoreUnavailable` if that stays unknown.

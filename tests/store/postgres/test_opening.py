@@ -1,0 +1,142 @@
+"""Opening a database: keys, migrations, and replicas that start at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import pytest
+
+from sessiond.config.store_address import PostgresAddress
+from sessiond.crypto.session_data import DataCipher
+from sessiond.crypto.tokens import KEY_BYTES
+from sessiond.store.contract import StoreRefused
+from sessiond.store.migrations import load_migrations
+from sessiond.store.postgres.connections import Connection
+from sessiond.store.postgres.store import PostgresStore
+from sessiond.store.sealed_data import StoreKeys
+
+ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
+
+
+def keys_of(fingerprints: Sequence[bytes]) -> StoreKeys:
+    """Return keys with these fingerprints, the sealing key's first."""
+    return StoreKeys(DataCipher([bytes(KEY_BYTES)], os.urandom, encrypts=False), fingerprints)
+
+
+async def open_with(database: str, fingerprints: Sequence[bytes], name: str = "") -> PostgresStore:
+    """Open a store with the keys that have these fingerprints."""
+    return await PostgresStore.open(PostgresAddress(database), lambda _: keys_of(fingerprints), name=name)
+
+
+async def tables(beside: Connection) -> list[str]:
+    """Return the names of all tables in the database."""
+    rows = await beside.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+    return [row["tablename"] for row in rows]
+
+
+# Keys
+
+
+async def test_another_key_file_is_refused(database: str) -> None:
+    """A replica whose key file lacks the key that the database was written with is refused, and told to copy one."""
+    await (await open_with(database, [ONE])).close()
+    with pytest.raises(StoreRefused, match=r"does not contain the key .*\(01010101\).*Copy the key file of a running"):
+        await open_with(database, [TWO])
+
+
+async def test_a_sealing_key_that_a_running_replica_does_not_know_is_refused(database: str) -> None:
+    """A replica that would seal with a key unknown to a running one is refused, and told the order of the steps."""
+    running = await open_with(database, [ONE], "first of all")
+    with pytest.raises(StoreRefused, match=r"\(02020202\) is unknown to the replica first of all.*second line first"):
+        await open_with(database, [TWO, ONE])
+    await running.close()
+    running = await open_with(database, [ONE, TWO])
+    await (await open_with(database, [TWO, ONE])).close()
+    await running.close()
+
+
+async def test_a_key_that_a_running_replica_seals_with_cannot_be_missing(database: str) -> None:
+    """A replica that lacks the sealing key of a running one is refused, though the last one to start had another."""
+    running = [await open_with(database, [ONE, TWO], "the old one"), await open_with(database, [TWO, ONE])]
+    with pytest.raises(StoreRefused, match=r"does not contain the key \(01010101\) .* the old one.*second line"):
+        await open_with(database, [TWO])
+    for store in running:
+        await store.close()
+    await (await open_with(database, [TWO])).close()
+
+
+async def test_of_two_replicas_with_new_keys_one_is_refused(database: str) -> None:
+    """Of two replicas that start at the same time with new sealing keys, the second one is refused."""
+    await (await open_with(database, [ONE])).close()
+    opened = await asyncio.gather(
+        open_with(database, [TWO, ONE]), open_with(database, [THREE, ONE]), return_exceptions=True
+    )
+    stores = [store for store in opened if isinstance(store, PostgresStore)]
+    assert len(stores) == 1
+    assert [type(error) for error in opened if error not in stores] == [StoreRefused]
+    await stores[0].close()
+
+
+# Migrations
+
+
+async def test_replicas_that_start_together_make_one_schema(database: str, beside: Connection) -> None:
+    """Of several replicas that open an empty database at once, one creates the tables, and all use them."""
+    stores = await asyncio.gather(*(PostgresStore.open(PostgresAddress(database)) for _ in range(6)))
+    assert len({store.authority_id for store in stores}) == 1
+    assert len({store.incarnations[-1] for store in stores}) == 1
+    assert await beside.fetchval("SELECT count(*) FROM replicas") == 6
+    versions = await beside.fetch("SELECT version FROM sessiond_schema")
+    assert [row["version"] for row in versions] == [len(load_migrations("sessiond.store.postgres"))]
+    for store in stores:
+        await store.close()
+
+
+async def test_one_key_is_made(database: str) -> None:
+    """Of several replicas that open an empty database at once, one may make a key."""
+    asked: list[bool] = []
+
+    async def start() -> PostgresStore:
+        own = os.urandom(16)
+
+        def load(is_new: bool) -> StoreKeys:
+            asked.append(is_new)
+            return keys_of([own] if is_new else [])
+
+        return await PostgresStore.open(PostgresAddress(database), load)
+
+    stores = await asyncio.gather(*(start() for _ in range(4)))
+    assert sorted(asked) == [False, False, False, True]
+    for store in stores:
+        await store.close()
+
+
+async def test_a_newer_schema_is_refused(store: PostgresStore, beside: Connection, database: str) -> None:
+    """A database of a newer version is refused with both versions and the remedy."""
+    newest = len(load_migrations("sessiond.store.postgres"))
+    await beside.execute("UPDATE sessiond_schema SET version = version + 1")
+    before = await tables(beside)
+    refusal = rf"schema version {newest + 1}, but .* up to {newest}\. Run the newer sessiond, or restore a backup"
+    with pytest.raises(StoreRefused, match=refusal):
+        await PostgresStore.open(PostgresAddress(database))
+    assert await tables(beside) == before
+
+
+async def test_a_database_of_another_program_is_refused(database: str, beside: Connection) -> None:
+    """A database with a foreign table `sessions` is refused, and nothing is created in it."""
+    await beside.execute("CREATE TABLE sessions (theirs TEXT)")
+    with pytest.raises(StoreRefused, match="a table `sessions` of another program; give sessiond a database of its"):
+        await PostgresStore.open(PostgresAddress(database))
+    assert await tables(beside) == ["sessions"]
+
+
+async def test_a_migration_that_fails_changes_nothing(database: str, beside: Connection) -> None:
+    """If a migration fails, its error is reported, and nothing of it stays."""
+    await beside.execute("CREATE TABLE keys (theirs TEXT)")
+    with pytest.raises(StoreRefused, match='relation "keys" already exists'):
+        await PostgresStore.open(PostgresAddress(database))
+    assert set(await tables(beside)) <= {"keys", "sessiond_schema"}
+    await beside.execute("DROP TABLE keys")
+    await (await PostgresStore.open(PostgresAddress(database))).close()
