@@ -48,7 +48,7 @@ class Clients:
         self._in_use: set[str] = set()
 
     async def run(self, name: str, operations: int) -> None:
-        """Work until so many operations have been made by all clients."""
+        """Work until so many operations of all clients have been answered."""
         actions = [
             (60, self._validate),
             (12, self._validate_ended),
@@ -63,7 +63,7 @@ class Clients:
             before = self._recorder.count
             await action(name)
             if self._recorder.count == before:
-                await asyncio.sleep(0.001)  # there was nothing to do
+                await asyncio.sleep(self._dice.uniform(0.0, 0.1))  # there was nothing to do, or no answer
 
     async def look_at_everything(self) -> None:
         """Validate every session that is known on every replica, each with the newest consistency token."""

@@ -93,7 +93,7 @@ class Proxy:
                 if (wait := due - loop.time()) > 0:
                     await asyncio.sleep(wait)
                 await self._flows.wait()
-                if not data:
+                if not data or writer.transport.is_closing():
                     raise _Ended
                 writer.write(data)
                 with suppress(ConnectionError):

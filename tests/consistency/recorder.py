@@ -62,11 +62,12 @@ class Recorder:
         self._cluster = cluster
         self._dice = dice
         self._count = 0
+        self._answered = 0
 
     @property
     def count(self) -> int:
-        """Return the number of operations and validations so far."""
-        return len(self.operations) + len(self.validations)
+        """Return the number of operations and validations that were answered so far."""
+        return self._answered
 
     def other(self, replica: int) -> int:
         """Return another replica."""
@@ -160,6 +161,7 @@ class Recorder:
         except SessiondError as error:
             self.validations.append(replace(made, returned=time.monotonic(), error=f"{error.status}: {error}"))
             return ""
+        self._answered += 1
         generation = 0 if answer.session is None else answer.session.generation
         self.validations.append(
             replace(made, returned=time.monotonic(), verdict=answer.verdict.value, generation=generation)
@@ -220,6 +222,7 @@ class Recorder:
 
     def _end(self, made: Operation, consistency_token: str = "") -> None:
         self.operations.append(replace(made, returned=time.monotonic()))
+        self._answered += made.outcome is Outcome.OK
         if consistency_token:
             self.tokens.append((made.number, consistency_token))
 
