@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from tests.consistency.checker import check
+from tests.consistency.history import write
 from tests.consistency.run import Plan, Ran, run
 
 
@@ -22,12 +23,15 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=20_000, help="how many operations (default 20,000)")
     parser.add_argument("--clients", type=int, default=24, help="how many at a time (default 24)")
     parser.add_argument("--no-trouble", action="store_true", help="without faults")
-    parser.add_argument("--folder", type=Path, help="keep the replicas' data and logs there")
+    parser.add_argument("--folder", type=Path, help="keep the history and the replicas' logs there")
     given = parser.parse_args()
     plan = Plan(given.seed, given.operations, given.clients, trouble=not given.no_trouble)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sessiond-consistency-") as temporary:
-        ran = uvloop.run(run(plan, given.folder or Path(temporary)))
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        ran = uvloop.run(run(plan, folder))
+        write(ran.history, folder / "history.json")
     violations = check(ran.history)
     _say(_summary(ran, time.monotonic() - began))
     for violation in violations[:50]:

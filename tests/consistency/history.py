@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
-__all__ = ["BOUND", "Delivery", "History", "Kind", "LogEvent", "Operation", "Outcome", "Stream", "Validated"]
+__all__ = [
+    "BOUND",
+    "Delivery",
+    "History",
+    "Kind",
+    "LogEvent",
+    "Operation",
+    "Outcome",
+    "Stream",
+    "Validated",
+    "write",
+]
 
 BOUND = 5.0
 """Seconds after which a change holds everywhere, also if nobody waited for it (`RevocationWait` in the contract)."""
@@ -105,10 +118,11 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event, and when a subscriber received it."""
+    """One event, and when a subscriber received it, from which replica."""
 
     received: float
     event: LogEvent
+    replica: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +135,6 @@ class Stream:
     """
 
     name: str
-    replica: int
     start: int | None = None
     applications: frozenset[str] = frozenset()
     subjects: frozenset[str] = frozenset()
@@ -146,6 +159,7 @@ class History:
     limits  the most live sessions of a subject, by application
     log     the table of events, read at the end
     deaths  replicas that ended without having been killed
+    notes   what happened to the replicas, and when; for the reader only
     """
 
     operations: tuple[Operation, ...] = ()
@@ -155,3 +169,9 @@ class History:
     limits: Mapping[str, int] = field(default_factory=dict)
     deaths: tuple[str, ...] = ()
     bound: float = BOUND
+    notes: tuple[tuple[float, str], ...] = ()
+
+
+def write(history: History, file: Path) -> None:
+    """Write a history as JSON, for the reader."""
+    file.write_text(json.dumps(asdict(history), default=sorted), encoding="utf-8")

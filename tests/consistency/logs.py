@@ -150,9 +150,9 @@ def _faults_of(stream: Stream, history: History, facts: Facts) -> Iterator[str]:
         return
     received = [delivery.event for delivery in stream.deliveries]
     revisions = [event.revision for event in received]
-    for before, after in pairwise(revisions):
-        if after <= before:
-            yield f"received revision {after} after {before}"
+    for before, after in pairwise(stream.deliveries):
+        if after.event.revision <= before.event.revision:
+            yield f"received {after.event.revision} from replica {after.replica} after {before.event.revision}"
     wanted = [event for event in history.log if stream.start < event.revision <= stream.reached]
     expected = {event.revision: event for event in wanted if stream.matches(event)}
     for event in received:

@@ -99,6 +99,7 @@ async def run(plan: Plan, folder: Path) -> Ran:
             log=log,
             limits=LIMITS,
             deaths=deaths,
+            notes=tuple(trouble.notes),
         )
         return Ran(history, dict(trouble.made))
 

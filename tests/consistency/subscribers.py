@@ -16,7 +16,7 @@ from tests.consistency.history import Delivery, LogEvent, Stream
 __all__ = ["Subscriber"]
 
 _CHECKPOINTS = 0.5
-_STAY = (3.0, 12.0)
+_STAY = (0.5, 6.0)
 """Seconds that a subscriber stays with one replica before it resumes at another, at least and at most."""
 
 
@@ -57,7 +57,6 @@ class Subscriber:
         """Return what it received."""
         return Stream(
             name=self.name,
-            replica=self._replica,
             start=self._start,
             subjects=frozenset(self._subjects),
             types=frozenset(kind.value for kind in self._types),
@@ -89,7 +88,7 @@ class Subscriber:
             assert isinstance(item, Checkpoint)
             self._start = item.revision
         if isinstance(item, Event):
-            self._deliveries.append(Delivery(time.monotonic(), _log_event(item)))
+            self._deliveries.append(Delivery(time.monotonic(), _log_event(item), self._replica))
         self.reached = max(self.reached, item.revision)
 
 

@@ -55,7 +55,7 @@ LIMITED = History(
     limits={"default": 2},
 )
 """A subject with as many sessions as it may have."""
-STREAM = Stream(name="s", replica=0, start=0, reached=2, deliveries=(Delivery(1.6, CREATED), Delivery(10.6, REVOKED)))
+STREAM = Stream(name="s", start=0, reached=2, deliveries=(Delivery(1.6, CREATED), Delivery(10.6, REVOKED)))
 
 
 def rules(history: History) -> list[Rule]:

@@ -21,7 +21,7 @@ class Trouble:
     def __init__(self, cluster: Cluster, server: LocalPostgres, dice: Random) -> None:
         self.is_over = False
         self.made: Counter[str] = Counter()
-        self.times: list[tuple[float, str]] = []
+        self.notes: list[tuple[float, str]] = []
         self._cluster = cluster
         self._server = server
         self._dice = dice
@@ -42,7 +42,7 @@ class Trouble:
             kinds = self._dice.choices([kind for _, kind in self._kinds], [weight for weight, _ in self._kinds], k=2)
             async with asyncio.TaskGroup() as group:
                 for victim, kind in zip(victims, dict.fromkeys(kinds), strict=False):
-                    self.times.append((time.monotonic(), f"{kind.__name__.strip('_')} {victim.number}"))
+                    self.notes.append((time.monotonic(), f"{kind.__name__.strip('_')} {victim.number}"))
                     self.made[kind.__name__.strip("_").replace("_", " ")] += 1
                     group.create_task(kind(victim))
 
