@@ -166,16 +166,15 @@ class Follower:
         self._store.announce()
 
     async def _catch_up(self) -> None:
-        while True:
-            head = await self._store.head()
-            if self._store.incarnations[-1] != self._incarnation:
-                self._change_incarnation()
-            if head.horizon > self._feed.revision:
-                _log.warning("events were deleted before they were read", horizon=head.horizon)
-                self._forget()
-                self._feed.skip_to(head.horizon)
-            if head.revision <= self._feed.revision:
-                return
+        """Apply all events up to the head as it is now. On a busy log, following a head that moves would never end."""
+        head = await self._store.head()
+        if self._store.incarnations[-1] != self._incarnation:
+            self._change_incarnation()
+        if head.horizon > self._feed.revision:
+            _log.warning("events were deleted before they were read", horizon=head.horizon)
+            self._forget()
+            self._feed.skip_to(head.horizon)
+        while self._feed.revision < head.revision:
             events = await self._store.events(self._feed.revision, _PAGE)
             # Own commits may have been applied in the meantime.
             fresh = [event for event in events if event.revision > self._feed.revision]
