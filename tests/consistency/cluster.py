@@ -175,7 +175,7 @@ async def running_cluster(
             proxy = Proxy(parts.hostname, parts.port)
             await proxy.start()
             netloc = f"{parts.username}@127.0.0.1:{proxy.port}"
-            store = urlunsplit(parts._replace(netloc=netloc))
+            store = urlunsplit(parts._replace(netloc=netloc, query="sslmode=disable"))
             (mine / "sessiond.toml").write_text(f'[server]\nstore = "{store}"\n{policies}', encoding="utf-8")
             if number:
                 shutil.copy(folder / "replica-0" / "data" / "sessiond.key", mine / "data" / "sessiond.key")

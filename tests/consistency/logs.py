@@ -54,7 +54,7 @@ def caused(history: History, facts: Facts) -> Iterator[Violation]:
         operation = facts.operations.get(event.operation)
         if operation is None or operation.kind not in _CHANGES[event.type]:
             yield Violation(Rule.PHANTOM, f"{_event(event)} is said to be the work of operation {event.operation}")
-        elif operation.outcome is Outcome.FAILED or (operation.outcome is Outcome.OK and not operation.applied):
+        elif _changed_nothing(operation, event, facts):
             yield Violation(Rule.PHANTOM, f"{_event(event)}, but {_named(operation)} is said to have changed nothing")
         elif operation.session and operation.session != event.session:
             yield Violation(Rule.PHANTOM, f"{_event(event)} is the work of {_named(operation)}")
@@ -65,6 +65,19 @@ def caused(history: History, facts: Facts) -> Iterator[Violation]:
         for kind, count in Counter(event.type for event in events if event.type in _CHANGES).items():
             if count > 1:
                 yield Violation(Rule.PHANTOM, f"operation {number} was carried out {count} times: {kind}")
+
+
+def _changed_nothing(operation: Operation, event: LogEvent, facts: Facts) -> bool:
+    """Return whether the client was told that its operation changed nothing, although the log has its event.
+
+    A call that is repeated gets its first answer only while the session lives. If the session has ended since, the
+    answer to the repetition says that, and says nothing about the first attempt.
+    """
+    if operation.outcome is Outcome.FAILED:
+        return True
+    end = facts.ended.get(event.session)
+    ended_since = operation.kind is not Kind.CREATE and end is not None and end.revision > event.revision
+    return operation.outcome is Outcome.OK and not operation.applied and not ended_since
 
 
 def in_order(history: History, facts: Facts) -> Iterator[Violation]:

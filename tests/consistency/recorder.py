@@ -25,7 +25,6 @@ from tests.consistency.history import Kind, Operation, Outcome, Validated
 __all__ = ["Held", "Recorder"]
 
 _ATTEMPTS = 3
-_TIMEOUT = 3.0
 _AWAITED_TIMEOUT = 17.0
 """Seconds; longer than a server waits for replicas that do not confirm."""
 Answer = Created | Rolled | Revoked
@@ -50,17 +49,18 @@ class Held:
 
 
 class Recorder:
-    """Makes calls, and records them.
+    """Makes calls, and records them. `timeout` is that of each call in seconds, except for awaited revocations.
 
     tokens  the consistency tokens of the newest changes, each with the number of its operation
     """
 
-    def __init__(self, cluster: Cluster, dice: Random) -> None:
+    def __init__(self, cluster: Cluster, dice: Random, timeout: float = 3.0) -> None:
         self.operations: list[Operation] = []
         self.validations: list[Validated] = []
         self.tokens: deque[tuple[int, str]] = deque(maxlen=30)
         self._cluster = cluster
         self._dice = dice
+        self._timeout = timeout
         self._count = 0
         self._answered = 0
 
@@ -80,7 +80,7 @@ class Recorder:
         labels = {"operation": str(operation.number)}
         made, answer = await self._attempts(
             operation,
-            lambda at, secret: at.create(subject=subject, labels=labels, request_id=secret, timeout=_TIMEOUT),
+            lambda at, secret: at.create(subject=subject, labels=labels, request_id=secret, timeout=self._timeout),
         )
         if not isinstance(answer, Created):
             self._end(made)
@@ -104,7 +104,7 @@ class Recorder:
         token, reason = held.token, _reason(operation)
         made, answer = await self._attempts(
             operation,
-            lambda at, secret: at.authenticate(token, subject, reason=reason, request_id=secret, timeout=_TIMEOUT),
+            lambda at, secret: at.authenticate(token, subject, reason=reason, request_id=secret, timeout=self._timeout),
         )
         if self._replaced(made, answer, held):
             held.subject = subject
@@ -116,7 +116,7 @@ class Recorder:
         operation = self._begin(client, replica, Kind.ROLL, held.application, held.subject, held.session)
         token, reason = held.token, _reason(operation)
         made, answer = await self._attempts(
-            operation, lambda at, secret: at.roll(token, reason=reason, request_id=secret, timeout=_TIMEOUT)
+            operation, lambda at, secret: at.roll(token, reason=reason, request_id=secret, timeout=self._timeout)
         )
         return self._replaced(made, answer, held)
 
@@ -124,7 +124,7 @@ class Recorder:
         """End a session, by its id. Return whether it has ended for certain."""
         operation = self._begin(client, replica, Kind.REVOKE, held.application, held.subject, held.session)
         operation = replace(operation, waits=waits)
-        reason, timeout = _reason(operation), _AWAITED_TIMEOUT if waits else _TIMEOUT
+        reason, timeout = _reason(operation), _AWAITED_TIMEOUT if waits else self._timeout
         made, answer = await self._attempts(
             operation,
             lambda at, secret: at.revoke(
@@ -156,7 +156,7 @@ class Recorder:
         )
         try:
             answer = await self._cluster.client(replica, held.application).validate(
-                token, at_least=text, timeout=_TIMEOUT
+                token, at_least=text, timeout=self._timeout
             )
         except SessiondError as error:
             self.validations.append(replace(made, returned=time.monotonic(), error=f"{error.status}: {error}"))

@@ -228,6 +228,15 @@ def test_an_operation_that_changed_nothing(outcome: Outcome) -> None:
     assert rules(History(operations=(refused,))) == []
 
 
+def test_a_repetition_is_answered_with_the_end_of_its_session() -> None:
+    """A roll whose answer was lost may be answered with the end of the session, if it is repeated after that."""
+    refused = replace(ROLL, applied=False, generation=0, returned=20.0)
+    ended = replace(REVOKED, revision=3, operation=3)
+    history = History(operations=(CREATE, refused, replace(REVOKE, number=3)), log=(CREATED, ROLLED, ended))
+    assert check(history) == []
+    assert rules(replace(history, operations=history.operations[:2], log=history.log[:2])) == [Rule.PHANTOM]
+
+
 def test_an_event_of_no_operation() -> None:
     """A session that nobody asked for, and a revocation by an operation of another kind, are phantoms."""
     assert rules(History(log=(replace(CREATED, operation=None),))) == [Rule.PHANTOM]
