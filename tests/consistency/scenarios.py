@@ -47,8 +47,8 @@ async def _stop_and_cut_off(cluster: Cluster, recorder: Recorder) -> None:
 async def _delay_grants(cluster: Cluster, recorder: Recorder) -> None:
     """Delay every answer of the database, so that a lease is over for the others before its grant arrives.
 
-    A renewal takes seven answers, and they take longer than the lease. The replica reads the log in between, but what is
-    revoked after that it has not read. The revocation waits for nobody: the lease was not renewed for its duration.
+    A renewal takes seven answers, and they take longer than the lease. The replica reads the log in between, but not
+    what is revoked after that. The revocation waits for nobody: the lease was not renewed for its duration.
     """
     sessions = await _cached(recorder, 45)
     revoked: list[Held] = []
