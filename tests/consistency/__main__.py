@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -21,11 +22,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.consistency", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the seed of all choices (default 1)")
     parser.add_argument("--operations", type=int, default=20_000, help="how many operations (default 20,000)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="work for so long at most (default: no limit)")
     parser.add_argument("--clients", type=int, default=24, help="how many at a time (default 24)")
     parser.add_argument("--no-trouble", action="store_true", help="without faults")
     parser.add_argument("--folder", type=Path, help="keep the history and the replicas' logs there")
     given = parser.parse_args()
-    plan = Plan(given.seed, given.operations, given.clients, trouble=not given.no_trouble)
+    plan = Plan(given.seed, given.operations, given.seconds, given.clients, trouble=not given.no_trouble)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sessiond-consistency-") as temporary:
         folder = given.folder or Path(temporary)

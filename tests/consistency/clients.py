@@ -47,8 +47,8 @@ class Clients:
         self._ended: deque[Held] = deque(maxlen=_MAX_ENDED)
         self._in_use: set[str] = set()
 
-    async def run(self, name: str, operations: int) -> None:
-        """Work until so many operations of all clients have been answered."""
+    async def run(self, name: str, operations: int, until: float) -> None:
+        """Work until so many operations of all clients have been answered, at most until a time of the loop."""
         actions = [
             (60, self._validate),
             (12, self._validate_ended),
@@ -58,7 +58,8 @@ class Clients:
             (6, self._revoke),
         ]
         weights = [weight for weight, _ in actions]
-        while self._recorder.count < operations:
+        loop = asyncio.get_running_loop()
+        while self._recorder.count < operations and loop.time() < until:
             (_, action) = self._dice.choices(actions, weights)[0]
             before = self._recorder.count
             await action(name)

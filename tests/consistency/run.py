@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from random import Random
 from uuid import UUID
@@ -34,10 +35,14 @@ _REASON = re.compile(r"operation (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: so many operations in all, by so many clients, with choices that follow from the seed."""
+    """What to do: so many operations in all, by so many clients, with choices that follow from the seed.
+
+    `seconds`: clients work for so long at most.
+    """
 
     seed: int = 1
     operations: int = 20_000
+    seconds: float = inf
     clients: int = 24
     trouble: bool = True
 
@@ -73,9 +78,10 @@ async def run(plan: Plan, folder: Path) -> Ran:
         subscribers = _subscribers(cluster, dice)
         following = [asyncio.create_task(subscriber.run(), name=subscriber.name) for subscriber in subscribers]
         making = asyncio.create_task(trouble.run()) if plan.trouble else None
+        until = asyncio.get_running_loop().time() + plan.seconds
         async with asyncio.TaskGroup() as group:
             for number in range(plan.clients):
-                group.create_task(clients.run(f"client {number}", plan.operations))
+                group.create_task(clients.run(f"client {number}", plan.operations, until))
         trouble.is_over = True
         if making is not None:
             await making

@@ -16,7 +16,7 @@ from tests.consistency.history import Delivery, LogEvent, Stream
 __all__ = ["Subscriber"]
 
 _CHECKPOINTS = 0.5
-_STAY = (0.5, 6.0)
+_STAY = (0.5, 10.0)
 """Seconds that a subscriber stays with one replica before it resumes at another, at least and at most."""
 
 

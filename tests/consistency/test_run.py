@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.consistency.checker import check
-from tests.consistency.history import Kind
-from tests.consistency.run import Plan, run
 from tests.support.figures import report
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
-async def test_a_short_run_breaks_no_rule(tmp_path: Path) -> None:
-    """Three replicas under random clients, with every kind of trouble drawn at random, break no rule of the checker."""
-    ran = await run(Plan(seed=1, operations=1_500, clients=12), tmp_path)
-    history = ran.history
-    assert check(history) == []
-    awaited = [one for one in history.operations if one.kind is Kind.REVOKE and one.waits and one.applied]
-    report(f"{len(history.operations)} changes, {len(history.validations)} validations, trouble: {ran.trouble}")
-    assert awaited
-    assert ran.trouble
-    assert all(stream.deliveries for stream in history.streams)
+def test_a_short_run_breaks_no_rule(tmp_path: Path) -> None:
+    """Three replicas under random clients, with trouble of every kind drawn at random, break no rule of the checker."""
+    # In a process of its own: it restarts its database, and gRPC does not stand a fork beside its threads.
+    plan = ["--seed", "1", "--seconds", "20", "--clients", "12", "--folder", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.consistency", *plan],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        text=True,
+        cwd=ROOT,
+    )
+    report(run.stdout)
+    assert run.returncode == 0, run.stdout
+    assert "\n0 violations" in run.stdout
