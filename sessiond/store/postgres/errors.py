@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
 
 import asyncpg
@@ -18,6 +17,7 @@ _AWAY = (
     "08",  # connection exceptions
     "25006",  # read-only: the server has become a standby
     "25P03",  # ended because the transaction was idle for too long
+    "55000",  # of the log's position: the server has become a standby
     "53",  # insufficient resources: too many connections, disk full, out of memory
     "55P03",  # lock timeout
     "57014",  # statement timeout
@@ -46,6 +46,6 @@ def meaning_of(error: BaseException) -> Meaning:
         if state in _CONFLICTS:
             return Meaning.CONFLICT
         return Meaning.AWAY if state.startswith(_AWAY) else Meaning.BROKEN
-    if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError, asyncpg.InterfaceError)):
-        return Meaning.AWAY
-    return Meaning.BROKEN
+    # Everything else comes from this end of the connection. asyncpg raises even InternalClientError ("cannot switch to
+    # state") when a connection is closed at the wrong moment. The connection is given up, and a new one may work.
+    return Meaning.AWAY
