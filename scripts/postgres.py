@@ -49,6 +49,8 @@ class LocalPostgres:
         self._data = folder / "data"
         folder.mkdir(parents=True, exist_ok=True)
         self._as_root = os.geteuid() == 0
+        # Not `subprocess.run(user=...)`, which forks: in a process that uses gRPC the child may crash before it starts.
+        self._prefix = ["setpriv", f"--reuid={_USER}"] if self._as_root else []
         self._programs = _programs(folder.parent / "postgres-programs") if self._as_root else _installed()
         if self._as_root:
             user = pwd.getpwnam(_USER)
@@ -69,8 +71,7 @@ class LocalPostgres:
     def run(self, program: str, *arguments: str) -> str:
         """Run one of Postgres' programs as the server's user, and return its output."""
         done = subprocess.run(
-            [str(self._programs / program), *arguments],
-            user=_USER if self._as_root else None,
+            [*self._prefix, str(self._programs / program), *arguments],
             cwd=self.folder,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
             stdout=subprocess.PIPE,
@@ -88,10 +89,9 @@ class LocalPostgres:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
+                    *(*self._prefix, str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
                     *("-k", str(self.folder), *options),
                 ],
-                user=_USER if self._as_root else None,
                 cwd=self.folder,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
                 stdout=log,
