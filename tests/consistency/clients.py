@@ -119,7 +119,15 @@ class Clients:
         if not self._live:
             return
         held, replica, waits = self._dice.choice(self._live), self._replica(), self._dice.random() < 0.5
-        if not await self._recorder.revoke(name, replica, held, waits=waits):
+        revoking = self._recorder.revoke(name, replica, held, waits=waits)
+        if self._dice.random() < 0.4 and held.session not in self._in_use:
+            # At the same time on another replica, which then learns of both changes at once.
+            self._in_use.add(held.session)
+            ended, _ = await asyncio.gather(revoking, self._recorder.roll(name, self._recorder.other(replica), held))
+            self._in_use.discard(held.session)
+        else:
+            ended = await revoking
+        if not ended:
             return
         self._bury(held)
         if waits:
