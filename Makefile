@@ -22,10 +22,12 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-
 #: DATA             run: the data folder, if not the configured one
 #: LISTEN           run: the address, HOST:PORT or unix:PATH, if not the configured one
 #: STORE            run: postgres starts a Postgres in ./data-postgres for trying out, and uses it
-#: SEED             mutate, simulate: the seed of the random choices
+#: SEED             mutate, simulate, consistency: the seed of the random choices
 SEED ?= 1
 #: USERS            simulate: how many users
 USERS ?= 20
+#: OPERATIONS       consistency: how many operations
+OPERATIONS ?= 20000
 #: MINUTES          mutate: start no further fault after this many minutes
 MINUTES ?= 20
 #: BAR              mutate: the per cent of faults that tests must find
@@ -39,7 +41,7 @@ $(shell $(USABLE) || rm -f $(VENV)/.run $(VENV)/.dev)
 endif
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast floors mutate simulate check bench generate lock format clean
+.PHONY: help run demo test test-fast floors mutate simulate consistency check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -91,6 +93,9 @@ mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests f
 
 simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
+
+consistency: $(VENV)/.dev ## Check what clients of three replicas see while faults run.
+	@$(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench

@@ -26,6 +26,7 @@ SUMMARIES: Mapping[str, str] = {
     "revoke": "End sessions, immediately and permanently.",
     "show": "Show one session.",
     "status": "Show the server's version, log position and applications.",
+    "store": "Move an authority between SQLite and Postgres.",
     "validate": "Check a token.",
     "watch": "Show events as they happen, until you press Ctrl-C.",
 }
@@ -45,6 +46,7 @@ _PLACES = {
     "revoke": ("ending", "revoke"),
     "show": ("sessions", "show_session"),
     "status": ("history", "status"),
+    "store": ("copying", "store"),
     "validate": ("validating", "validate"),
     "watch": ("history", "watch"),
 }

@@ -27,7 +27,7 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
-from sessiond.config.data_folder import database_in
+from sessiond.config.data_folder import database_in, key_file_in
 from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
@@ -349,7 +349,7 @@ class App:
             self._lock.release()
 
     def _load_keys(self, is_new: bool) -> StoreKeys:
-        self._keys = load_key_ring(self._config.data / "sessiond.key", self._entropy, may_create=is_new)
+        self._keys = load_key_ring(key_file_in(self._config.data), self._entropy, may_create=is_new)
         # Also if nothing is to be encrypted: what was encrypted before must stay readable.
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
         return StoreKeys(cipher, self._keys.fingerprints())

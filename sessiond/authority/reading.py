@@ -105,14 +105,16 @@ class Reading:
         """Return the application's sources that are locked for guessing, the oldest lock first."""
         return await self._parts.gate.locks(call)
 
-    def subscribe(
+    async def subscribe(
         self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool
     ) -> AsyncGenerator[Event | Checkpoint, None]:
-        """Return the event stream after a cursor. Raises `PositionOutOfRange`.
+        """Return the event stream after a cursor. Raises `PositionOutOfRange`, `Unavailable`.
 
         Without a cursor it starts at the horizon if `earliest` is set, else at the newest revision.
         """
         feed = self._parts.feed
+        if cursor is not None:
+            await feed.wait_for_cursor(cursor)
         fixed = feed.horizon if earliest else feed.revision
         return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["database_in", "lock_of", "reload_report_in"]
+__all__ = ["database_in", "key_file_in", "lock_of", "reload_report_in"]
 
 
 def database_in(folder: Path) -> Path:
     """Return the path of the embedded database."""
     return folder / "sessiond.db"
+
+
+def key_file_in(folder: Path) -> Path:
+    """Return the path of the key file."""
+    return folder / "sessiond.key"
 
 
 def lock_of(database: Path) -> Path:

@@ -18,8 +18,8 @@ __all__ = ["Override", "overrides_in", "unknown_variables", "variable_of"]
 
 _PREFIX = "SESSIOND_"
 _SECTIONS = ("server", "log", "networks")
-_OTHER_VARIABLES = ("SESSIOND_CONFIG", "SESSIOND_TARGET")
-"""Variables that set no key: the path of the file, and the server that `sessionctl` calls."""
+_OTHER_VARIABLES = ("SESSIOND_CONFIG", "SESSIOND_TARGET", "SESSIOND_COPY_FROM", "SESSIOND_COPY_TO")
+"""Variables that set no key: the path of the file, and those that `sessionctl` reads."""
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _OF_KUBERNETES = re.compile(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing
 from sessiond.domain.values import Entropy
 
-__all__ = ["BadKeyFile", "load_key_ring"]
+__all__ = ["BadKeyFile", "copy_key_file", "load_key_ring"]
 
 _FORMAT = f"must contain one to three lines of {2 * KEY_BYTES} hex digits each"
 _MOST_BYTES = 4096
@@ -30,7 +31,7 @@ def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> K
     _remove_drafts(path)
     if may_create:
         try:
-            _create_key_file(path, entropy)
+            _create_key_file(path, lambda: entropy(KEY_BYTES).hex() + "\n")
         except FileExistsError:
             pass
         except OSError as error:
@@ -50,6 +51,16 @@ def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> K
             f"cannot read the key file {path}: {error.strerror}; it must be a regular file that this user can read"
         ) from error
     return _parse(path, content)
+
+
+def copy_key_file(source: Path, destination: Path) -> None:
+    """Create the key file `destination` with the keys of another one; it must not exist. Raise `BadKeyFile`."""
+    try:
+        content = _read(source)
+        _parse(source, content)
+        _create_key_file(destination, lambda: content.decode("ascii"))
+    except OSError as error:
+        raise BadKeyFile(f"cannot copy the key file {source} to {destination}: {error.strerror}") from error
 
 
 def _read(path: Path) -> bytes:
@@ -79,7 +90,7 @@ def _parse(path: Path, content: bytes) -> KeyRing:
     return ring
 
 
-def _create_key_file(path: Path, entropy: Entropy) -> None:
+def _create_key_file(path: Path, content: Callable[[], str]) -> None:
     if os.path.lexists(path):
         raise FileExistsError(path)
     # Write a draft and link it into place: a crash cannot leave a partial key, and a race cannot create a second one.
@@ -87,7 +98,7 @@ def _create_key_file(path: Path, entropy: Entropy) -> None:
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(entropy(KEY_BYTES).hex() + "\n")
+            file.write(content())
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)

@@ -111,6 +111,7 @@ class Feed:
         Subscribers that have received a lost event end with `PositionOutOfRange`.
         """
         self._incarnations = list(incarnations)
+        self._wake()  # for those who wait for the incarnation
         if end >= self._revision:
             return
         self._ends.append(end)
@@ -119,8 +120,6 @@ class Feed:
         self._pages = _Pages(self._log)
         for group in self._groups.values():
             group.last_match = end
-        self._wake()
-        for group in self._groups.values():
             group.wake()
 
     def skip_to(self, horizon: Revision) -> None:
@@ -164,7 +163,18 @@ class Feed:
         self.check(revision)
         return revision
 
-    async def wait_for(self, position: Position, timeout: float = 2.0) -> None:
+    async def wait_for_cursor(self, position: Position, timeout: float = 2.0) -> None:
+        """Wait until the position of a cursor has been published here, if the log has it: another process may be ahead.
+
+        Raises `Unavailable` if it is not published after `timeout` seconds. `resume` says what else may be wrong.
+        """
+        is_known = any(run.id == position.incarnation for run in self._incarnations)
+        if is_known and position.revision <= self._revision:
+            return  # the common case
+        if position.revision <= (await self._log.head()).revision:
+            await self.wait_for(position, timeout, field="cursor")
+
+    async def wait_for(self, position: Position, timeout: float = 2.0, *, field: str = "at_least") -> None:
         """Wait until everything up to a consistency token's position has been published here.
 
         The revision may be committed but not published here yet, for example if another process committed it.
@@ -173,7 +183,7 @@ class Feed:
         if self.has(position):
             return  # the common case
         head = max(self._revision, (await self._log.head()).revision)
-        revision = check_position("at_least", position, self._log.incarnations, head)
+        revision = check_position(field, position, self._log.incarnations, head)
         newest = self._log.incarnations[-1]
         self.on_wait()
         try:
@@ -181,7 +191,7 @@ class Feed:
                 while self._revision < revision or newest not in self._incarnations:
                     await self._published.wait()
         except TimeoutError:
-            raise Unavailable("at_least: this server has not caught up with the change yet; try again") from None
+            raise Unavailable(f"{field}: this server has not caught up with the change yet; try again") from None
 
     def check(self, position: Revision) -> None:
         """Raise `PositionOutOfRange` if the log cannot be resumed from there."""

@@ -172,12 +172,14 @@ class Follower:
         self._store.announce()
 
     async def _catch_up(self) -> None:
-        head = await self._look()
-        while head.revision > self._feed.revision:
+        """Apply all events up to the head as it is now. On a busy log, following a head that moves would never end."""
+        target = (await self._look()).revision
+        while self._feed.revision < target:
             incarnation = self._incarnation
             events = await self._store.events(self._feed.revision, _PAGE)
             head = await self._look()
             if self._incarnation != incarnation:
+                target = head.revision
                 continue  # the events may come from after the loss, and what they follow from before
             # Own commits may have been applied in the meantime.
             fresh = [event for event in events if event.revision > self._feed.revision]

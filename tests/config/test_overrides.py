@@ -139,6 +139,8 @@ def test_unknown_variables() -> None:
         "SESSIOND_LISTEN": "x",
         "SESSIOND_CONFIG": "x",
         "SESSIOND_TARGET": "x",
+        "SESSIOND_COPY_FROM": "x",
+        "SESSIOND_COPY_TO": "x",
         "LISTN": "x",
     }
     assert unknown_variables(environment) == {

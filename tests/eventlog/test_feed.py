@@ -462,9 +462,44 @@ async def test_a_cursor_from_before_the_horizon_is_refused(run: int, revision: i
 
 
 async def test_a_cursor_ahead_of_the_log_is_refused() -> None:
-    """A cursor ahead of what was published is refused, even if it was committed elsewhere: it cannot be from here."""
+    """A cursor ahead of everything that was committed, here or elsewhere, is refused with both ends of the log."""
     log = Log(length=9, horizon=3)
     feed = Feed(log.at_start, log)
-    log.ahead = 5
+    await feed.wait_for_cursor(log.at(10), timeout=3600)
     with pytest.raises(PositionOutOfRange, match=r"^cursor: .*ahead of the log.* from revision 3 to 9"):
         feed.resume(log.at(10))
+
+
+async def test_a_cursor_from_a_replica_that_is_ahead_is_waited_for() -> None:
+    """A cursor of an event that another replica has delivered already resumes here once it is published here too."""
+    log = Log(length=9)
+    feed = Feed(log.at_start, log)
+    log.ahead = 2
+    waiting = asyncio.create_task(feed.wait_for_cursor(log.at(11), timeout=30))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    log.append(feed, 2)
+    await asyncio.wait_for(waiting, 5)
+    assert feed.resume(log.at(11)) == 11
+
+
+async def test_a_cursor_of_a_run_that_is_not_known_here_yet_is_waited_for() -> None:
+    """A cursor of an incarnation that another replica has begun resumes here once this one has adopted it."""
+    log = Log(length=9, ends=[4])
+    feed = Feed(log.at_start, log)
+    log.incarnations = [*log.incarnations, Incarnation(b"run    2", Revision(10))]
+    waiting = asyncio.create_task(feed.wait_for_cursor(log.at(9), timeout=30))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    feed.adopt(log.incarnations, Revision(9))
+    await asyncio.wait_for(waiting, 5)
+    assert feed.resume(log.at(9)) == 9
+
+
+async def test_a_cursor_that_is_not_published_in_time_is_unavailable() -> None:
+    """A cursor that exists, and is not published here in time, is Unavailable and not out of range."""
+    log = Log(length=9)
+    feed = Feed(log.at_start, log)
+    log.ahead = 2
+    with pytest.raises(Unavailable, match=r"^cursor"):
+        await feed.wait_for_cursor(log.at(11), timeout=0.01)

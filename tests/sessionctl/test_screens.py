@@ -17,11 +17,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sessionctl import main, reloading
+from sessionctl import copying, main, reloading
 from sessionctl.screen import Screen, columns_of
 from sessionctl.settings import Settings
 from sessiond import config
 from sessiond.config import Departure
+from sessiond.copy_store import Copied, Counts, KeyFile
 from tests.sessionctl.fake import ADA, ENDED, GUEST, LONG, NOW, FakeClient
 
 FOLDER = Path(__file__).parent / "screens"
@@ -55,6 +56,19 @@ RELOADED: dict[str, Any] = {
     "restart_required": ["server.max_subscribers"],
     "problems": [],
 }
+COPIED = Copied(
+    authority_id=bytes.fromhex("019bc07000007a1b8c2d3e4f5a6b7c8d"),
+    revision=48_213,
+    horizon=12_000,
+    counts=[
+        Counts("sessions", 20_481, 20_481),
+        Counts("session_labels", 7, 7),
+        Counts("session_data", 33_002, 33_002),
+        Counts("answers", 112, 112),
+        Counts("events", 36_213, 36_213),
+    ],
+    key_file=KeyFile.NEEDED,
+)
 SCREENS: dict[str, tuple[str, ...]] = {
     "activity": ("activity", "--subject", "ada"),
     "authority": ("authority",),
@@ -79,6 +93,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "show-guest": ("show", GUEST.session_id),
     "show-long": ("show", LONG.session_id),
     "status": ("status",),
+    "store-copy": ("store", "copy", "/var/lib/sessiond", "postgres://sessiond@db.example/sessiond"),
     "validate": ("validate",),
     "validate-insufficient": ("validate", "--min-level", "3"),
     "watch": ("watch", "--earliest", "--checkpoints"),
@@ -112,6 +127,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server and no files, only fixed answers."""
     monkeypatch.setattr(Settings, "client", lambda self: FakeClient())
     monkeypatch.setattr(reloading, "_asked_to_reload", lambda folder, patience: RELOADED)
+    monkeypatch.setattr(copying, "_carry_out", lambda source, destination: COPIED)
     monkeypatch.setattr(config, "load_config", load)
     monkeypatch.setattr(config, "departures", lambda _: DEPARTURES)
 
@@ -169,7 +185,7 @@ def test_a_page_of_help(path: tuple[str, ...], width: int) -> None:
 
 def test_every_command_has_a_screen() -> None:
     """Each command that gives a result is among the screens."""
-    groups = {("data",)}
+    groups = {("data",), ("store",)}
     seen = {tuple(word for word in arguments[:2]) for arguments in SCREENS.values()}
     assert {path for path in commands(main) if path not in groups} <= {
         path for arguments in seen for path in (arguments, arguments[:1])

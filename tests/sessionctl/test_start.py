@@ -13,7 +13,10 @@ from sessionctl import main
 from sessionctl.root import SUMMARIES
 from tests.sessionctl.test_screens import commands
 
-HEAVY = {"grpc", "grpc_status", "google", "rich", "pydantic", "asyncio", "cryptography", "sessiond_stubs"}
+HEAVY = {
+    *("grpc", "grpc_status", "google", "rich", "pydantic", "asyncio", "cryptography", "sessiond_stubs"),
+    *("aiosqlite", "sqlite3", "asyncpg"),
+}
 CLIENT = {"sessiond_client", "sessiond_client.enums"}
 """The parts of the client that may be imported: names alone, without gRPC."""
 SCRIPT = """
@@ -65,6 +68,8 @@ def test_help_imports_nothing_slow(path: tuple[str, ...]) -> None:
         ("show", "ada"),
         ("--target", "localhost", "status"),
         ("revoke",),
+        ("store", "copy"),
+        ("store", "copy", "postgres://ada:secret@localhost/sessiond", "data"),
     ],
     ids=" ".join,
 )

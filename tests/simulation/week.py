@@ -148,7 +148,7 @@ async def _log(assembled: Assembled) -> list[Event]:
     """Return the whole log, as a subscriber receives it."""
     reading, events = assembled.authority.reading, []
     head = reading.describe().position.revision
-    stream = reading.subscribe(None, EventFilter(), 0.05, earliest=True)
+    stream = await reading.subscribe(None, EventFilter(), 0.05, earliest=True)
     async for item in stream:
         if isinstance(item, Checkpoint):
             if item.revision >= head:

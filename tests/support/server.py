@@ -76,12 +76,16 @@ class ServerProcess:
         listen: str = "127.0.0.1:0",
         cwd: Path | None = None,
         options: bool = True,
+        program: tuple[str, ...] = ("-m", "sessiond"),
     ) -> None:
-        """Start the server. `options`: whether folder, address and log format are given on the command line."""
+        """Start the server. `options`: whether folder, address and log format are given on the command line.
+
+        `program`: what Python runs.
+        """
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
-        command = [*prefix, sys.executable, "-m", "sessiond", "serve"]
+        command = [*prefix, sys.executable, *program, "serve"]
         if options:
             command += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
         command += arguments

@@ -57,7 +57,7 @@ class EventService:
         if request.start not in (pb.STREAM_START_UNSPECIFIED, pb.STREAM_START_NOW, pb.STREAM_START_EARLIEST):
             raise InvalidField("start", f"{request.start} is not a value of StreamStart")
         earliest = request.start == pb.STREAM_START_EARLIEST
-        items = self._reading.subscribe(cursor, wanted, interval, earliest=earliest)
+        items = await self._reading.subscribe(cursor, wanted, interval, earliest=earliest)
         async with aclosing(items):
             async for item in items:
                 response = pb.SubscribeResponse(cursor=encode_cursor(identity, self._reading.position(item.revision)))

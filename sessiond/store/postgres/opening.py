@@ -12,13 +12,23 @@ from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.position import INCARNATION_BYTES, Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.contract import StoreRefused
-from sessiond.store.migrations import load_migrations
+from sessiond.store.migrations import check_version, load_migrations
 from sessiond.store.postgres.connections import Connection, Connections
 from sessiond.store.postgres.statements import STATEMENTS, own
 from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.shared import LEASE
 
-__all__ = ["Opened", "begin_incarnation", "incarnations_of", "open_database"]
+__all__ = [
+    "Opened",
+    "begin_incarnation",
+    "create_schema_table",
+    "incarnations_of",
+    "migrate",
+    "newest_version",
+    "open_database",
+    "read_version",
+    "set_version",
+]
 
 _FIRST_TABLES = "CREATE TABLE sessiond_schema (log SMALLINT PRIMARY KEY, version BIGINT NOT NULL)"
 _DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError)
@@ -47,11 +57,12 @@ async def open_database(
     """
     connection = await connections.open()
     try:
-        await _create_schema_table(connection, address)
+        await create_schema_table(connection, address)
         await connections.begin(connection)
         await connection.execute("LOCK TABLE sessiond_schema IN EXCLUSIVE MODE")
-        version = await _version(connection, address)
-        await _migrate(connection, version)
+        version = await read_version(connection, address)
+        check_version(address, version, newest_version())
+        await migrate(connection, version)
         opened = await _prepare(connection, address, replica, name, load_keys, entropy)
         await connection.execute("COMMIT")
         return opened
@@ -59,7 +70,13 @@ async def open_database(
         connection.terminate()  # also rolls back
 
 
-async def _create_schema_table(connection: Connection, address: PostgresAddress) -> None:
+def newest_version() -> int:
+    """Return the schema version after all migrations."""
+    return len(load_migrations("sessiond.store.postgres"))
+
+
+async def create_schema_table(connection: Connection, address: PostgresAddress) -> None:
+    """Create the table with the schema's version, if it is missing. Raise `StoreRefused` beside foreign tables."""
     # Both at the same moment: another replica may create them between two statements.
     (found,) = await connection.fetch("SELECT to_regclass('sessiond_schema') AS own, to_regclass('sessions') AS other")
     if found["own"] is not None:
@@ -74,28 +91,29 @@ def _of_another_program(address: PostgresAddress) -> StoreRefused:
     return StoreRefused(f"{address} has a table `sessions` of another program; give sessiond a database of its own")
 
 
-async def _version(connection: Connection, address: PostgresAddress) -> int:
-    newest = len(load_migrations("sessiond.store.postgres"))
+async def read_version(connection: Connection, address: PostgresAddress) -> int:
+    """Return the schema version; 0 if there is none. Raise `StoreRefused` for another program's database."""
     version: int = await connection.fetchval("SELECT version FROM sessiond_schema WHERE log = 0") or 0
     if version == 0 and await connection.fetchval("SELECT to_regclass('sessions')") is not None:
         raise _of_another_program(address)
-    if version > newest:
-        raise StoreRefused(
-            f"{address} has schema version {version}, but this sessiond supports versions up to {newest}. "
-            "Run the newer sessiond, or restore a backup from before the upgrade"
-        )
     return version
 
 
-async def _migrate(connection: Connection, version: int) -> None:
+async def migrate(connection: Connection, version: int) -> None:
+    """Apply the migrations after `version`."""
     steps = load_migrations("sessiond.store.postgres")
     for step in steps[version:]:
         await connection.execute(step)
     if version < len(steps):
-        await connection.execute(
-            "INSERT INTO sessiond_schema (log, version) VALUES (0, $1) ON CONFLICT (log) DO UPDATE SET version = $1",
-            len(steps),
-        )
+        await set_version(connection, len(steps))
+
+
+async def set_version(connection: Connection, version: int) -> None:
+    """Record the schema version."""
+    await connection.execute(
+        "INSERT INTO sessiond_schema (log, version) VALUES (0, $1) ON CONFLICT (log) DO UPDATE SET version = $1",
+        version,
+    )
 
 
 async def _prepare(

@@ -15,6 +15,11 @@ FROM log_head WHERE log = 0;
 INSERT INTO log_head (log, authority_id, revision, horizon, incarnation, lineage, incarnation_began, replaced)
 VALUES (0, :authority_id, 0, 0, 0, {lineage}, clock_timestamp(), FALSE);
 
+-- copy_head
+-- Create the head of a store that continues another one. Its first start begins a new incarnation.
+INSERT INTO log_head (log, authority_id, revision, horizon, incarnation, lineage, incarnation_began, replaced)
+VALUES (:log, :authority_id, :revision, :horizon, 0, {lineage}, clock_timestamp(), FALSE);
+
 -- change_incarnation
 -- Record the current incarnation, and the lineage that it was begun on.
 UPDATE log_head SET incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(),

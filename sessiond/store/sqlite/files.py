@@ -9,24 +9,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sessiond.store.contract import StoreRefused
-from sessiond.store.migrations import load_migrations
+from sessiond.store.migrations import check_version, load_migrations
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.statements import STATEMENTS, ParameterStyle
 
 __all__ = [
+    "APPLICATION_ID",
     "check_keys",
     "check_ours",
     "hold_folder",
     "migrate",
     "migrations",
     "open_file",
+    "read_version",
     "record_keys",
     "set_pragmas",
 ]
 
 _STATEMENTS = STATEMENTS[ParameterStyle.QUESTION_MARK]
-_APPLICATION_ID = 0x73657373  # "sess": distinguishes our files from other SQLite databases
+APPLICATION_ID = 0x73657373  # "sess": distinguishes our files from other SQLite databases
 _LOG_BYTES = 64 * 1024 * 1024  # the size that the write-ahead log may keep after a checkpoint
 _KEYS_SINCE = 4  # the first schema version that records keys
 _MAGIC = b"SQLite format 3\0"
@@ -79,6 +81,9 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
     except sqlite3.Error as error:
         lock.release()
         raise StoreRefused(f"cannot open {path}: {error}; is the folder writable?") from error
+    except BaseException:
+        lock.release()  # cancelled
+        raise
 
 
 def _beginning(path: Path) -> bytes:
@@ -96,19 +101,20 @@ def _beginning(path: Path) -> bytes:
 
 
 async def check_ours(db: Connection, path: Path) -> int:
-    """Return the schema version. Raise `StoreRefused` for another program's database or a newer schema."""
+    """Return the schema version. Raise `StoreRefused` for another program's database or a schema we cannot use."""
+    version = await read_version(db, path)
+    check_version(path, version, len(migrations()))
+    return version
+
+
+async def read_version(db: Connection, path: Path) -> int:
+    """Lock the file, and return the schema version. Raise `StoreRefused` for another program's database."""
     await db.execute("PRAGMA locking_mode = EXCLUSIVE")
     application_id = (await db.all("PRAGMA application_id"))[0][0]
     version: int = (await db.all("PRAGMA user_version"))[0][0]
     foreign = application_id or version or await db.all("SELECT 1 FROM sqlite_schema LIMIT 1")
-    if application_id != _APPLICATION_ID and foreign:
+    if application_id != APPLICATION_ID and foreign:
         raise StoreRefused(f"{path} is a SQLite database of another program; choose another data folder")
-    newest = len(migrations())
-    if version > newest:
-        raise StoreRefused(
-            f"{path} has schema version {version}, but this sessiond supports versions up to {newest}. "
-            "Run the newer sessiond, or restore a backup from before the upgrade"
-        )
     return version
 
 
@@ -157,7 +163,7 @@ async def migrate(db: Connection, version: int) -> None:
     for number, step in enumerate(migrations()[version:], version + 1):
         await db.script(
             f"BEGIN IMMEDIATE; {step}\n"
-            f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
         )
     # A write transaction takes the exclusive lock now rather than at the first change.
     await db.execute("BEGIN EXCLUSIVE")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -256,3 +257,16 @@ async def test_after_a_failure_the_store_refuses_everything(tmp_path: Path) -> N
             await append(store, samples.event(1))
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+async def test_opening_may_be_cancelled(tmp_path: Path, steps: int) -> None:
+    """If opening is cancelled at any step, the file can be opened again in the same process."""
+    path = tmp_path / "sessiond.db"
+    opening = asyncio.create_task(SqliteStore.open(path))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    opening.cancel()
+    with suppress(asyncio.CancelledError):
+        await (await opening).close()
+    await (await SqliteStore.open(path)).close()

@@ -1,0 +1,188 @@
+"""Replicas as processes of their own over one database, each behind a proxy of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from scripts.postgres import free_port
+from sessiond_client import AsyncClient, SessiondError
+from tests.consistency.proxy import Proxy
+from tests.support.server import ServerProcess
+
+__all__ = ["Cluster", "Replica", "running_cluster"]
+
+_ROOT = Path(__file__).parent.parent.parent
+_PAUSE = 0.05
+_START = 30.0
+
+
+class Replica:
+    """One replica, which is started again whenever it ends.
+
+    deaths  when it ended without having been killed, and with what
+    """
+
+    def __init__(self, number: int, folder: Path, proxy: Proxy, fault: str | None) -> None:
+        self.number = number
+        self.folder = folder
+        self.proxy = proxy
+        self.address = f"127.0.0.1:{free_port()}"
+        self.deaths: list[str] = []
+        self.serves = asyncio.Event()
+        self._fault = fault
+        self._process: ServerProcess | None = None
+        self._may_run = asyncio.Event()
+        self._may_run.set()
+        self._killed = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it serves. Raise AssertionError with its log if it does not."""
+        self._task = asyncio.create_task(self._run(), name=f"replica {self.number}")
+        try:
+            async with asyncio.timeout(_START):
+                await self.serves.wait()
+        except TimeoutError:
+            raise AssertionError((self.folder / "server.log").read_text(encoding="utf-8")[-2_000:]) from None
+
+    async def stop(self) -> None:
+        """Kill it for good."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._process is not None:
+            self._process.kill()
+
+    def pause(self) -> None:
+        """Stop the process with SIGSTOP."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the process continue."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill the process with SIGKILL. It starts again after `revive`."""
+        self._may_run.clear()
+        if self._process is not None and self._process.process.poll() is None:
+            self._killed = True
+            self.serves.clear()
+            self._signal(signal.SIGKILL)
+
+    def revive(self) -> None:
+        """Let it start again."""
+        self._may_run.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._may_run.wait()
+            self._killed = False
+            program = ("-m", "tests.consistency.replica", *(("--fault", self._fault) if self._fault else ()))
+            self._process = ServerProcess(
+                self.folder,
+                "--config",
+                str(self.folder / "sessiond.toml"),
+                listen=self.address,
+                cwd=_ROOT,
+                program=program,
+            )
+            try:
+                await self._process.address()
+            except AssertionError:  # the database is out of reach, or it was killed
+                self._process.kill()
+                await asyncio.sleep(_PAUSE)
+                continue
+            self.serves.set()
+            while self._process.process.poll() is None:  # noqa: ASYNC110 - the process does not signal
+                await asyncio.sleep(_PAUSE)
+            self.serves.clear()
+            if not self._killed:
+                code, end = self._process.process.returncode, self._process.log()[-2_000:]
+                self.deaths.append(f"replica {self.number} ended with {code}: {end}")
+            self._process.kill()  # closes its log
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.process.poll() is None:
+            os.killpg(self._process.process.pid, number)
+
+
+class Cluster:
+    """Some replicas over one database."""
+
+    def __init__(self, replicas: list[Replica], database: str) -> None:
+        self.replicas = replicas
+        self.database = database
+        self._clients: dict[tuple[int, str], AsyncClient] = {}
+
+    def client(self, replica: int, application: str = "default") -> AsyncClient:
+        """Return the client of a replica and an application. It repeats a call once."""
+        key = replica, application
+        if key not in self._clients:
+            self._clients[key] = AsyncClient(
+                self.replicas[replica].address, application=application, timeout=3.0, retries=1
+            )
+        return self._clients[key]
+
+    def heal(self) -> None:
+        """End all faults of replicas and of their connections."""
+        for replica in self.replicas:
+            replica.proxy.heal()
+            replica.resume()
+            replica.revive()
+
+    async def until_all_serve(self) -> None:
+        """Wait until every replica answers from the store."""
+        for replica in self.replicas:
+            while True:
+                await replica.serves.wait()
+                try:
+                    page = await self.client(replica.number).list_page(page_size=1)
+                    del page
+                    break
+                except SessiondError:
+                    await asyncio.sleep(_PAUSE)
+
+    async def close(self) -> None:
+        """Close the clients and kill the replicas."""
+        for client in self._clients.values():
+            await client.close()
+        for replica in self.replicas:
+            await replica.stop()
+            await replica.proxy.stop()
+
+
+@asynccontextmanager
+async def running_cluster(
+    folder: Path, database: str, policies: str = "", faults: Mapping[int, str] | None = None, count: int = 3
+) -> AsyncIterator[Cluster]:
+    """Run replicas with the same policies and keys. `faults` names the broken protection of some of them."""
+    parts = urlsplit(database)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    cluster = Cluster([], database)
+    try:
+        for number in range(count):
+            mine = folder / f"replica-{number}"
+            (mine / "data").mkdir(parents=True, mode=0o700)
+            proxy = Proxy(parts.hostname, parts.port)
+            await proxy.start()
+            netloc = f"{parts.username}@127.0.0.1:{proxy.port}"
+            store = urlunsplit(parts._replace(netloc=netloc, query="sslmode=disable"))
+            (mine / "sessiond.toml").write_text(f'[server]\nstore = "{store}"\n{policies}', encoding="utf-8")
+            if number:
+                shutil.copy(folder / "replica-0" / "data" / "sessiond.key", mine / "data" / "sessiond.key")
+            replica = Replica(number, mine, proxy, (faults or {}).get(number))
+            cluster.replicas.append(replica)
+            await replica.start()
+        yield cluster
+    finally:
+        cluster.heal()
+        await cluster.close()

@@ -1,0 +1,124 @@
+"""Directed scenarios: each provokes one mistake within seconds, if a replica makes it. See `broken.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.consistency.clients import LIMITS, POLICIES
+from tests.consistency.cluster import Cluster, running_cluster
+from tests.consistency.facts import Rule
+from tests.consistency.history import History
+from tests.consistency.recorder import Held, Recorder
+from tests.consistency.run import read_log
+
+__all__ = ["SCENARIOS", "Scenario", "play"]
+
+_NAME = "scenario"
+_SOUND, _SUSPECT = 0, 1
+"""The replica that changes sessions, and the one that may be broken."""
+
+
+async def _revoke_what_is_cached(cluster: Cluster, recorder: Recorder) -> None:
+    """Revoke sessions on one replica that the other has in its cache."""
+    del cluster
+    for held in await _cached(recorder, 20):
+        await recorder.revoke(_NAME, _SOUND, held, waits=True)
+        await recorder.validate(_NAME, _SUSPECT, held)
+
+
+async def _stop_and_cut_off(cluster: Cluster, recorder: Recorder) -> None:
+    """Stop a replica and cut it off from the database until its lease is over; ask it as soon as it continues."""
+    sessions, replica = await _cached(recorder, 10), cluster.replicas[_SUSPECT]
+    replica.pause()
+    replica.proxy.black_hole()
+    await _all(recorder.revoke(_NAME, _SOUND, held, waits=True) for held in sessions)
+    asking = asyncio.ensure_future(_all(recorder.validate(_NAME, _SUSPECT, held) for held in sessions))
+    await asyncio.sleep(0)
+    replica.resume()
+    await asking
+    cluster.heal()
+    await _all(recorder.validate(_NAME, _SUSPECT, held) for held in sessions)
+
+
+async def _delay_grants(cluster: Cluster, recorder: Recorder) -> None:
+    """Delay every answer of the database, so that a lease is over for the others before its grant arrives.
+
+    A renewal takes seven answers, and they take longer than the lease. The replica reads the log in between, but not
+    what is revoked after that. The revocation waits for nobody: the lease was not renewed for its duration.
+    """
+    sessions = await _cached(recorder, 45)
+    revoked: list[Held] = []
+    cluster.replicas[_SUSPECT].proxy.answer_delay = 0.8
+
+    async def revoke(held: Held, after: float) -> None:
+        await asyncio.sleep(after)
+        await recorder.revoke(_NAME, _SOUND, held, waits=True)
+        revoked.append(held)
+
+    revoking = asyncio.ensure_future(_all(revoke(held, number * 0.4) for number, held in enumerate(sessions)))
+    while not revoking.done():
+        # One after another: without a lease each is a read, and many of those would keep the replica from renewing it.
+        if revoked:
+            await recorder.validate(_NAME, _SUSPECT, revoked.pop())
+        await asyncio.sleep(0.05)
+    await revoking
+
+
+async def _log_in_at_once(cluster: Cluster, recorder: Recorder) -> None:
+    """Open many sessions of one subject at the same time, on every replica."""
+    replicas = range(len(cluster.replicas))
+    for number in range(10):
+        subject = f"subject {number}"
+        await _all(recorder.create(_NAME, replica, "reject", subject) for replica in replicas for _ in range(3))
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What to do, and the rule that is broken if the replicas have the fault of that name."""
+
+    play: Callable[[Cluster, Recorder], Awaitable[None]]
+    rule: Rule
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "keep-outdated": Scenario(_revoke_what_is_cached, Rule.AWAITED),
+    "ignore-lease": Scenario(_stop_and_cut_off, Rule.AWAITED),
+    "lease-from-receipt": Scenario(_delay_grants, Rule.AWAITED),
+    "limit-outside": Scenario(_log_in_at_once, Rule.LIMIT),
+}
+"""The scenario for each fault, by its name."""
+
+
+async def play(name: str, folder: Path, database: str, *, broken: bool) -> History:
+    """Play the scenario of a fault on two replicas, with the fault or without it, and return its history."""
+    scenario, faults = SCENARIOS[name], {_SOUND: name, _SUSPECT: name} if broken else {}
+    async with running_cluster(folder, database, POLICIES, faults, count=2) as cluster:
+        recorder = Recorder(cluster, Random(1), timeout=10.0)
+        await scenario.play(cluster, recorder)
+        log = await read_log(database)
+        deaths = tuple(death for replica in cluster.replicas for death in replica.deaths)
+        return History(
+            operations=tuple(recorder.operations),
+            validations=tuple(recorder.validations),
+            log=log,
+            limits=LIMITS,
+            deaths=deaths,
+        )
+
+
+async def _cached(recorder: Recorder, count: int) -> list[Held]:
+    """Open sessions on the sound replica, and have the suspect one cache them."""
+    opened = [await recorder.create(_NAME, _SOUND, "default", "") for _ in range(count)]
+    sessions = [held for held in opened if held is not None]
+    # At once, so that the replica has as many connections as it will ever have.
+    verdicts = await asyncio.gather(*(recorder.validate(_NAME, _SUSPECT, held) for held in sessions))
+    assert verdicts == ["VALID"] * count
+    return sessions
+
+
+async def _all(calls: Iterable[Awaitable[object]]) -> None:
+    await asyncio.gather(*calls)

@@ -1,0 +1,92 @@
+"""Trouble for a cluster: stopped and killed replicas, bad networks, a database that restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from random import Random
+
+from scripts.postgres import LocalPostgres
+from tests.consistency.cluster import Cluster, Replica
+
+__all__ = ["Trouble"]
+
+
+class Trouble:
+    """Makes trouble, one or two kinds at a time, with quiet moments in between, until `is_over` is set."""
+
+    def __init__(self, cluster: Cluster, server: LocalPostgres, dice: Random) -> None:
+        self.is_over = False
+        self.made: Counter[str] = Counter()
+        self.notes: list[tuple[float, str]] = []
+        self._cluster = cluster
+        self._server = server
+        self._dice = dice
+        self._kinds: list[tuple[int, Callable[[Replica], Coroutine[None, None, None]]]] = [
+            (3, self._stop),
+            (3, self._kill),
+            (2, self._slow_network),
+            (2, self._drop_connections),
+            (3, self._black_hole),
+            (2, self._restart_database),
+        ]
+
+    async def run(self) -> None:
+        """Make trouble. Nothing of it is left at the end."""
+        while not self.is_over:
+            await asyncio.sleep(self._dice.uniform(0.3, 1.5))
+            victims = self._dice.sample(self._cluster.replicas, self._dice.choice((1, 1, 2)))
+            kinds = self._dice.choices([kind for _, kind in self._kinds], [weight for weight, _ in self._kinds], k=2)
+            async with asyncio.TaskGroup() as group:
+                for victim, kind in zip(victims, dict.fromkeys(kinds), strict=False):
+                    self.notes.append((time.monotonic(), f"{kind.__name__.strip('_')} {victim.number}"))
+                    self.made[kind.__name__.strip("_").replace("_", " ")] += 1
+                    group.create_task(kind(victim))
+
+    async def _stop(self, replica: Replica) -> None:
+        replica.pause()
+        try:
+            await asyncio.sleep(self._dice.choice((0.3, 2.0, 6.5)))
+        finally:
+            replica.resume()
+
+    async def _kill(self, replica: Replica) -> None:
+        replica.kill()
+        try:
+            await asyncio.sleep(self._dice.choice((0.0, 0.5, 6.0)))
+        finally:
+            replica.revive()
+
+    async def _slow_network(self, replica: Replica) -> None:
+        delay = self._dice.choice((0.05, 0.4, 1.5))
+        if self._dice.random() < 0.7:
+            replica.proxy.answer_delay = delay
+        if self._dice.random() < 0.7:
+            replica.proxy.request_delay = delay
+        try:
+            await asyncio.sleep(self._dice.uniform(1, 8))
+        finally:
+            replica.proxy.heal()
+
+    async def _drop_connections(self, replica: Replica) -> None:
+        for _ in range(self._dice.randint(1, 5)):
+            replica.proxy.drop()
+            await asyncio.sleep(self._dice.uniform(0.01, 0.5))
+
+    async def _black_hole(self, replica: Replica) -> None:
+        replica.proxy.black_hole()
+        try:
+            await asyncio.sleep(self._dice.choice((0.5, 2.5, 7.0)))
+            if self._dice.random() < 0.5:
+                replica.proxy.drop()  # what was under way never arrives
+        finally:
+            replica.proxy.heal()
+
+    async def _restart_database(self, _: Replica) -> None:
+        how = self._dice.choice((signal.SIGINT, signal.SIGQUIT))  # fast, immediate
+        await asyncio.to_thread(self._server.stop, how)
+        await asyncio.sleep(self._dice.choice((0.0, 0.0, 4.0)))
+        await asyncio.to_thread(self._server.start)
