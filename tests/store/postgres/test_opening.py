@@ -140,3 +140,17 @@ async def test_a_migration_that_fails_changes_nothing(database: str, beside: Con
     assert set(await tables(beside)) <= {"keys", "sessiond_schema"}
     await beside.execute("DROP TABLE keys")
     await (await PostgresStore.open(PostgresAddress(database))).close()
+
+
+async def test_leases_that_may_be_lost_count_after_the_next_start_too(database: str, beside: Connection) -> None:
+    """For the time of a lease after the database was set back, a replica that starts does not hide that."""
+    await (await PostgresStore.open(PostgresAddress(database))).close()
+    await beside.execute("UPDATE log_head SET lineage = 'another'")
+    for _ in range(2):
+        store = await PostgresStore.open(PostgresAddress(database))
+        assert b"" in {lease.replica for lease in await store.leases()}
+        await store.close()
+    await beside.execute("UPDATE log_head SET incarnation_began = incarnation_began - INTERVAL '1 hour'")
+    store = await PostgresStore.open(PostgresAddress(database))
+    assert b"" not in {lease.replica for lease in await store.leases()}
+    await store.close()
