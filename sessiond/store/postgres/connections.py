@@ -83,7 +83,7 @@ class Connections:
                 if meaning_of(error) is Meaning.BROKEN:
                     raise
                 if attempt > 1 or isinstance(error, TimeoutError):
-                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
 
     async def rows(self, sql: str, parameters: Sequence[Any]) -> list[asyncpg.Record]:
         """Return the rows of one statement. Raises `StoreUnavailable`, or the database's error if it rejects it.
@@ -102,7 +102,7 @@ class Connections:
                 if what is Meaning.BROKEN:
                     raise
                 if attempt > 1 or isinstance(error, TimeoutError):
-                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
         raise AssertionError("unreachable")
 
     async def close(self) -> None:

@@ -253,4 +253,4 @@ def _explained(address: PostgresAddress, error: BaseException) -> StoreRefused |
         return StoreUnavailable(f"{address} does not respond: the connection was lost")
     if meaning_of(error) is Meaning.BROKEN:
         return StoreRefused(f"cannot use {address}: {error}")
-    return StoreUnavailable(f"{address} does not respond: {error or 'timed out'}")
+    return StoreUnavailable(f"{address} does not respond: {str(error) or 'timed out'}")

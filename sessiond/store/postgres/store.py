@@ -79,7 +79,7 @@ class PostgresStore(StoreReads):
             remedy = "is it running, and is the address right?"
             if "startup parameter" in str(error):
                 remedy = "if a PgBouncer is in between, add ?pgbouncer=true to the address"
-            raise StoreRefused(f"cannot use {address}: {error or 'timed out'}; {remedy}") from error
+            raise StoreRefused(f"cannot use {address}: {str(error) or 'timed out'}; {remedy}") from error
         return store
 
     async def close(self) -> None:

@@ -118,8 +118,8 @@ class Writer:
     async def _write(
         self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
     ) -> T:
-        loop = asyncio.get_running_loop()
-        give_up, was_lost, attempts = loop.time() + (_PATIENCE if self._responds else 0), False, 0
+        loop, attempts = asyncio.get_running_loop(), 0
+        give_up = loop.time() + (_PATIENCE if self._responds else 0)
         while True:
             mark = self._entropy(_MARK_BYTES)
             try:
@@ -132,21 +132,18 @@ class Writer:
                 if await self._is_committed(mark, loop.time() + _PATIENCE):
                     answer: T = self._done(lost.pending)
                     return answer
-                if not was_lost:
-                    # It took the server's time to find that out, which says nothing about the next attempt.
-                    give_up, was_lost = loop.time() + _PATIENCE, True
             except DATABASE_ERRORS as error:
-                trouble, meaning = error, meaning_of(error)
-                if meaning is Meaning.BROKEN:
+                trouble = error
+                if meaning_of(error) is Meaning.BROKEN:
                     raise
-                if not attempts:
-                    _log.info("write is tried again", reason=str(error) or type(error).__name__, meaning=meaning)
-                attempts += 1
-                if attempts == 1 and self._responds and not isinstance(error, TimeoutError):
-                    # Whatever the time: this process may have been stopped in the meantime, and the connection closed.
-                    give_up = max(give_up, loop.time() + _PAUSE)
-            if loop.time() >= give_up:
-                raise StoreUnavailable(f"{self._address} does not respond: {trouble or 'timed out'}") from trouble
+            attempts += 1
+            # The time alone is no reason to give up after one attempt: this process may have been stopped meanwhile, or
+            # the server took its time to tell that the transaction is not committed.
+            is_last = attempts > 1 or not self._responds or isinstance(trouble, TimeoutError)
+            if is_last and loop.time() >= give_up:
+                raise StoreUnavailable(f"{self._address} does not respond: {str(trouble) or 'timed out'}") from trouble
+            if attempts == 1:
+                _log.info("write is tried again", reason=str(trouble) or type(trouble).__name__)
             await asyncio.sleep(_PAUSE)
 
     def _done(self, pending: _Pending[T]) -> T:
@@ -251,7 +248,7 @@ class Writer:
                     connection.terminate()
             except DATABASE_ERRORS as error:
                 if loop.time() >= give_up:
-                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
                 await asyncio.sleep(_PAUSE)
 
     async def _roll_back(self, connection: Connection) -> None:
