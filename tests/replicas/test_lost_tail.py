@@ -22,10 +22,7 @@ from tests.support.tokens import revision_in
 
 @pytest.mark.parametrize("written", [0, LOST + 3], ids=["nothing is written since", "more was written since"])
 async def test_a_lost_tail_is_refused(tmp_path: Path, server: LocalPostgres, written: int) -> None:
-    """After the database was set back, each replica ends its streams and refuses what it gave out since.
-
-    That holds as well if another replica has written beyond the lost end in the meantime.
-    """
+    """After the database was set back, each replica ends its streams and refuses what it gave out since."""
     database = await new_database(server.url())
     async with replicas(tmp_path, database) as (first, second):  # noqa: SIM117 - the inner one needs the outer one
         async with stub_for(first.address) as one, stub_for(second.address) as other:
