@@ -39,7 +39,8 @@ def parse_store(text: str) -> PostgresAddress | None:
         return None
     try:
         parts = urlsplit(text)
-        _ = parts.port
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in _SCHEMES or not (parts.hostname or parts.query):

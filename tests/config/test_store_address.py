@@ -23,6 +23,7 @@ def test_the_default_is_the_embedded_store() -> None:
     [
         ("postgres://db/sessions", "postgres://db/sessions", False),
         ("postgresql://u:p@db:6432/s?sslmode=require", "postgresql://u:p@db:6432/s?sslmode=require", False),
+        ("postgres://a:b@db1:5432,db2:5433/s", "postgres://a:b@db1:5432,db2:5433/s", False),
         ("postgres://db/s?pgbouncer=true", "postgres://db/s", True),
         ("postgres://db/s?pgbouncer=off&sslmode=require", "postgres://db/s?sslmode=require", False),
         ("postgres:///s?host=/run/postgresql", "postgres:///s?host=%2Frun%2Fpostgresql", False),

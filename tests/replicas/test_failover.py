@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
@@ -13,6 +14,7 @@ from sessiond.store.contract import StoreUnavailable
 from sessiond.store.postgres.store import PostgresStore
 from tests.contracts import samples
 from tests.contracts.store import append, put
+from tests.support.pgbouncer import through, transaction_pool
 from tests.support.postgres import new_database, start_again
 
 
@@ -49,3 +51,49 @@ async def test_a_standby_answers_nothing(server: LocalPostgres) -> None:
         assert store.incarnations[-1].first == 2
     finally:
         await store.close()
+
+
+async def test_a_restart_behind_pgbouncer(server: LocalPostgres) -> None:
+    """Behind PgBouncer a restart is an outage too: calls fail as unavailable, and the store recovers by itself."""
+    with transaction_pool(server.url()) as port:
+        database = through(await new_database(server.url()), port)
+        store = await PostgresStore.open(PostgresAddress(database, pgbouncer=True))
+        try:
+            await append(store, samples.event(1))
+            await asyncio.to_thread(server.stop, signal.SIGQUIT)
+            with pytest.raises(StoreUnavailable):
+                await store.head()
+            with pytest.raises(StoreUnavailable):
+                await append(store, samples.event(2, subject="lost"))
+            await asyncio.to_thread(start_again, server)
+            async with asyncio.timeout(30):
+                while True:  # PgBouncer waits for some time before it connects again
+                    try:
+                        head = await store.head()
+                        break
+                    except StoreUnavailable:
+                        await asyncio.sleep(0.05)
+            await append(store, samples.event(head.revision + 1, subject="after"))
+            assert (await store.events(head.revision, 10))[0].subject == "after"
+        finally:
+            await store.close()
+
+
+async def test_a_standby_behind_pgbouncer_answers_nothing(server: LocalPostgres) -> None:
+    """Behind PgBouncer a standby answers no reads either."""
+    database = await new_database(server.url())
+    with transaction_pool(server.url()) as port:
+        store = await PostgresStore.open(PostgresAddress(through(database, port), pgbouncer=True))
+        try:
+            session = samples.session()
+            await put(store, session)
+            await asyncio.to_thread(become_standby, server)
+            async with asyncio.timeout(30):
+                while True:
+                    with pytest.raises(StoreUnavailable) as failure:
+                        await store.session(session.id)
+                    if "during recovery" in str(failure.value):
+                        break
+                    await asyncio.sleep(0.05)
+        finally:
+            await store.close()

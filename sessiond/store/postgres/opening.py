@@ -194,7 +194,7 @@ async def begin_incarnation(
     values = {"number": number, "incarnation": entropy(INCARNATION_BYTES), "first_revision": head + 1}
     await connection.execute(begin.sql, *begin.bind(values))
     change, delete = own("change_incarnation"), STATEMENTS["delete_incarnations"]
-    await connection.execute(change.sql, *change.bind({"number": number, "set_back": set_back}))
+    await connection.execute(change.sql, *change.bind({"number": number, "set_back": set_back, "milliseconds": LEASE}))
     await connection.execute(delete.sql, *delete.bind({"horizon": horizon}))
 
 

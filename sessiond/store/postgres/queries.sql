@@ -21,9 +21,11 @@ INSERT INTO log_head (log, authority_id, revision, horizon, incarnation, lineage
 VALUES (:log, :authority_id, :revision, :horizon, 0, {lineage}, clock_timestamp(), FALSE);
 
 -- change_incarnation
--- Record the current incarnation, and the lineage that it was begun on.
+-- Record the current incarnation, and the lineage that it was begun on. The database counts as replaced for the time of
+-- a lease, also if another incarnation begins meanwhile.
 UPDATE log_head SET incarnation = :number, lineage = {lineage}, incarnation_began = clock_timestamp(),
-    replaced = lineage <> {lineage} OR CAST(:set_back AS BOOLEAN)
+    replaced = lineage <> {lineage} OR CAST(:set_back AS BOOLEAN) OR (replaced AND
+        incarnation_began > clock_timestamp() - CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond')
 WHERE log = 0;
 
 -- mark_commit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
@@ -17,6 +18,13 @@ async def store(database: str) -> AsyncIterator[PostgresStore]:
     store = await PostgresStore.open(PostgresAddress(database))
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[AsyncExitStack]:
+    """Closes the stores that a test opens, also if it fails: with an open connection the event loop does not end."""
+    async with AsyncExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture

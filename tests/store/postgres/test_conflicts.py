@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -76,11 +77,12 @@ async def test_conflicts_without_end_are_a_failure_of_the_call(
 
 
 async def test_a_run_after_a_conflict_sees_what_was_committed_in_between(
-    store: PostgresStore, beside: Connection
+    store: PostgresStore, beside: Connection, closing: AsyncExitStack
 ) -> None:
     """The second run of a write decides on the state that another replica has committed since the first run."""
     await inject(beside, "40001", 1)
     other = await PostgresStore.open(store._address)
+    closing.push_async_callback(other.close)
     found: list[Revision] = []
     async with asyncio.TaskGroup() as group:
 
@@ -92,7 +94,6 @@ async def test_a_run_after_a_conflict_sees_what_was_committed_in_between(
             return Decision(Changes(events=[samples.event(transaction.head.revision + 1)]), transaction.head.revision)
 
         answer = await store.write(decide)
-    await other.close()
     assert (answer, found, (await store.head()).revision) == (1, [0, 1], 2)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -25,9 +26,22 @@ def keys_of(fingerprints: Sequence[bytes]) -> StoreKeys:
     return StoreKeys(DataCipher([bytes(KEY_BYTES)], os.urandom, encrypts=False), fingerprints)
 
 
-async def open_with(database: str, fingerprints: Sequence[bytes], name: str = "") -> PostgresStore:
-    """Open a store with the keys that have these fingerprints."""
-    return await PostgresStore.open(PostgresAddress(database), lambda _: keys_of(fingerprints), name=name)
+Open = Callable[..., Awaitable[PostgresStore]]
+
+
+@pytest.fixture
+def open_with(database: str, closing: AsyncExitStack) -> Open:
+    """Opens a store with the keys that have these fingerprints, or without keys. It is closed after the test."""
+
+    async def open_with(
+        fingerprints: Sequence[bytes] = (), name: str = "", load: Callable[[bool], StoreKeys] | None = None
+    ) -> PostgresStore:
+        load = load or (lambda _: keys_of(fingerprints))
+        store = await PostgresStore.open(PostgresAddress(database), load, name=name)
+        closing.push_async_callback(store.close)
+        return store
+
+    return open_with
 
 
 async def tables(beside: Connection) -> list[str]:
@@ -39,40 +53,38 @@ async def tables(beside: Connection) -> list[str]:
 # Keys
 
 
-async def test_another_key_file_is_refused(database: str) -> None:
+async def test_another_key_file_is_refused(open_with: Open) -> None:
     """A replica whose key file lacks the key that the database was written with is refused, and told to copy one."""
-    await (await open_with(database, [ONE])).close()
+    await (await open_with([ONE])).close()
     with pytest.raises(StoreRefused, match=r"does not contain the key .*\(01010101\).*Copy the key file of a running"):
-        await open_with(database, [TWO])
+        await open_with([TWO])
 
 
-async def test_a_sealing_key_that_a_running_replica_does_not_know_is_refused(database: str) -> None:
+async def test_a_sealing_key_that_a_running_replica_does_not_know_is_refused(open_with: Open) -> None:
     """A replica that would seal with a key unknown to a running one is refused, and told the order of the steps."""
-    running = await open_with(database, [ONE], "first of all")
+    running = await open_with([ONE], "first of all")
     with pytest.raises(StoreRefused, match=r"\(02020202\) is unknown to the replica first of all.*second line first"):
-        await open_with(database, [TWO, ONE])
+        await open_with([TWO, ONE])
     await running.close()
-    running = await open_with(database, [ONE, TWO])
-    await (await open_with(database, [TWO, ONE])).close()
+    running = await open_with([ONE, TWO])
+    await (await open_with([TWO, ONE])).close()
     await running.close()
 
 
-async def test_a_key_that_a_running_replica_seals_with_cannot_be_missing(database: str) -> None:
+async def test_a_key_that_a_running_replica_seals_with_cannot_be_missing(open_with: Open) -> None:
     """A replica that lacks the sealing key of a running one is refused, though the last one to start had another."""
-    running = [await open_with(database, [ONE, TWO], "the old one"), await open_with(database, [TWO, ONE])]
+    running = [await open_with([ONE, TWO], "the old one"), await open_with([TWO, ONE])]
     with pytest.raises(StoreRefused, match=r"does not contain the key \(01010101\) .* the old one.*second line"):
-        await open_with(database, [TWO])
+        await open_with([TWO])
     for store in running:
         await store.close()
-    await (await open_with(database, [TWO])).close()
+    await (await open_with([TWO])).close()
 
 
-async def test_of_two_replicas_with_new_keys_one_is_refused(database: str) -> None:
+async def test_of_two_replicas_with_new_keys_one_is_refused(open_with: Open) -> None:
     """Of two replicas that start at the same time with new sealing keys, the second one is refused."""
-    await (await open_with(database, [ONE])).close()
-    opened = await asyncio.gather(
-        open_with(database, [TWO, ONE]), open_with(database, [THREE, ONE]), return_exceptions=True
-    )
+    await (await open_with([ONE])).close()
+    opened = await asyncio.gather(open_with([TWO, ONE]), open_with([THREE, ONE]), return_exceptions=True)
     stores = [store for store in opened if isinstance(store, PostgresStore)]
     assert len(stores) == 1
     assert [type(error) for error in opened if error not in stores] == [StoreRefused]
@@ -82,9 +94,9 @@ async def test_of_two_replicas_with_new_keys_one_is_refused(database: str) -> No
 # Migrations
 
 
-async def test_replicas_that_start_together_make_one_schema(database: str, beside: Connection) -> None:
+async def test_replicas_that_start_together_make_one_schema(open_with: Open, beside: Connection) -> None:
     """Of several replicas that open an empty database at once, one creates the tables, and all use them."""
-    stores = await asyncio.gather(*(PostgresStore.open(PostgresAddress(database)) for _ in range(6)))
+    stores = await asyncio.gather(*(open_with() for _ in range(6)))
     assert len({store.authority_id for store in stores}) == 1
     assert len({store.incarnations[-1] for store in stores}) == 1
     assert await beside.fetchval("SELECT count(*) FROM replicas") == 6
@@ -94,7 +106,7 @@ async def test_replicas_that_start_together_make_one_schema(database: str, besid
         await store.close()
 
 
-async def test_one_key_is_made(database: str) -> None:
+async def test_one_key_is_made(open_with: Open) -> None:
     """Of several replicas that open an empty database at once, one may make a key."""
     asked: list[bool] = []
 
@@ -105,7 +117,7 @@ async def test_one_key_is_made(database: str) -> None:
             asked.append(is_new)
             return keys_of([own] if is_new else [])
 
-        return await PostgresStore.open(PostgresAddress(database), load)
+        return await open_with(load=load)
 
     stores = await asyncio.gather(*(start() for _ in range(4)))
     assert sorted(asked) == [False, False, False, True]
@@ -113,30 +125,44 @@ async def test_one_key_is_made(database: str) -> None:
         await store.close()
 
 
-async def test_a_newer_schema_is_refused(store: PostgresStore, beside: Connection, database: str) -> None:
+async def test_a_newer_schema_is_refused(store: PostgresStore, beside: Connection, open_with: Open) -> None:
     """A database of a newer version is refused with both versions and the remedy."""
     newest = len(load_migrations("sessiond.store.postgres"))
     await beside.execute("UPDATE sessiond_schema SET version = version + 1")
     before = await tables(beside)
     refusal = rf"schema version {newest + 1}, but .* up to {newest}\. Run the newer sessiond, or restore a backup"
     with pytest.raises(StoreRefused, match=refusal):
-        await PostgresStore.open(PostgresAddress(database))
+        await open_with()
     assert await tables(beside) == before
 
 
-async def test_a_database_of_another_program_is_refused(database: str, beside: Connection) -> None:
+async def test_a_database_of_another_program_is_refused(open_with: Open, beside: Connection) -> None:
     """A database with a foreign table `sessions` is refused, and nothing is created in it."""
     await beside.execute("CREATE TABLE sessions (theirs TEXT)")
     with pytest.raises(StoreRefused, match="a table `sessions` of another program; give sessiond a database of its"):
-        await PostgresStore.open(PostgresAddress(database))
+        await open_with()
     assert await tables(beside) == ["sessions"]
 
 
-async def test_a_migration_that_fails_changes_nothing(database: str, beside: Connection) -> None:
+async def test_a_migration_that_fails_changes_nothing(open_with: Open, beside: Connection) -> None:
     """If a migration fails, its error is reported, and nothing of it stays."""
     await beside.execute("CREATE TABLE keys (theirs TEXT)")
     with pytest.raises(StoreRefused, match='relation "keys" already exists'):
-        await PostgresStore.open(PostgresAddress(database))
+        await open_with()
     assert set(await tables(beside)) <= {"keys", "sessiond_schema"}
     await beside.execute("DROP TABLE keys")
-    await (await PostgresStore.open(PostgresAddress(database))).close()
+    await (await open_with()).close()
+
+
+async def test_leases_that_may_be_lost_count_after_the_next_start_too(open_with: Open, beside: Connection) -> None:
+    """For the time of a lease after the database was set back, a replica that starts does not hide that."""
+    await (await open_with()).close()
+    await beside.execute("UPDATE log_head SET lineage = 'another'")
+    for _ in range(2):
+        store = await open_with()
+        assert b"" in {lease.replica for lease in await store.leases()}
+        await store.close()
+    await beside.execute("UPDATE log_head SET incarnation_began = incarnation_began - INTERVAL '1 hour'")
+    store = await open_with()
+    assert b"" not in {lease.replica for lease in await store.leases()}
+    await store.close()
