@@ -19,6 +19,7 @@ _AWAY = (
     "25006",  # read-only: the server has become a standby
     "25P03",  # ended because the transaction was idle for too long
     "53",  # insufficient resources: too many connections, disk full, out of memory
+    "55000",  # a standby has no position to write at
     "55P03",  # lock timeout
     "57014",  # statement timeout
     "57P",  # the server is shutting down, starting or in recovery
@@ -47,5 +48,7 @@ def meaning_of(error: BaseException) -> Meaning:
             return Meaning.CONFLICT
         return Meaning.AWAY if state.startswith(_AWAY) else Meaning.BROKEN
     if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError, asyncpg.InterfaceError)):
+        return Meaning.AWAY
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):  # a standby
         return Meaning.AWAY
     return Meaning.BROKEN
