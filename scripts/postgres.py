@@ -17,9 +17,17 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["LocalPostgres", "free_port"]
+__all__ = ["LocalPostgres", "as_server_user", "free_port", "give_to_server", "programs", "server_user"]
 
 _USER = "nobody"  # Postgres refuses to run as root
+_BECOME = """
+import os, pwd, sys
+user = pwd.getpwnam(sys.argv[1])
+os.setgroups([])
+os.setgid(user.pw_gid)
+os.setuid(user.pw_uid)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
@@ -48,13 +56,8 @@ class LocalPostgres:
         self._log = folder / "log"
         self._data = folder / "data"
         folder.mkdir(parents=True, exist_ok=True)
-        self._as_root = os.geteuid() == 0
-        # Not `subprocess.run(user=...)`, which forks: in a process that uses gRPC the child may crash before it starts.
-        self._prefix = ["setpriv", f"--reuid={_USER}"] if self._as_root else []
-        self._programs = _programs(folder.parent / "postgres-programs") if self._as_root else _installed()
-        if self._as_root:
-            user = pwd.getpwnam(_USER)
-            os.chown(folder, user.pw_uid, user.pw_gid)
+        self._programs = programs(folder.parent / "postgres-programs")
+        give_to_server(folder)
         if not self._data.exists():
             self.run("initdb", "-D", str(self._data), "-U", "sessiond", "-A", "trust", "-E", "UTF8", "--locale=C")
 
@@ -71,7 +74,7 @@ class LocalPostgres:
     def run(self, program: str, *arguments: str) -> str:
         """Run one of Postgres' programs as the server's user, and return its output."""
         done = subprocess.run(
-            [*self._prefix, str(self._programs / program), *arguments],
+            as_server_user(str(self._programs / program), *arguments),
             cwd=self.folder,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
             stdout=subprocess.PIPE,
@@ -88,10 +91,10 @@ class LocalPostgres:
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    *(*self._prefix, str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
+                as_server_user(
+                    *(str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)),
                     *("-k", str(self.folder), *options),
-                ],
+                ),
                 cwd=self.folder,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
                 stdout=log,
@@ -118,6 +121,33 @@ class LocalPostgres:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait()
             self._process = None
+
+
+def server_user() -> str | None:
+    """Return the user that Postgres must run as, or None if it can run as this process's user."""
+    return _USER if os.geteuid() == 0 else None
+
+
+def as_server_user(*command: str) -> list[str]:
+    """Return a command that carries out this one as the user that Postgres must run as, in the same process.
+
+    The argument `user` of `subprocess` would fork, and a forked child of a process that uses gRPC may crash.
+    """
+    user = server_user()
+    return [*command] if user is None else [sys.executable, "-c", _BECOME, user, *command]
+
+
+def give_to_server(folder: Path) -> None:
+    """Make the server's user the owner of a folder."""
+    user = server_user()
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+
+
+def programs(copy: Path) -> Path:
+    """Return a folder of Postgres' programs that the server's user can read: the installed one, or a copy in `copy`."""
+    return _installed() if server_user() is None else _programs(copy)
 
 
 def _installed() -> Path:

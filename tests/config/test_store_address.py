@@ -27,6 +27,8 @@ def test_the_default_is_the_embedded_store() -> None:
         ("postgres://db/s?pgbouncer=true", "postgres://db/s", True),
         ("postgres://db/s?pgbouncer=off&sslmode=require", "postgres://db/s?sslmode=require", False),
         ("postgres:///s?host=/run/postgresql", "postgres:///s?host=%2Frun%2Fpostgresql", False),
+        ("postgres://db/s?target_session_attrs=read-write", "postgres://db/s", False),
+        ("postgres://u:p@a:1,b/s?target_session_attrs=primary", "postgres://u:p@a:1,b/s", False),
     ],
 )
 def test_addresses(text: str, url: str, pgbouncer: bool) -> None:
@@ -35,7 +37,33 @@ def test_addresses(text: str, url: str, pgbouncer: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "mysql://db/s", "postgres:", "db", "postgres://db:port/s", "postgres://db/s?pgbouncer=7"]
+    ("url", "servers"),
+    [
+        ("postgres://db/s", ["postgres://db/s"]),
+        ("postgres:///s?host=/run/postgresql", ["postgres:///s?host=%2Frun%2Fpostgresql"]),
+        ("postgres://a:1,b:2,c/s?x=y", ["postgres://a:1/s?x=y", "postgres://b:2/s?x=y", "postgres://c/s?x=y"]),
+        ("postgres://u:p%2C@a,[::1]:2/s", ["postgres://u:p%2C@a/s", "postgres://u:p%2C@[::1]:2/s"]),
+    ],
+)
+def test_the_servers_of_an_address(url: str, servers: list[str]) -> None:
+    """An address with several servers stands for one URL for each, with the same user, database and parameters."""
+    address = parse_store(url)
+    assert address is not None
+    assert list(address.servers) == servers
+
+
+def test_all_servers_are_shown() -> None:
+    """The text of an address names every server."""
+    assert str(parse_store(f"postgres://u:{SECRET}@a:1,b:2/s")) == "postgres://a:1,b:2/s"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "mysql://db/s", "postgres:", "db", "postgres://db:port/s", "postgres://db/s?pgbouncer=7"),
+        *("postgres://a,b:port/s", "postgres://a,/s", "postgres://,b/s", "postgres://a:1,:2/s"),
+        *("postgres:///s?host=a,b", "postgres://a,b/s?target_session_attrs=any"),
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     """Anything else is an error that says what to write."""

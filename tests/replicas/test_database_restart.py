@@ -100,7 +100,7 @@ async def first_failure(stub: AsyncStub, token: str) -> grpc.aio.AioRpcError:
 async def test_a_restart_of_the_database(
     tmp_path: Path, server: LocalPostgres, clock: ManualClock, how: signal.Signals
 ) -> None:
-    """While the database is away calls fail with UNAVAILABLE and RetryInfo; then both replicas go on, without loss."""
+    """Calls fail with UNAVAILABLE and RetryInfo while the database is away; then all goes on, nothing is missing."""
     database = await new_database(server.url())
     story = Story()
     async with AsyncExitStack() as stack:

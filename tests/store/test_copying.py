@@ -244,6 +244,7 @@ async def test_a_replica_without_a_lease_waits_for_the_copy(tmp_path: Path, post
     assert isinstance(source.place, PostgresAddress)
     replica, other = await PostgresStore.open(source.place), await asyncpg.connect(source.place.url)
     try:
+        await other.execute("UPDATE replicas SET lease_until = clock_timestamp()")
 
         async def decide(_: Transaction) -> Decision[None]:
             return Decision(Changes(sessions={(one := samples.session()).id: one}), None)

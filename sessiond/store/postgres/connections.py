@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -49,17 +50,35 @@ class Connections:
         return not self._address.pgbouncer
 
     async def open(self) -> Connection:
-        """Open a connection. Raises one of `DATABASE_ERRORS`."""
+        """Open a connection to the server that takes writes. Raises one of `DATABASE_ERRORS`.
+
+        All servers are tried at the same time: one that does not answer must not hold up the others.
+        """
+        attempts = {asyncio.create_task(self._connect(url)): url for url in self._address.servers}
+        pending = set(attempts)
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    if attempt.exception() is None:
+                        del attempts[attempt]
+                        return attempt.result()
+            raise _together({url: attempt.exception() for attempt, url in attempts.items()})
+        finally:
+            await _abandon(attempts)
+
+    async def _connect(self, url: str) -> Connection:
         # PgBouncer has connections of its own to the server: what is set or prepared on one is not there on the next.
+        # It also chooses the server itself.
         behind = self._address.pgbouncer
         connection: Connection = await asyncpg.connect(
-            self._address.url,
+            url,
             timeout=_CONNECT_SECONDS,
             command_timeout=_ANSWER_SECONDS,
             statement_cache_size=0 if behind else 200,
-            # A standby may be behind: it must answer nothing, though it would answer reads.
-            target_session_attrs=None if behind else SessionAttribute.primary,
             server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
+            # A standby may be behind: it must answer nothing, though it would answer reads.
+            target_session_attrs=None if behind else SessionAttribute.read_write,
         )
         return connection
 
@@ -141,6 +160,24 @@ async def _pinned(connection: Connection) -> AsyncIterator[None]:
         raise asyncpg.ReadOnlySQLTransactionError(str(error)) from error
     yield  # after an error the connection is closed
     await connection.execute("COMMIT")
+
+
+async def _abandon(attempts: Iterable[asyncio.Task[Connection]]) -> None:
+    """End attempts to connect whose connections are not needed."""
+    for attempt in attempts:
+        attempt.cancel()
+    for outcome in await asyncio.gather(*attempts, return_exceptions=True):
+        if not isinstance(outcome, BaseException):
+            outcome.terminate()
+
+
+def _together(failures: Mapping[str, BaseException | None]) -> BaseException:
+    """Return one error for the failures of all servers, by their URLs."""
+    errors = [error for error in failures.values() if error is not None]
+    if len(errors) == 1 or all(meaning_of(error) is Meaning.BROKEN for error in errors):
+        return errors[0]
+    texts = [f"{urlsplit(url).netloc.rpartition('@')[2]}: {error or 'timed out'}" for url, error in failures.items()]
+    return ConnectionError("; ".join(texts))
 
 
 async def drop(connection: Connection) -> None:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _FIRST_TABLES = "CREATE TABLE sessiond_schema (log SMALLINT PRIMARY KEY, version BIGINT NOT NULL)"
-_DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError)
+_DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError)
 
 
 class Opened:

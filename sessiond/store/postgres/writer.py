@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import asyncpg
@@ -105,15 +106,13 @@ class Writer:
 
     async def close(self, *names: str) -> None:
         """Run the named statements about this replica, and close the connection."""
-        try:
-            connection = self._connection or await self._connections.open()
+        with suppress(*DATABASE_ERRORS):  # other replicas notice when the lease runs out
+            connection = self._connection = self._connection or await self._connections.open()
             for name in names:
                 statement = own(name)
                 await connection.execute(statement.sql, *statement.bind({"replica": self._replica}))
             await drop(connection)
-        except DATABASE_ERRORS:
-            self._discard()  # other replicas notice when the lease runs out
-        self._connection = None
+        self._discard()
 
     async def _write(
         self, decide: Callable[[Transaction], Awaitable[Decision[T]]], cipher: DataCipher | None, *, quiet: bool
@@ -243,6 +242,9 @@ class Writer:
                     await connection.execute(own("take_head").sql)
                     found = own("read_mark")
                     row = await connection.fetchrow(found.sql, *found.bind({"replica": self._replica}))
+                    # After a crash a server shows what only its own disk has. This commit waits until the synchronous
+                    # standby has everything up to here; only then may the other one count as committed.
+                    await connection.execute("COMMIT")
                     return row is not None and row["mark"] == mark
                 finally:
                     connection.terminate()
