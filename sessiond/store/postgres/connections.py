@@ -36,12 +36,12 @@ _BEGIN = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value i
 
 
 class Connections:
-    """Opens connections to one database, and keeps a few for reads."""
+    """Opens connections to one database, and keeps some for reads, at most `most` of them."""
 
-    def __init__(self, address: PostgresAddress) -> None:
+    def __init__(self, address: PostgresAddress, most: int = _MAX_READERS) -> None:
         self._address = address
         self._idle: list[Connection] = []
-        self._free = asyncio.Semaphore(_MAX_READERS)
+        self._free = asyncio.Semaphore(most)
         self._closed = False
 
     @property

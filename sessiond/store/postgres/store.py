@@ -30,6 +30,8 @@ T = TypeVar("T")
 _REPLICA_BYTES = 16
 _MEASURE_EVERY = 60
 """Rounds of the sweeper between two measurements of the kept answers."""
+_LOG_READERS = 4
+_LOG_STATEMENTS = ("read_events", "read_incarnations")
 _DEFAULT_ANSWER_BYTES = 256_000_000
 
 
@@ -47,6 +49,9 @@ class PostgresStore(StoreReads):
         self._name = name
         self._entropy = entropy
         self._connections = Connections(address)
+        # Leases and the log do not queue behind reads of sessions: without a lease every validation is such a read, and
+        # a replica that cannot renew its lease because of them would never recover.
+        self._log_connections = Connections(address, _LOG_READERS)
         self._answers = AnswerBudget(max_answer_bytes)
         self._log = KnownLog(self._set_incarnations)
         self._writer = Writer(self._connections, address, self.replica, entropy, self._answers, self._log)
@@ -87,16 +92,17 @@ class PostgresStore(StoreReads):
         await self._announcements.stop()
         await self._writer.close("forget_replica", "delete_mark")
         await self._connections.close()
+        await self._log_connections.close()
 
     # Reads
 
     async def head(self) -> Head:
         """See `Store`. Notices a new incarnation of the log, and begins one if the database was set back."""
         newest = self._log.newest
-        (row,) = await self._read(own("see_head").sql, ())
+        (row,) = await self._read(own("see_head").sql, (), self._log_connections)
         if self._log.is_set_back(row, newest):
             await self.write(_decide_nothing)  # every write looks for that, while nobody else can write
-            (row,) = await self._read(own("see_head").sql, ())
+            (row,) = await self._read(own("see_head").sql, (), self._log_connections)
         if not self._log.is_current(row):
             runs = await self._query("read_incarnations", {})
             self._log.enter(row, [Incarnation(run["incarnation"], Revision(run["first_revision"])) for run in runs])
@@ -111,18 +117,19 @@ class PostgresStore(StoreReads):
 
     async def _query(self, name: str, values: Mapping[str, Any], **texts: str) -> Sequence[asyncpg.Record]:
         statement = STATEMENTS[name].fill(**texts) if texts else STATEMENTS[name]
-        return await self._read(statement.sql, statement.bind(values))
+        connections = self._log_connections if name in _LOG_STATEMENTS else self._connections
+        return await self._read(statement.sql, statement.bind(values), connections)
 
     async def _by_keys(self, name: str, keys: Sequence[bytes]) -> Sequence[asyncpg.Record]:
         rows: list[asyncpg.Record] = []
         for statement, parameters in STATEMENTS[name].among(keys):
-            rows += await self._read(statement.sql, parameters)
+            rows += await self._read(statement.sql, parameters, self._connections)
         return rows
 
-    async def _read(self, sql: str, parameters: Sequence[Any]) -> Sequence[asyncpg.Record]:
+    async def _read(self, sql: str, parameters: Sequence[Any], connections: Connections) -> Sequence[asyncpg.Record]:
         self._check()
         try:
-            return await self._connections.rows(sql, parameters)
+            return await connections.rows(sql, parameters)
         except DATABASE_ERRORS as error:
             raise self._fail(error) from error
 
@@ -147,7 +154,7 @@ class PostgresStore(StoreReads):
     async def leases(self) -> Sequence[ReplicaLease]:
         """See `SharedStore`."""
         statement = own("read_leases")
-        rows = await self._read(statement.sql, statement.bind({"milliseconds": LEASE}))
+        rows = await self._read(statement.sql, statement.bind({"milliseconds": LEASE}), self._log_connections)
         return [
             ReplicaLease(row["replica"], row["name"], row["version"], Revision(row["acknowledged"]), row["policies"])
             for row in rows
@@ -165,7 +172,7 @@ class PostgresStore(StoreReads):
         self._check()
         statement = own(name)
         try:
-            await self._connections.change(statement.sql, statement.bind(values), durable=durable)
+            await self._log_connections.change(statement.sql, statement.bind(values), durable=durable)
         except DATABASE_ERRORS as error:
             raise self._fail(error) from error
 
