@@ -71,14 +71,17 @@ class Connections:
         # PgBouncer has connections of its own to the server: what is set or prepared on one is not there on the next.
         # It also chooses the server itself.
         behind = self._address.pgbouncer
-        connection: Connection = await asyncpg.connect(
-            url,
-            timeout=_CONNECT_SECONDS,
-            command_timeout=_ANSWER_SECONDS,
-            statement_cache_size=0 if behind else 200,
-            server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
-            target_session_attrs=None if behind else SessionAttribute.read_write,
-        )
+        try:
+            connection: Connection = await asyncpg.connect(
+                url,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=_ANSWER_SECONDS,
+                statement_cache_size=0 if behind else 200,
+                server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
+                target_session_attrs=None if behind else SessionAttribute.read_write,
+            )
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise ConnectionError("is a standby, or read-only") from error
         return connection
 
     async def begin(self, connection: Connection) -> None:
@@ -101,7 +104,7 @@ class Connections:
                 if meaning_of(error) is Meaning.BROKEN:
                     raise
                 if attempt > 1 or isinstance(error, TimeoutError):
-                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
 
     async def rows(self, sql: str, parameters: Sequence[Any]) -> list[asyncpg.Record]:
         """Return the rows of one statement. Raises `StoreUnavailable`, or the database's error if it rejects it.
@@ -120,7 +123,7 @@ class Connections:
                 if what is Meaning.BROKEN:
                     raise
                 if attempt > 1 or isinstance(error, TimeoutError):
-                    raise StoreUnavailable(f"{self._address} does not respond: {error or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
@@ -164,7 +167,9 @@ def _together(failures: Mapping[str, BaseException | None]) -> BaseException:
     errors = [error for error in failures.values() if error is not None]
     if len(errors) == 1 or all(meaning_of(error) is Meaning.BROKEN for error in errors):
         return errors[0]
-    texts = [f"{urlsplit(url).netloc.rpartition('@')[2]}: {error or 'timed out'}" for url, error in failures.items()]
+    texts = [
+        f"{urlsplit(url).netloc.rpartition('@')[2]}: {str(error) or 'timed out'}" for url, error in failures.items()
+    ]
     return ConnectionError("; ".join(texts))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
 
 import asyncpg
@@ -47,8 +46,7 @@ def meaning_of(error: BaseException) -> Meaning:
         if state in _CONFLICTS:
             return Meaning.CONFLICT
         return Meaning.AWAY if state.startswith(_AWAY) else Meaning.BROKEN
-    if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError, asyncpg.InterfaceError)):
-        return Meaning.AWAY
-    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):  # a standby
+    # InternalClientError: for example, the server has just said on an idle connection that it shuts down.
+    if isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
         return Meaning.AWAY
     return Meaning.BROKEN

@@ -76,7 +76,7 @@ class PostgresStore(StoreReads):
         except DATABASE_ERRORS as error:
             await store._connections.close()
             raise StoreRefused(
-                f"cannot use {address}: {error or 'timed out'}; is it running, and is the address right?"
+                f"cannot use {address}: {str(error) or 'timed out'}; is it running, and is the address right?"
             ) from error
         return store
 
