@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Resolve the ranges of both pyproject.toml files into the two lock files: names, versions and hashes, but no addresses.
+# Resolve the ranges of both pyproject.toml files and of requirements/ha.in into the lock files: names, versions and
+# hashes, but no addresses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 resolve() {
@@ -8,3 +9,4 @@ resolve() {
 }
 resolve --extra build --extra dev pyproject.toml -o requirements/dev.lock
 resolve --extra build --extra demo -c requirements/dev.lock pyproject.toml -o requirements/run.lock
+resolve requirements/ha.in -o requirements/ha.lock

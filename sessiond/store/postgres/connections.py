@@ -71,15 +71,18 @@ class Connections:
         # PgBouncer has connections of its own to the server: what is set or prepared on one is not there on the next.
         # It also chooses the server itself.
         behind = self._address.pgbouncer
-        connection: Connection = await asyncpg.connect(
-            url,
-            timeout=_CONNECT_SECONDS,
-            command_timeout=_ANSWER_SECONDS,
-            statement_cache_size=0 if behind else 200,
-            server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
-            # A standby may be behind: it must answer nothing, though it would answer reads.
-            target_session_attrs=None if behind else SessionAttribute.read_write,
-        )
+        try:
+            connection: Connection = await asyncpg.connect(
+                url,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=_ANSWER_SECONDS,
+                statement_cache_size=0 if behind else 200,
+                server_settings={} if behind else {"application_name": "sessiond", **_SETTINGS},
+                # A standby may be behind: it must answer nothing, though it would answer reads.
+                target_session_attrs=None if behind else SessionAttribute.read_write,
+            )
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise ConnectionError("is a standby, or read-only") from error
         return connection
 
     async def begin(self, connection: Connection) -> None:
@@ -176,7 +179,9 @@ def _together(failures: Mapping[str, BaseException | None]) -> BaseException:
     errors = [error for error in failures.values() if error is not None]
     if len(errors) == 1 or all(meaning_of(error) is Meaning.BROKEN for error in errors):
         return errors[0]
-    texts = [f"{urlsplit(url).netloc.rpartition('@')[2]}: {error or 'timed out'}" for url, error in failures.items()]
+    texts = [
+        f"{urlsplit(url).netloc.rpartition('@')[2]}: {str(error) or 'timed out'}" for url, error in failures.items()
+    ]
     return ConnectionError("; ".join(texts))
 
 

@@ -19,6 +19,10 @@ from sessiond.store.postgres.store import PostgresStore
 from tests.contracts import samples
 from tests.contracts.store import write
 
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
 
 @pytest.fixture
 async def silent() -> AsyncIterator[str]:
@@ -50,9 +54,7 @@ async def set_read_only(database: str, value: str) -> None:
     name = urlsplit(database).path.lstrip("/")
     await connection.execute("SET default_transaction_read_only = off; SET transaction_read_only = off")
     await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()", name
-    )
+    await connection.execute(_END_OTHERS)
     await connection.close()
 
 
@@ -90,6 +92,24 @@ async def test_a_read_only_server_is_waited_for(database: str) -> None:
     await store.close()
 
 
+async def test_connections_that_the_server_ends_are_replaced(database: str) -> None:
+    """A server that shuts down says so on idle connections; a call at that very moment uses a new connection."""
+    store = await PostgresStore.open(beside(database))
+    ending = await asyncpg.connect(database)
+    try:
+        for revision in range(1, 31):
+            outcomes = await asyncio.gather(
+                *(store.head(), store.head(), ending.execute(_END_OTHERS)), return_exceptions=True
+            )
+            # The connection that took the place of the first one may have been ended too.
+            failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            assert [failure for failure in failures if not isinstance(failure, StoreUnavailable)] == []
+            await asyncio.gather(write(store, events=[samples.event(revision)]), ending.execute(_END_OTHERS))
+    finally:
+        await ending.close()
+        await store.close()
+
+
 async def test_an_error_names_every_server(database: str, silent: str) -> None:
     """If no server can be used, the error says of each why."""
     dead = f"127.0.0.1:{free_port()}"
@@ -97,11 +117,14 @@ async def test_an_error_names_every_server(database: str, silent: str) -> None:
     host = urlsplit(database).netloc.rpartition("@")[2]
     with pytest.raises(StoreRefused) as refusal:
         await PostgresStore.open(beside(database, dead, silent))
-    assert all(f"{server}: " in str(refusal.value) for server in (dead, silent, host))
+    assert f"{dead}: " in str(refusal.value)
+    assert f"{silent}: timed out" in str(refusal.value)
+    assert f"{host}: is a standby, or read-only" in str(refusal.value)
 
 
-def test_what_a_standby_says_is_no_failure() -> None:
-    """A server that has become a standby is away; it is not a fault that ends the process."""
+def test_a_server_that_changes_is_away() -> None:
+    """A server that becomes a standby, or ends an idle connection, is away; it is no fault that stops the process."""
     recovering = asyncpg.ObjectNotInPrerequisiteStateError("recovery is in progress")
     assert meaning_of(recovering) is Meaning.AWAY
+    assert meaning_of(asyncpg.InternalClientError("cannot switch to state 11")) is Meaning.AWAY
     assert meaning_of(asyncpg.ReadOnlySQLTransactionError("cannot execute in a read-only transaction")) is Meaning.AWAY

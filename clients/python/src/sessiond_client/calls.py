@@ -377,7 +377,7 @@ def revoke(
     - `wait_for_caches`: return only when no replica of the authority accepts the session any more. It may take some
       seconds if a replica has crashed. False: other replicas may accept it for some milliseconds, at most 5 seconds.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
-    - `timeout`: seconds for this call, retries included; None: the client's own.
+    - `timeout`: seconds for this call, retries included; None: the client's own, or 12 with `wait_for_caches`.
 
     Raises `NotFound` if the application has no session with that id, or if it is not that subject's.
     """
@@ -392,7 +392,15 @@ def revoke(
         wait=_wait(wait_for_caches),
     )
     # Sent twice without an id, it would open two anonymous sessions.
-    return _REVOKE.call(request, timeout, needs_id=open_anonymous)
+    return _REVOKE.call(request, _patience(timeout, wait_for_caches), needs_id=open_anonymous)
+
+
+_WAIT_SECONDS = 12.0
+"""The deadline of a call that waits for caches, unless the caller chooses one: twice what it takes at most."""
+
+
+def _patience(timeout: Seconds | None, wait_for_caches: bool) -> Seconds | None:
+    return _WAIT_SECONDS if timeout is None and wait_for_caches else timeout
 
 
 def _wait(for_caches: bool) -> pb.RevocationWait.ValueType:
@@ -434,7 +442,7 @@ def revoke_all(
     - `progress`: called with the number of rounds after each round but the last (see below). An exception from it ends
       the call.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
-    - `timeout`: seconds for each round, retries included; None: the client's own.
+    - `timeout`: seconds for each round, retries included; None: the client's own, or 12 with `wait_for_caches`.
 
     The authority ends sessions in batches until the deadline. If there are more, the client repeats the call in another
     round with a fresh `timeout`, until all have ended. So the whole may take much longer than one `timeout`. It raises
@@ -452,7 +460,8 @@ def revoke_all(
         request_id=convert.secret_text(request_id),
         wait=_wait(wait_for_caches),
     )
-    return replace(_REVOKE_ALL.call(request, timeout), in_rounds=True, progress=progress)
+    call = _REVOKE_ALL.call(request, _patience(timeout, wait_for_caches))
+    return replace(call, in_rounds=True, progress=progress)
 
 
 _GET = Rpc("GetSession", reading.found)
