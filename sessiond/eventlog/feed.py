@@ -239,7 +239,7 @@ class Feed:
                 )
             lost = len(self._ends)
             if position >= group.last_match:
-                position = self._revision  # no later event matches the filter
+                position = max(position, self._revision)  # no later event matches the filter
             async with self._turns.taken(waits=self._is_behind(position)):
                 page = await self._page(position)
                 if lost < len(self._ends):
