@@ -13,6 +13,7 @@ from tests.support.figures import report
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.measured  # it loads the machine, and needs it: nothing may run beside it
 @pytest.mark.slow
 def test_a_short_run_breaks_no_rule(tmp_path: Path) -> None:
     """Three replicas under random clients, with trouble of every kind drawn at random, break no rule of the checker."""

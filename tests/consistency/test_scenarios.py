@@ -10,6 +10,7 @@ from tests.consistency.checker import check
 from tests.consistency.scenarios import SCENARIOS, play
 
 
+@pytest.mark.measured  # it loads the machine, and needs it: nothing may run beside it
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", SCENARIOS)
 async def test_a_broken_protection_is_reported(fault: str, tmp_path: Path, database: str) -> None:
@@ -18,6 +19,7 @@ async def test_a_broken_protection_is_reported(fault: str, tmp_path: Path, datab
     assert {violation.rule for violation in check(history)} == {SCENARIOS[fault].rule}
 
 
+@pytest.mark.measured  # it loads the machine, and needs it: nothing may run beside it
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", SCENARIOS)
 async def test_sound_replicas_pass(fault: str, tmp_path: Path, database: str) -> None:
