@@ -23,6 +23,7 @@ from sessiond.domain.session import Session, passed_deadline
 from sessiond.domain.values import NOBODY, ClientContext, Instant, Lifetimes, Millis
 from sessiond.eventlog import work as work_module
 from sessiond.eventlog.work import Work
+from sessiond.store import writes
 from sessiond.store.rows import session_row
 from sessiond.store.sqlite import transaction
 from sessiond.store.sqlite.store import SqliteStore
@@ -221,7 +222,7 @@ def data_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_without_their_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        transaction, "session_row", lambda session, retention: session_row(session, retention) | {"revision": 1}
+        writes, "session_row", lambda session, retention: session_row(session, retention) | {"revision": 1}
     )
 
 
