@@ -107,7 +107,7 @@ simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected 
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
 consistency: $(VENV)/.dev ## Check what clients of three replicas see while faults run.
-	@$(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency
+	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench

@@ -3,7 +3,3 @@
 The checker is outside the code that it checks: it sees what clients were answered, what subscribers received and the
 table of events, and nothing else.
 """
-
-import os
-
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # the processes that are started here use no gRPC of this one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.support.figures import report
 
 ROOT = Path(__file__).parent.parent.parent
+NO_FORKS = {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # the processes that it starts use no gRPC of this one
 
 
 @pytest.mark.measured  # it loads the machine, and needs it: nothing may run beside it
@@ -26,6 +28,7 @@ def test_a_short_run_breaks_no_rule(tmp_path: Path) -> None:
         check=False,
         text=True,
         cwd=ROOT,
+        env=os.environ | NO_FORKS,
     )
     report(run.stdout)
     assert run.returncode == 0, run.stdout
