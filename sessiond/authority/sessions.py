@@ -38,7 +38,8 @@ from sessiond.eventlog.work import Done
 
 __all__ = ["Sessions"]
 
-_REVOKE_PAGE = 200
+_REVOKE_PAGE = 100
+"""Sessions that one transaction ends. Over Postgres, 200 made other calls wait for more than ten times as long."""
 
 
 class Sessions:

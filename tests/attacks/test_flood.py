@@ -31,7 +31,7 @@ from tests.support.server import AsyncStub, sqlite_of
 from tests.support.streams import NOW, read, subscribe
 
 ROOT = Path(__file__).parents[2]
-UPKEEP = ("AND due_at <= ", "AND purge_at <= ", "SELECT revision, at FROM events ORDER BY revision LIMIT")
+UPKEEP = ("AND due_at <= ", "AND purge_at <= ", "SELECT revision, at FROM events WHERE log = 0 ORDER BY revision")
 """What the sweeper reads in every round, whoever calls: what is due."""
 
 
