@@ -130,11 +130,17 @@ class Journal:
         answer; then the outcome is unknown. If the caller is cancelled before the unit's group starts, the unit is not
         carried out.
         """
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 return await self._carry_out(unit, convert, urgent=urgent)
             except PrerequisiteRequired as required:
+                # After each transaction as long a pause: others never wait for two large ones in a row.
+                await asyncio.sleep(loop.time() - began)
+                began = loop.time()
                 await self._carry_out(required.unit, _unchanged, urgent=urgent)
+                await asyncio.sleep(loop.time() - began)
 
     async def _carry_out(self, unit: Unit[T], convert: Callable[[Done[T]], R], *, urgent: bool) -> R:
         if self._failed is not None or self._closing:

@@ -97,7 +97,7 @@ async def live(client: AsyncClient, subject: str) -> int:
 
 
 async def test_what_concerns_all_of_them_does_not_stop_others(crowded: ServerProcess, tmp_path: Path) -> None:
-    """Listing and ending 20,000 sessions keep the p99 of others below ten times a quiet one, evicting below thirty."""
+    """Listing, ending and evicting 20,000 sessions keep the p99 of others below ten times a quiet one."""
     address = await crowded.address()
     async with AsyncClient(address, timeout=60) as client:
         quiet = await p99(address)
@@ -123,6 +123,4 @@ async def test_what_concerns_all_of_them_does_not_stop_others(crowded: ServerPro
             assert await live(client, subject) == 3
     ratios = {name: min(found) / quiet for name, found in during.items()}
     report(f"p99 of others, in multiples of a quiet server: {ratios}")
-    assert max(ratios["list"], ratios["revoke"]) < 10
-    # 4.8 to 14.1 in measured runs: each transaction of the eviction counts the sessions that are left.
-    assert ratios["evict"] < 30
+    assert max(ratios.values()) < 10
