@@ -13,7 +13,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from sessiond.config.store_address import PostgresAddress
 from sessiond.store.contract import StoreUnavailable
-from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, meaning_of
+from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, described, meaning_of
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -105,7 +105,7 @@ class Connections:
                 if meaning_of(error) is Meaning.BROKEN:
                     raise
                 if attempt > 1 or isinstance(error, TimeoutError):
-                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {described(error)}") from error
 
     async def rows(self, sql: str, parameters: Sequence[Any]) -> list[asyncpg.Record]:
         """Return the rows of one statement. Raises `StoreUnavailable`, or the database's error if it rejects it.
@@ -124,7 +124,7 @@ class Connections:
                 if what is Meaning.BROKEN:
                     raise
                 if attempt > 1 or isinstance(error, TimeoutError):
-                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {described(error)}") from error
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
@@ -180,7 +180,9 @@ def _together(failures: Mapping[str, BaseException | None]) -> BaseException:
     if len(errors) == 1 or all(meaning_of(error) is Meaning.BROKEN for error in errors):
         return errors[0]
     texts = [
-        f"{urlsplit(url).netloc.rpartition('@')[2]}: {str(error) or 'timed out'}" for url, error in failures.items()
+        f"{urlsplit(url).netloc.rpartition('@')[2]}: {described(error)}"
+        for url, error in failures.items()
+        if error is not None
     ]
     return ConnectionError("; ".join(texts))
 

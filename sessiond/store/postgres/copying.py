@@ -13,7 +13,7 @@ from sessiond.store.contract import StoreHeld, StoreRefused, StoreUnavailable
 from sessiond.store.copying import TABLES, Identity, Key, Row, State, Table
 from sessiond.store.migrations import UNFINISHED, check_version
 from sessiond.store.postgres.connections import Connection, Connections
-from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, meaning_of
+from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, described, meaning_of
 from sessiond.store.postgres.opening import create_schema_table, migrate, newest_version, read_version, set_version
 from sessiond.store.postgres.statements import own
 from sessiond.store.statements import ParameterStyle
@@ -252,5 +252,5 @@ def _explained(address: PostgresAddress, error: BaseException) -> StoreRefused |
         # So asyncpg fails if the connection is lost in the middle of COPY.
         return StoreUnavailable(f"{address} does not respond: the connection was lost")
     if meaning_of(error) is Meaning.BROKEN:
-        return StoreRefused(f"cannot use {address}: {error}")
-    return StoreUnavailable(f"{address} does not respond: {str(error) or 'timed out'}")
+        return StoreRefused(f"cannot use {address}: {described(error)}")
+    return StoreUnavailable(f"{address} does not respond: {described(error)}")

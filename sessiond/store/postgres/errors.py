@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import asyncpg
 
-__all__ = ["DATABASE_ERRORS", "Meaning", "meaning_of"]
+__all__ = ["DATABASE_ERRORS", "Meaning", "ValueRejected", "described", "meaning_of"]
 
 DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """Everything that an operation on a connection may raise if the database is the cause."""
@@ -27,6 +27,10 @@ _AWAY = (
     "57P",  # the server is shutting down, starting or in recovery
     "58",  # I/O error of the server
 )
+
+
+class ValueRejected(Exception):
+    """The database does not take a value, so what was to be done with it fails, and nothing else does."""
 
 
 class Meaning(StrEnum):
@@ -52,3 +56,15 @@ def meaning_of(error: BaseException) -> Meaning:
     # Everything else comes from this end of the connection. asyncpg raises even InternalClientError ("cannot switch to
     # state") when a connection is closed at the wrong moment. The connection is given up, and a new one may work.
     return Meaning.AWAY
+
+
+def described(error: BaseException) -> str:
+    """Return the text of one of `DATABASE_ERRORS` for logs and messages, without any value from a row or a statement.
+
+    The detail of an error can contain a whole row, and the message about a value that is rejected contains that value.
+    """
+    if isinstance(error, asyncpg.DataError):
+        return f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
+    if isinstance(error, asyncpg.PostgresError) and error.args:
+        return str(error.args[0])
+    return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)

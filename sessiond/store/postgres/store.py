@@ -15,7 +15,7 @@ from sessiond.store.answers import AnswerBudget
 from sessiond.store.contract import Changes, Decision, Head, StoreFailed, StoreRefused, Transaction
 from sessiond.store.postgres.announcements import Announcements
 from sessiond.store.postgres.connections import Connections
-from sessiond.store.postgres.errors import DATABASE_ERRORS
+from sessiond.store.postgres.errors import DATABASE_ERRORS, ValueRejected, described
 from sessiond.store.postgres.known_log import KnownLog
 from sessiond.store.postgres.opening import open_database
 from sessiond.store.postgres.statements import STATEMENTS, own
@@ -84,7 +84,7 @@ class PostgresStore(StoreReads):
             remedy = "is it running, and is the address right?"
             if "startup parameter" in str(error):
                 remedy = "if a PgBouncer is in between, add ?pgbouncer=true to the address"
-            raise StoreRefused(f"cannot use {address}: {str(error) or 'timed out'}; {remedy}") from error
+            raise StoreRefused(f"cannot use {address}: {described(error)}; {remedy}") from error
         return store
 
     async def close(self) -> None:
@@ -131,7 +131,7 @@ class PostgresStore(StoreReads):
         try:
             return await connections.rows(sql, parameters)
         except DATABASE_ERRORS as error:
-            raise self._fail(error) from error
+            raise self._failure(error) from None  # the error itself may show a value, in a traceback too
 
     # Replicas
 
@@ -174,7 +174,7 @@ class PostgresStore(StoreReads):
         try:
             await self._log_connections.change(statement.sql, statement.bind(values), durable=durable)
         except DATABASE_ERRORS as error:
-            raise self._fail(error) from error
+            raise self._failure(error) from None  # the error itself may show a value, in a traceback too
 
     # Writes
 
@@ -184,7 +184,7 @@ class PostgresStore(StoreReads):
         try:
             return await self._writer.write(decide, self._cipher, quiet=quiet)
         except DATABASE_ERRORS as error:
-            raise self._fail(error) from error
+            raise self._failure(error) from None  # the error itself may show a value, in a traceback too
 
     def _set_incarnations(self, incarnations: Sequence[Incarnation]) -> None:
         self.incarnations = incarnations
@@ -193,8 +193,10 @@ class PostgresStore(StoreReads):
         if self._failed is not None:
             raise self._failed
 
-    def _fail(self, error: BaseException) -> StoreFailed:
-        self._failed = StoreFailed(f"the store {self._address} failed: {error}")
+    def _failure(self, error: BaseException) -> Exception:
+        if isinstance(error, asyncpg.DataError):
+            return ValueRejected(f"the store {self._address} does not take a value: {described(error)}")
+        self._failed = StoreFailed(f"the store {self._address} failed: {described(error)}")
         return self._failed
 
 

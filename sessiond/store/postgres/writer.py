@@ -17,7 +17,7 @@ from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget, AnswerDeletion
 from sessiond.store.contract import Changes, Decision, Head, StoreUnavailable, Transaction
 from sessiond.store.postgres.connections import Connection, Connections, drop
-from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, meaning_of
+from sessiond.store.postgres.errors import DATABASE_ERRORS, Meaning, described, meaning_of
 from sessiond.store.postgres.known_log import KnownLog
 from sessiond.store.postgres.opening import begin_incarnation, incarnations_of
 from sessiond.store.postgres.statements import STATEMENTS, own
@@ -140,9 +140,9 @@ class Writer:
             # the server took its time to tell that the transaction is not committed.
             is_last = attempts > 1 or not self._responds or isinstance(trouble, TimeoutError)
             if is_last and loop.time() >= give_up:
-                raise StoreUnavailable(f"{self._address} does not respond: {str(trouble) or 'timed out'}") from trouble
+                raise StoreUnavailable(f"{self._address} does not respond: {described(trouble)}") from trouble
             if attempts == 1:
-                _log.info("write is tried again", reason=str(trouble) or type(trouble).__name__)
+                _log.info("write is tried again", reason=described(trouble))
             await asyncio.sleep(_PAUSE)
 
     def _done(self, pending: _Pending[T]) -> T:
@@ -250,7 +250,7 @@ class Writer:
                     connection.terminate()
             except DATABASE_ERRORS as error:
                 if loop.time() >= give_up:
-                    raise StoreUnavailable(f"{self._address} does not respond: {str(error) or 'timed out'}") from error
+                    raise StoreUnavailable(f"{self._address} does not respond: {described(error)}") from error
                 await asyncio.sleep(_PAUSE)
 
     async def _roll_back(self, connection: Connection) -> None:
