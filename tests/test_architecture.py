@@ -33,6 +33,9 @@ def test_one_place_constructs_the_parts() -> None:
     parts = {
         *(
             "SqliteStore.open",
+            "PostgresStore.open",
+            "Follower",
+            "Lease",
             "Journal",
             "Feed",
             "SessionCache",

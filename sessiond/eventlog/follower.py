@@ -124,7 +124,7 @@ class Follower:
     async def step(self) -> None:
         """Apply all events of the log, and renew the lease if it is time. Raises `StoreUnavailable`, `StoreFailed`."""
         self._hinted.clear()
-        sent = self._passed()
+        sent, incarnation = self._passed(), self._incarnation
         renews = sent - self._renewed >= _RENEW_EVERY
         if renews:
             acknowledged = self._feed.revision
@@ -134,7 +134,7 @@ class Follower:
             self._compare_policies()
         async with self._turn:
             await self._catch_up()
-        if renews:
+        if renews and self._incarnation == incarnation:  # otherwise the renewal may be lost with the end of the log
             self._lease.extend(sent, LEASE)
         if self._acknowledged != self._feed.revision:
             revision = self._feed.revision
@@ -205,10 +205,10 @@ class Follower:
         runs = list(self._store.incarnations)
         known = [number for number, run in enumerate(runs[:-1]) if run == self._incarnation]
         end = min((run.first for run in runs[known[0] + 1 :]), default=1) - 1 if known else 0
+        self._renewed = self._passed() - _RENEW_EVERY  # the store may have lost the last renewal
         if end < self._feed.revision:
             _log.error("the end of the log is lost", revision=self._feed.revision, continues_after=end)
             self._lease.end()
-            self._renewed = self._passed() - _RENEW_EVERY
             self._forget()
         self._incarnation = runs[-1]
         self._feed.adopt(runs, Revision(end))

@@ -123,7 +123,8 @@ class Journal:
         """Carry out a unit. After the commit return its result, converted by `convert`.
 
         `convert` must be pure: it is called before the commit is certain, and again if the store retries after a
-        conflict. With `urgent` the unit is accepted even if too many units are waiting.
+        conflict. With `urgent` the unit is accepted even if too many units are waiting. A unit that needs others to be
+        committed first pauses between them, so that it takes about twice as long.
 
         Raises what the unit raises; then nothing of it was kept. Raises `Overloaded` if too many units are waiting;
         then it was not started. Raises `Unavailable` if the journal is closed, or if the store failed or did not

@@ -78,3 +78,30 @@ async def test_a_busy_log_does_not_keep_the_follower_from_its_lease() -> None:
         await follower.step()
     assert lease.is_valid()
     assert store.acknowledged == feed.revision == 1
+
+
+class SetBackLog(BusyLog):
+    """A log whose database was replaced between the renewal and the look at the head."""
+
+    async def renew(self, acknowledged: Revision, policies: str) -> None:
+        """As `SharedStore.renew`; the first renewal is lost with the end of the log."""
+        await super().renew(acknowledged, policies)
+        if len(self.incarnations) == 1:
+            self.incarnations = (*self.incarnations, Incarnation(b"run    1", Revision(1)))
+
+
+async def test_a_renewal_that_may_be_lost_is_no_lease() -> None:
+    """If the log changes its incarnation after a renewal, the follower renews again before it counts on a lease."""
+    store = SetBackLog()
+    shared: SharedStore = store  # type: ignore[assignment]  # the part that a follower uses
+    feed = Feed(Head(Revision(0), Revision(0)), shared)
+    lease = Lease(lambda: 0)
+
+    def apply(commit: Commit) -> None:
+        feed.publish(commit.events, commit.horizon)
+
+    follower = Follower(shared, feed, lease, apply, lambda: None, lambda: 0)
+    await follower.step()
+    assert not lease.is_valid()
+    await follower.step()
+    assert lease.is_valid()
