@@ -142,7 +142,8 @@ async def _prepare(
     if not others or head["lineage"] != head["lineage_now"]:
         await begin_incarnation(connection, Revision(head["revision"]), Revision(head["horizon"]), entropy)
     opened.incarnations = await incarnations_of(connection)
-    await connection.execute(own("forget_dead_replicas").sql)
+    for forgetting in ("forget_dead_replicas", "forget_dead_marks"):
+        await connection.execute(own(forgetting).sql)
     register = own("register_replica")
     values = {"replica": replica, "name": name, "milliseconds": LEASE, "fingerprints": fingerprints}
     await connection.execute(register.sql, *register.bind(values))

@@ -59,6 +59,12 @@ DELETE FROM replicas WHERE log = 0 AND replica = :replica;
 -- Delete the replicas that have been gone for a day.
 DELETE FROM replicas WHERE log = 0 AND lease_until < clock_timestamp() - INTERVAL '1 day';
 
+-- forget_dead_marks
+-- Delete the marks of replicas that were deleted.
+DELETE FROM commit_marks WHERE log = 0 AND NOT EXISTS (
+    SELECT 1 FROM replicas WHERE replicas.log = 0 AND replicas.replica = commit_marks.replica
+);
+
 -- renew_lease
 -- Extend the lease of a replica. The lease of one that was deleted, because it was gone for long, begins again.
 INSERT INTO replicas (log, replica, name, lease_until, acknowledged, fingerprints, policies)

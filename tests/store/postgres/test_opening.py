@@ -17,6 +17,8 @@ from sessiond.store.migrations import load_migrations
 from sessiond.store.postgres.connections import Connection
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
+from tests.contracts import samples
+from tests.contracts.store import write
 
 ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
 
@@ -166,3 +168,19 @@ async def test_leases_that_may_be_lost_count_after_the_next_start_too(open_with:
     store = await open_with()
     assert b"" not in {lease.replica for lease in await store.leases()}
     await store.close()
+
+
+async def test_what_killed_replicas_leave_is_deleted(database: str, beside: Connection) -> None:
+    """A replica that starts deletes what replicas have left that have been gone for a day, and nothing of others."""
+    stores = [await PostgresStore.open(PostgresAddress(database)) for _ in range(2)]
+    for number, store in enumerate(stores, 1):
+        await write(store, events=[samples.event(number)])
+    gone = "UPDATE replicas SET lease_until = clock_timestamp() - INTERVAL '25 hours' WHERE replica = $1"
+    await beside.execute(gone, stores[0].replica)
+    third = await PostgresStore.open(PostgresAddress(database))
+    replicas = await beside.fetch("SELECT replica FROM replicas")
+    assert {row["replica"] for row in replicas} == {stores[1].replica, third.replica}
+    marks = await beside.fetch("SELECT replica FROM commit_marks")
+    assert [row["replica"] for row in marks] == [stores[1].replica]
+    for store in (*stores, third):
+        await store.close()
