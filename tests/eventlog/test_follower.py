@@ -63,9 +63,8 @@ class BusyLog:
         """As `SharedStore.on_announcement`."""
 
 
-async def test_a_busy_log_does_not_keep_the_follower_from_its_lease() -> None:
-    """Others may write faster than the follower reads: it applies what was there when it looked, and has its lease."""
-    store = BusyLog()
+def following(store: BusyLog) -> tuple[Follower, Feed, Lease]:
+    """A follower of a log, with what it keeps, at a time that stands still."""
     shared: SharedStore = store  # type: ignore[assignment]  # the part that a follower uses
     feed = Feed(Head(Revision(0), Revision(0)), shared)
     lease = Lease(lambda: 0)
@@ -73,7 +72,13 @@ async def test_a_busy_log_does_not_keep_the_follower_from_its_lease() -> None:
     def apply(commit: Commit) -> None:
         feed.publish(commit.events, commit.horizon)
 
-    follower = Follower(shared, feed, lease, apply, lambda: None, lambda: 0)
+    return Follower(shared, feed, lease, apply, lambda: None, lambda: 0), feed, lease
+
+
+async def test_a_busy_log_does_not_keep_the_follower_from_its_lease() -> None:
+    """Others may write faster than the follower reads: it applies what was there when it looked, and has its lease."""
+    store = BusyLog()
+    follower, feed, lease = following(store)
     async with asyncio.timeout(5):
         await follower.step()
     assert lease.is_valid()
@@ -92,15 +97,7 @@ class SetBackLog(BusyLog):
 
 async def test_a_renewal_that_may_be_lost_is_no_lease() -> None:
     """If the log changes its incarnation after a renewal, the follower renews again before it counts on a lease."""
-    store = SetBackLog()
-    shared: SharedStore = store  # type: ignore[assignment]  # the part that a follower uses
-    feed = Feed(Head(Revision(0), Revision(0)), shared)
-    lease = Lease(lambda: 0)
-
-    def apply(commit: Commit) -> None:
-        feed.publish(commit.events, commit.horizon)
-
-    follower = Follower(shared, feed, lease, apply, lambda: None, lambda: 0)
+    follower, _, lease = following(SetBackLog())
     await follower.step()
     assert not lease.is_valid()
     await follower.step()
