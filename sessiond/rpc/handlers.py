@@ -7,7 +7,8 @@ message before the handler asks for it, so `Arrivals` can limit the memory for i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 import grpc
@@ -23,12 +24,13 @@ from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
 
-__all__ = ["Intake", "not_served", "sent", "stream", "unary"]
+__all__ = ["Intake", "bidirectional", "not_served", "sent", "stream", "unary"]
 
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Caller], Awaitable[Message | bytes]]
 StreamHandler = Callable[[Any, Caller, Context], Awaitable[None]]
+BidirectionalHandler = Callable[[AsyncIterator[Any], Caller, Context], Awaitable[None]]
 FastPath = Callable[[Caller, bytes], Message | None]
 
 
@@ -95,17 +97,50 @@ def stream(
     name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Return the gRPC handler of a call that responds with a stream. `handler` writes the messages to the context."""
-    arrivals, heavy = intake.arrivals, intake.heavy
 
+    async def serve(caller: Caller, context: Context) -> None:
+        raw = sent(await intake.arrivals.next(context, caller.peer))
+        message = await _parsed(request_type, intake, caller, raw)
+        del raw  # a stream may last for days
+        await handler(message, caller, context)
+
+    return _streaming(name, serve, intake)
+
+
+def bidirectional(
+    name: str, request_type: type[Message], handler: BidirectionalHandler, intake: Intake
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return the gRPC handler of a call with a stream in each direction.
+
+    `handler` gets the caller's messages, parsed, as an iterator that ends when the caller ends its side, and writes its
+    own to the context. Only the first message counts as arriving (see `Arrivals`): the call may wait long for a later
+    one, and would keep the turn of others. So the handler must limit how many of these streams are open.
+    """
+
+    async def messages(caller: Caller, context: Context) -> AsyncGenerator[Message, None]:
+        yield await _parsed(request_type, intake, caller, sent(await intake.arrivals.next(context, caller.peer)))
+        while (raw := await context.read()) is not grpc.aio.EOF:
+            yield await _parsed(request_type, intake, caller, raw)
+
+    async def serve(caller: Caller, context: Context) -> None:
+        async with aclosing(messages(caller, context)) as requests:
+            await handler(requests, caller, context)
+
+    return _streaming(name, serve, intake)
+
+
+async def _parsed(request_type: type[Message], intake: Intake, caller: Caller, raw: bytes) -> Message:
+    if len(raw) >= HEAVY_BYTES:
+        return await intake.heavy.parse(request_type, raw, caller.peer)
+    return parse(request_type, raw)
+
+
+def _streaming(
+    name: str, serve: Callable[[Caller, Context], Awaitable[None]], intake: Intake
+) -> grpc.RpcMethodHandler[Any, Any]:
     async def respond(context: Context) -> None:
-        raw, message = b"", None
         try:
-            caller = intake.caller(context)
-            raw = sent(await arrivals.next(context, caller.peer))
-            heavily = len(raw) >= HEAVY_BYTES
-            message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
-            raw = b""  # a stream may last for days
-            await handler(message, caller, context)
+            await serve(intake.caller(context), context)
             return
         except AuthorityError as error:
             status = status_of(error)
@@ -113,7 +148,6 @@ def stream(
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             status = _internal_error(name)
-        raw, message = b"", None  # see `unary`
         await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:

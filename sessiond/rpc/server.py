@@ -129,6 +129,8 @@ def _handlers(
         request_type = getattr(pb, method.input_type.name)
         if handler is None:
             found[method.name] = handlers.not_served(method.name, client_streams=method.client_streaming)
+        elif method.client_streaming:
+            found[method.name] = handlers.bidirectional(method.name, request_type, handler, intake)
         elif method.server_streaming:
             found[method.name] = handlers.stream(method.name, request_type, handler, intake)
         else:
