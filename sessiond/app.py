@@ -46,7 +46,6 @@ from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
-from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -67,6 +66,7 @@ from sessiond.store.sqlite.files import hold_folder
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
+from sessiond_client.following import Lease
 
 __all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
 
@@ -124,10 +124,10 @@ class _Memory:
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
     head = await store.head()
-    feed, lease = Feed(head, store), Lease(process.passed)
+    feed, lease = Feed(head, store), Lease()
     activity, reported, uses = UnsavedActivity(), ReportedSignals(), UseWatch()
     guesses = GuessWatch(lambda application: _lock_time(process.policies, application))
-    is_open = None if process.shared is None else lease.is_valid
+    is_open = None if process.shared is None else lambda: lease.is_valid(process.passed())
     cache = SessionCache(store.session, activity, process.cache_sessions, is_open)
     suspicions = Suspicions(process.reader, uses, SupersededUses())
 

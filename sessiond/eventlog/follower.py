@@ -17,10 +17,10 @@ import structlog
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
-from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.neighbours import Neighbours
 from sessiond.store.contract import Commit, Head, StoreFailed
 from sessiond.store.shared import LEASE, SharedStore
+from sessiond_client.following import Lease
 
 __all__ = ["Follower"]
 
