@@ -15,6 +15,7 @@ from sessiond import __version__
 from sessiond.access.callers import Callers
 from sessiond.authority.authority import Authority
 from sessiond.authority.data import SessionData
+from sessiond.authority.following import Following
 from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import PolicyBook
@@ -42,6 +43,7 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
+from sessiond.eventlog.caches import FollowingCaches, LeaseRules
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
@@ -53,6 +55,7 @@ from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, is_local
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
+from sessiond.rpc.service.following import FollowService
 from sessiond.rpc.service.logins import LoginService
 from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
@@ -60,7 +63,7 @@ from sessiond.rpc.service.validation import ValidationService
 from sessiond.store.contract import Commit, Store, StoreFailed
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
-from sessiond.store.shared import SharedStore
+from sessiond.store.shared import LEASE, SharedStore
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.sqlite.files import hold_folder
 from sessiond.store.sqlite.store import SqliteStore
@@ -70,7 +73,9 @@ from sessiond_client.following import Lease
 
 __all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
 
-Services = tuple[ValidationService, LoginService, SessionService, DataService, ReadingService, EventService]
+Services = tuple[
+    ValidationService, LoginService, SessionService, DataService, ReadingService, EventService, FollowService
+]
 
 _STOP_GRACE = 5.0
 _log = structlog.get_logger(__name__)
@@ -145,11 +150,19 @@ async def assemble(store: Store, process: Process) -> Authority:
 
     async for events in recent_events(store, head):
         learn(events)
+    rules = LeaseRules(process.passed)
+    if process.shared is None and head.revision:
+        # Caches may hold leases of the process before this one, which nothing records.
+        rules = LeaseRules(process.passed, unknown_until=process.passed() + LEASE + LEASE // 50)
     follower = None
     if process.shared is not None:
         follower = Follower(process.shared, feed, lease, apply, cache.clear, process.passed)
         follower.policies = lambda: process.policies.fingerprint
         feed.on_wait = follower.hint
+        rules = LeaseRules(process.passed, lambda: lease.until, asks_always=True, on_acknowledged=follower.hint)
+    caches = FollowingCaches(rules)
+    if follower is not None:
+        follower.applied = caches.applied
         await follower.step()
     publish: Callable[[Commit], Awaitable[None] | None] = apply if follower is None else follower.publish
     journal = Journal(store, process.clock, _Memory(activity, reported, suspicions), publish, process.on_store_failure)
@@ -167,13 +180,15 @@ async def assemble(store: Store, process: Process) -> Authority:
         reported,
         process.clock,
         process.entropy,
+        caches,
         follower,
     )
     validation, retries = Validation(parts), Retries(journal, process.keys)
     logins, reading = Logins(parts, validation, retries), Reading(parts, validation)
     sessions = Sessions(parts, validation, retries, logins)
     data = SessionData(parts, validation, retries, reading)
-    return Authority(parts, validation, retries, logins, sessions, data, reading)
+    following = Following(feed, process.policies, caches)
+    return Authority(parts, validation, retries, logins, sessions, data, reading, following)
 
 
 def _lock_time(policies: PolicyBook, application: str) -> Millis:
@@ -191,6 +206,7 @@ def services_of(authority: Authority, write_timeout: float, max_subscribers: int
         DataService(calls, authority.data, authority.reading),
         ReadingService(calls, authority, __version__),
         EventService(authority.reading, write_timeout, max_subscribers),
+        FollowService(authority, write_timeout, max_subscribers),
     )
 
 
@@ -251,7 +267,7 @@ class App:
     async def _start(self) -> None:
         config = self._config
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
-        shared = await self._open_store()
+        shared = self._shared = await self._open_store()
         try:
             process = Process(
                 self._keys,
@@ -320,6 +336,8 @@ class App:
         await self.authority.parts.journal.close()
         if self._following is not None:
             await _cancelled(self._following)
+        if self._shared is not None and self.authority.parts.caches.may_answer():
+            self._shared.keep_lease()
         await self._close_store()
         self._security_log.end_window()
         _log.info("stopped", revision=self.authority.parts.feed.revision)

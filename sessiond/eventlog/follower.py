@@ -68,6 +68,8 @@ class Follower:
         self._neighbours = Neighbours(store.replica, passed)
         self._other_policies: Sequence[str] = ()
         self.policies: Callable[[], str] = lambda: ""
+        self.applied: Callable[[Revision], Revision] = lambda revision: revision
+        """Returns up to where the caches that follow this replica have applied the log, at most the argument."""
 
     @property
     def leads(self) -> bool:
@@ -127,7 +129,7 @@ class Follower:
         sent, incarnation = self._passed(), self._incarnation
         renews = sent - self._renewed >= _RENEW_EVERY
         if renews:
-            acknowledged = self._feed.revision
+            acknowledged = self.applied(self._feed.revision)
             await self._store.renew(acknowledged, self.policies())
             self._acknowledged, self._renewed = acknowledged, sent
             self._neighbours.note(await self._store.leases())
@@ -136,8 +138,7 @@ class Follower:
             await self._catch_up()
         if renews and self._incarnation == incarnation:  # otherwise the renewal may be lost with the end of the log
             self._lease.extend(sent, LEASE)
-        if self._acknowledged != self._feed.revision:
-            revision = self._feed.revision
+        if self._acknowledged != (revision := self.applied(self._feed.revision)):
             await self._store.acknowledge(revision)
             self._acknowledged = revision
 

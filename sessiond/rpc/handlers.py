@@ -7,8 +7,7 @@ message before the handler asks for it, so `Arrivals` can limit the memory for i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import grpc
@@ -113,18 +112,18 @@ def bidirectional(
     """Return the gRPC handler of a call with a stream in each direction.
 
     `handler` gets the caller's messages, parsed, as an iterator that ends when the caller ends its side, and writes its
-    own to the context. Only the first message counts as arriving (see `Arrivals`): the call may wait long for a later
-    one, and would keep the turn of others. So the handler must limit how many of these streams are open.
+    own to the context. A read must not be cancelled: it ends with the call. Only the first message counts as arriving
+    (see `Arrivals`): the call may wait long for a later one, and would keep the turn of others. So the handler must
+    limit how many of these streams are open.
     """
 
-    async def messages(caller: Caller, context: Context) -> AsyncGenerator[Message, None]:
+    async def messages(caller: Caller, context: Context) -> AsyncIterator[Message]:
         yield await _parsed(request_type, intake, caller, sent(await intake.arrivals.next(context, caller.peer)))
         while (raw := await context.read()) is not grpc.aio.EOF:
             yield await _parsed(request_type, intake, caller, raw)
 
     async def serve(caller: Caller, context: Context) -> None:
-        async with aclosing(messages(caller, context)) as requests:
-            await handler(requests, caller, context)
+        await handler(messages(caller, context), caller, context)
 
     return _streaming(name, serve, intake)
 
@@ -177,5 +176,5 @@ def _internal_error(name: str) -> Any:
     return INTERNAL
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

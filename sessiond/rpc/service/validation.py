@@ -106,8 +106,10 @@ class ValidationService:
             self._sessions.fill(message.session, answer.session)
             if answer.activity is not None:
                 encode.set_activity(message.session, answer.session, answer.activity)
-        if answer.cacheable_until is not None:
-            encode.set_time(message.cacheable_until, answer.cacheable_until)
+        until = answer.cacheable_until
+        if until is not None and (remaining := until - self._authority.now()) > 0:
+            encode.set_time(message.cacheable_until, until)
+            encode.set_duration(message.cacheable_for, remaining)
             message.consistency_token = self._calls.consistency_token(answer.revision)
         return message
 
