@@ -13,15 +13,20 @@ from weakref import finalize
 import grpc.aio
 
 from sessiond_client import calls, forks
-from sessiond_client.answers import Page
+from sessiond_client.answers import Page, Validation
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
 from sessiond_client.flow import Send, Wait
+from sessiond_client.kinds import Seconds
+from sessiond_client.near_aio import FollowingTask
+from sessiond_client.near_question import Miss, NearQuestions
 from sessiond_client.outcome import Outcome, attempt, failure
+from sessiond_client.questions import DataRequest, Requirements
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
-from sessiond_client.values import Checkpoint, Event
+from sessiond_client.tokens import Token
+from sessiond_client.values import Checkpoint, ClientContext, Event
 
 __all__ = ["AsyncClient", "AsyncEvents"]
 
@@ -74,9 +79,14 @@ class AsyncClient(Connection):
         self._channels = Channels(partial(_open, self._settings), asynchronous=True)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._following: FollowingTask | None = None
+        if self._near is not None:
+            self._following = FollowingTask(self._channels, self._conversation(self._near))
+            self._near.start = self._following.start
+            self._flights: dict[Any, asyncio.Event] = {}
+            finalize(self, self._following.release_from_any_thread).atexit = False
 
     create = _unary(calls.create)
-    validate = _unary(calls.validate)
     validate_many = _unary(calls.validate_many)
     authenticate = _unary(calls.authenticate)
     roll = _unary(calls.roll)
@@ -96,6 +106,44 @@ class AsyncClient(Connection):
     list_source_locks = _pages(calls.list_source_locks)
     list_source_locks_page = _unary(calls.list_source_locks)
     clear_source_lock = _unary(calls.clear_source_lock)
+
+    async def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
+        self,
+        token: str | Token,
+        *,
+        client: ClientContext | None = None,
+        passive: bool = False,
+        at_least: str = "",
+        requirements: Requirements | None = None,
+        with_csrf_token: bool = False,
+        data: DataRequest | bool | None = None,
+        timeout: Seconds | None = None,
+    ) -> Validation:
+        near, question = self._near, (client, passive, requirements, with_csrf_token, data)
+        if near is not None and not at_least and (known := near.known(token, question)) is not None:
+            return known
+        prepared = attempt(
+            calls.validate,
+            self._application,
+            token,
+            client=client,
+            passive=passive,
+            at_least=at_least,
+            requirements=requirements,
+            with_csrf_token=with_csrf_token,
+            data=data,
+            timeout=timeout,
+        )
+        miss = None if near is None or at_least else near.missed(prepared, token, question)
+        del token, requirements, question  # they may hold secrets, and this frame is part of the traceback
+        if near is None or miss is None:
+            outcome = await self._outcome_of(prepared)
+        else:
+            outcome = await self._outcome_of_miss(near, miss)
+        del prepared, miss
+        return outcome.get()
+
+    as_method(validate, calls.validate)
 
     @overload
     def events(
@@ -126,6 +174,8 @@ class AsyncClient(Connection):
             return
         self._check()
         self._closing.set()
+        if self._following is not None:
+            await self._following.close()
         for stream in self._channels.streams():
             stream.release()
         for channel in self._channels.close():
@@ -171,6 +221,37 @@ class AsyncClient(Connection):
         """The outcome of a call; if its arguments were refused, that."""
         try:
             return Outcome(await self._run(prepared.get()))
+        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
+            return failure(error)
+
+    async def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        """The outcome of a question that the near cache could not answer. One task asks; the others wait for it."""
+        try:
+            self._channels.check()
+            self._check()
+            near.start()
+            flight = self._flights.get(miss.key)
+            if flight is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        self._settings.timeout if miss.call.timeout is None else miss.call.timeout
+                    ):
+                        await flight.wait()
+                known = near.again(miss)
+                if known is not None:
+                    return Outcome(known)
+            else:
+                self._flights[miss.key] = asyncio.Event()
+            try:
+                while True:
+                    near.begin(miss)
+                    outcome = near.end(miss, await self._outcome_of(Outcome(miss.call)))
+                    if outcome is not None:
+                        return outcome
+                    miss.may_keep = False
+            finally:
+                if flight is None:
+                    self._flights.pop(miss.key).set()
         except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
             return failure(error)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from sessiond_client.enums import NextStep, Reaction, Verdict
@@ -82,6 +82,9 @@ class Validation:
     same client. Nothing else may reuse an answer. None: it must not be reused at all."""
     consistency_token: str
     """The state for which the answer is true; set with `cacheable_until`, otherwise empty."""
+    cacheable_for: timedelta | None = None
+    """How long after the question was sent such a cache may reuse this answer, by its own clock. Set with
+    `cacheable_until`, which is the same time by the authority's clock."""
 
     @property
     def valid(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, Unpack
@@ -13,6 +15,9 @@ from sessiond_client import forks
 from sessiond_client.arguments import invalid_argument
 from sessiond_client.errors import ClientClosed, Violation
 from sessiond_client.flow import Flows
+from sessiond_client.near_cache import NearCache, NearCacheStats
+from sessiond_client.near_question import NearQuestions
+from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
@@ -161,7 +166,14 @@ class Connection:
         self._settings = Settings(target=target, **options).checked()
         if self._settings.retries < 0:
             raise invalid_argument(Violation("retries", "must be 0 or more"))
+        for name in ("near_cache_entries", "near_cache_bytes"):
+            if getattr(self._settings, name) < 1:
+                raise invalid_argument(Violation(name, "must be 1 or more"))
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
+        self._near: NearQuestions | None = None
+        if self._settings.near_cache:
+            self._near = NearQuestions(NearCache(self._settings.near_cache_entries, self._settings.near_cache_bytes))
+            forks.close_in_children(self._near.cache.follower.lease)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.target} application={self.application or 'default'}>"
@@ -175,6 +187,16 @@ class Connection:
     def application(self) -> str:
         """The application that every call is about; empty means `default`."""
         return self._settings.application
+
+    @property
+    def near_cache(self) -> NearCacheStats | None:
+        """What the near cache did and how it is now; None: this client has none."""
+        return None if self._near is None else self._near.cache.stats()
+
+    def _conversation(self, near: NearQuestions) -> Conversation:
+        """The conversation that feeds the near cache."""
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        return Conversation(near.cache, (self.application or "default",), name)
 
     @property
     def _application(self) -> str:

@@ -66,6 +66,7 @@ __all__ = [
     "secret_text",
     "session",
     "session_data",
+    "span_or_none",
     "signal",
     "source_lock",
     "span_message",
@@ -288,7 +289,7 @@ def unmet_requirement(message: pb.UnmetRequirement) -> UnmetRequirement:
         kind=_requirement_kind(message.kind),
         remedy=message.remedy,
         min_level=message.min_level,
-        max_authentication_age=_span_or_none(message, "max_authentication_age"),
+        max_authentication_age=span_or_none(message, "max_authentication_age"),
     )
 
 
@@ -330,9 +331,9 @@ def application(message: pb.Application) -> Application:
 def _policy(policy: pb.Policy) -> Policy:
     return Policy(
         preset=policy.preset,
-        idle_timeout=_span_or_none(policy, "idle_timeout"),
-        absolute_timeout=_span_or_none(policy, "absolute_timeout"),
-        renewal_timeout=_span_or_none(policy, "renewal_timeout"),
+        idle_timeout=span_or_none(policy, "idle_timeout"),
+        absolute_timeout=span_or_none(policy, "absolute_timeout"),
+        renewal_timeout=span_or_none(policy, "renewal_timeout"),
         renewal_overlap=_span(policy.renewal_overlap),
         roll_tolerance=_span(policy.roll_tolerance),
         lost_answer_tolerance=_span(policy.lost_answer_tolerance),
@@ -342,8 +343,8 @@ def _policy(policy: pb.Policy) -> Policy:
         answer_retention=_span(policy.answer_retention),
         max_data_bytes=policy.max_data_bytes,
         login_timeout=_span(policy.login_timeout),
-        remember_idle_timeout=_span_or_none(policy, "remember_idle_timeout"),
-        remember_absolute_timeout=_span_or_none(policy, "remember_absolute_timeout"),
+        remember_idle_timeout=span_or_none(policy, "remember_idle_timeout"),
+        remember_absolute_timeout=span_or_none(policy, "remember_absolute_timeout"),
         remember_level=policy.remember_level,
         elevation_timeout=_span(policy.elevation_timeout),
         max_sessions=policy.max_sessions,
@@ -400,7 +401,8 @@ def moment_or_none(message: Message, name: str) -> datetime | None:
     return _moment(getattr(message, name)) if message.HasField(name) else None
 
 
-def _span_or_none(message: Message, name: str) -> timedelta | None:
+def span_or_none(message: Message, name: str) -> timedelta | None:
+    """The duration field of a message with this name; unset: None."""
     return _span(getattr(message, name)) if message.HasField(name) else None
 
 
@@ -427,8 +429,8 @@ def _device(message: pb.Device) -> Device:
 
 def _lifetimes(message: pb.Lifetimes) -> Lifetimes:
     return Lifetimes(
-        idle_timeout=_span_or_none(message, "idle_timeout"),
-        absolute_timeout=_span_or_none(message, "absolute_timeout"),
+        idle_timeout=span_or_none(message, "idle_timeout"),
+        absolute_timeout=span_or_none(message, "absolute_timeout"),
     )
 
 

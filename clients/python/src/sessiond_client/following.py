@@ -36,9 +36,10 @@ class Lease:
     grant, it would go on after the authority had stopped counting with it.
     """
 
-    __slots__ = ("until",)
+    __slots__ = ("__weakref__", "_is_closed", "until")
 
     def __init__(self) -> None:
+        self._is_closed = False
         self.until = 0
         """When the lease ends. A hot path may compare it directly."""
 
@@ -48,7 +49,13 @@ class Lease:
 
     def extend(self, sent: int, duration: int) -> None:
         """Extend the lease to `duration` after `sent`, the time before the renewal was sent, less an allowance."""
-        self.until = max(self.until, sent + duration - duration // _DRIFT)
+        if not self._is_closed:
+            self.until = max(self.until, sent + duration - duration // _DRIFT)
+
+    def close(self) -> None:
+        """End the lease for good."""
+        self._is_closed = True
+        self.until = 0
 
     def end(self) -> None:
         """End the lease now."""
@@ -206,6 +213,10 @@ class Follower:
         self._nonce += 1
         self._sent[self._nonce] = now
         return self._nonce
+
+    def sent_at(self, nonce: int) -> int | None:
+        """When the renewal with this nonce was sent; None if it has its grant, or is not of this stream."""
+        return self._sent.get(nonce)
 
     def granted(self, cursor: str, nonce: int, duration: int) -> None:
         """A lease was granted. A grant that nobody asked for on this stream has no effect."""

@@ -90,6 +90,7 @@ def validation(answer: pb.ValidateSessionResponse) -> Validation:
         data=_data(answer),
         cacheable_until=convert.moment_or_none(answer, "cacheable_until"),
         consistency_token=answer.consistency_token,
+        cacheable_for=convert.span_or_none(answer, "cacheable_for"),
     )
 
 

@@ -41,6 +41,13 @@ class ClientOptions(TypedDict, total=False):
     responses, tokens included."""
     channel_options: Items[tuple[str, Any]]
     """gRPC channel options. They override those of this package."""
+    near_cache: bool
+    """True: `validate` answers repeated questions from memory, which follows the authority's changes. A revocation that
+    waits for caches holds here when it returns; any other one after some milliseconds, at most 5 seconds."""
+    near_cache_entries: Int32
+    """How many answers the near cache holds; 10,000 by default."""
+    near_cache_bytes: Int32
+    """About how many bytes they may take; 64 MiB by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,9 @@ class Settings:
     safe_retries: bool = True
     interceptors: Items[Any] = field(default=(), repr=False)
     channel_options: Items[tuple[str, Any]] = field(default=(), repr=False)
+    near_cache: bool = False
+    near_cache_entries: Int32 = 10_000
+    near_cache_bytes: Int32 = 64 * 1024 * 1024
 
     def checked(self) -> Settings:
         """The same settings, checked and normalized. Raises `InvalidArgument`."""
