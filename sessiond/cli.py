@@ -147,7 +147,12 @@ def main() -> None:
     envvar="SESSIOND_CONFIG",
     help="The configuration file. Default: ./sessiond.toml, if it exists. [env: SESSIOND_CONFIG]",
 )
-@click.option("--data", callback=_folder, metavar="PATH", help=_help("data", "The folder of database and key file."))
+@click.option(
+    "--data",
+    callback=_folder,
+    metavar="PATH",
+    help=_help("data", "The folder with the key file and the SQLite database."),
+)
 @click.option(
     "--listen",
     callback=_listen,
