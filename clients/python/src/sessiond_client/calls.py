@@ -374,8 +374,8 @@ def revoke(
     - `reason`: why (`logout`, ...), for the event; at most 256 characters.
     - `client`: what your application sees of the user's client, for the event.
     - `open_anonymous`: open a fresh anonymous session in its place.
-    - `wait_for_caches`: return only when no replica of the authority accepts the session any more. It may take some
-      seconds if a replica has crashed. False: other replicas may accept it for some milliseconds, at most 5 seconds.
+    - `wait_for_caches`: return only when no replica of the authority accepts the session any more: up to 6 seconds if
+      a replica has just crashed or is cut off. False: others may accept it for some milliseconds, at most 5 seconds.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own, or 12 with `wait_for_caches`.
 
