@@ -182,6 +182,7 @@ def without_times(answer: pb.ValidateSessionResponse) -> pb.ValidateSessionRespo
     for field_name in ("last_active_time", "idle_expire_time"):
         told.session.ClearField(field_name)
     told.ClearField("cacheable_until")
+    told.ClearField("cacheable_for")
     told.ClearField("consistency_token")
     return told
 
@@ -195,6 +196,7 @@ async def test_until_when(tmp_path: Path, clock: ManualClock, case: Case, batch:
         answer = await asked(stub, case, token, batch=batch)
         assert (answer.verdict, answer.next_step) == (pb.VERDICT_VALID, pb.NEXT_STEP_PROCEED)
         assert millis(answer.cacheable_until) - clock.now() == case.lasts
+        assert answer.cacheable_for.ToMilliseconds() == case.lasts
         clock.advance(case.lasts - 1)
         again = await asked(stub, case, token, batch=batch)
         assert without_times(again) == without_times(answer)
