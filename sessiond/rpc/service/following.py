@@ -36,7 +36,7 @@ class FollowService:
         self._write_timeout = write_timeout
         self._limit = StreamLimit(max_streams, "caches that follow", "server.max_subscribers")
         self._reading: set[asyncio.Task[None]] = set()
-        self._batches: Lru[Sequence[int], bytes] = Lru(_BATCHES_KEPT)
+        self._batches: Lru[tuple[bytes | int, ...], bytes] = Lru(_BATCHES_KEPT)
 
     async def Follow(self, requests: AsyncIterator[pb.FollowRequest], caller: Caller, context: Context) -> None:
         """Stream the log to a cache."""
@@ -107,7 +107,7 @@ class FollowService:
     def _batch(self, events: Sequence[Event]) -> bytes:
         """Return events, encoded. Caches that are equally far ahead share the bytes."""
         # The revisions name the events, except if the end of the log was lost; then the incarnation differs.
-        key = (self._feed.incarnation.first, *(event.revision for event in events))
+        key: tuple[bytes | int, ...] = (self._feed.incarnation.id, *(event.revision for event in events))
         body = self._batches.get(key)
         if body is None:
             body = encode.batch_message(events)
