@@ -68,10 +68,12 @@ class Authority:
         Raises `Unavailable` if the store does not say which replicas there are.
         """
         caches, follower = self.parts.caches, self.parts.follower
-        if follower is None:
-            await caches.wait_for(self.parts.feed.revision)
-        else:
+        if follower is not None:
+            # Another replica may have made the change: it must be published here before the caches are asked for it.
+            await follower.catch_up()
             await asyncio.gather(caches.wait_for(self.parts.feed.revision), follower.wait_for_replicas())
+        else:
+            await caches.wait_for(self.parts.feed.revision)
 
     async def change_policies(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
         """Replace all policies, with immediate effect for every session. Return what changed, by application.

@@ -68,6 +68,7 @@ class Stream:
         self._acknowledged = self._sent = reader.position
         self._wake = asyncio.Event()
         self._renewals: deque[int] = deque()
+        self._released = 0  # how many of these renewals came before a release
         self._lease = caches.join(name, self._applied, self._wake.set)
         self._error: Exception | None = None
         self.is_ended = False
@@ -92,11 +93,14 @@ class Stream:
 
     def leave(self) -> None:
         """The stream has ended."""
-        self._caches.leave(self._lease)
+        applied = self._applied()
+        self._caches.leave(self._lease, lambda: self._reader.remaining(applied))
 
     def _applied(self) -> Revision:
         # If the cache has acknowledged all events that it got, there is nothing between them that it has to apply.
-        return self._acknowledged if self._acknowledged < self._sent else self._reader.seen
+        applied = self._acknowledged if self._acknowledged < self._sent else self._reader.seen
+        # What it has applied of a part of the log that was lost says nothing about the events that are there now.
+        return self._reader.remaining(applied)
 
     def renew(self, nonce: int) -> None:
         """The cache asks for a lease. Raises `InvalidField` if too many of its renewals wait for their answer."""
@@ -106,7 +110,8 @@ class Stream:
         self._wake.set()
 
     def release(self) -> None:
-        """The cache has stopped answering."""
+        """The cache has stopped answering. It will not count on what it has asked for before."""
+        self._released = len(self._renewals)
         self._caches.release(self._lease)
 
     async def messages(self) -> AsyncGenerator[tuple[Started | News | Granted, bool], None]:
@@ -123,8 +128,7 @@ class Stream:
                     if self._error is not None:
                         raise self._error
                     return
-                now = Started(self._feed.incarnation.id, self._policies.fingerprint)
-                if now != known:
+                if known != (now := self._started()):
                     known = now
                     yield known, False
                 async with reader.page() as page:
@@ -137,16 +141,26 @@ class Stream:
                 if events or is_asked or loop.time() - sent_at >= _QUIET:
                     yield News(events), is_asked or bool(events and self._caches.asks_always)
                     sent_at = loop.time()
-                if reader.is_behind:
+                if reader.is_behind or known != self._started():
                     continue
                 # No await since the reader was at the newest revision: every event goes before the grant.
                 if self._renewals:
-                    yield Granted(self._renewals.popleft(), self._caches.grant(self._lease)), False
+                    yield self._grant(), False
                     sent_at = loop.time()
                     self._wake.set()  # there may be another one
                 if self._feed.is_closed:
                     return
                 await self._pause(sent_at + _QUIET - loop.time())
+
+    def _started(self) -> Started:
+        return Started(self._feed.incarnation.id, self._policies.fingerprint)
+
+    def _grant(self) -> Granted:
+        nonce = self._renewals.popleft()
+        if self._released:
+            self._released -= 1
+            return Granted(nonce, Millis(0))
+        return Granted(nonce, self._caches.grant(self._lease))
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(len(self._caches) * _PAUSE_PER_CACHE)

@@ -80,10 +80,12 @@ class FollowingCaches:
         self._leases.add(lease)
         return lease
 
-    def leave(self, lease: CacheLease) -> None:
-        """Note that a cache's stream has ended. The cache may not know that yet, so its lease stays."""
-        applied = lease.applied()
-        lease.has_left, lease.wake, lease.applied = True, _nothing, lambda: applied
+    def leave(self, lease: CacheLease, applied: Callable[[], Revision]) -> None:
+        """Note that a cache's stream has ended. The cache may not know that yet, so its lease stays.
+
+        `applied` replaces the function of that name, of which the stream was a part.
+        """
+        lease.has_left, lease.wake, lease.applied = True, _nothing, applied
         self._alive()
 
     def grant(self, lease: CacheLease) -> Millis:
@@ -96,8 +98,9 @@ class FollowingCaches:
 
     def release(self, lease: CacheLease) -> None:
         """Note that a cache has stopped answering, until it is granted another lease."""
-        lease.until = 0
-        self._wake()
+        if lease.until:
+            lease.until = 0
+            self._wake()
 
     def progressed(self) -> None:
         """Note that a cache has applied more than before."""
@@ -108,8 +111,14 @@ class FollowingCaches:
         return min((revision, *(lease.applied() for lease in self._alive())))
 
     async def wait_for(self, revision: Revision) -> None:
-        """Wait until every cache has applied the log up to a revision, or can no longer answer from what it keeps."""
-        while lagging := [lease for lease in self._alive() if lease.applied() < revision]:
+        """Wait until every cache has applied the log up to a revision, or can no longer answer from what it keeps.
+
+        The revision must be published here already. Then a lease that is granted from now on follows its events, so
+        the cache applies them before it counts on that lease: this waits only for the leases as they are now. A cache
+        that goes on renewing its lease and acknowledges nothing cannot hold it up for longer.
+        """
+        granted = [(lease, lease.until) for lease in self._alive()]
+        while lagging := [lease for lease, until in granted if self._lags(lease, until, revision)]:
             for lease in lagging:
                 if not lease.is_asked:
                     lease.is_asked = True
@@ -117,6 +126,10 @@ class FollowingCaches:
             await self._wait()
         while self._rules.passed() < self._rules.unknown_until:
             await self._wait()
+
+    def _lags(self, lease: CacheLease, until: int, revision: Revision) -> bool:
+        """Return whether a cache may still answer without a revision, with the lease that ends at `until`."""
+        return self._rules.passed() < min(until, lease.until) and lease.applied() < revision
 
     def may_answer(self) -> bool:
         """Return whether any cache may still answer from what it keeps."""

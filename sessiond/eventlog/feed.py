@@ -297,6 +297,13 @@ class Reader:
         """Return up to where every event that matches was read, although `position` may not have moved there yet."""
         return max(self.position, self._feed.revision) if self.position >= self._group.last_match else self.position
 
+    def remaining(self, revision: Revision) -> Revision:
+        """Return up to where the log that was read, up to a revision, is still the log as it is now.
+
+        A part of it was lost if the log was set back since the last page began. Later events have the same revisions.
+        """
+        return min((revision, *self._feed._ends[self._lost :]))
+
     @asynccontextmanager
     async def page(self) -> AsyncIterator[Iterator[Event]]:
         """Read the next page. The block gets its events that match, maybe none; `position` moves with them.

@@ -142,6 +142,11 @@ class Follower:
             await self._store.acknowledge(revision)
             self._acknowledged = revision
 
+    async def catch_up(self) -> None:
+        """Apply everything that is committed now. Raises `StoreUnavailable`, `StoreFailed`."""
+        async with self._turn:
+            await self._catch_up()
+
     async def wait_for_replicas(self) -> None:
         """Wait until every replica has applied what is committed now, or can no longer answer from its cache.
 
@@ -151,8 +156,7 @@ class Follower:
         revision = (await self._store.head()).revision
         over = self._passed() + LEASE + _ALLOWANCE
         if self._feed.revision < revision:
-            async with self._turn:
-                await self._catch_up()
+            await self.catch_up()
         while self._passed() < over:
             self._neighbours.note(await self._store.leases())
             if not self._neighbours.lagging(revision):

@@ -51,13 +51,17 @@ def encode_cursor(authority_id: bytes, position: Position) -> str:
     return _encode(_CURSOR_VERSION, authority_id, position)
 
 
-def decode_cursor(text: str, authority_id: bytes) -> Position:
-    """Return the position of a cursor.
+def decode_cursor(
+    text: str,
+    authority_id: bytes,
+    field: str = "cursor",
+    remedy: str = "subscribe again with start = EARLIEST or NOW",
+) -> Position:
+    """Return the position of a cursor. `remedy` says what to do if it can never be used here.
 
     Raise `InvalidField` if it is damaged, has another format, or was issued by another authority.
     """
-    remedy = "subscribe again with start = EARLIEST or NOW"
-    return _decode("cursor", text, (_CURSOR_VERSION,), authority_id, remedy)
+    return _decode(field, text, (_CURSOR_VERSION,), authority_id, remedy)
 
 
 def encode_consistency_token(authority_id: bytes, position: Position) -> str:

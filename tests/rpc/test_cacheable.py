@@ -199,6 +199,7 @@ async def test_until_when(tmp_path: Path, clock: ManualClock, case: Case, batch:
         assert answer.cacheable_for.ToMilliseconds() == case.lasts
         clock.advance(case.lasts - 1)
         again = await asked(stub, case, token, batch=batch)
+        assert again.cacheable_for.ToMilliseconds() == millis(again.cacheable_until) - clock.now()
         assert without_times(again) == without_times(answer)
         assert again.consistency_token == answer.consistency_token
 
@@ -256,6 +257,7 @@ async def test_what_is_for_once(tmp_path: Path, clock: ManualClock) -> None:
         answers.append(await validate(stub, own.token))
         for answer in answers:
             assert (answer.HasField("cacheable_until"), answer.consistency_token) == (False, "")
+            assert not answer.HasField("cacheable_for")
 
 
 # The state at which a response is true

@@ -14,6 +14,7 @@ from sessiond.authority.following import Granted, News, Started, Stream
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import InvalidField, Unavailable
 from sessiond.domain.event import Event
+from sessiond.domain.position import Position
 from sessiond.rpc import decode, encode
 from sessiond.rpc.cursor import decode_cursor, encode_cursor
 from sessiond.rpc.stream_limit import StreamLimit
@@ -36,16 +37,17 @@ class FollowService:
         self._write_timeout = write_timeout
         self._limit = StreamLimit(max_streams, "caches that follow", "server.max_subscribers")
         self._reading: set[asyncio.Task[None]] = set()
-        self._batches: Lru[Sequence[int], bytes] = Lru(_BATCHES_KEPT)
+        self._batches: Lru[tuple[bytes | int, ...], bytes] = Lru(_BATCHES_KEPT)
 
     async def Follow(self, requests: AsyncIterator[pb.FollowRequest], caller: Caller, context: Context) -> None:
         """Stream the log to a cache."""
+        # Before the stream counts: a caller that is refused before its first message may not see why.
+        start = await anext(requests)
         with self._limit.counted(caller.peer):
-            start = await anext(requests)
             if start.WhichOneof("item") != "start":
                 raise InvalidField("start", "must be set in the first message, and in no other")
             applications, name = decode.follow_start(start.start)
-            cursor = decode_cursor(start.start.cursor, self._identity) if start.start.cursor else None
+            cursor = self._position("start.cursor", start.start.cursor) if start.start.cursor else None
             with self._following.stream(await self._following.position(cursor), applications, name) as stream:
                 # Never cancelled: a read ends with its call, and gRPC leaks what a cancelled one has received.
                 reading = asyncio.create_task(self._read(requests, stream), name="follow: read")
@@ -61,7 +63,7 @@ class FollowService:
             async for request in requests:
                 match request.WhichOneof("item"):
                     case "applied":
-                        stream.acknowledge(decode_cursor(request.applied.cursor, self._identity))
+                        stream.acknowledge(self._position("applied.cursor", request.applied.cursor))
                     case "renewal":
                         stream.renew(request.renewal.nonce)
                     case "release":
@@ -73,6 +75,9 @@ class FollowService:
             stream.end()
         except Exception as error:  # noqa: BLE001 - the writer raises it, and maps it to a status
             stream.end(error)
+
+    def _position(self, field: str, cursor: str) -> Position:
+        return decode_cursor(cursor, self._identity, field, "drop everything that is kept, and follow without a cursor")
 
     async def _write(self, stream: Stream, context: Context) -> None:
         number = 0
@@ -107,7 +112,7 @@ class FollowService:
     def _batch(self, events: Sequence[Event]) -> bytes:
         """Return events, encoded. Caches that are equally far ahead share the bytes."""
         # The revisions name the events, except if the end of the log was lost; then the incarnation differs.
-        key = (self._feed.incarnation.first, *(event.revision for event in events))
+        key: tuple[bytes | int, ...] = (self._feed.incarnation.id, *(event.revision for event in events))
         body = self._batches.get(key)
         if body is None:
             body = encode.batch_message(events)

@@ -25,6 +25,8 @@ K = TypeVar("K", bound=Hashable)
 
 _DRIFT = 50
 """A lease is shortened by one part in `_DRIFT`, because the clocks of two machines do not run at the same speed."""
+_ROUNDING = 2
+"""Milliseconds by which a lease is shortened too: the part above is rounded down, and so is the time of a clock."""
 _MOST_REMEMBERED = 10_000
 """How many changes a fence remembers by name."""
 
@@ -50,7 +52,7 @@ class Lease:
     def extend(self, sent: int, duration: int) -> None:
         """Extend the lease to `duration` after `sent`, the time before the renewal was sent, less an allowance."""
         if not self._is_closed:
-            self.until = max(self.until, sent + duration - duration // _DRIFT)
+            self.until = max(self.until, sent + duration - duration // _DRIFT - _ROUNDING)
 
     def close(self) -> None:
         """End the lease for good."""
@@ -124,7 +126,10 @@ class Change:
 
 
 class FollowedCache(Protocol):
-    """What a follower tells its cache. The calls come in the order of the log, and must not fail."""
+    """What a follower tells its cache. The calls come in the order of the log, and must not fail.
+
+    Both also concern reads in progress: a cache notes them in its `Fence`.
+    """
 
     def apply(self, change: Change) -> None:
         """Drop what the change makes out of date, so that no later answer includes it."""
@@ -217,6 +222,14 @@ class Follower:
     def sent_at(self, nonce: int) -> int | None:
         """When the renewal with this nonce was sent; None if it has its grant, or is not of this stream."""
         return self._sent.get(nonce)
+
+    def released(self) -> None:
+        """The lease is about to be given up. Call it before the release is sent; only later renewals count again.
+
+        The authority does not wait for this cache any more, although it may have granted a lease just before.
+        """
+        self.lease.end()
+        self._sent.clear()
 
     def granted(self, cursor: str, nonce: int, duration: int) -> None:
         """A lease was granted. A grant that nobody asked for on this stream has no effect."""
