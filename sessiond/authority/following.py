@@ -106,7 +106,8 @@ class Stream:
         self._wake.set()
 
     def release(self) -> None:
-        """The cache has stopped answering."""
+        """The cache has stopped answering. A renewal that it sent before that would make revocations wait for it."""
+        self._renewals.clear()
         self._caches.release(self._lease)
 
     async def messages(self) -> AsyncGenerator[tuple[Started | News | Granted, bool], None]:
@@ -129,8 +130,8 @@ class Stream:
                     yield known, False
                 async with reader.page() as page:
                     events = list(page)
-                if events:
-                    self._sent = events[-1].revision
+                    if events:  # before the next await: somebody may ask meanwhile what the cache has applied
+                        self._sent = events[-1].revision
                 if reader.is_cut:
                     continue
                 is_asked, self._lease.is_asked = self._lease.is_asked, False
