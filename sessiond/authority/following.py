@@ -133,8 +133,8 @@ class Stream:
                     yield known, False
                 async with reader.page() as page:
                     events = list(page)
-                if events:
-                    self._sent = events[-1].revision
+                    if events:  # before the next await: somebody may ask meanwhile what the cache has applied
+                        self._sent = events[-1].revision
                 if reader.is_cut:
                     continue
                 is_asked, self._lease.is_asked = self._lease.is_asked, False

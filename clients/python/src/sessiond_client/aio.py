@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from types import TracebackType
@@ -119,9 +120,11 @@ class AsyncClient(Connection):
         data: DataRequest | bool | None = None,
         timeout: Seconds | None = None,
     ) -> Validation:
-        near, question = self._near, (client, passive, requirements, with_csrf_token, data)
-        if near is not None and not at_least and (known := near.known(token, question)) is not None:
-            return known
+        near = self._near
+        if near is not None and at_least == "":
+            known = near.known(token, client, passive, requirements, with_csrf_token, data, timeout)
+            if known is not None:
+                return known
         prepared = attempt(
             calls.validate,
             self._application,
@@ -134,8 +137,8 @@ class AsyncClient(Connection):
             data=data,
             timeout=timeout,
         )
-        miss = None if near is None or at_least else near.missed(prepared, token, question)
-        del token, requirements, question  # they may hold secrets, and this frame is part of the traceback
+        miss = None if near is None or at_least else near.missed(prepared)
+        del token, requirements  # they may hold secrets, and this frame is part of the traceback
         if near is None or miss is None:
             outcome = await self._outcome_of(prepared)
         else:
@@ -169,6 +172,8 @@ class AsyncClient(Connection):
         if self._channels.inherited:
             return  # they belong to the parent process
         if self._loop is not None and self._loop.is_closed():
+            if self._following is not None:
+                self._following.abandon()
             self._channels.close()  # nothing on that loop can run any more
             forks.asyncio_closed(self._channels)
             return
@@ -230,30 +235,34 @@ class AsyncClient(Connection):
             self._channels.check()
             self._check()
             near.start()
+            if not near.cache.is_open:
+                return await self._ask(near, miss)  # nothing will be kept that others could wait for
             flight = self._flights.get(miss.key)
-            if flight is not None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        self._settings.timeout if miss.call.timeout is None else miss.call.timeout
-                    ):
-                        await flight.wait()
-                known = near.again(miss)
-                if known is not None:
-                    return Outcome(known)
-            else:
+            if flight is None:
                 self._flights[miss.key] = asyncio.Event()
-            try:
-                while True:
-                    near.begin(miss)
-                    outcome = near.end(miss, await self._outcome_of(Outcome(miss.call)))
-                    if outcome is not None:
-                        return outcome
-                    miss.may_keep = False
-            finally:
-                if flight is None:
+                try:
+                    return await self._ask(near, miss)
+                finally:
                     self._flights.pop(miss.key).set()
+            patience = self._settings.timeout if miss.call.timeout is None else miss.call.timeout
+            began = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await flight.wait()
+            known = near.again(miss)
+            if known is not None:
+                return Outcome(known)
+            miss.limit(patience - (time.monotonic() - began))
+            return await self._ask(near, miss)
         except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
             return failure(error)
+
+    async def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        while True:
+            near.begin(miss)
+            outcome = near.end(miss, await self._outcome_of(Outcome(miss.call)))
+            if outcome is not None:
+                return outcome
 
     async def _run(self, call: Call[T]) -> T:
         self._channels.check()

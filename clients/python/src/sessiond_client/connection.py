@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, Unpack
@@ -173,7 +171,6 @@ class Connection:
         self._near: NearQuestions | None = None
         if self._settings.near_cache:
             self._near = NearQuestions(NearCache(self._settings.near_cache_entries, self._settings.near_cache_bytes))
-            forks.close_in_children(self._near.cache.follower.lease)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.target} application={self.application or 'default'}>"
@@ -195,8 +192,7 @@ class Connection:
 
     def _conversation(self, near: NearQuestions) -> Conversation:
         """The conversation that feeds the near cache."""
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        return Conversation(near.cache, (self.application or "default",), name)
+        return Conversation(near.cache, (self.application or "default",))
 
     @property
     def _application(self) -> str:

@@ -24,7 +24,7 @@ __all__ = [
 _fork_count = 0
 _kept_in_children: WeakSet[Any] = WeakSet()
 _open_asyncio: WeakSet[Any] = WeakSet()
-_leases: WeakSet[Any] = WeakSet()
+_near_caches: WeakSet[Any] = WeakSet()
 _calls_in_grpc: list[None] = []
 """An item for each call of a `Client` under way: appending and popping are atomic."""
 _unusable = ""
@@ -81,17 +81,17 @@ def keep_in_children(holder: Any) -> None:
     _kept_in_children.add(holder)
 
 
-def close_in_children(lease: Any) -> None:
-    """End a near cache's lease in children, because nobody feeds the cache there."""
-    _leases.add(lease)
+def close_in_children(cache: Any) -> None:
+    """Close a near cache that is fed in this process in children, because nobody feeds it there."""
+    _near_caches.add(cache)
 
 
 def _after_in_child() -> None:
     global _fork_count, _unusable, _asyncio_unusable  # noqa: PLW0603 - one per process, like the process's id
     _fork_count += 1
-    for lease in [reference() for reference in set(getattr(_leases, "data", ()))]:
-        if lease is not None:
-            lease.close()
+    for cache in [reference() for reference in set(getattr(_near_caches, "data", ()))]:
+        if cache is not None:
+            cache.close_for_good()
     if _calls_in_grpc:
         _calls_in_grpc.clear()
         _unusable = (

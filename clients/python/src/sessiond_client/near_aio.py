@@ -35,6 +35,7 @@ class FollowingTask:
     def start(self) -> None:
         """Begin to follow, if this was not begun yet."""
         if self._task is None and not self._closed.is_set():
+            self._conversation.prepare()
             self._loop = asyncio.get_running_loop()
             self._task = self._loop.create_task(self._run(), name="sessiond near cache")
 
@@ -42,18 +43,22 @@ class FollowingTask:
         """Close the cache, tell the authority, and end the stream."""
         self._say_goodbye()
         if self._task is not None:
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(_GOODBYE):
-                    await asyncio.shield(self._task)
-            self._task.cancel()
+            try:
+                await asyncio.wait({self._task}, timeout=_GOODBYE)
+            finally:
+                self._task.cancel()
         self._channels.forget(self)
 
     def release(self) -> None:
-        """Close the cache at once, without waiting for the stream to end."""
+        """As `close`, without waiting for the stream to end."""
         self._say_goodbye()
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None and self._loop is not None:
+            self._loop.call_later(_GOODBYE, self._task.cancel)
         self._channels.forget(self)
+
+    def abandon(self) -> None:
+        """Close the cache. The loop is closed, so the stream has ended."""
+        self._conversation.release()
 
     def release_from_any_thread(self) -> None:
         """As `release`, from the garbage collector, which may run in any thread."""
@@ -79,6 +84,8 @@ class FollowingTask:
         """Follow until the stream ends. Returns what it ended in."""
         outbox: asyncio.Queue[Any] = asyncio.Queue()
         self._outbox = outbox
+        if self._closed.is_set():
+            return None
         for message in self._conversation.begin():
             outbox.put_nowait(message)
         call: Any = None
@@ -111,13 +118,15 @@ async def _requests(outbox: asyncio.Queue[Any], conversation: Conversation) -> A
     loop = asyncio.get_running_loop()
     due = loop.time() + RENEW_EVERY
     while True:
+        if loop.time() >= due:  # checked first: under constant news the outbox may never be empty
+            due = loop.time() + RENEW_EVERY
+            for request in conversation.due():
+                yield request
+            continue
         try:
             async with asyncio.timeout_at(due):
                 message = await outbox.get()
         except TimeoutError:
-            due = loop.time() + RENEW_EVERY
-            for request in conversation.due():
-                yield request
             continue
         if message is None:
             return

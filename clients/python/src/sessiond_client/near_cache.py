@@ -14,7 +14,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -131,7 +130,8 @@ class NearCache(Generic[A]):
         self._lease = self.follower.lease
         self._clock = clock
         self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._key = secrets.token_bytes(32)
+        # Copied for each token, because that takes half as long as setting up the key again. Nothing else updates it.
+        self._keyed = hashlib.blake2s(key=secrets.token_bytes(32), digest_size=_DIGEST_BYTES)
         self._found: OrderedDict[bytes, list[_Answer[A]]] = OrderedDict()
         self._by_session: dict[str, set[bytes]] = {}
         self._by_network: dict[tuple[str, str], set[bytes]] = {}
@@ -143,22 +143,36 @@ class NearCache(Generic[A]):
 
     def digest(self, secret: str) -> bytes:
         """The key of a token. Raises `UnicodeEncodeError` for a text that cannot be one."""
-        return hashlib.blake2b(secret.encode(), key=self._key, digest_size=_DIGEST_BYTES).digest()
+        keyed = self._keyed.copy()
+        keyed.update(secret.encode())
+        return keyed.digest()
 
-    def get(self, digest: bytes, question: Any) -> A | None:
-        """The answer to a question about a token; None: ask the authority."""
+    @property
+    def is_open(self) -> bool:
+        """Whether it may answer now."""
+        return self._lease.is_valid(self._clock())
+
+    def get(self, digest: bytes, question: Any, *, counts: bool = True) -> A | None:
+        """The answer to a question about a token; None: ask the authority. `counts`: a miss adds to the counters."""
         now = self._clock()
         if now >= self._lease.until:
-            self._closed += 1
+            self._closed += counts
             return None
         for one in self._found.get(digest, ()):
             if one.question == question and now < one.until:
                 self._hits += 1
-                with suppress(KeyError):  # if another thread drops it in this moment
+                try:  # noqa: SIM105 - `suppress` takes as long as all of the rest
                     self._found.move_to_end(digest)
+                except KeyError:
+                    pass  # another thread dropped it in this moment
                 return one.answer
-        self._misses += 1
+        self._misses += counts
         return None
+
+    def close_for_good(self) -> None:
+        """Never answer again. For a child process: nobody feeds the cache there, and another thread may hold `lock`."""
+        self._lease.close()
+        self.lock = threading.RLock()
 
     def begin(self, digest: bytes, question: Any) -> Fill | None:
         """Begin to ask the authority. None: the cache is closed, and the answer cannot be kept."""
@@ -201,7 +215,9 @@ class NearCache(Generic[A]):
             for one in (*found[-_QUESTIONS + 1 :], kept):
                 self._add(one)
             while self._entries > self._max_entries or self._size > self._max_bytes:
-                self._evicted += self._remove(next(iter(self._found)))
+                # Not by an iterator: `get` may move an entry between two of its steps, in another thread.
+                _, oldest = self._found.popitem(last=False)
+                self._evicted += self._unlist(oldest)
             return True
 
     def stats(self) -> NearCacheStats:
@@ -263,12 +279,14 @@ class NearCache(Generic[A]):
 
     def _remove(self, digest: bytes) -> int:
         """Remove all answers about a token. Returns how many there were."""
-        gone = self._found.pop(digest, ())
+        return self._unlist(self._found.pop(digest, []))
+
+    def _unlist(self, gone: list[_Answer[A]]) -> int:
         for one in gone:
             self._entries -= 1
             self._size -= one.size
-            _discard(self._by_session, one.session, digest)
-            _discard(self._by_network, (one.application, one.network), digest)
+            _discard(self._by_session, one.session, one.digest)
+            _discard(self._by_network, (one.application, one.network), one.digest)
         return len(gone)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
+from sessiond_client import forks
 from sessiond_client.errors import InvalidArgument, NotServed, OutOfRange, PermissionDenied, SessiondError
 from sessiond_client.following import Change
 from sessiond_client.near_cache import NearCache, boot_millis
@@ -31,9 +34,9 @@ def changes_of(event: pb.Event) -> tuple[Change, ...]:
 
 
 class Conversation:
-    """Feeds a near cache from one stream after the other. `name` is shown to operators."""
+    """Feeds a near cache from one stream after the other. `name` is shown to operators; empty: host and process id."""
 
-    def __init__(self, cache: NearCache[Any], applications: tuple[str, ...], name: str) -> None:
+    def __init__(self, cache: NearCache[Any], applications: tuple[str, ...], name: str = "") -> None:
         self._cache = cache
         self._follower = cache.follower
         self._applications = applications
@@ -41,6 +44,11 @@ class Conversation:
         self._acknowledged = ""
         self._failures = 0
         self.clock: Callable[[], int] = boot_millis
+
+    def prepare(self) -> None:
+        """Call this once, before the first stream: from now on the cache belongs to this process."""
+        self._name = self._name or f"{socket.gethostname()}:{os.getpid()}"
+        forks.close_in_children(self._cache)
 
     def begin(self) -> list[pb.FollowRequest]:
         """The first messages of a stream: where it starts, and a renewal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from sessiond_client import forks
 from sessiond_client.connection import Channels
 from sessiond_client.errors import SessiondError, from_rpc
 from sessiond_client.following import StreamBroken
@@ -23,51 +25,74 @@ _GOODBYE = 0.5
 
 
 class FollowingThread:
-    """Follows the authority in a daemon thread, from `start` to `release`. Does not refer to the client."""
+    """Follows the authority in a daemon thread, from `start` to `release`. Does not refer to the client.
+
+    The garbage collector may call `release` in any thread, at any moment. So that takes no lock that is not reentrant,
+    and does not wait.
+    """
 
     def __init__(self, channels: Channels, conversation: Conversation) -> None:
         self._channels = channels
         self._conversation = conversation
-        self._closed = threading.Event()
+        self._is_released = False
+        self._released: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._fork_count: int | None = None
 
     def start(self) -> None:
         """Begin to follow, if this was not begun yet."""
         if self._thread is None:
             with self._starting:
-                if self._thread is None and not self._closed.is_set():
-                    self._thread = threading.Thread(target=self._run, name="sessiond near cache", daemon=True)
-                    self._thread.start()
+                if self._thread is None and not self._is_released:
+                    self._fork_count = forks.fork_count()
+                    self._conversation.prepare()
+                    thread = threading.Thread(target=self._run, name="sessiond near cache", daemon=True)
+                    # Without a thread, as while the interpreter ends, the cache stays closed.
+                    with contextlib.suppress(RuntimeError):
+                        thread.start()
+                        self._thread = thread
+
+    def close(self) -> None:
+        """As `release`, and wait until the authority knows, but not long."""
+        self.release()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_GOODBYE)
 
     def release(self) -> None:
         """Close the cache, tell the authority, and end the stream."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        if self._is_released or self._fork_count not in (None, forks.fork_count()):
+            return  # in a child process there is no thread, and the parent's may have held any lock
+        self._is_released = True
+        self._released.put(None)
         for message in self._conversation.release():
             self._outbox.put(message)
         self._outbox.put(None)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_GOODBYE)
         self._channels.forget(self)
 
     def _run(self) -> None:
-        while not self._closed.is_set():
-            self._closed.wait(self._conversation.broken(self._follow()))
+        while not self._is_released:
+            pause = self._conversation.broken(self._follow())
+            with contextlib.suppress(queue.Empty):
+                self._released.get(timeout=pause)
+
+    def _ended(self) -> bool:
+        return self._is_released
 
     def _follow(self) -> SessiondError | None:
         """Follow until the stream ends. Returns what it ended in."""
         outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox = outbox
+        if self._ended():
+            return None  # the goodbye may have gone into the outbox of the stream before
         for message in self._conversation.begin():
             outbox.put(message)
         call: Any = None
         try:
             call = self._channels.for_stream(self).Follow(_requests(outbox, self._conversation))
             for message in call:
-                if self._closed.is_set():
+                if self._ended():
                     continue  # until the authority ends the stream
                 for reply in self._conversation.received(message):
                     outbox.put(reply)
@@ -111,11 +136,14 @@ def _requests(outbox: queue.SimpleQueue[Any], conversation: Conversation) -> Ite
     """What to send: what is put into the outbox until None, and renewals in time."""
     due = time.monotonic() + RENEW_EVERY
     while True:
-        try:
-            message = outbox.get(timeout=max(0.0, due - time.monotonic()))
-        except queue.Empty:
+        left = due - time.monotonic()
+        if left <= 0:  # checked first: under constant news the outbox may never be empty
             due = time.monotonic() + RENEW_EVERY
             yield from conversation.due()
+            continue
+        try:
+            message = outbox.get(timeout=left)
+        except queue.Empty:
             continue
         if message is None:
             return

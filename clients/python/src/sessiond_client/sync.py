@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
@@ -113,9 +114,11 @@ class Client(Connection):
         data: DataRequest | bool | None = None,
         timeout: Seconds | None = None,
     ) -> Validation:
-        near, question = self._near, (client, passive, requirements, with_csrf_token, data)
-        if near is not None and not at_least and (known := near.known(token, question)) is not None:
-            return known
+        near = self._near
+        if near is not None and at_least == "":
+            known = near.known(token, client, passive, requirements, with_csrf_token, data, timeout)
+            if known is not None:
+                return known
         prepared = attempt(
             calls.validate,
             self._application,
@@ -128,8 +131,8 @@ class Client(Connection):
             data=data,
             timeout=timeout,
         )
-        miss = None if near is None or at_least else near.missed(prepared, token, question)
-        del token, requirements, question  # they may hold secrets, and this frame is part of the traceback
+        miss = None if near is None or at_least else near.missed(prepared)
+        del token, requirements  # they may hold secrets, and this frame is part of the traceback
         outcome = self._outcome_of(prepared) if near is None or miss is None else self._outcome_of_miss(near, miss)
         del prepared, miss
         return outcome.get()
@@ -156,7 +159,7 @@ class Client(Connection):
             return  # they belong to the parent process
         self._closing.set()
         if self._following is not None:
-            self._following.release()
+            self._following.close()
         for stream in self._channels.streams():
             stream.release()
         for channel in self._channels.close():
@@ -180,23 +183,33 @@ class Client(Connection):
 
     def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
         """The outcome of a question that the near cache could not answer. One thread asks; the others wait for it."""
+        usable = attempt(self._channels.check)
+        if usable.error is not None:
+            return Outcome(error=usable.error)  # in a child process, the parent may have held any lock
         near.start()
+        if not near.cache.is_open:
+            return self._ask(near, miss)  # nothing will be kept that others could wait for
         flight = self._flights.take_off(miss.key)
-        if flight is not None:
-            flight.wait(self._settings.timeout if miss.call.timeout is None else miss.call.timeout)
-            known = near.again(miss)
-            if known is not None:
-                return Outcome(known)
-        try:
-            while True:
-                near.begin(miss)
-                outcome = near.end(miss, attempt(self._run, miss.call))
-                if outcome is not None:
-                    return outcome
-                miss.may_keep = False
-        finally:
-            if flight is None:
+        if flight is None:
+            try:
+                return self._ask(near, miss)
+            finally:
                 self._flights.land(miss.key)
+        patience = self._settings.timeout if miss.call.timeout is None else miss.call.timeout
+        began = time.monotonic()
+        flight.wait(patience)
+        known = near.again(miss)
+        if known is not None:
+            return Outcome(known)
+        miss.limit(patience - (time.monotonic() - began))
+        return self._ask(near, miss)
+
+    def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        while True:
+            near.begin(miss)
+            outcome = near.end(miss, attempt(self._run, miss.call))
+            if outcome is not None:
+                return outcome
 
     def _all_pages(self, question: Call[Page[T]]) -> Iterator[T]:
         while True:
