@@ -102,6 +102,7 @@ VARIANTS = (
     *_controls("rotation", _ALARM, "FORKED_CHAIN", "SHORT_ROLL_TOLERANCE", "NO_LOST_ANSWER_TOLERANCE"),
     *_controls("rotation", "0||lateRepeat", "OVERTAKEN_COUNTS"),
     *_controls("rotation", "overtaken||0", "LATE_REPEAT_COUNTS"),
+    *_controls("rotation", "!(cookie.rolled)", "DISCARD_COUNTS"),
     Variant("rotation", "restart at every repeat", ("RESTART_AT_EVERY_REPEAT", "LATE_REPEAT_COUNTS")),
 )
 

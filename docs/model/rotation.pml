@@ -66,7 +66,7 @@ byte firstFrom;             /* the generation of the token that this login prese
 /* The browser. */
 Token cookie;
 bool loggedOut;             /* an answer deleted the cookie. The user logs in again, which opens another session */
-bool overtaken;             /* a late answer replaced or deleted a newer cookie */
+bool overtaken;             /* a late answer from before the roll replaced the cookie from after it */
 bool lateRepeat;            /* a login was repeated so late that `roll_tolerance` does not cover requests in flight */
 
 /* The two tabs. */
@@ -251,9 +251,11 @@ end:
             :: step[tab] == REPLACE ->
                 overtaken = overtaken || (cookie.rolled && !carried[tab].rolled);
                 cookie.generation = carried[tab].generation; cookie.secret = carried[tab].secret;
-                cookie.rolled = carried[tab].rolled
+                cookie.rolled = carried[tab].rolled; loggedOut = false
             :: step[tab] == DISCARD ->
-                overtaken = overtaken || cookie.rolled;
+#ifdef DISCARD_COUNTS
+                assert(!cookie.rolled);
+#endif
                 loggedOut = true
             fi
         }
