@@ -68,7 +68,7 @@ class Feed:
         self._groups: dict[EventFilter, _FilterGroup] = {}
         self._pages = _Pages(log)
         self._turns = _Turns()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     @property
     def revision(self) -> Revision:
@@ -95,10 +95,14 @@ class Feed:
 
     def close(self) -> None:
         """End every subscription, after a last checkpoint."""
-        self._closed = True
+        self._closed.set()
         self._wake()
         for group in self._groups.values():
             group.wake()
+
+    async def until_closed(self) -> None:
+        """Wait until this process shuts down."""
+        await self._closed.wait()
 
     @property
     def incarnation(self) -> Incarnation:
@@ -259,7 +263,7 @@ class Feed:
                 delivered_at = loop.time()
             if position < self._revision:
                 continue
-            if self._closed:
+            if self._closed.is_set():
                 yield Checkpoint(position)
                 return
             await group.wait(position, delivered_at + checkpoint_interval - loop.time())

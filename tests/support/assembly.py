@@ -69,7 +69,7 @@ async def assembled(
     reader = FactReader(None, None)
     process = Process(keys, PolicyBook({"default": rules}), reader, 1_000, clock, os.urandom, failures.append)
     authority = await assemble(cast("Store", store), process)
-    server = rpc_server(authority, 30.0)
+    server = rpc_server(authority)
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
             yield authority, store, stub, failures

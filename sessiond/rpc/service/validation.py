@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
 from sessiond.authority.results import ValidationResult
+from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
@@ -17,9 +18,10 @@ from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.service.calls import Calls
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["ValidationService"]
+__all__ = ["MAX_BATCH", "ValidationService"]
 
-_MAX_BATCH = 1000
+MAX_BATCH = 1000
+"""How many requests a batch may have."""
 
 
 class ValidationService:
@@ -36,10 +38,10 @@ class ValidationService:
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, caller: Caller) -> pb.ValidateSessionResponse:
         """Judge one token."""
-        question = self._question(request, caller)
+        question = self.question(request, caller)
         answer = await self._authority.validation.validate(question)
         self._fast_path.remember(request, question, answer)
-        return self._validation(question.call, answer)
+        return self.response(question.call, answer)
 
     def fast_path(self, caller: Caller, raw: bytes) -> pb.ValidateSessionResponse | None:
         """Return the plain response to a repeated ValidateSession; None if the ordinary path must decide."""
@@ -50,8 +52,8 @@ class ValidationService:
         self, request: pb.ValidateSessionsRequest, caller: Caller
     ) -> pb.ValidateSessionsResponse:
         """Judge many tokens independently of each other."""
-        if len(request.requests) > _MAX_BATCH:
-            raise InvalidField("requests", f"has {len(request.requests)} entries; at most {_MAX_BATCH} are allowed")
+        if len(request.requests) > MAX_BATCH:
+            raise InvalidField("requests", f"has {len(request.requests)} entries; at most {MAX_BATCH} are allowed")
         # All questions are checked before any is judged: an invalid call must change nothing.
         questions = [self._question_of_batch(number, one, caller) for number, one in enumerate(request.requests)]
         for position in {question.at_least for question in questions}:
@@ -59,7 +61,7 @@ class ValidationService:
         answers = await self._answers(questions)
         response, size = pb.ValidateSessionsResponse(), 0
         for question, answer in zip(questions, answers, strict=True):
-            message = self._validation(question.call, answer)
+            message = self.response(question.call, answer)
             size += message.ByteSize()
             if size > PAGE_BYTES and answer.data is not None:
                 # The batch would not fit into a message. The caller can get this session's data in a separate call.
@@ -90,13 +92,23 @@ class ValidationService:
 
     def _question_of_batch(self, number: int, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
         try:
-            return self._question(request, caller)
+            return self.question(request, caller)
         except InvalidField as error:
             raise InvalidField(f"requests[{number}].{error.field}", error.remedy) from None
 
-    def _question(self, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
+    def question(self, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
+        """Return the question that a request asks. Raise `InvalidField`, or `PositionOutOfRange` for its `at_least`."""
         call = self._calls.validating(request, caller)
         return decode.question(call, request, self._calls.at_least(request.at_least))
+
+    def immediate(self, question: Question) -> ValidationResult | OpenedToken | None:
+        """Return the answer to a question if it is available without waiting.
+
+        Otherwise return the opened token, or None if even the token must not be opened yet, because of `at_least`.
+        """
+        if question.at_least is not None and not self._authority.reading.has(question.at_least):
+            return None
+        return self._authority.validation.immediate_result(question)
 
     def _plain_validation(self, answer: ValidationResult) -> pb.ValidateSessionResponse:
         message = pb.ValidateSessionResponse()
@@ -111,7 +123,8 @@ class ValidationService:
             message.consistency_token = self._calls.consistency_token(answer.revision)
         return message
 
-    def _validation(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
+    def response(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
+        """Return the response to a question of this call. The caller must not change it."""
         if answer.session is None and not answer.judgement.signals:
             return self._refusals.message(call, answer)
         message = self._plain_validation(answer)
