@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
@@ -14,6 +14,7 @@ import grpc.aio
 
 from sessiond_client import calls, forks
 from sessiond_client.answers import Page
+from sessiond_client.coalescing import coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
 from sessiond_client.flow import Send, Wait
@@ -72,6 +73,7 @@ class AsyncClient(Connection):
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
         self._channels = Channels(partial(_open, self._settings), asynchronous=True)
+        self._coalescer = coalescer_of(self._settings, self._channels, self._send_alone)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -126,6 +128,8 @@ class AsyncClient(Connection):
             return
         self._check()
         self._closing.set()
+        if self._coalescer is not None:
+            self._coalescer.close()
         for stream in self._channels.streams():
             stream.release()
         for channel in self._channels.close():
@@ -187,8 +191,13 @@ class AsyncClient(Connection):
                 answer: T = done.value
                 return answer
 
-    async def _send(self, step: Send) -> Any:
+    def _send(self, step: Send) -> Awaitable[Any]:
         """The response to a request, or the `SessiondError` that it ended in."""
+        if self._coalescer is not None and step.name == "ValidateSession":
+            return self._coalescer.send(step)
+        return self._send_alone(step)
+
+    async def _send_alone(self, step: Send) -> Any:
         try:
             self._channels.check()
             return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
