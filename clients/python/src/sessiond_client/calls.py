@@ -781,7 +781,7 @@ RPCS: tuple[Rpc[Any], ...] = tuple(item for item in tuple(globals().values()) if
 def _question_message(application: str, question: Question) -> pb.ValidateSessionRequest:
     return pb.ValidateSessionRequest(
         application=application,
-        token=Token(question.token).reveal(),
+        token=convert.secret_text(question.token),
         client=convert.client_message(question.client),
         passive=question.passive,
         at_least=question.at_least,

@@ -262,13 +262,15 @@ class _Stream:
     async def _send(self) -> None:
         """Send what is queued as soon as the previous batch has been handed over."""
         try:
-            while await self._wait_for_questions():
+            while True:
                 while (batch := self.questions.take()) is not None:
                     await self._call.write(batch)
+                if not await self._wait_for_questions():
+                    break
             self.ended = True  # by itself, unused
             await self._call.done_writing()
         except Exception:  # noqa: BLE001 - the stream is broken; the receiving task learns why
-            return
+            self._call.cancel()  # if it is not broken, it is now
 
     async def _wait_for_questions(self) -> bool:
         """Whether a question was queued before the stream was unused for long."""
