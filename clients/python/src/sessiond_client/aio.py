@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
@@ -17,7 +17,7 @@ from sessiond_client.answers import Page
 from sessiond_client.coalescing import coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
-from sessiond_client.flow import Send, Wait
+from sessiond_client.flow import Flow, Send, Wait
 from sessiond_client.outcome import Outcome, attempt, failure
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
@@ -39,9 +39,9 @@ def _unary(
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs  # they may hold a token, and this frame is part of the traceback
-        outcome = await self._outcome_of(prepared)
+        outcome: Outcome[Any] = prepared if prepared.error is not None else await self._outcome_of(prepared.value)
         del prepared
-        return outcome.get()
+        return outcome.get()  # type: ignore[no-any-return]  # what the call reads
 
     as_method(method, call)
     return method
@@ -73,7 +73,7 @@ class AsyncClient(Connection):
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
         self._channels = Channels(partial(_open, self._settings), asynchronous=True)
-        self._coalescer = coalescer_of(self._settings, self._channels, self._send_alone)
+        self._coalescer = coalescer_of(self._settings, self._channels, self._send)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -161,7 +161,7 @@ class AsyncClient(Connection):
 
     async def _all_pages(self, question: Call[Page[T]]) -> AsyncIterator[T]:
         while True:
-            outcome: Outcome[Page[T]] = await self._outcome_of(Outcome(question))
+            outcome: Outcome[Page[T]] = await self._outcome_of(question)
             if outcome.error is not None:
                 del question
             page = outcome.get()
@@ -171,33 +171,35 @@ class AsyncClient(Connection):
                 return
             question.request.page_token = page.next_page_token
 
-    async def _outcome_of(self, prepared: Outcome[Call[T]]) -> Outcome[T]:
-        """The outcome of a call; if its arguments were refused, that."""
+    async def _outcome_of(self, call: Call[T]) -> Outcome[T]:
+        """The outcome of a call."""
         try:
-            return Outcome(await self._run(prepared.get()))
+            self._channels.check()
+            self._check()
+            return Outcome(await self._run(self._flows.of(call)))
         except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
             return failure(error)
 
-    async def _run(self, call: Call[T]) -> T:
-        self._channels.check()
-        self._check()
+    async def _run(self, flow: Flow[T]) -> T:
         reply: Any = None
-        with contextlib.closing(self._flows.of(call)) as flow:
-            try:
-                while True:
-                    step = flow.send(reply)
-                    reply = await (self._wait(step) if isinstance(step, Wait) else self._send(step))
-            except StopIteration as done:
-                answer: T = done.value
-                return answer
+        try:
+            while True:
+                step = flow.send(reply)
+                if isinstance(step, Wait):
+                    reply = await self._wait(step)
+                elif self._coalescer is not None and step.name == "ValidateSession":
+                    reply = await self._coalescer.send(step)
+                else:
+                    reply = await self._send(step)
+        except StopIteration as done:
+            answer: T = done.value
+            return answer
+        finally:
+            flow.close()
 
-    def _send(self, step: Send) -> Awaitable[Any]:
+
+    async def _send(self, step: Send) -> Any:
         """The response to a request, or the `SessiondError` that it ended in."""
-        if self._coalescer is not None and step.name == "ValidateSession":
-            return self._coalescer.send(step)
-        return self._send_alone(step)
-
-    async def _send_alone(self, step: Send) -> Any:
         try:
             self._channels.check()
             return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)

@@ -64,8 +64,9 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         violations: list[Violation] = []
         given = [checks[name].apply(name, value, violations) for name, value in zip(names, args, strict=False)]
         for name, value in kwargs.items():
-            if name in checks and type(value) not in checks[name].as_they_are:
-                kwargs[name] = checks[name].apply(name, value, violations)
+            check = checks.get(name)
+            if check is not None and type(value) not in check.as_they_are:
+                kwargs[name] = check.apply(name, value, violations)
         if violations:
             raise invalid_argument(*violations)
         return function(*given, *args[len(given) :], **kwargs)  # Python itself rejects missing and unknown ones

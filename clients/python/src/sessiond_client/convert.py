@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -25,6 +25,7 @@ from sessiond_client.enums import (
     Verdict,
 )
 from sessiond_client.errors import Violation
+from sessiond_client.lazy import Readers, complete, lazily
 from sessiond_client.questions import NOT_REQUIRED, DataRequest, Requirements
 from sessiond_client.tokens import Token
 from sessiond_client.values import (
@@ -55,10 +56,10 @@ __all__ = [
     "client_message",
     "concurrency_limit",
     "cookie_directives",
-    "cookie_directives_of",
     "data_request_message",
     "event",
     "event_type_number",
+    "lazy_session",
     "lifetimes_message",
     "moment_or_none",
     "next_step",
@@ -80,8 +81,6 @@ __all__ = [
 
 E = TypeVar("E", bound=StrEnum)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SHARED = 1024
-"""How many values of a kind are kept to be shared."""
 
 
 def _numbers(kind: type[E], wire: Any, prefix: str) -> dict[E, Any]:
@@ -233,31 +232,45 @@ def token_or_none(text: str) -> Token | None:
     return Token(text) if text else None
 
 
+def _moment_reader(name: str) -> Callable[[Any], datetime | None]:
+    return lambda message: moment_or_none(message, name)
+
+
+_SESSION: Readers = {
+    "session_id": attrgetter("session_id"),
+    "application": attrgetter("application"),
+    "subject": attrgetter("subject"),
+    "state": lambda message: _state(message.state),
+    "generation": attrgetter("generation"),
+    "create_time": lambda message: _moment(message.create_time),
+    "last_active_time": lambda message: _moment(message.last_active_time),
+    "idle_expire_time": _moment_reader("idle_expire_time"),
+    "absolute_expire_time": _moment_reader("absolute_expire_time"),
+    "login_expire_time": _moment_reader("login_expire_time"),
+    "persistent": attrgetter("persistent"),
+    "authentication": lambda message: (
+        _authentication(message.authentication) if message.HasField("authentication") else None
+    ),
+    "elevation_expire_time": _moment_reader("elevation_expire_time"),
+    "client": lambda message: _client(message.client),
+    "last_client": lambda message: _client(message.last_client) if message.HasField("last_client") else None,
+    "device": lambda message: _device(message.device) if message.HasField("device") else None,
+    "last_device": lambda message: _device(message.last_device) if message.HasField("last_device") else None,
+    "labels": lambda message: dict(message.labels),
+    "lifetimes": lambda message: _lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
+    "data_version": attrgetter("data_version"),
+    "ending": lambda message: _ending(message.ending) if message.HasField("ending") else None,
+}
+
+
 def session(message: pb.Session) -> Session:
     """A session."""
-    return Session(
-        session_id=message.session_id,
-        application=message.application,
-        subject=message.subject,
-        state=_state(message.state),
-        generation=message.generation,
-        create_time=_moment(message.create_time),
-        last_active_time=_moment(message.last_active_time),
-        idle_expire_time=moment_or_none(message, "idle_expire_time"),
-        absolute_expire_time=moment_or_none(message, "absolute_expire_time"),
-        login_expire_time=moment_or_none(message, "login_expire_time"),
-        persistent=message.persistent,
-        authentication=_authentication(message.authentication) if message.HasField("authentication") else None,
-        elevation_expire_time=moment_or_none(message, "elevation_expire_time"),
-        client=_client(message.client),
-        last_client=_client(message.last_client) if message.HasField("last_client") else None,
-        device=_device(message.device) if message.HasField("device") else None,
-        last_device=_device(message.last_device) if message.HasField("last_device") else None,
-        labels=dict(message.labels) if message.labels else {},
-        lifetimes=_lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
-        data_version=message.data_version,
-        ending=_ending(message.ending) if message.HasField("ending") else None,
-    )
+    return complete(Session, _SESSION, message)
+
+
+def lazy_session(message: pb.Session) -> Session:
+    """A session that reads its fields from the message when they are needed."""
+    return lazily(Session, _SESSION, message)
 
 
 def session_data(message: pb.SessionData) -> SessionData:
@@ -301,11 +314,6 @@ def unmet_requirement(message: pb.UnmetRequirement) -> UnmetRequirement:
     )
 
 
-def cookie_directives_of(answer: Any) -> CookieDirectives:
-    """The `cookies` of an answer. Most have none, and share one value."""
-    return cookie_directives(answer.cookies) if answer.HasField("cookies") else _NO_COOKIES
-
-
 def cookie_directives(message: pb.CookieDirectives) -> CookieDirectives:
     """Response headers for the client; unset ones are left out."""
     return CookieDirectives(
@@ -313,9 +321,6 @@ def cookie_directives(message: pb.CookieDirectives) -> CookieDirectives:
         cache_control=message.cache_control,
         clear_site_data=message.clear_site_data,
     )
-
-
-_NO_COOKIES = cookie_directives(pb.CookieDirectives())
 
 
 def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
@@ -430,29 +435,16 @@ def _span(message: Duration) -> timedelta:
 
 
 def _client(message: pb.ClientContext) -> ClientContext:
-    return _known_client(message.ip_address, message.user_agent, message.certificate_thumbprint, message.device_id)
-
-
-# The parts of a session that change rarely are shared between its answers: a cache costs a fraction of a new value.
-
-
-@lru_cache(_SHARED)
-def _known_client(ip_address: str, user_agent: str, certificate_thumbprint: bytes, device_id: str) -> ClientContext:
     return ClientContext(
-        ip_address=ip_address,
-        user_agent=user_agent,
-        certificate_thumbprint=certificate_thumbprint,
-        device_id=device_id,
+        ip_address=message.ip_address,
+        user_agent=message.user_agent,
+        certificate_thumbprint=message.certificate_thumbprint,
+        device_id=message.device_id,
     )
 
 
 def _device(message: pb.Device) -> Device:
-    return _known_device(message.description, message.type)
-
-
-@lru_cache(_SHARED)
-def _known_device(description: str, number: int) -> Device:
-    return Device(description=description, type=_device_type(number))
+    return Device(description=message.description, type=_device_type(message.type))
 
 
 def _lifetimes(message: pb.Lifetimes) -> Lifetimes:
@@ -463,15 +455,11 @@ def _lifetimes(message: pb.Lifetimes) -> Lifetimes:
 
 
 def _authentication(message: pb.Authentication) -> Authentication:
-    time = message.authenticate_time if message.HasField("authenticate_time") else None
-    moment = None if time is None else (time.seconds, time.nanos)
-    return _known_authentication(message.level, tuple(message.methods), moment)
-
-
-@lru_cache(_SHARED)
-def _known_authentication(level: int, methods: tuple[str, ...], time: tuple[int, int] | None) -> Authentication:
-    moment = None if time is None else _moment(Timestamp(seconds=time[0], nanos=time[1]))
-    return Authentication(level=level, methods=methods, authenticate_time=moment)
+    return Authentication(
+        level=message.level,
+        methods=tuple(message.methods),
+        authenticate_time=moment_or_none(message, "authenticate_time"),
+    )
 
 
 def _cause(message: pb.Cause) -> Cause:
