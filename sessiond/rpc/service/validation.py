@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
@@ -47,6 +48,16 @@ class ValidationService:
         """Return the plain response to a repeated ValidateSession; None if the ordinary path must decide."""
         answer = self._fast_path.answer(caller, raw)
         return None if answer is None else self._plain_validation(answer)
+
+    def answer_repeated(
+        self, request: pb.ValidateSessionRequest, caller: Caller, responses: Any
+    ) -> bool:
+        """Add the plain response to a repeated request of a batch, and return whether there is one."""
+        answer = self._fast_path.answer(caller, request.SerializeToString())
+        if answer is None:
+            return False
+        self._fill_plain(responses.add(), answer)
+        return True
 
     async def ValidateSessions(
         self, request: pb.ValidateSessionsRequest, caller: Caller
@@ -101,17 +112,27 @@ class ValidationService:
         call = self._calls.validating(request, caller)
         return decode.question(call, request, self._calls.at_least(request.at_least))
 
-    def immediate(self, question: Question) -> ValidationResult | OpenedToken | None:
-        """Return the answer to a question if it is available without waiting.
+    def immediate(
+        self, request: pb.ValidateSessionRequest, question: Question
+    ) -> pb.ValidateSessionResponse | OpenedToken | None:
+        """Return the response to a request, which asks this question, if it is available without waiting.
 
         Otherwise return the opened token, or None if even the token must not be opened yet, because of `at_least`.
         """
         if question.at_least is not None and not self._authority.reading.has(question.at_least):
             return None
-        return self._authority.validation.immediate_result(question)
+        found = self._authority.validation.immediate_result(question)
+        if not isinstance(found, ValidationResult):
+            return found
+        self._fast_path.remember(request, question, found)
+        return self.response(question.call, found)
 
     def _plain_validation(self, answer: ValidationResult) -> pb.ValidateSessionResponse:
         message = pb.ValidateSessionResponse()
+        self._fill_plain(message, answer)
+        return message
+
+    def _fill_plain(self, message: pb.ValidateSessionResponse, answer: ValidationResult) -> None:
         message.verdict = encode.VERDICT[answer.verdict]
         message.next_step = encode.next_step(answer)
         if answer.session is not None:
@@ -121,7 +142,6 @@ class ValidationService:
         if answer.cacheable_until is not None:
             encode.set_time(message.cacheable_until, answer.cacheable_until)
             message.consistency_token = self._calls.consistency_token(answer.revision)
-        return message
 
     def response(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
         """Return the response to a question of this call. The caller must not change it."""

@@ -13,7 +13,6 @@ from google.rpc import status_pb2
 
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
-from sessiond.authority.results import ValidationResult
 from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField, Overloaded, Unavailable
@@ -135,12 +134,16 @@ class _Stream:
     def _answer(self, batch: int, start: int, requests: Sequence[pb.ValidateSessionRequest], of: int) -> None:
         """Answer consecutive requests of a batch of `of` requests, as far as that is possible without waiting."""
         answer, answered = pb.StreamValidationsResponse(batch_id=batch), []
+        responses = answer.responses
         for index, request in enumerate(requests, start):
             try:
+                if self._validations.answer_repeated(request, self._caller, responses):
+                    answered.append(index)
+                    continue
                 question = self._validations.question(request, self._caller)
-                found = self._validations.immediate(question)
-                if isinstance(found, ValidationResult):
-                    answer.responses.append(self._validations.response(question.call, found))
+                found = self._validations.immediate(request, question)
+                if isinstance(found, pb.ValidateSessionResponse):
+                    responses.append(found)
                     answered.append(index)
                 else:
                     self._wait_for(batch, index, question, found)
