@@ -14,10 +14,10 @@ import grpc.aio
 
 from sessiond_client import calls, forks
 from sessiond_client.answers import Page
-from sessiond_client.coalescing import coalescer_of
+from sessiond_client.coalescing import ALONE, coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
-from sessiond_client.flow import Flow, Send, Wait
+from sessiond_client.flow import Send, Wait
 from sessiond_client.outcome import Outcome, attempt, failure
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
@@ -173,30 +173,24 @@ class AsyncClient(Connection):
 
     async def _outcome_of(self, call: Call[T]) -> Outcome[T]:
         """The outcome of a call."""
+        flow, reply, coalescer = self._flows.of(call), None, self._coalescer
         try:
             self._channels.check()
             self._check()
-            return Outcome(await self._run(self._flows.of(call)))
-        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
-            return failure(error)
-
-    async def _run(self, flow: Flow[T]) -> T:
-        reply: Any = None
-        try:
             while True:
                 step = flow.send(reply)
                 if isinstance(step, Wait):
                     reply = await self._wait(step)
-                elif self._coalescer is not None and step.name == "ValidateSession":
-                    reply = await self._coalescer.send(step)
-                else:
+                elif coalescer is None or step.name != "ValidateSession":
                     reply = await self._send(step)
+                elif (reply := await coalescer.send(step)) is ALONE:
+                    reply = await coalescer.send_alone(step)
         except StopIteration as done:
-            answer: T = done.value
-            return answer
+            return Outcome(done.value)
+        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
+            return failure(error)
         finally:
             flow.close()
-
 
     async def _send(self, step: Send) -> Any:
         """The response to a request, or the `SessiondError` that it ended in."""

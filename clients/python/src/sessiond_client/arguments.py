@@ -43,12 +43,14 @@ class _Check:
     wrong."""
     as_they_are: frozenset[type] = frozenset()
     """The types whose values are all accepted and need no change. Only they are not checked further."""
+    accepted: frozenset[type] = frozenset()
+    """Types whose values are all accepted; perhaps not the only ones."""
 
     def apply(self, path: str, value: Any, violations: list[Violation]) -> Any:
         """Normalize a value of any type; adds a violation if it is not accepted."""
         if type(value) in self.as_they_are:
             return value
-        if self.accepts(value):
+        if type(value) in self.accepted or self.accepts(value):
             return self.convert(path, value, violations)
         kind = "None" if value is None else type(value).__name__
         violations.append(Violation(path, f"must be {self.expected}, not {kind}"))
@@ -62,10 +64,12 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     def checking(*args: Any, **kwargs: Any) -> T:
         names, checks = _checks_of(function)
         violations: list[Violation] = []
-        given = [checks[name].apply(name, value, violations) for name, value in zip(names, args, strict=False)]
+        given = []
+        for name, value in zip(names, args, strict=False):
+            check = checks[name]
+            given.append(value if type(value) in check.as_they_are else check.apply(name, value, violations))
         for name, value in kwargs.items():
-            check = checks.get(name)
-            if check is not None and type(value) not in check.as_they_are:
+            if name in checks and type(value) not in (check := checks[name]).as_they_are:
                 kwargs[name] = check.apply(name, value, violations)
         if violations:
             raise invalid_argument(*violations)
@@ -188,10 +192,16 @@ _PLAIN: dict[Any, _Check] = {
     int: _accepting(_is_whole, "a whole number"),
     float: _accepting(_is_number, "a number"),
     bytes: _accepting(lambda value: isinstance(value, bytes), "bytes", bytes),
-    str: _Check("a str", lambda value: isinstance(value, str), _text),
+    str: _Check("a str", lambda value: isinstance(value, str), _text, accepted=frozenset({str})),
     datetime: _Check("a datetime", lambda value: isinstance(value, datetime), _datetime),
     timedelta: _Check("a timedelta", lambda value: isinstance(value, timedelta), _duration),
-    Token: _Check("a token (Token or str)", lambda value: isinstance(value, (str, Token)), _token, frozenset({Token})),
+    Token: _Check(
+        "a token (Token or str)",
+        lambda value: isinstance(value, (str, Token)),
+        _token,
+        as_they_are=frozenset({Token}),
+        accepted=frozenset({str, Token}),
+    ),
 }
 
 
@@ -222,13 +232,18 @@ def _union(parts: tuple[Any, ...]) -> _Check:
 
     if len(members) == 1:
         return members[0]
+    by_type = {kind: member for member in members for kind in member.accepted}
+
+    def accepts(value: Any) -> bool:
+        return type(value) in by_type or any(member.accepts(value) for member in members)
 
     def convert(path: str, value: Any, violations: list[Violation]) -> Any:
-        return next(member for member in members if member.accepts(value)).convert(path, value, violations)
+        member = by_type.get(type(value)) or next(member for member in members if member.accepts(value))
+        return member.convert(path, value, violations)
 
     expected = ", ".join(member.expected for member in members[:-1]) + " or " + members[-1].expected
     as_they_are = frozenset(kind for member in members for kind in member.as_they_are)
-    return _Check(expected, lambda value: any(member.accepts(value) for member in members), convert, as_they_are)
+    return _Check(expected, accepts, convert, as_they_are, frozenset(by_type))
 
 
 def _items(part: Any) -> _Check:
@@ -293,4 +308,4 @@ def _fields(kind: type) -> _Check:
                 changed[name] = new
         return dataclasses.replace(value, **changed) if changed and not violations else value
 
-    return _Check(_name(kind), lambda value: isinstance(value, kind), convert)
+    return _Check(_name(kind), lambda value: isinstance(value, kind), convert, accepted=frozenset({kind}))

@@ -11,11 +11,11 @@ import copy
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import grpc.aio
 
-from sessiond_client import forks
+from sessiond_client import forks, reading
 from sessiond_client.connection import Channels, closed
 from sessiond_client.errors import (
     Cancelled,
@@ -31,7 +31,7 @@ from sessiond_client.flow import Send
 from sessiond_client.settings import Settings
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["Coalescer", "Questions", "coalescer_of"]
+__all__ = ["ALONE", "Coalescer", "Questions", "coalescer_of"]
 
 _FEW = 4
 """With fewer validations under way, each is a call of its own, unless the stream is in use anyway."""
@@ -46,16 +46,11 @@ _FIRST_BREAK = 1.0
 _LONGEST_BREAK = 60.0
 """Seconds for which validations are calls of their own after the authority has refused a stream; they double."""
 
-_ALONE: Final = object()
+ALONE: Final = object()
 """The reply to a question that must become a call of its own."""
 
-
-class _Question(NamedTuple):
-    """One question: where its reply goes, and until when it waits."""
-
-    reply: asyncio.Future[Any]
-    request: Any
-    deadline: float
+_Question = tuple[asyncio.Future[Any], Any, int, float]
+"""Where the reply to a question goes, its request, the bytes of that, and until when it waits."""
 
 
 class Questions:
@@ -65,29 +60,26 @@ class Questions:
     """
 
     def __init__(self) -> None:
-        self._queue: deque[_Question] = deque()
+        self.queue: deque[_Question] = deque()
         self._sent: dict[int, list[_Question | None]] = {}  # by batch; None: answered
         self._left: dict[int, int] = {}  # how many questions of the batch are not answered
         self._last_batch = 0
 
     def __bool__(self) -> bool:
         """Whether any question waits for its reply."""
-        return bool(self._queue or self._sent)
-
-    def add(self, question: _Question) -> None:
-        """Queue a question."""
-        self._queue.append(question)
+        return bool(self.queue or self._sent)
 
     def take(self) -> pb.StreamValidationsRequest | None:
         """The next batch: what is queued, as far as it fits. None: nothing is queued."""
         batch: list[_Question | None] = []
-        requests, size = [], 0
-        while self._queue and len(batch) < _MOST_QUESTIONS and size < _MOST_BYTES:
-            question = self._queue.popleft()
-            if not question.reply.done():  # otherwise its caller was cancelled, or its time is up
+        requests, size, queue = [], 0, self.queue
+        while queue and len(batch) < _MOST_QUESTIONS and size < _MOST_BYTES:
+            question = queue.popleft()
+            reply, request, its_size, _ = question
+            if not reply.done():  # otherwise its caller was cancelled, or its time is up
                 batch.append(question)
-                requests.append(question.request)
-                size += question.request.ByteSize()
+                requests.append(request)
+                size += its_size
         if not batch:
             return None
         self._last_batch += 1
@@ -102,46 +94,50 @@ class Questions:
         if len(indexes) != len(responses) or (not message.indexes and responses and len(responses) != len(batch)):
             raise ValueError("the answers do not fit the batch")
         for index, response in zip(indexes, responses, strict=True):
-            self._answer(number, batch, index, response)
+            reply = _reply_to(batch, index)
+            if not reply.done():
+                reply.set_result(reading.own_copy(response))
         for failure in failures:
-            self._answer(number, batch, failure.index, from_failure(failure))
+            reply = _reply_to(batch, failure.index)
+            if not reply.done():
+                reply.set_result(from_failure(failure))
+        self._left[number] -= len(responses) + len(failures)
+        if not self._left[number]:
+            del self._sent[number], self._left[number]
 
     def end(self, reply: Any) -> None:
         """Give every question this reply. Each one gets a copy of its own, because a call completes its exception."""
-        for question in self._all():
-            if not question.reply.done():
-                question.reply.set_result(copy.copy(reply) if isinstance(reply, SessiondError) else reply)
-        self._queue.clear()
+        for waiting, *_ in self._all():
+            if not waiting.done():
+                waiting.set_result(copy.copy(reply) if isinstance(reply, SessiondError) else reply)
+        self.queue.clear()
         self._sent.clear()
         self._left.clear()
 
     def expire(self, now: float) -> float | None:
         """End the questions whose time is up. Returns the earliest deadline of the others; None: there are none."""
         earliest: float | None = None
-        for question in self._all():
-            if question.reply.done():
+        for reply, _, _, deadline in self._all():
+            if reply.done():
                 continue
-            if question.deadline <= now:
-                question.reply.set_result(_late())
-            elif earliest is None or question.deadline < earliest:
-                earliest = question.deadline
+            if deadline <= now:
+                reply.set_result(_late())
+            elif earliest is None or deadline < earliest:
+                earliest = deadline
         return earliest
 
-    def _answer(self, number: int, batch: list[_Question | None], index: int, answer: Any) -> None:
-        question = batch[index] if index < len(batch) else None
-        if question is None:
-            raise ValueError("an answer to no question")
-        batch[index] = None
-        if not question.reply.done():
-            question.reply.set_result(answer)
-        self._left[number] -= 1
-        if not self._left[number]:
-            del self._sent[number], self._left[number]
-
     def _all(self) -> Iterator[_Question]:
-        yield from self._queue
+        yield from self.queue
         for batch in self._sent.values():
             yield from (question for question in batch if question is not None)
+
+
+def _reply_to(batch: list[_Question | None], index: int) -> asyncio.Future[Any]:
+    question = batch[index] if index < len(batch) else None
+    if question is None:
+        raise ValueError("an answer to no question")
+    batch[index] = None
+    return question[0]
 
 
 def _late() -> SessiondError:
@@ -163,37 +159,35 @@ class Coalescer:
         self._channels = channels
         self._alone = alone
         self._clock = clock
-        self._under_way = 0
+        self._calls = 0  # calls of their own that are under way
         self._stream: _Stream | None = None
         self._not_before = 0.0
         self._break = _FIRST_BREAK
 
-    async def send(self, step: Send) -> Any:
-        """The response to a validation, or the `SessiondError` that it ended in."""
-        self._under_way += 1
+    def send(self, step: Send) -> Awaitable[Any]:
+        """The response to a validation, or the `SessiondError` that it ended in; `ALONE`: `send_alone` must make it."""
+        stream = self._stream
+        if (stream is not None and stream.questions) or self._calls >= _FEW - 1:
+            size, now = step.request.ByteSize(), self._clock()
+            if size < _LARGE and step.timeout > 0 and now >= self._not_before:
+                step.deadline = now + step.timeout
+                return self._on_stream().reply_to(step.request, size, step.deadline)
+        return self.send_alone(step)
+
+    async def send_alone(self, step: Send) -> Any:
+        """The outcome of a validation as a call of its own, within what is left of its time."""
+        self._calls += 1
         try:
-            if not self._prefers_stream(step):
-                return await self._alone(step)
-            deadline = self._clock() + step.timeout
-            reply = await self._on_stream().ask(step.request, deadline)
-            if reply is not _ALONE:
-                return reply
-            return await self._alone(Send(step.name, step.request, max(0.0, deadline - self._clock())))
+            if step.deadline is not None:
+                step.timeout = max(0.0, step.deadline - self._clock())
+            return await self._alone(step)
         finally:
-            self._under_way -= 1
+            self._calls -= 1
 
     def close(self) -> None:
         """End the stream. The calls that wait for it end in `ClientClosed`."""
         if self._stream is not None:
             self._stream.end(closed(during=True))
-
-    def _prefers_stream(self, step: Send) -> bool:
-        in_use = self._stream is not None and bool(self._stream.questions)
-        if not in_use and self._under_way < _FEW:
-            return False
-        if step.timeout <= 0 or step.request.ByteSize() >= _LARGE:
-            return False
-        return self._not_before <= 0 or self._clock() >= self._not_before
 
     def _on_stream(self) -> _Stream:
         if self._stream is None or self._stream.ended:
@@ -238,14 +232,16 @@ class _Stream:
             self._loop.create_task(self._receive(), name="sessiond validations, receiving"),
         )
 
-    async def ask(self, request: Any, deadline: float) -> Any:
-        """The reply to one question."""
-        reply = self._loop.create_future()
-        self.questions.add(_Question(reply, request, deadline))
-        self._queued.set()
+    def reply_to(self, request: Any, size: int, deadline: float) -> asyncio.Future[Any]:
+        """The reply to one question, of so many bytes."""
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        queue = self.questions.queue
+        if not queue:
+            self._queued.set()
+        queue.append((reply, request, size, deadline))
         if deadline < self._timer_at:
             self._set_timer(deadline)
-        return await reply
+        return reply
 
     def end(self, reply: Any) -> None:
         """End the stream, and give this reply to all of its questions."""
@@ -306,7 +302,7 @@ class _Stream:
             self.end(error)
         else:
             self._refused(error)
-            self.end(_ALONE)
+            self.end(ALONE)
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

@@ -59,6 +59,7 @@ __all__ = [
     "data_request_message",
     "event",
     "event_type_number",
+    "fill_client",
     "lazy_session",
     "lifetimes_message",
     "moment_or_none",
@@ -179,12 +180,19 @@ def client_message(client: ClientContext | None) -> pb.ClientContext | None:
     """
     if client is None:
         return None
-    return pb.ClientContext(
-        ip_address=_acceptable(client.ip_address),
-        user_agent=_acceptable(client.user_agent),
-        certificate_thumbprint=client.certificate_thumbprint,
-        device_id=_acceptable(client.device_id),
-    )
+    message = pb.ClientContext()
+    fill_client(message, client)
+    return message
+
+
+def fill_client(message: pb.ClientContext, client: ClientContext) -> None:
+    """Fill the message of a client context as `client_message` does."""
+    message.ip_address = _acceptable(client.ip_address)  # even an empty text makes the message one that is set
+    message.user_agent = _acceptable(client.user_agent)
+    if client.certificate_thumbprint:
+        message.certificate_thumbprint = client.certificate_thumbprint
+    if client.device_id:
+        message.device_id = _acceptable(client.device_id)
 
 
 def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:

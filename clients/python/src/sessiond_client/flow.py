@@ -45,6 +45,8 @@ class Send:
     request: Any = field(repr=False)
     timeout: float
     """Seconds."""
+    deadline: float | None = None
+    """By the monotonic clock, once a client has begun with it."""
 
 
 @dataclass(frozen=True, slots=True)

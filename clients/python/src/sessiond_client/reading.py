@@ -88,7 +88,7 @@ _VALIDATION: Readers = {
     "unmet": lambda answer: tuple(map(convert.unmet_requirement, answer.unmet)),
     "csrf_token": lambda answer: convert.token_or_none(answer.csrf_token),
     "cookies": lambda answer: convert.cookie_directives(answer.cookies),
-    "data": lambda answer: _data(answer),
+    "data": _data,
     "cacheable_until": lambda answer: convert.moment_or_none(answer, "cacheable_until"),
     "consistency_token": attrgetter("consistency_token"),
 }
