@@ -322,7 +322,5 @@ def coalescer_of(settings: Settings, channels: Channels, alone: Callable[[Send],
 
     An interceptor for unary calls would not see the questions on a stream.
     """
-    stream_interceptor = grpc.aio.StreamStreamClientInterceptor
-    if not settings.coalesce or not all(isinstance(item, stream_interceptor) for item in settings.interceptors):
-        return None
-    return Coalescer(channels, alone)
+    intercepted = any(isinstance(item, grpc.aio.UnaryUnaryClientInterceptor) for item in settings.interceptors)
+    return Coalescer(channels, alone) if settings.coalesce and not intercepted else None

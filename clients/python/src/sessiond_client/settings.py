@@ -39,8 +39,7 @@ class ClientOptions(TypedDict, total=False):
     coalesce: bool
     """For `AsyncClient`: put validations that are under way at the same time into batches on one stream, which costs
     far less than a call for each. True by default. A few at a time are always calls of their own, and so are all if the
-    authority does not serve the stream, or if there is an interceptor that is not also one for streams
-    (`StreamStreamClientInterceptor`)."""
+    authority does not serve the stream, or if there is an interceptor for unary calls, which would not see them."""
     interceptors: Items[Any]
     """gRPC client interceptors for every call and stream; for `AsyncClient` those of `grpc.aio`. They see requests and
     responses, tokens included."""
