@@ -33,7 +33,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["ALONE", "Coalescer", "Questions", "coalescer_of"]
 
-_FEW = 4
+_FEW = 3
 """With fewer validations under way, each is a call of its own, unless the stream is in use anyway."""
 _MOST_QUESTIONS = 256
 _MOST_BYTES = 512 * 1024
