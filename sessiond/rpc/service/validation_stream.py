@@ -51,13 +51,14 @@ class ValidationStreams:
         self._validations = validations
         self._write_timeout = write_timeout
         self._limit = StreamLimit(max_streams, "streams of validations", "server.max_validation_streams")
+        self._turn = asyncio.Lock()
 
     async def StreamValidations(
         self, batches: AsyncIterator[pb.StreamValidationsRequest], caller: Caller, context: Context
     ) -> None:
         """Answer batches until the caller ends its side, or the authority shuts down."""
         with self._limit.counted(caller.peer):
-            stream = _Stream(self._authority, self._validations, caller, _Outbox())
+            stream = _Stream(self._authority, self._validations, caller, self._turn)
             reading = asyncio.create_task(stream.read(batches))
             writing = asyncio.create_task(stream.write(context, self._write_timeout))
             closing = asyncio.create_task(self._authority.reading.until_shutdown())
@@ -76,11 +77,15 @@ class ValidationStreams:
 class _Stream:
     """One stream: what it has read and not yet answered."""
 
-    def __init__(self, authority: Authority, validations: ValidationService, caller: Caller, outbox: _Outbox) -> None:
+    def __init__(
+        self, authority: Authority, validations: ValidationService, caller: Caller, turn: asyncio.Lock
+    ) -> None:
+        """`turn` is shared by all streams: they take turns, so that many of them hold up other calls no longer."""
         self._authority = authority
         self._validations = validations
         self._caller = caller
-        self._outbox = outbox
+        self._turn = turn
+        self._outbox = _Outbox()
         self._waiting: set[asyncio.Task[None]] = set()
         self._unanswered: Counter[int] = Counter()  # the waiting requests of each batch
         self._fewer_wait = asyncio.Event()
@@ -95,9 +100,9 @@ class _Stream:
             if number in self._unanswered:
                 raise InvalidField("batch_id", f"{number} is the number of a batch that is not answered yet")
             for start in range(0, max(1, len(requests)), _SLICE):
-                if start:
+                async with self._turn:
+                    self._answer(number, start, requests[start : start + _SLICE], len(requests))
                     await asyncio.sleep(0)
-                self._answer(number, start, requests[start : start + _SLICE], len(requests))
                 await self._room()
 
     async def write(self, context: Context, timeout: float) -> None:
