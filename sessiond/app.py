@@ -60,6 +60,8 @@ from sessiond.rpc.service.logins import LoginService
 from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
 from sessiond.rpc.service.validation import ValidationService
+from sessiond.rpc.service.validation_stream import ValidationStreams
+from sessiond.rpc.stream_limit import StreamBounds
 from sessiond.store.contract import Commit, Store, StoreFailed
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
@@ -74,10 +76,18 @@ from sessiond_client.following import Lease
 __all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
 
 Services = tuple[
-    ValidationService, LoginService, SessionService, DataService, ReadingService, EventService, FollowService
+    ValidationService,
+    LoginService,
+    SessionService,
+    DataService,
+    ReadingService,
+    EventService,
+    FollowService,
+    ValidationStreams,
 ]
 
 _STOP_GRACE = 5.0
+_STREAM_BOUNDS = StreamBounds()
 _log = structlog.get_logger(__name__)
 
 
@@ -196,25 +206,27 @@ def _lock_time(policies: PolicyBook, application: str) -> Millis:
     return Millis(0) if policy is None else policy.guessing.lock_time
 
 
-def services_of(authority: Authority, write_timeout: float, max_subscribers: int = 200) -> Services:
-    """The calls of the contract over an authority, by subject. `write_timeout` is in seconds."""
+def services_of(authority: Authority, bounds: StreamBounds) -> Services:
+    """The calls of the contract over an authority, by subject."""
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
+    validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals())
     return (
-        ValidationService(calls, authority, fast_path, SessionMessages(), Refusals()),
+        validations,
         LoginService(calls, authority.logins),
         SessionService(calls, authority),
         DataService(calls, authority.data, authority.reading),
         ReadingService(calls, authority, __version__),
-        EventService(authority.reading, write_timeout, max_subscribers),
-        FollowService(authority, write_timeout, max_subscribers),
+        EventService(authority.reading, bounds.write_timeout, bounds.subscribers),
+        FollowService(authority, bounds.write_timeout, bounds.subscribers),
+        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations),
     )
 
 
 def rpc_server(
-    authority: Authority, write_timeout: float, max_subscribers: int = 200, max_calls: int = DEFAULT_MAX_CALLS
+    authority: Authority, bounds: StreamBounds = _STREAM_BOUNDS, max_calls: int = DEFAULT_MAX_CALLS
 ) -> RpcServer:
-    """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
-    services = services_of(authority, write_timeout, max_subscribers)
+    """The gRPC server of an authority, not started."""
+    services = services_of(authority, bounds)
     return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls)
 
 
@@ -287,9 +299,10 @@ class App:
         parts = self.authority.parts
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
-            self._server = rpc_server(
-                self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_calls
+            bounds = StreamBounds(
+                config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
             )
+            self._server = rpc_server(self.authority, bounds, config.max_calls)
             self.address = await self._server.start(config.listen, config.socket_mode)
         except BaseException:
             await parts.journal.close()

@@ -60,7 +60,7 @@ class Feed:
         self._groups: dict[EventFilter, _FilterGroup] = {}
         self._pages = Pages(log)
         self._turns = Turns()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     @property
     def revision(self) -> Revision:
@@ -87,10 +87,14 @@ class Feed:
 
     def close(self) -> None:
         """End every subscription, after a last checkpoint."""
-        self._closed = True
+        self._closed.set()
         self._wake()
         for group in self._groups.values():
             group.wake()
+
+    async def until_closed(self) -> None:
+        """Wait until this process shuts down."""
+        await self._closed.wait()
 
     @property
     def incarnation(self) -> Incarnation:
@@ -235,7 +239,7 @@ class Feed:
                     delivered_at = loop.time()
                 if reader.is_behind:
                     continue
-                if self._closed:
+                if self._closed.is_set():
                     yield Checkpoint(reader.position)
                     return
                 await reader.wait(delivered_at + checkpoint_interval - loop.time())
@@ -243,7 +247,7 @@ class Feed:
     @property
     def is_closed(self) -> bool:
         """Return whether every subscription must end."""
-        return self._closed
+        return self._closed.is_set()
 
     def _is_behind(self, position: Revision) -> bool:
         """Return whether the events after a position are no longer all in the tail."""

@@ -7,8 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sessiond.domain.errors import Overloaded
+from sessiond.domain.immutable import immutable
 
-__all__ = ["StreamLimit"]
+__all__ = ["StreamBounds", "StreamLimit"]
+
+
+@immutable
+class StreamBounds:
+    """The bounds on streams.
+
+    write_timeout  how many seconds a caller may leave a message of its stream unread
+    subscribers    how many streams of events may be open
+    validations    how many streams of validations may be open
+    """
+
+    write_timeout: float = 30.0
+    subscribers: int = 200
+    validations: int = 128
 
 
 class StreamLimit:

@@ -73,7 +73,7 @@ async def assembled(
     policies = PolicyBook({"default": rules})
     process = Process(keys, policies, reader, 1_000, clock, os.urandom, failures.append, **changes)
     authority = await assemble(cast("Store", store), process)
-    server = rpc_server(authority, 30.0)
+    server = rpc_server(authority)
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
             yield authority, store, stub, failures

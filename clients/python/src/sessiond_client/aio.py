@@ -15,6 +15,7 @@ import grpc.aio
 
 from sessiond_client import calls, forks
 from sessiond_client.answers import Page, Validation
+from sessiond_client.coalescing import ALONE, coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
 from sessiond_client.flow import Send, Wait
@@ -44,9 +45,9 @@ def _unary(
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs  # they may hold a token, and this frame is part of the traceback
-        outcome = await self._outcome_of(prepared)
+        outcome: Outcome[Any] = prepared if prepared.error is not None else await self._outcome_of(prepared.value)
         del prepared
-        return outcome.get()
+        return outcome.get()  # type: ignore[no-any-return]  # what the call reads
 
     as_method(method, call)
     return method
@@ -78,6 +79,7 @@ class AsyncClient(Connection):
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
         self._channels = Channels(partial(_open, self._settings), asynchronous=True)
+        self._coalescer = coalescer_of(self._settings, self._channels, self._send)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._following: FollowingTask | None = None
@@ -139,8 +141,11 @@ class AsyncClient(Connection):
         )
         miss = None if near is None or at_least else near.missed(prepared)
         del token, requirements  # they may hold secrets, and this frame is part of the traceback
-        if near is None or miss is None:
-            outcome = await self._outcome_of(prepared)
+        outcome: Outcome[Validation]
+        if prepared.error is not None:
+            outcome = Outcome(error=prepared.error)
+        elif near is None or miss is None:
+            outcome = await self._outcome_of(prepared.value)
         else:
             outcome = await self._outcome_of_miss(near, miss)
         del prepared, miss
@@ -181,6 +186,8 @@ class AsyncClient(Connection):
         self._closing.set()
         if self._following is not None:
             await self._following.close()
+        if self._coalescer is not None:
+            self._coalescer.close()
         for stream in self._channels.streams():
             stream.release()
         for channel in self._channels.close():
@@ -212,7 +219,7 @@ class AsyncClient(Connection):
 
     async def _all_pages(self, question: Call[Page[T]]) -> AsyncIterator[T]:
         while True:
-            outcome: Outcome[Page[T]] = await self._outcome_of(Outcome(question))
+            outcome: Outcome[Page[T]] = await self._outcome_of(question)
             if outcome.error is not None:
                 del question
             page = outcome.get()
@@ -222,12 +229,26 @@ class AsyncClient(Connection):
                 return
             question.request.page_token = page.next_page_token
 
-    async def _outcome_of(self, prepared: Outcome[Call[T]]) -> Outcome[T]:
-        """The outcome of a call; if its arguments were refused, that."""
+    async def _outcome_of(self, call: Call[T]) -> Outcome[T]:
+        """The outcome of a call."""
+        flow, reply, coalescer = self._flows.of(call), None, self._coalescer
         try:
-            return Outcome(await self._run(prepared.get()))
+            self._channels.check()
+            self._check()
+            while True:
+                step = flow.send(reply)
+                if isinstance(step, Wait):
+                    reply = await self._wait(step)
+                elif coalescer is None or step.name != "ValidateSession":
+                    reply = await self._send(step)
+                elif (reply := await coalescer.send(step)) is ALONE:
+                    reply = await coalescer.send_alone(step)
+        except StopIteration as done:
+            return Outcome(done.value)
         except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
             return failure(error)
+        finally:
+            flow.close()
 
     async def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
         """The outcome of a question that the near cache could not answer. One task asks; the others wait for it."""
@@ -260,22 +281,9 @@ class AsyncClient(Connection):
     async def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
         while True:
             near.begin(miss)
-            outcome = near.end(miss, await self._outcome_of(Outcome(miss.call)))
+            outcome = near.end(miss, await self._outcome_of(miss.call))
             if outcome is not None:
                 return outcome
-
-    async def _run(self, call: Call[T]) -> T:
-        self._channels.check()
-        self._check()
-        reply: Any = None
-        with contextlib.closing(self._flows.of(call)) as flow:
-            try:
-                while True:
-                    step = flow.send(reply)
-                    reply = await (self._wait(step) if isinstance(step, Wait) else self._send(step))
-            except StopIteration as done:
-                answer: T = done.value
-                return answer
 
     async def _send(self, step: Send) -> Any:
         """The response to a request, or the `SessiondError` that it ended in."""

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from sessiond_client.enums import NextStep, Reaction, Verdict
+from sessiond_client.lazy import Lazy
 from sessiond_client.tokens import Token
 from sessiond_client.values import Application, CookieDirectives, Session, SessionData, Signal, UnmetRequirement
 
@@ -54,7 +55,7 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
+class Validation(Lazy):
     """The verdict on one presented token. Check `valid`, follow `next_step`, send `cookies.headers()`.
 
     If the verdict is neither VALID nor INSUFFICIENT, only `next_step`, `signals` and `cookies` are set beside it.

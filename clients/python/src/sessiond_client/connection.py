@@ -74,6 +74,7 @@ class Channels:
         self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
         self._fork_count: int | None = None
         self._calls: Opened | None = None
+        self._validations: Opened | None = None
         self._streams: list[tuple[Opened, WeakSet[Any]]] = []
         self._closed = False
 
@@ -102,6 +103,12 @@ class Channels:
                 opened = self._calls = self._calls or self._open()
         return opened.stub
 
+    def for_validations(self) -> Any:
+        """The stub for the stream of validations."""
+        with self._lock:
+            opened = self._validations = self._validations or self._open()
+            return opened.stub
+
     def for_stream(self, stream: Any) -> Any:
         """The stub for this stream. It occupies a place on the channel until it is forgotten or garbage-collected."""
         with self._lock:
@@ -129,8 +136,8 @@ class Channels:
         """Refuse further calls. Returns the channels, which the caller must close."""
         with self._lock:
             self._closed = True
-            opened = [self._calls, *(channel for channel, _ in self._streams)]
-            self._calls, self._streams = None, []
+            opened = [self._calls, self._validations, *(channel for channel, _ in self._streams)]
+            self._calls, self._validations, self._streams = None, None, []
             return [item.channel for item in opened if item is not None]
 
     def _open(self) -> Opened:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -24,6 +25,7 @@ from sessiond_client.enums import (
     Verdict,
 )
 from sessiond_client.errors import Violation
+from sessiond_client.lazy import Readers, complete, lazily
 from sessiond_client.questions import NOT_REQUIRED, DataRequest, Requirements
 from sessiond_client.tokens import Token
 from sessiond_client.values import (
@@ -57,6 +59,8 @@ __all__ = [
     "data_request_message",
     "event",
     "event_type_number",
+    "fill_client",
+    "lazy_session",
     "lifetimes_message",
     "moment_or_none",
     "next_step",
@@ -78,6 +82,7 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=StrEnum)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _numbers(kind: type[E], wire: Any, prefix: str) -> dict[E, Any]:
@@ -140,7 +145,9 @@ def span_message(span: timedelta | None) -> Duration | None:
 
 def secret_text(secret: str | Token | None) -> str:
     """A secret for a field of a request; None: empty."""
-    return "" if secret is None else Token(secret).reveal()
+    if secret is None:
+        return ""
+    return secret.reveal() if isinstance(secret, Token) else Token(secret).reveal()
 
 
 def requirements_message(requirements: Requirements | None) -> pb.Requirements | None:
@@ -174,12 +181,19 @@ def client_message(client: ClientContext | None) -> pb.ClientContext | None:
     """
     if client is None:
         return None
-    return pb.ClientContext(
-        ip_address=_acceptable(client.ip_address),
-        user_agent=_acceptable(client.user_agent),
-        certificate_thumbprint=client.certificate_thumbprint,
-        device_id=_acceptable(client.device_id),
-    )
+    message = pb.ClientContext()
+    fill_client(message, client)
+    return message
+
+
+def fill_client(message: pb.ClientContext, client: ClientContext) -> None:
+    """Fill the message of a client context as `client_message` does."""
+    message.ip_address = _acceptable(client.ip_address)  # even an empty text makes the message one that is set
+    message.user_agent = _acceptable(client.user_agent)
+    if client.certificate_thumbprint:
+        message.certificate_thumbprint = client.certificate_thumbprint
+    if client.device_id:
+        message.device_id = _acceptable(client.device_id)
 
 
 def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:
@@ -214,6 +228,8 @@ def _acceptable(text: str) -> str:
 
     Frameworks create lone surrogates from bytes that are not UTF-8.
     """
+    if text.isascii():  # the usual case
+        return text.replace("\0", "?")
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 
@@ -225,31 +241,45 @@ def token_or_none(text: str) -> Token | None:
     return Token(text) if text else None
 
 
+def _moment_reader(name: str) -> Callable[[Any], datetime | None]:
+    return lambda message: moment_or_none(message, name)
+
+
+_SESSION: Readers = {
+    "session_id": attrgetter("session_id"),
+    "application": attrgetter("application"),
+    "subject": attrgetter("subject"),
+    "state": lambda message: _state(message.state),
+    "generation": attrgetter("generation"),
+    "create_time": lambda message: _moment(message.create_time),
+    "last_active_time": lambda message: _moment(message.last_active_time),
+    "idle_expire_time": _moment_reader("idle_expire_time"),
+    "absolute_expire_time": _moment_reader("absolute_expire_time"),
+    "login_expire_time": _moment_reader("login_expire_time"),
+    "persistent": attrgetter("persistent"),
+    "authentication": lambda message: (
+        _authentication(message.authentication) if message.HasField("authentication") else None
+    ),
+    "elevation_expire_time": _moment_reader("elevation_expire_time"),
+    "client": lambda message: _client(message.client),
+    "last_client": lambda message: _client(message.last_client) if message.HasField("last_client") else None,
+    "device": lambda message: _device(message.device) if message.HasField("device") else None,
+    "last_device": lambda message: _device(message.last_device) if message.HasField("last_device") else None,
+    "labels": lambda message: dict(message.labels),
+    "lifetimes": lambda message: _lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
+    "data_version": attrgetter("data_version"),
+    "ending": lambda message: _ending(message.ending) if message.HasField("ending") else None,
+}
+
+
 def session(message: pb.Session) -> Session:
     """A session."""
-    return Session(
-        session_id=message.session_id,
-        application=message.application,
-        subject=message.subject,
-        state=_state(message.state),
-        generation=message.generation,
-        create_time=_moment(message.create_time),
-        last_active_time=_moment(message.last_active_time),
-        idle_expire_time=moment_or_none(message, "idle_expire_time"),
-        absolute_expire_time=moment_or_none(message, "absolute_expire_time"),
-        login_expire_time=moment_or_none(message, "login_expire_time"),
-        persistent=message.persistent,
-        authentication=_authentication(message.authentication) if message.HasField("authentication") else None,
-        elevation_expire_time=moment_or_none(message, "elevation_expire_time"),
-        client=_client(message.client),
-        last_client=_client(message.last_client) if message.HasField("last_client") else None,
-        device=_device(message.device) if message.HasField("device") else None,
-        last_device=_device(message.last_device) if message.HasField("last_device") else None,
-        labels=dict(message.labels),
-        lifetimes=_lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
-        data_version=message.data_version,
-        ending=_ending(message.ending) if message.HasField("ending") else None,
-    )
+    return complete(Session, _SESSION, message)
+
+
+def lazy_session(message: pb.Session) -> Session:
+    """A session that reads its fields from the message when they are needed."""
+    return lazily(Session, _SESSION, message)
 
 
 def session_data(message: pb.SessionData) -> SessionData:
@@ -407,7 +437,7 @@ def span_or_none(message: Message, name: str) -> timedelta | None:
 
 
 def _moment(message: Timestamp) -> datetime:
-    return message.ToDatetime(tzinfo=UTC)
+    return _EPOCH + timedelta(0, message.seconds, message.nanos // 1_000)  # ToDatetime takes three times as long
 
 
 def _span(message: Duration) -> timedelta:

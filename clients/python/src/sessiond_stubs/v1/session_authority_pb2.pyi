@@ -170,6 +170,7 @@ begins more calls at once, some of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -2316,7 +2317,9 @@ class StreamValidationsRequest(_message.Message):
     BATCH_ID_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
-    """The caller's number for this batch. The response to the batch has the same number."""
+    """The caller's number for this batch. The answers to the batch have the same number. It may be used again once the
+    whole batch is answered.
+    """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateSessionRequest]:
         """The validations, at most 1,000."""
@@ -2337,31 +2340,83 @@ Global___StreamValidationsRequest: _TypeAlias = StreamValidationsRequest  # noqa
 
 @_typing.final
 class StreamValidationsResponse(_message.Message):
-    """Response of StreamValidations. Batches may be answered out of order."""
+    """Response of StreamValidations: the answers to a whole batch, or to some of its requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_ID_FIELD_NUMBER: _builtins.int
     RESPONSES_FIELD_NUMBER: _builtins.int
+    INDEXES_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """The number of the batch."""
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateSessionResponse]:
-        """The responses, in the order of the batch's requests."""
+        """Responses to requests of the batch."""
+
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each of `responses`, the index in the batch of the request that it is for. Empty: the message has the responses
+        to all requests of the batch, in their order.
+        """
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationFailure]:
+        """The requests of the batch that have no response, each with the reason."""
 
     def __init__(
         self,
         *,
         batch_id: _builtins.int = ...,
         responses: _abc.Iterable[Global___ValidateSessionResponse] | None = ...,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+        failures: _abc.Iterable[Global___ValidationFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "responses", b"responses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "failures", b"failures", "indexes", b"indexes", "responses", b"responses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamValidationsResponse: _TypeAlias = StreamValidationsResponse  # noqa: Y015
+
+@_typing.final
+class ValidationFailure(_message.Message):
+    """The error that a request of a batch would have ended with as a call of its own. The fields other than `index` are
+    those of google.rpc.Status.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The index of the request in its batch."""
+    code: _builtins.int
+    """The status code, a value of google.rpc.Code."""
+    message: _builtins.str
+    """What is wrong, for developers."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Details, such as a google.rpc.BadRequest whose fields are those of the request, or a google.rpc.RetryInfo."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "index", b"index", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidationFailure: _TypeAlias = ValidationFailure  # noqa: Y015
 
 @_typing.final
 class AuthenticateSessionRequest(_message.Message):

@@ -201,7 +201,27 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamValidations(self, request_iterator, context):
-        """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED.
+        """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+        both sides a fraction of a call of its own.
+
+        Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+        request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+        answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+        for a commit, delay the answers to others.
+
+        The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+        may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+        with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+        Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+        When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+        Errors end the whole stream:
+        - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+        cannot be parsed.
+        - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+        connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+        as one here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

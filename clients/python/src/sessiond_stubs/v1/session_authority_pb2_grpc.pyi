@@ -239,7 +239,28 @@ class SessionAuthorityStub:
         validated.
     """
     StreamValidations: _grpc.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]
-    """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED."""
+    """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+    both sides a fraction of a call of its own.
+
+    Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+    request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+    answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+    for a commit, delay the answers to others.
+
+    The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+    may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+    with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+    Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+    When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+    Errors end the whole stream:
+      - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+        cannot be parsed.
+      - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+        connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+        as one here.
+    """
     AuthenticateSession: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.AuthenticateSessionRequest, _session_authority_pb2.AuthenticateSessionResponse]
     """Logs a subject in: binds it to an anonymous session, or authenticates the subject of a session again.
 
@@ -469,7 +490,28 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
         validated.
     """
     StreamValidations: _aio.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]  # type: ignore[assignment]
-    """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED."""
+    """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+    both sides a fraction of a call of its own.
+
+    Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+    request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+    answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+    for a commit, delay the answers to others.
+
+    The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+    may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+    with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+    Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+    When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+    Errors end the whole stream:
+      - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+        cannot be parsed.
+      - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+        connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+        as one here.
+    """
     AuthenticateSession: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.AuthenticateSessionRequest, _session_authority_pb2.AuthenticateSessionResponse]  # type: ignore[assignment]
     """Logs a subject in: binds it to an anonymous session, or authenticates the subject of a session again.
 
@@ -720,7 +762,28 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_authority_pb2.StreamValidationsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_authority_pb2.StreamValidationsResponse], _abc.AsyncIterator[_session_authority_pb2.StreamValidationsResponse]]:
-        """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED."""
+        """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+        both sides a fraction of a call of its own.
+
+        Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+        request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+        answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+        for a commit, delay the answers to others.
+
+        The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+        may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+        with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+        Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+        When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+        Errors end the whole stream:
+          - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+            cannot be parsed.
+          - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+            connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+            as one here.
+        """
 
     @_abc_1.abstractmethod
     def AuthenticateSession(
