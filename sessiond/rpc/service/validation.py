@@ -49,9 +49,7 @@ class ValidationService:
         answer = self._fast_path.answer(caller, raw)
         return None if answer is None else self._plain_validation(answer)
 
-    def answer_repeated(
-        self, request: pb.ValidateSessionRequest, caller: Caller, responses: Any
-    ) -> bool:
+    def answer_repeated(self, request: pb.ValidateSessionRequest, caller: Caller, responses: Any) -> bool:
         """Add the plain response to a repeated request of a batch, and return whether there is one."""
         answer = self._fast_path.answer(caller, request.SerializeToString())
         if answer is None:
