@@ -383,6 +383,21 @@ async def test_renewals_from_before_a_release_are_granted_nothing(passed: Passed
         assert [(grant.nonce, grant.duration) for grant in grants] == [(1, 0), (2, LEASE)]
 
 
+async def test_what_happens_while_a_message_is_written_goes_before_the_grant(passed: Passed) -> None:
+    """An event that is published while the one before it is written is sent before the lease is granted."""
+    gate = asyncio.Event()
+    gate.set()
+    async with followed(passed, gate) as one:
+        gate.clear()
+        publish(one, "shop")
+        await until(lambda: one.revisions() == [4])
+        one.stream.renew(1)
+        publish(one, "shop")
+        gate.set()
+        await until(lambda: isinstance(one.sent[-1][0], Granted))
+        assert [type(message) for message, _ in one.sent] == [Started, News, News, Granted]
+
+
 # The end of the log is lost
 
 

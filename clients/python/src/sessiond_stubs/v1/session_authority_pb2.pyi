@@ -4052,7 +4052,9 @@ Global___LeaseRenewal: _TypeAlias = LeaseRenewal  # noqa: Y015
 
 @_typing.final
 class LeaseRelease(_message.Message):
-    """Gives up the lease. The cache must not respond from what it keeps after it has sent this, until it holds a new lease."""
+    """Gives up the lease. The cache must not respond from what it keeps after it has sent this, until it holds a new lease: a
+    grant for a renewal that it sent before this does not count.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
