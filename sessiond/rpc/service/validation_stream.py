@@ -153,6 +153,7 @@ class _Stream:
                 else:
                     self._wait_for(batch, index, question, found)
             except Exception as error:  # noqa: BLE001 - it must not end the stream for the other requests
+                del responses[len(answered) :]  # perhaps a part of a response
                 _fill_failure(answer.failures.add(), index, error)
         if len(answered) < of:
             answer.indexes.extend(answered)
