@@ -124,6 +124,17 @@ async def test_other_calls_are_never_on_the_stream(client: AsyncClient) -> None:
     assert subjects(await validations) == [f"user-{number}" for number in range(MANY)]
 
 
+async def test_the_stream_has_a_connection_of_its_own(app: App) -> None:
+    """Calls, events and validations each have their own connection, so that open streams never starve a call."""
+    relay = Counting(app.address)
+    async with relay.running() as address, AsyncClient(address) as client, client.events(start="earliest") as events:
+        tokens = await opened(client)
+        assert (await anext(events)).subject.startswith("user-")
+        assert relay.connections == 2
+        await all_at_once(client, tokens)
+        assert relay.connections == 3
+
+
 async def test_a_large_question_is_a_call_of_its_own(app: App) -> None:
     """A question that would delay the others is not put on the stream."""
     async with counted(app) as (client, calls_made):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from sessiond.app import App
+from sessiond.rpc.service.validation_stream import _Turns
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import MINUTE, authority, create, loose, validate
 from tests.rpc.refusals import refusal_of
@@ -182,6 +184,29 @@ async def test_data_of_many_sessions_arrives_in_parts(stub: AsyncStub) -> None:
         assert [answer.session.subject for answer in answers] == [f"user-{number}" for number in range(100)]
         assert all(answer.data.values == PADDING for answer in answers)
         assert max(message.ByteSize() for message in stream.messages) < 256 * 1024
+
+
+async def test_streams_take_turns() -> None:
+    """Other work runs between two turns; a stream decides less in its turn while others wait for theirs."""
+    turns, order = _Turns(), list[str]()
+
+    async def stream(name: str) -> None:
+        for _ in range(3):
+            async with turns.next() as size:
+                order.append(f"{name} {size}")
+
+    async def other() -> None:
+        while sum(one != "other" for one in order) < 9:
+            order.append("other")
+            await asyncio.sleep(0)
+
+    await asyncio.gather(stream("alone"))
+    assert order == ["alone 64"] * 3
+    order.clear()
+    await asyncio.gather(other(), *(stream(str(number)) for number in range(3)))
+    decided = [index for index, one in enumerate(order) if one != "other"]
+    assert all(later - earlier > 1 for earlier, later in pairwise(decided))
+    assert [order[index] for index in decided[:6]] == ["0 64", *(f"{number % 3} 32" for number in range(1, 6))]
 
 
 # Rules, limits and ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -26,8 +27,9 @@ __all__ = ["ValidationStreams"]
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_SLICE = 128
-"""Requests that are decided without letting other work run. The answers to each slice leave together."""
+_SLICE, _SHARED_SLICE = 64, 32
+"""Requests that are decided without letting other work run; the second while other streams wait. The answers to each
+slice leave together."""
 _MAX_WAITING = 1_000
 """Requests of one stream that may wait. While there are that many, no further message is read."""
 _DATA_SLOTS = 16
@@ -51,14 +53,14 @@ class ValidationStreams:
         self._validations = validations
         self._write_timeout = write_timeout
         self._limit = StreamLimit(max_streams, "streams of validations", "server.max_validation_streams")
-        self._turn = asyncio.Lock()
+        self._turns = _Turns()
 
     async def StreamValidations(
         self, batches: AsyncIterator[pb.StreamValidationsRequest], caller: Caller, context: Context
     ) -> None:
         """Answer batches until the caller ends its side, or the authority shuts down."""
         with self._limit.counted(caller.peer):
-            stream = _Stream(self._authority, self._validations, caller, self._turn)
+            stream = _Stream(self._authority, self._validations, caller, self._turns)
             reading = asyncio.create_task(stream.read(batches))
             writing = asyncio.create_task(stream.write(context, self._write_timeout))
             closing = asyncio.create_task(self._authority.reading.until_shutdown())
@@ -77,14 +79,11 @@ class ValidationStreams:
 class _Stream:
     """One stream: what it has read and not yet answered."""
 
-    def __init__(
-        self, authority: Authority, validations: ValidationService, caller: Caller, turn: asyncio.Lock
-    ) -> None:
-        """`turn` is shared by all streams: they take turns, so that many of them hold up other calls no longer."""
+    def __init__(self, authority: Authority, validations: ValidationService, caller: Caller, turns: _Turns) -> None:
         self._authority = authority
         self._validations = validations
         self._caller = caller
-        self._turn = turn
+        self._turns = turns
         self._outbox = _Outbox()
         self._waiting: set[asyncio.Task[None]] = set()
         self._unanswered: Counter[int] = Counter()  # the waiting requests of each batch
@@ -99,10 +98,11 @@ class _Stream:
                 raise InvalidField("requests", f"has {len(requests)} entries; at most {MAX_BATCH} are allowed")
             if number in self._unanswered:
                 raise InvalidField("batch_id", f"{number} is the number of a batch that is not answered yet")
-            for start in range(0, max(1, len(requests)), _SLICE):
-                async with self._turn:
-                    self._answer(number, start, requests[start : start + _SLICE], len(requests))
-                    await asyncio.sleep(0)
+            start = 0
+            while start < max(1, len(requests)):
+                async with self._turns.next() as size:
+                    self._answer(number, start, requests[start : start + size], len(requests))
+                start += size
                 await self._room()
 
     async def write(self, context: Context, timeout: float) -> None:
@@ -153,6 +153,7 @@ class _Stream:
                 else:
                     self._wait_for(batch, index, question, found)
             except Exception as error:  # noqa: BLE001 - it must not end the stream for the other requests
+                del responses[len(answered) :]  # perhaps a part of a response
                 _fill_failure(answer.failures.add(), index, error)
         if len(answered) < of:
             answer.indexes.extend(answered)
@@ -194,6 +195,25 @@ class _Stream:
             result = await validation.judge(question, opened)
         answer.responses.append(self._validations.response(question.call, result))
         answer.indexes.append(index)
+
+
+class _Turns:
+    """The turns of all streams, so that many of them hold up other calls no longer than one does."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._wanting = 0
+
+    @asynccontextmanager
+    async def next(self) -> AsyncIterator[int]:
+        """Wait for a turn, and let other work run after it. Yields how many requests may be decided."""
+        self._wanting += 1
+        try:
+            async with self._turn:
+                yield _SLICE if self._wanting == 1 else _SHARED_SLICE
+                await asyncio.sleep(0)
+        finally:
+            self._wanting -= 1
 
 
 class _Outbox:

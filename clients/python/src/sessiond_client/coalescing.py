@@ -284,8 +284,8 @@ class _Stream:
         """Pass answers on until the stream ends."""
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
-                self._served()
                 self.questions.answer(message)
+                self._served()
             self._break_off(Unavailable("the stream of validations ended", status="OK"))
         except grpc.aio.AioRpcError as error:
             self._break_off(from_rpc(error))

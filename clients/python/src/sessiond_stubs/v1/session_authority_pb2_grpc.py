@@ -215,8 +215,8 @@ class SessionAuthorityServicer:
 
         Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
 
-        When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
-        Errors end the whole stream:
+        When the authority shuts down, it must answer the requests that it has begun to validate, and end the stream with
+        UNAVAILABLE. Errors end the whole stream:
         - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
         cannot be parsed.
         - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
