@@ -1,0 +1,106 @@
+"""The composition root of a sidecar: what it consists of, and the order its parts start and stop in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+
+import structlog
+
+from sessiond import __version__
+from sessiond.app import RemotePlaintext
+from sessiond.config.sidecar import SidecarConfig
+from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.server import is_local
+from sessiond.rpc.stream_limit import StreamLimit
+from sessiond.sidecar.barrier import Barrier
+from sessiond.sidecar.endpoint import Endpoint
+from sessiond.sidecar.forwarding import Forwarding, Way
+from sessiond.sidecar.near import NearAnswers
+from sessiond.sidecar.upstream import Upstream
+from sessiond.sidecar.watch import Watch
+from sessiond.system.entropy import SystemEntropy
+from sessiond_client.near_aio import FollowingTask
+from sessiond_client.near_cache import NearCache
+
+__all__ = ["Sidecar"]
+
+_STOP_GRACE = 5.0
+_WRITE_TIMEOUT = 30.0
+_log = structlog.get_logger(__name__)
+
+
+class Sidecar:
+    """One sidecar, running: its parts, wired. Made by `start`, ended by `stop`."""
+
+    address: str
+    cache: NearCache[bytes]
+
+    @classmethod
+    async def start(cls, config: SidecarConfig) -> Sidecar:
+        """Start serving, whether the authority can be reached yet or not.
+
+        Raises `RemotePlaintext`, `BadCertificates` or `CannotListen`; nothing is left running then.
+        """
+        _refuse_plaintext(config)
+        sidecar = cls()
+        await sidecar._start(config)
+        return sidecar
+
+    async def _start(self, config: SidecarConfig) -> None:
+        self.cache = NearCache(config.cache_entries, config.cache_bytes)
+        upstream = self._upstream = Upstream(config)
+        barrier = Barrier(self.cache, f"sidecar {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256])
+        self._following = FollowingTask(upstream.following, barrier)
+        barrier.send = self._following.send
+        arrivals = Arrivals()
+        limit = StreamLimit(config.max_streams, "streams", "--max-streams")
+        answers = NearAnswers(self.cache, SystemEntropy())
+        self._forwarding = Forwarding(Way(upstream, answers, barrier, arrivals, limit, _WRITE_TIMEOUT))
+        self._endpoint = Endpoint(self._forwarding, arrivals, max_calls=config.max_calls)
+        try:
+            self.address = await self._endpoint.start(config.listen, config.socket_mode)
+        except BaseException:
+            await upstream.close()
+            raise
+        self._following.start()
+        watch = Watch(self._endpoint, upstream, self.cache, config.upstream)
+        self._watching = asyncio.create_task(watch.run(), name="watch")
+        _log.info(
+            "serving",
+            address=self.address,
+            pid=os.getpid(),
+            upstream=config.upstream,
+            upstream_tls=config.upstream_ca is not None,
+            settings={key: origin for key, origin in config.origins.items() if origin != "default"},
+            version=__version__,
+        )
+
+    async def stop(self) -> None:
+        """Stop: health first, then the cache with its lease, streams, calls, and the connection."""
+        await self._endpoint.announce_stop()
+        await self._following.close()
+        self._forwarding.stop()
+        await self._endpoint.stop(_STOP_GRACE)
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+        await self._upstream.close()
+        _log.info("stopped")
+
+
+def _refuse_plaintext(config: SidecarConfig) -> None:
+    if config.allow_remote_plaintext:
+        return
+    if not is_local(config.listen):
+        raise RemotePlaintext(
+            f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: listen on "
+            "unix:PATH or 127.0.0.1, or accept the risk with --allow-remote-plaintext"
+        )
+    if not is_local(config.upstream) and config.upstream_ca is None:
+        raise RemotePlaintext(
+            f"{config.upstream} is on another machine, and tokens would be sent there unencrypted: name the "
+            "certificates that may sign its own with --upstream-ca, or accept the risk with --allow-remote-plaintext"
+        )
