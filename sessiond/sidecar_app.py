@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -23,7 +24,7 @@ from sessiond.sidecar.upstream import Upstream
 from sessiond.sidecar.watch import Watch
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.near_aio import FollowingTask
-from sessiond_client.near_cache import NearCache
+from sessiond_client.near_cache import NearCache, boot_millis
 
 __all__ = ["Sidecar"]
 
@@ -38,21 +39,29 @@ class Sidecar:
     address: str
     cache: NearCache[bytes]
 
+    def __init__(self, config: SidecarConfig, clock: Callable[[], int]) -> None:
+        self._config = config
+        self._clock = clock
+
     @classmethod
-    async def start(cls, config: SidecarConfig) -> Sidecar:
+    async def start(cls, config: SidecarConfig, clock: Callable[[], int] = boot_millis) -> Sidecar:
         """Start serving, whether the authority can be reached yet or not.
+
+        `clock` returns milliseconds and never goes backwards; it is compared with nobody else's.
 
         Raises `RemotePlaintext`, `BadCertificates` or `CannotListen`; nothing is left running then.
         """
         _refuse_plaintext(config)
-        sidecar = cls()
-        await sidecar._start(config)
+        sidecar = cls(config, clock)
+        await sidecar._start()
         return sidecar
 
-    async def _start(self, config: SidecarConfig) -> None:
-        self.cache = NearCache(config.cache_entries, config.cache_bytes)
+    async def _start(self) -> None:
+        config = self._config
+        self.cache = NearCache(config.cache_entries, config.cache_bytes, self._clock)
         upstream = self._upstream = Upstream(config)
         barrier = Barrier(self.cache, f"sidecar {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256])
+        barrier.clock = self._clock
         self._following = FollowingTask(upstream.following, barrier)
         barrier.send = self._following.send
         arrivals = Arrivals()

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from sessiond_client.errors import NotServed, PermissionDenied, SessiondError
+from sessiond_client.following import StreamBroken
 from sessiond_client.near_cache import NearCache
 from sessiond_client.near_stream import Conversation
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -17,6 +18,8 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 __all__ = ["Barrier"]
 
 _log = structlog.get_logger(__name__)
+ASK_AGAIN = 5.0
+"""Seconds after which an authority that refused to be followed is asked again: it may have been upgraded."""
 
 
 class Barrier(Conversation):
@@ -31,6 +34,7 @@ class Barrier(Conversation):
         self._near = cache
         self._waiting: asyncio.Future[None] | None = None  # of callers whose renewal is not sent yet
         self._sent: tuple[int, asyncio.Future[None]] | None = None  # the nonce, and of callers that wait for its grant
+        self._is_refused = False
         self.send: Callable[[pb.FollowRequest], None] = lambda _: None
         """Sends a message on the stream."""
 
@@ -46,9 +50,12 @@ class Barrier(Conversation):
                     await asyncio.shield(waiting)
                 return
 
-    def received(self, message: pb.FollowResponse) -> list[pb.FollowRequest]:
-        """See `Conversation.received`."""
+    def received(self, message: pb.FollowResponse | None) -> list[pb.FollowRequest]:
+        """See `Conversation.received`. gRPC gives None for bytes that are no message."""
+        if message is None:
+            raise StreamBroken("a message of the stream cannot be parsed")
         replies = super().received(message)
+        self._is_refused = False
         if message.WhichOneof("item") == "grant" and self._sent is not None and message.grant.nonce >= self._sent[0]:
             (_, reached), self._sent = self._sent, None
             _settle(reached)
@@ -62,9 +69,12 @@ class Barrier(Conversation):
             if reached is not None:
                 _settle(reached)
         self._waiting = self._sent = None
-        if isinstance(error, (NotServed, PermissionDenied)):
+        if not isinstance(error, (NotServed, PermissionDenied)):
+            return pause
+        if not self._is_refused:
+            self._is_refused = True
             _log.warning("not followed", status=error.status, effect="every question goes to the authority")
-        return pause
+        return min(pause, ASK_AGAIN)
 
     def _lease_left(self) -> float:
         return (self._near.follower.lease.until - self.clock()) / 1000

@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 from cryptography import x509
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.domain.immutable import immutable
@@ -27,8 +28,11 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     # that sends pings more often than every 20 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # While an attempt to connect is awaited, calls are refused. All callers of this machine share it.
+    ("grpc.max_reconnect_backoff_ms", 250),
 )
 _PROBE_SECONDS = 2.0
+_CHECK = "/grpc.health.v1.Health/Check"
 _OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host"}
 _MOST_METHODS = 100
 
@@ -64,7 +68,7 @@ class Upstream:
         if config.upstream_ca is not None:
             self._credentials = grpc.ssl_channel_credentials(_certificates(config.upstream_ca))
         self._calls, self._streams = self._channel(), self._channel()
-        self._health = health_pb2_grpc.HealthStub(self._calls)
+        self._health: Any = self._calls.unary_unary(_CHECK)
         self._unary: dict[str, Any] = {}
         self._streaming: dict[str, Any] = {}
         self.following = Channels(self._channel, asynchronous=True)
@@ -92,10 +96,14 @@ class Upstream:
     async def is_answering(self) -> bool:
         """Return whether the authority answers and is not shutting down."""
         try:
-            found = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=_PROBE_SECONDS)
+            # In bytes, because gRPC would log what it cannot parse.
+            raw = await self._health(b"", timeout=_PROBE_SECONDS)
+            found = health_pb2.HealthCheckResponse.FromString(raw)
         except grpc.aio.AioRpcError as error:
             # Any other status came from a server, if only from one without health checks.
             return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        except DecodeError:
+            return False
         return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
