@@ -17,7 +17,7 @@ import structlog
 import uvloop
 
 from sessiond import __version__
-from sessiond.app import App, RemotePlaintext
+from sessiond.app import App, RemotePlaintext, WorkersNeedPort
 from sessiond.config import (
     BadConfig,
     Config,
@@ -38,6 +38,7 @@ from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
 from sessiond.sidecar.upstream import BadCertificates
+from sessiond.sidecar.workers import WorkersFailed, owner_is_gone
 from sessiond.sidecar_app import Sidecar
 from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.clock import since_boot
@@ -54,6 +55,7 @@ _OPTIONS = {
     "listen": "server.listen",
     "data": "server.data",
     "allow_remote_plaintext": "server.allow_remote_plaintext",
+    "workers": "server.workers",
     "log_format": "log.format",
     "log_level": "log.level",
 }
@@ -174,6 +176,11 @@ def main() -> None:
     help=_help("allow_remote_plaintext", "Listen on an address that other machines can reach, without encryption."),
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    help=_help("workers", "Processes that answer on the port beside the one that owns the store."),
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     help=_help("log_format", "The format of the log. auto: console on a terminal, else json."),
@@ -213,9 +220,9 @@ def serve(file: Path | None, **options: Any) -> None:
         config = load()
         _set_up(config)
         sys.exit(uvloop.run(_serve(config, load)))
-    except (CannotListen, StoreHeld) as error:
+    except (CannotListen, StoreHeld, WorkersFailed) as error:
         raise _Failure(error) from error
-    except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused) as error:
+    except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused, WorkersNeedPort) as error:
         raise _Misconfigured(error) from error
 
 
@@ -284,6 +291,24 @@ def sidecar(**options: Any) -> None:
         raise _Failure(error) from error
     except (BadCertificates, BadConfig, RemotePlaintext) as error:
         raise _Misconfigured(error) from error
+
+
+@main.command(hidden=True)
+@click.option("--upstream", required=True)
+@click.option("--listen", required=True)
+@click.option("--cache-entries", type=int, required=True)
+@click.option("--max-calls", type=int, required=True)
+@click.option("--max-streams", type=int, required=True)
+@click.option("--log-format", required=True)
+@click.option("--log-level", required=True)
+def worker(**options: Any) -> None:
+    """Answer on a port for `sessiond serve --workers`, which starts this."""
+    try:
+        config = load_sidecar([Override(name, value, f"--{name}") for name, value in options.items()])
+        set_up_logs(config.log_format, config.log_level)
+        sys.exit(uvloop.run(_serve_sidecar(config, is_worker=True)))
+    except CannotListen as error:
+        raise _Failure(error) from error
 
 
 @main.command("check-config")
@@ -372,13 +397,21 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
     return 1
 
 
-async def _serve_sidecar(config: SidecarConfig) -> int:
-    """Serve until SIGTERM or SIGINT."""
+async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; as a worker, also until the owner has ended."""
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    running = await Sidecar.start(config)
+        loop.add_signal_handler(number, stopping.set)
+    if is_worker:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the owner
+    running = await Sidecar.start(config, is_worker=is_worker)
     _tune_collector()
-    await stopping.wait()
+    ends = [asyncio.create_task(stopping.wait())]
+    if is_worker:
+        ends.append(asyncio.create_task(owner_is_gone(running.address)))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     await running.stop()
+    for one in ends:
+        one.cancel()
     return 0

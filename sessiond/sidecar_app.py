@@ -7,10 +7,12 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
 from sessiond import __version__
+from sessiond.access.callers import PEER_KEY
 from sessiond.app import RemotePlaintext
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.rpc.arrivals import Arrivals
@@ -39,20 +41,25 @@ class Sidecar:
     address: str
     cache: NearCache[bytes]
 
-    def __init__(self, config: SidecarConfig, clock: Callable[[], int]) -> None:
+    def __init__(self, config: SidecarConfig, clock: Callable[[], int], *, is_worker: bool) -> None:
         self._config = config
         self._clock = clock
+        self._is_worker = is_worker
 
     @classmethod
-    async def start(cls, config: SidecarConfig, clock: Callable[[], int] = boot_millis) -> Sidecar:
+    async def start(
+        cls, config: SidecarConfig, clock: Callable[[], int] = boot_millis, *, is_worker: bool = False
+    ) -> Sidecar:
         """Start serving, whether the authority can be reached yet or not.
 
-        `clock` returns milliseconds and never goes backwards; it is compared with nobody else's.
+        `clock` returns milliseconds and never goes backwards; it is compared with nobody else's. A worker shares its
+        port with others, and its authority trusts it to say who calls.
 
         Raises `RemotePlaintext`, `BadCertificates` or `CannotListen`; nothing is left running then.
         """
-        _refuse_plaintext(config)
-        sidecar = cls(config, clock)
+        if not is_worker:  # its owner has checked this
+            _refuse_plaintext(config)
+        sidecar = cls(config, clock, is_worker=is_worker)
         await sidecar._start()
         return sidecar
 
@@ -60,15 +67,18 @@ class Sidecar:
         config = self._config
         self.cache = NearCache(config.cache_entries, config.cache_bytes, self._clock)
         upstream = self._upstream = Upstream(config)
-        barrier = Barrier(self.cache, f"sidecar {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256])
+        barrier = Barrier(self.cache, f"{self._kind} {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256])
         barrier.clock = self._clock
         self._following = FollowingTask(upstream.following, barrier)
         barrier.send = self._following.send
         arrivals = Arrivals()
         limit = StreamLimit(config.max_streams, "streams", "--max-streams")
         answers = NearAnswers(self.cache, SystemEntropy())
-        self._forwarding = Forwarding(Way(upstream, answers, barrier, arrivals, limit, _WRITE_TIMEOUT))
-        self._endpoint = Endpoint(self._forwarding, arrivals, max_calls=config.max_calls)
+        way = Way(upstream, answers, barrier, arrivals, limit, _WRITE_TIMEOUT)
+        if self._is_worker:
+            way = replace(way, metadata=lambda peer: ((PEER_KEY, peer),))
+        self._forwarding = Forwarding(way)
+        self._endpoint = Endpoint(self._forwarding, arrivals, max_calls=config.max_calls, shares_port=self._is_worker)
         try:
             self.address = await self._endpoint.start(config.listen, config.socket_mode)
         except BaseException:
@@ -78,7 +88,7 @@ class Sidecar:
         watch = Watch(self._endpoint, upstream, self.cache, config.upstream)
         self._watching = asyncio.create_task(watch.run(), name="watch")
         _log.info(
-            "serving",
+            "worker serving" if self._is_worker else "serving",
             address=self.address,
             pid=os.getpid(),
             upstream=config.upstream,
@@ -97,7 +107,11 @@ class Sidecar:
         with suppress(asyncio.CancelledError):
             await self._watching
         await self._upstream.close()
-        _log.info("stopped")
+        _log.info("worker stopped" if self._is_worker else "stopped", pid=os.getpid())
+
+    @property
+    def _kind(self) -> str:
+        return "worker" if self._is_worker else "sidecar"
 
 
 def _refuse_plaintext(config: SidecarConfig) -> None:

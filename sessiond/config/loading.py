@@ -62,6 +62,7 @@ class Config:
     subscriber_write_timeout  how long a subscriber may leave a message unread
     max_subscribers           how many subscribers are served at once; one connection may have half of them
     max_calls                 how many calls, streams included, are served at once; one connection may have half of them
+    workers                   how many processes answer on the port beside the one that owns the store; 0: that one does
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     operators, countries      MaxMind files with the operator and the country of each address
@@ -84,6 +85,7 @@ class Config:
     subscriber_write_timeout: Millis
     max_subscribers: int
     max_calls: int
+    workers: int
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -142,6 +144,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         subscriber_write_timeout=server.subscriber_write_timeout,
         max_subscribers=server.max_subscribers,
         max_calls=server.max_calls,
+        workers=server.workers,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,

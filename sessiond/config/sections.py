@@ -185,6 +185,7 @@ class _Server(Section):
     subscriber_write_timeout: Duration = parse_duration("30s")
     max_subscribers: Annotated[int, Field(ge=1, le=100_000)] = 200
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
 
 

@@ -15,11 +15,20 @@ from sessiond.config.problems import path_of, remedy_for
 from sessiond.config.sections import PathText, Section, parse_listen
 from sessiond.domain.immutable import immutable
 
-__all__ = ["DEFAULT_UPSTREAM", "SidecarConfig", "load_sidecar", "parse_upstream", "sidecar_overrides_in"]
+__all__ = [
+    "DEFAULT_UPSTREAM",
+    "MOST_ENTRIES",
+    "SidecarConfig",
+    "load_sidecar",
+    "parse_upstream",
+    "sidecar_overrides_in",
+]
 
 DEFAULT_UPSTREAM = "127.0.0.1:7443"
 _DEFAULT_LISTEN = "unix:sessiond-sidecar.sock"
 _MAX_PORT = 65535
+MOST_ENTRIES = 10_000_000
+"""The most answers that may be kept."""
 
 
 def parse_upstream(value: Any) -> str:
@@ -40,7 +49,7 @@ class _Sidecar(Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = _DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
-    cache_entries: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    cache_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = 100_000
     cache_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1_000

@@ -11,6 +11,7 @@ from cryptography import x509
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
+from sessiond.access.callers import PEER_KEY
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.domain.immutable import immutable
 from sessiond_client.connection import Channels, channel_options
@@ -33,7 +34,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 _PROBE_SECONDS = 2.0
 _CHECK = "/grpc.health.v1.Health/Check"
-_OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host"}
+_OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host", PEER_KEY}
 _MOST_METHODS = 100
 
 
