@@ -285,8 +285,8 @@ class App:
             )
         if config.workers and config.listen.startswith("unix:"):
             raise WorkersNeedPort(
-                f"server.workers is {config.workers}, and workers cannot share {config.listen}: listen on HOST:PORT, or "
-                "set server.workers to 0"
+                f"server.workers is {config.workers}, and workers cannot share {config.listen}: listen on HOST:PORT, "
+                "or set server.workers to 0"
             )
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
         await app._start()

@@ -407,7 +407,7 @@ async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> i
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the owner
     running = await Sidecar.start(config, is_worker=is_worker)
     _tune_collector()
-    ends = [asyncio.create_task(stopping.wait())]
+    ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
     if is_worker:
         ends.append(asyncio.create_task(owner_is_gone(running.address)))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

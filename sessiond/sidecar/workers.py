@@ -73,8 +73,7 @@ class _Worker:
 
     async def _run(self) -> int:
         """Run the process until it ends, and return its exit code."""
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
-        self._process = process
+        process = self._process = _started(self._command)
         transport = None
         try:
             reader = asyncio.StreamReader()
@@ -143,6 +142,11 @@ class Workers:
         if not serves.done():
             serves.cancel()
             await worker.task
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a process. It shares nothing with this one but standard error."""
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own program
 
 
 def _ending(code: int) -> dict[str, Any]:
