@@ -15,6 +15,7 @@ from bench.postgres_figures import POSTGRES_FIGURES
 from bench.processes import serving, sessiond
 from bench.results import Figure, Result, Settings, alternate, beside_echo
 from bench.seed import EVERY_SIGNAL, LONG_LIVED, Seeded, ready, seed
+from bench.sidecar_figures import SIDECAR_FIGURES
 from bench.sides import BATCH, Batches, Creation, Refusal, Reporter, Validation, expect
 
 __all__ = ["FIGURES", "Figure", "Reporter", "Result", "Settings"]
@@ -163,4 +164,5 @@ FIGURES = (
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
     Figure("cli_start", None, _cli_start, at_most=True),
     *POSTGRES_FIGURES,
+    *SIDECAR_FIGURES,
 )

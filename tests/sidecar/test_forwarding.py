@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2
 
 from sessiond.app import App
 from sessiond.sidecar_app import Sidecar
@@ -60,6 +61,15 @@ async def test_another_service_is_forwarded(tmp_path: Path) -> None:
     """A call of any other service of the authority is forwarded too, but for health checks."""
     async with scripted(replies) as authority, beside(authority.address, tmp_path) as sidecar:
         assert (await outcome_of(sidecar.address, "/some.Service/Call", ODD))[2] == [REPLY + ODD]
+
+
+async def test_reflection_is_the_authority_s(sidecar: Sidecar, app: App) -> None:
+    """What the authority serves can be asked through the sidecar."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    through = await outcome_of(sidecar.address, method, request)
+    assert through == await outcome_of(app.address, method, request)
+    assert b"sessiond.v1.SessionAuthority" in through[2][0]
 
 
 async def test_metadata_goes_upstream(tmp_path: Path) -> None:
