@@ -16,6 +16,7 @@ from bench.postgres_figures import POSTGRES_FIGURES
 from bench.processes import serving, sessiond
 from bench.results import Figure, Result, Settings, alternate, beside_echo
 from bench.seed import EVERY_SIGNAL, LONG_LIVED, Seeded, ready, seed
+from bench.sidecar_figures import SIDECAR_FIGURES
 from bench.sides import BATCH, Batches, Creation, Refusal, Reporter, Validation, expect
 
 __all__ = ["FIGURES", "Figure", "Reporter", "Result", "Settings"]
@@ -165,4 +166,5 @@ FIGURES = (
     Figure("cli_start", None, _cli_start, at_most=True),
     *COALESCING_FIGURES,
     *POSTGRES_FIGURES,
+    *SIDECAR_FIGURES,
 )

@@ -20,14 +20,28 @@ from bench.seed import APPLICATION, Seeded, client_of
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-__all__ = ["BATCH", "Batches", "Creation", "Echo", "Refusal", "Reporter", "Side", "Validation", "expect"]
+__all__ = [
+    "BATCH",
+    "BODIES",
+    "SERVICE",
+    "SPREAD",
+    "Batches",
+    "Creation",
+    "Echo",
+    "Refusal",
+    "Reporter",
+    "Side",
+    "Validation",
+    "expect",
+    "too_few_bytes",
+]
 
-_BODIES = 8
-_SERVICE = "/sessiond.v1.SessionAuthority/"
+BODIES = 8
+SERVICE = "/sessiond.v1.SessionAuthority/"
 BATCH = 1_000
 """Sessions per call when loading sessions into memory."""
 _PULSE_BATCH = 100
-_SPREAD = 7919  # a prime number, so that runs are spread over all sessions and repeat none of them soon
+SPREAD = 7919  # a prime number, so that runs are spread over all sessions and repeat none of them soon
 _CHECKS = 100
 _TOKEN_BYTES = 52
 
@@ -57,7 +71,7 @@ class Echo:
     def __init__(self, server: Server, request_bytes: int, response_bytes: int, requests: int) -> None:
         request, self._response_bytes = echo.sized(request_bytes), echo.sized(response_bytes).ByteSize()
         self.server = server
-        self._load = Load(server, echo.PATH, [framed(request)] * _BODIES, requests)
+        self._load = Load(server, echo.PATH, [framed(request)] * BODIES, requests)
 
     def run(self, number: int) -> Run:
         """Run the load once. The responses must have exactly the expected number of bytes."""
@@ -112,11 +126,9 @@ class Validation:
 
     def run(self, number: int) -> Run:
         """Run the load once. Each token must be VALID before and afterwards, with a last activity during the run."""
-        chosen = [(number * _BODIES + i + _BODIES) * _SPREAD % self._seeded.count for i in range(_BODIES)]
+        chosen = [(number * BODIES + i + BODIES) * SPREAD % self._seeded.count for i in range(BODIES)]
         before = [self._stub.validate(self.request(n)) for n in chosen]
-        load = Load(
-            self.server, _SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests
-        )
+        load = Load(self.server, SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests)
         if self._pulse is None:
             run = drive(load)
         else:
@@ -131,7 +143,7 @@ class Validation:
             expect(moved > run.seconds * 1000 / 3, problem)
         # A timestamp with a small fraction takes up to three bytes less; a response with an error has no bytes.
         least = min(response.ByteSize() for response in before) + 5 - 6
-        expect(run.body_bytes >= run.requests * least, _too_few_bytes(run))
+        expect(run.body_bytes >= run.requests * least, too_few_bytes(run))
         return run
 
 
@@ -141,9 +153,7 @@ class Creation:
     def __init__(self, server: Server, requests: int) -> None:
         self.server = server
         self._stub = _Stub(server)
-        self._load = Load(
-            server, _SERVICE + "CreateSession", [framed(self.request(i)) for i in range(_BODIES)], requests
-        )
+        self._load = Load(server, SERVICE + "CreateSession", [framed(self.request(i)) for i in range(BODIES)], requests)
 
     def request(self, number: int) -> pb.CreateSessionRequest:
         """Return the request that opens a session."""
@@ -190,14 +200,14 @@ class Batches:
 
     def run(self, number: int) -> Run:
         """Run the load once. Each token must get the expected verdict before and afterwards."""
-        first = (number + 1) * _BODIES * _CHECKS
-        batches = [self._batch(first + i * _CHECKS) for i in range(_BODIES)]
+        first = (number + 1) * BODIES * _CHECKS
+        batches = [self._batch(first + i * _CHECKS) for i in range(BODIES)]
         before = [self._stub.verdicts(batch, self._verdict) for batch in batches]
-        run = drive(Load(self.server, _SERVICE + "ValidateSessions", [framed(b) for b in batches], self._requests))
+        run = drive(Load(self.server, SERVICE + "ValidateSessions", [framed(b) for b in batches], self._requests))
         for batch in batches:
             self._stub.verdicts(batch, self._verdict)
         least = min(before) * 9 // 10  # timestamps with small fractions take fewer bytes
-        expect(run.body_bytes >= run.requests * least, _too_few_bytes(run))
+        expect(run.body_bytes >= run.requests * least, too_few_bytes(run))
         return run
 
     def _batch(self, first: int) -> pb.ValidateSessionsRequest:
@@ -225,12 +235,12 @@ class Refusal:
     def run(self, number: int) -> Run:
         """Run the load once. Each token must be FORGED before and afterwards."""
         questions = [
-            pb.ValidateSessionRequest(application=APPLICATION, token=_forged(), client=_client(number * _BODIES + i))
-            for i in range(_BODIES)
+            pb.ValidateSessionRequest(application=APPLICATION, token=_forged(), client=_client(number * BODIES + i))
+            for i in range(BODIES)
         ]
         batch = pb.ValidateSessionsRequest(requests=questions)
         self._stub.verdicts(batch, pb.VERDICT_FORGED)
-        run = drive(Load(self.server, _SERVICE + "ValidateSession", [framed(q) for q in questions], self._requests))
+        run = drive(Load(self.server, SERVICE + "ValidateSession", [framed(q) for q in questions], self._requests))
         self._stub.verdicts(batch, pb.VERDICT_FORGED)
         return run
 
@@ -328,7 +338,8 @@ def _client(number: int) -> pb.ClientContext:
     return pb.ClientContext(ip_address=client.ip_address, user_agent=client.user_agent)
 
 
-def _too_few_bytes(run: Run) -> str:
+def too_few_bytes(run: Run) -> str:
+    """Return the problem of a run whose responses are too short."""
     return f"the responses to {run.requests} calls have only {run.body_bytes} bytes: did calls fail?"
 
 

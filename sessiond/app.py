@@ -12,7 +12,7 @@ from contextlib import suppress
 import structlog
 
 from sessiond import __version__
-from sessiond.access.callers import Callers
+from sessiond.access.callers import Callers, CallersOfWorkers
 from sessiond.authority.authority import Authority
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
@@ -28,7 +28,8 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
-from sessiond.config.data_folder import database_in, key_file_in
+from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
+from sessiond.config.sidecar import MOST_ENTRIES
 from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
@@ -61,7 +62,9 @@ from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
 from sessiond.rpc.service.validation import ValidationService
 from sessiond.rpc.service.validation_stream import ValidationStreams
+from sessiond.rpc.sockets import reserve_port
 from sessiond.rpc.stream_limit import StreamBounds
+from sessiond.sidecar.workers import Workers
 from sessiond.store.contract import Commit, Store, StoreFailed
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
@@ -73,7 +76,17 @@ from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.following import Lease
 
-__all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
+__all__ = [
+    "App",
+    "Process",
+    "Reloaded",
+    "RemotePlaintext",
+    "Services",
+    "WorkersNeedPort",
+    "assemble",
+    "rpc_server",
+    "services_of",
+]
 
 Services = tuple[
     ValidationService,
@@ -88,6 +101,8 @@ Services = tuple[
 
 _STOP_GRACE = 5.0
 _STREAM_BOUNDS = StreamBounds()
+_WORKER_END = 3.0
+"""Seconds that a worker may take to end beside the grace of its calls."""
 _log = structlog.get_logger(__name__)
 
 
@@ -223,11 +238,14 @@ def services_of(authority: Authority, bounds: StreamBounds) -> Services:
 
 
 def rpc_server(
-    authority: Authority, bounds: StreamBounds = _STREAM_BOUNDS, max_calls: int = DEFAULT_MAX_CALLS
+    authority: Authority,
+    bounds: StreamBounds = _STREAM_BOUNDS,
+    max_calls: int = DEFAULT_MAX_CALLS,
+    callers: Callers | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
     services = services_of(authority, bounds)
-    return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls)
+    return RpcServer(services, callers or Callers(), services[0].fast_path, max_calls=max_calls)
 
 
 @immutable
@@ -240,6 +258,10 @@ class Reloaded:
 
 class RemotePlaintext(Exception):
     """The address can be reached from other machines, and nothing would protect the tokens on the way."""
+
+
+class WorkersNeedPort(Exception):
+    """Workers share a port, and the address is a Unix socket."""
 
 
 class App:
@@ -264,13 +286,18 @@ class App:
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile` or `CannotListen`; nothing is left
-        running then.
+        Raises `RemotePlaintext`, `WorkersNeedPort`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile`, `CannotListen` or
+        `WorkersFailed`; nothing is left running then.
         """
         if not (config.allow_remote_plaintext or is_local(config.listen)):
             raise RemotePlaintext(
                 f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: listen on "
                 "127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
+            )
+        if config.workers and config.listen.startswith("unix:"):
+            raise WorkersNeedPort(
+                f"server.workers is {config.workers}, and workers cannot share {config.listen}: listen on HOST:PORT, "
+                "or set server.workers to 0"
             )
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
         await app._start()
@@ -299,11 +326,8 @@ class App:
         parts = self.authority.parts
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
-            bounds = StreamBounds(
-                config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
-            )
-            self._server = rpc_server(self.authority, bounds, config.max_calls)
-            self.address = await self._server.start(config.listen, config.socket_mode)
+            self._workers: Workers | None = None
+            await self._listen()
         except BaseException:
             await parts.journal.close()
             await self._close_store()
@@ -323,7 +347,50 @@ class App:
             applications=sorted(config.policies),
             revision=parts.feed.revision,
             version=__version__,
+            **({} if self._workers is None else {"workers": self._workers.pids}),
         )
+
+    async def _listen(self) -> None:
+        """Answer on the address, or have workers answer there."""
+        config, callers = self._config, CallersOfWorkers() if self._config.workers else Callers()
+        bounds = StreamBounds(
+            config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
+        )
+        self._server = rpc_server(self.authority, bounds, config.max_calls, callers)
+        if not config.workers:
+            self.address = await self._server.start(config.listen, config.socket_mode)
+            return
+        self._reserved, self.address = reserve_port(config.listen)
+        socket_path = worker_socket_in(config.data)
+        try:
+            socket_path.parent.mkdir(mode=0o700, exist_ok=True)
+            socket_path.parent.chmod(0o700)
+            upstream = await self._server.start(f"unix:{socket_path}")
+            try:
+                self._workers = await Workers.start(config.workers, self._worker_arguments(upstream))
+            except BaseException:
+                await self._server.stop(0)
+                raise
+        except BaseException:
+            self._release_port()
+            raise
+
+    def _worker_arguments(self, upstream: str) -> list[str]:
+        config = self._config
+        settings = {
+            "upstream": upstream,
+            "listen": self.address,
+            "cache-entries": str(min(config.cache_sessions, MOST_ENTRIES)),
+            "max-calls": str(config.max_calls),
+            "max-streams": str(config.max_calls),
+            "log-format": config.log_format,
+            "log-level": config.log_level,
+        }
+        return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+    def _release_port(self) -> None:
+        for one in self._reserved:
+            one.close()
 
     async def reload(self, config: Config) -> Reloaded:
         """Put the policies of another configuration in force; other settings need a restart."""
@@ -340,6 +407,9 @@ class App:
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
+        if self._workers is not None:
+            await self._workers.stop(_STOP_GRACE + _WORKER_END)
+            self._release_port()
         await self._server.announce_stop()
         self.authority.parts.feed.close()
         await self._server.stop(_STOP_GRACE)

@@ -17,14 +17,18 @@ import structlog
 import uvloop
 
 from sessiond import __version__
-from sessiond.app import App, RemotePlaintext
+from sessiond.app import App, RemotePlaintext, WorkersNeedPort
 from sessiond.config import (
     BadConfig,
     Config,
     Override,
+    SidecarConfig,
     load_config,
+    load_sidecar,
     overrides_in,
     parse_listen,
+    parse_upstream,
+    sidecar_overrides_in,
     unknown_variables,
     variable_of,
 )
@@ -33,6 +37,9 @@ from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
+from sessiond.sidecar.upstream import BadCertificates
+from sessiond.sidecar.workers import WorkersFailed, owner_is_gone
+from sessiond.sidecar_app import Sidecar
 from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.clock import since_boot
 from sessiond.system.logs import set_up_logs
@@ -48,6 +55,7 @@ _OPTIONS = {
     "listen": "server.listen",
     "data": "server.data",
     "allow_remote_plaintext": "server.allow_remote_plaintext",
+    "workers": "server.workers",
     "log_format": "log.format",
     "log_level": "log.level",
 }
@@ -128,6 +136,13 @@ def _listen(_: click.Context, __: click.Parameter, value: str | None) -> str | N
         raise click.BadParameter(str(error)) from error
 
 
+def _upstream(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return value if value is None else parse_upstream(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _help(parameter: str, text: str) -> str:
     """Return the help text of an option, with its environment variable."""
     return f"{text} [env: {variable_of(_OPTIONS[parameter])}]"
@@ -164,6 +179,11 @@ def main() -> None:
     is_flag=True,
     default=None,
     help=_help("allow_remote_plaintext", "Listen on an address that other machines can reach, without encryption."),
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    help=_help("workers", "Processes that answer on the port beside the one that owns the store."),
 )
 @click.option(
     "--log-format",
@@ -203,15 +223,97 @@ def serve(file: Path | None, **options: Any) -> None:
 
     try:
         config = load()
-        set_up_logs(config.log_format, config.log_level)
-        for variable, meant in unknown_variables(os.environ).items():
-            suggestion = {"did_you_mean": meant} if meant else {}
-            _log.warning("environment variable ignored", variable=variable, **suggestion)
+        _set_up(config)
         sys.exit(uvloop.run(_serve(config, load)))
-    except (CannotListen, StoreHeld) as error:
+    except (CannotListen, StoreHeld, WorkersFailed) as error:
         raise _Failure(error) from error
-    except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused) as error:
+    except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused, WorkersNeedPort) as error:
         raise _Misconfigured(error) from error
+
+
+@main.command()
+@click.option(
+    "--upstream",
+    callback=_upstream,
+    metavar="ADDRESS",
+    help="The authority: HOST:PORT or unix:PATH. Default: 127.0.0.1:7443. [env: SESSIOND_UPSTREAM]",
+)
+@click.option(
+    "--upstream-ca",
+    metavar="FILE",
+    help="Use TLS, and accept certificates signed by one in this PEM file. [env: SESSIOND_UPSTREAM_CA]",
+)
+@click.option(
+    "--listen",
+    callback=_listen,
+    metavar="ADDRESS",
+    help="unix:PATH or HOST:PORT. Default: unix:sessiond-sidecar.sock. [env: SESSIOND_LISTEN]",
+)
+@click.option(
+    "--socket-mode",
+    type=click.Choice(["0600", "0660"]),
+    help="Who may connect to the Unix socket: its user, or its group too. [env: SESSIOND_SOCKET_MODE]",
+)
+@click.option(
+    "--allow-remote-plaintext",
+    is_flag=True,
+    default=None,
+    help="Send tokens over a network without encryption. [env: SESSIOND_ALLOW_REMOTE_PLAINTEXT]",
+)
+@click.option("--cache-entries", type=int, help="How many answers are kept. [env: SESSIOND_CACHE_ENTRIES]")
+@click.option("--cache-bytes", type=int, help="About how many bytes they may take. [env: SESSIOND_CACHE_BYTES]")
+@click.option("--max-calls", type=int, help="How many calls are served at once. [env: SESSIOND_MAX_CALLS]")
+@click.option("--max-streams", type=int, help="How many streams are forwarded at once. [env: SESSIOND_MAX_STREAMS]")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    help=_help("log_format", "The format of the log. auto: console on a terminal, else json."),
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help=_help("log_level", "The least severe level that is logged."),
+)
+def sidecar(**options: Any) -> None:
+    """Serve the authority's service on a local address.
+
+    Repeated validations are answered from memory, which follows the authority's changes. Everything else is forwarded.
+    While the authority cannot be reached, calls that memory may not answer are refused. Options override environment
+    variables.
+
+    Exit codes: 0 stopped by SIGTERM or SIGINT; 1 cannot listen on the address; 2 wrong usage; 78 a setting cannot be
+    used.
+    """
+    overrides = sidecar_overrides_in(os.environ)
+    overrides += [
+        Override(name, value, f"--{name.replace('_', '-')}") for name, value in options.items() if value is not None
+    ]
+    try:
+        config = load_sidecar(overrides)
+        _set_up(config)
+        sys.exit(uvloop.run(_serve_sidecar(config)))
+    except CannotListen as error:
+        raise _Failure(error) from error
+    except (BadCertificates, BadConfig, RemotePlaintext) as error:
+        raise _Misconfigured(error) from error
+
+
+@main.command(hidden=True)
+@click.option("--upstream", required=True)
+@click.option("--listen", required=True)
+@click.option("--cache-entries", type=int, required=True)
+@click.option("--max-calls", type=int, required=True)
+@click.option("--max-streams", type=int, required=True)
+@click.option("--log-format", required=True)
+@click.option("--log-level", required=True)
+def worker(**options: Any) -> None:
+    """Answer on a port for `sessiond serve --workers`, which starts this."""
+    try:
+        config = load_sidecar([Override(name, value, f"--{name}") for name, value in options.items()])
+        set_up_logs(config.log_format, config.log_level)
+        sys.exit(uvloop.run(_serve_sidecar(config, is_worker=True)))
+    except CannotListen as error:
+        raise _Failure(error) from error
 
 
 @main.command("check-config")
@@ -229,6 +331,14 @@ def check_config(file: Path, strict: bool, as_json: bool) -> None:
     from sessionctl.checking import check  # imported here: the server does not need the operator's tools
 
     sys.exit(check(file, strict=strict, json=as_json))
+
+
+def _set_up(config: Config | SidecarConfig) -> None:
+    """Set up the log, and warn of variables that set nothing."""
+    set_up_logs(config.log_format, config.log_level)
+    for variable, meant in unknown_variables(os.environ).items():
+        suggestion = {"did_you_mean": meant} if meant else {}
+        _log.warning("environment variable ignored", variable=variable, **suggestion)
 
 
 def _tune_collector() -> None:
@@ -290,3 +400,23 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
         f"Error: {app.failure.result()}. No acknowledged change is lost; repair the disk and start again.", err=True
     )
     return 1
+
+
+async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; as a worker, also until the owner has ended."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    if is_worker:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the owner
+    running = await Sidecar.start(config, is_worker=is_worker)
+    _tune_collector()
+    ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
+    if is_worker:
+        ends.append(asyncio.create_task(owner_is_gone(running.address)))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    await running.stop()
+    for one in ends:
+        one.cancel()
+    return 0

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from sessiond.domain.call import Caller
 
-__all__ = ["Callers"]
+__all__ = ["PEER_KEY", "Callers", "CallersOfWorkers"]
 
 _ANY_CALLER = "caller"
+PEER_KEY = "sessiond-peer"
+"""The metadata in which a worker says on which connection it received a call. Nobody else may set it."""
 
 
 class Callers:
@@ -17,3 +19,17 @@ class Callers:
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
         """Return the caller. This is evaluated before any other part of a call, the fast path included."""
         return Caller(_ANY_CALLER, peer, metadata or ())
+
+
+class CallersOfWorkers(Callers):
+    """Identifies callers whose calls arrive through workers. Only for a socket that nobody else can open.
+
+    So what one connection may cost the others is limited as without workers.
+    """
+
+    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
+        """Return the caller; its peer is the connection to the worker."""
+        for key, value in metadata or ():
+            if key == PEER_KEY and isinstance(value, str):
+                return super().identify(value, metadata)
+        return super().identify(peer, metadata)

@@ -4,6 +4,7 @@ from sessiond.config.durations import format_duration, parse_duration
 from sessiond.config.loading import DEFAULT_LISTEN, BadConfig, Config, effective, load_config
 from sessiond.config.overrides import Override, overrides_in, unknown_variables, variable_of
 from sessiond.config.sections import parse_listen
+from sessiond.config.sidecar import SidecarConfig, load_sidecar, parse_upstream, sidecar_overrides_in
 from sessiond.config.standards import Departure, departures
 
 __all__ = [
@@ -12,13 +13,17 @@ __all__ = [
     "Config",
     "Departure",
     "Override",
+    "SidecarConfig",
     "departures",
     "effective",
     "format_duration",
     "load_config",
+    "load_sidecar",
     "overrides_in",
     "unknown_variables",
     "parse_duration",
     "parse_listen",
+    "parse_upstream",
+    "sidecar_overrides_in",
     "variable_of",
 ]

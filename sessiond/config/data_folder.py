@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["database_in", "key_file_in", "lock_of", "reload_report_in"]
+__all__ = ["database_in", "key_file_in", "lock_of", "reload_report_in", "worker_socket_in"]
 
 
 def database_in(folder: Path) -> Path:
@@ -20,6 +20,11 @@ def key_file_in(folder: Path) -> Path:
 def lock_of(database: Path) -> Path:
     """Return the path of the file that a running server keeps locked. It holds the server's process id."""
     return database.with_name(database.name + ".lock")
+
+
+def worker_socket_in(folder: Path) -> Path:
+    """Return the path of the Unix socket on which a server answers its own workers, in a folder that only it uses."""
+    return folder / "workers" / "owner.sock"
 
 
 def reload_report_in(folder: Path) -> Path:

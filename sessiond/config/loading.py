@@ -63,6 +63,7 @@ class Config:
     max_subscribers           how many subscribers are served at once; one connection may have half of them
     max_validation_streams    how many streams of validations are served at once; one connection may have half of them
     max_calls                 how many calls, streams included, are served at once; one connection may have half of them
+    workers                   how many processes answer on the port beside the one that owns the store; 0: that one does
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     operators, countries      MaxMind files with the operator and the country of each address
@@ -86,6 +87,7 @@ class Config:
     max_subscribers: int
     max_validation_streams: int
     max_calls: int
+    workers: int
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -145,6 +147,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         max_subscribers=server.max_subscribers,
         max_validation_streams=server.max_validation_streams,
         max_calls=server.max_calls,
+        workers=server.workers,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,

@@ -14,12 +14,22 @@ from sessiond.config.near import nearest
 from sessiond.config.sections import SECTIONS
 from sessiond.domain.immutable import immutable
 
-__all__ = ["Override", "overrides_in", "unknown_variables", "variable_of"]
+__all__ = ["Override", "overrides_in", "overrides_of", "unknown_variables", "variable_of"]
 
 _PREFIX = "SESSIOND_"
 _SECTIONS = ("server", "log", "networks")
-_OTHER_VARIABLES = ("SESSIOND_CONFIG", "SESSIOND_TARGET", "SESSIOND_COPY_FROM", "SESSIOND_COPY_TO")
-"""Variables that set no key: the path of the file, and those that `sessionctl` reads."""
+_OTHER_VARIABLES = (
+    "SESSIOND_CONFIG",
+    "SESSIOND_TARGET",
+    "SESSIOND_COPY_FROM",
+    "SESSIOND_COPY_TO",
+    "SESSIOND_UPSTREAM",
+    "SESSIOND_UPSTREAM_CA",
+    "SESSIOND_CACHE_ENTRIES",
+    "SESSIOND_CACHE_BYTES",
+    "SESSIOND_MAX_STREAMS",
+)
+"""Variables that set no key: the path of the file, and those that `sessionctl` and `sessiond sidecar` read."""
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _OF_KUBERNETES = re.compile(
@@ -50,9 +60,14 @@ def variable_of(key: str) -> str:
 
 def overrides_in(environment: Mapping[str, str]) -> list[Override]:
     """Return the settings in an environment, not checked yet. An empty variable counts as not set."""
+    return overrides_of(_keys(), environment)
+
+
+def overrides_of(kinds: Mapping[str, Any], environment: Mapping[str, str]) -> list[Override]:
+    """Return the settings in an environment that have one of these keys, each with its type, not checked yet."""
     return [
         Override(key, _value(kind, environment[variable_of(key)]), variable_of(key))
-        for key, kind in _keys().items()
+        for key, kind in kinds.items()
         if environment.get(variable_of(key))
     ]
 

@@ -18,7 +18,7 @@ from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
 
-__all__ = ["DEFAULT_LISTEN", "SECTIONS", "ApplicationSection", "File", "parse_listen"]
+__all__ = ["DEFAULT_LISTEN", "SECTIONS", "ApplicationSection", "File", "PathText", "Section", "parse_listen"]
 
 DEFAULT_LISTEN = "127.0.0.1:7443"
 # RFC 6265 section 4.1.1, which takes `token` from RFC 2616 section 2.2.
@@ -84,7 +84,9 @@ PathText = Annotated[str, BeforeValidator(_path)]
 CookieName = Annotated[str, BeforeValidator(_cookie_name)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Keys that belong together. A key that it does not have is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def given(self) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class _Section(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class _Guessing(_Section):
+class _Guessing(Section):
     alarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     lock_after: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     flood_after: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1
@@ -101,7 +103,7 @@ class _Guessing(_Section):
     deny_valid: bool = False
 
 
-class _Cookie(_Section):
+class _Cookie(Section):
     name: CookieName = ""
     anonymous_name: CookieName = ""
     secure: bool = True
@@ -116,7 +118,7 @@ class _Cookie(_Section):
         return given | {"clear_site_data": tuple(self.clear_site_data)} if "clear_site_data" in given else given
 
 
-class ApplicationSection(_Section):
+class ApplicationSection(Section):
     """`[applications.NAME]`."""
 
     preset: Literal["owasp-low", "owasp-high", "nist-aal1", "nist-aal2", "nist-aal3"] = "owasp-low"
@@ -171,7 +173,7 @@ class ApplicationSection(_Section):
         return replace(preset, **given)
 
 
-class _Server(_Section):
+class _Server(Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
@@ -184,20 +186,21 @@ class _Server(_Section):
     max_subscribers: Annotated[int, Field(ge=1, le=100_000)] = 200
     max_validation_streams: Annotated[int, Field(ge=1, le=100_000)] = 128
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
 
 
-class _Log(_Section):
+class _Log(Section):
     format: Literal["auto", "json", "console"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class _Networks(_Section):
+class _Networks(Section):
     operators: PathText | None = None
     countries: PathText | None = None
 
 
-class File(_Section):
+class File(Section):
     """The whole of `sessiond.toml`."""
 
     server: _Server = _Server()

@@ -17,7 +17,7 @@ from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.handlers import FastPath, Intake
 from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.libraries import BoundedServer
-from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
+from sessiond.rpc.listening import bind, server_options
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
@@ -25,25 +25,6 @@ __all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "is_local"]
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
-
-_OPTIONS = [
-    ("grpc.so_reuseport", 0),  # otherwise a second server could bind the same port without an error
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_metadata_size", 8 * 1024),
-    # The part of a message that may arrive before the call asks for it (see `Arrivals`). gRPC must not enlarge it.
-    ("grpc.http2.lookahead_bytes", 64 * 1024),
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.max_allowed_incoming_connections", 2_000),
-    # Calls that wait to be accepted. Beyond these limits gRPC ends random calls as CANCELLED, as if by the caller.
-    ("grpc.server.max_pending_requests", 20_000),
-    ("grpc.server.max_pending_requests_hard_limit", 40_000),
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
-    ("grpc.http2.max_ping_strikes", 3),
-]
 
 
 def is_local(address: str) -> bool:
@@ -76,9 +57,7 @@ class RpcServer:
         *,
         max_calls: int = DEFAULT_MAX_CALLS,
     ) -> None:
-        # Further calls wait in the client. Calls that begin before the client knows this limit are reset.
-        per_connection = ("grpc.max_concurrent_streams", max_calls // 2)
-        self._server = grpc.aio.server(options=[*_OPTIONS, per_connection], maximum_concurrent_rpcs=max_calls)
+        self._server = grpc.aio.server(options=server_options(max_calls), maximum_concurrent_rpcs=max_calls)
         self._health = health.HealthServicer()
         arrivals = Arrivals()
         found = _handlers(services, Intake(callers, arrivals, HeavyMessages()), fast_path)
@@ -94,18 +73,10 @@ class RpcServer:
         `socket_mode` is the mode of the Unix socket, which controls who may connect.
         Raise `CannotListen` if that is not possible.
         """
-        if address.startswith("unix:"):
-            prepare_socket(address.removeprefix("unix:"))
-        try:
-            with private_sockets():
-                port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            raise why_not(address) from None
-        if address.startswith("unix:"):
-            open_socket(address.removeprefix("unix:"), socket_mode)
+        bound = bind(self._server, address, socket_mode)
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        return bound
 
     async def announce_stop(self) -> None:
         """Make health checks report NOT_SERVING, while the server still accepts calls."""

@@ -9,8 +9,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CannotListen", "open_socket", "prepare_socket", "private_sockets", "why_not"]
+__all__ = ["CannotListen", "open_socket", "prepare_socket", "private_sockets", "reserve_port", "why_not"]
 
 _LONGEST_PATH = 107  # bytes; the kernel's field has 108, one of them for the terminating NUL (unix(7))
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -56,7 +57,48 @@ def why_not(address: str) -> CannotListen:
     if address.startswith("unix:"):
         name = address.removeprefix("unix:")
         return _refusal(name, _unix_cause(Path(name)))
-    return CannotListen(f"cannot listen on {address}: {_tcp_cause(address)}")
+    try:
+        return CannotListen(f"cannot listen on {address}: {_tcp_cause(address)}")
+    except CannotListen as error:
+        return error
+
+
+def reserve_port(address: str) -> tuple[list[socket.socket], str]:
+    """Reserve `host:port` (port 0: any free port) for several servers of this user that share it.
+
+    Return sockets that keep it reserved until they are closed, and the address. They accept no connections.
+    Raise `CannotListen` if another server has the port.
+    """
+    host, _, text = address.rpartition(":")
+    number, held = int(text), list[socket.socket]()
+    try:
+        for family, kind, protocol, _, target in _resolved(address):
+            for shares in (False, True) if number else (True,):
+                # First without sharing: a port that can only be shared belongs to somebody else.
+                one = socket.socket(family, kind, protocol)
+                held.append(one)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if shares:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                one.bind((target[0], number, *target[2:]))
+                if not shares:
+                    held.pop().close()
+                number = one.getsockname()[1] if shares else number
+    except OSError as error:
+        for one in held:
+            one.close()
+        raise CannotListen(f"cannot listen on {address}: {_tcp_reason(host, text, error)}") from error
+    return held, f"{host}:{number}"
+
+
+def _resolved(address: str) -> list[Any]:
+    """Return what `getaddrinfo` finds for `host:port`. Raise `CannotListen` if there is no such host."""
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, ValueError):
+        reason = f"the host {host} was not found; check its spelling, or choose another host"
+        raise CannotListen(f"cannot listen on {address}: {reason}") from None
 
 
 def _refusal(name: str, reason: str) -> CannotListen:
@@ -83,11 +125,7 @@ def _unix_reason(path: Path, error: OSError) -> str:
 
 def _tcp_cause(address: str) -> str:
     host, _, port = address.rpartition(":")
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, ValueError):
-        return f"the host {host} was not found; check its spelling, or choose another host"
-    for family, kind, protocol, _, target in found:
+    for family, kind, protocol, _, target in _resolved(address):
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1

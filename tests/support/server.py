@@ -77,6 +77,7 @@ class ServerProcess:
         cwd: Path | None = None,
         options: bool = True,
         program: tuple[str, ...] = ("-m", "sessiond"),
+        command: str = "serve",
     ) -> None:
         """Start the server. `options`: whether folder, address and log format are given on the command line.
 
@@ -85,11 +86,11 @@ class ServerProcess:
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
-        command = [*prefix, sys.executable, *program, "serve"]
+        typed = [*prefix, sys.executable, *program, command]
         if options:
-            command += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
-        command += arguments
-        self.process = subprocess.Popen(command, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
+            typed += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
+        typed += arguments
+        self.process = subprocess.Popen(typed, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
 
     async def address(self) -> str:
         """Wait until it serves, and return its address. Raise AssertionError with its log if it ends instead."""

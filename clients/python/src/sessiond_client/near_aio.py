@@ -39,6 +39,10 @@ class FollowingTask:
             self._loop = asyncio.get_running_loop()
             self._task = self._loop.create_task(self._run(), name="sessiond near cache")
 
+    def send(self, message: Any) -> None:
+        """Send a message on the present stream. It is lost if the stream ends before that."""
+        self._outbox.put_nowait(message)
+
     async def close(self) -> None:
         """Close the cache, tell the authority, and end the stream."""
         self._say_goodbye()

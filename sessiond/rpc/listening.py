@@ -1,0 +1,58 @@
+"""Listening: the options of every gRPC server here, and how it binds an address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
+
+__all__ = ["bind", "server_options"]
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    # The part of a message that may arrive before the call asks for it (see `Arrivals`). gRPC must not enlarge it.
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_allowed_incoming_connections", 2_000),
+    # Calls that wait to be accepted. Beyond these limits gRPC ends random calls as CANCELLED, as if by the caller.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.http2.max_ping_strikes", 3),
+]
+
+
+def server_options(max_calls: int, *, shares_port: bool = False) -> list[tuple[str, Any]]:
+    """Return the options of a server. `shares_port` lets other servers of this user bind the same port."""
+    return [
+        *_OPTIONS,
+        # By default a second server could bind the same port without an error.
+        ("grpc.so_reuseport", int(shares_port)),
+        # Further calls wait in the client. Calls that begin before the client knows this limit are reset.
+        ("grpc.max_concurrent_streams", max_calls // 2),
+    ]
+
+
+def bind(server: grpc.aio.Server, address: str, socket_mode: int = 0o600) -> str:
+    """Bind `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
+
+    `socket_mode` is the mode of the Unix socket, which controls who may connect.
+    Raise `CannotListen` if that is not possible.
+    """
+    if address.startswith("unix:"):
+        prepare_socket(address.removeprefix("unix:"))
+    try:
+        with private_sockets():
+            port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise why_not(address) from None
+    if address.startswith("unix:"):
+        open_socket(address.removeprefix("unix:"), socket_mode)
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

@@ -1,0 +1,255 @@
+"""Forwarding: every call goes to the authority as it came, byte for byte, unless the cache has its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import grpc
+import structlog
+
+from sessiond.domain.errors import AuthorityError, Overloaded, Unavailable
+from sessiond.domain.immutable import immutable
+from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.handlers import sent
+from sessiond.rpc.status import INTERNAL, status_of
+from sessiond.rpc.stream_limit import StreamLimit
+from sessiond.sidecar.barrier import Barrier
+from sessiond.sidecar.near import NearAnswers, has_signals
+from sessiond.sidecar.upstream import Metadata, Reply, Upstream, passed_on
+from sessiond_stubs.v1 import session_authority_pb2 as pb
+
+__all__ = ["Forwarding", "Way"]
+
+_log = structlog.get_logger(__name__)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
+_UNARY = {
+    f"/{_SERVICE.full_name}/{method.name}"
+    for method in _SERVICE.methods
+    if not method.client_streaming and not method.server_streaming
+}
+_VALIDATE = f"/{_SERVICE.full_name}/ValidateSession"
+_CHANGES_NOTHING = {
+    f"/{_SERVICE.full_name}/{name}"
+    for name in (
+        "ValidateSessions",
+        "GetSession",
+        "ListSessions",
+        "GetSessionData",
+        "ListActivity",
+        "ListSourceLocks",
+        "GetAuthority",
+    )
+}
+"""Calls after which a caller expects to see no change of its own."""
+_UNREACHABLE = Unavailable("the authority cannot be reached; try again soon")
+_STOPPING = Unavailable("the sidecar is shutting down; resume from the last cursor")
+
+
+@immutable
+class Way:
+    """What a call passes on its way to the authority.
+
+    write_timeout  how many seconds a caller may leave a message of a stream unread
+    metadata       what is sent with each call beside the caller's own metadata, for a caller on that connection
+    """
+
+    upstream: Upstream
+    answers: NearAnswers
+    barrier: Barrier
+    arrivals: Arrivals
+    limit: StreamLimit
+    write_timeout: float
+    metadata: Callable[[str], Metadata] = lambda _: ()
+
+
+class Forwarding(grpc.GenericRpcHandler):
+    """Handles every call, whether this version knows it or not.
+
+    To gRPC all calls have a stream of requests, as in `rpc.handlers`. A call that this version does not know is
+    forwarded as one with streams in both directions: on the wire there is no difference.
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._streams: set[Any] = set()
+        self._reading: set[asyncio.Task[bool]] = set()
+        self._is_stopping = False
+        make = grpc.stream_unary_rpc_method_handler
+        self._known: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            method: make(_guarded(method, partial(self._call, method))) for method in _UNARY
+        }
+        self._known[_VALIDATE] = make(_guarded(_VALIDATE, self._validate))
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of a call."""
+        method = str(details.method)
+        known = self._known.get(method)
+        if known is not None:
+            return known
+        return grpc.stream_stream_rpc_method_handler(_guarded(method, partial(self._stream, method)))
+
+    def stop(self) -> None:
+        """End all streams with a status that asks the caller to resume."""
+        self._is_stopping = True
+        for call in tuple(self._streams):
+            call.cancel()
+
+    async def _validate(self, context: Context) -> bytes:
+        answers = self._way.answers
+        raw = sent(await self._way.arrivals.next(context, context.peer()))
+        digest = answers.digest(raw, _metadata_of(context))
+        known = answers.known(digest)
+        if known is not None:
+            return known
+        question = answers.question(digest, raw)
+        if question is None:
+            return await _answered(context, await self._judged(context, raw))
+        return await _answered(context, await answers.ask(question, partial(self._judged, context)))
+
+    async def _call(self, method: str, context: Context) -> bytes:
+        raw = sent(await self._way.arrivals.next(context, context.peer()))
+        try:
+            reply = await self._asked(method, context, raw)
+        except grpc.aio.AioRpcError:
+            # What it changed before it failed is applied too.
+            await self._applied(method)
+            raise
+        await self._applied(method)
+        return await _answered(context, reply)
+
+    async def _applied(self, method: str) -> None:
+        if method not in _CHANGES_NOTHING:
+            await self._way.barrier.reached()
+
+    async def _judged(self, context: Context, raw: bytes) -> Reply:
+        """Ask for a validation. If it raises signals, it may have ended sessions."""
+        reply = await self._asked(_VALIDATE, context, raw)
+        if has_signals(reply.body):
+            await self._way.barrier.reached()
+        return reply
+
+    async def _asked(self, method: str, context: Context, raw: bytes) -> Reply:
+        return await self._way.upstream.ask(method, raw, self._metadata(context), context.time_remaining())
+
+    def _metadata(self, context: Context) -> Metadata:
+        return [*passed_on(_metadata_of(context)), *self._way.metadata(context.peer())]
+
+    async def _stream(self, method: str, context: Context) -> None:
+        way, peer = self._way, context.peer()
+        with way.limit.counted(peer):
+            if self._is_stopping:
+                raise _STOPPING
+            call = way.upstream.stream(method, self._metadata(context), context.time_remaining())
+            self._streams.add(call)
+            # Never cancelled: a read ends with its call, and gRPC leaks what a cancelled one has received.
+            reading = asyncio.create_task(self._read(context, peer, call), name=f"{method}: read")
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
+            try:
+                await self._respond(call, context)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # the caller has hung up
+                if self._is_stopping:
+                    raise _STOPPING from None
+                if not reading.done() or reading.result():
+                    raise await _error_of(call) from None  # the authority has cancelled the call
+            except grpc.aio.InternalError:
+                _log.debug("caller gone", rpc=method)
+            finally:
+                self._streams.discard(call)
+                call.cancel()
+
+    async def _read(self, context: Context, peer: str, call: Any) -> bool:
+        """Pass on what the caller sends, and its end. Returns whether all of it was passed on."""
+        try:
+            raw: Any = await self._way.arrivals.next(context, peer)
+            while raw is not None and raw is not grpc.aio.EOF:
+                await call.write(raw)
+                raw = await context.read()
+            await call.done_writing()
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - either call has ended; `_respond` finds out why
+            call.cancel()
+            return False
+        return True
+
+    async def _respond(self, call: Any, context: Context) -> None:
+        is_first = True
+        while (message := await call.read()) is not grpc.aio.EOF:
+            if is_first and (initial := tuple(await call.initial_metadata())):
+                await context.send_initial_metadata(initial)
+            is_first = False
+            try:
+                # Not `wait_for`: on Python 3.11 it loses a cancellation that arrives when the write has finished.
+                async with asyncio.timeout(self._way.write_timeout):
+                    await context.write(message)
+            except TimeoutError:
+                raise Overloaded(
+                    "the stream was not read in time; resume from the last cursor that was received"
+                ) from None
+        if trailing := tuple(await call.trailing_metadata()):
+            context.set_trailing_metadata(trailing)
+
+
+def _guarded(
+    method: str, serve: Callable[[Context], Awaitable[Any]]
+) -> Callable[[Any, Context], Coroutine[Any, Any, Any]]:
+    """Return a handler that ends the call with the status of what `serve` raises."""
+
+    async def call(_: Any, context: Context) -> Any:
+        initial: Metadata = ()
+        try:
+            return await serve(context)
+        except grpc.aio.AioRpcError as error:
+            initial, status = tuple(error.initial_metadata()), _status_of(error)
+        except AuthorityError as error:
+            status = status_of(error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            _log.exception("call failed", rpc=method)
+            status = INTERNAL
+        if initial:
+            await context.send_initial_metadata(initial)
+        await context.abort(status.code, status.details, tuple(status.trailing_metadata))
+        raise AssertionError("abort never returns")
+
+    return call
+
+
+async def _answered(context: Context, reply: Reply) -> bytes:
+    if reply.initial:
+        await context.send_initial_metadata(reply.initial)
+    if reply.trailing:
+        context.set_trailing_metadata(reply.trailing)
+    return reply.body
+
+
+def _metadata_of(context: Context) -> Metadata:
+    return cast("Metadata | None", context.invocation_metadata()) or ()
+
+
+async def _error_of(call: Any) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+
+
+class _Status(NamedTuple):
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: Metadata
+
+
+def _status_of(error: grpc.aio.AioRpcError) -> Any:
+    """Return the status of a call to the authority, for the caller."""
+    trailing = tuple(error.trailing_metadata())
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not trailing:
+        return status_of(_UNREACHABLE)  # of gRPC itself; the authority's own has details
+    return _Status(error.code(), error.details() or "", trailing)

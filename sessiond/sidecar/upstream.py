@@ -1,0 +1,131 @@
+"""The authority that a sidecar asks: its channels, and calls of raw bytes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from sessiond.access.callers import PEER_KEY
+from sessiond.config.sidecar import SidecarConfig
+from sessiond.domain.immutable import immutable
+from sessiond_client.connection import Channels, channel_options
+from sessiond_client.settings import Settings
+
+__all__ = ["BadCertificates", "Metadata", "Reply", "Upstream", "passed_on"]
+
+Metadata = Sequence[tuple[str, str | bytes]]
+Channel = grpc.aio.Channel
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # Statuses have details of up to 8 KB in their trailers.
+    ("grpc.max_metadata_size", 16 * 1024),
+    # A machine that vanished is noticed after 40 s; calls without a deadline end then. An authority closes a connection
+    # that sends pings more often than every 20 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # While an attempt to connect is awaited, calls are refused. All callers of this machine share it.
+    ("grpc.max_reconnect_backoff_ms", 250),
+)
+_PROBE_SECONDS = 2.0
+_CHECK = "/grpc.health.v1.Health/Check"
+_OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host", PEER_KEY}
+_MOST_METHODS = 100
+
+
+class BadCertificates(Exception):
+    """The file with the certificates of the authority's issuer cannot be used. The text names it, with the remedy."""
+
+
+@immutable
+class Reply:
+    """A response as the authority gave it: the bytes of the message, and the metadata before and after it."""
+
+    body: bytes
+    initial: Metadata
+    trailing: Metadata
+
+
+def passed_on(metadata: Metadata | None) -> list[tuple[str, str | bytes]]:
+    """Return the metadata of a call that goes to the authority: all but what belongs to one connection."""
+    return [
+        (key, value)
+        for key, value in metadata or ()
+        if key not in _OF_THE_CONNECTION and not key.startswith((":", "grpc-"))
+    ]
+
+
+class Upstream:
+    """The authority at one address. Streams have a channel of their own, so that they never block calls."""
+
+    def __init__(self, config: SidecarConfig) -> None:
+        self._address = config.upstream
+        self._credentials = None
+        if config.upstream_ca is not None:
+            self._credentials = grpc.ssl_channel_credentials(_certificates(config.upstream_ca))
+        self._calls, self._streams = self._channel(), self._channel()
+        self._health: Any = self._calls.unary_unary(_CHECK)
+        self._unary: dict[str, Any] = {}
+        self._streaming: dict[str, Any] = {}
+        self.following = Channels(self._channel, asynchronous=True)
+        """The channel of the stream that feeds the cache."""
+
+    async def ask(self, method: str, raw: bytes, metadata: Metadata, timeout: float | None) -> Reply:
+        """Make a unary call. `method` is its path. Raises `grpc.aio.AioRpcError`."""
+        ask = self._unary.get(method)
+        if ask is None:
+            ask = self._unary[method] = self._calls.unary_unary(method)
+        call = ask(raw, metadata=metadata, timeout=timeout)
+        body = await call
+        return Reply(body, tuple(await call.initial_metadata()), tuple(await call.trailing_metadata()))
+
+    def stream(self, method: str, metadata: Metadata, timeout: float | None) -> Any:
+        """Begin a call with a stream in each direction; on the wire every other kind of call is one too."""
+        begin = self._streaming.get(method)
+        if begin is None:
+            # Names come from callers, so not every one is kept.
+            begin = self._streams.stream_stream(method)
+            if len(self._streaming) < _MOST_METHODS:
+                self._streaming[method] = begin
+        return begin(metadata=metadata, timeout=timeout)
+
+    async def is_answering(self) -> bool:
+        """Return whether the authority answers and is not shutting down."""
+        try:
+            # In bytes, because gRPC would log what it cannot parse.
+            raw = await self._health(b"", timeout=_PROBE_SECONDS)
+            found = health_pb2.HealthCheckResponse.FromString(raw)
+        except grpc.aio.AioRpcError as error:
+            # Any other status came from a server, if only from one without health checks.
+            return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        except DecodeError:
+            return False
+        return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def close(self) -> None:
+        """Close all channels. Calls that are under way end."""
+        for channel in (self._calls, self._streams, *self.following.close()):
+            await channel.close()
+
+    def _channel(self) -> Channel:
+        options = channel_options(Settings(target=self._address, channel_options=_OPTIONS))
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._address, options)
+        return grpc.aio.secure_channel(self._address, self._credentials, options)
+
+
+def _certificates(file: Path) -> bytes:
+    """Return the certificates that may sign the authority's. gRPC itself would report a wrong file with each call."""
+    try:
+        text = file.read_bytes()
+        x509.load_pem_x509_certificates(text)
+    except OSError as error:
+        raise BadCertificates(f"--upstream-ca: {file} cannot be read: {error.strerror}; name a PEM file") from error
+    except ValueError as error:
+        raise BadCertificates(f"--upstream-ca: {file} has no certificate in PEM form; name another file") from error
+    return text

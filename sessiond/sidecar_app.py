@@ -1,0 +1,129 @@
+"""The composition root of a sidecar: what it consists of, and the order its parts start and stop in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from sessiond import __version__
+from sessiond.access.callers import PEER_KEY
+from sessiond.app import RemotePlaintext
+from sessiond.config.sidecar import SidecarConfig
+from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.server import is_local
+from sessiond.rpc.stream_limit import StreamLimit
+from sessiond.sidecar.barrier import Barrier
+from sessiond.sidecar.endpoint import Endpoint
+from sessiond.sidecar.forwarding import Forwarding, Way
+from sessiond.sidecar.near import NearAnswers
+from sessiond.sidecar.upstream import Upstream
+from sessiond.sidecar.watch import Watch
+from sessiond.system.entropy import SystemEntropy
+from sessiond_client.near_aio import FollowingTask
+from sessiond_client.near_cache import NearCache, boot_millis
+
+__all__ = ["Sidecar"]
+
+_STOP_GRACE = 5.0
+_WRITE_TIMEOUT = 30.0
+_log = structlog.get_logger(__name__)
+
+
+class Sidecar:
+    """One sidecar, running: its parts, wired. Made by `start`, ended by `stop`."""
+
+    address: str
+    cache: NearCache[bytes]
+
+    def __init__(self, config: SidecarConfig, clock: Callable[[], int], *, is_worker: bool) -> None:
+        self._config = config
+        self._clock = clock
+        self._is_worker = is_worker
+
+    @classmethod
+    async def start(
+        cls, config: SidecarConfig, clock: Callable[[], int] = boot_millis, *, is_worker: bool = False
+    ) -> Sidecar:
+        """Start serving, whether the authority can be reached yet or not.
+
+        `clock` returns milliseconds and never goes backwards; it is compared with nobody else's. A worker shares its
+        port with others, and its authority trusts it to say who calls.
+
+        Raises `RemotePlaintext`, `BadCertificates` or `CannotListen`; nothing is left running then.
+        """
+        if not is_worker:  # its owner has checked this
+            _refuse_plaintext(config)
+        sidecar = cls(config, clock, is_worker=is_worker)
+        await sidecar._start()
+        return sidecar
+
+    async def _start(self) -> None:
+        config = self._config
+        self.cache = NearCache(config.cache_entries, config.cache_bytes, self._clock)
+        upstream = self._upstream = Upstream(config)
+        barrier = Barrier(self.cache, f"{self._kind} {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256])
+        barrier.clock = self._clock
+        self._following = FollowingTask(upstream.following, barrier)
+        barrier.send = self._following.send
+        arrivals = Arrivals()
+        limit = StreamLimit(config.max_streams, "streams", "--max-streams")
+        answers = NearAnswers(self.cache, SystemEntropy())
+        way = Way(upstream, answers, barrier, arrivals, limit, _WRITE_TIMEOUT)
+        if self._is_worker:
+            way = replace(way, metadata=lambda peer: ((PEER_KEY, peer),))
+        self._forwarding = Forwarding(way)
+        self._endpoint = Endpoint(self._forwarding, arrivals, max_calls=config.max_calls, shares_port=self._is_worker)
+        try:
+            self.address = await self._endpoint.start(config.listen, config.socket_mode)
+        except BaseException:
+            await upstream.close()
+            raise
+        self._following.start()
+        watch = Watch(self._endpoint, upstream, self.cache, config.upstream)
+        self._watching = asyncio.create_task(watch.run(), name="watch")
+        _log.info(
+            "worker serving" if self._is_worker else "serving",
+            address=self.address,
+            pid=os.getpid(),
+            upstream=config.upstream,
+            upstream_tls=config.upstream_ca is not None,
+            settings={key: origin for key, origin in config.origins.items() if origin != "default"},
+            version=__version__,
+        )
+
+    async def stop(self) -> None:
+        """Stop: health first, then the cache with its lease, streams, calls, and the connection."""
+        await self._endpoint.announce_stop()
+        await self._following.close()
+        self._forwarding.stop()
+        await self._endpoint.stop(_STOP_GRACE)
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+        await self._upstream.close()
+        _log.info("worker stopped" if self._is_worker else "stopped", pid=os.getpid())
+
+    @property
+    def _kind(self) -> str:
+        return "worker" if self._is_worker else "sidecar"
+
+
+def _refuse_plaintext(config: SidecarConfig) -> None:
+    if config.allow_remote_plaintext:
+        return
+    if not is_local(config.listen):
+        raise RemotePlaintext(
+            f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: listen on "
+            "unix:PATH or 127.0.0.1, or accept the risk with --allow-remote-plaintext"
+        )
+    if not is_local(config.upstream) and config.upstream_ca is None:
+        raise RemotePlaintext(
+            f"{config.upstream} is on another machine, and tokens would be sent there unencrypted: name the "
+            "certificates that may sign its own with --upstream-ca, or accept the risk with --allow-remote-plaintext"
+        )
