@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import grpc
-import pytest
-
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub
@@ -107,10 +104,3 @@ async def test_the_stream_tells_the_story(stub: AsyncStub) -> None:
         pb.EVENT_TYPE_SESSION_DATA_CHANGED,
         pb.EVENT_TYPE_SESSION_REVOKED,
     ]
-
-
-async def test_a_call_of_a_later_version_is_unimplemented(stub: AsyncStub) -> None:
-    """A call of the contract that is not implemented yet is UNIMPLEMENTED."""
-    with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await stub.StreamValidations(iter([pb.StreamValidationsRequest()])).read()
-    assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
