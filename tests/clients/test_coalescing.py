@@ -124,6 +124,14 @@ async def test_other_calls_are_never_on_the_stream(client: AsyncClient) -> None:
     assert subjects(await validations) == [f"user-{number}" for number in range(MANY)]
 
 
+async def test_the_first_question_is_not_lost(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that is queued before the stream has begun to send is sent, although no other one follows it."""
+    (token,) = await opened(client, 1)
+    monkeypatch.setattr(coalescing, "_FEW", 1)
+    assert subjects([await client.validate(token)]) == ["user-0"]
+    assert streams() == 1
+
+
 async def test_the_stream_has_a_connection_of_its_own(app: App) -> None:
     """Calls, events and validations each have their own connection, so that open streams never starve a call."""
     relay = Counting(app.address)

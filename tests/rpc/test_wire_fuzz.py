@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, duration_pb2, message_factory, timestamp_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, message_factory, timestamp_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
@@ -161,7 +161,7 @@ def _bytes_for_strings(full_name: str) -> type[Message]:
     for message in file.message_type:
         change(message)
     pool = DescriptorPool()
-    for dependency in (duration_pb2, timestamp_pb2):
+    for dependency in (any_pb2, duration_pb2, timestamp_pb2):
         pool.AddSerializedFile(dependency.DESCRIPTOR.serialized_pb)
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(full_name))
