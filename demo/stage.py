@@ -28,7 +28,7 @@ _ALARMS = ("HIJACK_SUSPECTED", "GUESSING_SUSPECTED")
 _POLICY = """\
 [applications.{application}]
 preset = "owasp-low"
-renewal_timeout = "1s"
+renewal_timeout = "2s"
 renewal_overlap = "{overlap}s"
 elevation_timeout = "3s"
 guessing = {{ alarm_after = 3, lock_after = 5 }}

@@ -91,7 +91,7 @@ class Story:
 
     def _lost_cookie(self, token: Token, session_id: str) -> tuple[Token, Token]:
         self._teller.heading(
-            "A second later the token is due for renewal, but the response with the new token is lost."
+            "Two seconds later the token is due for renewal, but the response with the new token is lost."
         )
         first = until("a renewed token", lambda: self._renewal(token))
         self._teller.step("sessiond returned a renewed token; the client never received it and sends the old one again")

@@ -75,7 +75,7 @@ _NEAR_CACHE = "cacheLease"
 _REPLICA = "(lease>0)"
 _STALE = "wanted"
 _TOO_OLD = "!((carried[tab].secret"
-_ALARM = "lateRepeat"
+_ALARM = "overtaken||("
 VARIANTS = (
     Variant("lease", "one authority", ("EMBEDDED", "LEASE=4")),
     *_controls(
@@ -98,12 +98,11 @@ VARIANTS = (
     Variant("rotation", "all rules"),
     *_controls("rotation", "issued[", "FRESH_SECRET"),
     *_controls("rotation", "isRolledAway", "ROLL_KEEPS_SECRET"),
-    *_controls("rotation", _TOO_OLD, "NO_OVERLAP", "SHORT_RENEWAL"),
+    *_controls("rotation", _TOO_OLD, "NO_OVERLAP", "SHORT_RENEWAL", "RENEWAL_WITHIN_REPEAT"),
     *_controls("rotation", _ALARM, "FORKED_CHAIN", "SHORT_ROLL_TOLERANCE", "NO_LOST_ANSWER_TOLERANCE"),
-    *_controls("rotation", "0||lateRepeat", "OVERTAKEN_COUNTS"),
-    *_controls("rotation", "overtaken||0", "LATE_REPEAT_COUNTS"),
+    *_controls("rotation", _ALARM, "NO_RESTART_AT_LATE_REPEAT"),
+    *_controls("rotation", "0||(", "OVERTAKEN_COUNTS"),
     *_controls("rotation", "!(cookie.rolled)", "DISCARD_COUNTS"),
-    Variant("rotation", "restart at every repeat", ("RESTART_AT_EVERY_REPEAT", "LATE_REPEAT_COUNTS")),
 )
 
 

@@ -20,8 +20,8 @@
  * Time. A tick (process `time`) makes everything one older. An age stops growing once no rule depends on it any
  * more, so a user may also be away for as long as you like.
  *
- * Each #ifdef but RESTART_AT_EVERY_REPEAT is a negative control: it removes a rule, an assumption or an exception,
- * and spin must then find an error.
+ * Each #ifdef is a negative control: it removes a rule, an assumption or an exception, and spin must then find an
+ * error.
  */
 
 #define GENERATIONS 4
@@ -33,7 +33,9 @@
 #define OVERLAP 2           /* renewal_overlap: longer than DELAY */
 #endif
 #ifdef SHORT_RENEWAL
-#define RENEWAL OVERLAP     /* the configuration allows this */
+#define RENEWAL OVERLAP     /* the configuration refuses this */
+#elif defined(RENEWAL_WITHIN_REPEAT)
+#define RENEWAL REPEAT      /* longer than OVERLAP by DELAY, and more; check-config warns of this */
 #else
 #define RENEWAL 5           /* renewal_timeout: at least DELAY longer than OVERLAP and than REPEAT */
 #endif
@@ -41,6 +43,11 @@
 #define ROLL_TOLERANCE 2
 #else
 #define ROLL_TOLERANCE 3    /* roll_tolerance: longer than twice DELAY */
+#endif
+#ifdef NO_RESTART_AT_LATE_REPEAT
+#define isLate false
+#else
+#define isLate (4 * sinceRoll >= ROLL_TOLERANCE)
 #endif
 #ifdef NO_LOST_ANSWER_TOLERANCE
 #define LOST_ANSWER 0
@@ -56,7 +63,7 @@ typedef Token { byte generation; byte secret; bool rolled };
 /* The session's row. */
 Token current;              /* the current generation, and the secret, of which the row has the digest */
 byte since;                 /* time since this generation began: generation_began */
-byte sinceRoll;             /* time since the roll: rolled_at */
+byte sinceRoll;             /* time since the roll, or since the late repeat of its login: rolled_at */
 bool used;                  /* there was activity after the roll: last_active > rolled_at */
 bool oldTokenCame;          /* old_token: a token from before the roll came, and the new one was not used before that */
 Token firstAnswer;          /* the first answer to the login, kept for its repetition: changes/idempotency.py */
@@ -67,7 +74,6 @@ byte firstFrom;             /* the generation of the token that this login prese
 Token cookie;
 bool loggedOut;             /* an answer deleted the cookie. The user logs in again, which opens another session */
 bool overtaken;             /* a late answer from before the roll replaced the cookie from after it */
-bool lateRepeat;            /* a login was repeated so late that `roll_tolerance` does not cover requests in flight */
 
 /* The two tabs. */
 mtype = { IDLE, REQUEST, ANSWER };
@@ -111,20 +117,15 @@ end:
     od
 }
 
-/* HIJACK_SUSPECTED. The first exception and the last are rows of "Normal use" in docs/reference/configuration.md. */
+/* HIJACK_SUSPECTED. Both exceptions are rows of "Normal use" in docs/reference/configuration.md. */
 #ifdef OVERTAKEN_COUNTS
 #define exceptOvertaken false
 #else
 #define exceptOvertaken overtaken
 #endif
-#ifdef LATE_REPEAT_COUNTS
-#define exceptLateRepeat false
-#else
-#define exceptLateRepeat lateRepeat
-#endif
 #define exceptLostAnswer (current.rolled && !carried[tab].rolled && sinceRoll >= AWAY)
 inline alarm() {
-    assert(exceptOvertaken || exceptLateRepeat || exceptLostAnswer); step[tab] = DISCARD
+    assert(exceptOvertaken || exceptLostAnswer); step[tab] = DISCARD
 }
 
 /* The answer hands out a token of a generation, with the secret of the session. */
@@ -183,18 +184,14 @@ inline judge() {
     fi
 }
 
-/* The login gets its first answer again: clear_old_token in sessiond/changes/login.py. */
+/* The login gets its first answer again: restart_tolerances in sessiond/changes/login.py. */
 inline repeatLogin() {
     step[tab] = REPLACE; carried[tab].generation = firstAnswer.generation;
     carried[tab].secret = firstAnswer.secret; carried[tab].rolled = true;
     checkSuccessor();
     if
-#ifdef RESTART_AT_EVERY_REPEAT
-    :: true -> oldTokenCame = false; sinceRoll = 0; used = false
-#else
-    :: oldTokenCame -> oldTokenCame = false; sinceRoll = 0; used = false
-    :: else -> lateRepeat = lateRepeat || sinceRoll + 2 * DELAY >= ROLL_TOLERANCE
-#endif
+    :: oldTokenCame || isLate -> oldTokenCame = false; sinceRoll = 0; used = false
+    :: else
     fi
 }
 

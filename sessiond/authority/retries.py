@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sessiond.authority.results import AnswerSpec, EncodedAnswer, RequestId
 from sessiond.changes.idempotency import Idempotent, Recall, Retry
-from sessiond.changes.login import clear_old_token
+from sessiond.changes.login import restart_tolerances
 from sessiond.changes.maintenance import Total
 from sessiond.crypto.kept_answers import open_answer, seal_answer
 from sessiond.crypto.tokens import KeyRing, OpenedToken, TokenForged, mac
@@ -101,7 +101,7 @@ class Retries:
             self._retry(key, parameters, secret),
             keep_for=tolerance,
             while_current=True,
-            on_repeat=lambda work, session: clear_old_token(work, call, session),
+            on_repeat=lambda work, session: restart_tolerances(work, call, session),
         )
 
     def _of_request(self, spec: AnswerSpec[R], *, while_live: bool = False) -> tuple[Retry, ...]:

@@ -24,12 +24,14 @@ from sessiond.domain.judge import Judgement, Presented, Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
-from sessiond.domain.values import MAX_LABELS, POLICY_LIFETIMES, Authentication, Lifetimes, SessionId
+from sessiond.domain.values import MAX_LABELS, POLICY_LIFETIMES, Authentication, Instant, Lifetimes, SessionId
 from sessiond.eventlog.work import NOTHING, Needs, Work
 
-__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "clear_old_token"]
+__all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "restart_tolerances"]
 
 _OPENED = Judgement(Verdict.VALID)  # also after a login with a token that was INSUFFICIENT for anything else
+_LATE_PART = 4
+"""A repeated login is late once this part, a quarter, of `roll_tolerance` has passed."""
 
 
 @immutable
@@ -179,20 +181,26 @@ class Authenticate:
         return Outcome(_OPENED, self._save(work, bound), decision.evicted)
 
     def _save(self, work: Work, session: Session) -> Session:
-
         session = work.save(session, EventType.SESSION_AUTHENTICATED, self.call.cause, self.call.client)
         return work.save(session, EventType.SESSION_ROLLED, self.call.cause, self.call.client)
 
 
-def clear_old_token(work: Work, call: Call, session: Session) -> None:
-    """Clear the record of an old token when a login is repeated and gets its first answer.
+def restart_tolerances(work: Work, call: Call, session: Session) -> None:
+    """Start the tolerances after a roll again when the login that rolled is repeated and gets its first answer.
 
-    The subject has authenticated once more, so it was the subject who presented the old token after the first answer
-    was lost. `rolled_at` starts again, because other requests with that token may still be in flight.
+    The subject has authenticated once more, and may receive the new token only now, so requests with the old token may
+    be in flight from now on. If an old token has come back, its record is cleared: it was the subject who presented it
+    after the first answer was lost. A quick repeat, such as the second of two clicks, changes nothing.
     """
-    if session.old_token is not None:
-        cleared = replace(session, old_token=None, rolled_at=work.now)
-        work.save(cleared, EventType.SESSION_REFRESHED, call.cause, call.client)
+    if session.old_token is not None or _is_late(session, call.policy, work.now):
+        restarted = replace(session, old_token=None, rolled_at=work.now)
+        work.save(restarted, EventType.SESSION_REFRESHED, call.cause, call.client)
+
+
+def _is_late(session: Session, policy: Policy, now: Instant) -> bool:
+    """Return whether what is left of `roll_tolerance` may be too short for the requests that are in flight now."""
+    rolled_at = session.rolled_at  # None if the login opened the session: there is no token before its first one
+    return rolled_at is not None and 0 < policy.roll_tolerance <= _LATE_PART * (now - rolled_at)
 
 
 @immutable

@@ -196,6 +196,8 @@ def _our_bounds(policy: Policy) -> Iterator[_Finding]:
     if policy.renewal_timeout is None:
         message = "tokens are never renewed: a stolen token works as long as its session, and its use is not detected"
         yield _Finding("renewal_timeout", message, _OURS)
+    else:
+        yield from _renewal_within_tolerance(policy, policy.renewal_timeout)
     for key, longest, why in (
         ("renewal_overlap", "5m", "the interval in which two tokens are valid is meant for requests in flight"),
         ("roll_tolerance", "60s", "during this time a token stolen before a login is denied without an alarm"),
@@ -209,6 +211,18 @@ def _our_bounds(policy: Policy) -> Iterator[_Finding]:
     if not policy.guessing.lock_after:
         message = f"guessing tokens raises an alarm and never locks the source ({_OWASP}: alert and/or block)"
         yield _Finding("guessing.lock_after", message, _OURS)
+
+
+def _renewal_within_tolerance(policy: Policy, renewal: Millis) -> Iterator[_Finding]:
+    """Yield a renewal that may come while a repeated login still gets the unrenewed token (docs/model, rotation)."""
+    key = max(("lost_answer_tolerance", "roll_tolerance"), key=lambda name: int(getattr(policy, name)))
+    tolerance = getattr(policy, key)
+    if renewal <= tolerance:
+        message = (
+            f"{format_duration(renewal)} is not longer than {key} ({format_duration(tolerance)}); the late response to "
+            "a repeated login can replace a renewed token by the one before it, and that is then an alarm"
+        )
+        yield _Finding("renewal_timeout", message, _OURS)
 
 
 def _reactions(policy: Policy) -> Iterator[_Finding]:

@@ -91,7 +91,8 @@ class Session:
     absolute_deadline, idle_deadline
                        None if the session has no such timeout
     digest             SHA-256 of the token's secret
-    rolled_digest      the digest that the last roll replaced, at `rolled_at`
+    rolled_digest      the digest that the last roll replaced
+    rolled_at          when it did so, or when its login was last repeated late; the tolerances count from then
     login_page         whether the absolute deadline is the login timeout of an anonymous session
     must_authenticate  set by a step-up reaction: the token is not enough until the subject authenticates again
     old_token          the generation of a pre-roll token that was presented before any active validation had used the

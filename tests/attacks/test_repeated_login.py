@@ -19,6 +19,7 @@ from tests.attacks.story import (
     login,
     loose,
     policy,
+    signal_types,
     story_of,
     validate,
 )
@@ -118,6 +119,48 @@ async def test_the_thief_without_credentials(
     else:  # the alarm: see test_fixation
         assert page.verdict == pb.VERDICT_REVOKED
         assert len(hijacks(await story_of(stub, planted, own.token))) == 1
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["not used yet", "used"])
+async def test_a_late_repeat_helps_no_thief_with_the_old_token(stub: AsyncStub, clock: ManualClock, used: bool) -> None:
+    """After the victim's late repeat the planted token is denied, and after `roll_tolerance` the second of the two
+    holders is the alarm that ends the session, as after any roll.
+    """
+    planted, own = await victim_of(stub)
+    clock.advance(30 * SECOND)
+    assert (await login(stub, planted, SUBJECT, or_create=True)).token == own.token
+    clock.advance(1)
+    if used:
+        assert (await validate(stub, own.token)).verdict == pb.VERDICT_VALID
+    clock.advance(20 * SECOND - 2)
+    thief = await validate(stub, planted, ATTACKER, data={})
+    assert thief.verdict == pb.VERDICT_SUPERSEDED
+    check_worthless(thief, own)
+    clock.advance(1)
+    thief = await validate(stub, planted, ATTACKER, data={})
+    assert (thief.verdict, signal_types(thief)) == (pb.VERDICT_REPLAYED, ["TOKEN_REPLAY"] if used else [])
+    check_worthless(thief, own)
+    assert (await validate(stub, own.token)).verdict == pb.VERDICT_REVOKED
+    assert len(hijacks(await story_of(stub, planted, own.token))) == 1
+
+
+async def test_a_late_repeat_helps_no_thief_with_the_new_token(stub: AsyncStub, clock: ManualClock) -> None:
+    """A thief who intercepted the first answer has the new token as before: beside it the old one is an alarm again
+    once `roll_tolerance` has passed since the repeat.
+    """
+    guest = (await create(stub, "")).token
+    stolen = (await login(stub, guest, SUBJECT)).token
+    clock.advance(1)
+    assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_VALID
+    clock.advance(30 * SECOND)
+    assert (await login(stub, guest, SUBJECT)).token == stolen
+    assert (await validate(stub, guest)).verdict == pb.VERDICT_SUPERSEDED
+    clock.advance(1)
+    assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_VALID
+    clock.advance(20 * SECOND - 1)
+    page = await validate(stub, guest)
+    assert (page.verdict, signal_types(page)) == (pb.VERDICT_REPLAYED, ["TOKEN_REPLAY"])
+    assert (await validate(stub, stolen, ATTACKER)).verdict == pb.VERDICT_REVOKED
 
 
 async def test_the_first_answer_needs_the_victims_subject(stub: AsyncStub, clock: ManualClock) -> None:

@@ -30,7 +30,7 @@ from tests.support.streams import read_up_to, subscribe
 
 POLICY = """
 [applications.default]
-renewal_timeout = "50ms"
+renewal_timeout = "60ms"
 renewal_overlap = "50ms"
 guessing = { alarm_after = 3, lock_after = 5 }
 [applications.other]

@@ -10,7 +10,7 @@ import pytest
 
 from sessiond.changes.data import UpdateData
 from sessiond.changes.judging import EndBatch, Suspicion
-from sessiond.changes.login import Authenticate, Create, Refresh, Roll, clear_old_token
+from sessiond.changes.login import Authenticate, Create, Refresh, Roll, restart_tolerances
 from sessiond.changes.maintenance import Expire
 from sessiond.changes.revocation import Revoke, RevokeMany
 from sessiond.changes.use import Report, Use
@@ -93,7 +93,7 @@ class WelcomeAgain:
 
     def apply(self, work: Work) -> None:
         """Give it."""
-        clear_old_token(work, CALL, self.session)
+        restart_tolerances(work, CALL, self.session)
 
 
 Facts = Sequence[tuple[str, Cause, ClientContext]]

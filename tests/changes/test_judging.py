@@ -13,7 +13,7 @@ import pytest
 from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer
 from sessiond.changes.data import UpdateData
 from sessiond.changes.judging import EndBatch, Outcome, Suspicion
-from sessiond.changes.login import Authenticate, Refresh, Roll, clear_old_token
+from sessiond.changes.login import Authenticate, Refresh, Roll, restart_tolerances
 from sessiond.changes.revocation import Revoke
 from sessiond.changes.use import Report, Use
 from sessiond.crypto.tokens import Token
@@ -467,15 +467,31 @@ def test_what_counts_as_activity(unit: str) -> None:
 def test_a_login_repeated_settles_the_old_token() -> None:
     """When a login's first answer is given again, the old token that came back is forgotten, as if rolled just now."""
     work = work_on(SEEN_TWICE)
-    clear_old_token(work, call_of(), SEEN_TWICE)
+    restart_tolerances(work, call_of(), SEEN_TWICE)
     assert work.session(SESSION.id) == replace(SEEN_TWICE, old_token=None, rolled_at=START, revision=FIRST)
 
 
-def test_a_login_repeated_changes_nothing_else() -> None:
-    """When a login's first answer is given again and no old token came back, nothing is recorded."""
-    work = work_on(SESSION)
-    clear_old_token(work, call_of(), SESSION)
-    assert (work.session(SESSION.id), work.has_no_events) == (SESSION, True)
+@pytest.mark.parametrize("wait", [2_501, 2_502, 10_003, 300_000])
+def test_a_login_repeated_late_is_as_if_rolled_just_now(wait: int) -> None:
+    """Once a quarter of `roll_tolerance` has passed, a repeated login starts the tolerances again, with an event."""
+    session = replace(SESSION, rolled_at=Instant(START - wait))
+    work = work_on(session)
+    restart_tolerances(work, call_of(policy(roll_tolerance=Millis(10_003))), session)
+    assert work.session(SESSION.id) == replace(session, rolled_at=START, revision=FIRST)  # FIRST is the event's
+
+
+# Before the quarter (of an odd tolerance, too), after the clock was set back, without a tolerance for requests in
+# flight, and after a login that opened the session, so that nothing was rolled.
+@pytest.mark.parametrize(
+    ("tolerance", "rolled_at"),
+    [(10_003, START), (10_003, START - 2_500), (10_003, START + 1), (0, START), (0, START - 300_000), (10_003, None)],
+)
+def test_a_login_repeated_at_once_changes_nothing(tolerance: int, rolled_at: int | None) -> None:
+    """When a login's first answer is given again without a late repeat or an old token, nothing is recorded."""
+    session = replace(SESSION, rolled_at=None if rolled_at is None else Instant(rolled_at))
+    work = work_on(session)
+    restart_tolerances(work, call_of(policy(roll_tolerance=Millis(tolerance))), session)
+    assert (work.session(SESSION.id), work.has_no_events) == (session, True)
 
 
 @pytest.mark.parametrize("tells", [False, True])

@@ -469,7 +469,12 @@ BAD = {
     "overlap over renewal": (
         '[applications.shop]\nrenewal_timeout = "1m"\nrenewal_overlap = "2m"\n',
         3,
-        "applications.shop.renewal_overlap: must not be longer",
+        "applications.shop.renewal_overlap: must be shorter than renewal_timeout",
+    ),
+    "overlap as long as renewal": (
+        '[applications.shop]\nrenewal_timeout = "60s"\n',
+        2,
+        "applications.shop.renewal_overlap: must be shorter than renewal_timeout",
     ),
     "encryption as text": ('[server]\nencrypt_data = "yes"\n', 2, "server.encrypt_data: must be true or false"),
     "an empty file name": ('[networks]\noperators = ""\n', 2, "networks.operators: must be the path"),

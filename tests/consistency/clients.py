@@ -17,7 +17,7 @@ _POLICY = """
 [applications.{name}]
 max_sessions = {most}
 on_limit = "{rule}"
-renewal_timeout = "3s"
+renewal_timeout = "4s"
 renewal_overlap = "3s"
 roll_tolerance = "1h"
 lost_answer_tolerance = "1h"

@@ -21,7 +21,7 @@ from tests.support.streams import Fact
 ROUNDS = 20
 CLIENTS = 4
 WORKERS = 12
-POLICY = '[applications.default]\nrenewal_timeout = "200ms"\nrenewal_overlap = "200ms"\n'
+POLICY = '[applications.default]\nrenewal_timeout = "300ms"\nrenewal_overlap = "200ms"\n'
 
 
 async def load_until_killed(server: ServerProcess, ledger: Ledger, dice: random.Random, opened: int = 0) -> None:

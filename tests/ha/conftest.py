@@ -14,7 +14,7 @@ from scripts.patroni import LocalCluster, why_not
 from tests.support.server import ServerProcess
 
 _USER = "sessiond"
-_POLICY = '[applications.default]\nrenewal_timeout = "200ms"\nrenewal_overlap = "200ms"\n'
+_POLICY = '[applications.default]\nrenewal_timeout = "300ms"\nrenewal_overlap = "200ms"\n'
 _numbers = count(1)
 
 

@@ -230,6 +230,10 @@ def guests_are_kept_as_long_as_subjects(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(judging, "retention_of", lambda session, policy: policy.retention)
 
 
+def a_late_repeat_starts_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "_is_late", lambda session, policy, now: False)
+
+
 FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     no_overlap,
     a_late_deadline,
@@ -251,6 +255,7 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     a_hold_within_the_fold_window_is_silent,
     logins_that_are_not_idempotent,
     logins_that_are_repeated_for_ever,
+    a_late_repeat_starts_nothing_again,
     a_login_leaves_the_other_subject_in,
     lifetimes_past_the_policy,
     a_refresh_keeps_the_old_idle_timeout,

@@ -73,19 +73,26 @@ class AuthorityMachine(Logins, Endings, Retries, Upkeep):
         self.interrupt(process)
         self.use(Ticket(ticket.session, record.secret, record.generation), use, None)
 
-    @rule(pick=PICKS, subject=st.sampled_from(SUBJECTS), pause=st.sampled_from([0, 1, 1_000, 3_000]))
-    def log_in_after_a_lost_answer(self, pick: int, subject: str, pause: int) -> None:
-        """Lose the response of a login, ask for a page with the old token, and log in again with it."""
+    @rule(
+        pick=PICKS,
+        subject=st.sampled_from(SUBJECTS),
+        pause=st.sampled_from([0, 1, 1_000, 3_000]),
+        asks_first=st.booleans(),
+    )
+    def log_in_after_a_lost_answer(self, pick: int, subject: str, pause: int, asks_first: bool) -> None:
+        """Lose the response of a login, perhaps ask for a page with the old token, and log in again with it."""
         ticket = self.ticket(pick)
         record = self.records[ticket.session]
         before = record.secrets
         self.use(ticket, "log in", None, subject)
         if record.secrets == before:
             return
-        self.clock.advance(record.rules.tolerance)
-        self.present(ticket, passive=False)
+        if asks_first:
+            self.clock.advance(record.rules.tolerance)
+            self.present(ticket, passive=False)
         self.clock.advance(pause)
         self.log_in_or_choose(self.logins[-1])
+        self.present(ticket, passive=False)
         self.look_at(ticket.session)
 
     @rule(application=st.sampled_from(APPLICATIONS), subject=st.sampled_from(SUBJECTS), wish=WISHES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 
 VALID, UNKNOWN, REVOKED, INSUFFICIENT = "VALID", "UNKNOWN", "REVOKED", "INSUFFICIENT"
 IDLE, ABSOLUTE = "EXPIRED_IDLE", "EXPIRED_ABSOLUTE"
@@ -301,10 +302,16 @@ class Record:
 
     def welcome(self, now: int) -> bool:
         """Record that the subject has logged in again with the old token; return whether that changes anything."""
-        cleared, self.old_token = self.old_token, False
-        if cleared:
+        starts_again = self.old_token or (self.rolled is not None and now >= self.late_from)
+        self.old_token = False
+        if starts_again:
             self.rolled_at = now
-        return cleared
+        return starts_again
+
+    @property
+    def late_from(self) -> float:
+        """When a repeated login is late: a quarter of the tolerance after the roll, and never without a tolerance."""
+        return self.rolled_at + self.rules.tolerance / 4 if self.rules.tolerance else inf
 
     def _start_afresh(self) -> None:
         self.held, self.old_token, self.reported = False, False, None
@@ -337,6 +344,7 @@ class Record:
         yield self.since + self.rules.overlap
         if self.rolled is not None:
             yield self.rolled_at + self.rules.tolerance
+            yield self.rolled_at + self.rules.tolerance // 4
             yield self.rolled_at + self.rules.lost
         if self.purge_at is not None:
             yield self.purge_at

@@ -31,6 +31,7 @@ from tests.attacks.story import (
     loose,
     policy,
     roll,
+    signal_types,
     story_of,
     validate,
 )
@@ -41,6 +42,10 @@ from tests.support.server import AsyncStub, sqlite_of
 
 TOLERANCE = MINUTE
 """The default `lost_answer_tolerance`: how long a repeated login gets the first response."""
+IN_FLIGHT = 20 * SECOND
+"""The default `roll_tolerance`."""
+LATE = IN_FLIGHT // 4
+"""From then on a repeated login starts the tolerances again."""
 
 or_create = pytest.mark.parametrize("or_create", [False, True], ids=["plain", "or_create"])
 
@@ -94,9 +99,9 @@ async def test_both_kinds_of_login_are_one(stub: AsyncStub, asks: tuple[bool, bo
 
 @or_create
 @ids
-@pytest.mark.parametrize("wait", [0, 1, 20 * SECOND - 1, 20 * SECOND, TOLERANCE - 1])
+@pytest.mark.parametrize("wait", [0, 1, LATE - 1, LATE, IN_FLIGHT - 1, IN_FLIGHT, TOLERANCE - 1])
 async def test_a_lost_answer(stub: AsyncStub, clock: ManualClock, ids: str, or_create: bool, wait: int) -> None:
-    """A repeated login gets the first response until the exact end of the tolerance, and changes nothing."""
+    """A repeated login gets the first response until the exact end of the tolerance, and records it only if late."""
     guest = await guest_of(stub)
     first, second = request_ids(ids)
     lost = await click(stub, guest.token, or_create=or_create, request_id=first)
@@ -104,7 +109,8 @@ async def test_a_lost_answer(stub: AsyncStub, clock: ManualClock, ids: str, or_c
     clock.advance(wait)
     again = await click(stub, guest.token, or_create=or_create, request_id=second)
     assert again == lost
-    assert await revision_of(stub) == before
+    # A quick repeat changes nothing. A late one is recorded, because the tolerances start again with it.
+    assert await revision_of(stub) == before + (wait >= LATE)
     for arriving in ([again], [lost, again]):
         session = await check_one_login(stub, guest.cookies, arriving, data=CART)
         assert session.session_id == guest.session.session_id
@@ -147,6 +153,10 @@ async def test_the_longer_tolerance_counts(tmp_path: Path, clock: ManualClock, r
         clock.advance(max(rolls, lost) * SECOND - 1)
         assert await click(stub, guest.token) == first
         clock.advance(1)
+        # That repeat was late, so the guest's token may be in flight again. The first response is over all the same.
+        denied = await click(stub, guest.token)
+        assert (denied.verdict, denied.token) == (pb.VERDICT_SUPERSEDED, "")
+        clock.advance(rolls * SECOND - 1)
         denied = await click(stub, guest.token)
         assert (denied.verdict, denied.token) == (pb.VERDICT_REPLAYED, "")
 
@@ -196,6 +206,68 @@ async def test_a_page_between_the_lost_answer_and_the_next_try(
     await check_one_login(stub, guest.cookies, [again], data=CART)
 
 
+@or_create
+@ids
+@pytest.mark.parametrize("used", [False, True], ids=["not used yet", "used"])
+async def test_a_page_in_flight_beside_a_late_repeat(
+    stub: AsyncStub, clock: ManualClock, ids: str, or_create: bool, used: bool
+) -> None:
+    """A page that was sent just before the response to a late repeat arrived is no alarm, also if the new token came
+    first; after `roll_tolerance` from the repeat it is one, as after any roll.
+    """
+    guest = await guest_of(stub)
+    first, second = request_ids(ids)
+    lost = await click(stub, guest.token, or_create=or_create, request_id=first)
+    clock.advance(30 * SECOND)
+    again = await click(stub, guest.token, or_create=or_create, request_id=second)
+    assert again == lost
+    if used:
+        clock.advance(1)
+        assert (await validate(stub, again.token)).verdict == pb.VERDICT_VALID
+    clock.advance(IN_FLIGHT - 1 - used)
+    page = await validate(stub, guest.token)
+    assert (page.verdict, page.next_step) == (pb.VERDICT_SUPERSEDED, pb.NEXT_STEP_KEEP_TOKEN)
+    page = await validate(stub, again.token)
+    assert (page.verdict, list(page.signals)) == (pb.VERDICT_VALID, [])
+    assert kinds(await story_of(stub, guest.token, again.token))[3:] == ["SESSION_REFRESHED"]
+    clock.advance(1)
+    page = await validate(stub, guest.token)
+    assert (page.verdict, signal_types(page)) == (pb.VERDICT_REPLAYED, ["TOKEN_COPY"])
+    assert len(hijacks(await story_of(stub, guest.token, again.token))) == 1
+
+
+async def test_late_repeats_keep_no_response_longer(stub: AsyncStub, clock: ManualClock) -> None:
+    """Each late repeat starts the tolerances again, but the first response ends as long after the first login as ever,
+    so nobody can go on like that.
+    """
+    guest = await guest_of(stub)
+    lost = await click(stub, guest.token)
+    repeats = TOLERANCE // LATE - 1
+    for _ in range(repeats):
+        clock.advance(LATE)
+        assert await click(stub, guest.token) == lost
+    told = kinds(await story_of(stub, guest.token, lost.token))
+    assert told[3:] == ["SESSION_REFRESHED"] * repeats
+    clock.advance(LATE)
+    assert (await click(stub, guest.token)).verdict == pb.VERDICT_SUPERSEDED
+    clock.advance(IN_FLIGHT - LATE)
+    assert (await validate(stub, guest.token)).verdict == pb.VERDICT_REPLAYED
+
+
+async def test_without_a_tolerance_for_requests_in_flight_nothing_starts_again(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """Under a policy without `roll_tolerance` a repeated login gets the first response, and records nothing."""
+    async with authority(tmp_path, clock, policy(roll_tolerance=Millis(0))) as (_, stub):
+        guest = await guest_of(stub)
+        lost = await click(stub, guest.token)
+        before = await revision_of(stub)
+        for wait in (0, 30 * SECOND):
+            clock.advance(wait)
+            assert await click(stub, guest.token) == lost
+        assert await revision_of(stub) == before
+
+
 async def test_an_old_token_is_news_again_after_the_repeated_login(stub: AsyncStub, clock: ManualClock) -> None:
     """A repeated login clears suspicions about its own client only; afterwards the old token is judged as before."""
     guest = await guest_of(stub)
@@ -233,7 +305,8 @@ async def test_logins_of_others_in_between(stub: AsyncStub, clock: ManualClock) 
     clock.advance(TOLERANCE - 1)
     before = await revision_of(stub)
     assert [await click(stub, guest.token, or_create=True, **one) for one in logins] == first
-    assert await revision_of(stub) == before
+    # Only the first login has rolled the guest's token, so only its tolerances start again.
+    assert await revision_of(stub) == before + 1
 
 
 async def logged_in(app: App, token: str, subject: str = "ada") -> str:

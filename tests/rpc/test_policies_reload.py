@@ -96,9 +96,8 @@ async def test_a_long_reason_is_cut(tmp_path: Path, clock: ManualClock) -> None:
     names += " concurrent_use_window fold_window"
     async with reloadable(tmp_path, clock) as (app, stub):
         for unit in ("m", "s"):
-            values = "".join(
-                f'{name} = "{59 if number < 2 else 31}{unit}"\n' for number, name in enumerate(names.split())
-            )
+            numbers = {"idle_timeout": 59, "absolute_timeout": 59, "renewal_overlap": 30}
+            values = "".join(f'{name} = "{numbers.get(name, 31)}{unit}"\n' for name in names.split())
             values += f"max_data_bytes = {1000 + ord(unit)}\nmax_sessions = {ord(unit)}\n"
             await reload(app, tmp_path, f"[applications.default]\n[applications.long]\n{values}")
         reasons = [event.cause.reason for event in await changes_of(stub) if event.application == "long"]
@@ -122,12 +121,12 @@ async def test_the_authority_shows_what_is_in_force(tmp_path: Path, clock: Manua
         assert before.idle_timeout.seconds == 600
         assert before.origins["idle_timeout"].endswith("sessiond.toml:3")
         assert before.origins["renewal_timeout"] == "preset owasp-low"
-        text = '[applications.shop]\n# why not\n\nidle_timeout = "5m"\nrenewal_timeout = "1m"\n'
+        text = '[applications.shop]\n# why not\n\nidle_timeout = "5m"\nrenewal_timeout = "2m"\n'
         await reload(app, tmp_path, text)
         authority = await stub.GetAuthority(pb.GetAuthorityRequest())
         assert [one.name for one in authority.applications] == ["shop"]
         after = await policy_of(stub, "shop")
-        assert (after.idle_timeout.seconds, after.renewal_timeout.seconds) == (300, 60)
+        assert (after.idle_timeout.seconds, after.renewal_timeout.seconds) == (300, 120)
         assert after.origins["idle_timeout"].endswith("sessiond.toml:4")
         assert after.origins["renewal_timeout"].endswith("sessiond.toml:5")
 
