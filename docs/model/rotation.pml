@@ -47,7 +47,7 @@
 #ifdef NO_RESTART_AT_LATE_REPEAT
 #define isLate false
 #else
-#define isLate (4 * sinceRoll >= ROLL_TOLERANCE)
+#define isLate (5 * sinceRoll >= ROLL_TOLERANCE)
 #endif
 #ifdef NO_LOST_ANSWER_TOLERANCE
 #define LOST_ANSWER 0

@@ -30,8 +30,8 @@ from sessiond.eventlog.work import NOTHING, Needs, Work
 __all__ = ["Authenticate", "Create", "OpenInstead", "Refresh", "Roll", "restart_tolerances"]
 
 _OPENED = Judgement(Verdict.VALID)  # also after a login with a token that was INSUFFICIENT for anything else
-_LATE_PART = 4
-"""A repeated login is late once this part, a quarter, of `roll_tolerance` has passed."""
+_LATE_PART = 5
+"""A repeated login is late once this part, a fifth, of `roll_tolerance` has passed."""
 
 
 @immutable

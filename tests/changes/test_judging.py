@@ -471,20 +471,20 @@ def test_a_login_repeated_settles_the_old_token() -> None:
     assert work.session(SESSION.id) == replace(SEEN_TWICE, old_token=None, rolled_at=START, revision=FIRST)
 
 
-@pytest.mark.parametrize("wait", [2_501, 2_502, 10_003, 300_000])
+@pytest.mark.parametrize("wait", [2_001, 2_002, 10_003, 300_000])
 def test_a_login_repeated_late_is_as_if_rolled_just_now(wait: int) -> None:
-    """Once a quarter of `roll_tolerance` has passed, a repeated login starts the tolerances again, with an event."""
+    """Once a fifth of `roll_tolerance` has passed, a repeated login starts the tolerances again, with an event."""
     session = replace(SESSION, rolled_at=Instant(START - wait))
     work = work_on(session)
     restart_tolerances(work, call_of(policy(roll_tolerance=Millis(10_003))), session)
     assert work.session(SESSION.id) == replace(session, rolled_at=START, revision=FIRST)  # FIRST is the event's
 
 
-# Before the quarter (of an odd tolerance, too), after the clock was set back, without a tolerance for requests in
+# Before the fifth (of an odd tolerance, too), after the clock was set back, without a tolerance for requests in
 # flight, and after a login that opened the session, so that nothing was rolled.
 @pytest.mark.parametrize(
     ("tolerance", "rolled_at"),
-    [(10_003, START), (10_003, START - 2_500), (10_003, START + 1), (0, START), (0, START - 300_000), (10_003, None)],
+    [(10_003, START), (10_003, START - 2_000), (10_003, START + 1), (0, START), (0, START - 300_000), (10_003, None)],
 )
 def test_a_login_repeated_at_once_changes_nothing(tolerance: int, rolled_at: int | None) -> None:
     """When a login's first answer is given again without a late repeat or an old token, nothing is recorded."""

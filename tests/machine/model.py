@@ -310,8 +310,8 @@ class Record:
 
     @property
     def late_from(self) -> float:
-        """When a repeated login is late: a quarter of the tolerance after the roll, and never without a tolerance."""
-        return self.rolled_at + self.rules.tolerance / 4 if self.rules.tolerance else inf
+        """When a repeated login is late: a fifth of the tolerance after the roll, and never without a tolerance."""
+        return self.rolled_at + self.rules.tolerance / 5 if self.rules.tolerance else inf
 
     def _start_afresh(self) -> None:
         self.held, self.old_token, self.reported = False, False, None
@@ -344,7 +344,7 @@ class Record:
         yield self.since + self.rules.overlap
         if self.rolled is not None:
             yield self.rolled_at + self.rules.tolerance
-            yield self.rolled_at + self.rules.tolerance // 4
+            yield self.rolled_at + self.rules.tolerance // 5
             yield self.rolled_at + self.rules.lost
         if self.purge_at is not None:
             yield self.purge_at

@@ -44,7 +44,7 @@ TOLERANCE = MINUTE
 """The default `lost_answer_tolerance`: how long a repeated login gets the first response."""
 IN_FLIGHT = 20 * SECOND
 """The default `roll_tolerance`."""
-LATE = IN_FLIGHT // 4
+LATE = IN_FLIGHT // 5
 """From then on a repeated login starts the tolerances again."""
 
 or_create = pytest.mark.parametrize("or_create", [False, True], ids=["plain", "or_create"])

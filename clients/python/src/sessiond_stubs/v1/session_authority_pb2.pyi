@@ -588,7 +588,7 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """The token was replaced because of a privilege change."""
     EVENT_TYPE_SESSION_REFRESHED: _EventType.ValueType  # 5
     """The session was refreshed. Also recorded when a login was repeated and got its original response, unless the repeat
-    came within a quarter of `roll_tolerance`: the tolerances after the roll start again, and an earlier
+    came within a fifth of `roll_tolerance`: the tolerances after the roll start again, and an earlier
     OLD_TOKEN_PRESENTED has proved harmless. It has also proved harmless if (cause SIGNAL) the only client that sent the
     old token used the new one and the policy ignores `token_copy`.
     """
@@ -632,7 +632,7 @@ EVENT_TYPE_SESSION_ROLLED: EventType.ValueType  # 4
 """The token was replaced because of a privilege change."""
 EVENT_TYPE_SESSION_REFRESHED: EventType.ValueType  # 5
 """The session was refreshed. Also recorded when a login was repeated and got its original response, unless the repeat
-came within a quarter of `roll_tolerance`: the tolerances after the roll start again, and an earlier
+came within a fifth of `roll_tolerance`: the tolerances after the roll start again, and an earlier
 OLD_TOKEN_PRESENTED has proved harmless. It has also proved harmless if (cause SIGNAL) the only client that sent the
 old token used the new one and the policy ignores `token_copy`.
 """
@@ -1531,7 +1531,7 @@ class Policy(_message.Message):
     @_builtins.property
     def roll_tolerance(self) -> _duration_pb2.Duration:
         """How long a token that a roll replaced is denied without a signal (SUPERSEDED), and how long the token of an ended
-        session gets NEXT_STEP_KEEP_TOKEN. If the login is repeated after a quarter of this time and gets its original
+        session gets NEXT_STEP_KEEP_TOKEN. If the login is repeated after a fifth of this time and gets its original
         response, this and `lost_answer_tolerance` count from the repeat instead of the roll.
         """
 
