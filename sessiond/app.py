@@ -27,6 +27,7 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
+from sessiond.config.addresses import is_local
 from sessiond.config.data_folder import database_in, key_file_in
 from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
@@ -50,7 +51,7 @@ from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionMessages
-from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, is_local
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
@@ -195,11 +196,15 @@ def services_of(authority: Authority, write_timeout: float, max_subscribers: int
 
 
 def rpc_server(
-    authority: Authority, write_timeout: float, max_subscribers: int = 200, max_calls: int = DEFAULT_MAX_CALLS
+    authority: Authority,
+    write_timeout: float,
+    max_subscribers: int = 200,
+    max_calls: int = DEFAULT_MAX_CALLS,
+    transport: str = "grpcio",
 ) -> RpcServer:
     """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
     services = services_of(authority, write_timeout, max_subscribers)
-    return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls)
+    return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls, transport=transport)
 
 
 @immutable
@@ -272,7 +277,11 @@ class App:
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
             self._server = rpc_server(
-                self.authority, config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_calls
+                self.authority,
+                config.subscriber_write_timeout / 1000,
+                config.max_subscribers,
+                config.max_calls,
+                config.transport,
             )
             self.address = await self._server.start(config.listen, config.socket_mode)
         except BaseException:
@@ -286,6 +295,7 @@ class App:
         _log.info(
             "serving",
             address=self.address,
+            transport=config.transport,
             pid=os.getpid(),
             data=str(config.data),
             store="sqlite" if config.store is None else str(config.store),

@@ -9,8 +9,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CannotListen", "open_socket", "prepare_socket", "private_sockets", "why_not"]
+__all__ = ["CannotListen", "check_port", "open_socket", "prepare_socket", "private_sockets", "why_not"]
 
 _LONGEST_PATH = 107  # bytes; the kernel's field has 108, one of them for the terminating NUL (unix(7))
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -81,22 +82,39 @@ def _unix_reason(path: Path, error: OSError) -> str:
     return f"{error.strerror}; choose another path"
 
 
+def check_port(address: str) -> None:
+    """Raise `CannotListen` if no server can listen on an address now.
+
+    The native transport writes a line of its own to standard error when it cannot listen, so it does not even try.
+    """
+    if not address.startswith("unix:") and all(problems := _tcp_problems(address)):
+        raise CannotListen(f"cannot listen on {address}: {problems[0]}")
+
+
 def _tcp_cause(address: str) -> str:
+    return next(filter(None, _tcp_problems(address)), "the first attempt failed, a second one did not; start again")
+
+
+def _tcp_problems(address: str) -> list[str]:
+    """Return what is wrong with each address that the host has, or that it has none; "" if nothing is wrong."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, ValueError):
-        return f"the host {host} was not found; check its spelling, or choose another host"
-    for family, kind, protocol, _, target in found:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as gRPC does: closed connections must not block the port
-            try:
-                probe.bind(target)
-            except OSError as error:
-                return _tcp_reason(host, port, error)
-    return "the first attempt failed, a second one did not; start again"
+        return [f"the host {host} was not found; check its spelling, or choose another host"]
+    return [_tcp_problem(address, family, target) for family, *_, target in found]
+
+
+def _tcp_problem(address: str, family: int, target: Any) -> str:
+    host, _, port = address.rpartition(":")
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As gRPC does: closed connections must not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(target)
+        except OSError as error:
+            return _tcp_reason(host, port, error)
+    return ""
 
 
 def _tcp_reason(host: str, port: str, error: OSError) -> str:

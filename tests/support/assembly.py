@@ -17,7 +17,7 @@ from sessiond.domain.policy import PRESETS, Policy
 from sessiond.store.contract import Decision, Store, StoreFailed, Transaction
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock
-from tests.support.server import AsyncStub, stub_for
+from tests.support.server import AsyncStub, stub_for, transport
 
 __all__ = ["WatchedStore", "assembled"]
 
@@ -69,7 +69,7 @@ async def assembled(
     reader = FactReader(None, None)
     process = Process(keys, PolicyBook({"default": rules}), reader, 1_000, clock, os.urandom, failures.append)
     authority = await assemble(cast("Store", store), process)
-    server = rpc_server(authority, 30.0)
+    server = rpc_server(authority, 30.0, transport=transport())
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
             yield authority, store, stub, failures
