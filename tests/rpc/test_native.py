@@ -132,6 +132,20 @@ async def test_a_start_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: py
         assert (await stub.GetAuthority(pb.GetAuthorityRequest(), timeout=SOON)).version
 
 
+async def test_a_response_on_its_way_when_the_server_stops() -> None:
+    """A caller that reads slowly still gets the whole response if it does so within the grace."""
+    service = Held(1_000_000)
+    async with running(service, "native") as (server, address), Unfinished.to(address) as slow:
+        stream = await slow.call(METHOD, MESSAGE, lacks=0, ends=True)
+        await service.opened(1)
+        stop = asyncio.create_task(server.stop(SOON))
+        service.go.set()
+        await service.opened(0)
+        await asyncio.sleep(0.2)  # a server that does not wait for the caller has stopped by then
+        assert await asyncio.wait_for(slow.ended(stream), SOON) == ["0"]
+        await stop
+
+
 # Limits
 
 

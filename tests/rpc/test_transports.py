@@ -141,8 +141,8 @@ async def test_a_caller_that_hangs_up_ends_its_call(transport: str) -> None:
 
 @both
 async def test_open_calls_finish_when_the_server_stops(transport: str) -> None:
-    """Calls that are open when the server stops get their responses if they end within the grace."""
-    service = Held()
+    """Calls that are open when the server stops get their whole responses if they end within the grace."""
+    service = Held(1_000_000)
     for _ in range(5):
         service.go.clear()
         async with running(service, transport) as (server, address), stub_for(address) as stub:

@@ -20,9 +20,10 @@ METHOD = f"/{SERVICE}/GetAuthority"
 
 
 class Held:
-    """A service whose calls wait until the test lets them go."""
+    """A service whose calls wait until the test lets them go. `size` is that of the padding of its responses."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 0) -> None:
+        self._padding = "x" * size
         self.open = 0
         self.cancelled = 0
         self.go = asyncio.Event()
@@ -38,7 +39,7 @@ class Held:
             raise
         finally:
             await self._count(-1)
-        return pb.GetAuthorityResponse(version=caller.peer)
+        return pb.GetAuthorityResponse(version=caller.peer, incarnation=self._padding)
 
     async def _count(self, more: int) -> None:
         async with self._changed:
