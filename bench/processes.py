@@ -53,7 +53,8 @@ def sessiond(
     if profile is not None:
         command = [sys.executable, "-m", "bench.serve_profiled", str(profile)]
     command += ["serve", "--data", str(data), "--listen", "127.0.0.1:0", "--log-format", "json"]
-    command += ["--transport", transport]
+    if transport != "grpcio":
+        command += ["--transport", transport]
     return command if config is None else [*command, "--config", str(config)]
 
 

@@ -13,6 +13,7 @@ import uvloop
 from sessiond.app import App
 from sessiond.config.sections import TRANSPORTS
 from tests.support.clock import ManualClock
+from tests.support.native import NOT_ON_NATIVE
 from tests.support.postgres import new_database, running_postgres
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 
@@ -27,6 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("SESSIOND_TRANSPORT", None)
     if (chosen := config.getoption("--transport")) != TRANSPORTS[0]:
         os.environ["SESSIOND_TRANSPORT"] = chosen
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what cannot pass on the chosen transport."""
+    if config.getoption("--transport") == "native":
+        for item in items:
+            if (reason := NOT_ON_NATIVE.get(item.nodeid.partition("[")[0])) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
