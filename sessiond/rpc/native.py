@@ -69,7 +69,8 @@ class _Call:
 
     async def write(self, message: Any) -> None:
         """Send a message of a stream; wait while the caller does not read."""
-        raw, pause = message.SerializeToString(), _FIRST_PAUSE
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        pause = _FIRST_PAUSE
         # Not the package's blocking `stream_send`: it would keep a thread for each reader that is behind.
         while (outcome := self._front.stream_try_send(self.number, raw)) == STREAM_FULL:
             await asyncio.sleep(pause)
