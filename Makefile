@@ -1,5 +1,5 @@
-# `make help` lists the targets. All but `bench` and `lock`, which name what else they need, work on a machine that has
-# only make and Python 3.11 or newer.
+# `make help` lists the targets. All but `bench`, `lock` and `model`, which name what else they need, work on a machine
+# that has only make and Python 3.11 or newer.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -45,7 +45,8 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency check bench generate lock format clean
+.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency model check bench \
+	generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -114,6 +115,9 @@ simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected 
 
 consistency: $(VENV)/.dev ## Check what clients of three replicas see while faults run.
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency
+
+model: $(VENV)/.run ## Check the models in docs/model. Needs spin and gcc.
+	@$(BIN)/python -m scripts.model
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.coalescing import redis_server
 from bench.facts import machine
 from bench.figures import FIGURES
 from bench.load import CLIENTS, STREAMS, LoadFailed, h2load_version
@@ -71,6 +72,13 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
         console.print(
             "The benchmarks need h2load, which is not installed. On Debian and Ubuntu it is in the package "
             "nghttp2-client:\n\n    apt-get install nghttp2-client\n",
+            style="red",
+        )
+        sys.exit(2)
+    if redis_server() is None and (not only or "batched_vs_redis_aio" in only) and not profile:
+        console.print(
+            "The figure batched_vs_redis_aio needs redis-server, which is not installed. On Debian and Ubuntu it is in "
+            "the package redis-server:\n\n    apt-get install redis-server\n",
             style="red",
         )
         sys.exit(2)
@@ -155,6 +163,10 @@ def _print_table(console: Console, results: list[Result]) -> None:
             console.print(
                 f"`{result.subject}` takes {start['subject']:.2f} s, `{result.baseline}` {start['baseline']:.2f} s."
             )
+        client = result.details.get("client_cpu_us_of_subject")
+        if client is not None:
+            echo = result.details["client_cpu_us_of_baseline"]
+            console.print(f"{result.name}: the client takes {client:.0f} us of CPU time a call, beside {echo:.0f} us.")
         unary = result.details.get("unary_cost_ratio")
         if unary is not None:
             console.print(f"With one token per call, gRPC included, a forged token costs {unary:.2f} of a valid one.")

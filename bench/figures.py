@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 
 from bench.attacks import ATTACKS
+from bench.coalescing import COALESCING_FIGURES
 from bench.native_figures import NATIVE_FIGURES
 from bench.overload import measure
 from bench.postgres_figures import POSTGRES_FIGURES
@@ -164,5 +165,6 @@ FIGURES = (
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
     Figure("cli_start", None, _cli_start, at_most=True),
     *NATIVE_FIGURES,
+    *COALESCING_FIGURES,
     *POSTGRES_FIGURES,
 )

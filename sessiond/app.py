@@ -15,6 +15,7 @@ from sessiond import __version__
 from sessiond.access.callers import Callers
 from sessiond.authority.authority import Authority
 from sessiond.authority.data import SessionData
+from sessiond.authority.following import Following
 from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import PolicyBook
@@ -43,11 +44,11 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
+from sessiond.eventlog.caches import FollowingCaches, LeaseRules
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
-from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -55,25 +56,39 @@ from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
+from sessiond.rpc.service.following import FollowService
 from sessiond.rpc.service.logins import LoginService
 from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
 from sessiond.rpc.service.validation import ValidationService
+from sessiond.rpc.service.validation_stream import ValidationStreams
+from sessiond.rpc.stream_limit import StreamBounds
 from sessiond.store.contract import Commit, Store, StoreFailed
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
-from sessiond.store.shared import SharedStore
+from sessiond.store.shared import LEASE, SharedStore
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.sqlite.files import hold_folder
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
+from sessiond_client.following import Lease
 
 __all__ = ["App", "Process", "Reloaded", "RemotePlaintext", "Services", "assemble", "rpc_server", "services_of"]
 
-Services = tuple[ValidationService, LoginService, SessionService, DataService, ReadingService, EventService]
+Services = tuple[
+    ValidationService,
+    LoginService,
+    SessionService,
+    DataService,
+    ReadingService,
+    EventService,
+    FollowService,
+    ValidationStreams,
+]
 
 _STOP_GRACE = 5.0
+_STREAM_BOUNDS = StreamBounds()
 _log = structlog.get_logger(__name__)
 
 
@@ -125,10 +140,10 @@ class _Memory:
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
     head = await store.head()
-    feed, lease = Feed(head, store), Lease(process.passed)
+    feed, lease = Feed(head, store), Lease()
     activity, reported, uses = UnsavedActivity(), ReportedSignals(), UseWatch()
     guesses = GuessWatch(lambda application: _lock_time(process.policies, application))
-    is_open = None if process.shared is None else lease.is_valid
+    is_open = None if process.shared is None else lambda: lease.is_valid(process.passed())
     cache = SessionCache(store.session, activity, process.cache_sessions, is_open)
     suspicions = Suspicions(process.reader, uses, SupersededUses())
 
@@ -146,11 +161,19 @@ async def assemble(store: Store, process: Process) -> Authority:
 
     async for events in recent_events(store, head):
         learn(events)
+    rules = LeaseRules(process.passed)
+    if process.shared is None and head.revision:
+        # Caches may hold leases of the process before this one, which nothing records.
+        rules = LeaseRules(process.passed, unknown_until=process.passed() + LEASE + LEASE // 50)
     follower = None
     if process.shared is not None:
         follower = Follower(process.shared, feed, lease, apply, cache.clear, process.passed)
         follower.policies = lambda: process.policies.fingerprint
         feed.on_wait = follower.hint
+        rules = LeaseRules(process.passed, lambda: lease.until, asks_always=True, on_acknowledged=follower.hint)
+    caches = FollowingCaches(rules)
+    if follower is not None:
+        follower.applied = caches.applied
         await follower.step()
     publish: Callable[[Commit], Awaitable[None] | None] = apply if follower is None else follower.publish
     journal = Journal(store, process.clock, _Memory(activity, reported, suspicions), publish, process.on_store_failure)
@@ -168,13 +191,15 @@ async def assemble(store: Store, process: Process) -> Authority:
         reported,
         process.clock,
         process.entropy,
+        caches,
         follower,
     )
     validation, retries = Validation(parts), Retries(journal, process.keys)
     logins, reading = Logins(parts, validation, retries), Reading(parts, validation)
     sessions = Sessions(parts, validation, retries, logins)
     data = SessionData(parts, validation, retries, reading)
-    return Authority(parts, validation, retries, logins, sessions, data, reading)
+    following = Following(feed, process.policies, caches)
+    return Authority(parts, validation, retries, logins, sessions, data, reading, following)
 
 
 def _lock_time(policies: PolicyBook, application: str) -> Millis:
@@ -182,28 +207,30 @@ def _lock_time(policies: PolicyBook, application: str) -> Millis:
     return Millis(0) if policy is None else policy.guessing.lock_time
 
 
-def services_of(authority: Authority, write_timeout: float, max_subscribers: int = 200) -> Services:
-    """The calls of the contract over an authority, by subject. `write_timeout` is in seconds."""
+def services_of(authority: Authority, bounds: StreamBounds) -> Services:
+    """The calls of the contract over an authority, by subject."""
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
+    validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals())
     return (
-        ValidationService(calls, authority, fast_path, SessionMessages(), Refusals()),
+        validations,
         LoginService(calls, authority.logins),
         SessionService(calls, authority),
         DataService(calls, authority.data, authority.reading),
         ReadingService(calls, authority, __version__),
-        EventService(authority.reading, write_timeout, max_subscribers),
+        EventService(authority.reading, bounds.write_timeout, bounds.subscribers),
+        FollowService(authority, bounds.write_timeout, bounds.subscribers),
+        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations),
     )
 
 
 def rpc_server(
     authority: Authority,
-    write_timeout: float,
-    max_subscribers: int = 200,
+    bounds: StreamBounds = _STREAM_BOUNDS,
     max_calls: int = DEFAULT_MAX_CALLS,
     transport: str = "grpcio",
 ) -> RpcServer:
-    """The gRPC server of an authority, not started. `write_timeout` is in seconds."""
-    services = services_of(authority, write_timeout, max_subscribers)
+    """The gRPC server of an authority, not started."""
+    services = services_of(authority, bounds)
     return RpcServer(services, Callers(), services[0].fast_path, max_calls=max_calls, transport=transport)
 
 
@@ -256,7 +283,7 @@ class App:
     async def _start(self) -> None:
         config = self._config
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
-        shared = await self._open_store()
+        shared = self._shared = await self._open_store()
         try:
             process = Process(
                 self._keys,
@@ -276,13 +303,10 @@ class App:
         parts = self.authority.parts
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
-            self._server = rpc_server(
-                self.authority,
-                config.subscriber_write_timeout / 1000,
-                config.max_subscribers,
-                config.max_calls,
-                config.transport,
+            bounds = StreamBounds(
+                config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
             )
+            self._server = rpc_server(self.authority, bounds, config.max_calls, config.transport)
             self.address = await self._server.start(config.listen, config.socket_mode)
         except BaseException:
             await parts.journal.close()
@@ -330,6 +354,8 @@ class App:
         await self.authority.parts.journal.close()
         if self._following is not None:
             await _cancelled(self._following)
+        if self._shared is not None and self.authority.parts.caches.may_answer():
+            self._shared.keep_lease()
         await self._close_store()
         self._security_log.end_window()
         _log.info("stopped", revision=self.authority.parts.feed.revision)

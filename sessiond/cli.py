@@ -148,7 +148,12 @@ def main() -> None:
     envvar="SESSIOND_CONFIG",
     help="The configuration file. Default: ./sessiond.toml, if it exists. [env: SESSIOND_CONFIG]",
 )
-@click.option("--data", callback=_folder, metavar="PATH", help=_help("data", "The folder of database and key file."))
+@click.option(
+    "--data",
+    callback=_folder,
+    metavar="PATH",
+    help=_help("data", "The folder with the key file and the SQLite database."),
+)
 @click.option(
     "--listen",
     callback=_listen,
@@ -184,8 +189,8 @@ def serve(file: Path | None, **options: Any) -> None:
     SESSIOND_NETWORKS_OPERATORS for networks.operators. Without a file there is one application, `default`.
 
     Exit codes: 0 stopped by SIGTERM or SIGINT; 1 the store failed, the server cannot listen on the address, or another
-    process uses the data folder; 2 wrong usage; 78 the configuration, a file that it names, or the data folder cannot
-    be used.
+    process uses the data folder; 2 wrong usage; 78 the configuration, a file that it names, the data folder or the
+    database cannot be used.
     """
     chosen = file
     overrides = overrides_in(os.environ)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from sessiond.authority.data import SessionData
+from sessiond.authority.following import Following
 from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import Origins
@@ -41,6 +43,7 @@ class Authority:
     sessions: Sessions
     data: SessionData
     reading: Reading
+    following: Following
 
     def call(self, application: str, caller: Caller, client: ClientContext | None, reason: str = "") -> Call:
         """Return a call with the policy of its application. Raises `InvalidField` if the application is unknown."""
@@ -60,9 +63,17 @@ class Authority:
         return await self.retries.carry_out(unit, lambda done: done.revision, spec)
 
     async def wait_for_caches(self) -> None:
-        """Wait until everything that is committed now holds on every replica. Raises `Unavailable` after a while."""
-        if self.parts.follower is not None:
-            await self.parts.follower.wait_for_replicas()
+        """Wait until everything that is committed now holds on every replica and in every cache.
+
+        Raises `Unavailable` if the store does not say which replicas there are.
+        """
+        caches, follower = self.parts.caches, self.parts.follower
+        if follower is not None:
+            # Another replica may have made the change: it must be published here before the caches are asked for it.
+            await follower.catch_up()
+            await asyncio.gather(caches.wait_for(self.parts.feed.revision), follower.wait_for_replicas())
+        else:
+            await caches.wait_for(self.parts.feed.revision)
 
     async def change_policies(self, policies: Mapping[str, Policy], origins: Origins) -> dict[str, str]:
         """Replace all policies, with immediate effect for every session. Return what changed, by application.

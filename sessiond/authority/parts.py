@@ -10,6 +10,7 @@ from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Entropy
+from sessiond.eventlog.caches import FollowingCaches
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.journal import Journal
@@ -35,4 +36,5 @@ class Parts:
     reported: ReportedSignals
     clock: Clock
     entropy: Entropy
+    caches: FollowingCaches
     follower: Follower | None = None

@@ -40,6 +40,14 @@ class Reading:
         if position is not None:
             await self._parts.feed.wait_for(position)
 
+    def has(self, position: Position) -> bool:
+        """Return whether this process has everything up to `position`, so that nothing has to wait for it."""
+        return self._parts.feed.has(position)
+
+    async def until_shutdown(self) -> None:
+        """Wait until the authority shuts down. Streams must end then."""
+        await self._parts.feed.until_closed()
+
     def describe(self) -> AuthorityDescription:
         """Return the authority's identity, its position in the log, and its policies."""
         parts = self._parts

@@ -11,6 +11,7 @@ from sessiond.domain.session import Session, activity_of
 from sessiond.domain.values import NO_REVISION, Instant, SessionId
 from sessiond.store.contract import Commit
 from sessiond.system.lru import Lru
+from sessiond_client.following import Fence
 
 __all__ = ["Entry", "SessionCache"]
 
@@ -50,8 +51,8 @@ class SessionCache:
         self._is_open = is_open or _always
         self._activity = activity
         self._entries: Lru[SessionId, Entry] = Lru(capacity)
-        self._fills: dict[SessionId, _Fill] = {}
-        self._reloads: dict[SessionId, list[_Fill]] = {}
+        self._fills: dict[SessionId, asyncio.Task[Entry | None]] = {}
+        self._fence: Fence[SessionId] = Fence()
         self._newest = NO_REVISION
 
     def __len__(self) -> int:
@@ -69,82 +70,77 @@ class SessionCache:
             return entry
         fill = self._fills.get(session_id)
         if fill is None:
-            fill = self._fills[session_id] = _Fill()
-            fill.task = asyncio.create_task(self._fill(session_id, fill))
+            fill = self._fills[session_id] = asyncio.create_task(self._fill(session_id))
         # Shielded: cancelling one caller must not cancel the read for the others.
-        entry = await asyncio.shield(fill.task)
+        entry = await asyncio.shield(fill)
         # The shared read may have begun before this call; that matters only if commits could have gone unnoticed.
         return entry if self._is_open() else await self.reload(session_id)
 
     async def reload(self, session_id: SessionId) -> Entry | None:
         """Return the entry as the store has it now, or newer; None if the session does not exist."""
-        while True:
-            fill = _Fill()
-            self._reloads.setdefault(session_id, []).append(fill)
-            try:
-                session = await self._load(session_id)
-            finally:
-                self._reloads[session_id].remove(fill)
-                if not self._reloads[session_id]:
-                    del self._reloads[session_id]
-            # No await from here to the return, so no commit can be applied in between.
-            if fill.overtaken:
-                continue
-            if session is None:
-                self._entries.pop(session_id)
-                return None
-            self._drop_saved_activity(session)
-            return self._put(session)
+        session = await self._read(session_id)
+        # No await from here to the return, so no commit can be applied in between.
+        if session is None:
+            self._entries.pop(session_id)
+            return None
+        self._drop_saved_activity(session)
+        return self._put(session)
 
     def clear(self) -> None:
         """Forget everything. Reads in progress are repeated."""
-        for session_id in (*self._fills, *self._reloads):
-            self._mark_overtaken(session_id)
+        self._fence.note_all()
         self._entries.clear()
         self._newest = NO_REVISION
 
     def apply(self, commit: Commit) -> None:
         """Apply a commit. Must be called before callers and subscribers learn of the commit."""
         for session_id in commit.outdated:
-            self._mark_overtaken(session_id)
+            self._fence.note(session_id)
             self._entries.pop(session_id)
         if commit.outdated:
             # An own commit from before these changes may still be applied: it must not bring an earlier state back.
             self._newest = max(self._newest, commit.revision)
         newest = self._newest
         for session in commit.sessions.values():
-            self._mark_overtaken(session.id)
+            self._fence.note(session.id)
             if session.revision > newest or session.id in self._entries:
                 self._put(session)
             self._drop_saved_activity(session)
         for session_id, activity in commit.activity.items():
-            self._mark_overtaken(session_id)
+            self._fence.note(session_id)
             entry = self._entries.peek(session_id)
             if entry is not None and entry.session.ending is None:
                 entry.saved = max(entry.saved, activity.at)
                 entry.session = with_activity(entry.session, activity)
             self._activity.saved(session_id, activity.at)
         for session_id in commit.pruned:
-            self._mark_overtaken(session_id)
+            self._fence.note(session_id)
             self._entries.pop(session_id)
             self._activity.drop(session_id)
 
-    async def _fill(self, session_id: SessionId, fill: _Fill) -> Entry | None:
+    async def _fill(self, session_id: SessionId) -> Entry | None:
         try:
-            while True:
-                fill.overtaken = False
-                session = await self._load(session_id)
-                # No await from here to the return, so no commit can be applied in between.
-                if (entry := self._entries.get(session_id)) is not None:
-                    return entry
-                if fill.overtaken:
-                    continue
-                if session is None:
-                    return None
-                self._drop_saved_activity(session)
-                return self._put(session)
+            session = await self._read(session_id)
+            # No await from here to the return, so no commit can be applied in between.
+            if (entry := self._entries.get(session_id)) is not None:
+                return entry
+            if session is None:
+                return None
+            self._drop_saved_activity(session)
+            return self._put(session)
         finally:
             del self._fills[session_id]
+
+    async def _read(self, session_id: SessionId) -> Session | None:
+        """Read a session, again if a commit has changed it in the meantime."""
+        while True:
+            mark = self._fence.begin()
+            try:
+                session = await self._load(session_id)
+                if self._fence.holds(mark, session_id):
+                    return session
+            finally:
+                self._fence.end()
 
     def _put(self, session: Session) -> Entry:
         """Cache a session, unless a newer revision of it is cached already."""
@@ -166,12 +162,6 @@ class SessionCache:
         else:
             self._activity.saved(session.id, session.last_active)
 
-    def _mark_overtaken(self, session_id: SessionId) -> None:
-        if (fill := self._fills.get(session_id)) is not None:
-            fill.overtaken = True
-        for reload in self._reloads.get(session_id, ()):
-            reload.overtaken = True
-
 
 def _always() -> bool:
     return True
@@ -182,14 +172,3 @@ def _latest(session: Session, before: Session) -> Session:
     if before.ending is not None:
         return session
     return with_activity(session, activity_of(before))
-
-
-class _Fill:
-    """A read in progress. `overtaken` is set if a commit changed its session in the meantime."""
-
-    __slots__ = ("overtaken", "task")
-
-    task: asyncio.Task[Entry | None]  # of a read that several callers share
-
-    def __init__(self) -> None:
-        self.overtaken = False

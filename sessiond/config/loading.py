@@ -61,8 +61,9 @@ class Config:
     encrypt_data              whether session data is encrypted at rest
     event_retention           how long events are kept
     cache_sessions            how many sessions are kept in memory
-    subscriber_write_timeout  how long a subscriber may leave a message unread
+    subscriber_write_timeout  how long a subscriber, or a stream of validations, may leave a message unread
     max_subscribers           how many subscribers are served at once; one connection may have half of them
+    max_validation_streams    how many streams of validations are served at once; one connection may have half of them
     max_calls                 how many calls, streams included, are served at once; one connection may have half of them
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
@@ -86,6 +87,7 @@ class Config:
     cache_sessions: int
     subscriber_write_timeout: Millis
     max_subscribers: int
+    max_validation_streams: int
     max_calls: int
     max_answer_bytes: int
     log_format: str
@@ -148,6 +150,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         cache_sessions=server.cache_sessions,
         subscriber_write_timeout=server.subscriber_write_timeout,
         max_subscribers=server.max_subscribers,
+        max_validation_streams=server.max_validation_streams,
         max_calls=server.max_calls,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,

@@ -199,6 +199,7 @@ class _Server(_Section):
     cache_sessions: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
     subscriber_write_timeout: Duration = parse_duration("30s")
     max_subscribers: Annotated[int, Field(ge=1, le=100_000)] = 200
+    max_validation_streams: Annotated[int, Field(ge=1, le=100_000)] = 128
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from typing import Protocol
 
@@ -18,18 +18,10 @@ from sessiond.domain.event import Event, EventFilter
 from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Incarnation, Position, check_position
 from sessiond.domain.values import Revision
+from sessiond.eventlog.replays import PAGE, Pages, Turns
 from sessiond.store.contract import Head
-from sessiond.system.lru import Lru
 
-__all__ = ["Checkpoint", "Feed"]
-
-_PAGE = 100
-"""Events per page."""
-_PAGES_KEPT = 40
-_CONCURRENT_REPLAYS = 1
-"""How many subscribers read from the store at the same time; the others wait for their turn."""
-_MAX_TURN = 1.0
-"""Seconds after which a subscriber that does not consume its page loses its turn."""
+__all__ = ["Checkpoint", "Feed", "Reader"]
 
 
 @immutable
@@ -66,9 +58,9 @@ class Feed:
         self._tail: deque[Event] = deque(maxlen=tail_length)
         self._published = asyncio.Event()
         self._groups: dict[EventFilter, _FilterGroup] = {}
-        self._pages = _Pages(log)
-        self._turns = _Turns()
-        self._closed = False
+        self._pages = Pages(log)
+        self._turns = Turns()
+        self._closed = asyncio.Event()
 
     @property
     def revision(self) -> Revision:
@@ -95,10 +87,14 @@ class Feed:
 
     def close(self) -> None:
         """End every subscription, after a last checkpoint."""
-        self._closed = True
+        self._closed.set()
         self._wake()
         for group in self._groups.values():
             group.wake()
+
+    async def until_closed(self) -> None:
+        """Wait until this process shuts down."""
+        await self._closed.wait()
 
     @property
     def incarnation(self) -> Incarnation:
@@ -117,7 +113,7 @@ class Feed:
         self._ends.append(end)
         self._revision, self._horizon = end, min(self._horizon, end)
         self._tail.clear()
-        self._pages = _Pages(self._log)
+        self._pages = Pages(self._log)
         for group in self._groups.values():
             group.last_match = end
             group.wake()
@@ -203,6 +199,19 @@ class Feed:
                 f"the log can be resumed from revision {self._horizon} to {self._revision}",
             )
 
+    @contextmanager
+    def reader(self, after: Revision, wanted: EventFilter) -> Iterator[Reader]:
+        """Read from a position. Raises `PositionOutOfRange` if the log cannot be resumed from there."""
+        self.check(after)
+        group = self._groups.setdefault(wanted, _FilterGroup(wanted, self._revision))
+        group.members += 1
+        try:
+            yield Reader(self, after, group)
+        finally:
+            group.members -= 1
+            if not group.members:
+                del self._groups[wanted]
+
     async def subscribe(
         self, after: Revision, wanted: EventFilter, checkpoint_interval: float
     ) -> AsyncGenerator[Event | Checkpoint, None]:
@@ -213,56 +222,32 @@ class Feed:
         both use the same position. Raises `PositionOutOfRange` at the start, or later if the horizon overtakes a slow
         subscriber.
         """
-        self.check(after)
-        group = self._groups.setdefault(wanted, _FilterGroup(wanted, self._revision))
-        group.members += 1
-        try:
-            async with aclosing(self._follow(after, group, checkpoint_interval)) as items:
-                async for item in items:
-                    yield item
-        finally:
-            group.members -= 1
-            if not group.members:
-                del self._groups[wanted]
-
-    async def _follow(
-        self, position: Revision, group: _FilterGroup, checkpoint_interval: float
-    ) -> AsyncGenerator[Event | Checkpoint, None]:
         loop = asyncio.get_running_loop()
-        lost = len(self._ends)
-        yield Checkpoint(position)
-        delivered_at = loop.time()
-        while True:
-            if lost < len(self._ends) and position > min(self._ends[lost:]):
-                raise PositionOutOfRange(
-                    "cursor", f"revision {position} no longer exists: the log was set back to {min(self._ends[lost:])}"
-                )
-            lost = len(self._ends)
-            if position >= group.last_match:
-                position = max(position, self._revision)  # no later event matches the filter
-            async with self._turns.taken(waits=self._is_behind(position)):
-                page = await self._page(position)
-                if lost < len(self._ends):
-                    continue
-                for event in page:
-                    if group.wanted.matches(event):
+        with self.reader(after, wanted) as reader:
+            yield Checkpoint(reader.position)
+            delivered_at = loop.time()
+            while True:
+                async with reader.page() as events:
+                    for event in events:
                         yield event
                         delivered_at = loop.time()
-                    position = event.revision
-                    if lost < len(self._ends):
-                        break  # the rest of the page may be lost
-            if lost < len(self._ends):
-                continue
-            # Checked after each page too: in a busy log a narrow filter may match nothing for a long time.
-            if loop.time() - delivered_at >= checkpoint_interval:
-                yield Checkpoint(position)
-                delivered_at = loop.time()
-            if position < self._revision:
-                continue
-            if self._closed:
-                yield Checkpoint(position)
-                return
-            await group.wait(position, delivered_at + checkpoint_interval - loop.time())
+                if reader.is_cut:
+                    continue
+                # Checked after each page too: in a busy log a narrow filter may match nothing for a long time.
+                if loop.time() - delivered_at >= checkpoint_interval:
+                    yield Checkpoint(reader.position)
+                    delivered_at = loop.time()
+                if reader.is_behind:
+                    continue
+                if self._closed.is_set():
+                    yield Checkpoint(reader.position)
+                    return
+                await reader.wait(delivered_at + checkpoint_interval - loop.time())
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether every subscription must end."""
+        return self._closed.is_set()
 
     def _is_behind(self, position: Revision) -> bool:
         """Return whether the events after a position are no longer all in the tail."""
@@ -273,7 +258,7 @@ class Feed:
             return ()
         if not self._is_behind(position):
             start = position + 1 - self._tail[0].revision
-            return list(islice(self._tail, start, start + _PAGE))
+            return list(islice(self._tail, start, start + PAGE))
         self.check(position)
         page = await self._pages.at(position)
         # Checked again: pruning between the check and the read would leave a gap before the page.
@@ -289,6 +274,81 @@ class Feed:
         self._published = asyncio.Event()
 
 
+class Reader:
+    """One reader's place in the log, under a filter. `Feed.reader` makes it.
+
+    `position` is that of the last event that was read; every event up to there that matches the filter was read too.
+    """
+
+    def __init__(self, feed: Feed, position: Revision, group: _FilterGroup) -> None:
+        self._feed = feed
+        self._group = group
+        self._lost = len(feed._ends)
+        self.position = position
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether the end of the log was lost since the last page began."""
+        return self._lost < len(self._feed._ends)
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether there may be more events to read now."""
+        return self.position < self._feed.revision
+
+    @property
+    def seen(self) -> Revision:
+        """Return up to where every event that matches was read, although `position` may not have moved there yet."""
+        return max(self.position, self._feed.revision) if self.position >= self._group.last_match else self.position
+
+    def remaining(self, revision: Revision) -> Revision:
+        """Return up to where the log that was read, up to a revision, is still the log as it is now.
+
+        A part of it was lost if the log was set back since the last page began. Later events have the same revisions.
+        """
+        return min((revision, *self._feed._ends[self._lost :]))
+
+    @asynccontextmanager
+    async def page(self) -> AsyncIterator[Iterator[Event]]:
+        """Read the next page. The block gets its events that match, maybe none; `position` moves with them.
+
+        Others may have to wait for their turn while the block runs. Raises `PositionOutOfRange` if what was read is
+        lost, or if the horizon has overtaken the reader.
+        """
+        feed, ends = self._feed, self._feed._ends
+        if self.is_cut and self.position > min(ends[self._lost :]):
+            raise PositionOutOfRange(
+                "cursor",
+                f"revision {self.position} no longer exists: the log was set back to {min(ends[self._lost :])}",
+            )
+        self._lost = len(ends)
+        self.position = self.seen
+        async with feed._turns.taken(waits=feed._is_behind(self.position)):
+            page = await feed._page(self.position)
+            yield self._matching(page)
+
+    def _matching(self, page: Sequence[Event]) -> Iterator[Event]:
+        for event in page:
+            if self.is_cut:
+                return  # the rest of the page may be lost
+            if self._group.wanted.matches(event):
+                yield event
+            self.position = event.revision
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until there may be an event that matches, at most `timeout` seconds."""
+        await self._group.wait(self.position, timeout)
+
+    @contextmanager
+    def waking(self, event: asyncio.Event) -> Iterator[None]:
+        """Set an event whenever there may be an event that matches, for the duration of the block."""
+        self._group.listeners.add(event)
+        try:
+            yield
+        finally:
+            self._group.listeners.discard(event)
+
+
 class _FilterGroup:
     """All subscribers with the same filter. Only events that match the filter wake them.
 
@@ -299,6 +359,7 @@ class _FilterGroup:
         self.wanted = wanted
         self.members = 0
         self.last_match = revision
+        self.listeners: set[asyncio.Event] = set()
         self._published = asyncio.Event()
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -311,6 +372,8 @@ class _FilterGroup:
 
     def wake(self) -> None:
         """Wake all waiters. Each holds the `asyncio.Event` that it waits on; later waiters get a new one."""
+        for listener in self.listeners:
+            listener.set()
         self._published.set()
         self._published = asyncio.Event()
 
@@ -322,65 +385,3 @@ class _FilterGroup:
             # Not `wait_for`: on Python 3.11 it loses a cancellation that arrives together with the wake-up.
             async with asyncio.timeout(timeout):
                 await self._published.wait()
-
-
-class _Pages:
-    """Pages of the log, each read once for all subscribers that need it; the last few are kept."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._kept: Lru[Revision, asyncio.Task[Sequence[Event]]] = Lru(_PAGES_KEPT)
-
-    async def at(self, position: Revision) -> Sequence[Event]:
-        """Return the page that follows a position."""
-        page = self._kept.get(position)
-        if page is None or (page.done() and (page.cancelled() or page.exception() or len(page.result()) < _PAGE)):
-            page = asyncio.ensure_future(self._read(position))
-            self._kept.put(position, page)
-        # Shielded: cancelling one subscriber must not cancel the read for the others.
-        return await asyncio.shield(page)
-
-    async def _read(self, position: Revision) -> Sequence[Event]:
-        return await self._log.events(position, _PAGE)
-
-
-class _Turns:
-    """Limits how many subscribers replay the log at the same time, so that many of them cannot starve other work.
-
-    A turn is one page. If other subscribers wait, the next turn starts only after a pause as long as the last turn.
-    A single subscriber replays without pauses.
-    """
-
-    def __init__(self) -> None:
-        self._free = asyncio.Semaphore(_CONCURRENT_REPLAYS)
-        self._waiting = 0
-
-    @asynccontextmanager
-    async def taken(self, *, waits: bool) -> AsyncIterator[None]:
-        """Hold one turn for the duration of the block. If `waits` is false, no turn is needed."""
-        if not waits:
-            yield
-            return
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
-        loop, released = asyncio.get_running_loop(), False
-        began = loop.time()
-
-        def release() -> None:
-            nonlocal released
-            if not released:
-                released = True
-                self._free.release()
-
-        timer = loop.call_later(_MAX_TURN, release)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            if self._waiting:
-                loop.call_later(loop.time() - began, release)
-            else:
-                release()

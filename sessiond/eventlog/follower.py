@@ -17,10 +17,10 @@ import structlog
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
-from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.neighbours import Neighbours
 from sessiond.store.contract import Commit, Head, StoreFailed
 from sessiond.store.shared import LEASE, SharedStore
+from sessiond_client.following import Lease
 
 __all__ = ["Follower"]
 
@@ -68,6 +68,8 @@ class Follower:
         self._neighbours = Neighbours(store.replica, passed)
         self._other_policies: Sequence[str] = ()
         self.policies: Callable[[], str] = lambda: ""
+        self.applied: Callable[[Revision], Revision] = lambda revision: revision
+        """Returns up to where the caches that follow this replica have applied the log, at most the argument."""
 
     @property
     def leads(self) -> bool:
@@ -127,7 +129,7 @@ class Follower:
         sent, incarnation = self._passed(), self._incarnation
         renews = sent - self._renewed >= _RENEW_EVERY
         if renews:
-            acknowledged = self._feed.revision
+            acknowledged = self.applied(self._feed.revision)
             await self._store.renew(acknowledged, self.policies())
             self._acknowledged, self._renewed = acknowledged, sent
             self._neighbours.note(await self._store.leases())
@@ -136,10 +138,14 @@ class Follower:
             await self._catch_up()
         if renews and self._incarnation == incarnation:  # otherwise the renewal may be lost with the end of the log
             self._lease.extend(sent, LEASE)
-        if self._acknowledged != self._feed.revision:
-            revision = self._feed.revision
+        if self._acknowledged != (revision := self.applied(self._feed.revision)):
             await self._store.acknowledge(revision)
             self._acknowledged = revision
+
+    async def catch_up(self) -> None:
+        """Apply everything that is committed now. Raises `StoreUnavailable`, `StoreFailed`."""
+        async with self._turn:
+            await self._catch_up()
 
     async def wait_for_replicas(self) -> None:
         """Wait until every replica has applied what is committed now, or can no longer answer from its cache.
@@ -150,8 +156,7 @@ class Follower:
         revision = (await self._store.head()).revision
         over = self._passed() + LEASE + _ALLOWANCE
         if self._feed.revision < revision:
-            async with self._turn:
-                await self._catch_up()
+            await self.catch_up()
         while self._passed() < over:
             self._neighbours.note(await self._store.leases())
             if not self._neighbours.lagging(revision):

@@ -51,13 +51,17 @@ def encode_cursor(authority_id: bytes, position: Position) -> str:
     return _encode(_CURSOR_VERSION, authority_id, position)
 
 
-def decode_cursor(text: str, authority_id: bytes) -> Position:
-    """Return the position of a cursor.
+def decode_cursor(
+    text: str,
+    authority_id: bytes,
+    field: str = "cursor",
+    remedy: str = "subscribe again with start = EARLIEST or NOW",
+) -> Position:
+    """Return the position of a cursor. `remedy` says what to do if it can never be used here.
 
     Raise `InvalidField` if it is damaged, has another format, or was issued by another authority.
     """
-    remedy = "subscribe again with start = EARLIEST or NOW"
-    return _decode("cursor", text, _CURSOR_VERSION, authority_id, remedy)
+    return _decode(field, text, (_CURSOR_VERSION,), authority_id, remedy)
 
 
 def encode_consistency_token(authority_id: bytes, position: Position) -> str:
@@ -66,18 +70,20 @@ def encode_consistency_token(authority_id: bytes, position: Position) -> str:
 
 
 def decode_consistency_token(text: str, authority_id: bytes) -> Position:
-    """Return the position of a consistency token. Raise `InvalidField`, as `decode_cursor` does."""
-    return _decode("at_least", text, _CONSISTENCY_VERSION, authority_id, "leave it out")
+    """Return the position of a consistency token or a cursor. Raise `InvalidField`, as `decode_cursor` does."""
+    return _decode("at_least", text, (_CONSISTENCY_VERSION, _CURSOR_VERSION), authority_id, "leave it out")
 
 
 def _encode(version: int, authority_id: bytes, position: Position) -> str:
     return _seal(_OWNER.pack(version, authority_id) + _POSITION.pack(_LOG, position.incarnation, position.revision))
 
 
-def _decode(field: str, text: str, version: int, authority_id: bytes, remedy: str) -> Position:
+def _decode(field: str, text: str, versions: tuple[int, ...], authority_id: bytes, remedy: str) -> Position:
     body = _unseal(text, field)
-    if body[0] != version:
-        raise InvalidField(field, f"has format {body[0]}, but this authority supports only format {version}; {remedy}")
+    if body[0] not in versions:
+        raise InvalidField(
+            field, f"has format {body[0]}, but this authority supports only format {versions[0]}; {remedy}"
+        )
     if len(body) != _OWNER.size + _POSITION.size:
         raise InvalidField(field, f"refers to logs that this authority does not have; {remedy}")
     _, identity = _OWNER.unpack_from(body)

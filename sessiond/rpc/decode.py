@@ -32,6 +32,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 __all__ = [
     "application",
     "checkpoint_interval",
+    "follow_start",
     "client",
     "companion_path",
     "data_changes",
@@ -462,6 +463,16 @@ def event_filter(message: pb.EventFilter) -> EventFilter:
         frozenset(_EVENT_TYPE_BACK[value] for value in message.types),
         frozenset(labels("filter.labels", message.labels)),
     )
+
+
+def follow_start(message: pb.FollowStart) -> tuple[frozenset[str], str]:
+    """Return the applications that a cache follows (empty: all), and the cache's name."""
+    if len(message.applications) > _MAX_FILTER_VALUES:
+        number = len(message.applications)
+        raise InvalidField("start.applications", f"has {number} entries; at most {_MAX_FILTER_VALUES} are allowed")
+    for value in message.applications:
+        _text("start.applications", value)
+    return frozenset(map(application, message.applications)), _text("start.follower", message.follower)
 
 
 def checkpoint_interval(message: pb.SubscribeRequest) -> float:

@@ -78,6 +78,12 @@ def set_time(field: Timestamp, at: int) -> None:
     field.nanos = at % 1000 * 1_000_000
 
 
+def set_duration(field: Duration, millis: int) -> None:
+    """Set a duration field."""
+    field.seconds = millis // 1000
+    field.nanos = millis % 1000 * 1_000_000
+
+
 def _duration(millis: int | None) -> Duration | None:
     if millis is None:
         return None
@@ -254,6 +260,15 @@ def fill_event(message: pb.Event, event: Event) -> None:
         message.source = event.source
     if event.labels:
         message.labels.update(event.labels)
+
+
+def batch_message(events: Sequence[Event]) -> bytes:
+    """Return the part of an encoded FollowResponse that has these events. It is the same for every cache."""
+    message = pb.FollowResponse()
+    message.batch.SetInParent()
+    for event in events:
+        fill_event(message.batch.events.add(), event)
+    return message.SerializeToString()
 
 
 def fill_data(message: pb.SessionData, data: VersionedData) -> None:

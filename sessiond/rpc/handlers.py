@@ -9,7 +9,7 @@ limit the memory for incomplete messages.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 
 import grpc
@@ -31,6 +31,7 @@ __all__ = [
     "Method",
     "StreamMethod",
     "UnaryMethod",
+    "bidirectional",
     "internal_error",
     "not_served",
     "on_grpcio",
@@ -43,6 +44,7 @@ _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Caller], Awaitable[Message | bytes]]
 StreamHandler = Callable[[Any, Caller, Any], Awaitable[None]]
+BidirectionalHandler = Callable[[AsyncIterator[Any], Caller, Context], Awaitable[None]]
 FastPath = Callable[[Caller, bytes], Message | None]
 
 
@@ -110,10 +112,7 @@ class UnaryMethod:
 
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service respond."""
-        heavily = len(raw) >= HEAVY_BYTES
-        message = (
-            await self.heavy.parse(self.request_type, raw, caller.peer) if heavily else parse(self.request_type, raw)
-        )
+        message = await _parsed(self.request_type, raw, caller, self.heavy)
         response = await self.handler(message, caller)
         return response if isinstance(response, bytes) else response.SerializeToString()
 
@@ -134,10 +133,7 @@ class StreamMethod:
 
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service write to the context."""
-        heavily = len(raw) >= HEAVY_BYTES
-        message = (
-            await self.heavy.parse(self.request_type, raw, caller.peer) if heavily else parse(self.request_type, raw)
-        )
+        message = await _parsed(self.request_type, raw, caller, self.heavy)
         raw = b""  # a stream may last for days
         await self.handler(message, caller, context)
         return b""
@@ -191,21 +187,54 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
     return grpc.stream_unary_rpc_method_handler(call)
 
 
-def _on_grpcio_streaming(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
-    arrivals = intake.arrivals
+def bidirectional(
+    name: str, request_type: type[Message], handler: BidirectionalHandler, intake: Intake
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return grpcio's handler of a call with a stream in each direction.
 
+    `handler` gets the caller's messages, parsed, as an iterator that ends when the caller ends its side, and writes its
+    own to the context. A read must not be cancelled: it ends with the call. Only the first message counts as arriving
+    (see `Arrivals`): the call may wait long for a later one, and would keep the turn of others. So the handler must
+    limit how many of these streams are open.
+    """
+
+    async def messages(caller: Caller, context: Context) -> AsyncIterator[Message]:
+        raw = sent(await intake.arrivals.next(context, caller.peer))
+        yield await _parsed(request_type, raw, caller, intake.heavy)
+        while (raw := await context.read()) is not grpc.aio.EOF:
+            yield await _parsed(request_type, raw, caller, intake.heavy)
+
+    async def serve(caller: Caller, context: Context) -> None:
+        await handler(messages(caller, context), caller, context)
+
+    return _streaming(name, serve, intake)
+
+
+async def _parsed(request_type: type[Message], raw: bytes, caller: Caller, heavy: HeavyMessages) -> Message:
+    return await heavy.parse(request_type, raw, caller.peer) if len(raw) >= HEAVY_BYTES else parse(request_type, raw)
+
+
+def _on_grpcio_streaming(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(caller: Caller, context: Context) -> None:
+        # The request is not kept in this frame: a stream may last for days.
+        await method.respond(sent(await intake.arrivals.next(context, caller.peer)), caller, context)
+
+    return _streaming(method.name, serve, intake)
+
+
+def _streaming(
+    name: str, serve: Callable[[Caller, Context], Awaitable[None]], intake: Intake
+) -> grpc.RpcMethodHandler[Any, Any]:
     async def respond(context: Context) -> None:
         try:
-            caller = intake.caller(context)
-            # The request is not kept in this frame: a stream may last for days.
-            await method.respond(sent(await arrivals.next(context, caller.peer)), caller, context)
+            await serve(intake.caller(context), context)
             return
         except AuthorityError as error:
             status = status_of(error)
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
-            status = internal_error(method.name)
+            status = internal_error(name)
         await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:
@@ -213,7 +242,7 @@ def _on_grpcio_streaming(method: Method, intake: Intake) -> grpc.RpcMethodHandle
             await respond(context)
         except grpc.aio.InternalError:
             # gRPC could not send because the caller has disconnected.
-            _log.debug("caller gone", rpc=method.name)
+            _log.debug("caller gone", rpc=name)
 
     return grpc.stream_stream_rpc_method_handler(call, response_serializer=_serialize)
 
@@ -236,5 +265,5 @@ def internal_error(name: str) -> Any:
     return INTERNAL
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

@@ -12,7 +12,16 @@ from grpc_health.v1.health import aio as health
 from sessiond.access.callers import Callers
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.grpcio import GrpcioTransport
-from sessiond.rpc.handlers import FastPath, Intake, Method, StreamMethod, UnaryMethod, not_served, on_grpcio
+from sessiond.rpc.handlers import (
+    FastPath,
+    Intake,
+    Method,
+    StreamMethod,
+    UnaryMethod,
+    bidirectional,
+    not_served,
+    on_grpcio,
+)
 from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
@@ -60,7 +69,7 @@ class RpcServer:
         self._health = health.HealthServicer()
         arrivals = Arrivals()
         intake = Intake(callers, arrivals, HeavyMessages())
-        methods, others = _served(services, intake.heavy, fast_path)
+        methods, others = _served(services, intake, fast_path)
         found = {name: on_grpcio(method, intake) for name, method in methods.items()} | others
         self._transport: Transport = GrpcioTransport(SERVICE, found, self._health, arrivals, max_calls)
         if transport == "native":
@@ -104,7 +113,7 @@ class RpcServer:
 
 
 def _served(
-    services: Sequence[object], heavy: HeavyMessages, fast_path: FastPath | None
+    services: Sequence[object], intake: Intake, fast_path: FastPath | None
 ) -> tuple[dict[str, Method], dict[str, grpc.RpcMethodHandler[Any, Any]]]:
     """Return the methods that every transport serves, and grpcio's handlers of the others, by name."""
     methods: dict[str, Method] = {}
@@ -114,9 +123,11 @@ def _served(
         handler = next((getattr(one, name) for one in services if hasattr(one, name)), None)
         if handler is None:
             others[name] = not_served(name, client_streams=method.client_streaming)
+        elif method.client_streaming:
+            others[name] = bidirectional(name, request_type, handler, intake)
         elif method.server_streaming:
-            methods[name] = StreamMethod(name, request_type, handler, heavy)
+            methods[name] = StreamMethod(name, request_type, handler, intake.heavy)
         else:
             fast = fast_path if name == "ValidateSession" else None
-            methods[name] = UnaryMethod(name, request_type, handler, heavy, fast)
+            methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast)
     return methods, others

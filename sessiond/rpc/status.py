@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from sessiond.domain import errors
 
-__all__ = ["STATUS", "status_of"]
+__all__ = ["INTERNAL", "INTERNAL_MESSAGE", "STATUS", "status_message", "status_of"]
 
 _RETRY_NANOS = 200_000_000
 
@@ -29,7 +29,12 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
 
 
 def status_of(error: errors.AuthorityError) -> Any:
-    """Return the gRPC status of an exception.
+    """Return the gRPC status of an exception, with the details of `status_message`."""
+    return rpc_status.to_status(status_message(error))
+
+
+def status_message(error: errors.AuthorityError) -> status_pb2.Status:
+    """Return the status of an exception as a message.
 
     It contains a google.rpc.BadRequest if a field is invalid, and a google.rpc.RetryInfo if the call may be retried.
     """
@@ -42,9 +47,8 @@ def status_of(error: errors.AuthorityError) -> Any:
     if isinstance(error, errors.InvalidField):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.remedy)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    return rpc_status.to_status(status)
+    return status
 
 
-INTERNAL = rpc_status.to_status(
-    status_pb2.Status(code=code_pb2.INTERNAL, message="internal error; see the server's log")
-)
+INTERNAL_MESSAGE = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error; see the server's log")
+INTERNAL = rpc_status.to_status(INTERNAL_MESSAGE)

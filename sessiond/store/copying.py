@@ -89,7 +89,7 @@ TABLES = (
 
 @immutable
 class Identity:
-    """What makes a store the same authority in the same state. Every start of a server changes it.
+    """What makes a store the same authority in the same state. The first server to start on an unused store changes it.
 
     heads         (log, authority id, revision, horizon) of each log
     incarnations  (log, number, id, first revision) of each incarnation

@@ -56,6 +56,9 @@ class SharedStore(Store, Protocol):
     async def leases(self) -> Sequence[ReplicaLease]:
         """Return what is known of every replica, this one and those that are gone included, ordered by id."""
 
+    def keep_lease(self) -> None:
+        """When the store is closed, let this replica's lease run out by itself: caches may still count on it."""
+
     def announce(self) -> None:
         """Tell the other replicas, soon and without a guarantee, that there are new events. Must not wait."""
 

@@ -19,6 +19,7 @@ from tests.support.canary import Canary
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub, config_for, serving, stub_for
 from tests.support.streams import position, read, subscribe
+from tests.support.validation_streams import batches
 
 __all__ = [
     "ATTACKER",
@@ -42,6 +43,8 @@ __all__ = [
     "validate",
 ]
 
+on_stream = False
+"""Whether `validate` asks on a stream of validations; `conftest.py` sets it."""
 loose: Any = pb  # lets a message within a message be written as a dict
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 
@@ -108,10 +111,13 @@ async def roll(stub: AsyncStub, token: str, client: pb.ClientContext = VICTIM) -
 async def validate(
     stub: AsyncStub, token: str, client: pb.ClientContext = VICTIM, **fields: Any
 ) -> pb.ValidateSessionResponse:
-    """Validate a token."""
-    answer: pb.ValidateSessionResponse = await stub.ValidateSession(
-        loose.ValidateSessionRequest(token=token, client=client, **fields)
-    )
+    """Validate a token, by the route that the test is run with."""
+    request = loose.ValidateSessionRequest(token=token, client=client, **fields)
+    if not on_stream:
+        return await stub.ValidateSession(request)
+    async with batches(stub) as stream:
+        answer: pb.ValidateSessionResponse = (await stream.ask(1, request))[0]
+    assert isinstance(answer, pb.ValidateSessionResponse), answer
     return answer
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -17,6 +18,7 @@ from sessiond.domain.lifecycle import with_activity
 from sessiond.domain.session import Activity, Session
 from sessiond.domain.values import Instant, Revision, SessionId
 from sessiond.store.contract import Commit
+from sessiond_client.following import Fence
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -181,11 +183,20 @@ class Forgetful(SessionCache):
         super().apply(commit)
 
 
+class NoFence(Fence[SessionId]):
+    """A fence that every read passes."""
+
+    def holds(self, mark: int, key: SessionId) -> bool:
+        """Let every read pass."""
+        return True
+
+
 class Hasty(SessionCache):
     """Protection off: a read is kept although a commit has changed its session in the meantime."""
 
-    def _mark_overtaken(self, session_id: SessionId) -> None:
-        return
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._fence = NoFence()
 
 
 @pytest.mark.parametrize("careless", [LastComesFirst, Forgetful, Hasty])

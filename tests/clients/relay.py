@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-__all__ = ["Counting", "Cutting", "Holding", "Losing", "Relay", "Swallowing"]
+__all__ = ["Counting", "Cutting", "Dropping", "Holding", "Losing", "Relay", "Swallowing"]
 
 _PREFACE = 24
 _FRAME_HEADER = 9
@@ -140,3 +140,20 @@ class Holding(Relay):
                     return
                 writer.write(frame)
                 await writer.drain()
+
+
+class Dropping(Relay):
+    """Breaks all connections off once `dropped` is set."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.dropped = asyncio.Event()
+
+    async def downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ways = (
+            asyncio.create_task(super().downwards(reader, writer)),
+            asyncio.create_task(self.dropped.wait()),
+        )
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()

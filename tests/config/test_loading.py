@@ -221,6 +221,7 @@ OTHER_VALUES = {
     "server.cache_sessions": 7,
     "server.subscriber_write_timeout": Millis(7),
     "server.max_subscribers": 7,
+    "server.max_validation_streams": 7,
     "server.max_calls": 77,
     "server.max_answer_bytes": 7_000_000,
     "log.format": "json",

@@ -23,6 +23,7 @@ VARIABLES = {
     "server.cache_sessions": ("SESSIOND_CACHE_SESSIONS", "7", 7),
     "server.subscriber_write_timeout": ("SESSIOND_SUBSCRIBER_WRITE_TIMEOUT", "7s", 7_000),
     "server.max_subscribers": ("SESSIOND_MAX_SUBSCRIBERS", "8", 8),
+    "server.max_validation_streams": ("SESSIOND_MAX_VALIDATION_STREAMS", "9", 9),
     "server.max_calls": ("SESSIOND_MAX_CALLS", "77", 77),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
     "log.format": ("SESSIOND_LOG_FORMAT", "json", "json"),

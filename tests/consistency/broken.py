@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from sessiond.cache.sessions import SessionCache
-from sessiond.domain.values import Millis, SessionId
+from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Journal
-from sessiond.eventlog.lease import Lease
 from sessiond.eventlog.work import Needs, Read
 from sessiond.store.contract import Commit, KeptAnswer, Live, Transaction
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.postgres.transaction import PostgresTransaction
+from sessiond.system.clock import since_boot
+from sessiond_client.following import Lease
 
 __all__ = ["FAULTS"]
 
@@ -37,16 +38,16 @@ def _keep_outdated() -> None:
 
 def _ignore_lease() -> None:
     """Answer from the cache without a lease."""
-    Lease.is_valid = lambda self: True  # type: ignore[method-assign]
+    Lease.is_valid = lambda self, now: True  # type: ignore[method-assign]
 
 
 def _count_lease_from_receipt() -> None:
     """Count the lease from when its grant arrives, not from before it was asked for."""
     extend = Lease.extend
 
-    def changed(self: Lease, sent: int, duration: Millis) -> None:
+    def changed(self: Lease, sent: int, duration: int) -> None:
         del sent
-        extend(self, self._passed(), duration)
+        extend(self, since_boot() // 1_000_000, duration)
 
     Lease.extend = changed  # type: ignore[method-assign]
 

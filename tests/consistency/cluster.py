@@ -114,25 +114,65 @@ class Replica:
             os.killpg(self._process.process.pid, number)
 
 
+class NearReader:
+    """Clients with a near cache. Their connections go through a proxy, by turns to each of the replicas.
+
+    So the replica that answers a question may be behind the one that the cache follows.
+    """
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+
+    @property
+    def address(self) -> str:
+        """Return where its clients connect to."""
+        return f"127.0.0.1:{self.proxy.port}"
+
+    async def stop(self) -> None:
+        """Stop its proxy."""
+        await self.proxy.stop()
+
+
 class Cluster:
-    """Some replicas over one database."""
+    """Some replicas over one database, and readers with caches, whose numbers follow those of the replicas."""
 
     def __init__(self, replicas: list[Replica], database: str) -> None:
         self.replicas = replicas
+        self.readers: list[NearReader] = []
         self.database = database
         self._clients: dict[tuple[int, str], AsyncClient] = {}
 
-    def client(self, replica: int, application: str = "default") -> AsyncClient:
-        """Return the client of a replica and an application. It repeats a call once."""
-        key = replica, application
+    @property
+    def places(self) -> range:
+        """Return the numbers of all that can validate: the replicas, then the readers."""
+        return range(len(self.replicas) + len(self.readers))
+
+    def client(self, place: int, application: str = "default") -> AsyncClient:
+        """Return the client of a replica or a reader, and an application. It repeats a call once."""
+        key = place, application
         if key not in self._clients:
+            near = place >= len(self.replicas)
+            target = self.readers[place - len(self.replicas)] if near else self.replicas[place]
             self._clients[key] = AsyncClient(
-                self.replicas[replica].address, application=application, timeout=3.0, retries=1
+                target.address, application=application, timeout=3.0, retries=1, near_cache=near
             )
         return self._clients[key]
 
+    async def add_near_reader(self, *replicas: int) -> None:
+        """Add clients with a near cache that ask these replicas by turns."""
+        targets = [self.replicas[number].address.rpartition(":") for number in replicas]
+        proxy = Proxy(*((host, int(port)) for host, _, port in targets))
+        await proxy.start()
+        self.readers.append(NearReader(proxy))
+
+    def hits(self) -> int:
+        """Return how many validations the near caches have answered."""
+        return sum(client.near_cache.hits for client in self._clients.values() if client.near_cache is not None)
+
     def heal(self) -> None:
         """End all faults of replicas and of their connections."""
+        for reader in self.readers:
+            reader.proxy.heal()
         for replica in self.replicas:
             replica.proxy.heal()
             replica.resume()
@@ -154,6 +194,8 @@ class Cluster:
         """Close the clients and kill the replicas."""
         for client in self._clients.values():
             await client.close()
+        for reader in self.readers:
+            await reader.stop()
         for replica in self.replicas:
             await replica.stop()
             await replica.proxy.stop()
@@ -172,7 +214,7 @@ async def running_cluster(
         for number in range(count):
             mine = folder / f"replica-{number}"
             (mine / "data").mkdir(parents=True, mode=0o700)
-            proxy = Proxy(parts.hostname, parts.port)
+            proxy = Proxy((parts.hostname, parts.port))
             await proxy.start()
             netloc = f"{parts.username}@127.0.0.1:{proxy.port}"
             store = urlunsplit(parts._replace(netloc=netloc, query="sslmode=disable"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import cycle
 
 __all__ = ["Proxy"]
 
@@ -11,13 +12,13 @@ _CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Passes connections on to a target.
+    """Passes connections on to its targets, `(host, port)` each, by turns.
 
     request_delay, answer_delay  seconds that each piece of data waits, towards the target and back
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
+    def __init__(self, *targets: tuple[str, int]) -> None:
+        self._targets = cycle(targets)
         self._open: set[_Link] = set()
         self._flows = asyncio.Event()
         self._flows.set()
@@ -59,7 +60,7 @@ class Proxy:
         link = _Link(task, [writer])
         self._open.add(link)
         try:
-            their_reader, their_writer = await asyncio.open_connection(*self._target)
+            their_reader, their_writer = await asyncio.open_connection(*next(self._targets))
             link.writers.append(their_writer)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, their_writer, towards_target=True))

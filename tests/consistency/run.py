@@ -37,22 +37,24 @@ _REASON = re.compile(r"operation (\d+)")
 class Plan:
     """What to do: so many operations in all, by so many clients, with choices that follow from the seed.
 
-    `seconds`: clients work for so long at most.
+    `seconds`: clients work for so long at most. `readers`: how many ask through near caches.
     """
 
     seed: int = 1
     operations: int = 20_000
     seconds: float = inf
     clients: int = 24
+    readers: int = 3
     trouble: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run: its history, and what trouble there was how often."""
+    """A run: its history, what trouble there was how often, and how many validations near caches answered."""
 
     history: History
     trouble: dict[str, int]
+    hits: int
 
 
 @asynccontextmanager
@@ -73,6 +75,10 @@ async def run(plan: Plan, folder: Path) -> Ran:
     """Carry out a plan. `folder` takes the data of the replicas and their logs."""
     dice = Random(plan.seed)
     async with running_database() as (server, url), running_cluster(folder, url, POLICIES) as cluster:
+        for number in range(plan.readers):
+            await cluster.add_near_reader(
+                *(cluster.replicas[number % 3].number, cluster.replicas[(number + 1) % 3].number)
+            )
         recorder = Recorder(cluster, dice)
         clients, trouble = Clients(cluster, recorder, dice), Trouble(cluster, server, Random(plan.seed))
         subscribers = _subscribers(cluster, dice)
@@ -107,7 +113,7 @@ async def run(plan: Plan, folder: Path) -> Ran:
             deaths=deaths,
             notes=tuple(trouble.notes),
         )
-        return Ran(history, dict(trouble.made))
+        return Ran(history, dict(trouble.made), cluster.hits())
 
 
 def _subscribers(cluster: Cluster, dice: Random) -> list[Subscriber]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from tests.consistency.broken_near import NEAR_FAULTS, without_protection
 from tests.consistency.clients import LIMITS, POLICIES
 from tests.consistency.cluster import Cluster, running_cluster
 from tests.consistency.facts import Rule
@@ -18,8 +20,8 @@ from tests.consistency.run import read_log
 __all__ = ["SCENARIOS", "Scenario", "play"]
 
 _NAME = "scenario"
-_SOUND, _SUSPECT = 0, 1
-"""The replica that changes sessions, and the one that may be broken."""
+_SOUND, _SUSPECT, _NEAR = 0, 1, 2
+"""The replica that changes sessions, the one that may be broken, and clients with a near cache of the sound one."""
 
 
 async def _revoke_what_is_cached(cluster: Cluster, recorder: Recorder) -> None:
@@ -76,6 +78,40 @@ async def _log_in_at_once(cluster: Cluster, recorder: Recorder) -> None:
         await _all(recorder.create(_NAME, replica, "reject", subject) for replica in replicas for _ in range(3))
 
 
+async def _revoke_what_is_near(cluster: Cluster, recorder: Recorder) -> None:
+    """Revoke sessions that a near cache has."""
+    for held in await _near(cluster, recorder, 20):
+        await recorder.revoke(_NAME, _SOUND, held, waits=True)
+        await recorder.validate(_NAME, _NEAR, held)
+
+
+async def _cut_off_what_is_near(cluster: Cluster, recorder: Recorder) -> None:
+    """Cut a near cache off until the authority no longer counts with it, and ask it."""
+    sessions = await _near(cluster, recorder, 10)
+    cluster.readers[0].proxy.black_hole()
+    await _all(recorder.revoke(_NAME, _SOUND, held, waits=True) for held in sessions)
+    await _all(recorder.validate(_NAME, _NEAR, held) for held in sessions)
+
+
+async def _delay_what_is_near(cluster: Cluster, recorder: Recorder) -> None:
+    """Delay grants for longer than a lease, then hold back renewals, so that a revocation waits for no lease.
+
+    The cache takes the last grants some time before the revocation reaches it, because that comes after them.
+    """
+    sessions, proxy = await _near(cluster, recorder, 10), cluster.readers[0].proxy
+    proxy.answer_delay = 6.0
+    await asyncio.sleep(2.5)
+    proxy.request_delay = 60.0
+    await asyncio.sleep(0.5)
+    await _all(recorder.revoke(_NAME, _SOUND, held, waits=True) for held in sessions)
+    asking = []
+    for _ in range(40):
+        asking += [asyncio.ensure_future(recorder.validate(_NAME, _NEAR, held)) for held in sessions[:2]]
+        await asyncio.sleep(0.05)
+    cluster.heal()
+    await _all(asking)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What to do, and the rule that is broken if the replicas have the fault of that name."""
@@ -89,16 +125,23 @@ SCENARIOS: Mapping[str, Scenario] = {
     "ignore-lease": Scenario(_stop_and_cut_off, Rule.AWAITED),
     "lease-from-receipt": Scenario(_delay_grants, Rule.AWAITED),
     "limit-outside": Scenario(_log_in_at_once, Rule.LIMIT),
+    "near-keep-outdated": Scenario(_revoke_what_is_near, Rule.AWAITED),
+    "near-ignore-lease": Scenario(_cut_off_what_is_near, Rule.AWAITED),
+    "near-lease-from-receipt": Scenario(_delay_what_is_near, Rule.AWAITED),
 }
 """The scenario for each fault, by its name."""
 
 
 async def play(name: str, folder: Path, database: str, *, broken: bool) -> History:
     """Play the scenario of a fault on two replicas, with the fault or without it, and return its history."""
-    scenario, faults = SCENARIOS[name], {_SOUND: name, _SUSPECT: name} if broken else {}
-    async with running_cluster(folder, database, POLICIES, faults, count=2) as cluster:
+    scenario, is_near = SCENARIOS[name], name in NEAR_FAULTS
+    faults = {_SOUND: name, _SUSPECT: name} if broken and not is_near else {}
+    # A near cache keeps an answer until its token is due for renewal.
+    policies = POLICIES.replace('renewal_timeout = "3s"', 'renewal_timeout = "1h"') if is_near else POLICIES
+    async with running_cluster(folder, database, policies, faults, count=2) as cluster:
         recorder = Recorder(cluster, Random(1), timeout=10.0)
-        await scenario.play(cluster, recorder)
+        with without_protection(name) if broken and is_near else nullcontext():
+            await scenario.play(cluster, recorder)
         log = await read_log(database)
         deaths = tuple(death for replica in cluster.replicas for death in replica.deaths)
         return History(
@@ -117,6 +160,19 @@ async def _cached(recorder: Recorder, count: int) -> list[Held]:
     # At once, so that the replica has as many connections as it will ever have.
     verdicts = await asyncio.gather(*(recorder.validate(_NAME, _SUSPECT, held) for held in sessions))
     assert verdicts == ["VALID"] * count
+    return sessions
+
+
+async def _near(cluster: Cluster, recorder: Recorder, count: int) -> list[Held]:
+    """Open sessions on the sound replica, and have a near cache of that replica keep them."""
+    await cluster.add_near_reader(_SOUND)
+    opened = [await recorder.create(_NAME, _SOUND, "default", "") for _ in range(count)]
+    sessions = [held for held in opened if held is not None]
+    cache = cluster.client(_NEAR)
+    async with asyncio.timeout(10):
+        while cluster.hits() < count:
+            await _all(cache.validate(held.token) for held in sessions)
+            await asyncio.sleep(0.05)
     return sessions
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 
 from scripts.postgres import LocalPostgres
-from tests.consistency.cluster import Cluster, Replica
+from tests.consistency.cluster import Cluster, NearReader, Replica
 
 __all__ = ["Trouble"]
 
@@ -33,6 +33,7 @@ class Trouble:
             (3, self._black_hole),
             (2, self._restart_database),
         ]
+        self._reader_kinds = (self._slow_network, self._drop_connections, self._black_hole)
 
     async def run(self) -> None:
         """Make trouble. Nothing of it is left at the end."""
@@ -41,10 +42,15 @@ class Trouble:
             victims = self._dice.sample(self._cluster.replicas, self._dice.choice((1, 1, 2)))
             kinds = self._dice.choices([kind for _, kind in self._kinds], [weight for weight, _ in self._kinds], k=2)
             async with asyncio.TaskGroup() as group:
-                for victim, kind in zip(victims, dict.fromkeys(kinds), strict=False):
-                    self.notes.append((time.monotonic(), f"{kind.__name__.strip('_')} {victim.number}"))
-                    self.made[kind.__name__.strip("_").replace("_", " ")] += 1
-                    group.create_task(kind(victim))
+                if self._cluster.readers and self._dice.random() < 0.7:
+                    reader, kind = self._dice.choice(self._cluster.readers), self._dice.choice(self._reader_kinds)
+                    self.notes.append((time.monotonic(), f"{kind.__name__.strip('_')} of a reader"))
+                    self.made[f"{kind.__name__.strip('_')} of a reader".replace("_", " ")] += 1
+                    group.create_task(kind(reader))
+                for victim, harm in zip(victims, dict.fromkeys(kinds), strict=False):
+                    self.notes.append((time.monotonic(), f"{harm.__name__.strip('_')} {victim.number}"))
+                    self.made[harm.__name__.strip("_").replace("_", " ")] += 1
+                    group.create_task(harm(victim))
 
     async def _stop(self, replica: Replica) -> None:
         replica.pause()
@@ -60,30 +66,30 @@ class Trouble:
         finally:
             replica.revive()
 
-    async def _slow_network(self, replica: Replica) -> None:
+    async def _slow_network(self, victim: Replica | NearReader) -> None:
         delay = self._dice.choice((0.05, 0.4, 1.5))
         if self._dice.random() < 0.7:
-            replica.proxy.answer_delay = delay
+            victim.proxy.answer_delay = delay
         if self._dice.random() < 0.7:
-            replica.proxy.request_delay = delay
+            victim.proxy.request_delay = delay
         try:
             await asyncio.sleep(self._dice.uniform(1, 8))
         finally:
-            replica.proxy.heal()
+            victim.proxy.heal()
 
-    async def _drop_connections(self, replica: Replica) -> None:
+    async def _drop_connections(self, victim: Replica | NearReader) -> None:
         for _ in range(self._dice.randint(1, 5)):
-            replica.proxy.drop()
+            victim.proxy.drop()
             await asyncio.sleep(self._dice.uniform(0.01, 0.5))
 
-    async def _black_hole(self, replica: Replica) -> None:
-        replica.proxy.black_hole()
+    async def _black_hole(self, victim: Replica | NearReader) -> None:
+        victim.proxy.black_hole()
         try:
             await asyncio.sleep(self._dice.choice((0.5, 2.5, 7.0)))
             if self._dice.random() < 0.5:
-                replica.proxy.drop()  # what was under way never arrives
+                victim.proxy.drop()  # what was under way never arrives
         finally:
-            replica.proxy.heal()
+            victim.proxy.heal()
 
     async def _restart_database(self, _: Replica) -> None:
         how = self._dice.choice((signal.SIGINT, signal.SIGQUIT))  # fast, immediate

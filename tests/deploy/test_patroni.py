@@ -32,7 +32,7 @@ def test_the_tests_set_what_an_operator_sets(tmp_path: Path) -> None:
 
 def test_the_address_in_the_guide_has_every_node() -> None:
     """The store's address in the README is one that sessiond accepts, with three servers."""
-    (text,) = re.findall(r'^ *store = "(.*)"$', (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    (text,) = re.findall(r"^ *SESSIOND_STORE='(.*)'$", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     address = parse_store(text)
     assert address is not None
     assert len(address.servers) == 3

@@ -10,9 +10,9 @@ from sessiond.domain.position import Incarnation
 from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant, Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
-from sessiond.eventlog.lease import Lease
 from sessiond.store.contract import Commit, Head
 from sessiond.store.shared import ReplicaLease, SharedStore
+from sessiond_client.following import Lease
 
 
 def event(revision: int) -> Event:
@@ -67,7 +67,7 @@ def following(store: BusyLog) -> tuple[Follower, Feed, Lease]:
     """A follower of a log, with what it keeps, at a time that stands still."""
     shared: SharedStore = store  # type: ignore[assignment]  # the part that a follower uses
     feed = Feed(Head(Revision(0), Revision(0)), shared)
-    lease = Lease(lambda: 0)
+    lease = Lease()
 
     def apply(commit: Commit) -> None:
         feed.publish(commit.events, commit.horizon)
@@ -81,7 +81,7 @@ async def test_a_busy_log_does_not_keep_the_follower_from_its_lease() -> None:
     follower, feed, lease = following(store)
     async with asyncio.timeout(5):
         await follower.step()
-    assert lease.is_valid()
+    assert lease.is_valid(0)
     assert store.acknowledged == feed.revision == 1
 
 
@@ -99,6 +99,6 @@ async def test_a_renewal_that_may_be_lost_is_no_lease() -> None:
     """If the log changes its incarnation after a renewal, the follower renews again before it counts on a lease."""
     follower, _, lease = following(SetBackLog())
     await follower.step()
-    assert not lease.is_valid()
+    assert not lease.is_valid(0)
     await follower.step()
-    assert lease.is_valid()
+    assert lease.is_valid(0)

@@ -15,7 +15,9 @@ from tests.mutation.mutants import find_mutants, in_sample_order, modules_of
 from tests.mutation.report import Report
 
 _HERE = Path(__file__).parent
-_IGNORED = "canary clients config demo eventlog faults ha mutation sessionctl simulation store attacks/test_flood.py"
+_IGNORED = (
+    "canary clients config demo eventlog faults ha model mutation sessionctl simulation store attacks/test_flood.py"
+)
 """Tests that run whole processes, load a server, test other packages, or would test this one."""
 
 

@@ -182,6 +182,7 @@ def without_times(answer: pb.ValidateSessionResponse) -> pb.ValidateSessionRespo
     for field_name in ("last_active_time", "idle_expire_time"):
         told.session.ClearField(field_name)
     told.ClearField("cacheable_until")
+    told.ClearField("cacheable_for")
     told.ClearField("consistency_token")
     return told
 
@@ -195,8 +196,10 @@ async def test_until_when(tmp_path: Path, clock: ManualClock, case: Case, batch:
         answer = await asked(stub, case, token, batch=batch)
         assert (answer.verdict, answer.next_step) == (pb.VERDICT_VALID, pb.NEXT_STEP_PROCEED)
         assert millis(answer.cacheable_until) - clock.now() == case.lasts
+        assert answer.cacheable_for.ToMilliseconds() == case.lasts
         clock.advance(case.lasts - 1)
         again = await asked(stub, case, token, batch=batch)
+        assert again.cacheable_for.ToMilliseconds() == millis(again.cacheable_until) - clock.now()
         assert without_times(again) == without_times(answer)
         assert again.consistency_token == answer.consistency_token
 
@@ -254,6 +257,7 @@ async def test_what_is_for_once(tmp_path: Path, clock: ManualClock) -> None:
         answers.append(await validate(stub, own.token))
         for answer in answers:
             assert (answer.HasField("cacheable_until"), answer.consistency_token) == (False, "")
+            assert not answer.HasField("cacheable_for")
 
 
 # The state at which a response is true

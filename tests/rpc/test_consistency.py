@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from sessiond.app import App
+from sessiond.rpc.cursor import encode_page
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import authority, create, login, loose, roll, validate
 from tests.rpc.refusals import first_of, refusal_of, revision_of
@@ -61,28 +62,31 @@ def test_every_read_is_here() -> None:
 
 @reads
 async def test_ones_own_change_is_seen(stub: AsyncStub, name: str) -> None:
-    """Every read accepts the token of every change, the newest and an older one, and of the authority itself."""
+    """Every read accepts the token of every change, the newest and an older one, of the authority, and a cursor."""
     own = await create(stub)
     named = {"token": own.token}
     changed = await stub.UpdateSessionData(loose.UpdateSessionDataRequest(session=named, set={"a": b"1"}))
     state = await stub.GetAuthority(pb.GetAuthorityRequest())
-    for token in (own.consistency_token, changed.consistency_token, state.consistency_token, ""):
+    cursor = (await first_of(stub, pb.SubscribeRequest(start=pb.STREAM_START_NOW))).cursor
+    for token in (own.consistency_token, changed.consistency_token, state.consistency_token, cursor, ""):
         assert await READS[name](stub, own, token) is not None
 
 
 @reads
 async def test_what_is_ahead_of_the_log(stub: AsyncStub, name: str) -> None:
-    """A token of a revision that does not exist yet is OUT_OF_RANGE at once, and the message says so."""
+    """A token or cursor of a revision that does not exist yet is OUT_OF_RANGE at once, and the message says so."""
     own = await create(stub)
+    cursor = (await first_of(stub, pb.SubscribeRequest(start=pb.STREAM_START_NOW))).cursor
     for ahead in (revision_in(own) + 1, 2**63 - 1, 2**64 - 1):
-        refused = await refusal_of(READS[name](stub, own, at_revision(own.consistency_token, ahead)))
-        assert refused.code == OUT_OF_RANGE
-        assert "at_least" in refused.message
-        assert str(ahead) in refused.message
+        for token in (own.consistency_token, cursor):
+            refused = await refusal_of(READS[name](stub, own, at_revision(token, ahead)))
+            assert refused.code == OUT_OF_RANGE
+            assert "at_least" in refused.message
+            assert str(ahead) in refused.message
 
 
 @reads
-@pytest.mark.parametrize("bad", ["x", "A" * 52, "cut", "changed", "cursor", "session token"])
+@pytest.mark.parametrize("bad", ["x", "A" * 52, "cut", "changed", "cut cursor", "page token", "session token"])
 async def test_what_is_no_token(stub: AsyncStub, name: str, bad: str) -> None:
     """A damaged token, or an opaque text of another kind, is refused with INVALID_ARGUMENT and the field's name."""
     own = await create(stub)
@@ -91,7 +95,8 @@ async def test_what_is_no_token(stub: AsyncStub, name: str, bad: str) -> None:
     texts = {
         "cut": token[:-1],
         "changed": token[:9] + ("A" if token[9] != "A" else "B") + token[10:],
-        "cursor": cursor,
+        "cut cursor": cursor[:-1],
+        "page token": encode_page(b"query", b"position"),
         "session token": own.token,
     }
     refused = await refusal_of(READS[name](stub, own, texts.get(bad, bad)))
@@ -101,13 +106,15 @@ async def test_what_is_no_token(stub: AsyncStub, name: str, bad: str) -> None:
 
 @reads
 async def test_of_another_authority(tmp_path: Path, stub: AsyncStub, name: str) -> None:
-    """A token of another authority is INVALID_ARGUMENT, whatever its revision."""
+    """A token or cursor of another authority is INVALID_ARGUMENT, whatever its revision."""
     own = await create(stub)
     async with authority(tmp_path / "other") as (_, theirs):
         foreign = (await create(theirs)).consistency_token
-    refused = await refusal_of(READS[name](stub, own, foreign))
-    assert (refused.code, refused.fields) == (INVALID, [FIELDS.get(name, "at_least")])
-    assert "another authority" in refused.message
+        cursor = (await first_of(theirs, pb.SubscribeRequest(start=pb.STREAM_START_NOW))).cursor
+    for token in (foreign, cursor):
+        refused = await refusal_of(READS[name](stub, own, token))
+        assert (refused.code, refused.fields) == (INVALID, [FIELDS.get(name, "at_least")])
+        assert "another authority" in refused.message
 
 
 # Every change returns a token

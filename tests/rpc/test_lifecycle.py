@@ -112,5 +112,5 @@ async def test_the_stream_tells_the_story(stub: AsyncStub) -> None:
 async def test_a_call_of_a_later_version_is_unimplemented(stub: AsyncStub) -> None:
     """A call of the contract that is not implemented yet is UNIMPLEMENTED."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await stub.Follow(iter([pb.FollowRequest()])).read()
+        await stub.StreamValidations(iter([pb.StreamValidationsRequest()])).read()
     assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED

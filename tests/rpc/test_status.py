@@ -19,11 +19,10 @@ from sessiond.rpc.service.logins import LoginService
 from sessiond.rpc.status import STATUS, status_of
 from sessiond.store.contract import StoreFailed, StoreUnavailable
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.rpc.refusals import first_of, refusal_of, revision_of
-from tests.support.server import AsyncStub, stub_for, transport
+from tests.rpc.refusals import first_of, refusal_of
+from tests.support.server import stub_for, transport
 
 loose: Any = pb
-LATER = ("StreamValidations", "Follow")
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:
@@ -85,20 +84,6 @@ async def test_an_internal_exception_never_shows(app: App) -> None:
             assert (await stub.CreateSession(pb.CreateSessionRequest())).token
     finally:
         await server.stop(0)
-
-
-@pytest.mark.parametrize("rpc", LATER)
-async def test_what_comes_later_is_unimplemented(app: App, stub: AsyncStub, rpc: str) -> None:
-    """A call of the contract that is not served yet is UNIMPLEMENTED, names itself, and changes nothing."""
-    before = await revision_of(stub)
-    method = pb.DESCRIPTOR.services_by_name["SessionAuthority"].methods_by_name[rpc]
-    request = getattr(loose, method.input_type.name)()
-    call = getattr(stub, rpc)
-    # Write nothing to the stream: gRPC's client would report the failed write instead of the response.
-    refused = await refusal_of(call().read() if method.client_streaming else call(request))
-    assert refused.code == grpc.StatusCode.UNIMPLEMENTED
-    assert rpc in refused.message
-    assert await revision_of(stub) == before
 
 
 async def test_a_call_outside_the_contract_is_unimplemented(app: App) -> None:

@@ -60,16 +60,20 @@ class WatchedStore:
 
 @asynccontextmanager
 async def assembled(
-    folder: Path, clock: Clock, rules: Policy = PRESETS["owasp-low"]
+    folder: Path, clock: Clock, rules: Policy = PRESETS["owasp-low"], **changes: Any
 ) -> AsyncIterator[tuple[Authority, WatchedStore, AsyncStub, list[StoreFailed]]]:
-    """Return an authority with the application `default`, its store, a client, and the store failures it reported."""
+    """Return an authority with the application `default`, its store, a client, and the store failures it reported.
+
+    `changes` are fields of `Process`.
+    """
     sqlite = await SqliteStore.open(folder / "sessiond.db")
     store, failures = WatchedStore(sqlite), list[StoreFailed]()
     keys = KeyRing([os.urandom(KEY_BYTES)])
     reader = FactReader(None, None)
-    process = Process(keys, PolicyBook({"default": rules}), reader, 1_000, clock, os.urandom, failures.append)
+    policies = PolicyBook({"default": rules})
+    process = Process(keys, policies, reader, 1_000, clock, os.urandom, failures.append, **changes)
     authority = await assemble(cast("Store", store), process)
-    server = rpc_server(authority, 30.0, transport=transport())
+    server = rpc_server(authority, transport=transport())
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
             yield authority, store, stub, failures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import aclosing
 from typing import Any
 
@@ -11,10 +10,11 @@ import grpc
 
 from sessiond.authority.reading import Reading
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import InvalidField, Overloaded, Unavailable
+from sessiond.domain.errors import InvalidField, Unavailable
 from sessiond.domain.event import Event
 from sessiond.rpc import decode, encode
 from sessiond.rpc.cursor import decode_cursor, encode_cursor
+from sessiond.rpc.stream_limit import StreamLimit
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["EventService"]
@@ -31,24 +31,12 @@ class EventService:
     def __init__(self, reading: Reading, write_timeout: float, max_subscribers: int = 200) -> None:
         self._reading = reading
         self._write_timeout = write_timeout
-        self._max_subscribers = max_subscribers
-        self._subscribers: Counter[str] = Counter()
+        self._limit = StreamLimit(max_subscribers, "subscribers", "server.max_subscribers")
 
     async def Subscribe(self, request: pb.SubscribeRequest, caller: Caller, context: Context) -> None:
-        """Stream the log. At most half of the allowed subscribers may use the same connection."""
-        of_peer = self._subscribers[caller.peer]
-        if self._subscribers.total() >= self._max_subscribers or of_peer >= max(1, self._max_subscribers // 2):
-            raise Overloaded(
-                f"there are already {self._subscribers.total()} subscribers, {of_peer} of them on this connection; "
-                "close some, or raise server.max_subscribers"
-            )
-        self._subscribers[caller.peer] += 1
-        try:
+        """Stream the log."""
+        with self._limit.counted(caller.peer):
             await self._stream(request, context)
-        finally:
-            self._subscribers[caller.peer] -= 1
-            if not self._subscribers[caller.peer]:
-                del self._subscribers[caller.peer]
 
     async def _stream(self, request: pb.SubscribeRequest, context: Context) -> None:
         interval, wanted = decode.checkpoint_interval(request), decode.event_filter(request.filter)

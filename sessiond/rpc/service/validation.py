@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
 from sessiond.authority.results import ValidationResult
+from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
@@ -17,9 +19,10 @@ from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.service.calls import Calls
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["ValidationService"]
+__all__ = ["MAX_BATCH", "ValidationService"]
 
-_MAX_BATCH = 1000
+MAX_BATCH = 1000
+"""How many requests a batch may have."""
 
 
 class ValidationService:
@@ -36,22 +39,30 @@ class ValidationService:
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, caller: Caller) -> pb.ValidateSessionResponse:
         """Judge one token."""
-        question = self._question(request, caller)
+        question = self.question(request, caller)
         answer = await self._authority.validation.validate(question)
         self._fast_path.remember(request, question, answer)
-        return self._validation(question.call, answer)
+        return self.response(question.call, answer)
 
     def fast_path(self, caller: Caller, raw: bytes) -> pb.ValidateSessionResponse | None:
         """Return the plain response to a repeated ValidateSession; None if the ordinary path must decide."""
         answer = self._fast_path.answer(caller, raw)
         return None if answer is None else self._plain_validation(answer)
 
+    def answer_repeated(self, request: pb.ValidateSessionRequest, caller: Caller, responses: Any) -> bool:
+        """Add the plain response to a repeated request of a batch, and return whether there is one."""
+        answer = self._fast_path.answer(caller, request.SerializeToString())
+        if answer is None:
+            return False
+        self._fill_plain(responses.add(), answer)
+        return True
+
     async def ValidateSessions(
         self, request: pb.ValidateSessionsRequest, caller: Caller
     ) -> pb.ValidateSessionsResponse:
         """Judge many tokens independently of each other."""
-        if len(request.requests) > _MAX_BATCH:
-            raise InvalidField("requests", f"has {len(request.requests)} entries; at most {_MAX_BATCH} are allowed")
+        if len(request.requests) > MAX_BATCH:
+            raise InvalidField("requests", f"has {len(request.requests)} entries; at most {MAX_BATCH} are allowed")
         # All questions are checked before any is judged: an invalid call must change nothing.
         questions = [self._question_of_batch(number, one, caller) for number, one in enumerate(request.requests)]
         for position in {question.at_least for question in questions}:
@@ -59,7 +70,7 @@ class ValidationService:
         answers = await self._answers(questions)
         response, size = pb.ValidateSessionsResponse(), 0
         for question, answer in zip(questions, answers, strict=True):
-            message = self._validation(question.call, answer)
+            message = self.response(question.call, answer)
             size += message.ByteSize()
             if size > PAGE_BYTES and answer.data is not None:
                 # The batch would not fit into a message. The caller can get this session's data in a separate call.
@@ -90,28 +101,50 @@ class ValidationService:
 
     def _question_of_batch(self, number: int, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
         try:
-            return self._question(request, caller)
+            return self.question(request, caller)
         except InvalidField as error:
             raise InvalidField(f"requests[{number}].{error.field}", error.remedy) from None
 
-    def _question(self, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
+    def question(self, request: pb.ValidateSessionRequest, caller: Caller) -> Question:
+        """Return the question that a request asks. Raise `InvalidField`, or `PositionOutOfRange` for its `at_least`."""
         call = self._calls.validating(request, caller)
         return decode.question(call, request, self._calls.at_least(request.at_least))
 
+    def immediate(
+        self, request: pb.ValidateSessionRequest, question: Question
+    ) -> pb.ValidateSessionResponse | OpenedToken | None:
+        """Return the response to a request, which asks this question, if it is available without waiting.
+
+        Otherwise return the opened token, or None if even the token must not be opened yet, because of `at_least`.
+        """
+        if question.at_least is not None and not self._authority.reading.has(question.at_least):
+            return None
+        found = self._authority.validation.immediate_result(question)
+        if not isinstance(found, ValidationResult):
+            return found
+        self._fast_path.remember(request, question, found)
+        return self.response(question.call, found)
+
     def _plain_validation(self, answer: ValidationResult) -> pb.ValidateSessionResponse:
         message = pb.ValidateSessionResponse()
+        self._fill_plain(message, answer)
+        return message
+
+    def _fill_plain(self, message: pb.ValidateSessionResponse, answer: ValidationResult) -> None:
         message.verdict = encode.VERDICT[answer.verdict]
         message.next_step = encode.next_step(answer)
         if answer.session is not None:
             self._sessions.fill(message.session, answer.session)
             if answer.activity is not None:
                 encode.set_activity(message.session, answer.session, answer.activity)
-        if answer.cacheable_until is not None:
-            encode.set_time(message.cacheable_until, answer.cacheable_until)
+        until = answer.cacheable_until
+        if until is not None and (remaining := until - self._authority.now()) > 0:
+            encode.set_time(message.cacheable_until, until)
+            encode.set_duration(message.cacheable_for, remaining)
             message.consistency_token = self._calls.consistency_token(answer.revision)
-        return message
 
-    def _validation(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
+    def response(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
+        """Return the response to a question of this call. The caller must not change it."""
         if answer.session is None and not answer.judgement.signals:
             return self._refusals.message(call, answer)
         message = self._plain_validation(answer)

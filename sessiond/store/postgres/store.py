@@ -56,6 +56,7 @@ class PostgresStore(StoreReads):
         self._log = KnownLog(self._set_incarnations)
         self._writer = Writer(self._connections, address, self.replica, entropy, self._answers, self._log)
         self._announcements = Announcements(self._connections)
+        self._keeps_lease = False
         self._failed: StoreFailed | None = None
         self._fingerprints: Sequence[bytes] = ()
         self._tidied = 0
@@ -88,11 +89,15 @@ class PostgresStore(StoreReads):
         return store
 
     async def close(self) -> None:
-        """Close all connections. The replica's lease ends with it."""
+        """Close all connections. The replica's lease ends with it, unless `keep_lease` was called."""
         await self._announcements.stop()
-        await self._writer.close("forget_replica", "delete_mark")
+        await self._writer.close(*(() if self._keeps_lease else ("forget_replica",)), "delete_mark")
         await self._connections.close()
         await self._log_connections.close()
+
+    def keep_lease(self) -> None:
+        """See `SharedStore`."""
+        self._keeps_lease = True
 
     # Reads
 

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         WrongEventLoop,
     )
     from sessiond_client.json_data import NotJson
+    from sessiond_client.near_cache import NearCacheStats
     from sessiond_client.questions import NOT_REQUIRED, DataRequest, NotRequired, Question, Requirements
     from sessiond_client.settings import ClientOptions
     from sessiond_client.subscription import EventQuery
@@ -105,6 +106,7 @@ __all__ = [
     "AsyncEvents",
     "Events",
     "EventQuery",
+    "NearCacheStats",
     # Values
     "Token",
     "Application",
@@ -240,6 +242,7 @@ _MODULES = {
         "WrongEventLoop",
     ),
     "json_data": ("NotJson",),
+    "near_cache": ("NearCacheStats",),
     "questions": (
         "NOT_REQUIRED",
         "DataRequest",

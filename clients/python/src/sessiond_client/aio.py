@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from types import TracebackType
@@ -13,15 +14,21 @@ from weakref import finalize
 import grpc.aio
 
 from sessiond_client import calls, forks
-from sessiond_client.answers import Page
+from sessiond_client.answers import Page, Validation
+from sessiond_client.coalescing import ALONE, coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
 from sessiond_client.flow import Send, Wait
+from sessiond_client.kinds import Seconds
+from sessiond_client.near_aio import FollowingTask
+from sessiond_client.near_question import Miss, NearQuestions
 from sessiond_client.outcome import Outcome, attempt, failure
+from sessiond_client.questions import DataRequest, Requirements
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
-from sessiond_client.values import Checkpoint, Event
+from sessiond_client.tokens import Token
+from sessiond_client.values import Checkpoint, ClientContext, Event
 
 __all__ = ["AsyncClient", "AsyncEvents"]
 
@@ -38,9 +45,9 @@ def _unary(
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         prepared = attempt(call, self._application, *args, **kwargs)
         del args, kwargs  # they may hold a token, and this frame is part of the traceback
-        outcome = await self._outcome_of(prepared)
+        outcome: Outcome[Any] = prepared if prepared.error is not None else await self._outcome_of(prepared.value)
         del prepared
-        return outcome.get()
+        return outcome.get()  # type: ignore[no-any-return]  # what the call reads
 
     as_method(method, call)
     return method
@@ -72,11 +79,17 @@ class AsyncClient(Connection):
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
         self._channels = Channels(partial(_open, self._settings), asynchronous=True)
+        self._coalescer = coalescer_of(self._settings, self._channels, self._send)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._following: FollowingTask | None = None
+        if self._near is not None:
+            self._following = FollowingTask(self._channels, self._conversation(self._near))
+            self._near.start = self._following.start
+            self._flights: dict[Any, asyncio.Event] = {}
+            finalize(self, self._following.release_from_any_thread).atexit = False
 
     create = _unary(calls.create)
-    validate = _unary(calls.validate)
     validate_many = _unary(calls.validate_many)
     authenticate = _unary(calls.authenticate)
     roll = _unary(calls.roll)
@@ -96,6 +109,49 @@ class AsyncClient(Connection):
     list_source_locks = _pages(calls.list_source_locks)
     list_source_locks_page = _unary(calls.list_source_locks)
     clear_source_lock = _unary(calls.clear_source_lock)
+
+    async def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
+        self,
+        token: str | Token,
+        *,
+        client: ClientContext | None = None,
+        passive: bool = False,
+        at_least: str = "",
+        requirements: Requirements | None = None,
+        with_csrf_token: bool = False,
+        data: DataRequest | bool | None = None,
+        timeout: Seconds | None = None,
+    ) -> Validation:
+        near = self._near
+        if near is not None and at_least == "":
+            known = near.known(token, client, passive, requirements, with_csrf_token, data, timeout)
+            if known is not None:
+                return known
+        prepared = attempt(
+            calls.validate,
+            self._application,
+            token,
+            client=client,
+            passive=passive,
+            at_least=at_least,
+            requirements=requirements,
+            with_csrf_token=with_csrf_token,
+            data=data,
+            timeout=timeout,
+        )
+        miss = None if near is None or at_least else near.missed(prepared)
+        del token, requirements  # they may hold secrets, and this frame is part of the traceback
+        outcome: Outcome[Validation]
+        if prepared.error is not None:
+            outcome = Outcome(error=prepared.error)
+        elif near is None or miss is None:
+            outcome = await self._outcome_of(prepared.value)
+        else:
+            outcome = await self._outcome_of_miss(near, miss)
+        del prepared, miss
+        return outcome.get()
+
+    as_method(validate, calls.validate)
 
     @overload
     def events(
@@ -121,11 +177,17 @@ class AsyncClient(Connection):
         if self._channels.inherited:
             return  # they belong to the parent process
         if self._loop is not None and self._loop.is_closed():
+            if self._following is not None:
+                self._following.abandon()
             self._channels.close()  # nothing on that loop can run any more
             forks.asyncio_closed(self._channels)
             return
         self._check()
         self._closing.set()
+        if self._following is not None:
+            await self._following.close()
+        if self._coalescer is not None:
+            self._coalescer.close()
         for stream in self._channels.streams():
             stream.release()
         for channel in self._channels.close():
@@ -157,7 +219,7 @@ class AsyncClient(Connection):
 
     async def _all_pages(self, question: Call[Page[T]]) -> AsyncIterator[T]:
         while True:
-            outcome: Outcome[Page[T]] = await self._outcome_of(Outcome(question))
+            outcome: Outcome[Page[T]] = await self._outcome_of(question)
             if outcome.error is not None:
                 del question
             page = outcome.get()
@@ -167,25 +229,61 @@ class AsyncClient(Connection):
                 return
             question.request.page_token = page.next_page_token
 
-    async def _outcome_of(self, prepared: Outcome[Call[T]]) -> Outcome[T]:
-        """The outcome of a call; if its arguments were refused, that."""
+    async def _outcome_of(self, call: Call[T]) -> Outcome[T]:
+        """The outcome of a call."""
+        flow, reply, coalescer = self._flows.of(call), None, self._coalescer
         try:
-            return Outcome(await self._run(prepared.get()))
+            self._channels.check()
+            self._check()
+            while True:
+                step = flow.send(reply)
+                if isinstance(step, Wait):
+                    reply = await self._wait(step)
+                elif coalescer is None or step.name != "ValidateSession":
+                    reply = await self._send(step)
+                elif (reply := await coalescer.send(step)) is ALONE:
+                    reply = await coalescer.send_alone(step)
+        except StopIteration as done:
+            return Outcome(done.value)
+        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
+            return failure(error)
+        finally:
+            flow.close()
+
+    async def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        """The outcome of a question that the near cache could not answer. One task asks; the others wait for it."""
+        try:
+            self._channels.check()
+            self._check()
+            near.start()
+            if not near.cache.is_open:
+                return await self._ask(near, miss)  # nothing will be kept that others could wait for
+            flight = self._flights.get(miss.key)
+            if flight is None:
+                self._flights[miss.key] = asyncio.Event()
+                try:
+                    return await self._ask(near, miss)
+                finally:
+                    self._flights.pop(miss.key).set()
+            patience = self._settings.timeout if miss.call.timeout is None else miss.call.timeout
+            began = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await flight.wait()
+            known = near.again(miss)
+            if known is not None:
+                return Outcome(known)
+            miss.limit(patience - (time.monotonic() - began))
+            return await self._ask(near, miss)
         except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
             return failure(error)
 
-    async def _run(self, call: Call[T]) -> T:
-        self._channels.check()
-        self._check()
-        reply: Any = None
-        with contextlib.closing(self._flows.of(call)) as flow:
-            try:
-                while True:
-                    step = flow.send(reply)
-                    reply = await (self._wait(step) if isinstance(step, Wait) else self._send(step))
-            except StopIteration as done:
-                answer: T = done.value
-                return answer
+    async def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        while True:
+            near.begin(miss)
+            outcome = near.end(miss, await self._outcome_of(miss.call))
+            if outcome is not None:
+                return outcome
 
     async def _send(self, step: Send) -> Any:
         """The response to a request, or the `SessiondError` that it ended in."""

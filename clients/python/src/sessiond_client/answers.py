@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from sessiond_client.enums import NextStep, Reaction, Verdict
+from sessiond_client.lazy import Lazy
 from sessiond_client.tokens import Token
 from sessiond_client.values import Application, CookieDirectives, Session, SessionData, Signal, UnmetRequirement
 
@@ -54,7 +55,7 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
+class Validation(Lazy):
     """The verdict on one presented token. Check `valid`, follow `next_step`, send `cookies.headers()`.
 
     If the verdict is neither VALID nor INSUFFICIENT, only `next_step`, `signals` and `cookies` are set beside it.
@@ -82,6 +83,9 @@ class Validation:
     same client. Nothing else may reuse an answer. None: it must not be reused at all."""
     consistency_token: str
     """The state for which the answer is true; set with `cacheable_until`, otherwise empty."""
+    cacheable_for: timedelta | None = None
+    """How long after the question was sent such a cache may reuse this answer, by its own clock. Set with
+    `cacheable_until`, which is the same time by the authority's clock."""
 
     @property
     def valid(self) -> bool:

@@ -41,10 +41,16 @@ class _Check:
     convert: Callable[[str, Any, list[Violation]], Any]
     """Normalizes a value of an accepted type. Takes the value's path and adds a violation for each part that is
     wrong."""
+    as_they_are: frozenset[type] = frozenset()
+    """The types whose values are all accepted and need no change. Only they are not checked further."""
+    accepted: frozenset[type] = frozenset()
+    """Types whose values are all accepted; perhaps not the only ones."""
 
     def apply(self, path: str, value: Any, violations: list[Violation]) -> Any:
         """Normalize a value of any type; adds a violation if it is not accepted."""
-        if self.accepts(value):
+        if type(value) in self.as_they_are:
+            return value
+        if type(value) in self.accepted or self.accepts(value):
             return self.convert(path, value, violations)
         kind = "None" if value is None else type(value).__name__
         violations.append(Violation(path, f"must be {self.expected}, not {kind}"))
@@ -58,14 +64,16 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     def checking(*args: Any, **kwargs: Any) -> T:
         names, checks = _checks_of(function)
         violations: list[Violation] = []
-        given = [checks[name].apply(name, value, violations) for name, value in zip(names, args, strict=False)]
-        named = {
-            name: checks[name].apply(name, value, violations) if name in checks else value
-            for name, value in kwargs.items()
-        }
+        given = []
+        for name, value in zip(names, args, strict=False):
+            check = checks[name]
+            given.append(value if type(value) in check.as_they_are else check.apply(name, value, violations))
+        for name, value in kwargs.items():
+            if name in checks and type(value) not in (check := checks[name]).as_they_are:
+                kwargs[name] = check.apply(name, value, violations)
         if violations:
             raise invalid_argument(*violations)
-        return function(*given, *args[len(given) :], **named)  # Python itself rejects missing and unknown ones
+        return function(*given, *args[len(given) :], **kwargs)  # Python itself rejects missing and unknown ones
 
     return checking
 
@@ -124,8 +132,8 @@ def _as_is(path: str, value: Any, violations: list[Violation]) -> Any:
     return value
 
 
-def _accepting(accepts: Callable[[Any], bool], expected: str) -> _Check:
-    return _Check(expected, accepts, _as_is)
+def _accepting(accepts: Callable[[Any], bool], expected: str, *kinds: type) -> _Check:
+    return _Check(expected, accepts, _as_is, frozenset(kinds))
 
 
 def _name(hint: type) -> str:
@@ -179,15 +187,21 @@ def _is_whole(value: Any) -> bool:
 
 
 _PLAIN: dict[Any, _Check] = {
-    type(None): _accepting(lambda value: value is None, "None"),
-    bool: _accepting(lambda value: isinstance(value, bool), "True or False"),
+    type(None): _accepting(lambda value: value is None, "None", type(None)),
+    bool: _accepting(lambda value: isinstance(value, bool), "True or False", bool),
     int: _accepting(_is_whole, "a whole number"),
     float: _accepting(_is_number, "a number"),
-    bytes: _accepting(lambda value: isinstance(value, bytes), "bytes"),
-    str: _Check("a str", lambda value: isinstance(value, str), _text),
+    bytes: _accepting(lambda value: isinstance(value, bytes), "bytes", bytes),
+    str: _Check("a str", lambda value: isinstance(value, str), _text, accepted=frozenset({str})),
     datetime: _Check("a datetime", lambda value: isinstance(value, datetime), _datetime),
     timedelta: _Check("a timedelta", lambda value: isinstance(value, timedelta), _duration),
-    Token: _Check("a token (Token or str)", lambda value: isinstance(value, (str, Token)), _token),
+    Token: _Check(
+        "a token (Token or str)",
+        lambda value: isinstance(value, (str, Token)),
+        _token,
+        as_they_are=frozenset({Token}),
+        accepted=frozenset({str, Token}),
+    ),
 }
 
 
@@ -197,7 +211,7 @@ def _annotated(hint: Any, mark: Any) -> _Check:
         return _between(_check_for(hint), mark)
     if isinstance(mark, Lenient):
         # `convert.client_message` replaces the characters that the authority would reject.
-        return _accepting(lambda value: isinstance(value, str), "a str")
+        return _accepting(lambda value: isinstance(value, str), "a str", str)
     if isinstance(mark, Each):
         return _items(typing.get_args(typing.get_args(hint)[0])[0])
     raise TypeError(f"no check for {mark!r}")
@@ -218,12 +232,18 @@ def _union(parts: tuple[Any, ...]) -> _Check:
 
     if len(members) == 1:
         return members[0]
+    by_type = {kind: member for member in members for kind in member.accepted}
+
+    def accepts(value: Any) -> bool:
+        return type(value) in by_type or any(member.accepts(value) for member in members)
 
     def convert(path: str, value: Any, violations: list[Violation]) -> Any:
-        return next(member for member in members if member.accepts(value)).convert(path, value, violations)
+        member = by_type.get(type(value)) or next(member for member in members if member.accepts(value))
+        return member.convert(path, value, violations)
 
     expected = ", ".join(member.expected for member in members[:-1]) + " or " + members[-1].expected
-    return _Check(expected, lambda value: any(member.accepts(value) for member in members), convert)
+    as_they_are = frozenset(kind for member in members for kind in member.as_they_are)
+    return _Check(expected, accepts, convert, as_they_are, frozenset(by_type))
 
 
 def _items(part: Any) -> _Check:
@@ -281,9 +301,11 @@ def _fields(kind: type) -> _Check:
         changed = {}
         for name, check in checks.items():
             old = getattr(value, name)
+            if type(old) in check.as_they_are:
+                continue
             new = check.apply(f"{path}.{name}" if path else name, old, violations)
             if new is not old:
                 changed[name] = new
         return dataclasses.replace(value, **changed) if changed and not violations else value
 
-    return _Check(_name(kind), lambda value: isinstance(value, kind), convert)
+    return _Check(_name(kind), lambda value: isinstance(value, kind), convert, accepted=frozenset({kind}))

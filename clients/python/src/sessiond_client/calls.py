@@ -176,8 +176,8 @@ def validate(
     authority, `InternalError` with the status `DATA_LOSS` if the session's data cannot be read, and `Unavailable`,
     `DeadlineExceeded` or `ResourceExhausted` if the authority cannot answer now.
     """
-    question = Question(token, client, passive, at_least, requirements, with_csrf_token, data)
-    return _VALIDATE.call(_question_message(application, question), timeout)
+    request = _question_message(application, token, client, passive, at_least, requirements, with_csrf_token, data)
+    return _VALIDATE.call(request, timeout)
 
 
 _VALIDATE_MANY = Rpc("ValidateSessions", reading.validations)
@@ -201,7 +201,8 @@ def validate_many(
     """
     request = pb.ValidateSessionsRequest(
         requests=[
-            _question_message(application, item if isinstance(item, Question) else Question(item)) for item in questions
+            _message_of(application, item) if isinstance(item, Question) else _question_message(application, item)
+            for item in questions
         ]
     )
     return _VALIDATE_MANY.call(request, timeout)
@@ -374,8 +375,8 @@ def revoke(
     - `reason`: why (`logout`, ...), for the event; at most 256 characters.
     - `client`: what your application sees of the user's client, for the event.
     - `open_anonymous`: open a fresh anonymous session in its place.
-    - `wait_for_caches`: return only when no replica of the authority accepts the session any more. It may take some
-      seconds if a replica has crashed. False: other replicas may accept it for some milliseconds, at most 5 seconds.
+    - `wait_for_caches`: return only when no replica of the authority accepts the session any more: up to 6 seconds if
+      a replica has just crashed or is cut off. False: others may accept it for some milliseconds, at most 5 seconds.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own, or 12 with `wait_for_caches`.
 
@@ -778,17 +779,44 @@ RPCS: tuple[Rpc[Any], ...] = tuple(item for item in tuple(globals().values()) if
 # Parts of requests
 
 
-def _question_message(application: str, question: Question) -> pb.ValidateSessionRequest:
-    return pb.ValidateSessionRequest(
-        application=application,
-        token=Token(question.token).reveal(),
-        client=convert.client_message(question.client),
-        passive=question.passive,
-        at_least=question.at_least,
-        requirements=convert.requirements_message(question.requirements),
-        with_csrf_token=question.with_csrf_token,
-        data=convert.data_request_message(question.data),
+def _message_of(application: str, question: Question) -> pb.ValidateSessionRequest:
+    return _question_message(
+        application,
+        question.token,
+        question.client,
+        question.passive,
+        question.at_least,
+        question.requirements,
+        question.with_csrf_token,
+        question.data,
     )
+
+
+def _question_message(
+    application: str,
+    token: str | Token,
+    client: ClientContext | None = None,
+    passive: bool = False,
+    at_least: str = "",
+    requirements: Requirements | None = None,
+    with_csrf_token: bool = False,
+    data: DataRequest | bool | None = None,
+) -> pb.ValidateSessionRequest:
+    request = pb.ValidateSessionRequest(application=application, token=convert.secret_text(token))
+    if client is not None:
+        convert.fill_client(request.client, client)
+    if (wanted := convert.requirements_message(requirements)) is not None:
+        request.requirements.CopyFrom(wanted)
+    if (parts := convert.data_request_message(data)) is not None:
+        request.data.CopyFrom(parts)
+    # Passing every field to the constructor would take twice as long.
+    if passive:
+        request.passive = True
+    if at_least:
+        request.at_least = at_least
+    if with_csrf_token:
+        request.with_csrf_token = True
+    return request
 
 
 def _filter(

@@ -13,6 +13,9 @@ from sessiond_client import forks
 from sessiond_client.arguments import invalid_argument
 from sessiond_client.errors import ClientClosed, Violation
 from sessiond_client.flow import Flows
+from sessiond_client.near_cache import NearCache, NearCacheStats
+from sessiond_client.near_question import NearQuestions
+from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
@@ -71,6 +74,7 @@ class Channels:
         self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
         self._fork_count: int | None = None
         self._calls: Opened | None = None
+        self._validations: Opened | None = None
         self._streams: list[tuple[Opened, WeakSet[Any]]] = []
         self._closed = False
 
@@ -99,6 +103,12 @@ class Channels:
                 opened = self._calls = self._calls or self._open()
         return opened.stub
 
+    def for_validations(self) -> Any:
+        """The stub for the stream of validations."""
+        with self._lock:
+            opened = self._validations = self._validations or self._open()
+            return opened.stub
+
     def for_stream(self, stream: Any) -> Any:
         """The stub for this stream. It occupies a place on the channel until it is forgotten or garbage-collected."""
         with self._lock:
@@ -126,8 +136,8 @@ class Channels:
         """Refuse further calls. Returns the channels, which the caller must close."""
         with self._lock:
             self._closed = True
-            opened = [self._calls, *(channel for channel, _ in self._streams)]
-            self._calls, self._streams = None, []
+            opened = [self._calls, self._validations, *(channel for channel, _ in self._streams)]
+            self._calls, self._validations, self._streams = None, None, []
             return [item.channel for item in opened if item is not None]
 
     def _open(self) -> Opened:
@@ -161,7 +171,13 @@ class Connection:
         self._settings = Settings(target=target, **options).checked()
         if self._settings.retries < 0:
             raise invalid_argument(Violation("retries", "must be 0 or more"))
+        for name in ("near_cache_entries", "near_cache_bytes"):
+            if getattr(self._settings, name) < 1:
+                raise invalid_argument(Violation(name, "must be 1 or more"))
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
+        self._near: NearQuestions | None = None
+        if self._settings.near_cache:
+            self._near = NearQuestions(NearCache(self._settings.near_cache_entries, self._settings.near_cache_bytes))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.target} application={self.application or 'default'}>"
@@ -175,6 +191,15 @@ class Connection:
     def application(self) -> str:
         """The application that every call is about; empty means `default`."""
         return self._settings.application
+
+    @property
+    def near_cache(self) -> NearCacheStats | None:
+        """What the near cache did and how it is now; None: this client has none."""
+        return None if self._near is None else self._near.cache.stats()
+
+    def _conversation(self, near: NearQuestions) -> Conversation:
+        """The conversation that feeds the near cache."""
+        return Conversation(near.cache, (self.application or "default",))
 
     @property
     def _application(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -24,6 +25,7 @@ from sessiond_client.enums import (
     Verdict,
 )
 from sessiond_client.errors import Violation
+from sessiond_client.lazy import Readers, complete, lazily
 from sessiond_client.questions import NOT_REQUIRED, DataRequest, Requirements
 from sessiond_client.tokens import Token
 from sessiond_client.values import (
@@ -57,6 +59,8 @@ __all__ = [
     "data_request_message",
     "event",
     "event_type_number",
+    "fill_client",
+    "lazy_session",
     "lifetimes_message",
     "moment_or_none",
     "next_step",
@@ -66,6 +70,7 @@ __all__ = [
     "secret_text",
     "session",
     "session_data",
+    "span_or_none",
     "signal",
     "source_lock",
     "span_message",
@@ -77,6 +82,7 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=StrEnum)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _numbers(kind: type[E], wire: Any, prefix: str) -> dict[E, Any]:
@@ -139,7 +145,9 @@ def span_message(span: timedelta | None) -> Duration | None:
 
 def secret_text(secret: str | Token | None) -> str:
     """A secret for a field of a request; None: empty."""
-    return "" if secret is None else Token(secret).reveal()
+    if secret is None:
+        return ""
+    return secret.reveal() if isinstance(secret, Token) else Token(secret).reveal()
 
 
 def requirements_message(requirements: Requirements | None) -> pb.Requirements | None:
@@ -173,12 +181,19 @@ def client_message(client: ClientContext | None) -> pb.ClientContext | None:
     """
     if client is None:
         return None
-    return pb.ClientContext(
-        ip_address=_acceptable(client.ip_address),
-        user_agent=_acceptable(client.user_agent),
-        certificate_thumbprint=client.certificate_thumbprint,
-        device_id=_acceptable(client.device_id),
-    )
+    message = pb.ClientContext()
+    fill_client(message, client)
+    return message
+
+
+def fill_client(message: pb.ClientContext, client: ClientContext) -> None:
+    """Fill the message of a client context as `client_message` does."""
+    message.ip_address = _acceptable(client.ip_address)  # even an empty text makes the message one that is set
+    message.user_agent = _acceptable(client.user_agent)
+    if client.certificate_thumbprint:
+        message.certificate_thumbprint = client.certificate_thumbprint
+    if client.device_id:
+        message.device_id = _acceptable(client.device_id)
 
 
 def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:
@@ -213,6 +228,8 @@ def _acceptable(text: str) -> str:
 
     Frameworks create lone surrogates from bytes that are not UTF-8.
     """
+    if text.isascii():  # the usual case
+        return text.replace("\0", "?")
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 
@@ -224,31 +241,45 @@ def token_or_none(text: str) -> Token | None:
     return Token(text) if text else None
 
 
+def _moment_reader(name: str) -> Callable[[Any], datetime | None]:
+    return lambda message: moment_or_none(message, name)
+
+
+_SESSION: Readers = {
+    "session_id": attrgetter("session_id"),
+    "application": attrgetter("application"),
+    "subject": attrgetter("subject"),
+    "state": lambda message: _state(message.state),
+    "generation": attrgetter("generation"),
+    "create_time": lambda message: _moment(message.create_time),
+    "last_active_time": lambda message: _moment(message.last_active_time),
+    "idle_expire_time": _moment_reader("idle_expire_time"),
+    "absolute_expire_time": _moment_reader("absolute_expire_time"),
+    "login_expire_time": _moment_reader("login_expire_time"),
+    "persistent": attrgetter("persistent"),
+    "authentication": lambda message: (
+        _authentication(message.authentication) if message.HasField("authentication") else None
+    ),
+    "elevation_expire_time": _moment_reader("elevation_expire_time"),
+    "client": lambda message: _client(message.client),
+    "last_client": lambda message: _client(message.last_client) if message.HasField("last_client") else None,
+    "device": lambda message: _device(message.device) if message.HasField("device") else None,
+    "last_device": lambda message: _device(message.last_device) if message.HasField("last_device") else None,
+    "labels": lambda message: dict(message.labels),
+    "lifetimes": lambda message: _lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
+    "data_version": attrgetter("data_version"),
+    "ending": lambda message: _ending(message.ending) if message.HasField("ending") else None,
+}
+
+
 def session(message: pb.Session) -> Session:
     """A session."""
-    return Session(
-        session_id=message.session_id,
-        application=message.application,
-        subject=message.subject,
-        state=_state(message.state),
-        generation=message.generation,
-        create_time=_moment(message.create_time),
-        last_active_time=_moment(message.last_active_time),
-        idle_expire_time=moment_or_none(message, "idle_expire_time"),
-        absolute_expire_time=moment_or_none(message, "absolute_expire_time"),
-        login_expire_time=moment_or_none(message, "login_expire_time"),
-        persistent=message.persistent,
-        authentication=_authentication(message.authentication) if message.HasField("authentication") else None,
-        elevation_expire_time=moment_or_none(message, "elevation_expire_time"),
-        client=_client(message.client),
-        last_client=_client(message.last_client) if message.HasField("last_client") else None,
-        device=_device(message.device) if message.HasField("device") else None,
-        last_device=_device(message.last_device) if message.HasField("last_device") else None,
-        labels=dict(message.labels),
-        lifetimes=_lifetimes(message.lifetimes) if message.HasField("lifetimes") else None,
-        data_version=message.data_version,
-        ending=_ending(message.ending) if message.HasField("ending") else None,
-    )
+    return complete(Session, _SESSION, message)
+
+
+def lazy_session(message: pb.Session) -> Session:
+    """A session that reads its fields from the message when they are needed."""
+    return lazily(Session, _SESSION, message)
 
 
 def session_data(message: pb.SessionData) -> SessionData:
@@ -288,7 +319,7 @@ def unmet_requirement(message: pb.UnmetRequirement) -> UnmetRequirement:
         kind=_requirement_kind(message.kind),
         remedy=message.remedy,
         min_level=message.min_level,
-        max_authentication_age=_span_or_none(message, "max_authentication_age"),
+        max_authentication_age=span_or_none(message, "max_authentication_age"),
     )
 
 
@@ -330,9 +361,9 @@ def application(message: pb.Application) -> Application:
 def _policy(policy: pb.Policy) -> Policy:
     return Policy(
         preset=policy.preset,
-        idle_timeout=_span_or_none(policy, "idle_timeout"),
-        absolute_timeout=_span_or_none(policy, "absolute_timeout"),
-        renewal_timeout=_span_or_none(policy, "renewal_timeout"),
+        idle_timeout=span_or_none(policy, "idle_timeout"),
+        absolute_timeout=span_or_none(policy, "absolute_timeout"),
+        renewal_timeout=span_or_none(policy, "renewal_timeout"),
         renewal_overlap=_span(policy.renewal_overlap),
         roll_tolerance=_span(policy.roll_tolerance),
         lost_answer_tolerance=_span(policy.lost_answer_tolerance),
@@ -342,8 +373,8 @@ def _policy(policy: pb.Policy) -> Policy:
         answer_retention=_span(policy.answer_retention),
         max_data_bytes=policy.max_data_bytes,
         login_timeout=_span(policy.login_timeout),
-        remember_idle_timeout=_span_or_none(policy, "remember_idle_timeout"),
-        remember_absolute_timeout=_span_or_none(policy, "remember_absolute_timeout"),
+        remember_idle_timeout=span_or_none(policy, "remember_idle_timeout"),
+        remember_absolute_timeout=span_or_none(policy, "remember_absolute_timeout"),
         remember_level=policy.remember_level,
         elevation_timeout=_span(policy.elevation_timeout),
         max_sessions=policy.max_sessions,
@@ -400,12 +431,13 @@ def moment_or_none(message: Message, name: str) -> datetime | None:
     return _moment(getattr(message, name)) if message.HasField(name) else None
 
 
-def _span_or_none(message: Message, name: str) -> timedelta | None:
+def span_or_none(message: Message, name: str) -> timedelta | None:
+    """The duration field of a message with this name; unset: None."""
     return _span(getattr(message, name)) if message.HasField(name) else None
 
 
 def _moment(message: Timestamp) -> datetime:
-    return message.ToDatetime(tzinfo=UTC)
+    return _EPOCH + timedelta(0, message.seconds, message.nanos // 1_000)  # ToDatetime takes three times as long
 
 
 def _span(message: Duration) -> timedelta:
@@ -427,8 +459,8 @@ def _device(message: pb.Device) -> Device:
 
 def _lifetimes(message: pb.Lifetimes) -> Lifetimes:
     return Lifetimes(
-        idle_timeout=_span_or_none(message, "idle_timeout"),
-        absolute_timeout=_span_or_none(message, "absolute_timeout"),
+        idle_timeout=span_or_none(message, "idle_timeout"),
+        absolute_timeout=span_or_none(message, "absolute_timeout"),
     )
 
 

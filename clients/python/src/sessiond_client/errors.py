@@ -8,6 +8,7 @@ and pickled; a pickle has `WITHHELD` in place of each token.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Self, TypeVar
@@ -18,6 +19,7 @@ from grpc_status import rpc_status
 
 from sessiond_client.tokens import Token
 from sessiond_client.values import ConcurrencyLimit
+from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "WITHHELD",
@@ -41,6 +43,7 @@ __all__ = [
     "Unavailable",
     "Violation",
     "WrongEventLoop",
+    "from_failure",
     "from_rpc",
     "never_sent",
     "may_have_taken_effect",
@@ -257,25 +260,40 @@ _BY_STATUS: dict[str, type[SessiondError]] = {
 }
 
 
+_STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
 def from_rpc(error: grpc.RpcError) -> SessiondError:
     """The exception for a gRPC failure of either client. Never raises: details that cannot be read are left out."""
     status: Any = error  # in both libraries the error is the call as well, which the types do not say
-    name = str(status.code().name)
-    message = str(status.details() or name)
+    return _exception(str(status.code().name), str(status.details() or ""), lambda: _details(status))
+
+
+def from_failure(failure: pb.ValidationFailure) -> SessiondError:
+    """The exception for a question in a batch that has no answer; the one that it would have had as a call."""
+    name = _STATUS_NAMES.get(failure.code, "UNKNOWN")
+    return _exception(name, failure.message, lambda: failure.details)
+
+
+def _exception(name: str, message: str, details: Callable[[], Iterable[Any]]) -> SessiondError:
     kind = _BY_STATUS.get(name, SessiondError)
     if issubclass(kind, InvalidArgument):
-        return kind(message, status=name, violations=_violations(status))
-    return kind(message, status=name)
+        return kind(message or name, status=name, violations=_violations(details()))
+    return kind(message or name, status=name)
 
 
-def _violations(status: Any) -> tuple[Violation, ...]:
-    """The fields that a google.rpc.BadRequest in the details of a status names; empty if it has none."""
+def _details(status: Any) -> Iterable[Any]:
     try:
         rich = rpc_status.from_call(status)
     except Exception:  # noqa: BLE001 - details come from the network; if they are broken, the status still counts
         return ()
+    return () if rich is None else rich.details
+
+
+def _violations(details: Iterable[Any]) -> tuple[Violation, ...]:
+    """The fields that a google.rpc.BadRequest among the details of a status names; empty if there is none."""
     found = error_details_pb2.BadRequest()
-    for detail in rich.details if rich is not None else ():
+    for detail in details:
         if detail.Is(found.DESCRIPTOR):
             try:
                 detail.Unpack(found)

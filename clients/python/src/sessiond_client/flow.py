@@ -36,7 +36,7 @@ _GROWTH = 2.5
 """Seconds, and a factor. Four retries take about two seconds: a restart of the authority."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the cost of making one
 class Send:
     """Send this request. The reply is the response message, or a `SessiondError`."""
 
@@ -45,6 +45,8 @@ class Send:
     request: Any = field(repr=False)
     timeout: float
     """Seconds."""
+    deadline: float | None = None
+    """By the monotonic clock, once a client has begun with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class Flows:
 
 class _Attempts:
     """The attempts of one call: when the next one is due, and what the last error means."""
+
+    __slots__ = ("_attempted", "_call", "_deadline", "_flows", "_last_failure", "_outcome_unknown", "_repeats")
 
     def __init__(self, flows: Flows, call: Call[Any]) -> None:
         self._flows = flows

@@ -10,11 +10,21 @@ from weakref import WeakSet
 
 from sessiond_client.errors import ClientForked
 
-__all__ = ["asyncio_closed", "asyncio_opened", "check", "check_new", "fork_count", "in_grpc", "keep_in_children"]
+__all__ = [
+    "asyncio_closed",
+    "asyncio_opened",
+    "check",
+    "check_new",
+    "close_in_children",
+    "fork_count",
+    "in_grpc",
+    "keep_in_children",
+]
 
 _fork_count = 0
 _kept_in_children: WeakSet[Any] = WeakSet()
 _open_asyncio: WeakSet[Any] = WeakSet()
+_near_caches: WeakSet[Any] = WeakSet()
 _calls_in_grpc: list[None] = []
 """An item for each call of a `Client` under way: appending and popping are atomic."""
 _unusable = ""
@@ -71,9 +81,17 @@ def keep_in_children(holder: Any) -> None:
     _kept_in_children.add(holder)
 
 
+def close_in_children(cache: Any) -> None:
+    """Close a near cache that is fed in this process in children, because nobody feeds it there."""
+    _near_caches.add(cache)
+
+
 def _after_in_child() -> None:
     global _fork_count, _unusable, _asyncio_unusable  # noqa: PLW0603 - one per process, like the process's id
     _fork_count += 1
+    for cache in [reference() for reference in set(getattr(_near_caches, "data", ()))]:
+        if cache is not None:
+            cache.close_for_good()
     if _calls_in_grpc:
         _calls_in_grpc.clear()
         _unusable = (

@@ -14,7 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each call makes two, and that would triple their cost
 class Outcome(Generic[T]):
     """A value, or an exception to raise later, when no frame on the stack holds a secret."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from sessiond_client import convert
@@ -23,6 +24,7 @@ from sessiond_client.answers import (
     Validation,
 )
 from sessiond_client.errors import ConcurrencyLimitReached
+from sessiond_client.lazy import Readers, lazily
 from sessiond_client.tokens import Token
 from sessiond_client.values import Event, Session, SessionData, SourceLock
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -37,6 +39,7 @@ __all__ = [
     "data_updated",
     "found",
     "lock_cleared",
+    "own_copy",
     "refreshed",
     "revoked",
     "revoked_all",
@@ -76,26 +79,37 @@ def created(answer: pb.CreateSessionResponse) -> Created:
     )
 
 
+_VALIDATION: Readers = {
+    "verdict": lambda answer: convert.verdict(answer.verdict),
+    "next_step": lambda answer: convert.next_step(answer.next_step),
+    "session": lambda answer: convert.lazy_session(answer.session) if answer.HasField("session") else None,
+    "renewed_token": lambda answer: convert.token_or_none(answer.renewed_token),
+    "signals": lambda answer: tuple(map(convert.signal, answer.signals)),
+    "unmet": lambda answer: tuple(map(convert.unmet_requirement, answer.unmet)),
+    "csrf_token": lambda answer: convert.token_or_none(answer.csrf_token),
+    "cookies": lambda answer: convert.cookie_directives(answer.cookies),
+    "data": _data,
+    "cacheable_until": lambda answer: convert.moment_or_none(answer, "cacheable_until"),
+    "consistency_token": attrgetter("consistency_token"),
+    "cacheable_for": lambda answer: convert.span_or_none(answer, "cacheable_for"),
+}
+
+
 def validation(answer: pb.ValidateSessionResponse) -> Validation:
-    """The answer to `validate`."""
-    return Validation(
-        verdict=convert.verdict(answer.verdict),
-        next_step=convert.next_step(answer.next_step),
-        session=_session(answer),
-        renewed_token=convert.token_or_none(answer.renewed_token),
-        signals=tuple(convert.signal(item) for item in answer.signals),
-        unmet=tuple(convert.unmet_requirement(item) for item in answer.unmet),
-        csrf_token=convert.token_or_none(answer.csrf_token),
-        cookies=convert.cookie_directives(answer.cookies),
-        data=_data(answer),
-        cacheable_until=convert.moment_or_none(answer, "cacheable_until"),
-        consistency_token=answer.consistency_token,
-    )
+    """The answer to `validate`. It reads its fields when they are needed: most applications need few of them."""
+    return lazily(Validation, _VALIDATION, answer)
 
 
 def validations(answer: pb.ValidateSessionsResponse) -> tuple[Validation, ...]:
     """The answers to `validate_many`, in the order of the questions."""
-    return tuple(validation(item) for item in answer.responses)
+    return tuple(validation(own_copy(item)) for item in answer.responses)
+
+
+def own_copy(answer: pb.ValidateSessionResponse) -> pb.ValidateSessionResponse:
+    """A copy of an answer that is part of a larger message, which would otherwise be kept as long as the answer is."""
+    copied = pb.ValidateSessionResponse()
+    copied.CopyFrom(answer)
+    return copied
 
 
 def authenticated(answer: pb.AuthenticateSessionResponse) -> Rolled:

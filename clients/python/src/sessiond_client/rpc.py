@@ -34,7 +34,7 @@ class Rpc(Generic[T]):
         return Call(self, request, timeout, needs_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the cost of making one
 class Call(Generic[T]):
     """One call, ready to send. Its repr leaves out the request, which may hold a token."""
 

@@ -36,11 +36,22 @@ class ClientOptions(TypedDict, total=False):
     """True (the default): send a `request_id` with each changing call, so that it may be repeated and still takes
     effect once. Each id costs the authority a sealed answer, kept for the policy's `answer_retention` (24 hours by
     default). False: changing calls other than `revoke` are repeated only if they were never sent."""
+    coalesce: bool
+    """For `AsyncClient`: put validations that are under way at the same time into batches on one stream, which costs
+    far less than a call for each. True by default. A few at a time are always calls of their own, and so are all if the
+    authority does not serve the stream, or if there is an interceptor for unary calls, which would not see them."""
     interceptors: Items[Any]
     """gRPC client interceptors for every call and stream; for `AsyncClient` those of `grpc.aio`. They see requests and
     responses, tokens included."""
     channel_options: Items[tuple[str, Any]]
     """gRPC channel options. They override those of this package."""
+    near_cache: bool
+    """True: `validate` answers repeated questions from memory, which follows the authority's changes. A revocation that
+    waits for caches holds here when it returns; any other one after some milliseconds, at most 5 seconds."""
+    near_cache_entries: Int32
+    """How many answers the near cache holds; 10,000 by default."""
+    near_cache_bytes: Int32
+    """About how many bytes they may take; 64 MiB by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +64,12 @@ class Settings:
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     retries: Int32 = DEFAULT_RETRIES
     safe_retries: bool = True
+    coalesce: bool = True
     interceptors: Items[Any] = field(default=(), repr=False)
     channel_options: Items[tuple[str, Any]] = field(default=(), repr=False)
+    near_cache: bool = False
+    near_cache_entries: Int32 = 10_000
+    near_cache_bytes: Int32 = 64 * 1024 * 1024
 
     def checked(self) -> Settings:
         """The same settings, checked and normalized. Raises `InvalidArgument`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
@@ -13,15 +14,20 @@ from weakref import finalize
 import grpc
 
 from sessiond_client import calls, forks
-from sessiond_client.answers import Page
+from sessiond_client.answers import Page, Validation
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import ClientClosed, SessiondError, from_rpc
 from sessiond_client.flow import Send, Wait
+from sessiond_client.kinds import Seconds
+from sessiond_client.near_question import Miss, NearQuestions
+from sessiond_client.near_sync import Flights, FollowingThread
 from sessiond_client.outcome import Outcome, attempt
+from sessiond_client.questions import DataRequest, Requirements
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
-from sessiond_client.values import Checkpoint, Event
+from sessiond_client.tokens import Token
+from sessiond_client.values import Checkpoint, ClientContext, Event
 
 __all__ = ["Client", "Events"]
 
@@ -68,9 +74,14 @@ class Client(Connection):
         super().__init__(target, **options)
         self._channels = Channels(partial(_open, self._settings))
         self._closing = threading.Event()
+        self._following: FollowingThread | None = None
+        if self._near is not None:
+            self._following = FollowingThread(self._channels, self._conversation(self._near))
+            self._near.start = self._following.start
+            self._flights = Flights()
+            finalize(self, self._following.release).atexit = False
 
     create = _unary(calls.create)
-    validate = _unary(calls.validate)
     validate_many = _unary(calls.validate_many)
     authenticate = _unary(calls.authenticate)
     roll = _unary(calls.roll)
@@ -91,6 +102,43 @@ class Client(Connection):
     list_source_locks_page = _unary(calls.list_source_locks)
     clear_source_lock = _unary(calls.clear_source_lock)
 
+    def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
+        self,
+        token: str | Token,
+        *,
+        client: ClientContext | None = None,
+        passive: bool = False,
+        at_least: str = "",
+        requirements: Requirements | None = None,
+        with_csrf_token: bool = False,
+        data: DataRequest | bool | None = None,
+        timeout: Seconds | None = None,
+    ) -> Validation:
+        near = self._near
+        if near is not None and at_least == "":
+            known = near.known(token, client, passive, requirements, with_csrf_token, data, timeout)
+            if known is not None:
+                return known
+        prepared = attempt(
+            calls.validate,
+            self._application,
+            token,
+            client=client,
+            passive=passive,
+            at_least=at_least,
+            requirements=requirements,
+            with_csrf_token=with_csrf_token,
+            data=data,
+            timeout=timeout,
+        )
+        miss = None if near is None or at_least else near.missed(prepared)
+        del token, requirements  # they may hold secrets, and this frame is part of the traceback
+        outcome = self._outcome_of(prepared) if near is None or miss is None else self._outcome_of_miss(near, miss)
+        del prepared, miss
+        return outcome.get()
+
+    as_method(validate, calls.validate)
+
     @overload
     def events(self, *, include_checkpoints: Literal[False] = ..., **query: Unpack[EventQuery]) -> Events[Event]: ...
     @overload
@@ -110,6 +158,8 @@ class Client(Connection):
         if self._channels.inherited:
             return  # they belong to the parent process
         self._closing.set()
+        if self._following is not None:
+            self._following.close()
         for stream in self._channels.streams():
             stream.release()
         for channel in self._channels.close():
@@ -130,6 +180,36 @@ class Client(Connection):
     def _outcome_of(self, prepared: Outcome[Call[T]]) -> Outcome[T]:
         """The outcome of a call; if its arguments were refused, that."""
         return Outcome(error=prepared.error) if prepared.error is not None else attempt(self._run, prepared.get())
+
+    def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        """The outcome of a question that the near cache could not answer. One thread asks; the others wait for it."""
+        usable = attempt(self._channels.check)
+        if usable.error is not None:
+            return Outcome(error=usable.error)  # in a child process, the parent may have held any lock
+        near.start()
+        if not near.cache.is_open:
+            return self._ask(near, miss)  # nothing will be kept that others could wait for
+        flight = self._flights.take_off(miss.key)
+        if flight is None:
+            try:
+                return self._ask(near, miss)
+            finally:
+                self._flights.land(miss.key)
+        patience = self._settings.timeout if miss.call.timeout is None else miss.call.timeout
+        began = time.monotonic()
+        flight.wait(patience)
+        known = near.again(miss)
+        if known is not None:
+            return Outcome(known)
+        miss.limit(patience - (time.monotonic() - began))
+        return self._ask(near, miss)
+
+    def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        while True:
+            near.begin(miss)
+            outcome = near.end(miss, attempt(self._run, miss.call))
+            if outcome is not None:
+                return outcome
 
     def _all_pages(self, question: Call[Page[T]]) -> Iterator[T]:
         while True:

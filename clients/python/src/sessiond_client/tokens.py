@@ -7,6 +7,10 @@ from typing import NoReturn, Self, final
 __all__ = ["Token"]
 
 
+def _encodable(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
 @final
 class Token:
     """A secret: a session token, a companion or CSRF token, a ticket, or a `Set-Cookie` value that holds one.
@@ -24,7 +28,7 @@ class Token:
         if not isinstance(value, str):
             raise TypeError("a token is text")  # does not show the value
         # A lone surrogate has no UTF-8 form, and the encoder's own error would carry the whole value into a log.
-        self.__value = value.encode("utf-8", "replace").decode("utf-8")
+        self.__value = value if type(value) is str and value.isascii() else _encodable(value)
 
     def reveal(self) -> str:
         """The secret itself, to send to the client and to nobody else."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from sessiond_client.enums import CauseKind, DeviceType, EventType, Reaction, RequirementKind, SessionState, SignalType
 from sessiond_client.kinds import AnyText, Int32
+from sessiond_client.lazy import Lazy
 from sessiond_client.tokens import Token
 
 __all__ = [
@@ -114,7 +115,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Session(Lazy):
     """A session without its secrets. Knowing one of these values does not give access to the session."""
 
     session_id: str

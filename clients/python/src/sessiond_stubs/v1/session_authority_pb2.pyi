@@ -137,7 +137,8 @@ optional: without it, a retry may make the change twice.
 
 Consistency tokens. Every call that changes something returns a `consistency_token`, opaque text that names the state
 after the change. It is not a secret. A caller that passes it to a later call as `at_least` sees its own change: the
-authority must respond only from a state at least that new.
+authority must respond only from a state at least that new. A cursor from Subscribe or Follow may be passed as well: it
+names the state after its event.
   - If this server has not applied an existing change yet, the call waits for it, and is UNAVAILABLE if that takes
     too long.
   - INVALID_ARGUMENT: the token is damaged or belongs to another authority.
@@ -169,6 +170,7 @@ begins more calls at once, some of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -665,13 +667,15 @@ class _RevocationWait:
 class _RevocationWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationWait.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REVOCATION_WAIT_UNSPECIFIED: _RevocationWait.ValueType  # 0
-    """Only for the commit. This server denies the session at once. Another replica of the authority may accept its token
-    until it learns of the revocation: usually for some milliseconds, and for at most 5 seconds.
+    """Only for the commit. This server denies the session at once. Another replica of the authority, or a cache that
+    follows it, may accept its token until it learns of the revocation: usually for some milliseconds, and for at most
+    5 seconds.
     """
     REVOCATION_WAIT_FOR_CACHES: _RevocationWait.ValueType  # 1
-    """Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
-    validation that begins anywhere accepts the session. This takes some milliseconds, and up to 6 seconds if a replica
-    has just crashed or is cut off. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
+    """Until every replica, and every cache that follows one (see Follow), has applied the revocation or can no longer
+    respond from what it keeps. After the response, no validation that begins anywhere accepts the session. This takes
+    some milliseconds, and up to 6 seconds if a replica or a cache has just crashed or is cut off, or if the authority
+    has just started. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
     but the call cannot tell whether it holds everywhere; call again.
     """
 
@@ -679,13 +683,15 @@ class RevocationWait(_RevocationWait, metaclass=_RevocationWaitEnumTypeWrapper):
     """What a revocation waits for before it responds."""
 
 REVOCATION_WAIT_UNSPECIFIED: RevocationWait.ValueType  # 0
-"""Only for the commit. This server denies the session at once. Another replica of the authority may accept its token
-until it learns of the revocation: usually for some milliseconds, and for at most 5 seconds.
+"""Only for the commit. This server denies the session at once. Another replica of the authority, or a cache that
+follows it, may accept its token until it learns of the revocation: usually for some milliseconds, and for at most
+5 seconds.
 """
 REVOCATION_WAIT_FOR_CACHES: RevocationWait.ValueType  # 1
-"""Until every replica has applied the revocation, or can no longer answer from its cache. After the response, no
-validation that begins anywhere accepts the session. This takes some milliseconds, and up to 6 seconds if a replica
-has just crashed or is cut off. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
+"""Until every replica, and every cache that follows one (see Follow), has applied the revocation or can no longer
+respond from what it keeps. After the response, no validation that begins anywhere accepts the session. This takes
+some milliseconds, and up to 6 seconds if a replica or a cache has just crashed or is cut off, or if the authority
+has just started. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
 but the call cannot tell whether it holds everywhere; call again.
 """
 Global___RevocationWait: _TypeAlias = RevocationWait  # noqa: Y015
@@ -2180,6 +2186,7 @@ class ValidateSessionResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     CACHEABLE_UNTIL_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    CACHEABLE_FOR_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """The verdict on the token."""
     next_step: Global___NextStep.ValueType
@@ -2223,6 +2230,12 @@ class ValidateSessionResponse(_message.Message):
         response. Only set with NEXT_STEP_PROCEED. Unset: the response must not be reused.
         """
 
+    @_builtins.property
+    def cacheable_for(self) -> _duration_pb2.Duration:
+        """How long after it sent the request a cache may reuse this response, by the cache's own clock. Set together with
+        `cacheable_until`, which is the same time by the authority's clock.
+        """
+
     def __init__(
         self,
         *,
@@ -2237,10 +2250,11 @@ class ValidateSessionResponse(_message.Message):
         data: Global___SessionData | None = ...,
         cacheable_until: _timestamp_pb2.Timestamp | None = ...,
         consistency_token: _builtins.str = ...,
+        cacheable_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until", "cookies", b"cookies", "data", b"data", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cacheable_for", b"cacheable_for", "cacheable_until", b"cacheable_until", "cookies", b"cookies", "data", b"data", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable_until", b"cacheable_until", "consistency_token", b"consistency_token", "cookies", b"cookies", "csrf_token", b"csrf_token", "data", b"data", "next_step", b"next_step", "renewed_token", b"renewed_token", "session", b"session", "signals", b"signals", "unmet", b"unmet", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cacheable_for", b"cacheable_for", "cacheable_until", b"cacheable_until", "consistency_token", b"consistency_token", "cookies", b"cookies", "csrf_token", b"csrf_token", "data", b"data", "next_step", b"next_step", "renewed_token", b"renewed_token", "session", b"session", "signals", b"signals", "unmet", b"unmet", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2303,7 +2317,9 @@ class StreamValidationsRequest(_message.Message):
     BATCH_ID_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
-    """The caller's number for this batch. The response to the batch has the same number."""
+    """The caller's number for this batch. The answers to the batch have the same number. It may be used again once the
+    whole batch is answered.
+    """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateSessionRequest]:
         """The validations, at most 1,000."""
@@ -2324,31 +2340,83 @@ Global___StreamValidationsRequest: _TypeAlias = StreamValidationsRequest  # noqa
 
 @_typing.final
 class StreamValidationsResponse(_message.Message):
-    """Response of StreamValidations. Batches may be answered out of order."""
+    """Response of StreamValidations: the answers to a whole batch, or to some of its requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_ID_FIELD_NUMBER: _builtins.int
     RESPONSES_FIELD_NUMBER: _builtins.int
+    INDEXES_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """The number of the batch."""
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateSessionResponse]:
-        """The responses, in the order of the batch's requests."""
+        """Responses to requests of the batch."""
+
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each of `responses`, the index in the batch of the request that it is for. Empty: the message has the responses
+        to all requests of the batch, in their order.
+        """
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationFailure]:
+        """The requests of the batch that have no response, each with the reason."""
 
     def __init__(
         self,
         *,
         batch_id: _builtins.int = ...,
         responses: _abc.Iterable[Global___ValidateSessionResponse] | None = ...,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+        failures: _abc.Iterable[Global___ValidationFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "responses", b"responses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "failures", b"failures", "indexes", b"indexes", "responses", b"responses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamValidationsResponse: _TypeAlias = StreamValidationsResponse  # noqa: Y015
+
+@_typing.final
+class ValidationFailure(_message.Message):
+    """The error that a request of a batch would have ended with as a call of its own. The fields other than `index` are
+    those of google.rpc.Status.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The index of the request in its batch."""
+    code: _builtins.int
+    """The status code, a value of google.rpc.Code."""
+    message: _builtins.str
+    """What is wrong, for developers."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Details, such as a google.rpc.BadRequest whose fields are those of the request, or a google.rpc.RetryInfo."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "index", b"index", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidationFailure: _TypeAlias = ValidationFailure  # noqa: Y015
 
 @_typing.final
 class AuthenticateSessionRequest(_message.Message):
@@ -3865,6 +3933,7 @@ class FollowRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
     RENEWAL_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___FollowStart:
         """Starts the stream."""
@@ -3879,18 +3948,23 @@ class FollowRequest(_message.Message):
         current revision.
         """
 
+    @_builtins.property
+    def release(self) -> Global___LeaseRelease:
+        """Gives the lease up, so that no revocation waits for it."""
+
     def __init__(
         self,
         *,
         start: Global___FollowStart | None = ...,
         applied: Global___Acknowledgement | None = ...,
         renewal: Global___LeaseRenewal | None = ...,
+        release: Global___LeaseRelease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "item", b"item", "renewal", b"renewal", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "item", b"item", "release", b"release", "renewal", b"renewal", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "item", b"item", "renewal", b"renewal", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "item", b"item", "release", b"release", "renewal", b"renewal", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["start", "applied", "renewal"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["start", "applied", "renewal", "release"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -3904,19 +3978,25 @@ class FollowStart(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     FOLLOWER_FIELD_NUMBER: _builtins.int
+    APPLICATIONS_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Start directly after this cursor. Empty: NOW."""
     follower: _builtins.str
     """The cache's name for itself, shown to operators. At most 256 characters."""
+    @_builtins.property
+    def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The applications whose sessions the cache keeps, at most 100. Empty: all."""
+
     def __init__(
         self,
         *,
         cursor: _builtins.str = ...,
         follower: _builtins.str = ...,
+        applications: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "follower", b"follower"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "cursor", b"cursor", "follower", b"follower"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3925,7 +4005,7 @@ Global___FollowStart: _TypeAlias = FollowStart  # noqa: Y015
 @_typing.final
 class Acknowledgement(_message.Message):
     """Says that the cache has applied everything up to a position. The cache must not send this earlier: a revocation that
-    waits for caches returns once every cache has acknowledged it.
+    waits for caches returns once every cache that may hold a lease has acknowledged it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -3971,6 +4051,23 @@ class LeaseRenewal(_message.Message):
 Global___LeaseRenewal: _TypeAlias = LeaseRenewal  # noqa: Y015
 
 @_typing.final
+class LeaseRelease(_message.Message):
+    """Gives up the lease. The cache must not respond from what it keeps after it has sent this, until it holds a new lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseRelease: _TypeAlias = LeaseRelease  # noqa: Y015
+
+@_typing.final
 class LeaseGrant(_message.Message):
     """Grants a lease in response to one renewal. The cache must ignore a grant with a nonce that it did not send."""
 
@@ -3983,7 +4080,7 @@ class LeaseGrant(_message.Message):
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long the lease lasts, from the cache's monotonic time just before it sent the renewal. The cache must stop
-        answering before the end, by an allowance for the drift of its clock.
+        answering before the end, by an allowance for the drift of its clock: at least 2 %. 0: there is no lease.
         """
 
     def __init__(
@@ -4027,6 +4124,30 @@ class FollowStarted(_message.Message):
 Global___FollowStarted: _TypeAlias = FollowStarted  # noqa: Y015
 
 @_typing.final
+class EventBatch(_message.Message):
+    """Several events, in the order of their revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
+
+@_typing.final
 class FollowResponse(_message.Message):
     """Response of Follow."""
 
@@ -4037,8 +4158,17 @@ class FollowResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Resumes the stream directly after this response. Not a secret."""
+    acknowledge: _builtins.bool
+    """The cache must acknowledge this message as soon as it has applied it, because somebody waits for it. False: it may
+    wait until its next renewal, and must then send the acknowledgement before the renewal.
+    """
+    number: _builtins.int
+    """1 for the first message of the stream, and one more for each further message."""
     @_builtins.property
     def event(self) -> Global___Event:
         """An event."""
@@ -4055,6 +4185,10 @@ class FollowResponse(_message.Message):
     def grant(self) -> Global___LeaseGrant:
         """A lease."""
 
+    @_builtins.property
+    def batch(self) -> Global___EventBatch:
+        """Several events."""
+
     def __init__(
         self,
         *,
@@ -4063,12 +4197,15 @@ class FollowResponse(_message.Message):
         checkpoint: Global___Checkpoint | None = ...,
         started: Global___FollowStarted | None = ...,
         grant: Global___LeaseGrant | None = ...,
+        batch: Global___EventBatch | None = ...,
+        acknowledge: _builtins.bool = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "grant", b"grant", "item", b"item", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "checkpoint", b"checkpoint", "event", b"event", "grant", b"grant", "item", b"item", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "cursor", b"cursor", "event", b"event", "grant", b"grant", "item", b"item", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "batch", b"batch", "checkpoint", b"checkpoint", "cursor", b"cursor", "event", b"event", "grant", b"grant", "item", b"item", "number", b"number", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "checkpoint", "started", "grant"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "checkpoint", "started", "grant", "batch"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 

@@ -137,7 +137,8 @@ optional: without it, a retry may make the change twice.
 
 Consistency tokens. Every call that changes something returns a `consistency_token`, opaque text that names the state
 after the change. It is not a secret. A caller that passes it to a later call as `at_least` sees its own change: the
-authority must respond only from a state at least that new.
+authority must respond only from a state at least that new. A cursor from Subscribe or Follow may be passed as well: it
+names the state after its event.
   - If this server has not applied an existing change yet, the call waits for it, and is UNAVAILABLE if that takes
     too long.
   - INVALID_ARGUMENT: the token is damaged or belongs to another authority.
@@ -238,7 +239,28 @@ class SessionAuthorityStub:
         validated.
     """
     StreamValidations: _grpc.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]
-    """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED."""
+    """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+    both sides a fraction of a call of its own.
+
+    Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+    request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+    answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+    for a commit, delay the answers to others.
+
+    The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+    may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+    with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+    Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+    When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+    Errors end the whole stream:
+      - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+        cannot be parsed.
+      - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+        connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+        as one here.
+    """
     AuthenticateSession: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.AuthenticateSessionRequest, _session_authority_pb2.AuthenticateSessionResponse]
     """Logs a subject in: binds it to an anonymous session, or authenticates the subject of a session again.
 
@@ -383,8 +405,40 @@ class SessionAuthorityStub:
     RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
     """
     Follow: _grpc.StreamStreamMultiCallable[_session_authority_pb2.FollowRequest, _session_authority_pb2.FollowResponse]
-    """Streams events to a cache, which acknowledges the events that it has applied and holds leases. Not served yet:
-    UNIMPLEMENTED.
+    """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
+    that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
+    any other revocation at most until its lease ends. No clocks need to agree.
+
+    The authority must:
+      - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
+      - Send every event that can change a cached response, in the order of the log, and without a gap from the position
+        at which the stream starts. It may leave out other events, such as SESSION_CREATED.
+      - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
+        0, if the authority holds no lease itself.
+      - Count with the cache until the lease has ended by the authority's own clock, even if the stream has ended.
+
+    The cache must:
+      - Respond from what it keeps only while it holds a lease and the stream is unbroken. The lease counts from the
+        cache's monotonic time before it sent the renewal, and ends an allowance for the drift of that clock earlier.
+      - Treat the stream as broken if the number of a message is not the next one.
+      - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
+        fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
+        locked (SOURCE_LOCKED).
+      - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request had the cursor of the last message
+        that the cache had applied as `at_least`, and if nothing that concerns the session was applied between request
+        and response.
+      - Use it only for an identical request (except for `at_least`), and only for the duration `cacheable_for` from
+        before the request was sent.
+      - Acknowledge a message only after it has applied it, at once if the message asks for it.
+
+    After a broken stream the cache may keep what it has, and follow again from the cursor of the last message that it
+    has applied. It may respond again when the new stream has granted a lease. After OUT_OF_RANGE it must drop everything
+    and start at NOW.
+
+    Errors:
+      - INVALID_ARGUMENT: the first message is not `start`, or a later one is; the cursor is damaged or belongs to
+        another authority; an acknowledgement is ahead of what was sent.
+      - OUT_OF_RANGE, and the end of the stream when the authority shuts down or has too many streams: as for Subscribe.
     """
     GetAuthority: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.GetAuthorityRequest, _session_authority_pb2.GetAuthorityResponse]
     """Returns the authority's identity, its version, its position in the event log, and the applications with their
@@ -436,7 +490,28 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
         validated.
     """
     StreamValidations: _aio.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]  # type: ignore[assignment]
-    """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED."""
+    """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+    both sides a fraction of a call of its own.
+
+    Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+    request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+    answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+    for a commit, delay the answers to others.
+
+    The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+    may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+    with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+    Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+    When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+    Errors end the whole stream:
+      - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+        cannot be parsed.
+      - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+        connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+        as one here.
+    """
     AuthenticateSession: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.AuthenticateSessionRequest, _session_authority_pb2.AuthenticateSessionResponse]  # type: ignore[assignment]
     """Logs a subject in: binds it to an anonymous session, or authenticates the subject of a session again.
 
@@ -581,8 +656,40 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
     """
     Follow: _aio.StreamStreamMultiCallable[_session_authority_pb2.FollowRequest, _session_authority_pb2.FollowResponse]  # type: ignore[assignment]
-    """Streams events to a cache, which acknowledges the events that it has applied and holds leases. Not served yet:
-    UNIMPLEMENTED.
+    """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
+    that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
+    any other revocation at most until its lease ends. No clocks need to agree.
+
+    The authority must:
+      - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
+      - Send every event that can change a cached response, in the order of the log, and without a gap from the position
+        at which the stream starts. It may leave out other events, such as SESSION_CREATED.
+      - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
+        0, if the authority holds no lease itself.
+      - Count with the cache until the lease has ended by the authority's own clock, even if the stream has ended.
+
+    The cache must:
+      - Respond from what it keeps only while it holds a lease and the stream is unbroken. The lease counts from the
+        cache's monotonic time before it sent the renewal, and ends an allowance for the drift of that clock earlier.
+      - Treat the stream as broken if the number of a message is not the next one.
+      - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
+        fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
+        locked (SOURCE_LOCKED).
+      - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request had the cursor of the last message
+        that the cache had applied as `at_least`, and if nothing that concerns the session was applied between request
+        and response.
+      - Use it only for an identical request (except for `at_least`), and only for the duration `cacheable_for` from
+        before the request was sent.
+      - Acknowledge a message only after it has applied it, at once if the message asks for it.
+
+    After a broken stream the cache may keep what it has, and follow again from the cursor of the last message that it
+    has applied. It may respond again when the new stream has granted a lease. After OUT_OF_RANGE it must drop everything
+    and start at NOW.
+
+    Errors:
+      - INVALID_ARGUMENT: the first message is not `start`, or a later one is; the cursor is damaged or belongs to
+        another authority; an acknowledgement is ahead of what was sent.
+      - OUT_OF_RANGE, and the end of the stream when the authority shuts down or has too many streams: as for Subscribe.
     """
     GetAuthority: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.GetAuthorityRequest, _session_authority_pb2.GetAuthorityResponse]  # type: ignore[assignment]
     """Returns the authority's identity, its version, its position in the event log, and the applications with their
@@ -655,7 +762,28 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_authority_pb2.StreamValidationsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_authority_pb2.StreamValidationsResponse], _abc.AsyncIterator[_session_authority_pb2.StreamValidationsResponse]]:
-        """Validates batches of tokens on one stream. Not served yet: UNIMPLEMENTED."""
+        """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
+        both sides a fraction of a call of its own.
+
+        Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
+        request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
+        answer a batch in several messages, and batches in any order. It must not let a request that has to wait, such as
+        for a commit, delay the answers to others.
+
+        The caller must give each batch a `batch_id` that no unanswered batch of the stream has, and must keep reading. It
+        may end its side of the stream at any time; the authority then answers what it has received, and ends the stream
+        with OK. While 1,000 requests of a stream wait, the authority reads no further batch from it.
+
+        Requests that are unanswered when the stream ends may be repeated, on a new stream or by ValidateSession.
+
+        When the authority shuts down, it must answer the batches that it has begun, and end the stream with UNAVAILABLE.
+        Errors end the whole stream:
+          - INVALID_ARGUMENT: a batch has more than 1,000 requests, or the number of an unanswered batch; or a message
+            cannot be parsed.
+          - RESOURCE_EXHAUSTED: there are too many of these streams (128 by default), or half of that number on this
+            connection, or the caller did not read for the server's write timeout. All connections over a Unix socket count
+            as one here.
+        """
 
     @_abc_1.abstractmethod
     def AuthenticateSession(
@@ -896,8 +1024,40 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_authority_pb2.FollowRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_authority_pb2.FollowResponse], _abc.AsyncIterator[_session_authority_pb2.FollowResponse]]:
-        """Streams events to a cache, which acknowledges the events that it has applied and holds leases. Not served yet:
-        UNIMPLEMENTED.
+        """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
+        that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
+        any other revocation at most until its lease ends. No clocks need to agree.
+
+        The authority must:
+          - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
+          - Send every event that can change a cached response, in the order of the log, and without a gap from the position
+            at which the stream starts. It may leave out other events, such as SESSION_CREATED.
+          - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
+            0, if the authority holds no lease itself.
+          - Count with the cache until the lease has ended by the authority's own clock, even if the stream has ended.
+
+        The cache must:
+          - Respond from what it keeps only while it holds a lease and the stream is unbroken. The lease counts from the
+            cache's monotonic time before it sent the renewal, and ends an allowance for the drift of that clock earlier.
+          - Treat the stream as broken if the number of a message is not the next one.
+          - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
+            fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
+            locked (SOURCE_LOCKED).
+          - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request had the cursor of the last message
+            that the cache had applied as `at_least`, and if nothing that concerns the session was applied between request
+            and response.
+          - Use it only for an identical request (except for `at_least`), and only for the duration `cacheable_for` from
+            before the request was sent.
+          - Acknowledge a message only after it has applied it, at once if the message asks for it.
+
+        After a broken stream the cache may keep what it has, and follow again from the cursor of the last message that it
+        has applied. It may respond again when the new stream has granted a lease. After OUT_OF_RANGE it must drop everything
+        and start at NOW.
+
+        Errors:
+          - INVALID_ARGUMENT: the first message is not `start`, or a later one is; the cursor is damaged or belongs to
+            another authority; an acknowledgement is ahead of what was sent.
+          - OUT_OF_RANGE, and the end of the stream when the authority shuts down or has too many streams: as for Subscribe.
         """
 
     @_abc_1.abstractmethod
