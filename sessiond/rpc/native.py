@@ -234,7 +234,9 @@ class NativeTransport:
 
     async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
         try:
-            response = await method.respond(raw, caller, call)
+            responding = method.respond(raw, caller, call)
+            del raw  # a stream may last for days
+            response = await responding
         except AuthorityError as error:
             call.fail(status_of(error))
         except grpc.aio.AbortError:
