@@ -94,10 +94,7 @@ async def test_metadata_is_limited(transport: str) -> None:
 
 @both
 async def test_calls_at_once_are_limited(transport: str) -> None:
-    """Of more calls than `max_calls`, over several connections, the rest are RESOURCE_EXHAUSTED; later ones are served.
-
-    One connection may have half of them open; its further calls wait in the client.
-    """
+    """Calls beyond `max_calls` are RESOURCE_EXHAUSTED, and those beyond half of it on one connection wait."""
     service = Held()
     async with running(service, transport, max_calls=10) as (_, address):
         channels = [channel_to(address) for _ in range(3)]
