@@ -12,5 +12,8 @@ NOT_ON_NATIVE = {
     "tests/rpc/test_follow.py::test_too_many_streams": (
         "forwarded streams count as those of one connection, so that two caches cannot use two places"
     ),
+    "tests/rpc/test_stream_validations.py::test_streams_are_bounded": (
+        "forwarded streams count as those of one connection, which may have half of the places"
+    ),
 }
 """The reason for each test, by its node id without parameters. `pytest --transport native` skips these."""
