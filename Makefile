@@ -41,13 +41,15 @@ USABLE = [ "$$(cat $(VENV)/.folder 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/pytho
 ifneq ($(wildcard $(VENV)/.run),)
 $(shell $(USABLE) || rm -f $(VENV)/.run $(VENV)/.dev)
 endif
+# The RPC tests in which the transport matters most. `make test` runs them on the native transport too.
+NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-ha floors mutate simulate consistency model check bench generate lock format \
-	clean
+.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency model check bench \
+	generate lock format clean
 
 help: ## List the targets and the variables.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo "Variables, as in: make run LISTEN=127.0.0.1:8443"
 	@sed -n 's/^#: /  /p' $(MAKEFILE_LIST)
 
@@ -76,6 +78,10 @@ demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 test: $(VENV)/.dev ## Run every test; those that measure something run alone.
 	@$(BIN)/python -m pytest -n 2 -m "not measured and not ha"
 	@$(BIN)/python -m pytest -m measured
+	@$(BIN)/python -m pytest -n 2 --transport native $(NATIVE_TESTS)
+
+test-native: $(VENV)/.dev ## Run all RPC tests on the native transport.
+	@$(BIN)/python -m pytest -n 2 --transport native tests/rpc
 
 test-fast: $(VENV)/.dev ## Run the tests that take less than ten seconds each.
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not measured and not ha"

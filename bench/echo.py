@@ -1,9 +1,12 @@
-"""The baseline: a bare `grpc.aio` echo server in its own process. `python -m bench.echo RESPONSE_BYTES [uvloop]`.
+"""The baseline: a bare `grpc.aio` echo server in its own process.
+
+    python -m bench.echo RESPONSE_BYTES [asyncio | uvloop] [grpcio | native]
 
 It does the minimum of an asyncio handler: protobuf parses one message with one bytes field and serializes another.
 There is no interceptor, no log and no check. It uses asyncio's own event loop. sessiond runs on uvloop, which would
 make the echo 3 to 4 % faster too (`python -m bench --uvloop` measures that). The options are gRPC's defaults except
-`so_reuseport`; the other options of sessiond are limits and keep-alive times, which do not slow down a call.
+`so_reuseport`; the other options of sessiond are limits and keep-alive times, which do not slow down a call. `native`
+serves the same handler on the package pygrpc-native, whose server has the interface of grpc.aio's.
 """
 
 from __future__ import annotations
@@ -32,7 +35,16 @@ def sized(wanted: int) -> BytesValue:
     return message
 
 
-async def serve(response_bytes: int) -> None:
+def _server(transport: str) -> grpc.aio.Server:
+    options = [("grpc.so_reuseport", 0)]
+    if transport == "grpcio":
+        return grpc.aio.server(options=options)
+    import pygrpc_native.aio  # imported here: only this transport needs it
+
+    return pygrpc_native.aio.server(options=options)
+
+
+async def serve(response_bytes: int, transport: str) -> None:
     """Serve on a free port until SIGTERM. Print the address as one line of JSON."""
     wanted = len(sized(response_bytes).value)
     padding = bytes(wanted)
@@ -40,11 +52,14 @@ async def serve(response_bytes: int) -> None:
     async def echo(request: BytesValue, _: grpc.aio.ServicerContext[Any, Any]) -> BytesValue:
         return BytesValue(value=(request.value + padding)[:wanted])
 
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = _server(transport)
     handler: grpc.RpcMethodHandler[BytesValue, BytesValue] = grpc.unary_unary_rpc_method_handler(
         echo, request_deserializer=BytesValue.FromString, response_serializer=BytesValue.SerializeToString
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler}),))
+    if transport == "grpcio":
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler}),))
+    else:
+        server.add_registered_method_handlers(_SERVICE, {_METHOD: handler})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stopping = asyncio.Event()
@@ -55,5 +70,6 @@ async def serve(response_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    run = uvloop.run if sys.argv[2:] == ["uvloop"] else asyncio.run
-    run(serve(int(sys.argv[1])))
+    size, loop, transport = [*sys.argv[1:], *("asyncio", "grpcio")[len(sys.argv) - 2 :]]
+    run = uvloop.run if loop == "uvloop" else asyncio.run
+    run(serve(int(size), transport))

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
+from bench.native_figures import NATIVE_FIGURES
 from bench.overload import measure
 from bench.postgres_figures import POSTGRES_FIGURES
 from bench.processes import serving, sessiond
@@ -164,6 +165,7 @@ FIGURES = (
     Figure("forged_vs_valid", 0.80, _forged_vs_valid, at_most=True),
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
     Figure("cli_start", None, _cli_start, at_most=True),
+    *NATIVE_FIGURES,
     *COALESCING_FIGURES,
     *POSTGRES_FIGURES,
     *SIDECAR_FIGURES,

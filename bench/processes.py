@@ -45,18 +45,22 @@ class Server:
         raise ServerEnded(f"the system reports no resident memory for {self.name}")
 
 
-def sessiond(data: Path, config: Path | None = None, profile: Path | None = None) -> list[str]:
+def sessiond(
+    data: Path, config: Path | None = None, profile: Path | None = None, *, transport: str = "grpcio"
+) -> list[str]:
     """Return the command that serves a data folder. At its end it writes a profile to `profile`, if given."""
     command = [sys.executable, "-m", "sessiond"]
     if profile is not None:
         command = [sys.executable, "-m", "bench.serve_profiled", str(profile)]
     command += ["serve", "--data", str(data), "--listen", "127.0.0.1:0", "--log-format", "json"]
+    if transport != "grpcio":
+        command += ["--transport", transport]
     return command if config is None else [*command, "--config", str(config)]
 
 
-def echo(response_bytes: int, loop: str = "asyncio") -> list[str]:
-    """Return the command that serves the echo on the event loop of that name."""
-    return [sys.executable, "-m", "bench.echo", str(response_bytes), loop]
+def echo(response_bytes: int, loop: str = "asyncio", transport: str = "grpcio") -> list[str]:
+    """Return the command that serves the echo on the event loop and the transport of these names."""
+    return [sys.executable, "-m", "bench.echo", str(response_bytes), loop, transport]
 
 
 @contextmanager

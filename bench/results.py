@@ -158,14 +158,25 @@ def alternate(result: Result, subject: Side, baseline: Side, pairs: int, reporte
 
 
 def beside_echo(
-    settings: Settings, result: Result, side: Validation | Creation, requests: int, reporter: Reporter
+    settings: Settings,
+    result: Result,
+    side: Validation | Creation,
+    requests: int,
+    reporter: Reporter,
+    *,
+    transport: str = "grpcio",
 ) -> None:
-    """Measure one side and the echo, with messages of the same sizes, or record a profile of the side alone."""
+    """Measure one side and the echo, with messages of the same sizes, or record a profile of the side alone.
+
+    `transport` is that of the echo.
+    """
     if settings.profile is not None:
         _profile(settings, side, reporter)
         return
     request_bytes, response_bytes = side.sizes()
-    with serving("echo", echo_command(response_bytes, settings.echo_loop), settings.folder / "echo.log") as server:
+    command = echo_command(response_bytes, settings.echo_loop, transport)
+    with serving("echo", command, settings.folder / "echo.log") as server:
         alternate(result, side, Echo(server, request_bytes, response_bytes, requests), settings.pairs, reporter)
-    result.baseline = f"bare grpc.aio echo on {settings.echo_loop}"
+    name = "grpc.aio" if transport == "grpcio" else "native"
+    result.baseline = f"bare {name} echo on {settings.echo_loop}"
     result.details.update(request_bytes=request_bytes, response_bytes=response_bytes)

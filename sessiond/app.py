@@ -28,6 +28,7 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config
+from sessiond.config.addresses import is_local
 from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
 from sessiond.crypto.key_file import load_key_ring
@@ -52,7 +53,7 @@ from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionMessages
-from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, is_local
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
@@ -242,10 +243,11 @@ def rpc_server(
     bounds: StreamBounds = _STREAM_BOUNDS,
     max_calls: int = DEFAULT_MAX_CALLS,
     callers: Callers | None = None,
+    transport: str = "grpcio",
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
     services = services_of(authority, bounds)
-    return RpcServer(services, callers or Callers(), services[0].fast_path, max_calls=max_calls)
+    return RpcServer(services, callers or Callers(), services[0].fast_path, max_calls=max_calls, transport=transport)
 
 
 @immutable
@@ -339,6 +341,7 @@ class App:
         _log.info(
             "serving",
             address=self.address,
+            transport=config.transport,
             pid=os.getpid(),
             data=str(config.data),
             store="sqlite" if config.store is None else str(config.store),
@@ -356,7 +359,7 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        self._server = rpc_server(self.authority, bounds, config.max_calls, callers)
+        self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport)
         if not config.workers:
             self.address = await self._server.start(config.listen, config.socket_mode)
             return

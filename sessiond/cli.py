@@ -53,6 +53,7 @@ _WRONG_USAGE = 2
 _DEFAULT_FILE = Path("sessiond.toml")
 _OPTIONS = {
     "listen": "server.listen",
+    "transport": "server.transport",
     "data": "server.data",
     "allow_remote_plaintext": "server.allow_remote_plaintext",
     "workers": "server.workers",
@@ -173,6 +174,11 @@ def main() -> None:
     callback=_listen,
     metavar="ADDRESS",
     help=_help("listen", "HOST:PORT (port 0: any free port) or unix:PATH."),
+)
+@click.option(
+    "--transport",
+    type=click.Choice(["grpcio", "native"]),
+    help=_help("transport", "What carries the calls. native: faster, needs pip install 'sessiond[native]'."),
 )
 @click.option(
     "--allow-remote-plaintext",

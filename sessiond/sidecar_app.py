@@ -14,9 +14,9 @@ import structlog
 from sessiond import __version__
 from sessiond.access.callers import PEER_KEY
 from sessiond.app import RemotePlaintext
+from sessiond.config.addresses import is_local
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.rpc.arrivals import Arrivals
-from sessiond.rpc.server import is_local
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier
 from sessiond.sidecar.endpoint import Endpoint

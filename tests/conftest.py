@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,9 +11,31 @@ import pytest
 import uvloop
 
 from sessiond.app import App
+from sessiond.config.sections import TRANSPORTS
 from tests.support.clock import ManualClock
+from tests.support.native import NOT_ON_NATIVE
 from tests.support.postgres import new_database, running_postgres
 from tests.support.server import AsyncStub, config_for, serving, stub_for
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--transport`: what carries the calls to the servers that the tests start."""
+    parser.addoption("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="the transport of the servers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the transport for the servers in this process and for those that run in processes of their own."""
+    os.environ.pop("SESSIOND_TRANSPORT", None)
+    if (chosen := config.getoption("--transport")) != TRANSPORTS[0]:
+        os.environ["SESSIOND_TRANSPORT"] = chosen
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what cannot pass on the chosen transport."""
+    if config.getoption("--transport") == "native":
+        for item in items:
+            if (reason := NOT_ON_NATIVE.get(item.nodeid.partition("[")[0])) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "clients" / "python"
 CONTENTS = {ROOT: ["sessiond", "sessionctl"], CLIENT: ["src/sessiond_client", "src/sessiond_stubs"]}
 OURS = {"sessiond", "sessionctl", "sessiond_client", "sessiond_stubs"}
+USED_EXTRAS = ("native",)
+"""Extras with packages that modules of a distribution import when a setting asks for them."""
 
 
 def imported(folder: Path) -> set[str]:
@@ -41,9 +43,11 @@ def normal(requirement: str) -> str:
 
 @pytest.mark.parametrize("project", CONTENTS, ids=["server", "client"])
 def test_everything_that_is_imported_is_required(project: Path) -> None:
-    """Each distribution requires the packages that its modules import, and no others."""
+    """Each distribution requires the packages that its modules import, at least by an extra, and no others."""
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = {normal(requirement) for requirement in metadata["dependencies"]}
+    for extra in USED_EXTRAS:
+        required |= {normal(requirement) for requirement in metadata.get("optional-dependencies", {}).get(extra, ())}
     packages = set().union(*(imported(project / content) for content in CONTENTS[project]))
     packages -= {Path(content).name for content in CONTENTS[project]}
     providers = packages_distributions()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from sessiond.config.addresses import is_local
 from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.overrides import Override
@@ -53,6 +54,7 @@ class Config:
 
     listen                    `host:port`, or `unix:path`
     socket_mode               the mode of the Unix socket
+    transport                 what carries the calls: `grpcio`, or `native` for the package pygrpc-native
     allow_remote_plaintext    whether to listen on an address that other machines can reach, without encryption
     data                      the folder of the embedded database and the key file
     store                     the Postgres database that replicas share; None: the embedded database in `data`
@@ -77,6 +79,7 @@ class Config:
 
     listen: str
     socket_mode: int
+    transport: str
     allow_remote_plaintext: bool
     data: Path
     store: PostgresAddress | None
@@ -134,9 +137,13 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         getattr(file, section).model_copy(update=getattr(outside, section).given())
         for section in ("server", "log", "networks")
     )
+    server_origins = _server_origins(name, lines, chosen)
+    if server.transport == "native" and not is_local(server.listen):
+        raise BadConfig(_remote_native(server_origins["server.transport"], server.listen))
     return Config(
         listen=server.listen,
         socket_mode=int(server.socket_mode, 8),
+        transport=server.transport,
         allow_remote_plaintext=server.allow_remote_plaintext,
         data=Path(server.data),
         store=server.store,
@@ -155,7 +162,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         countries=None if networks.countries is None else Path(networks.countries),
         policies=policies,
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
-        server_origins=_server_origins(name, lines, chosen),
+        server_origins=server_origins,
         files=() if path is None else (path,),
     )
 
@@ -242,6 +249,15 @@ def _server_origins(name: str, lines: _Lines, overrides: Mapping[str, Override])
             for section in ("server", "log", "networks")
             for key in SECTIONS[section,].model_fields
         }
+    )
+
+
+def _remote_native(origin: str, listen: str) -> str:
+    """Return the problem of the native transport on an address that other machines can reach."""
+    where = f"{origin}: server.transport" if ":" in origin else origin
+    return (
+        f'{where}: "native" does not limit the memory that one caller can take, and {listen} can be reached from other '
+        'machines; listen on 127.0.0.1 or unix:PATH behind a proxy on this machine, or choose "grpcio"'
     )
 
 

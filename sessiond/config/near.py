@@ -14,10 +14,13 @@ _MOST_COMPARED = 64  # characters; comparing takes time that grows with the squa
 def nearest(name: str, names: Collection[str], *, similarity: float = _SIMILAR) -> str:
     """Return the name that resembles `name` most, or an empty string if none does.
 
-    Case is ignored, and so is the difference between `-` and `_`. `similarity` is from 0 (nothing in common) to 1.
+    Case is ignored, and so is the difference between `-` and `_`. `similarity` is from 0 (nothing in common) to 1. A
+    name that is more than twice as long must begin with `name`: `lock` may mean `lock_after`, but `port` not
+    `transport`.
     """
-    plain = {candidate.lower().replace("-", "_"): candidate for candidate in names}
     asked = name[:_MOST_COMPARED].lower().replace("-", "_")
+    plain = {candidate.lower().replace("-", "_"): candidate for candidate in names}
+    plain = {key: candidate for key, candidate in plain.items() if len(key) <= 2 * len(asked) or key.startswith(asked)}
     found = get_close_matches(asked, plain, 1, similarity)
     return plain[found[0]] if found else ""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from importlib import import_module
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,19 @@ from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
 
-__all__ = ["DEFAULT_LISTEN", "SECTIONS", "ApplicationSection", "File", "PathText", "Section", "parse_listen"]
+__all__ = [
+    "DEFAULT_LISTEN",
+    "SECTIONS",
+    "TRANSPORTS",
+    "ApplicationSection",
+    "File",
+    "PathText",
+    "Section",
+    "parse_listen",
+]
 
 DEFAULT_LISTEN = "127.0.0.1:7443"
+TRANSPORTS = ("grpcio", "native")
 # RFC 6265 section 4.1.1, which takes `token` from RFC 2616 section 2.2.
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 # Browsers ignore the case of a prefix.
@@ -72,6 +83,20 @@ def _path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("must be the path of a file or folder, and not empty")
     return value
+
+
+def _transport(value: Any) -> str:
+    if value not in TRANSPORTS:
+        raise ValueError(must_be_one_of(TRANSPORTS, value))
+    if value == "native":
+        try:
+            import_module("pygrpc_native")
+        except ImportError:
+            raise ValueError(
+                '"native" needs the package pygrpc-native, which cannot be imported; '
+                "run: pip install 'sessiond[native]'"
+            ) from None
+    return str(value)
 
 
 def _store(value: Any) -> PostgresAddress | None:
@@ -176,6 +201,7 @@ class ApplicationSection(Section):
 class _Server(Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
+    transport: Annotated[str, BeforeValidator(_transport)] = "grpcio"
     allow_remote_plaintext: bool = False
     data: PathText = "data"
     store: Annotated[Any, BeforeValidator(_store)] = None

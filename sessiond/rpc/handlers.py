@@ -1,14 +1,16 @@
 """The wrapper around every service method: it parses the request, identifies the caller, and maps exceptions to status.
 
 It wraps the methods directly and does not use gRPC interceptors, which would add about as much time to each call as
-judging a token takes. All calls are registered with gRPC as calls with request streams. For these, gRPC receives no
-message before the handler asks for it, so `Arrivals` can limit the memory for incomplete messages.
+judging a token takes. `UnaryMethod` and `StreamMethod` turn the bytes of a request into a response or an exception;
+every transport serves these. `unary` and `stream` make grpcio's handlers of them. With grpcio all calls are registered
+as calls with request streams. For these, gRPC receives no message before the handler asks for it, so `Arrivals` can
+limit the memory for incomplete messages.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import grpc
 import structlog
@@ -23,12 +25,25 @@ from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
 
-__all__ = ["Intake", "bidirectional", "not_served", "sent", "stream", "unary"]
+__all__ = [
+    "FastPath",
+    "Intake",
+    "Method",
+    "StreamMethod",
+    "UnaryMethod",
+    "bidirectional",
+    "internal_error",
+    "not_served",
+    "on_grpcio",
+    "sent",
+    "stream",
+    "unary",
+]
 
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Caller], Awaitable[Message | bytes]]
-StreamHandler = Callable[[Any, Caller, Context], Awaitable[None]]
+StreamHandler = Callable[[Any, Caller, Any], Awaitable[None]]
 BidirectionalHandler = Callable[[AsyncIterator[Any], Caller, Context], Awaitable[None]]
 FastPath = Callable[[Caller, bytes], Message | None]
 
@@ -54,6 +69,81 @@ def sent(raw: bytes | None) -> bytes:
     return raw
 
 
+class Method(Protocol):
+    """A method whose request is one message."""
+
+    @property
+    def name(self) -> str:
+        """The name in the contract, for the log."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the response is a stream. Its messages are written to the context then."""
+
+    def known(self, raw: bytes, caller: Caller) -> bytes | None:
+        """Return the response if it is known without parsing the request; None if `respond` must decide."""
+
+    async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
+        """Respond to a request. `context` is the call, with the methods `write` and `abort` of grpc.aio's context.
+
+        Return the response; for a stream, nothing. Raise `AuthorityError` to refuse the call.
+        """
+
+
+@immutable
+class UnaryMethod:
+    """A method with one response.
+
+    `fast_path` may answer the raw request before it is parsed; it returns None to leave the call to `handler`.
+    """
+
+    name: str
+    request_type: type[Message]
+    handler: UnaryHandler
+    heavy: HeavyMessages
+    fast_path: FastPath | None = None
+    streams: bool = False
+
+    def known(self, raw: bytes, caller: Caller) -> bytes | None:
+        """Return the response of the fast path, if there is one."""
+        if self.fast_path is None or len(raw) >= HEAVY_BYTES or (known := self.fast_path(caller, raw)) is None:
+            return None
+        return known.SerializeToString()
+
+    async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
+        """Parse the request, and let the service respond."""
+        message = await _parsed(self.request_type, raw, caller, self.heavy)
+        response = await self.handler(message, caller)
+        return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+@immutable
+class StreamMethod:
+    """A method that responds with a stream. `handler` writes the messages to the context."""
+
+    name: str
+    request_type: type[Message]
+    handler: StreamHandler
+    heavy: HeavyMessages
+    streams: bool = True
+
+    def known(self, raw: bytes, caller: Caller) -> bytes | None:
+        """Return None: no stream is known in advance."""
+        return None
+
+    async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
+        """Parse the request, and let the service write to the context."""
+        message = await _parsed(self.request_type, raw, caller, self.heavy)
+        raw = b""  # a stream may last for days
+        await self.handler(message, caller, context)
+        return b""
+
+
+def on_grpcio(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return grpcio's handler of a method."""
+    return _on_grpcio_streaming(method, intake) if method.streams else _on_grpcio_unary(method, intake)
+
+
 def unary(
     name: str,
     request_type: type[Message],
@@ -61,55 +151,46 @@ def unary(
     intake: Intake,
     fast_path: FastPath | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return the gRPC handler of a unary call.
+    """Return grpcio's handler of a unary call."""
+    return on_grpcio(UnaryMethod(name, request_type, handler, intake.heavy, fast_path), intake)
 
-    `fast_path` may answer the raw request before it is parsed; it returns None to leave the call to `handler`.
-    """
-    arrivals, heavy = intake.arrivals, intake.heavy
+
+def stream(
+    name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return grpcio's handler of a call that responds with a stream."""
+    return on_grpcio(StreamMethod(name, request_type, handler, intake.heavy), intake)
+
+
+def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
+    arrivals = intake.arrivals
 
     async def call(_: Any, context: Context) -> bytes:
-        raw, message = b"", None
+        raw = b""
         try:
             caller = intake.caller(context)
             raw = sent(await arrivals.next(context, caller.peer))
-            heavily = len(raw) >= HEAVY_BYTES
-            if fast_path is not None and not heavily and (known := fast_path(caller, raw)) is not None:
-                return known.SerializeToString()
-            message = await heavy.parse(request_type, raw, caller.peer) if heavily else parse(request_type, raw)
-            response = await handler(message, caller)
-            return response if isinstance(response, bytes) else response.SerializeToString()
+            if (known := method.known(raw, caller)) is not None:
+                return known
+            return await method.respond(raw, caller, context)
         except AuthorityError as error:
             status = status_of(error)
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
-            status = _internal_error(name)
+            status = internal_error(method.name)
         # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
-        raw, message = b"", None
+        raw = b""
         await context.abort_with_status(status)
         raise AssertionError("abort never returns")
 
     return grpc.stream_unary_rpc_method_handler(call)
 
 
-def stream(
-    name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
-) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return the gRPC handler of a call that responds with a stream. `handler` writes the messages to the context."""
-
-    async def serve(caller: Caller, context: Context) -> None:
-        raw = sent(await intake.arrivals.next(context, caller.peer))
-        message = await _parsed(request_type, intake, caller, raw)
-        del raw  # a stream may last for days
-        await handler(message, caller, context)
-
-    return _streaming(name, serve, intake)
-
-
 def bidirectional(
     name: str, request_type: type[Message], handler: BidirectionalHandler, intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return the gRPC handler of a call with a stream in each direction.
+    """Return grpcio's handler of a call with a stream in each direction.
 
     `handler` gets the caller's messages, parsed, as an iterator that ends when the caller ends its side, and writes its
     own to the context. A read must not be cancelled: it ends with the call. Only the first message counts as arriving
@@ -118,9 +199,10 @@ def bidirectional(
     """
 
     async def messages(caller: Caller, context: Context) -> AsyncIterator[Message]:
-        yield await _parsed(request_type, intake, caller, sent(await intake.arrivals.next(context, caller.peer)))
+        raw = sent(await intake.arrivals.next(context, caller.peer))
+        yield await _parsed(request_type, raw, caller, intake.heavy)
         while (raw := await context.read()) is not grpc.aio.EOF:
-            yield await _parsed(request_type, intake, caller, raw)
+            yield await _parsed(request_type, raw, caller, intake.heavy)
 
     async def serve(caller: Caller, context: Context) -> None:
         await handler(messages(caller, context), caller, context)
@@ -128,10 +210,16 @@ def bidirectional(
     return _streaming(name, serve, intake)
 
 
-async def _parsed(request_type: type[Message], intake: Intake, caller: Caller, raw: bytes) -> Message:
-    if len(raw) >= HEAVY_BYTES:
-        return await intake.heavy.parse(request_type, raw, caller.peer)
-    return parse(request_type, raw)
+async def _parsed(request_type: type[Message], raw: bytes, caller: Caller, heavy: HeavyMessages) -> Message:
+    return await heavy.parse(request_type, raw, caller.peer) if len(raw) >= HEAVY_BYTES else parse(request_type, raw)
+
+
+def _on_grpcio_streaming(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(caller: Caller, context: Context) -> None:
+        # The request is not kept in this frame: a stream may last for days.
+        await method.respond(sent(await intake.arrivals.next(context, caller.peer)), caller, context)
+
+    return _streaming(method.name, serve, intake)
 
 
 def _streaming(
@@ -146,7 +234,7 @@ def _streaming(
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
-            status = _internal_error(name)
+            status = internal_error(name)
         await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:
@@ -170,7 +258,8 @@ def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any,
     return make(call)
 
 
-def _internal_error(name: str) -> Any:
+def internal_error(name: str) -> Any:
+    """Log the exception that is being handled, and return the status for the caller of that method."""
     # The text of an unexpected exception may only go to the log; gRPC would send it to the caller.
     _log.exception("call failed", rpc=name)
     return INTERNAL

@@ -8,15 +8,19 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
 
+from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.rpc.arrivals import Arrivals
-from sessiond.rpc.handlers import sent
+from sessiond.rpc.handlers import Method, sent
 from sessiond.rpc.heavy import HEAVY_BYTES
 from sessiond.rpc.status import status_of
 
-__all__ = ["BoundedServer"]
+__all__ = ["HEALTH", "BoundedServer", "health_methods"]
 
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -85,3 +89,45 @@ class _Bounded(grpc.GenericRpcHandler):
                 await context.abort_with_status(status_of(error))
 
         return call
+
+
+def health_methods(servicer: health.HealthServicer) -> dict[str, Method]:
+    """Return the methods of health checking, by path, for a transport that serves methods by itself."""
+    collected = _Collected()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, collected)
+    return {f"/{HEALTH}/{name}": _LibraryMethod(name, found) for name, found in collected.handlers.items()}
+
+
+class _Collected:
+    """A stand-in for a server to pass to a library's `add_..._to_server`. It keeps the handlers."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Do nothing: these are the same handlers as the registered ones."""
+
+    def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
+        """Keep the handlers of a service."""
+        self.handlers.update(handlers)
+
+
+class _LibraryMethod:
+    """A method of a library whose request is one message; see `Method`."""
+
+    def __init__(self, name: str, found: Any) -> None:
+        self.name = name
+        self.streams = bool(found.response_streaming)
+        self._found = found
+
+    def known(self, raw: bytes, caller: Caller) -> bytes | None:
+        """Return None: nothing is known in advance."""
+        return None
+
+    async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
+        """Parse the request, and let the library respond."""
+        request = _parsed(self._found, raw)
+        if self.streams:
+            await self._found.unary_stream(request, context)
+            return b""
+        return bytes(self._found.response_serializer(await self._found.unary_unary(request, context)))

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-import grpc
 
 from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, why_not
 
-__all__ = ["bind", "server_options"]
+__all__ = [
+    "KEEPALIVE_TIMEOUT_MS",
+    "KEEPALIVE_TIME_MS",
+    "MAX_MESSAGE_BYTES",
+    "MAX_METADATA_BYTES",
+    "bind",
+    "server_options",
+]
 
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 8 * 1024
+KEEPALIVE_TIME_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
 _OPTIONS = [
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     # The part of a message that may arrive before the call asks for it (see `Arrivals`). gRPC must not enlarge it.
     ("grpc.http2.lookahead_bytes", 64 * 1024),
     ("grpc.http2.bdp_probe", 0),
@@ -21,8 +30,8 @@ _OPTIONS = [
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.http2.max_ping_strikes", 3),
@@ -40,18 +49,18 @@ def server_options(max_calls: int, *, shares_port: bool = False) -> list[tuple[s
     ]
 
 
-def bind(server: grpc.aio.Server, address: str, socket_mode: int = 0o600) -> str:
+def bind(add_port: Callable[[str], int], address: str, socket_mode: int = 0o600) -> str:
     """Bind `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-    `socket_mode` is the mode of the Unix socket, which controls who may connect.
+    `add_port` is the server's own method; it returns the port. `socket_mode` is the mode of the Unix socket, which controls who may connect.
     Raise `CannotListen` if that is not possible.
     """
     if address.startswith("unix:"):
         prepare_socket(address.removeprefix("unix:"))
     try:
         with private_sockets():
-            port = server.add_insecure_port(address)
-    except RuntimeError:
+            port = add_port(address)
+    except (RuntimeError, OSError):
         raise why_not(address) from None
     if address.startswith("unix:"):
         open_socket(address.removeprefix("unix:"), socket_mode)

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CannotListen", "open_socket", "prepare_socket", "private_sockets", "reserve_port", "why_not"]
+__all__ = [
+    "CannotListen",
+    "check_port",
+    "open_socket",
+    "prepare_socket",
+    "private_sockets",
+    "reserve_port",
+    "why_not",
+]
 
 _LONGEST_PATH = 107  # bytes; the kernel's field has 108, one of them for the terminating NUL (unix(7))
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -123,18 +131,35 @@ def _unix_reason(path: Path, error: OSError) -> str:
     return f"{error.strerror}; choose another path"
 
 
+def check_port(address: str) -> None:
+    """Raise `CannotListen` if no server can listen on an address now.
+
+    The native transport writes a line of its own to standard error when it cannot listen, so it does not even try.
+    """
+    if not address.startswith("unix:") and all(problems := _tcp_problems(address)):
+        raise CannotListen(f"cannot listen on {address}: {problems[0]}")
+
+
 def _tcp_cause(address: str) -> str:
+    return next(filter(None, _tcp_problems(address)), "the first attempt failed, a second one did not; start again")
+
+
+def _tcp_problems(address: str) -> list[str]:
+    """Return what is wrong with each address that the host has; "" if nothing is. Raise `CannotListen` for no host."""
     host, _, port = address.rpartition(":")
-    for family, kind, protocol, _, target in _resolved(address):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as gRPC does: closed connections must not block the port
-            try:
-                probe.bind(target)
-            except OSError as error:
-                return _tcp_reason(host, port, error)
-    return "the first attempt failed, a second one did not; start again"
+    return [_tcp_problem(host, port, one) for one in _resolved(address)]
+
+
+def _tcp_problem(host: str, port: str, resolved: Any) -> str:
+    family, kind, protocol, _, target = resolved
+    with socket.socket(family, kind, protocol) as probe:
+        # As gRPC does: closed connections must not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(target)
+        except OSError as error:
+            return _tcp_reason(host, port, error)
+    return ""
 
 
 def _tcp_reason(host: str, port: str, error: OSError) -> str:

@@ -212,6 +212,7 @@ ABOUT_THE_FILE = {"server_origins", "files"}
 OTHER_VALUES = {
     "server.listen": "unix:s",
     "server.socket_mode": 0o660,
+    "server.transport": "native",
     "server.allow_remote_plaintext": True,
     "server.data": Path("elsewhere"),
     "server.store": PostgresAddress("postgres://db/sessiond"),

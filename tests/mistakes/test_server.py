@@ -170,6 +170,11 @@ MISTAKES = {
         ("0.0.0.0:7443 can be reached from other machines", "127.0.0.1 or unix:PATH", "--allow-remote-plaintext"),
         arguments=("serve", "--listen", "0.0.0.0:7443"),
     ),
+    "native transport on a public address": Mistake(
+        MISCONFIGURED,
+        ('--transport: "native" does not limit', "0.0.0.0:7443", 'behind a proxy on this machine, or choose "grpcio"'),
+        arguments=("serve", "--listen", "0.0.0.0:7443", "--allow-remote-plaintext", "--transport", "native"),
+    ),
     "option: bad address": Mistake(
         WRONG_USAGE,
         ("'--listen'", 'must be "HOST:PORT"', "(see `sessiond serve --help`)"),

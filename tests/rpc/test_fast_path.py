@@ -27,7 +27,7 @@ from sessiond.rpc.service.validation import ValidationService
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import ATTACKER, HOUR, SECOND, VICTIM, authority, create, policy, roll, validate
 from tests.support.clock import ManualClock
-from tests.support.server import AsyncStub, stub_for
+from tests.support.server import AsyncStub, stub_for, transport
 
 
 def messages_read() -> int:
@@ -125,7 +125,7 @@ async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
     """Return a second port of the authority, which identifies callers by their metadata."""
     calls, fast_path = Calls(app.authority), FastPath(app.authority.validation, os.urandom)
     validation = ValidationService(calls, app.authority, fast_path, SessionMessages(), Refusals())
-    server = RpcServer((validation,), ByMetadata(), validation.fast_path)
+    server = RpcServer((validation,), ByMetadata(), validation.fast_path, transport=transport())
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
             yield stub

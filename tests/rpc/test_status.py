@@ -20,7 +20,7 @@ from sessiond.rpc.status import STATUS, status_of
 from sessiond.store.contract import StoreFailed, StoreUnavailable
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.rpc.refusals import first_of, refusal_of
-from tests.support.server import stub_for
+from tests.support.server import stub_for, transport
 
 loose: Any = pb
 
@@ -66,7 +66,9 @@ class BrokenService:
 async def test_an_internal_exception_never_shows(app: App) -> None:
     """An unexpected exception is INTERNAL, for calls and for streams; its text is not sent, and the server lives on."""
     calls_of = Calls(app.authority)
-    server = RpcServer((BrokenService(), LoginService(calls_of, app.authority.logins)), Callers())
+    server = RpcServer(
+        (BrokenService(), LoginService(calls_of, app.authority.logins)), Callers(), transport=transport()
+    )
     address = await server.start("127.0.0.1:0")
     try:
         async with stub_for(address) as stub:

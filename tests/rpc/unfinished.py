@@ -60,7 +60,11 @@ class Unfinished:
     async def ended(self, *streams: int) -> list[str]:
         """Wait until these streams have ended, and return their gRPC statuses."""
         while any(stream not in self.statuses for stream in streams):
-            for event in self._connection.receive_data(await self._reader.read(65_536)):
+            if not (raw := await self._reader.read(65_536)):
+                raise ConnectionError("the server has closed the connection")
+            for event in self._connection.receive_data(raw):
+                if isinstance(event, h2.events.DataReceived):
+                    self._connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 if isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
                     headers = {bytes(name): bytes(value) for name, value in event.headers or ()}
                     if b"grpc-status" in headers and event.stream_id is not None:

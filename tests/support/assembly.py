@@ -17,7 +17,7 @@ from sessiond.domain.policy import PRESETS, Policy
 from sessiond.store.contract import Decision, Store, StoreFailed, Transaction
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock
-from tests.support.server import AsyncStub, stub_for
+from tests.support.server import AsyncStub, stub_for, transport
 
 __all__ = ["WatchedStore", "assembled"]
 
@@ -73,7 +73,7 @@ async def assembled(
     policies = PolicyBook({"default": rules})
     process = Process(keys, policies, reader, 1_000, clock, os.urandom, failures.append, **changes)
     authority = await assemble(cast("Store", store), process)
-    server = rpc_server(authority)
+    server = rpc_server(authority, transport=transport())
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:
             yield authority, store, stub, failures

@@ -27,17 +27,23 @@ if TYPE_CHECKING:  # the generated type of the stub on an asynchronous channel e
 else:
     AsyncStub = SessionAuthorityStub
 
-__all__ = ["AsyncStub", "ServerProcess", "config_for", "serving", "sqlite_of", "stub_for"]
+__all__ = ["AsyncStub", "ServerProcess", "config_for", "serving", "sqlite_of", "stub_for", "transport"]
+
+
+def transport() -> str:
+    """Return the transport that the test run has chosen (`--transport`)."""
+    return os.environ.get("SESSIOND_TRANSPORT", "grpcio")
 
 
 def config_for(folder: Path, text: str = "", **changes: Any) -> Config:
-    """Return a configuration on a free port, from the text of a `sessiond.toml`."""
+    """Return a configuration on a free port and the chosen transport, from the text of a `sessiond.toml`."""
     file = None
     if text:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "sessiond.toml"
         file.write_text(text, encoding="utf-8")
-    return replace(load_config(file), data=folder / "data", listen="127.0.0.1:0", **changes)
+    settings: dict[str, Any] = {"data": folder / "data", "listen": "127.0.0.1:0", "transport": transport()}
+    return replace(load_config(file), **settings | changes)
 
 
 @asynccontextmanager

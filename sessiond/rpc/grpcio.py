@@ -1,0 +1,48 @@
+"""The default transport: grpcio, with limits on every resource."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.libraries import HEALTH, BoundedServer
+from sessiond.rpc.listening import server_options
+
+__all__ = ["GrpcioTransport"]
+
+
+class GrpcioTransport:
+    """A `grpc.aio` server for the handlers of one service, with health checking and reflection; see `Transport`."""
+
+    def __init__(
+        self,
+        service: str,
+        handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
+        health_checks: health.HealthServicer,
+        arrivals: Arrivals,
+        max_calls: int,
+    ) -> None:
+        self._server = grpc.aio.server(options=server_options(max_calls), maximum_concurrent_rpcs=max_calls)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
+        bounded = BoundedServer(self._server, arrivals)
+        health_pb2_grpc.add_HealthServicer_to_server(health_checks, bounded)
+        names = (service, HEALTH, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
+
+    def bind(self, address: str) -> int:
+        """Bind an address; see `Transport`."""
+        return self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Accept calls."""
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
+        await self._server.stop(grace)

@@ -1,0 +1,256 @@
+"""The optional transport: HTTP/2 and gRPC in Rust, outside of the interpreter's lock (PyPI `pygrpc-native`).
+
+Decision 24 in docs/decisions says what it is good for, and which limits do not hold on it. The package is used through
+its lower layer, `NativeGrpcFront`: a call arrives as the bytes of its request, and is answered by its number with bytes
+or with a status. Methods with a stream of requests, and reflection, are forwarded to a grpcio server behind it, over a
+Unix socket in a private temporary folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import grpc
+import structlog
+from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
+
+from sessiond.access.callers import Callers
+from sessiond.domain.call import Caller
+from sessiond.domain.errors import AuthorityError
+from sessiond.rpc.handlers import Method, internal_error
+from sessiond.rpc.listening import (
+    KEEPALIVE_TIME_MS,
+    KEEPALIVE_TIMEOUT_MS,
+    MAX_MESSAGE_BYTES,
+    MAX_METADATA_BYTES,
+    GrpcioTransport,
+)
+from sessiond.rpc.sockets import check_port, prepare_socket
+from sessiond.rpc.status import status_of
+
+__all__ = ["NativeTransport"]
+
+_log = structlog.get_logger(__name__)
+_IO_THREADS = 2
+_BATCH = 64
+"""How many events one trip from the Rust threads to the event loop carries, at most."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+"""Seconds between attempts to write to a stream whose reader is behind."""
+_FLUSH = 0.01
+"""Seconds for the sockets to take the last bytes of responses that the package counts as sent."""
+
+_CANCELLED, _RESOURCE_EXHAUSTED, _UNAVAILABLE = (
+    cast("int", code.value[0])
+    for code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+)
+
+
+class _CallerGone(Exception):
+    """The caller has hung up, so nothing more can be sent."""
+
+
+class _Call:
+    """One call: the methods of grpc.aio's context that handlers use."""
+
+    __slots__ = ("_front", "number", "status")
+
+    def __init__(self, front: NativeGrpcFront, number: int) -> None:
+        self._front = front
+        self.number = number
+        self.status: Any = None
+        """The status that the handler has aborted the call with."""
+
+    async def write(self, message: Any) -> None:
+        """Send a message of a stream; wait while the caller does not read."""
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        pause = _FIRST_PAUSE
+        # Not the package's blocking `stream_send`: it would keep a thread for each reader that is behind.
+        while (outcome := self._front.stream_try_send(self.number, raw)) == STREAM_FULL:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        if outcome == STREAM_CLOSED:
+            raise _CallerGone
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """End the call with a status."""
+        self.status = _Status(code, details, trailing_metadata)
+        raise grpc.aio.AbortError
+
+    async def abort_with_status(self, status: Any) -> NoReturn:
+        """End the call with a status."""
+        self.status = status
+        raise grpc.aio.AbortError
+
+    def fail(self, status: Any) -> None:
+        """End the call with a status."""
+        self._front.fail(self.number, status.code.value[0], status.details, list(status.trailing_metadata))
+
+
+class _Status:
+    """A gRPC status, as `grpc_status` has it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+        self.code = code
+        self.details = details
+        self.trailing_metadata = trailing_metadata
+
+
+class NativeTransport:
+    """Serves the methods with one request each by itself, and everything else through `fallback`; see `Transport`.
+
+    `methods` are the former, by the path of the method. Calls beyond `max_calls` at once are refused.
+    """
+
+    def __init__(
+        self, methods: Mapping[str, Method], callers: Callers, fallback: GrpcioTransport, max_calls: int
+    ) -> None:
+        self._paths = [(path, method.streams) for path, method in methods.items()]
+        self._methods = list(methods.values())
+        self._callers = callers
+        self._fallback = fallback
+        self._max_calls = max_calls
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    def bind(self, address: str) -> int:
+        """Bind an address; see `Transport`."""
+        check_port(address)
+        self._front = NativeGrpcFront(
+            address,
+            self._paths,
+            io_threads=_IO_THREADS,
+            call_details=True,
+            delay_stream_headers=True,
+            metrics=True,  # they say when all responses have been sent
+            keepalive_time_ms=KEEPALIVE_TIME_MS,
+            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+            keepalive_permit_without_calls=True,
+            max_concurrent_streams=self._max_calls // 2,
+            max_metadata_size=MAX_METADATA_BYTES,
+        )
+        return self._front.bound_port
+
+    async def start(self) -> None:
+        """Accept calls. Raise `CannotListen` if the socket to the fallback cannot be created."""
+        self._folder = Path(tempfile.mkdtemp(prefix="sessiond-"))
+        try:
+            path = str(self._folder / "grpcio")
+            prepare_socket(path)
+            self._fallback.bind(f"unix:{path}")
+            await self._fallback.start()
+            self._front.set_fallback(path)
+            self._front.start()
+        except BaseException:
+            self._front.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self._receiver = threading.Thread(
+            target=self._receive, args=(asyncio.get_running_loop(),), name="native-transport", daemon=True
+        )
+        self._receiver.start()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
+        self._stopping = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        fallback = asyncio.ensure_future(self._fallback.stop(grace))
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=grace)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await fallback
+        # Closing the package's server drops the responses that it has not sent yet.
+        while self._unsent() and loop.time() < end:  # noqa: ASYNC110 - the package reports no event for it
+            await asyncio.sleep(_FLUSH)
+        await asyncio.sleep(_FLUSH)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._front.close()
+        self._receiver.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _unsent(self) -> bool:
+        """Return whether there are calls that have not ended, or whose response has not been sent."""
+        counts = (self._front.metrics() or {"methods": {}})["methods"].values()
+        return any(one["started"] != sum(status["count"] for status in one["status"].values()) for one in counts)
+
+    def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Pass events to the event loop until the server is closed. Runs in a thread of its own."""
+        while (events := self._front.recv_batch_details(_BATCH)) is not None:
+            try:
+                loop.call_soon_threadsafe(self._take, loop, events)
+            except RuntimeError:
+                return  # the loop was closed
+
+    def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[Any]) -> None:
+        for kind, number, method, raw, _, details in events:
+            if kind == EVENT_CANCEL:
+                if (task := self._tasks.get(number)) is not None:
+                    task.cancel()
+                continue
+            call, served = _Call(self._front, number), self._methods[method]
+            try:
+                if (refusal := self._refusal(len(raw))) is not None:
+                    self._front.fail(number, *refusal)
+                    continue
+                caller = self._callers.identify(details[1], details[0])
+                if (known := served.known(raw, caller)) is not None:
+                    self._front.respond(number, known)
+                    continue
+            except AuthorityError as error:
+                call.fail(status_of(error))
+            except Exception:  # noqa: BLE001 - one call must not take the others of its batch with it
+                call.fail(internal_error(served.name))
+            else:
+                task = loop.create_task(self._serve(call, served, raw, caller))
+                self._tasks[number] = task
+                task.add_done_callback(partial(self._forget, number))
+
+    def _refusal(self, size: int) -> tuple[int, str] | None:
+        """Return the code and text to refuse a call with before anything looks at it; None to serve it."""
+        if self._stopping:
+            return _UNAVAILABLE, "the server is shutting down"
+        if len(self._tasks) >= self._max_calls:
+            return _RESOURCE_EXHAUSTED, "too many calls at once; try again soon, or raise server.max_calls"
+        if size > MAX_MESSAGE_BYTES:
+            return _RESOURCE_EXHAUSTED, f"the message has {size} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
+        return None
+
+    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
+        # Not in the task itself: one that is cancelled before it has begun never runs.
+        del self._tasks[number]
+
+    async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
+        try:
+            responding = method.respond(raw, caller, call)
+            del raw  # a stream may last for days
+            response = await responding
+        except AuthorityError as error:
+            call.fail(status_of(error))
+        except grpc.aio.AbortError:
+            call.fail(call.status)
+        except _CallerGone:
+            _log.debug("caller gone", rpc=method.name)
+        except asyncio.CancelledError:
+            # If the caller has hung up, this does nothing.
+            self._front.fail(call.number, _UNAVAILABLE if self._stopping else _CANCELLED, "the call was ended")
+            raise
+        except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            call.fail(internal_error(method.name))
+        else:
+            if method.streams:
+                self._front.stream_end(call.number)
+            else:
+                self._front.respond(call.number, response)
