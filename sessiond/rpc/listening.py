@@ -52,7 +52,8 @@ def server_options(max_calls: int, *, shares_port: bool = False) -> list[tuple[s
 def bind(add_port: Callable[[str], int], address: str, socket_mode: int = 0o600) -> str:
     """Bind `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-    `add_port` is the server's own method; it returns the port. `socket_mode` is the mode of the Unix socket, which controls who may connect.
+    `add_port` is the server's own method; it returns the port. `socket_mode` is the mode of the Unix socket, which
+    controls who may connect.
     Raise `CannotListen` if that is not possible.
     """
     if address.startswith("unix:"):

@@ -24,13 +24,13 @@ from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFr
 from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
+from sessiond.rpc.grpcio import GrpcioTransport
 from sessiond.rpc.handlers import Method, internal_error
 from sessiond.rpc.listening import (
     KEEPALIVE_TIME_MS,
     KEEPALIVE_TIMEOUT_MS,
     MAX_MESSAGE_BYTES,
     MAX_METADATA_BYTES,
-    GrpcioTransport,
 )
 from sessiond.rpc.sockets import check_port, prepare_socket
 from sessiond.rpc.status import status_of

@@ -39,7 +39,7 @@ class Endpoint:
 
     async def start(self, address: str, socket_mode: int) -> str:
         """Listen on `host:port` or `unix:path`, and return the bound address. Raise `CannotListen` if impossible."""
-        bound = bind(self._server, address, socket_mode)
+        bound = bind(self._server.add_insecure_port, address, socket_mode)
         await self.report(serves=False, from_memory=False)
         await self._server.start()
         return bound
