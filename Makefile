@@ -30,8 +30,7 @@ SEED ?= 1
 USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
-#: MINUTES          mutate: start no further fault after this many minutes
-MINUTES ?= 20
+#: MINUTES          mutate: start no further fault after this many minutes (20); soak: how long it takes (10)
 #: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
 #: MUTATED          mutate: the folders and files to put faults into
@@ -43,7 +42,7 @@ $(shell $(USABLE) || rm -f $(VENV)/.run $(VENV)/.dev)
 endif
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-ha floors mutate simulate consistency check bench generate lock format clean
+.PHONY: help run demo test test-fast test-ha floors mutate simulate consistency soak check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -101,13 +100,16 @@ check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated co
 	@$(BIN)/python scripts/check_requirements.py
 
 mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests find.
-	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(MINUTES)" --bar "$(BAR)" $(MUTATED)
+	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(or $(MINUTES),20)" --bar "$(BAR)" $(MUTATED)
 
 simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
 consistency: $(VENV)/.dev ## Check what clients of three replicas see while faults run.
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency
+
+soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on growth.
+	@$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),10)"
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench
