@@ -21,6 +21,7 @@ from bench.facts import machine
 from bench.figures import FIGURES
 from bench.load import CLIENTS, STREAMS, LoadFailed, h2load_version
 from bench.processes import ServerEnded
+from bench.redis_server import redis_server
 from bench.results import Result, Settings
 
 _BUILD = Path("build")
@@ -71,6 +72,13 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
         console.print(
             "The benchmarks need h2load, which is not installed. On Debian and Ubuntu it is in the package "
             "nghttp2-client:\n\n    apt-get install nghttp2-client\n",
+            style="red",
+        )
+        sys.exit(2)
+    if redis_server() is None and (not only or "near_cache_vs_redis" in only) and not profile:
+        console.print(
+            "The figure near_cache_vs_redis needs redis-server, which is not installed. On Debian and Ubuntu it is in "
+            "the package redis-server:\n\n    apt-get install redis-server\n",
             style="red",
         )
         sys.exit(2)
@@ -154,6 +162,13 @@ def _print_table(console: Console, results: list[Result]) -> None:
         if start is not None:
             console.print(
                 f"`{result.subject}` takes {start['subject']:.2f} s, `{result.baseline}` {start['baseline']:.2f} s."
+            )
+        near = result.details.get("of_async_client")
+        if near is not None:
+            each, other = result.details["microseconds"], result.details["with_a_new_context_and_json"]
+            console.print(
+                f"{result.name}: {each['subject']:.2f} us a call, beside {each['baseline']:.0f} us. With AsyncClient "
+                f"the ratio is {near:.1f}; with a new client context and JSON for each call it is {other:.1f}."
             )
         unary = result.details.get("unary_cost_ratio")
         if unary is not None:

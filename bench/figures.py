@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 
 from bench.attacks import ATTACKS
+from bench.near_cache import NEAR_CACHE_FIGURES
 from bench.overload import measure
 from bench.postgres_figures import POSTGRES_FIGURES
 from bench.processes import serving, sessiond
@@ -162,5 +163,6 @@ FIGURES = (
     Figure("forged_vs_valid", 0.80, _forged_vs_valid, at_most=True),
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
     Figure("cli_start", None, _cli_start, at_most=True),
+    *NEAR_CACHE_FIGURES,
     *POSTGRES_FIGURES,
 )

@@ -152,7 +152,13 @@ class NearCache(Generic[A]):
         """Whether it may answer now."""
         return self._lease.is_valid(self._clock())
 
-    def get(self, digest: bytes, question: Any, *, counts: bool = True) -> A | None:
+    def find(self, secret: str, question: Any) -> A | None:
+        """As `get` with the digest of a token, for the hot path. Raises `UnicodeEncodeError` as `digest` does."""
+        keyed = self._keyed.copy()
+        keyed.update(secret.encode())
+        return self.get(keyed.digest(), question)
+
+    def get(self, digest: bytes, question: Any, counts: bool = True) -> A | None:
         """The answer to a question about a token; None: ask the authority. `counts`: a miss adds to the counters."""
         now = self._clock()
         if now >= self._lease.until:
