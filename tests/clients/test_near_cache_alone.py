@@ -374,6 +374,38 @@ def test_an_answer_counts_from_before_its_question() -> None:
         assert not near.kept(fill, ms=2_000)
 
 
+@pytest.mark.parametrize(
+    ("changes", "keeps"),
+    [
+        ({}, True),
+        ({"verdict": pb.VERDICT_INSUFFICIENT}, False),
+        ({"verdict": pb.VERDICT_REVOKED}, False),
+        ({"next_step": pb.NEXT_STEP_REPLACE_TOKEN}, False),
+        ({"next_step": pb.NEXT_STEP_UNSPECIFIED}, False),
+        ({"renewed_token": "new"}, False),
+        ({"signals": [pb.Signal(type=pb.SIGNAL_TYPE_IP_CHANGE)]}, False),
+        ({"unmet": [pb.UnmetRequirement(kind=pb.REQUIREMENT_KIND_LEVEL)]}, False),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else str(value),
+)
+def test_only_a_plain_yes_is_kept(changes: dict[str, Any], keeps: bool) -> None:
+    """An answer that says more than yes is not kept, even if an authority marks it as reusable by mistake."""
+    questions = Client("127.0.0.1:1", near_cache=True)._near
+    assert questions is not None
+    questions.cache.follower.lease.until = 10**15
+    fields: dict[str, Any] = {"verdict": pb.VERDICT_VALID, "next_step": pb.NEXT_STEP_PROCEED, **changes}
+    response = pb.ValidateSessionResponse(**fields)
+    response.session.session_id, response.session.application = "s", "default"
+    response.cacheable_for.seconds = response.cacheable_until.seconds = 60
+    miss = questions.missed(attempt(calls.validate, "", "token"))
+    assert miss is not None
+    questions.begin(miss)
+    outcome = questions.end(miss, Outcome(miss.call.read(response)))
+    assert outcome is not None
+    assert outcome.get().verdict.value == pb.Verdict.Name(response.verdict).removeprefix("VERDICT_")
+    assert (questions.again(miss) is not None) is keeps
+
+
 # What is dropped
 
 

@@ -1,7 +1,8 @@
 """The soak: a server, processes of clients with near caches, samples, and the comparison of their first and last third.
 
 A leak shows as growth. What grows only until a cache is full does not count: samples begin when every session was used
-once and a part of the time has passed.
+once and a part of the time has passed. Threads are shown and not judged: thread pools have an upper bound, and start
+each of their few threads when it is first needed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Report:
 
     def faults(self, limit: float = LIMIT) -> list[str]:
         """What is wrong, in words; empty: nothing."""
-        found = [f"{name} grew by {growth:.1%}" for name, growth in self.growths().items() if growth > limit]
+        judged = {name: growth for name, growth in self.growths().items() if not name.endswith(" threads")}
+        found = [f"{name} grew by {growth:.1%}" for name, growth in judged.items() if growth > limit]
         wrong = ("yes after an awaited revocation", "wrongly denied", "errors")
         found += [f"{self.counts[name]} times: {name}" for name in wrong if self.counts.get(name)]
         found += [f"no {name}" for name in ("validations", "hits", "awaited") if not self.counts.get(name)]

@@ -18,7 +18,7 @@ def sample(after: float, **changes: int) -> Sample:
 
 @pytest.mark.slow
 def test_a_short_soak(tmp_path: Path) -> None:
-    """Twenty clients with near caches and 2,000 sessions: no wrong answer, and no descriptor, thread or task is left.
+    """Twenty clients with near caches and 2,000 sessions: no wrong answer, and no descriptor or task is left.
 
     Resident memory takes minutes to settle; `make soak` measures it.
     """

@@ -29,8 +29,8 @@ _COLD = 0.01
 _PAUSE = 0.05
 """Seconds between two validations of a client, and between two lives of a process, on average."""
 _LIFE_PAUSE = 0.2
-_CACHED = 400
-"""Answers that a client's cache holds: fewer than it asks for, so that it makes room all the time."""
+_CACHED = 120
+"""Answers that a client's cache holds: few enough that it is full soon, and makes room all the time after that."""
 _GROUP = 500
 
 
