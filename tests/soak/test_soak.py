@@ -18,11 +18,9 @@ def sample(after: float, **changes: int) -> Sample:
 
 @pytest.mark.slow
 def test_a_short_soak(tmp_path: Path) -> None:
-    """Twenty clients with near caches and 2,000 sessions: no wrong answer, and no descriptor or task is left.
-
-    Resident memory takes minutes to settle; `make soak` measures it.
-    """
+    """Twenty clients with near caches and 2,000 sessions: no wrong answer, and no descriptor or task is left."""
     report = soak(tmp_path / "soak", Size(seconds=20, sessions=2_000, clients=20, processes=2))
+    # Resident memory takes minutes to settle; `make soak` judges it.
     assert [fault for fault in report.faults() if "resident" not in fault] == [], table(report)
     assert report.counts["hits"] > report.counts["misses"]
     assert report.counts["open"] == 20
