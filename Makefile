@@ -30,8 +30,7 @@ SEED ?= 1
 USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
-#: MINUTES          mutate: start no further fault after this many minutes
-MINUTES ?= 20
+#: MINUTES          mutate: start no further fault after this many minutes (20); soak: how long it takes (10)
 #: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
 #: MUTATED          mutate: the folders and files to put faults into
@@ -45,7 +44,7 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency model check bench \
+.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency soak model check bench \
 	generate lock format clean
 
 help: ## List the targets and the variables.
@@ -108,7 +107,7 @@ check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated co
 	@$(BIN)/python scripts/check_requirements.py
 
 mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests find.
-	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(MINUTES)" --bar "$(BAR)" $(MUTATED)
+	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(or $(MINUTES),20)" --bar "$(BAR)" $(MUTATED)
 
 simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
@@ -118,6 +117,9 @@ consistency: $(VENV)/.dev ## Check what clients of three replicas see while faul
 
 model: $(VENV)/.run ## Check the models in docs/model. Needs spin and gcc.
 	@$(BIN)/python -m scripts.model
+
+soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on growth.
+	@$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),10)"
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
 	@$(BIN)/python -m bench

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.coalescing import redis_server
 from bench.facts import machine
 from bench.figures import FIGURES
 from bench.load import CLIENTS, STREAMS, LoadFailed, h2load_version
 from bench.processes import ServerEnded
+from bench.redis_server import redis_server
 from bench.results import Result, Settings
 
 _BUILD = Path("build")
@@ -75,9 +75,10 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
             style="red",
         )
         sys.exit(2)
-    if redis_server() is None and (not only or "batched_vs_redis_aio" in only) and not profile:
+    needing = [name for name in ("batched_vs_redis_aio", "near_cache_vs_redis") if not only or name in only]
+    if redis_server() is None and needing and not profile:
         console.print(
-            "The figure batched_vs_redis_aio needs redis-server, which is not installed. On Debian and Ubuntu it is in "
+            f"{' and '.join(needing)} need redis-server, which is not installed. On Debian and Ubuntu it is in "
             "the package redis-server:\n\n    apt-get install redis-server\n",
             style="red",
         )
@@ -167,6 +168,13 @@ def _print_table(console: Console, results: list[Result]) -> None:
         if client is not None:
             echo = result.details["client_cpu_us_of_baseline"]
             console.print(f"{result.name}: the client takes {client:.0f} us of CPU time a call, beside {echo:.0f} us.")
+        near = result.details.get("of_async_client")
+        if near is not None:
+            each, other = result.details["microseconds"], result.details["with_a_new_context_and_json"]
+            console.print(
+                f"{result.name}: {each['subject']:.2f} us a call, beside {each['baseline']:.0f} us. With AsyncClient "
+                f"the ratio is {near:.1f}; with a new client context and JSON for each call it is {other:.1f}."
+            )
         unary = result.details.get("unary_cost_ratio")
         if unary is not None:
             console.print(f"With one token per call, gRPC included, a forged token costs {unary:.2f} of a valid one.")

@@ -9,14 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,18 +22,18 @@ from bench import echo
 from bench.load import LoadFailed, Run
 from bench.processes import Server, serving, sessiond
 from bench.processes import echo as echo_command
+from bench.redis_server import running_redis
 from bench.results import Figure, Result, Settings, alternate
 from bench.seed import APPLICATION, EVERY_SIGNAL, Seeded, client_of, seed
-from bench.sides import Reporter, Validation, expect
+from bench.sides import Reporter, Validation
 from sessiond_client import AsyncClient, ClientContext
 
-__all__ = ["COALESCING_FIGURES", "redis_server"]
+__all__ = ["COALESCING_FIGURES"]
 
 CONCURRENCY = 256
 _SESSIONS = 10_000
 _SPREAD = 7919  # a prime number: runs are spread over all sessions
 _TIME_TO_LIVE = 1_800
-_START_SECONDS = 10.0
 
 Ask = Callable[[int], Awaitable[None]]
 
@@ -169,7 +165,7 @@ def _batched_vs_redis_aio(settings: Settings, result: Result, reporter: Reporter
     with (
         asyncio.Runner() as runner,
         _subject(settings, result.name, runner, reporter) as (subject, _, _),
-        _redis(settings.folder) as server,
+        running_redis(settings.folder) as server,
     ):
         client = runner.run(_stored_sessions(server))
 
@@ -208,41 +204,6 @@ async def _stored_sessions(server: Server) -> Any:
         }
         await client.set(f"session:{number}", json.dumps(session), ex=_TIME_TO_LIVE)
     return client
-
-
-def redis_server() -> str | None:
-    """Return the path of `redis-server`; None if it is not installed."""
-    return shutil.which("redis-server")
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[Server]:
-    """Run a Redis without persistence on a free port of loopback."""
-    program = redis_server()
-    expect(program is not None, "redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(program), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-    with (folder / "redis.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True)
-    try:
-        _wait_for(port)
-        yield Server("redis", process.pid, f"127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(port: int) -> None:
-    give_up = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            expect(time.monotonic() < give_up, "redis-server did not start")
-            time.sleep(0.05)
 
 
 COALESCING_FIGURES = (

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
 from bench.native_figures import NATIVE_FIGURES
+from bench.near_cache import NEAR_CACHE_FIGURES
 from bench.overload import measure
 from bench.postgres_figures import POSTGRES_FIGURES
 from bench.processes import serving, sessiond
@@ -167,6 +168,7 @@ FIGURES = (
     Figure("cli_start", None, _cli_start, at_most=True),
     *NATIVE_FIGURES,
     *COALESCING_FIGURES,
+    *NEAR_CACHE_FIGURES,
     *POSTGRES_FIGURES,
     *SIDECAR_FIGURES,
 )

@@ -20,6 +20,8 @@ class Exit(IntEnum):
     """`validate`: the verdict is not VALID."""
     UNREACHABLE = 4
     """There is no sessiond server at the target, or it did not answer in time."""
+    STALE = 5
+    """`verify-caches`: a cache accepted a revoked session for longer than its bound."""
     MISCONFIGURED = 78
     """The configuration cannot be used: EX_CONFIG of sysexits.h. `sessiond serve` exits with it too."""
     INTERRUPTED = 130

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["checked_seconds", "limit_option", "whole_number"]
+__all__ = ["checked_bound", "checked_seconds", "limit_option", "whole_number"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _Check = Callable[[click.Context, click.Parameter, str | None], int | None]
@@ -57,4 +57,15 @@ def checked_seconds(context: click.Context, parameter: click.Parameter, value: s
         number = math.nan
     if not 0 < number < math.inf:
         raise click.BadParameter(f"must be a number of seconds, more than 0, not '{value}'", context, parameter)
+    return number
+
+
+def checked_bound(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    """The value of an option that is a number of seconds, 0 or more. Raises click.BadParameter."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise click.BadParameter(f"must be a number of seconds, 0 or more, not '{value}'", context, parameter)
     return number

@@ -28,6 +28,7 @@ SUMMARIES: Mapping[str, str] = {
     "status": "Show the server's version, log position and applications.",
     "store": "Move an authority between SQLite and Postgres.",
     "validate": "Check a token.",
+    "verify-caches": "Measure how long caches accept a session after its end.",
     "watch": "Show events as they happen, until you press Ctrl-C.",
 }
 """The first sentence of each command's help. Kept here too, so that `sessionctl --help` imports no command."""
@@ -48,6 +49,7 @@ _PLACES = {
     "status": ("history", "status"),
     "store": ("copying", "store"),
     "validate": ("validating", "validate"),
+    "verify-caches": ("caches", "verify_caches"),
     "watch": ("history", "watch"),
 }
 """The module and the name of each command, hidden ones included."""
@@ -96,6 +98,7 @@ def main() -> None:
       2    wrong usage, or a value that the server rejects
       3    validate: the token is not VALID
       4    no sessiond server at the target, or no answer in time
+      5    verify-caches: a cache accepted a revoked session for too long
       78   the configuration cannot be used
       130  interrupted with Ctrl-C
     """

@@ -185,6 +185,12 @@ def validate_requests_effect(trial: Trial) -> None:
     assert trial.verdict is Verdict.VALID
 
 
+def near_cache_effect(trial: Trial) -> None:
+    """The answer has the data, and the client has a near cache."""
+    assert trial.names["answer"].data.values == {"cart": b"3 apples"}
+    assert trial.names["stats"].misses + trial.names["stats"].closed == 1
+
+
 # By page: what is replaced in it, and a check that the page did what it says.
 GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
     "tutorial": ({ADDRESS}, tutorial_effect),
@@ -192,6 +198,7 @@ GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
     "list-devices": ({ADDRESS, SESSION_ID}, list_devices_effect),
     "log-out": ({ADDRESS, TOKEN}, log_out_effect),
     "log-users-in": ({ADDRESS, TOKEN}, log_users_in_effect),
+    "use-the-near-cache": ({ADDRESS}, near_cache_effect),
     "validate-requests": ({ADDRESS, TOKEN}, validate_requests_effect),
 }
 

@@ -96,9 +96,7 @@ async def test_every_repeated_question_of_a_story_is_answered_from_memory(app: A
 
 @pytest.mark.parametrize("preset", ["owasp-high", "owasp-low"])
 async def test_two_lookalikes_by_turns_later(tmp_path: Path, clock: ManualClock, preset: str) -> None:
-    """Two clients that take turns every second are told at the turn that is the eighth for the authority.
-    It sees each of them once in the granularity, so after four granularities and not after eight seconds.
-    """
+    """Two clients that take turns every second are told and stopped after four granularities, not eight seconds."""
     rules = story.policy(preset, {SignalType.CONCURRENT_USE: Reaction.STEP_UP, SignalType.IP_CHANGE: Reaction.ALERT})
     turns = 0
     async with story.authority(tmp_path, clock, rules) as (_, stub):

@@ -690,10 +690,7 @@ async def test_a_process_ends_with_an_open_client(app: App) -> None:
 
 
 async def test_a_child_process_answers_nothing_from_memory(app: App) -> None:
-    """A child of a process whose client has a near cache gets ClientForked for what the parent's cache knows.
-    Also if the fork happens while another thread holds the cache's lock. A client of its own works there, with an open
-    cache, and so does one that the parent had created but not used.
-    """
+    """In a child what the parent's cache knows is a ClientForked, whoever held its lock; new clients' caches open."""
     async with asyncio.timeout(60):
         done = await asyncio.to_thread(
             subprocess.run,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessiond.detection.client_facts import source_of
-from sessiond_client import calls
+from sessiond_client import Client, calls
 from sessiond_client.following import Change
 from sessiond_client.near_cache import NearCache, network_of
 from sessiond_client.near_question import key_of, key_of_message
 from sessiond_client.near_stream import Conversation, changes_of
+from sessiond_client.outcome import Outcome, attempt
 from sessiond_client.questions import DataRequest, Requirements
 from sessiond_client.values import ClientContext
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -99,14 +102,55 @@ def test_it_holds_so_many_answers() -> None:
 
 def test_it_holds_so_many_bytes() -> None:
     """Beyond `max_bytes` answers make room, and an answer that would take all of it is not kept."""
-    near = Near(max_bytes=20_000)
+    near = Near(max_bytes=24_000)
     for token in "abcd":
         assert near.put(token, size=5_000)
     assert near.get("a") is None
     assert near.get("d") == "yes"
-    assert near.cache.stats().size <= 20_000
-    assert not near.put("e", size=20_001)
+    assert near.cache.stats().size <= 24_000
+    assert not near.put("e", size=24_000)
     assert near.get("d") == "yes"
+
+
+@pytest.mark.parametrize("data", [0, 4_000])
+def test_its_bytes_are_about_those_that_it_takes(data: int) -> None:
+    """`size` is what the answers really take, within a quarter: `max_bytes` bounds memory and not a figure."""
+    client = Client("127.0.0.1:1", near_cache=True, near_cache_bytes=2**30)
+    questions = client._near
+    assert questions is not None
+    cache = questions.cache
+    cache.follower.lease.until = 10**15
+
+    def fill(number: int) -> None:
+        seen = ClientContext(ip_address="192.0.2.1", user_agent=f"{'Mozilla/5.0 ' * 9} {number}")
+        miss = questions.missed(attempt(calls.validate, "", f"{number:070d}", client=seen, data=True))
+        assert miss is not None
+        response = pb.ValidateSessionResponse(verdict=pb.VERDICT_VALID, next_step=pb.NEXT_STEP_PROCEED)
+        session = response.session
+        session.session_id, session.application, session.subject = f"{number:036d}", "default", f"user-{number}"
+        for name in ("create_time", "last_active_time", "idle_expire_time", "absolute_expire_time"):
+            getattr(session, name).seconds = 1_800_000_000 + number
+        session.authentication.level = 1
+        session.authentication.methods.append("pwd")
+        session.authentication.authenticate_time.seconds = 1_800_000_000 + number
+        session.client.CopyFrom(miss.call.request.client)
+        session.last_client.CopyFrom(session.client)
+        response.data.values["cart"] = b"x" * data
+        response.cacheable_for.seconds = response.cacheable_until.seconds = 1_900_000_000
+        questions.begin(miss)
+        questions.end(miss, Outcome(miss.call.read(response)))
+
+    fill(0)
+    gc.collect()
+    tracemalloc.start()
+    before, counted = tracemalloc.get_traced_memory()[0], cache.stats().size
+    for number in range(1, 501):
+        fill(number)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert cache.stats().entries == 501
+    assert 0.75 < (cache.stats().size - counted) / taken < 1.25
 
 
 def test_an_index_does_not_outgrow_the_answers() -> None:
@@ -328,6 +372,38 @@ def test_an_answer_counts_from_before_its_question() -> None:
     with near.asking() as fill:
         near.pass_time(2_000)
         assert not near.kept(fill, ms=2_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "keeps"),
+    [
+        ({}, True),
+        ({"verdict": pb.VERDICT_INSUFFICIENT}, False),
+        ({"verdict": pb.VERDICT_REVOKED}, False),
+        ({"next_step": pb.NEXT_STEP_REPLACE_TOKEN}, False),
+        ({"next_step": pb.NEXT_STEP_UNSPECIFIED}, False),
+        ({"renewed_token": "new"}, False),
+        ({"signals": [pb.Signal(type=pb.SIGNAL_TYPE_IP_CHANGE)]}, False),
+        ({"unmet": [pb.UnmetRequirement(kind=pb.REQUIREMENT_KIND_LEVEL)]}, False),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else str(value),
+)
+def test_only_a_plain_yes_is_kept(changes: dict[str, Any], keeps: bool) -> None:
+    """An answer that says more than yes is not kept, even if an authority marks it as reusable by mistake."""
+    questions = Client("127.0.0.1:1", near_cache=True)._near
+    assert questions is not None
+    questions.cache.follower.lease.until = 10**15
+    fields: dict[str, Any] = {"verdict": pb.VERDICT_VALID, "next_step": pb.NEXT_STEP_PROCEED, **changes}
+    response = pb.ValidateSessionResponse(**fields)
+    response.session.session_id, response.session.application = "s", "default"
+    response.cacheable_for.seconds = response.cacheable_until.seconds = 60
+    miss = questions.missed(attempt(calls.validate, "", "token"))
+    assert miss is not None
+    questions.begin(miss)
+    outcome = questions.end(miss, Outcome(miss.call.read(response)))
+    assert outcome is not None
+    assert outcome.get().verdict.value == pb.Verdict.Name(response.verdict).removeprefix("VERDICT_")
+    assert (questions.again(miss) is not None) is keeps
 
 
 # What is dropped

@@ -138,10 +138,7 @@ async def live(idle: int, uses: list[tuple[int, int, int, bool, bool, bool]]) ->
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([60_000, 300_000, 1_800_000, 86_400_000]), USES)
 def test_idle_timeouts_hold_through_near_caches(idle: int, uses: list[tuple[int, int, int, bool, bool, bool]]) -> None:
-    """Used through three near caches at random, a session never lives beyond its idle timeout.
-    And it ends before it by at most the granularity of activity, whichever caches are asked, passively or not, and
-    whether they have heard of its end.
-    """
+    """Used through three near caches at random, a session ends at most one granularity early, and never late."""
     asyncio.run(live(idle, uses))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sessionctl import copying, main, reloading
+from sessionctl import caches, copying, main, reloading
 from sessionctl.screen import Screen, columns_of
 from sessionctl.settings import Settings
 from sessiond import config
@@ -69,6 +70,7 @@ COPIED = Copied(
     ],
     key_file=KeyFile.NEEDED,
 )
+LATE = "sidecar.a-rather-long-name-of-a-host.internal.example:7443"
 SCREENS: dict[str, tuple[str, ...]] = {
     "activity": ("activity", "--subject", "ada"),
     "authority": ("authority",),
@@ -96,10 +98,12 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "store-copy": ("store", "copy", "/var/lib/sessiond", "postgres://sessiond@db.example/sessiond"),
     "validate": ("validate",),
     "validate-insufficient": ("validate", "--min-level", "3"),
+    "verify-caches": ("verify-caches", "--cache", "10.0.0.7:7443", "--cache", "unix:/run/sessiond/sidecar.sock"),
+    "verify-caches-late": ("verify-caches", "--cache", "10.0.0.7:7443", "--cache", LATE),
     "watch": ("watch", "--earliest", "--checkpoints"),
 }
 INPUT = {"validate": "good\n", "validate-insufficient": "low\n"}
-WIDE = ("activity", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
+WIDE = ("verify-caches", "activity", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -122,12 +126,28 @@ def load(file: Path) -> Path:
     return file
 
 
+def measured(asked: Settings, addresses: Sequence[str], bound: float, *, awaited: bool) -> list[caches.Measured]:
+    """Stands in for the measurement: one cache keeps to no bound."""
+    return [
+        caches.Measured(
+            cache=address,
+            revocation="awaited" if awaited else "plain",
+            yes_for=timedelta(seconds=10.2 if address == LATE else 0 if awaited else 0.0128),
+            bound=timedelta(seconds=bound),
+            asked=412,
+            still_yes=address == LATE,
+        )
+        for address in addresses
+    ]
+
+
 @pytest.fixture(autouse=True)
 def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server and no files, only fixed answers."""
     monkeypatch.setattr(Settings, "client", lambda self: FakeClient())
     monkeypatch.setattr(reloading, "_asked_to_reload", lambda folder, patience: RELOADED)
     monkeypatch.setattr(copying, "_carry_out", lambda source, destination: COPIED)
+    monkeypatch.setattr(caches, "_measured", measured)
     monkeypatch.setattr(config, "load_config", load)
     monkeypatch.setattr(config, "departures", lambda _: DEPARTURES)
 

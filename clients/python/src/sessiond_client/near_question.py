@@ -41,24 +41,24 @@ def key_of(
     1 equals True, and a bytearray equals bytes. So types are compared too: what `validate` refuses has no key.
     """
     seen: Key | None = None
+    needed: Key | None = None
+    wanted: Any = None
     if client is not None:
         if type(client) is not ClientContext or type(client.certificate_thumbprint) is not bytes:
             return None
         seen = (client.ip_address, client.user_agent, client.certificate_thumbprint, client.device_id)
     if (passive is not False and passive is not True) or (with_csrf_token is not False and with_csrf_token is not True):
         return None
-    needed: Key | None = None
     if requirements is not None:
         if type(requirements) is not Requirements or type(requirements.min_level) is not int:
             return None
         if requirements.companion is not None or requirements.csrf is not NOT_REQUIRED:
             return None
         needed = (requirements.min_level, requirements.max_authentication_age)
-    wanted: Key | bool | None = None
-    if data is not None and data is not False:
-        if data is True:
-            wanted = True
-        elif type(data) is DataRequest and type(data.keys) is tuple and type(data.newer_than) is int:
+    if data is True:
+        wanted = data
+    elif data is not None and data is not False:
+        if type(data) is DataRequest and type(data.keys) is tuple and type(data.newer_than) is int:
             wanted = (data.keys, data.newer_than) if data.keys or data.newer_than else True
         else:
             return None
@@ -149,12 +149,10 @@ class NearQuestions:
             token = token.reveal()
         elif not isinstance(token, str):
             return None
-        cache = self.cache
         try:
-            digest = cache.digest(token)
+            return self.cache.find(token, question)
         except UnicodeEncodeError:
             return None
-        return cache.get(digest, question)
 
     def missed(self, prepared: Outcome[Call[Validation]]) -> Miss | None:
         """What to ask the authority; None: nothing that concerns the cache, so ask the ordinary way."""
