@@ -266,10 +266,22 @@ def serve(file: Path | None, **options: Any) -> None:
     default=None,
     help="Send tokens over a network without encryption. [env: SESSIOND_ALLOW_REMOTE_PLAINTEXT]",
 )
-@click.option("--cache-entries", type=int, help="How many answers are kept. [env: SESSIOND_CACHE_ENTRIES]")
-@click.option("--cache-bytes", type=int, help="About how many bytes they may take. [env: SESSIOND_CACHE_BYTES]")
-@click.option("--max-calls", type=int, help="How many calls are served at once. [env: SESSIOND_MAX_CALLS]")
-@click.option("--max-streams", type=int, help="How many streams are forwarded at once. [env: SESSIOND_MAX_STREAMS]")
+@click.option(
+    "--cache-entries", type=int, help="How many answers are kept. Default: 100,000. [env: SESSIOND_CACHE_ENTRIES]"
+)
+@click.option(
+    "--cache-bytes",
+    type=int,
+    help="About how many bytes they may take. Default: 256,000,000. [env: SESSIOND_CACHE_BYTES]",
+)
+@click.option(
+    "--max-calls", type=int, help="How many calls are served at once. Default: 3,000. [env: SESSIOND_MAX_CALLS]"
+)
+@click.option(
+    "--max-streams",
+    type=int,
+    help="How many streams are forwarded at once. Default: 1,000. [env: SESSIOND_MAX_STREAMS]",
+)
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),

@@ -67,7 +67,9 @@ class Sidecar:
         config = self._config
         self.cache = NearCache(config.cache_entries, config.cache_bytes, self._clock)
         upstream = self._upstream = Upstream(config)
-        barrier = Barrier(self.cache, f"{self._kind} {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256])
+        barrier = self._barrier = Barrier(
+            self.cache, f"{self._kind} {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256]
+        )
         barrier.clock = self._clock
         self._following = FollowingTask(upstream.following, barrier)
         barrier.send = self._following.send
@@ -101,6 +103,7 @@ class Sidecar:
         """Stop: health first, then the cache with its lease, streams, calls, and the connection."""
         await self._endpoint.announce_stop()
         await self._following.close()
+        self._barrier.broken(None)  # nobody waits for the cache any more
         self._forwarding.stop()
         await self._endpoint.stop(_STOP_GRACE)
         self._watching.cancel()

@@ -17,6 +17,7 @@ from sessiond.rpc.handlers import sent
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier
+from sessiond.sidecar.held import HeldBytes
 from sessiond.sidecar.near import NearAnswers, has_signals
 from sessiond.sidecar.upstream import Metadata, Reply, Upstream, passed_on
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -47,6 +48,9 @@ _CHANGES_NOTHING = {
 }
 """Calls after which a caller expects to see no change of its own."""
 _UNREACHABLE = Unavailable("the authority cannot be reached; try again soon")
+_BROKEN = Unavailable("the authority ended the stream while a message was sent to it; try again soon")
+_BROKEN_WRITE = "Internal error from Core"
+"""How gRPC reports a write on a stream that the other side has ended. The real status is lost then."""
 _STOPPING = Unavailable("the sidecar is shutting down; resume from the last cursor")
 
 
@@ -77,8 +81,9 @@ class Forwarding(grpc.GenericRpcHandler):
     def __init__(self, way: Way) -> None:
         self._way = way
         self._streams: set[Any] = set()
-        self._reading: set[asyncio.Task[bool]] = set()
+        self._reading: set[asyncio.Task[Exception | None]] = set()
         self._is_stopping = False
+        self._held = HeldBytes()
         make = grpc.stream_unary_rpc_method_handler
         self._known: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             method: make(_guarded(method, partial(self._call, method))) for method in _UNARY
@@ -134,7 +139,8 @@ class Forwarding(grpc.GenericRpcHandler):
         return reply
 
     async def _asked(self, method: str, context: Context, raw: bytes) -> Reply:
-        return await self._way.upstream.ask(method, raw, self._metadata(context), context.time_remaining())
+        with self._held.counted(context.peer(), len(raw)):
+            return await self._way.upstream.ask(method, raw, self._metadata(context), context.time_remaining())
 
     def _metadata(self, context: Context) -> Metadata:
         return [*passed_on(_metadata_of(context)), *self._way.metadata(context.peer())]
@@ -158,26 +164,30 @@ class Forwarding(grpc.GenericRpcHandler):
                     raise  # the caller has hung up
                 if self._is_stopping:
                     raise _STOPPING from None
-                if not reading.done() or reading.result():
-                    raise await _error_of(call) from None  # the authority has cancelled the call
+                refused = reading.result() if reading.done() else None
+                # If nothing was refused here, the authority has cancelled the call.
+                raise refused or await _error_of(call) from None
             except grpc.aio.InternalError:
                 _log.debug("caller gone", rpc=method)
             finally:
                 self._streams.discard(call)
                 call.cancel()
 
-    async def _read(self, context: Context, peer: str, call: Any) -> bool:
-        """Pass on what the caller sends, and its end. Returns whether all of it was passed on."""
+    async def _read(self, context: Context, peer: str, call: Any) -> Exception | None:
+        """Pass on what the caller sends, and its end. Returns why the call must end, if a limit says so."""
         try:
             raw: Any = await self._way.arrivals.next(context, peer)
             while raw is not None and raw is not grpc.aio.EOF:
-                await call.write(raw)
+                with self._held.counted(peer, len(raw)):
+                    await call.write(raw)
                 raw = await context.read()
             await call.done_writing()
+        except (grpc.aio.AbortError, Overloaded) as error:
+            call.cancel()
+            return error
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - either call has ended; `_respond` finds out why
             call.cancel()
-            return False
-        return True
+        return None
 
     async def _respond(self, call: Any, context: Context) -> None:
         is_first = True
@@ -252,4 +262,6 @@ def _status_of(error: grpc.aio.AioRpcError) -> Any:
     trailing = tuple(error.trailing_metadata())
     if error.code() is grpc.StatusCode.UNAVAILABLE and not trailing:
         return status_of(_UNREACHABLE)  # of gRPC itself; the authority's own has details
+    if error.code() is grpc.StatusCode.INTERNAL and (error.details() or "").startswith(_BROKEN_WRITE):
+        return status_of(_BROKEN)
     return _Status(error.code(), error.details() or "", trailing)

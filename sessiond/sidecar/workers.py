@@ -57,7 +57,11 @@ class _Worker:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             began = loop.time()
-            code = await self._run()
+            try:
+                code = await self._run()
+            except OSError as error:  # such as too many processes
+                _log.error("worker not started", error=error.strerror)
+                code = 1
             if self._stopping.is_set():
                 return
             if not self.serves.is_set():

@@ -223,6 +223,7 @@ OTHER_VALUES = {
     "server.max_subscribers": 7,
     "server.max_validation_streams": 7,
     "server.max_calls": 77,
+    "server.workers": 3,
     "server.max_answer_bytes": 7_000_000,
     "log.format": "json",
     "log.level": "debug",

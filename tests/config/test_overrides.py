@@ -25,6 +25,7 @@ VARIABLES = {
     "server.max_subscribers": ("SESSIOND_MAX_SUBSCRIBERS", "8", 8),
     "server.max_validation_streams": ("SESSIOND_MAX_VALIDATION_STREAMS", "9", 9),
     "server.max_calls": ("SESSIOND_MAX_CALLS", "77", 77),
+    "server.workers": ("SESSIOND_WORKERS", "3", 3),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
     "log.format": ("SESSIOND_LOG_FORMAT", "json", "json"),
     "log.level": ("SESSIOND_LOG_LEVEL", "debug", "debug"),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sessiond.app import App
+from sessiond.sidecar.barrier import Barrier
 from sessiond.sidecar_app import Sidecar
+from sessiond_client.connection import Channels
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.sidecar.scripted import SERVICE, outcome_of
 from tests.support.clock import ManualClock
@@ -121,19 +127,58 @@ async def test_a_revocation_through_the_sidecar_holds_there(stub: AsyncStub) -> 
         assert (await stub.ValidateSession(question(created.token))).verdict == pb.VERDICT_REVOKED
 
 
-async def test_that_is_because_the_sidecar_waits(
-    stub: AsyncStub, sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Protection off: a sidecar that waits for nothing, and applies nothing, answers VALID after a revocation."""
+class Late:
+    """A `Follow` stream whose messages arrive late."""
 
-    async def at_once() -> None:
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.cancel = call.cancel
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for message in self._call:
+            await asyncio.sleep(0.05)
+            yield message
+
+
+@asynccontextmanager
+async def late_news(
+    app: App, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Sidecar, AsyncStub]]:
+    """Run a sidecar that hears of changes late, with an open cache."""
+    for_stream = Channels.for_stream
+
+    def late(self: Channels, stream: Any) -> Any:
+        stub = for_stream(self, stream)
+        return SimpleNamespace(Follow=lambda requests: Late(stub.Follow(requests)))
+
+    monkeypatch.setattr(Channels, "for_stream", late)
+    async with beside(app.address, folder) as sidecar, stub_for(sidecar.address) as stub:
+        await until(lambda: is_open(sidecar))
+        yield sidecar, stub
+
+
+async def test_a_sidecar_that_hears_late_waits_for_its_caller_s_changes(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late the news of a change arrive, the caller's next question is answered with it."""
+    async with late_news(app, tmp_path, monkeypatch) as (_, stub):
+        created = [await opened(stub) for _ in range(5)]
+        for one in created:
+            await stub.RevokeSession(revocation(one))
+            assert (await stub.ValidateSession(question(one.token))).verdict == pb.VERDICT_REVOKED
+
+
+async def test_that_is_because_it_waits(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protection off: a sidecar that hears late and does not wait answers VALID after its caller's revocation."""
+
+    async def at_once(self: Barrier) -> None:
         pass
 
-    created = await opened(stub)
-    monkeypatch.setattr(sidecar.cache, "apply", lambda change: None)
-    monkeypatch.setattr(sidecar._forwarding._way.barrier, "reached", at_once)
-    await stub.RevokeSession(revocation(created))
-    assert (await stub.ValidateSession(question(created.token))).verdict == pb.VERDICT_VALID
+    async with late_news(app, tmp_path, monkeypatch) as (_, stub):
+        created = await opened(stub)
+        monkeypatch.setattr(Barrier, "reached", at_once)
+        await stub.RevokeSession(revocation(created))
+        assert (await stub.ValidateSession(question(created.token))).verdict == pb.VERDICT_VALID
 
 
 async def test_an_awaited_revocation_elsewhere_holds_here(stub: AsyncStub, sidecar: Sidecar, app: App) -> None:
@@ -144,6 +189,17 @@ async def test_an_awaited_revocation_elsewhere_holds_here(stub: AsyncStub, sidec
             assert is_open(sidecar)
             await direct.RevokeSession(revocation(created, wait=AWAITED))
             assert (await stub.ValidateSession(question(created.token))).verdict == pb.VERDICT_REVOKED
+
+
+async def test_that_is_because_the_cache_applies_it(
+    stub: AsyncStub, sidecar: Sidecar, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protection off: a cache that acknowledges without applying answers VALID after an awaited revocation."""
+    created = await opened(stub)
+    monkeypatch.setattr(sidecar.cache, "apply", lambda change: None)
+    async with stub_for(app.address) as direct:
+        await direct.RevokeSession(revocation(created, wait=AWAITED))
+    assert (await stub.ValidateSession(question(created.token))).verdict == pb.VERDICT_VALID
 
 
 async def test_a_plain_revocation_elsewhere_arrives(stub: AsyncStub, app: App) -> None:

@@ -11,6 +11,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
 from sessiond.app import App
+from sessiond.sidecar import forwarding
 from sessiond.sidecar_app import Sidecar
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.sidecar.scripted import SERVICE, outcome_of, raw_channel, scripted
@@ -229,3 +230,39 @@ async def to_the_end(stream: Any) -> None:
 
 async def _nothing() -> None:
     pass
+
+
+async def test_large_messages_on_their_way_are_limited(tmp_path: Path) -> None:
+    """If the authority hangs, large messages that wait for it take at most 64 MB for one caller; others are refused."""
+
+    async def hangs(context: Any) -> None:
+        await context.read()
+        await asyncio.Event().wait()
+
+    large = b"x" * 4_000_000
+    async with (
+        scripted(hangs) as authority,
+        beside(authority.address, tmp_path) as sidecar,
+        raw_channel(sidecar.address) as channel,
+        asyncio.timeout(PATIENCE),
+    ):
+        path = SERVICE + "GetSession"
+        calls = [channel.unary_unary(path)(large) for _ in range(16)]
+        await until(lambda: [method for method, _ in authority.calls].count(path) == 16)
+        code, text, *_ = await outcome_of(sidecar.address, path, large)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "large messages" in text
+        calls.append(channel.unary_unary(path)(b"small"))
+        await until(lambda: [method for method, _ in authority.calls].count(path) == 17)
+        for call in calls:
+            call.cancel()
+
+
+def test_a_write_that_came_too_late() -> None:
+    """If the authority ends a stream while a message is sent to it, gRPC loses the status; the caller may retry."""
+    lost = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+    )
+    assert forwarding._status_of(lost).code is grpc.StatusCode.UNAVAILABLE
+    own = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "internal error")
+    assert forwarding._status_of(own).code is grpc.StatusCode.INTERNAL

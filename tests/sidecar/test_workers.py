@@ -142,6 +142,25 @@ async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         assert not any(map(is_running, replaced))
 
 
+async def test_the_limits_of_a_connection_hold_through_workers(tmp_path: Path) -> None:
+    """One connection to a worker may have half of the subscribers, and another one is not refused because of it."""
+    file = tmp_path / "sessiond.toml"
+    file.write_text("[server]\nmax_subscribers = 4\n", encoding="utf-8")
+    request = pb.SubscribeRequest(start=pb.STREAM_START_NOW)
+    async with working(tmp_path, "--config", str(file), count=1) as server, asyncio.timeout(PATIENCE):
+        address = await server.address()
+        async with stub_for(address) as greedy, stub_for(address) as honest:
+            streams = [greedy.Subscribe(request) for _ in range(2)]
+            for stream in streams:
+                assert isinstance(await stream.read(), pb.SubscribeResponse)
+            third = greedy.Subscribe(request)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await third.read()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "2 of them on this connection" in (refused.value.details() or "")
+            assert isinstance(await honest.Subscribe(request).read(), pb.SubscribeResponse)
+
+
 async def test_workers_end_with_their_owner(tmp_path: Path) -> None:
     """If the owner is killed, its workers end by themselves, and the port is free."""
     async with working(tmp_path) as server:
