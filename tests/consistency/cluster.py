@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +15,7 @@ from scripts.postgres import free_port
 from sessiond_client import AsyncClient, SessiondError
 from tests.consistency.proxy import Proxy
 from tests.support.server import ServerProcess
+from tests.support.sidecars import SidecarProcess
 
 __all__ = ["Cluster", "Replica", "running_cluster"]
 
@@ -123,14 +124,60 @@ class NearReader:
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
 
+    keeps_answers = True
+    """Whether its clients keep answers themselves."""
+
     @property
     def address(self) -> str:
         """Return where its clients connect to."""
         return f"127.0.0.1:{self.proxy.port}"
 
+    def pause(self) -> None:
+        """Do nothing: it is in this process."""
+
+    def resume(self) -> None:
+        """Do nothing."""
+
     async def stop(self) -> None:
         """Stop its proxy."""
         await self.proxy.stop()
+
+
+class SidecarReader(NearReader):
+    """A sidecar in a process of its own. Its connections go through a proxy, by turns to each of the replicas."""
+
+    keeps_answers = False
+
+    def __init__(self, proxy: Proxy, folder: Path) -> None:
+        super().__init__(proxy)
+        self._process = SidecarProcess(folder, f"127.0.0.1:{proxy.port}")
+        self._socket = folder / "near.sock"
+
+    @property
+    def address(self) -> str:
+        """Return where its clients connect to."""
+        return f"unix:{self._socket}"
+
+    async def start(self) -> None:
+        """Wait until it serves."""
+        await self._process.address()
+
+    def pause(self) -> None:
+        """Stop the process with SIGSTOP."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the process continue."""
+        self._signal(signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """Kill it, and stop its proxy."""
+        self._process.kill()
+        await super().stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.process.poll() is None:
+            os.killpg(self._process.process.pid, number)
 
 
 class Cluster:
@@ -151,19 +198,29 @@ class Cluster:
         """Return the client of a replica or a reader, and an application. It repeats a call once."""
         key = place, application
         if key not in self._clients:
-            near = place >= len(self.replicas)
-            target = self.readers[place - len(self.replicas)] if near else self.replicas[place]
+            is_reader = place >= len(self.replicas)
+            target = self.readers[place - len(self.replicas)] if is_reader else self.replicas[place]
+            near_cache = isinstance(target, NearReader) and target.keeps_answers
             self._clients[key] = AsyncClient(
-                target.address, application=application, timeout=3.0, retries=1, near_cache=near
+                target.address, application=application, timeout=3.0, retries=1, near_cache=near_cache
             )
         return self._clients[key]
 
     async def add_near_reader(self, *replicas: int) -> None:
         """Add clients with a near cache that ask these replicas by turns."""
+        self.readers.append(NearReader(await self._proxy_to(replicas)))
+
+    async def add_sidecar(self, folder: Path, *replicas: int) -> None:
+        """Add a sidecar that asks these replicas by turns. Its log is in the folder."""
+        sidecar = SidecarReader(await self._proxy_to(replicas), folder)
+        self.readers.append(sidecar)
+        await sidecar.start()
+
+    async def _proxy_to(self, replicas: Sequence[int]) -> Proxy:
         targets = [self.replicas[number].address.rpartition(":") for number in replicas]
         proxy = Proxy(*((host, int(port)) for host, _, port in targets))
         await proxy.start()
-        self.readers.append(NearReader(proxy))
+        return proxy
 
     def hits(self) -> int:
         """Return how many validations the near caches have answered."""
@@ -173,6 +230,7 @@ class Cluster:
         """End all faults of replicas and of their connections."""
         for reader in self.readers:
             reader.proxy.heal()
+            reader.resume()
         for replica in self.replicas:
             replica.proxy.heal()
             replica.resume()

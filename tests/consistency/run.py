@@ -37,7 +37,8 @@ _REASON = re.compile(r"operation (\d+)")
 class Plan:
     """What to do: so many operations in all, by so many clients, with choices that follow from the seed.
 
-    `seconds`: clients work for so long at most. `readers`: how many ask through near caches.
+    `seconds`: clients work for so long at most. `readers` and `sidecars`:
+    how many ask through near caches, and through sidecars.
     """
 
     seed: int = 1
@@ -45,6 +46,7 @@ class Plan:
     seconds: float = inf
     clients: int = 24
     readers: int = 3
+    sidecars: int = 2
     trouble: bool = True
 
 
@@ -76,9 +78,9 @@ async def run(plan: Plan, folder: Path) -> Ran:
     dice = Random(plan.seed)
     async with running_database() as (server, url), running_cluster(folder, url, POLICIES) as cluster:
         for number in range(plan.readers):
-            await cluster.add_near_reader(
-                *(cluster.replicas[number % 3].number, cluster.replicas[(number + 1) % 3].number)
-            )
+            await cluster.add_near_reader(number % 3, (number + 1) % 3)
+        for number in range(plan.sidecars):
+            await cluster.add_sidecar(folder / f"sidecar-{number}", number % 3, (number + 2) % 3)
         recorder = Recorder(cluster, dice)
         clients, trouble = Clients(cluster, recorder, dice), Trouble(cluster, server, Random(plan.seed))
         subscribers = _subscribers(cluster, dice)

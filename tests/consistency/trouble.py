@@ -33,7 +33,7 @@ class Trouble:
             (3, self._black_hole),
             (2, self._restart_database),
         ]
-        self._reader_kinds = (self._slow_network, self._drop_connections, self._black_hole)
+        self._reader_kinds = (self._slow_network, self._drop_connections, self._black_hole, self._stop)
 
     async def run(self) -> None:
         """Make trouble. Nothing of it is left at the end."""
@@ -52,12 +52,12 @@ class Trouble:
                     self.made[harm.__name__.strip("_").replace("_", " ")] += 1
                     group.create_task(harm(victim))
 
-    async def _stop(self, replica: Replica) -> None:
-        replica.pause()
+    async def _stop(self, victim: Replica | NearReader) -> None:
+        victim.pause()
         try:
             await asyncio.sleep(self._dice.choice((0.3, 2.0, 6.5)))
         finally:
-            replica.resume()
+            victim.resume()
 
     async def _kill(self, replica: Replica) -> None:
         replica.kill()
