@@ -32,6 +32,8 @@ USERS ?= 20
 OPERATIONS ?= 20000
 #: MINUTES          mutate: start no further fault after this many minutes
 MINUTES ?= 20
+#: ONLY             bench: the figures to measure, separated by spaces; all by default
+ONLY ?=
 #: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
 #: MUTATED          mutate: the folders and files to put faults into
@@ -114,7 +116,7 @@ model: $(VENV)/.run ## Check the models in docs/model. Needs spin and gcc.
 	@$(BIN)/python -m scripts.model
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
 generate: $(VENV)/.dev ## Generate the stubs from protos/ again.
 	@PYTHON=$(BIN)/python scripts/generate.sh
