@@ -151,8 +151,8 @@ def _print_table(console: Console, results: list[Result]) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for column in ("figure", "bar"):
-        table.add_column(column, no_wrap=True)
+    table.add_column("figure", overflow="fold")
+    table.add_column("bar", no_wrap=True)
     for column in ("ratio", "spread", "calls/s", "CPU us/call"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:

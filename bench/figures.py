@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
+from bench.django_figures import DJANGO_FIGURES
 from bench.latency import LATENCY_FIGURES
 from bench.overload import measure
 from bench.postgres_figures import POSTGRES_FIGURES
@@ -175,5 +176,6 @@ FIGURES = (
     Figure("cli_start", None, _cli_start, at_most=True),
     *COALESCING_FIGURES,
     *POSTGRES_FIGURES,
+    *DJANGO_FIGURES,
     *LATENCY_FIGURES,
 )
