@@ -111,12 +111,13 @@ async def offer(ask: Callable[[int], Awaitable[None]], load: Load, first: int = 
     while under_way and not failure and loop.time() < end_of_grace:
         await asyncio.wait(tuple(under_way), timeout=end_of_grace - loop.time(), return_when=asyncio.FIRST_EXCEPTION)
     ended = loop.time()
-    left = tuple(under_way)
+    failed, left = tuple(failure), tuple(under_way)
     for task in left:
         task.cancel()
+    # What a cancelled question raises does not matter: gRPC's raise an error of their own.
     await asyncio.gather(*left, return_exceptions=True)
-    if failure:
-        raise failure[0]
+    if failed:
+        raise failed[0]
     return _measured(load, begun, ended, answered, late)
 
 

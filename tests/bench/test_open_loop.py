@@ -163,6 +163,23 @@ def test_a_question_that_fails_ends_the_measurement() -> None:
     assert 0 in cancelled
 
 
+def test_a_question_that_fails_when_it_is_cancelled_does_not_matter() -> None:
+    """The questions that a saturated side left are cancelled, and an error that this causes is not one of the side."""
+
+    async def ask(_: int) -> None:
+        try:
+            await asyncio.sleep(1_000)
+        except asyncio.CancelledError:
+            raise RuntimeError("the call was cancelled") from None
+
+    async def measure() -> Measured:
+        return await offer(ask, Load(100, 0.1))
+
+    measured = run(measure())
+    assert measured.saturated
+    assert measured.unanswered == 10
+
+
 @pytest.mark.parametrize(
     ("share", "wanted"), [(0.5, 500), (0.99, 990), (0.999, 999), (0.9991, 1000), (1.0, 1000), (0.0001, 1)]
 )
