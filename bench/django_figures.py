@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench.coalescing import redis_running
-from bench.django_sessions import SESSIONS
 from bench.processes import serving, sessiond
 from bench.results import Figure, Result, Settings
 from bench.seed import EVERY_SIGNAL
 from bench.sides import Reporter, expect
 
 __all__ = ["DJANGO_FIGURES"]
+
+_SESSIONS = 500
 
 
 class _Reader:
@@ -45,7 +46,7 @@ class _Reader:
 def _reader(*arguments: str) -> Iterator[_Reader]:
     """Run one side, ready to read."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.django_sessions", *arguments],
+        [sys.executable, "-m", "bench.django_sessions", str(_SESSIONS), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -61,7 +62,7 @@ def _reader(*arguments: str) -> Iterator[_Reader]:
 
 def _beside_django(settings: Settings, result: Result, reporter: Reporter, engine: str, *, redis: bool) -> None:
     result.under_load = False
-    reporter.step(f"{result.name}: opening {SESSIONS:,} sessions on both sides")
+    reporter.step(f"{result.name}: opening {_SESSIONS:,} sessions on both sides")
     folder = settings.folder / result.name
     folder.mkdir()
     config = folder / "sessiond.toml"

@@ -1,10 +1,10 @@
 """One side of the figures about Django's sessions, in a process of its own: one thread that reads sessions in a loop.
 
-`python -m bench.django_sessions NAME ADDRESS...` prints `ready`, and then one line of JSON for each line of its
-standard input, which is the number of sessions to read. NAME is `db FOLDER`, `cached_db FOLDER REDIS` or
-`near_cache SESSIOND`.
+`python -m bench.django_sessions COUNT NAME PLACE...` opens COUNT sessions, prints `ready`, and then one line of JSON
+for each line of its standard input, which is the number of sessions to read. NAME and PLACE are `db FOLDER`, `cached_db
+FOLDER REDIS` or `near_cache SESSIOND`.
 
-All sides have the same 500 sessions, and check the data of each one that they read.
+All sides have the same sessions, and check the data of each one that they read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from bench.seed import APPLICATION, client_of
 from bench.sides import expect
 from sessiond_client import Client, ClientContext, Token, json_data
 
-__all__ = ["SESSIONS", "data_of", "django_store", "near_cache"]
+__all__ = ["data_of", "django_store", "near_cache"]
 
-SESSIONS = 500
 _SPREAD = 7919  # a prime number: consecutive reads are of different sessions
 
 Read = Callable[[int], Any]
@@ -40,7 +39,7 @@ def data_of(number: int) -> dict[str, Any]:
     }
 
 
-def django_store(engine: str, folder: Path, redis: str = "") -> Read:
+def django_store(count: int, engine: str, folder: Path, redis: str = "") -> Read:
     """Fill Django's session engine of that name, over SQLite in `folder`, and return what reads a session."""
     import django
     from django.conf import settings
@@ -59,7 +58,7 @@ def django_store(engine: str, folder: Path, redis: str = "") -> Read:
     call_command("migrate", verbosity=0)
     store: Any = import_module(f"django.contrib.sessions.backends.{engine}").SessionStore
     keys = []
-    for number in range(SESSIONS):
+    for number in range(count):
         session = store()
         session.update(data_of(number))
         session.create()
@@ -72,11 +71,11 @@ def django_store(engine: str, folder: Path, redis: str = "") -> Read:
     return read
 
 
-def near_cache(address: str) -> Read:
+def near_cache(count: int, address: str) -> Read:
     """Open the sessions at an authority, and return what validates one with its data through a near cache."""
     client = Client(address, application=APPLICATION, timeout=30, near_cache=True)
     sessions: list[tuple[Token, ClientContext]] = []
-    for number in range(SESSIONS):
+    for number in range(count):
         seen = client_of(number)
         context = ClientContext(ip_address=seen.ip_address, user_agent=seen.user_agent)
         data = json_data.encode(data_of(number))
@@ -97,10 +96,10 @@ def near_cache(address: str) -> Read:
     return read
 
 
-def _run(read: Read, first: int, count: int) -> dict[str, float]:
+def _run(read: Read, sessions: int, first: int, count: int) -> dict[str, float]:
     begun, cpu = time.perf_counter(), time.process_time()
     for step in range(first, first + count):
-        number = step * _SPREAD % SESSIONS
+        number = step * _SPREAD % sessions
         expect(read(number) == [number, number + 1], "a session had the wrong data")
     taken = time.perf_counter() - begun
     return {"per_second": count / taken, "client_cpu_us": (time.process_time() - cpu) / count * 1e6}
@@ -108,13 +107,14 @@ def _run(read: Read, first: int, count: int) -> dict[str, float]:
 
 def main() -> None:
     """Read sessions as the standard input asks for."""
-    name, place, *more = sys.argv[1:]
-    read = near_cache(place) if name == "near_cache" else django_store(name, Path(place), *more)
-    _run(read, 0, SESSIONS)
+    name, place, *more = sys.argv[2:]
+    sessions = int(sys.argv[1])
+    read = near_cache(sessions, place) if name == "near_cache" else django_store(sessions, name, Path(place), *more)
+    _run(read, sessions, 0, sessions)
     print("ready", flush=True)
     first = 0
     for line in sys.stdin:
-        print(json.dumps(_run(read, first, int(line))), flush=True)
+        print(json.dumps(_run(read, sessions, first, int(line))), flush=True)
         first += int(line)
 
 

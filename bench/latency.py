@@ -138,8 +138,9 @@ async def _asking_redis(address: str, _: Sessions) -> AsyncIterator[Ask]:
     from redis.asyncio import BlockingConnectionPool, Redis
 
     await (await stored_sessions(Server("redis", 0, address), _SESSIONS)).aclose()
-    # When all connections are in use, the plain pool raises an error; this one waits, as a saturated side should.
-    pool: Any = BlockingConnectionPool.from_url(f"redis://{address}", max_connections=256, timeout=30)
+    # When all connections are in use, the plain pool raises an error; this one waits, as a saturated side should. The
+    # warm-up opens all of them: to open connections during a stall would make it longer.
+    pool: Any = BlockingConnectionPool.from_url(f"redis://{address}", max_connections=_AT_ONCE, timeout=30)
     client: Any = Redis.from_pool(pool)
 
     async def ask(number: int) -> None:

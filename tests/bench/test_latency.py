@@ -148,7 +148,9 @@ async def test_a_side_of_the_django_figures_reads_sessions(app: App, tmp_path: P
     """Each side opens its sessions, checks what it reads, and reports a rate and its CPU time."""
     place = app.address if side == "near_cache" else str(tmp_path)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.django_sessions", side, place, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        *(sys.executable, "-m", "bench.django_sessions", "10", side, place),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     output, _ = await process.communicate(b"20\n30\n")
     assert process.returncode == 0
