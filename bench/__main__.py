@@ -29,6 +29,8 @@ from bench.results import Result, Settings
 _BUILD = Path("build")
 _NAMES = [figure.name for figure in FIGURES]
 _PAIRS = 5
+_WIDTH = 110
+"""Columns of the output in a file or a pipe: enough for the table."""
 
 
 class _ConsoleReporter:
@@ -70,6 +72,8 @@ class _ConsoleReporter:
 def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, uvloop: bool) -> None:
     """Compare sessiond with a bare gRPC echo."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     h2load = h2load_version()
     if h2load is None:
         console.print(
