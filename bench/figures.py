@@ -96,7 +96,7 @@ def _forged_vs_valid(settings: Settings, result: Result, reporter: Reporter) -> 
     seeded = asyncio.run(seed(settings.folder / "forged", 10_000, EVERY_SIGNAL, age_ms=61_000))
     with serving("sessiond", sessiond(seeded.data, seeded.config), settings.folder / "forged.log") as server:
         Validation(server, seeded, 0, pulse=False).warm_up(seeded.count, reporter)
-        calls = settings.validations // 10
+        calls = settings.validations // 16
         alternate(
             result,
             Batches(server, seeded, calls, forged=True),
