@@ -31,6 +31,8 @@ USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
 #: MINUTES          mutate: start no further fault after this many minutes (20); soak: how long it takes (10)
+#: ONLY             bench: the figures to measure, separated by spaces; all by default
+ONLY ?=
 #: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
 #: MUTATED          mutate: the folders and files to put faults into
@@ -122,7 +124,7 @@ soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on gro
 	@$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),10)"
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
 generate: $(VENV)/.dev ## Generate the stubs from protos/ again.
 	@PYTHON=$(BIN)/python scripts/generate.sh

@@ -6,6 +6,7 @@ import json
 import pstats
 import shutil
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from bench.facts import machine
 from bench.figures import FIGURES
+from bench.latency import latency_table
 from bench.load import CLIENTS, STREAMS, LoadFailed, h2load_version
 from bench.processes import ServerEnded
 from bench.redis_server import redis_server
@@ -26,6 +28,9 @@ from bench.results import Result, Settings
 
 _BUILD = Path("build")
 _NAMES = [figure.name for figure in FIGURES]
+_PAIRS = 5
+_WIDTH = 110
+"""Columns of the output in a file or a pipe: enough for the table."""
 
 
 class _ConsoleReporter:
@@ -59,7 +64,7 @@ class _ConsoleReporter:
 
 
 @click.command()
-@click.option("--pairs", type=click.IntRange(min=1), help="Pairs of runs for each figure; default 9.")
+@click.option("--pairs", type=click.IntRange(min=1), help=f"Pairs of runs for each figure; default {_PAIRS}.")
 @click.option("--quick", is_flag=True, help="A rough estimate: 2 pairs, short runs, 50,000 sessions for a million.")
 @click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Measure only this figure; may be repeated.")
 @click.option("--profile", is_flag=True, help="Do not compare; record a profile of one figure (see --only), print it.")
@@ -67,6 +72,8 @@ class _ConsoleReporter:
 def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, uvloop: bool) -> None:
     """Compare sessiond with a bare gRPC echo."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     h2load = h2load_version()
     if h2load is None:
         console.print(
@@ -75,19 +82,28 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
             style="red",
         )
         sys.exit(2)
-    needing = [name for name in ("batched_vs_redis_aio", "near_cache_vs_redis") if not only or name in only]
-    if redis_server() is None and needing and not profile:
+    chosen = [figure for figure in FIGURES if not only or figure.name in only]
+    with_redis = [figure.name for figure in chosen if figure.needs_redis]
+    if redis_server() is None and with_redis and not profile:
         console.print(
-            f"{' and '.join(needing)} need redis-server, which is not installed. On Debian and Ubuntu it is in "
+            f"{', '.join(with_redis)}: this needs redis-server, which is not installed. On Debian and Ubuntu it is in "
             "the package redis-server:\n\n    apt-get install redis-server\n",
             style="red",
         )
         sys.exit(2)
-    settings = Settings(pairs or 9, _BUILD / "bench-run", _BUILD / "bench-data")
+    settings = Settings(pairs or _PAIRS, _BUILD / "bench-run", _BUILD / "bench-data")
     if uvloop:
         settings = replace(settings, echo_loop="uvloop")
     if quick:
-        settings = replace(settings, pairs=pairs or 2, validations=4_000, creations=4_000, many=50_000, attacked=20_000)
+        settings = replace(
+            settings,
+            pairs=pairs or 2,
+            validations=4_000,
+            creations=2_000,
+            many=50_000,
+            attacked=20_000,
+            latency_seconds=1.0,
+        )
     if profile:
         settings = replace(settings, pairs=pairs or 2, profile=settings.folder / "profile")
         only = only[:1] or ("validate_vs_echo",)
@@ -98,6 +114,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
     facts = machine(settings.folder, h2load)
     reporter = _ConsoleReporter(console)
     results: list[Result] = []
+    begun = time.monotonic()
     try:
         for figure in FIGURES:
             if not only or figure.name in only:
@@ -116,12 +133,14 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
         "met": all(result.met for result in results),
+        "duration_seconds": round(time.monotonic() - begun, 1),
         "machine": facts,
         "load": {"h2load_processes": 8, "connections_each": CLIENTS, "calls_in_flight_each": STREAMS},
         "figures": {result.name: result.as_json() for result in results},
     }
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _print_table(console, results)
+    _print_durations(console, results, time.monotonic() - begun)
     console.print(f"All runs are in {file}." + (" --quick gives only an estimate; run `make bench`." if quick else ""))
     shutil.rmtree(settings.folder, ignore_errors=True)
     if not report["met"]:
@@ -136,8 +155,8 @@ def _print_table(console: Console, results: list[Result]) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for column in ("figure", "bar"):
-        table.add_column(column, no_wrap=True)
+    table.add_column("figure", overflow="fold")
+    table.add_column("bar", no_wrap=True)
     for column in ("ratio", "spread", "calls/s", "CPU us/call"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
@@ -153,6 +172,8 @@ def _print_table(console: Console, results: list[Result]) -> None:
         )
     console.print(table)
     for result in results:
+        if "latency" in result.details:
+            console.print(latency_table(result.details["latency"]))
         if result.worst:
             worst = max(result.pairs, key=lambda pair: float(pair["ratio"]))
             console.print(f"{result.name} is the worst of {len(result.pairs)} attacks: {worst['attack']}.")
@@ -187,6 +208,11 @@ def _throughput(result: Result) -> tuple[str, str]:
         f"{result.median('subject', 'throughput'):,.0f} : {result.median('baseline', 'throughput'):,.0f}",
         f"{result.median('subject', 'server_cpu_us'):.0f} : {result.median('baseline', 'server_cpu_us'):.0f}",
     )
+
+
+def _print_durations(console: Console, results: list[Result], whole: float) -> None:
+    each = ", ".join(f"{result.name} {result.seconds:.0f} s" for result in results)
+    console.print(f"The run took {whole // 60:.0f} min {whole % 60:.0f} s: {each}.")
 
 
 def _print_profile(file: Path) -> None:

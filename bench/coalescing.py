@@ -28,7 +28,7 @@ from bench.seed import APPLICATION, EVERY_SIGNAL, Seeded, client_of, seed
 from bench.sides import Reporter, Validation
 from sessiond_client import AsyncClient, ClientContext
 
-__all__ = ["COALESCING_FIGURES"]
+__all__ = ["COALESCING_FIGURES", "stored_sessions"]
 
 CONCURRENCY = 256
 _SESSIONS = 10_000
@@ -126,7 +126,7 @@ def _subject(
 
         client = runner.run(connect())
         try:
-            yield _Calls(server, runner, 2 * settings.validations, _validating(client, seeded)), *sizes
+            yield _Calls(server, runner, 4 * settings.validations, _validating(client, seeded)), *sizes
         finally:
             runner.run(client.close())
 
@@ -151,7 +151,7 @@ def _batched_vs_echo(settings: Settings, result: Result, reporter: Reporter) -> 
                 if (await method(request)).ByteSize() != wanted:
                     raise LoadFailed("the echo returned another number of bytes")
 
-            baseline = _Calls(server, runner, settings.validations // 2, ask)
+            baseline = _Calls(server, runner, settings.validations, ask)
             alternate(result, subject, baseline, settings.pairs, reporter)
             runner.run(channel.close())
     result.subject, result.baseline = "AsyncClient.validate, 256 at once", "bare grpc.aio echo, 256 at once"
@@ -167,7 +167,7 @@ def _batched_vs_redis_aio(settings: Settings, result: Result, reporter: Reporter
         _subject(settings, result.name, runner, reporter) as (subject, _, _),
         running_redis(settings.folder) as server,
     ):
-        client = runner.run(_stored_sessions(server))
+        client = runner.run(stored_sessions(server))
 
         async def ask(number: int) -> None:
             number = number * _SPREAD % _SESSIONS
@@ -175,7 +175,7 @@ def _batched_vs_redis_aio(settings: Settings, result: Result, reporter: Reporter
             if stored["_user_id"] != f"user-{number:07d}":
                 raise LoadFailed("Redis returned another session")
 
-        baseline = _Calls(server, runner, settings.validations // 2, ask)
+        baseline = _Calls(server, runner, settings.validations, ask)
         alternate(result, subject, baseline, settings.pairs, reporter)
         runner.run(client.aclose())
     result.subject, result.baseline = "AsyncClient.validate, 256 at once", "redis.asyncio GETEX and JSON, 256 at once"
@@ -188,13 +188,13 @@ def _add_client_cpu(result: Result) -> None:
         result.details[f"client_cpu_us_of_{side}"] = result.median(side, "client_cpu_us")
 
 
-async def _stored_sessions(server: Server) -> Any:
+async def stored_sessions(server: Server, count: int = _SESSIONS) -> Any:
     """Store sessions as Flask-Session does, as JSON with a time to live, and return the client."""
     from redis.asyncio import Redis
 
     host, _, port = server.address.rpartition(":")
     client: Any = Redis(host=host, port=int(port), max_connections=CONCURRENCY)
-    for number in range(_SESSIONS):
+    for number in range(count):
         session = {
             "_permanent": True,
             "_user_id": f"user-{number:07d}",
@@ -208,5 +208,5 @@ async def _stored_sessions(server: Server) -> Any:
 
 COALESCING_FIGURES = (
     Figure("batched_vs_echo", 6.0, _batched_vs_echo),
-    Figure("batched_vs_redis_aio", 4.0, _batched_vs_redis_aio),
+    Figure("batched_vs_redis_aio", 4.0, _batched_vs_redis_aio, needs_redis=True),
 )

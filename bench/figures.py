@@ -11,6 +11,8 @@ from dataclasses import asdict
 
 from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
+from bench.django_figures import DJANGO_FIGURES
+from bench.latency import LATENCY_FIGURES
 from bench.native_figures import NATIVE_FIGURES
 from bench.near_cache import NEAR_CACHE_FIGURES
 from bench.overload import measure
@@ -40,7 +42,8 @@ def _create_vs_echo(settings: Settings, result: Result, reporter: Reporter) -> N
     command = sessiond(settings.folder / "create", profile=settings.profile)
     with serving("sessiond", command, settings.folder / "create.log") as server:
         side = Creation(server, settings.creations)
-        beside_echo(settings, result, side, settings.creations, reporter)
+        # Twice as many echoes take about as long as the creations.
+        beside_echo(settings, result, side, 2 * settings.creations, reporter)
     result.subject = "CreateSession, synchronous=FULL"
 
 
@@ -96,7 +99,7 @@ def _forged_vs_valid(settings: Settings, result: Result, reporter: Reporter) -> 
     seeded = asyncio.run(seed(settings.folder / "forged", 10_000, EVERY_SIGNAL, age_ms=61_000))
     with serving("sessiond", sessiond(seeded.data, seeded.config), settings.folder / "forged.log") as server:
         Validation(server, seeded, 0, pulse=False).warm_up(seeded.count, reporter)
-        calls = settings.validations // 10
+        calls = settings.validations // 16
         alternate(
             result,
             Batches(server, seeded, calls, forged=True),
@@ -105,12 +108,12 @@ def _forged_vs_valid(settings: Settings, result: Result, reporter: Reporter) -> 
             reporter,
         )
         alone = Result(f"{result.name}, one a call", result.bar, result.at_most, "", "")
-        calls = settings.validations
+        calls = settings.validations // 2
         alternate(
             alone,
             Refusal(server, seeded, calls),
             Validation(server, seeded, calls, pulse=False),
-            min(settings.pairs, 5),
+            settings.pairs,
             reporter,
         )
     result.subject, result.baseline = "refusing 100 forged tokens in a batch", "validating 100 live ones"
@@ -125,7 +128,15 @@ def _honest_under_attack(settings: Settings, result: Result, reporter: Reporter)
         folder = settings.folder / f"attack-{number}"
         folder.mkdir()
         sessions = min(attack.sessions, settings.attacked)
-        found = measure(name, folder, size=attack.size, sessions=sessions, seconds=1.0, rounds=min(settings.pairs, 4))
+        found = measure(
+            name,
+            folder,
+            size=attack.size,
+            sessions=sessions,
+            seconds=1.0,
+            rounds=min(settings.pairs, 4),
+            quiet_seconds=0.5,
+        )
         expect(not found.failed, f"{found.failed} honest calls failed during {name!r}")
         result.pairs.append({"ratio": found.ratio, "attack": attack.what} | asdict(found))
     reporter.progress("honest_under_attack", len(ATTACKS), len(ATTACKS))
@@ -171,4 +182,6 @@ FIGURES = (
     *NEAR_CACHE_FIGURES,
     *POSTGRES_FIGURES,
     *SIDECAR_FIGURES,
+    *DJANGO_FIGURES,
+    *LATENCY_FIGURES,
 )

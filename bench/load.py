@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from bench.processes import Server
 
-__all__ = ["CLIENTS", "STREAMS", "Load", "LoadFailed", "Run", "drive", "framed", "h2load_version"]
+__all__ = ["CLIENTS", "STREAMS", "Load", "LoadFailed", "Run", "drive", "framed", "h2load_version", "timed"]
 
 CLIENTS = 1
 """Connections of each h2load process (-c)."""
@@ -84,6 +84,11 @@ def framed(message: Message) -> bytes:
 
 def drive(load: Load) -> Run:
     """Send all calls and wait for the last response. Raise `LoadFailed` if not every response is a 2xx."""
+    return timed(load)[0]
+
+
+def timed(load: Load) -> tuple[Run, list[float]]:
+    """As `drive`; also return how many seconds the h2load process of each body took."""
     share = load.requests // len(load.bodies)
     with tempfile.TemporaryDirectory(prefix="sessiond-bench-") as folder:
         commands = []
@@ -107,7 +112,7 @@ def drive(load: Load) -> Run:
     reports = [_report(output, share) for output in outputs]
     requests = share * len(reports)
     seconds = max(report.seconds for report in reports)
-    return Run(
+    run = Run(
         server=load.server.name,
         requests=requests,
         seconds=seconds,
@@ -118,6 +123,7 @@ def drive(load: Load) -> Run:
         server_cpu_us=cpu / requests * 1e6,
         server_cores=cpu / seconds,
     )
+    return run, [report.seconds for report in reports]
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,4 +191,4 @@ def _reading(server: Server) -> Loop:
     return read
 
 
-NEAR_CACHE_FIGURES = (Figure("near_cache_vs_redis", 30.0, _near_cache_vs_redis),)
+NEAR_CACHE_FIGURES = (Figure("near_cache_vs_redis", 30.0, _near_cache_vs_redis, needs_redis=True),)

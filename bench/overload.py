@@ -74,8 +74,20 @@ class _HonestCaller:
         return found
 
 
-def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float, rounds: int) -> AttackResult:
-    """Measure an honest caller alternately without and during the attack, `rounds` times. `folder` must be empty."""
+def measure(
+    name: str,
+    folder: Path,
+    *,
+    size: int,
+    sessions: int,
+    seconds: float,
+    rounds: int,
+    quiet_seconds: float | None = None,
+) -> AttackResult:
+    """Measure an honest caller alternately without and during the attack, `rounds` times. `folder` must be empty.
+
+    Each interval with the attack takes `seconds`, and each one without it `quiet_seconds`, or as long.
+    """
     attack = ATTACKS.get(name, CONTROL)
     config: Path | None = None
     data = folder / "data"
@@ -92,7 +104,7 @@ def measure(name: str, folder: Path, *, size: int, sessions: int, seconds: float
         honest.watch(0.3)
         before, most = server.resident_bytes(), 0
         for _ in range(rounds):
-            _add(quiet, honest.watch(seconds))
+            _add(quiet, honest.watch(seconds if quiet_seconds is None else quiet_seconds))
             attacker = subprocess.Popen(
                 [sys.executable, "-m", "bench.attacks", name, server.address, str(size)],
                 stdin=subprocess.PIPE,

@@ -56,7 +56,7 @@ def _two_replicas_vs_one(settings: Settings, result: Result, reporter: Reporter)
             serving("second", sessiond(second, seeded.config), settings.folder / "replica-2.log") as other,
             ThreadPoolExecutor(2) as pool,
         ):
-            sides = [Validation(server, seeded, settings.validations // 2, pulse=False) for server in (one, other)]
+            sides = [Validation(server, seeded, settings.validations, pulse=False) for server in (one, other)]
             for side in sides:
                 side.warm_up(seeded.count, reporter)
             for number in range(settings.pairs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class Settings:
     validations, creations   calls in each run
     few, many    stored sessions in validate_1m_vs_1k
     attacked     maximum number of stored sessions in honest_under_attack
+    latency_seconds   maximum seconds of each run of the figure latency
     profile      the file for a profile; None: compare instead of recording a profile
     echo_loop    the event loop of the echo
     """
@@ -34,11 +36,12 @@ class Settings:
     pairs: int
     folder: Path
     kept: Path
-    validations: int = 24_000
-    creations: int = 12_000
+    validations: int = 8_000
+    creations: int = 6_000
     few: int = 1_000
     many: int = 1_000_000
     attacked: int = 300_000
+    latency_seconds: float = 10.0
     profile: Path | None = None
     echo_loop: str = "asyncio"
 
@@ -62,6 +65,8 @@ class Result:
     worst: bool = False
     under_load: bool = True
     """Whether each pair has runs of a server under load, with throughput and CPU time."""
+    seconds: float = 0.0
+    """How long the whole measurement took, with everything that was prepared for it."""
 
     @property
     def ratio(self) -> float:
@@ -91,6 +96,7 @@ class Result:
             "met": self.met,
             "subject": self.subject,
             "baseline": self.baseline,
+            "duration_seconds": round(self.seconds, 1),
             "ratios": [pair["ratio"] for pair in self.pairs],
             "details": self.details,
             "pairs": self.pairs,
@@ -106,17 +112,23 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure: its name, its bar (None: the figure is only reported), and the function that measures it."""
+    """A figure: its name, its bar (None: the figure is only reported), and the function that measures it.
+
+    `needs_redis` says that the measurement starts a redis-server.
+    """
 
     name: str
     bar: float | None
     measure: Callable[[Settings, Result, Reporter], None]
     at_most: bool = False
+    needs_redis: bool = False
 
     def run(self, settings: Settings, reporter: Reporter) -> Result:
         """Measure the figure. Raise `LoadFailed` or `ServerEnded` if that fails."""
         result = Result(self.name, self.bar, self.at_most, "", "")
+        begun = time.monotonic()
         self.measure(settings, result, reporter)
+        result.seconds = time.monotonic() - begun
         return result
 
 

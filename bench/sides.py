@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import grpc
 
 from bench import echo
-from bench.load import Load, LoadFailed, Run, drive, framed
+from bench.load import Load, LoadFailed, Run, drive, framed, timed
 from bench.processes import Server
 from bench.seed import APPLICATION, Seeded, client_of
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -130,17 +130,17 @@ class Validation:
         before = [self._stub.validate(self.request(n)) for n in chosen]
         load = Load(self.server, SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests)
         if self._pulse is None:
-            run = drive(load)
+            run, taken = timed(load)
         else:
             with self._pulse:
-                run = drive(load)
-        for n, first in zip(chosen, before, strict=True):
+                run, taken = timed(load)
+        for n, first, seconds in zip(chosen, before, taken, strict=True):
             last = self._stub.validate(self.request(n, passive=True))
             expect(last.session.session_id == str(self._seeded.session_id(n)), "the response is for another session")
             moved = last.session.last_active_time.ToMilliseconds() - first.session.last_active_time.ToMilliseconds()
-            # The slowest process took run.seconds; the fastest takes well over a third of that.
-            problem = f"last activity moved by {moved} ms in {run.seconds:.1f} s: is activity not recorded?"
-            expect(moved > run.seconds * 1000 / 3, problem)
+            # Each process has a token of its own, and on a busy machine one may end long before the others.
+            problem = f"last activity moved by {moved} ms in {seconds:.1f} s: is activity not recorded?"
+            expect(moved > seconds * 1000 / 2, problem)
         # A timestamp with a small fraction takes up to three bytes less; a response with an error has no bytes.
         least = min(response.ByteSize() for response in before) + 5 - 6
         expect(run.body_bytes >= run.requests * least, too_few_bytes(run))

@@ -1,0 +1,1 @@
+"""The benchmarks: what their load and their reports mean."""
