@@ -123,7 +123,7 @@ model: $(VENV)/.run ## Check the models in docs/model. Needs spin and gcc.
 soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on growth.
 	@$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),10)"
 
-bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load.
+bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
 generate: $(VENV)/.dev ## Generate the stubs from protos/ again.

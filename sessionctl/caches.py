@@ -73,7 +73,8 @@ class Measured:
     "caches",
     metavar="ADDRESS",
     multiple=True,
-    help="A server that may answer from a cache: a replica, a sidecar. Repeatable. [default: the target]",
+    help="A server that may answer from a cache: a replica, a server with workers (one of them is asked), a sidecar. "
+    "Repeatable. [default: the target]",
 )
 @click.option(
     "--bound",

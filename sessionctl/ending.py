@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["revoke"]
 
 _CRASHED_REPLICA_SECONDS = 6.0
-"""How long the server may wait for a replica that has just crashed."""
+"""How long the server may wait for a replica or a cache that has just crashed."""
 _HAS_ENDED = ("VALID", "REVOKED", "EXPIRED_IDLE", "EXPIRED_ABSOLUTE")
 """The verdicts before the call that mean that the session has ended after it."""
 
@@ -60,7 +60,7 @@ def revoke(
 
     End one session, all of a subject, all with a label, or all of an application. Many sessions are ended in steps, and
     --timeout applies to each step. If the command is interrupted, run it again to end the rest. When it has ended
-    normally, no replica accepts the sessions any more.
+    normally, no replica, worker, sidecar or near cache accepts the sessions any more.
     """
     filtered = subject is not None or bool(labels)
     if [session_id is not None, by_token, filtered, everything].count(True) != 1:

@@ -1,4 +1,4 @@
-"""The composition root: the only place that constructs concrete parts, and the order they start and stop in."""
+"""The composition root of a server: the only place that constructs its parts, and their order of start and stop."""
 
 from __future__ import annotations
 

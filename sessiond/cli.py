@@ -208,9 +208,9 @@ def serve(file: Path | None, **options: Any) -> None:
     [networks] has a variable: SESSIOND_MAX_CALLS for server.max_calls, SESSIOND_LOG_LEVEL for log.level,
     SESSIOND_NETWORKS_OPERATORS for networks.operators. Without a file there is one application, `default`.
 
-    Exit codes: 0 stopped by SIGTERM or SIGINT; 1 the store failed, the server cannot listen on the address, or another
-    process uses the data folder; 2 wrong usage; 78 the configuration, a file that it names, the data folder or the
-    database cannot be used.
+    Exit codes: 0 stopped by SIGTERM or SIGINT; 1 the store failed, the server cannot listen on the address, another
+    process uses the data folder, or a worker does not start; 2 wrong usage; 78 the configuration, a file that it names,
+    the data folder or the database cannot be used.
     """
     chosen = file
     overrides = overrides_in(os.environ)

@@ -375,8 +375,9 @@ def revoke(
     - `reason`: why (`logout`, ...), for the event; at most 256 characters.
     - `client`: what your application sees of the user's client, for the event.
     - `open_anonymous`: open a fresh anonymous session in its place.
-    - `wait_for_caches`: return only when no replica of the authority accepts the session any more: up to 6 seconds if
-      a replica has just crashed or is cut off. False: others may accept it for some milliseconds, at most 5 seconds.
+    - `wait_for_caches`: return only when no replica, worker, sidecar or near cache accepts the session any more: up to
+      6 seconds if one of them has just crashed or is cut off, or if the authority has just started. False: all but the
+      process that answers may accept it for some milliseconds more, and for at most 5 seconds if they are cut off.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own, or 12 with `wait_for_caches`.
 

@@ -83,7 +83,7 @@ class NearCacheStats:
     dropped: int
     """Answers that were dropped because something had changed."""
     staleness: float | None
-    """Seconds since a moment at which everything that the authority knew was applied here. None: it is closed."""
+    """Seconds since the last moment at which all that the authority knew was applied here. None: it is closed."""
 
 
 class _Answer(Generic[A]):

@@ -441,18 +441,20 @@ class SessionAuthorityServicer:
         at which the stream starts. It may leave out other events, such as SESSION_CREATED.
         - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
         0, if the authority holds no lease itself.
-        - Count with the cache until the lease has ended by the authority's own clock, even if the stream has ended.
+        - Treat the cache as able to answer until the lease has ended by the authority's own clock, even if the stream
+        has ended.
 
         The cache must:
         - Respond from what it keeps only while it holds a lease and the stream is unbroken. The lease counts from the
-        cache's monotonic time before it sent the renewal, and ends an allowance for the drift of that clock earlier.
+        cache's monotonic time before it sent the renewal, and the cache must treat it as ended earlier, by an
+        allowance for the drift of that clock.
         - Treat the stream as broken if the number of a message is not the next one.
         - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
         fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
         locked (SOURCE_LOCKED).
-        - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request had the cursor of the last message
-        that the cache had applied as `at_least`, and if nothing that concerns the session was applied between request
-        and response.
+        - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request's `at_least` was the cursor of
+        the last message that the cache had applied, and if nothing that concerns the session was applied between
+        request and response.
         - Use it only for an identical request (except for `at_least`), and only for the duration `cacheable_for` from
         before the request was sent.
         - Acknowledge a message only after it has applied it, at once if the message asks for it.
@@ -465,6 +467,7 @@ class SessionAuthorityServicer:
         - INVALID_ARGUMENT: the first message is not `start`, or a later one is; the cursor is damaged or belongs to
         another authority; an acknowledgement is ahead of what was sent.
         - OUT_OF_RANGE, and the end of the stream when the authority shuts down or has too many streams: as for Subscribe.
+        Streams of Follow are counted separately from those of Subscribe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
