@@ -62,7 +62,7 @@ byte recordBefore;      /* the same for streams that are lost: nothing is acknow
 byte afterStart;
 
 /* Replicas: the followed replica's own lease. */
-byte lease;             /* how long it may answer from its session cache: eventlog/lease.py */
+byte lease;             /* how long it may answer from its session cache: sessiond_client/following.py */
 byte sinceRenewing;     /* the rest of a lease that counts from before the renewal that is under way */
 byte storeRecord;       /* the rest of its lease as another replica sees it in the store: eventlog/neighbours.py */
 byte storeRecordBefore; /* the same for the replica's earlier processes; each process has a row of its own */

@@ -414,7 +414,7 @@ async def test_nobody_waits_while_it_is_closed(app: App, plain: AsyncClient) -> 
     """A client whose cache is closed asks as a plain client does: callers with one question ask at the same time."""
     front = Front(app.address, hides=["Follow"])
     made = await plain.create(subject="ada")
-    async with front.running() as address, near(AsyncClient, address, opens=False) as client:
+    async with front.running() as address, near(AsyncClient, address, opens=False, coalesce=False) as client:
         front.gate.clear()
         tasks = [asyncio.ensure_future(client.validate(made.token)) for _ in range(5)]
         await front.until_held(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,9 @@ async def test_a_passive_look_shows_the_latest_activity(stub: AsyncStub, clock: 
 
 async def test_user_agents_are_cut_before_they_are_remembered(stub: AsyncStub) -> None:
     """User agents that differ only after their first 1,024 characters are the same, so stored ones are bounded."""
-    remembered = decode._client.cache_info().currsize
+    remembered, name = decode._client.cache_info().currsize, secrets.token_hex(8)  # not remembered from another test
     for end in ("a", "b", "c"):
-        client = pb.ClientContext(user_agent="long agent " + "x" * 100_000 + end)
+        client = pb.ClientContext(user_agent=f"long agent {name} " + "x" * 100_000 + end)
         created = await stub.CreateSession(pb.CreateSessionRequest(subject="ada", client=client))
         assert len(created.session.client.user_agent) == 1024
     assert decode._client.cache_info().currsize == remembered + 1
