@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ async def play(name: str, folder: Path, database: str, *, broken: bool) -> Histo
     scenario, is_near = SCENARIOS[name], name in NEAR_FAULTS
     faults = {_SOUND: name, _SUSPECT: name} if broken and not is_near else {}
     # A near cache keeps an answer until its token is due for renewal.
-    policies = POLICIES.replace('renewal_timeout = "3s"', 'renewal_timeout = "1h"') if is_near else POLICIES
+    policies = re.sub(r'renewal_timeout = ".*"', 'renewal_timeout = "1h"', POLICIES) if is_near else POLICIES
     async with running_cluster(folder, database, policies, faults, count=2) as cluster:
         recorder = Recorder(cluster, Random(1), timeout=10.0)
         with without_protection(name) if broken and is_near else nullcontext():
