@@ -203,7 +203,8 @@ class NearCache(Generic[A]):
         size                           the bytes of the response
         """
         with self.lock:
-            now, until = self._clock(), fill.asked_at + ms
+            # The clock is rounded down, so a time that it shows may be over by almost a millisecond.
+            now, until = self._clock(), fill.asked_at + ms - 1
             source = (application, network)
             if (
                 fill.epoch != self._epoch
