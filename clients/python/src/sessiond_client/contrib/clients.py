@@ -1,0 +1,85 @@
+"""A client for each process or event loop, created when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from sessiond_client.aio import AsyncClient
+from sessiond_client.gateway.settings import GatewaySettings
+from sessiond_client.settings import ClientOptions
+from sessiond_client.sync import Client
+
+__all__ = ["ClientPerLoop", "ClientPerProcess", "split_options"]
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[GatewaySettings, ClientOptions]:
+    """Divide an adapter's keyword arguments into the gateway's settings and the client's options.
+
+    The client uses a near cache unless `near_cache=False`. Raises `TypeError` for an unknown name, and `ValueError` for
+    a wrong setting.
+    """
+    ours = {name: value for name, value in options.items() if name in GatewaySettings.names()}
+    others = {name: value for name, value in options.items() if name not in ours}
+    known = ClientOptions.__optional_keys__ | ClientOptions.__required_keys__
+    unknown = sorted(others.keys() - known)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; see GatewaySettings and ClientOptions for those that exist")
+    return GatewaySettings(**ours), cast(ClientOptions, {"near_cache": True, **others})
+
+
+class ClientPerProcess:
+    """A `Client` for each process: a server that forks workers after it has loaded the application needs several."""
+
+    def __init__(self, target: str, options: ClientOptions) -> None:
+        self._target, self._options = target, options
+        self._lock = threading.Lock()
+        self._process = 0
+        self._client: Client | None = None
+        os.register_at_fork(after_in_child=self._begin_again)
+
+    def get(self) -> Client:
+        """The client of this process."""
+        client = self._client
+        if client is not None and self._process == os.getpid():
+            return client
+        with self._lock:
+            if self._client is None or self._process != os.getpid():
+                self._client, self._process = Client(self._target, **self._options), os.getpid()
+            return self._client
+
+    def close(self) -> None:
+        """Close the client of this process. The next use creates another one."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None and self._process == os.getpid():
+            client.close()
+
+    def _begin_again(self) -> None:
+        self._lock = threading.Lock()  # another thread may have held it at the fork
+
+
+class ClientPerLoop:
+    """An `AsyncClient` for each event loop. Test clients, for example, may use a new loop for each request."""
+
+    def __init__(self, target: str, options: ClientOptions) -> None:
+        self._target, self._options = target, options
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
+
+    def get(self) -> AsyncClient:
+        """The client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = AsyncClient(self._target, **self._options)
+        return client
+
+    async def close(self) -> None:
+        """Close the client of the running event loop. The next use creates another one."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()

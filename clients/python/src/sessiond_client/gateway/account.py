@@ -1,0 +1,238 @@
+"""What a request can do with the user's sessions: log in and out, list and end devices, get tokens for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sessiond_client.answers import CompanionIssued, Page, Revoked, Rolled
+from sessiond_client.enums import Verdict
+from sessiond_client.errors import InvalidArgument, NotFound
+from sessiond_client.gateway.actions import Action
+from sessiond_client.gateway.exchange import Exchange
+from sessiond_client.gateway.steps import Ask, Steps
+from sessiond_client.tokens import Token
+from sessiond_client.values import Authentication, Lifetimes, Session
+
+__all__ = [
+    "DeviceRow",
+    "csrf_token",
+    "devices",
+    "end_device",
+    "end_other_devices",
+    "issue_companion",
+    "login",
+    "logout",
+    "logout_everywhere",
+    "roll",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRow:
+    """One line of a "your devices" page."""
+
+    session_id: str
+    """Public. Pass it to `end_device`."""
+    description: str
+    """Such as `Firefox 140 on Linux`; `unknown device` if the client said nothing. Show it as text: it comes from the
+    client."""
+    ip_address: str
+    """Of the last recorded activity; empty if it is unknown."""
+    login_time: datetime
+    last_active_time: datetime
+    is_current: bool
+    """Whether it is the session of this request."""
+
+
+def login(
+    exchange: Exchange,
+    subject: str,
+    *,
+    level: int = 1,
+    methods: Sequence[str] = ("pwd",),
+    persistent: bool = False,
+    elevate: bool = False,
+    labels: Mapping[str, str] | None = None,
+    lifetimes: Lifetimes | None = None,
+    ticket: str | Token | None = None,
+    evict: Sequence[str] = (),
+) -> Steps[None]:
+    """Log in a user whom you have authenticated, or authenticate the user again (step-up).
+
+    The session gets a new token, and keeps its data if it was a guest's or this user's. Nothing is left of a session of
+    another user. Two clicks that send the same cookie lead to one session.
+
+    - `subject`: the user, 1 to 256 characters.
+    - `level`, `methods`: how you have authenticated the user; see `Authentication`.
+    - `persistent`: remember the session ("stay signed in").
+    - `elevate`: `level` counts for the policy's elevation timeout only; the user must be logged in.
+    - `labels`, `lifetimes`, `ticket`, `evict`: as for `Client.authenticate`.
+
+    Raises `Refused` if the client's network is locked or its cookies are ambiguous: nobody is logged in. Raises
+    `ConcurrencyLimitReached` and other `SessiondError`s as `Client.authenticate` does.
+    """
+    gate = exchange.gate()
+    if gate is Action.PROCEED and exchange.is_ambiguous:
+        gate = Action.AMBIGUOUS
+    if gate is not Action.PROCEED:
+        raise exchange.refuse(gate)
+    before = exchange.session
+    answer: Rolled = yield Ask(
+        "authenticate",
+        (exchange.token, subject),
+        {
+            "authentication": Authentication(level=level, methods=tuple(methods)),
+            "client": exchange.client,
+            "persistent": persistent,
+            "elevate": elevate,
+            "or_create": not elevate,
+            "labels": labels,
+            "lifetimes": lifetimes,
+            "ticket": ticket,
+            "evict": evict,
+        },
+    )
+    if answer.token is None:
+        raise exchange.refuse(Action.LOCKED if answer.verdict is Verdict.LOCKED else Action.LOGIN)
+    if answer.created:
+        if before is not None and before.subject not in ("", subject):
+            exchange.values.forget_all()
+        else:
+            exchange.values.as_unstored()
+    exchange.adopt(answer)
+
+
+def logout(exchange: Exchange, *, reason: str = "logout") -> Steps[None]:
+    """End the session of this request, if there is one, and delete its cookie. Nothing happens to a guest.
+
+    `reason`: recorded with the event, at most 256 characters.
+    """
+    if exchange.token is None:
+        exchange.leave()
+        return
+    answer: Revoked = yield Ask("revoke", kwargs={"token": exchange.token, "reason": reason, "client": exchange.client})
+    exchange.leave(answer)
+
+
+def logout_everywhere(exchange: Exchange, *, reason: str = "logout everywhere") -> Steps[int]:
+    """End all sessions of the user who is logged in, this one included. Returns how many were ended.
+
+    When it returns, no replica, sidecar or near cache accepts any of them. Raises `Refused` for a guest.
+    """
+    subject = _own_subject(exchange)
+    ended = yield Ask("revoke_all", kwargs={"subject": subject, "reason": reason, "wait_for_caches": True})
+    yield from logout(exchange, reason=reason)  # has ended by now; the answer deletes the cookie
+    count: int = ended.revoked_count
+    return count
+
+
+def end_other_devices(exchange: Exchange, *, reason: str = "logged out elsewhere by the user") -> Steps[int]:
+    """End all sessions of the user but this one, as after a change of password. Returns how many were ended."""
+    subject, current = _own_subject(exchange), exchange.session
+    ended = yield Ask(
+        "revoke_all",
+        kwargs={
+            "subject": subject,
+            "except_session_id": current.session_id if current is not None else "",
+            "reason": reason,
+            "wait_for_caches": True,
+        },
+    )
+    count: int = ended.revoked_count
+    return count
+
+
+def roll(exchange: Exchange, reason: str) -> Steps[None]:
+    """Replace the token at a privilege change other than a login, such as a changed password or role.
+
+    Raises `Refused` if there is no session.
+    """
+    if exchange.session is None:
+        raise exchange.refuse(Action.LOGIN)
+    answer: Rolled = yield Ask("roll", (exchange.token,), {"client": exchange.client, "reason": reason})
+    if answer.token is None:
+        raise exchange.refuse(Action.LOGIN)
+    exchange.adopt(answer)
+
+
+def devices(exchange: Exchange) -> Steps[list[DeviceRow]]:
+    """The live sessions of the user who is logged in, newest first. Raises `Refused` for a guest."""
+    subject, rows, page_token = _own_subject(exchange), [], ""
+    current = exchange.session.session_id if exchange.session is not None else ""
+    while True:
+        page: Page[Session] = yield Ask("list_page", kwargs={"subject": subject, "page_token": page_token})
+        rows += [_row(session, current) for session in page.items]
+        page_token = page.next_page_token
+        if not page_token:
+            return rows
+
+
+def end_device(exchange: Exchange, session_id: str, *, reason: str = "ended by its owner") -> Steps[bool]:
+    """End one session of the user who is logged in. Returns False if it is not one of the user's, or not a session.
+
+    Its caches have learned of it when this returns. If it is this request's own session, this is a logout. Raises
+    `Refused` for a guest.
+    """
+    subject = _own_subject(exchange)
+    if exchange.session is not None and session_id == exchange.session.session_id:
+        yield from logout(exchange, reason=reason)
+        return True
+    try:
+        answer: Revoked = yield Ask(
+            "revoke",
+            kwargs={"session_id": session_id, "subject": subject, "reason": reason, "wait_for_caches": True},
+        )
+    except (NotFound, InvalidArgument):
+        return False
+    return answer.revoked
+
+
+def csrf_token(exchange: Exchange) -> Steps[str]:
+    """The CSRF token for a form or a script of this page. A guest without a session gets one for it.
+
+    Empty if there can be none, because the client's cookie must stay as it is; the form is then refused.
+    """
+    exchange.accessed = True
+    if exchange.csrf is None and exchange.session is None and not exchange.keeps_cookie:
+        login_page = exchange.request.path == exchange.gateway.settings.login_path
+        created = yield Ask("create", kwargs={"client": exchange.client, "login_page": login_page})
+        exchange.adopt(created)
+    return exchange.csrf.reveal() if exchange.csrf is not None else ""
+
+
+def issue_companion(exchange: Exchange, purpose: str) -> Steps[Token]:
+    """Issue a companion token for one purpose. Its cookie is sent too. Raises `Refused` if there is no session."""
+    if exchange.session is None:
+        raise exchange.refuse(Action.LOGIN)
+    kwargs = {"client": exchange.client}
+    answer: CompanionIssued = yield Ask("issue_companion_token", (exchange.token, purpose), kwargs)
+    if answer.companion_token is None:
+        raise exchange.refuse(Action.LOGIN)
+    exchange.take_companion(answer)
+    return answer.companion_token
+
+
+def _own_subject(exchange: Exchange) -> str:
+    """The user who is logged in. Raises `Refused` for a guest: an empty subject would mean all guests."""
+    subject = exchange.subject
+    if not subject:
+        gate = exchange.gate()
+        raise exchange.refuse(Action.LOGIN if gate is Action.PROCEED else gate)
+    return subject
+
+
+def _row(session: Session, current: str) -> DeviceRow:
+    device = session.last_device or session.device
+    client = session.last_client or session.client
+    authentication = session.authentication
+    at = authentication.authenticate_time if authentication is not None else None
+    return DeviceRow(
+        session_id=session.session_id,
+        description=(device.description if device is not None else "") or "unknown device",
+        ip_address=client.ip_address,
+        login_time=at or session.create_time,
+        last_active_time=session.last_active_time,
+        is_current=session.session_id == current,
+    )

@@ -1,0 +1,279 @@
+"""One web request and its response: from the request to a question, from the answer to headers."""
+
+from __future__ import annotations
+
+from sessiond_client.answers import CompanionIssued, Created, DataUpdated, Revoked, Rolled, Validation
+from sessiond_client.enums import NextStep, RequirementKind, Verdict
+from sessiond_client.errors import (
+    Cancelled,
+    ClientClosed,
+    DeadlineExceeded,
+    OutOfRange,
+    ResourceExhausted,
+    SessiondError,
+    Unavailable,
+)
+from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequirements, refusal
+from sessiond_client.gateway.cookies import NO_COOKIE, presented
+from sessiond_client.gateway.gateway import Gateway
+from sessiond_client.gateway.origins import is_cross_site
+from sessiond_client.gateway.request import WebRequest
+from sessiond_client.gateway.settings import matches
+from sessiond_client.gateway.steps import Ask, Steps
+from sessiond_client.gateway.values import SessionValues
+from sessiond_client.questions import Requirements
+from sessiond_client.tokens import Token
+from sessiond_client.values import ClientContext, Session
+
+__all__ = ["OUTAGES", "Exchange"]
+
+OUTAGES = (Unavailable, DeadlineExceeded, Cancelled, ResourceExhausted, ClientClosed)
+"""The errors after which a client should try again later. Any other one is a fault of the application."""
+
+
+class Exchange:
+    """One request and its response. Used by one thread or task at a time.
+
+    `open` asks the one question about the request. `gate` then says whether any handler may run, and `routes.check`
+    whether a route's requirements are met. The handler uses `values` and the functions of `account`. `save` writes what
+    was changed, and `headers` are for the response.
+    """
+
+    def __init__(self, gateway: Gateway, request: WebRequest) -> None:
+        self.gateway = gateway
+        self.request = request
+        self.values = SessionValues(codec=gateway.codec)
+        """The session data. Empty for a guest, who gets a session when something is stored in it."""
+        self.session: Session | None = None
+        """The session that this request is part of; None: it is a guest's."""
+        self.token: Token | None = None
+        """What the client presented, or what replaces it."""
+        self.csrf: Token | None = None
+        """The session's CSRF token, for pages."""
+        self.accessed = False
+        """Whether the response depends on the session."""
+        self.validation: Validation | None = None
+        """The answer about this request; None: nothing was asked, or nobody answered."""
+        self._presented = NO_COOKIE
+        self._failure: SessiondError | None = None
+        self._csrf_failed = False
+        self._began = gateway.clock()
+        self._answered_at = 0.0
+        self._cookies: list[tuple[str, str]] = []
+        self._cookies_may_be_late = False
+        self._client: ClientContext | None = None
+
+    @property
+    def client(self) -> ClientContext:
+        """What is known of the user's client."""
+        if self._client is None:
+            self._client = self.request.client(self.gateway.settings.trusted_proxies)
+        return self._client
+
+    @property
+    def subject(self) -> str:
+        """The user who is logged in; empty for a guest."""
+        self.accessed = True
+        return self.session.subject if self.session is not None else ""
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the client presented several session cookies of one name."""
+        return self._presented.ambiguous
+
+    @property
+    def keeps_cookie(self) -> bool:
+        """Whether the client's cookie must stay as it is: a newer one may be on its way, or nobody could check it."""
+        answer = self.validation
+        denied = answer is not None and self.session is None
+        return (
+            self._failure is not None
+            or self._presented.ambiguous
+            or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
+        )
+
+    def open(self, *, csrf: bool | None = None) -> Steps[None]:
+        """Ask about the request's session, with its data and CSRF token, in one question. An outage does not raise.
+
+        `csrf`: whether the CSRF token is required. None: as method and settings say.
+        """
+        request, settings = self.request, self.gateway.settings
+        if matches(request.path, settings.ignored_paths):
+            return
+        if csrf is None:
+            csrf = not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
+        if csrf and self._is_cross_site():
+            self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
+            return
+        try:
+            facts = yield from self.gateway.facts()
+            self._presented = presented(request.headers("cookie"), facts.cookies)
+            token = self._presented.token
+            if token is None:
+                return
+            self.token = token
+            requirements = Requirements(csrf=self.presented_csrf()) if csrf else None
+            answer = yield from self._question(token, requirements)
+        except OUTAGES as error:
+            self._failure = error
+            return
+        self._take(answer)
+
+    def gate(self) -> Action:
+        """Whether any handler may run. Routes have requirements of their own."""
+        if self._failure is not None:
+            public = matches(self.request.path, self.gateway.settings.public_paths)
+            return Action.PROCEED if public else Action.RETRY_LATER
+        if self._csrf_failed:
+            return Action.CSRF_ERROR
+        if self._presented.ambiguous:
+            return Action.PROCEED if self.request.is_safe else Action.AMBIGUOUS
+        if self.validation is not None and self.validation.verdict is Verdict.LOCKED:
+            return Action.LOCKED
+        return Action.PROCEED
+
+    def refusal(self, action: Action, requirements: RouteRequirements | None = None) -> Refusal:
+        """The response for an action other than PROCEED."""
+        request, login_path = self.request, self.gateway.settings.login_path
+        return refusal(
+            action,
+            page=request.is_page,
+            login_path=login_path,
+            next_path=request.own_path if request.path != login_path else "",
+            requirements=requirements,
+            lock_seconds=self.gateway.lock_seconds,
+        )
+
+    def refuse(self, action: Action, requirements: RouteRequirements | None = None) -> Refused:
+        """The exception for an action other than PROCEED."""
+        return Refused(self.refusal(action, requirements))
+
+    def save(self) -> Steps[bool]:
+        """Store what was changed, and nothing if nothing was. A guest with new data gets a session.
+
+        Returns False if the data could not be stored, because the session has ended since, or because the client's
+        cookie must stay as it is. Raises `SessiondError` if the authority cannot store it.
+        """
+        changes = self.values.changes()
+        if not changes:
+            return True
+        if self.session is None:
+            if not changes.set or not self._may_create():
+                return not changes.set
+            created = yield Ask("create", kwargs={"client": self.client, "data": changes.set})
+            self.adopt(created)
+            self.values.written(changes)
+            return True
+        kwargs = {"token": self.token, "set": changes.set, "delete": changes.delete}
+        updated: DataUpdated = yield Ask("update_data", kwargs=kwargs)
+        if updated.verdict is not Verdict.VALID:
+            return False
+        self.values.written(changes)
+        if self.token is not None:
+            self.gateway.recent.note(self.token, updated.consistency_token)
+        return True
+
+    def headers(self, *, has_cache_control: bool = False) -> list[tuple[str, str]]:
+        """The headers for the response, to be read when it begins. They contain secrets.
+
+        Append `Set-Cookie` and `Vary`; any other one replaces a header of that name. `has_cache_control`: whether the
+        application has set `Cache-Control` itself.
+        """
+        headers = list(self._cookies)
+        if self._cookies_may_be_late and self.gateway.clock() - self._answered_at > self.gateway.settings.late_after:
+            headers = []
+        if self.accessed or self.values.accessed:
+            headers.append(("Vary", "Cookie"))
+            cache_control = self.gateway.settings.cache_control
+            named = has_cache_control or any(name == "Cache-Control" for name, _ in headers)
+            if cache_control and not named and self.session is not None and self.session.subject:
+                headers.append(("Cache-Control", cache_control))
+        return headers
+
+    # For `account`, which changes sessions
+
+    def adopt(self, answer: Created | Rolled) -> None:
+        """Go on with the session and the token of an answer."""
+        self.session, self.token, self.csrf = answer.session, answer.token, answer.csrf_token
+        self.take_cookies(answer)
+        if self.token is not None:
+            self.gateway.recent.note(self.token, answer.consistency_token)
+
+    def leave(self, answer: Revoked | None = None) -> None:
+        """Go on as a guest, without anything of the session."""
+        self.session = self.token = self.csrf = None
+        self.values.forget_all()
+        if answer is not None:
+            self.take_cookies(answer)
+
+    def take_cookies(self, answer: Created | Rolled | Revoked) -> None:
+        """Send the cookies of this answer, if it has any, instead of those of earlier ones."""
+        self.accessed = True
+        headers = answer.cookies.headers()
+        if headers:
+            self._cookies, self._cookies_may_be_late = headers, False
+
+    def take_companion(self, answer: CompanionIssued) -> None:
+        """Send the cookie of a companion token in addition."""
+        self.accessed = True
+        self._cookies = [*self._cookies, *answer.cookies.headers()]
+        self._cookies_may_be_late = False
+
+    def presented_csrf(self) -> Token | None:
+        """The CSRF token that the client presented, in a header or in a form."""
+        sent = self.request.headers(self.gateway.settings.csrf_header.lower())
+        text = sent[0] if sent else self.request.form_token()
+        return Token(text) if text else None
+
+    def failed(self, error: SessiondError) -> Action:
+        """Note that the authority cannot answer now."""
+        self._failure = error
+        return Action.RETRY_LATER
+
+    # The question and its answer
+
+    def _is_cross_site(self) -> bool:
+        request = self.request
+        return is_cross_site(
+            request.headers("sec-fetch-site"),
+            request.headers("origin"),
+            request.host,
+            self.gateway.settings.trusted_origins,
+        )
+
+    def _question(self, token: Token, requirements: Requirements | None) -> Steps[Validation]:
+        at_least = self.gateway.recent.at_least(token)
+        kwargs = {
+            "client": self.client,
+            "passive": matches(self.request.path, self.gateway.settings.passive_paths),
+            "requirements": requirements,
+            "with_csrf_token": True,
+            "data": True,
+        }
+        if at_least:
+            try:
+                newest: Validation = yield Ask("validate", (token,), {**kwargs, "at_least": at_least})
+            except OutOfRange:
+                pass  # the log was restored from a backup, and does not know of the change
+            else:
+                return newest
+        answer: Validation = yield Ask("validate", (token,), kwargs)
+        return answer
+
+    def _take(self, answer: Validation) -> None:
+        self.validation, self._answered_at = answer, self.gateway.clock()
+        self._cookies, self._cookies_may_be_late = answer.cookies.headers(), True
+        if answer.valid:
+            self.session, self.csrf = answer.session, answer.csrf_token
+            self.values = SessionValues(answer.data.values if answer.data is not None else {}, self.gateway.codec)
+            return
+        kinds = {unmet.kind for unmet in answer.unmet}
+        self._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}
+
+    def _may_create(self) -> bool:
+        """Whether a session may be created for a guest: its cookie would replace a newer one that is on its way."""
+        if self.keeps_cookie:
+            return False
+        # What a page notes by itself is not worth the risk; what the user asked for is.
+        late = self.gateway.clock() - self._began > self.gateway.settings.late_after
+        return not (late and self.request.is_safe)

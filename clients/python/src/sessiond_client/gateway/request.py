@@ -1,0 +1,64 @@
+"""A web request, as far as sessions are concerned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sessiond_client.gateway.addresses import TrustedProxies, client_address
+from sessiond_client.gateway.origins import SAFE_METHODS
+from sessiond_client.values import ClientContext
+
+__all__ = ["Headers", "WebRequest"]
+
+Headers = Callable[[str], Sequence[str]]
+"""All values of the header with this name, in lower case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRequest:
+    """What the gateway must know of a request. An adapter fills it."""
+
+    method: str
+    path: str
+    """Without query, decoded."""
+    query: str = field(default="", repr=False)
+    """Without question mark; for the way back after a login."""
+    host: str = ""
+    """The host, and the port if there is one, that the client asked for."""
+    peer: str = ""
+    """The IP address at the other end of the connection; empty if it has none."""
+    headers: Headers = field(repr=False)
+    """All values of a header, whose name is in lower case; empty if there is none."""
+    form_token: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """The CSRF token in the form, if there is one. Only called for methods that are not safe."""
+    certificate_thumbprint: bytes = b""
+    """SHA-256 of the client's certificate, if the server or a trusted proxy has checked one."""
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the method must not have side effects."""
+        return self.method in SAFE_METHODS
+
+    @property
+    def is_page(self) -> bool:
+        """Whether a browser shows the response, instead of a script reading it."""
+        mode = self.headers("sec-fetch-mode")
+        return mode[0] == "navigate" if mode else any("text/html" in accepted for accepted in self.headers("accept"))
+
+    @property
+    def own_path(self) -> str:
+        """Path and query, to come back to after a login; empty if that would repeat what the request did."""
+        if self.method != "GET":
+            return ""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    def client(self, proxies: TrustedProxies) -> ClientContext:
+        """What is known of the user's client."""
+        forwarded = self.headers(proxies.header) if proxies.hops or proxies.networks else ()
+        agents = self.headers("user-agent")
+        return ClientContext(
+            ip_address=client_address(self.peer, forwarded, proxies),
+            user_agent=agents[0] if agents else "",
+            certificate_thumbprint=self.certificate_thumbprint,
+        )

@@ -1,0 +1,71 @@
+"""Whether a request meets what a route requires beyond a session."""
+
+from __future__ import annotations
+
+from sessiond_client.answers import Validation
+from sessiond_client.enums import NextStep, RequirementKind, Verdict
+from sessiond_client.gateway.actions import Action, RouteRequirements
+from sessiond_client.gateway.exchange import OUTAGES, Exchange
+from sessiond_client.gateway.steps import Ask, Steps
+from sessiond_client.questions import NOT_REQUIRED, Requirements
+from sessiond_client.tokens import Token
+
+__all__ = ["check", "require"]
+
+
+def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
+    """What to do with the request. Asks a second question only if the answer to the first does not tell.
+
+    An outage does not raise: it is RETRY_LATER.
+    """
+    exchange.accessed = True
+    gate = exchange.gate()
+    if gate is not Action.PROCEED:
+        return gate
+    session, token = exchange.session, exchange.token
+    if session is None or token is None or not session.subject:
+        return Action.PROCEED if requirements.guests else _without_user(exchange)
+    if requirements.level > (session.authentication.level if session.authentication is not None else 0):
+        return Action.STEP_UP
+    if requirements.max_age is None and requirements.companion is None and not requirements.csrf:
+        return Action.PROCEED
+    return (yield from _ask(exchange, token, requirements))
+
+
+def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
+    """Raise `Refused` unless the request meets the requirements."""
+    action = yield from check(exchange, requirements)
+    if action is not Action.PROCEED:
+        raise exchange.refuse(action, requirements)
+
+
+def _without_user(exchange: Exchange) -> Action:
+    answer = exchange.validation
+    if exchange.is_ambiguous:
+        return Action.AMBIGUOUS
+    if answer is not None and answer.next_step is NextStep.STEP_UP:
+        return Action.STEP_UP
+    return Action.LOGIN
+
+
+def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> Steps[Action]:
+    needed = Requirements(
+        min_level=requirements.level,
+        max_authentication_age=requirements.max_age,
+        companion=requirements.companion,
+        csrf=exchange.presented_csrf() if requirements.csrf else NOT_REQUIRED,
+    )
+    try:
+        answer: Validation = yield Ask("validate", (token,), {"client": exchange.client, "requirements": needed})
+    except OUTAGES as error:
+        return exchange.failed(error)
+    if answer.valid:
+        return Action.PROCEED
+    if answer.verdict is Verdict.LOCKED:
+        return Action.LOCKED
+    if answer.next_step is NextStep.STEP_UP:
+        return Action.STEP_UP
+    if answer.verdict is Verdict.INSUFFICIENT:
+        kinds = {unmet.kind for unmet in answer.unmet}
+        return Action.COMPANION if RequirementKind.COMPANION_TOKEN in kinds else Action.CSRF_ERROR
+    return Action.LOGIN
