@@ -105,9 +105,12 @@ class Exchange:
         if csrf and self._is_cross_site():
             self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
             return
+        cookies = request.headers("cookie")
+        if not cookies:
+            return
         try:
             facts = yield from self.gateway.facts()
-            self._presented = presented(request.headers("cookie"), facts.cookies)
+            self._presented = presented(cookies, facts.cookies)
             token = self._presented.token
             if token is None:
                 return
