@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sessiond.access.book import CallerBook
 from sessiond.domain.call import Caller
 
 __all__ = ["PEER_KEY", "Callers", "CallersOfWorkers"]
@@ -14,11 +15,20 @@ PEER_KEY = "sessiond-peer"
 
 
 class Callers:
-    """Identifies callers. At present all callers that reach the port share one identity and may do everything."""
+    """Identifies callers. Without a book, or with an empty one, all share one identity and may do everything."""
+
+    def __init__(self, book: CallerBook | None = None) -> None:
+        self._book = book
 
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
-        """Return the caller. This is evaluated before any other part of a call, the fast path included."""
-        return Caller(_ANY_CALLER, peer, metadata or ())
+        """Return the caller. This is evaluated before any other part of a call, the fast path included.
+
+        Raises `Unauthenticated`.
+        """
+        record = None if self._book is None else self._book.identify(metadata)
+        if record is None:
+            return Caller(_ANY_CALLER, peer, metadata or ())
+        return Caller(record.name, peer, metadata or (), record.grants, record.revision)
 
 
 class CallersOfWorkers(Callers):
@@ -28,7 +38,7 @@ class CallersOfWorkers(Callers):
     """
 
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
-        """Return the caller; its peer is the connection to the worker."""
+        """Return the caller; its peer is the connection to the worker. Raises `Unauthenticated`."""
         for key, value in metadata or ():
             if key == PEER_KEY and isinstance(value, str):
                 return super().identify(value, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 
+from sessiond.domain.access import EVERYTHING, Grants
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, CauseKind, ClientContext
@@ -19,11 +20,15 @@ class Caller:
     name      recorded as the `actor` of every event that the call causes
     peer      address of the caller, in the transport's notation
     metadata  the metadata of the call; hidden from `repr` because it may hold credentials
+    grants    what it may do
+    version   differs after each change of the caller, so that nothing that was kept for it outlives a change
     """
 
     name: str
     peer: str = ""
     metadata: Sequence[tuple[str, str | bytes]] = field(default=(), repr=False)
+    grants: Grants = EVERYTHING
+    version: int = 0
 
 
 @immutable

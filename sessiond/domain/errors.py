@@ -8,13 +8,18 @@ from sessiond.domain.values import SessionId
 
 __all__ = [
     "AuthorityError",
+    "CallerExists",
+    "CallerNotFound",
     "DataUnreadable",
     "InvalidField",
+    "LastAdmin",
     "LockNotFound",
+    "NotPermitted",
     "Overloaded",
     "PositionOutOfRange",
     "SessionNotFound",
     "SubjectMismatch",
+    "Unauthenticated",
     "Unavailable",
     "VersionMismatch",
     "shown",
@@ -95,6 +100,26 @@ class PositionOutOfRange(AuthorityError):
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
+
+
+class Unauthenticated(AuthorityError):
+    """The caller has not proved who it is. The text says what is wrong, and nothing about a credential."""
+
+
+class NotPermitted(AuthorityError):
+    """The caller may not make this call. The text names the role that it lacks."""
+
+
+class CallerExists(AuthorityError):
+    """There is a caller of that name."""
+
+
+class CallerNotFound(AuthorityError):
+    """There is no caller of that name."""
+
+
+class LastAdmin(AuthorityError):
+    """After this change nobody could manage the callers any more."""
 
 
 class Overloaded(AuthorityError):

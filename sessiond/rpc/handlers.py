@@ -21,6 +21,7 @@ from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.authorization import authorize
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
@@ -113,6 +114,7 @@ class UnaryMethod:
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service respond."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
+        authorize(self.name, message, caller)
         response = await self.handler(message, caller)
         return response if isinstance(response, bytes) else response.SerializeToString()
 
@@ -134,6 +136,7 @@ class StreamMethod:
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service write to the context."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
+        authorize(self.name, message, caller)
         raw = b""  # a stream may last for days
         await self.handler(message, caller, context)
         return b""
@@ -199,10 +202,12 @@ def bidirectional(
     """
 
     async def messages(caller: Caller, context: Context) -> AsyncIterator[Message]:
-        raw = sent(await intake.arrivals.next(context, caller.peer))
-        yield await _parsed(request_type, raw, caller, intake.heavy)
-        while (raw := await context.read()) is not grpc.aio.EOF:
-            yield await _parsed(request_type, raw, caller, intake.heavy)
+        raw: Any = sent(await intake.arrivals.next(context, caller.peer))
+        while raw is not grpc.aio.EOF:
+            message = await _parsed(request_type, raw, caller, intake.heavy)
+            authorize(name, message, caller)
+            yield message
+            raw = await context.read()
 
     async def serve(caller: Caller, context: Context) -> None:
         await handler(messages(caller, context), caller, context)

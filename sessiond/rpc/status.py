@@ -23,6 +23,11 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.VersionMismatch: grpc.StatusCode.ABORTED,
     errors.DataUnreadable: grpc.StatusCode.DATA_LOSS,
     errors.PositionOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
+    errors.CallerExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.CallerNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.LastAdmin: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
 }

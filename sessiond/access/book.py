@@ -1,0 +1,101 @@
+"""The callers that are configured, in memory: who is calling, by what it proves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from sessiond.access.keys import presented_key
+from sessiond.domain.access import CallerRecord, Credential, CredentialKind
+from sessiond.domain.errors import Unauthenticated
+from sessiond.domain.values import Instant
+
+__all__ = ["CallerBook"]
+
+_BEARER = "bearer "
+
+
+class CallerBook:
+    """The callers of one authority. `now` is the authority's clock.
+
+    Without any caller everyone who can connect may do everything. As soon as there is one, nobody else may do anything.
+    """
+
+    def __init__(self, records: Iterable[CallerRecord], now: Callable[[], Instant]) -> None:
+        self._now = now
+        self._records: dict[str, CallerRecord] = {}
+        self._keys: dict[str, tuple[CallerRecord, Credential]] = {}
+        self._names: dict[tuple[CredentialKind, bytes], tuple[CallerRecord, Credential]] = {}
+        self.on_change: Callable[[frozenset[str]], None] = lambda names: None
+        """Called with the names of the callers that have changed or gone."""
+        self.replace(records)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no caller is configured."""
+        return not self._records
+
+    @property
+    def records(self) -> Sequence[CallerRecord]:
+        """The callers, by name."""
+        return [self._records[name] for name in sorted(self._records)]
+
+    def replace(self, records: Iterable[CallerRecord]) -> None:
+        """Replace all callers."""
+        before, self._records = self._records, {record.name: record for record in records}
+        self._index()
+        changed = {name for name in before.keys() | self._records.keys() if before.get(name) != self._records.get(name)}
+        if changed:
+            # When the first caller is added, everyone else was somebody whom nobody knows any more.
+            self.on_change(frozenset(changed))
+
+    def apply(self, changed: Mapping[str, CallerRecord | None]) -> None:
+        """Apply changes of callers; None: the caller has gone."""
+        if changed:
+            merged = {**self._records, **changed}
+            self.replace(record for record in merged.values() if record is not None)
+
+    def identify(
+        self, metadata: Sequence[tuple[str, str | bytes]] | None, proofs: Iterable[tuple[CredentialKind, str]] = ()
+    ) -> CallerRecord | None:
+        """Return who is calling; None if no caller is configured.
+
+        A key in the metadata counts before what the connection proves (`proofs`). Raises `Unauthenticated`.
+        """
+        if not self._records:
+            return None
+        now = self._now()
+        sent = [value for key, value in metadata or () if key == "authorization"]
+        if sent:
+            return self._by_key(sent, now)
+        found = [self._names[kind, name.encode()] for kind, name in proofs if (kind, name.encode()) in self._names]
+        records = {record.name: record for record, credential in found if credential.is_good(now)}
+        if len(records) == 1:
+            return next(iter(records.values()))
+        raise Unauthenticated(
+            "the connection proves the names of several callers; send a key"
+            if records
+            else "no credentials: send the key of a caller, as `authorization: Bearer KEY`"
+        )
+
+    def _by_key(self, sent: Sequence[str | bytes], now: Instant) -> CallerRecord:
+        text = sent[0] if len(sent) == 1 and isinstance(sent[0], str) else ""
+        key = presented_key(text[len(_BEARER) :].strip()) if text[: len(_BEARER)].lower() == _BEARER else None
+        if key is None:
+            raise Unauthenticated("authorization: send it once, as `Bearer KEY` with the key of a caller")
+        known = self._keys.get(key.id)
+        # A wrong key and an unknown one are not told apart.
+        if known is None or not key.proves(known[1]):
+            raise Unauthenticated("the key is not that of a caller")
+        if not known[1].is_good(now):
+            raise Unauthenticated("the key has expired; ask an admin for a new one (sessionctl callers rotate)")
+        return known[0]
+
+    def _index(self) -> None:
+        self._keys.clear()
+        self._names.clear()
+        for record in self._records.values():
+            for credential in record.credentials:
+                if credential.kind is CredentialKind.KEY:
+                    self._keys[credential.id] = (record, credential)
+                else:
+                    self._names[credential.kind, credential.value] = (record, credential)
