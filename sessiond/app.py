@@ -12,8 +12,10 @@ from contextlib import suppress
 import structlog
 
 from sessiond import __version__
+from sessiond.access.book import CallerBook
 from sessiond.access.callers import Callers, CallersOfWorkers
 from sessiond.authority.authority import Authority
+from sessiond.authority.callers import CallerAdmin
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
 from sessiond.authority.logins import Logins
@@ -38,6 +40,7 @@ from sessiond.detection.client_facts import FactReader
 from sessiond.detection.guesses import GuessWatch
 from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.detection.uses import SupersededUses, UseWatch
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
 from sessiond.domain.immutable import immutable
@@ -54,6 +57,7 @@ from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
+from sessiond.rpc.service.callers import CallerService
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
@@ -98,6 +102,7 @@ Services = tuple[
     EventService,
     FollowService,
     ValidationStreams,
+    CallerService,
 ]
 
 _STOP_GRACE = 5.0
@@ -120,6 +125,8 @@ class Process:
     on_store_failure: Callable[[StoreFailed], None]
     on_events: Callable[[Sequence[Event]], None] = lambda _: None
     """Called with the events of each commit once everything knows of them. Must not raise."""
+    on_callers: Callable[[Sequence[CallerRecord]], None] = lambda _: None
+    """Called with all callers after each commit that changes one, before anyone hears of it. Must not raise."""
     shared: SharedStore | None = None
     """The store, if other replicas share it."""
     passed: Callable[[], int] = lambda: since_boot() // 1_000_000
@@ -172,6 +179,8 @@ async def assemble(store: Store, process: Process) -> Authority:
 
     def apply(commit: Commit) -> None:
         # Memory first, subscribers last: whoever hears of an event finds everything that it says.
+        if commit.callers is not None:
+            process.on_callers(commit.callers)
         cache.apply(commit)
         learn(commit.events)
         feed.publish(commit.events, commit.horizon)
@@ -217,7 +226,8 @@ async def assemble(store: Store, process: Process) -> Authority:
     sessions = Sessions(parts, validation, retries, logins)
     data = SessionData(parts, validation, retries, reading)
     following = Following(feed, process.policies, caches)
-    return Authority(parts, validation, retries, logins, sessions, data, reading, following)
+    callers = CallerAdmin(parts, retries)
+    return Authority(parts, validation, retries, logins, sessions, data, reading, following, callers)
 
 
 def _lock_time(policies: PolicyBook, application: str) -> Millis:
@@ -238,6 +248,7 @@ def services_of(authority: Authority, bounds: StreamBounds) -> Services:
         EventService(authority.reading, bounds.write_timeout, bounds.subscribers),
         FollowService(authority, bounds.write_timeout, bounds.subscribers),
         ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations),
+        CallerService(authority),
     )
 
 
@@ -313,6 +324,7 @@ class App:
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
         shared = self._shared = await self._open_store()
         try:
+            self._book = CallerBook(await self._store.callers(), self._clock.now)
             process = Process(
                 self._keys,
                 PolicyBook(config.policies, config.origins),
@@ -322,6 +334,7 @@ class App:
                 self._entropy,
                 self._on_store_failure,
                 self._security_log.apply,
+                self._book.replace,
                 shared,
             )
             self.authority = await assemble(self._store, process)
@@ -351,6 +364,7 @@ class App:
             config=[str(file.absolute()) for file in config.files],
             settings={key: origin for key, origin in config.server_origins.items() if origin != "default"},
             applications=sorted(config.policies),
+            callers=len(self._book.records) or "none: everyone who can connect may make every call",
             revision=parts.feed.revision,
             version=__version__,
             **({} if self._workers is None else {"workers": self._workers.pids}),
@@ -358,7 +372,8 @@ class App:
 
     async def _listen(self) -> None:
         """Answer on the address, or have workers answer there."""
-        config, callers = self._config, CallersOfWorkers() if self._config.workers else Callers()
+        config = self._config
+        callers = CallersOfWorkers(self._book) if config.workers else Callers(self._book)
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )

@@ -12,10 +12,10 @@ from dataclasses import replace
 import structlog
 
 from sessiond import __version__
-from sessiond.access.callers import PEER_KEY
 from sessiond.app import RemotePlaintext
 from sessiond.config.addresses import is_local
 from sessiond.config.sidecar import SidecarConfig
+from sessiond.domain.call import PEER_KEY
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sessiond.access.keys import presented_key
+from sessiond.crypto.caller_keys import presented_key
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind
 from sessiond.domain.errors import Unauthenticated
 from sessiond.domain.values import Instant

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from sessiond.access.book import CallerBook
-from sessiond.domain.call import Caller
+from sessiond.access.streams import OpenStreams
+from sessiond.domain.access import CallerRecord
+from sessiond.domain.call import PEER_KEY, Caller
 
-__all__ = ["PEER_KEY", "Callers", "CallersOfWorkers"]
+__all__ = ["Book", "Callers", "CallersOfWorkers"]
 
 _ANY_CALLER = "caller"
-PEER_KEY = "sessiond-peer"
-"""The metadata in which a worker says on which connection it received a call. Nobody else may set it."""
+
+
+class Book(Protocol):
+    """The callers that are configured; see `CallerBook`."""
+
+    on_change: Callable[[frozenset[str]], None]
+
+    def identify(self, metadata: Sequence[tuple[str, str | bytes]] | None) -> CallerRecord | None:
+        """Return who is calling; None if no caller is configured. Raises `Unauthenticated`."""
 
 
 class Callers:
     """Identifies callers. Without a book, or with an empty one, all share one identity and may do everything."""
 
-    def __init__(self, book: CallerBook | None = None) -> None:
+    def __init__(self, book: Book | None = None) -> None:
         self._book = book
+        self.open_streams = OpenStreams()
+        if book is not None:
+            book.on_change = self._end_streams
 
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
         """Return the caller. This is evaluated before any other part of a call, the fast path included.
@@ -29,6 +41,10 @@ class Callers:
         if record is None:
             return Caller(_ANY_CALLER, peer, metadata or ())
         return Caller(record.name, peer, metadata or (), record.grants, record.revision)
+
+    def _end_streams(self, changed: frozenset[str]) -> None:
+        # The streams of those who called before there were callers end too.
+        self.open_streams.end({*changed, _ANY_CALLER})
 
 
 class CallersOfWorkers(Callers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from sessiond.authority.callers import CallerAdmin
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
 from sessiond.authority.logins import Logins
@@ -44,6 +45,7 @@ class Authority:
     data: SessionData
     reading: Reading
     following: Following
+    callers: CallerAdmin
 
     def call(self, application: str, caller: Caller, client: ClientContext | None, reason: str = "") -> Call:
         """Return a call with the policy of its application. Raises `InvalidField` if the application is unknown."""

@@ -152,6 +152,10 @@ RULES: Mapping[str, Rule] = {
     "Subscribe": _rule(Role.SUBSCRIBER),
     "Follow": _rule(_VALIDATOR),
     "GetAuthority": _rule(*Role, scope=Scope.ANY),
+    "CreateCaller": _rule(scope=Scope.AUTHORITY),
+    "ListCallers": _rule(scope=Scope.AUTHORITY),
+    "RotateCaller": _rule(scope=Scope.AUTHORITY),
+    "RevokeCaller": _rule(scope=Scope.AUTHORITY),
 }
 """The rule of each call of the contract. A call without a rule is denied to everyone."""
 

@@ -10,7 +10,10 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, CauseKind, ClientContext
 
-__all__ = ["Call", "Caller"]
+__all__ = ["PEER_KEY", "Call", "Caller"]
+
+PEER_KEY = "sessiond-peer"
+"""The metadata in which a worker says on which connection it received a call. Nobody else may set it."""
 
 
 @immutable

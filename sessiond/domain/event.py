@@ -30,6 +30,7 @@ class EventType(StrEnum):
     POLICY_CHANGED = "policy_changed"
     SESSION_LEVEL_LOWERED = "session_level_lowered"
     OLD_TOKEN_PRESENTED = "old_token_presented"  # noqa: S105 - a kind of event, not a secret
+    CALLER_CHANGED = "caller_changed"
 
 
 @immutable

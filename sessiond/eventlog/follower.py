@@ -15,6 +15,7 @@ from dataclasses import replace
 import structlog
 
 from sessiond.domain.errors import Unavailable
+from sessiond.domain.event import EventType
 from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.neighbours import Neighbours
@@ -173,7 +174,7 @@ class Follower:
     async def _publish_after_others(self, commit: Commit) -> None:
         async with self._turn:
             await self._catch_up()  # applies the commit's own events too
-            self._apply(replace(commit, events=()))
+            self._apply(replace(commit, events=(), callers=None))
         self._store.announce()
 
     async def _catch_up(self) -> None:
@@ -190,7 +191,11 @@ class Follower:
             fresh = [event for event in events if event.revision > self._feed.revision]
             if fresh:
                 changed = tuple({event.session_id: None for event in fresh if event.session_id is not None})
-                self._apply(Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, outdated=changed))
+                callers = None
+                if any(event.type is EventType.CALLER_CHANGED for event in fresh):
+                    callers = await self._store.callers()
+                commit = Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, changed, callers)
+                self._apply(commit)
             elif not events:
                 return
 

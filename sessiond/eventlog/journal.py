@@ -240,7 +240,16 @@ class Journal:
             asyncio.get_running_loop().call_soon(_prepare, group, outcomes)
             changes, head = work.changes, transaction.head
             horizon = head.horizon if changes.horizon is None else max(head.horizon, changes.horizon)
-            commit = Commit(changes.sessions, changes.activity, changes.pruned, changes.events, work.revision, horizon)
+            callers = sorted(work.callers().values(), key=lambda caller: caller.name) if changes.callers else None
+            commit = Commit(
+                changes.sessions,
+                changes.activity,
+                changes.pruned,
+                changes.events,
+                work.revision,
+                horizon,
+                callers=callers,
+            )
             return Decision(changes, (commit, outcomes))
 
         commit, outcomes = await self._store.write(decide, quiet=all(need.quiet for need in needs))
@@ -263,7 +272,8 @@ class Journal:
         theirs = [session for found in live.values() for session in found.sessions]
         known = {session.id: self._memory.with_activity(session) for session in (*sessions.values(), *theirs)}
         truncated = {subject: found.count for subject, found in live.items() if found.count > max_live}
-        return Read(known, data, answers, truncated)
+        callers = await transaction.callers() if any(need.callers for need in needs) else ()
+        return Read(known, data, answers, {caller.name: caller for caller in callers}, truncated)
 
     def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
         self._failed = failure

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.immutable import immutable
 from sessiond.domain.lifecycle import expired_view
@@ -44,6 +45,7 @@ class Needs:
     subjects_of  the live sessions of the subjects to which these sessions belong
     subjects     the live sessions of these subjects (application, subject)
     data         the data of these sessions
+    callers      all callers
     answers      the answers kept under these keys, and the sessions that they depend on
     max_live     how many live sessions of a subject to read; if it has more, the oldest and the newest are read
     quiet        the unit is expected to record activity alone, or to delete what has expired, and no event
@@ -56,6 +58,7 @@ class Needs:
     answers: Sequence[bytes] = ()
     max_live: int = MAX_ENDED_PER_UNIT
     quiet: bool = False
+    callers: bool = False
 
 
 NOTHING = Needs()
@@ -139,6 +142,7 @@ class Read:
     sessions: Mapping[SessionId, Session] = field(default_factory=dict)
     data: Mapping[SessionId, Mapping[str, bytes]] = field(default_factory=dict)
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
+    callers: Mapping[str, CallerRecord] = field(default_factory=dict)
     truncated: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The number of live sessions of each subject that has more than were read."""
 
@@ -194,6 +198,17 @@ class Work:
                 else:
                     data[key] = value
         return data
+
+    def callers(self) -> dict[str, CallerRecord]:
+        """Return all callers, including the changes of earlier units and of this one."""
+        callers = dict(self._read.callers)
+        for layer in (self.changes, self._draft):
+            for name, caller in layer.callers.items():
+                if caller is None:
+                    callers.pop(name, None)
+                else:
+                    callers[name] = caller
+        return callers
 
     def data_count(self, session_id: SessionId) -> int:
         """Return how many keys a session's data has, including the changes of earlier units and of this one."""
@@ -318,6 +333,10 @@ class Work:
         """Set (bytes) and delete (None) keys of a session's data. The same unit must save the session too."""
         self._draft.data.setdefault(session_id, {}).update(changed)
 
+    def put_caller(self, name: str, caller: CallerRecord | None) -> None:
+        """Save a caller, or delete it (None). The same unit must record an event, whose revision the caller has."""
+        self._draft.callers[name] = caller
+
     def keep_answer(self, answer: KeptAnswer) -> None:
         """Keep the first answer to a call. This also deletes some answers that have expired."""
         self._draft.answers.append(answer)
@@ -407,6 +426,8 @@ def _check_recorded(draft: Changes, before: Revision) -> None:
     for session in draft.sessions.values():
         if session.revision <= before:
             raise AssertionError(f"session {session.id} was changed without an event")
+    if draft.callers and not draft.events:
+        raise AssertionError(f"callers were changed without an event: {sorted(draft.callers)}")
     for session_id in draft.data:
         if session_id not in draft.sessions:
             raise AssertionError(f"the data of session {session_id} was changed without an event")

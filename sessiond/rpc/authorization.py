@@ -30,6 +30,10 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "StreamValidations": _each,
     "Subscribe": lambda request: request.filter.applications,
     "GetAuthority": _none,
+    "CreateCaller": _none,
+    "ListCallers": _none,
+    "RotateCaller": _none,
+    "RevokeCaller": _none,
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
 

@@ -18,6 +18,7 @@ from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
 from sessiond.authority.results import SessionRef, TicketChoice
 from sessiond.crypto.tokens import Token
+from sessiond.domain.access import Grants, Role
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, shown
 from sessiond.domain.event import EventFilter, EventType
@@ -30,6 +31,10 @@ from sessiond.domain.values import MAX_LABELS, NOBODY, ClientContext, Instant, L
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
+    "caller_name",
+    "caller_reason",
+    "grants",
+    "overlap",
     "application",
     "checkpoint_interval",
     "follow_start",
@@ -77,6 +82,9 @@ _SHORTEST_LIFETIME = 1_000  # milliseconds
 _YEAR = 365 * 86_400
 _LONGEST_SECONDS = 10 * _YEAR
 _LONGEST_LIFETIME = Millis(1_000 * _LONGEST_SECONDS)
+_CALLER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_MAX_CALLER_REASON, _MAX_GRANTS, _MAX_OVERLAP_SECONDS = 128, 100, 30 * 86_400
+_ROLE_BACK = {pb.Role.Value(f"ROLE_{role.name}"): role for role in Role}
 _MAX_DURATION = 315_576_000_000  # seconds, the range of google.protobuf.Duration
 # An address with a port, or in brackets, as in the header `Forwarded` (RFC 7239) and in other proxy headers.
 _IPV4_AND_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
@@ -361,13 +369,54 @@ def source(value: str) -> str:
         raise InvalidField("source", remedy) from None
 
 
+def caller_name(value: str) -> str:
+    """Return the name of a caller."""
+    if not _CALLER_NAME.fullmatch(value):
+        raise InvalidField(
+            "name", "must have 1 to 64 characters of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit"
+        )
+    return value
+
+
+def caller_reason(value: str) -> str:
+    """Return the reason for a change of a caller."""
+    return _text("reason", value, _MAX_CALLER_REASON)
+
+
+def grants(messages: Sequence[pb.Grant]) -> Grants:
+    """Return the roles of a caller."""
+    if not 1 <= len(messages) <= _MAX_GRANTS:
+        raise InvalidField("grants", f"has {len(messages)} entries; 1 to {_MAX_GRANTS} are allowed")
+    return frozenset(_grant(f"grants[{number}]", message) for number, message in enumerate(messages))
+
+
+def _grant(field: str, message: pb.Grant) -> tuple[str, Role]:
+    if message.role not in _ROLE_BACK:
+        raise InvalidField(f"{field}.role", f"{message.role} is not a role of a caller")
+    application = _text(f"{field}.application", message.application)
+    if not application:
+        raise InvalidField(f"{field}.application", "must be set; `*` means all applications")
+    return application, _ROLE_BACK[message.role]
+
+
+def overlap(request: pb.RotateCallerRequest) -> Millis:
+    """Return how long the other keys of a caller remain valid."""
+    if not request.HasField("overlap") or not (request.overlap.seconds or request.overlap.nanos):
+        return Millis(0)
+    return _millis("overlap", request.overlap, _MAX_OVERLAP_SECONDS)
+
+
 def _millis(field: str, message: Duration, longest: int = _LONGEST_SECONDS) -> Millis:
     if not 0 <= message.seconds <= longest or not 0 <= message.nanos < 1_000_000_000:
-        raise InvalidField(field, f"must be a duration from 1 ms to {longest // _YEAR} years")
+        raise InvalidField(field, f"must be a duration from 1 ms to {_longest(longest)}")
     millis = message.seconds * 1000 + message.nanos // 1_000_000
     if not millis:
         raise InvalidField(field, "must be at least 1 ms")
     return Millis(millis)
+
+
+def _longest(seconds: int) -> str:
+    return f"{seconds // _YEAR} years" if seconds >= _YEAR else f"{seconds // 86_400} days"
 
 
 def initial_data(data: Mapping[str, bytes]) -> dict[str, bytes]:

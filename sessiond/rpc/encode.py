@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sessiond.authority.results import Limit, ValidationResult
 from sessiond.detection.devices import describe
 from sessiond.detection.guesses import SourceLock
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.device import Device, DeviceType
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.judge import Verdict
@@ -39,6 +40,7 @@ from sessiond.rpc.pages import fitting
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
+    "caller_message",
     "REACTION",
     "VERDICT",
     "event_message",
@@ -90,6 +92,20 @@ def _duration(millis: int | None) -> Duration | None:
     duration = Duration()
     duration.FromTimedelta(timedelta(milliseconds=millis))
     return duration
+
+
+def caller_message(caller: CallerRecord) -> pb.CallerInfo:
+    """Return the message that shows a caller, without anything that proves to be it."""
+    message = pb.CallerInfo(name=caller.name)
+    for application, role in sorted(caller.grants):
+        message.grants.add(application=application, role=pb.Role.Value(f"ROLE_{role.name}"))
+    for credential in caller.credentials:
+        shown = message.credentials.add(id=credential.id)
+        set_time(shown.create_time, credential.created)
+        if credential.expires is not None:
+            set_time(shown.expire_time, credential.expires)
+    set_time(message.create_time, caller.created)
+    return message
 
 
 def session_message(session: Session) -> pb.Session:

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.handlers import Intake
 from sessiond.rpc.libraries import HEALTH, BoundedServer
 from sessiond.rpc.listening import server_options
 
@@ -25,13 +25,14 @@ class GrpcioTransport:
         service: str,
         handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
         health_checks: health.HealthServicer,
-        arrivals: Arrivals,
+        intake: Intake,
         max_calls: int,
     ) -> None:
         self._server = grpc.aio.server(options=server_options(max_calls), maximum_concurrent_rpcs=max_calls)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
-        bounded = BoundedServer(self._server, arrivals)
-        health_pb2_grpc.add_HealthServicer_to_server(health_checks, bounded)
+        # Orchestrators check the health of servers without any credentials.
+        health_pb2_grpc.add_HealthServicer_to_server(health_checks, BoundedServer(self._server, intake.arrivals))
+        bounded = BoundedServer(self._server, intake.arrivals, intake.caller)
         names = (service, HEALTH, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 

@@ -9,7 +9,7 @@ limit the memory for incomplete messages.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, cast
 
 import grpc
@@ -17,6 +17,7 @@ import structlog
 from google.protobuf.message import Message
 
 from sessiond.access.callers import Callers
+from sessiond.access.streams import OpenStreams
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.domain.immutable import immutable
@@ -44,8 +45,8 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Caller], Awaitable[Message | bytes]]
-StreamHandler = Callable[[Any, Caller, Any], Awaitable[None]]
-BidirectionalHandler = Callable[[AsyncIterator[Any], Caller, Context], Awaitable[None]]
+StreamHandler = Callable[[Any, Caller, Any], Coroutine[Any, Any, None]]
+BidirectionalHandler = Callable[[AsyncIterator[Any], Caller, Context], Coroutine[Any, Any, None]]
 FastPath = Callable[[Caller, bytes], Message | None]
 
 
@@ -56,6 +57,7 @@ class Intake:
     callers: Callers
     arrivals: Arrivals
     heavy: HeavyMessages
+    open_streams: OpenStreams
 
     def caller(self, context: Context) -> Caller:
         """Return the caller of a call."""
@@ -81,6 +83,10 @@ class Method(Protocol):
     def streams(self) -> bool:
         """Whether the response is a stream. Its messages are written to the context then."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everyone may call it, without credentials."""
+
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return the response if it is known without parsing the request; None if `respond` must decide."""
 
@@ -104,6 +110,7 @@ class UnaryMethod:
     heavy: HeavyMessages
     fast_path: FastPath | None = None
     streams: bool = False
+    is_open: bool = False
 
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return the response of the fast path, if there is one."""
@@ -127,7 +134,9 @@ class StreamMethod:
     request_type: type[Message]
     handler: StreamHandler
     heavy: HeavyMessages
+    open_streams: OpenStreams
     streams: bool = True
+    is_open: bool = False
 
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return None: no stream is known in advance."""
@@ -138,7 +147,7 @@ class StreamMethod:
         message = await _parsed(self.request_type, raw, caller, self.heavy)
         authorize(self.name, message, caller)
         raw = b""  # a stream may last for days
-        await self.handler(message, caller, context)
+        await self.open_streams.serve(caller, self.handler(message, caller, context))
         return b""
 
 
@@ -162,7 +171,7 @@ def stream(
     name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Return grpcio's handler of a call that responds with a stream."""
-    return on_grpcio(StreamMethod(name, request_type, handler, intake.heavy), intake)
+    return on_grpcio(StreamMethod(name, request_type, handler, intake.heavy, intake.open_streams), intake)
 
 
 def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
@@ -210,7 +219,7 @@ def bidirectional(
             raw = await context.read()
 
     async def serve(caller: Caller, context: Context) -> None:
-        await handler(messages(caller, context), caller, context)
+        await intake.open_streams.serve(caller, handler(messages(caller, context), caller, context))
 
     return _streaming(name, serve, intake)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -27,13 +27,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class BoundedServer:
     """A stand-in for a server to pass to a library's `add_..._to_server`. It adds the handlers with our limits."""
 
-    def __init__(self, server: grpc.aio.Server, arrivals: Arrivals) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, arrivals: Arrivals, identify: Callable[[Context], Caller] | None = None
+    ) -> None:
+        """`identify` raises an `AuthorityError` for callers that may not call; None: everyone may."""
         self._server = server
         self._arrivals = arrivals
+        self._identify = identify
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add the handlers of a service."""
-        self._server.add_generic_rpc_handlers([_Bounded(handler, self._arrivals) for handler in handlers])
+        self._server.add_generic_rpc_handlers(
+            [_Bounded(handler, self._arrivals, self._identify) for handler in handlers]
+        )
 
     def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
         """Do nothing: these are the same handlers as the generic ones."""
@@ -50,9 +56,15 @@ def _parsed(found: Any, raw: bytes) -> Any:
 
 
 class _Bounded(grpc.GenericRpcHandler):
-    def __init__(self, handlers: grpc.GenericRpcHandler, arrivals: Arrivals) -> None:
+    def __init__(
+        self,
+        handlers: grpc.GenericRpcHandler,
+        arrivals: Arrivals,
+        identify: Callable[[Context], Caller] | None,
+    ) -> None:
         self._handlers = handlers
         self._arrivals = arrivals
+        self._identify = identify
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         found: Any = self._handlers.service(details)
@@ -65,9 +77,14 @@ class _Bounded(grpc.GenericRpcHandler):
         handler: grpc.RpcMethodHandler[Any, Any] = make(call, response_serializer=found.response_serializer)
         return handler
 
+    def _check(self, context: Context) -> None:
+        if self._identify is not None:
+            self._identify(context)
+
     def _one(self, found: Any) -> Any:
         async def call(_: Any, context: Context) -> Any:
             try:
+                self._check(context)
                 request = _parsed(found, sent(await self._arrivals.next(context, context.peer())))
             except AuthorityError as error:
                 await context.abort_with_status(status_of(error))
@@ -83,6 +100,7 @@ class _Bounded(grpc.GenericRpcHandler):
                     yield _parsed(found, raw)
 
             try:
+                self._check(context)
                 async for response in found.stream_stream(requests(), context):
                     yield response
             except AuthorityError as error:
@@ -117,6 +135,7 @@ class _LibraryMethod:
 
     def __init__(self, name: str, found: Any) -> None:
         self.name = name
+        self.is_open = True
         self.streams = bool(found.response_streaming)
         self._found = found
 

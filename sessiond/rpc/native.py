@@ -205,7 +205,8 @@ class NativeTransport:
                 if (refusal := self._refusal(len(raw))) is not None:
                     self._front.fail(number, *refusal)
                     continue
-                caller = self._callers.identify(details[1], details[0])
+                peer, metadata = details[1], details[0]
+                caller = Caller("", peer) if served.is_open else self._callers.identify(peer, metadata)
                 if (known := served.known(raw, caller)) is not None:
                     self._front.respond(number, known)
                     continue

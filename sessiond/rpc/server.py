@@ -68,10 +68,10 @@ class RpcServer:
     ) -> None:
         self._health = health.HealthServicer()
         arrivals = Arrivals()
-        intake = Intake(callers, arrivals, HeavyMessages())
+        intake = Intake(callers, arrivals, HeavyMessages(), callers.open_streams)
         methods, others = _served(services, intake, fast_path)
         found = {name: on_grpcio(method, intake) for name, method in methods.items()} | others
-        self._transport: Transport = GrpcioTransport(SERVICE, found, self._health, arrivals, max_calls)
+        self._transport: Transport = GrpcioTransport(SERVICE, found, self._health, intake, max_calls)
         if transport == "native":
             # Imported here: the package that it needs is optional.
             from sessiond.rpc.native import NativeTransport
@@ -118,7 +118,7 @@ def _served(
         elif method.client_streaming:
             others[name] = bidirectional(name, request_type, handler, intake)
         elif method.server_streaming:
-            methods[name] = StreamMethod(name, request_type, handler, intake.heavy)
+            methods[name] = StreamMethod(name, request_type, handler, intake.heavy, intake.open_streams)
         else:
             fast = fast_path if name == "ValidateSession" else None
             methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast)

@@ -11,8 +11,8 @@ from cryptography import x509
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from sessiond.access.callers import PEER_KEY
 from sessiond.config.sidecar import SidecarConfig
+from sessiond.domain.call import PEER_KEY
 from sessiond.domain.immutable import immutable
 from sessiond_client.connection import Channels, channel_options
 from sessiond_client.settings import Settings

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
 from sessiond.domain.immutable import immutable
@@ -112,6 +113,7 @@ class Changes:
     answers    responses of calls that may be retried, and used tickets
     forget     drop kept answers that expired at or before this time, a bounded number of them; None: drop none
     pruned     ended sessions to delete
+    callers    callers by name, in their new state; None: to delete
     horizon    delete events up to and including this revision; None: delete none
     """
 
@@ -123,6 +125,7 @@ class Changes:
     answers: list[KeptAnswer] = field(default_factory=list)
     forget: Instant | None = None
     pruned: list[SessionId] = field(default_factory=list)
+    callers: dict[str, CallerRecord | None] = field(default_factory=dict)
     horizon: Revision | None = None
 
     def merge(self, other: Changes) -> None:
@@ -149,6 +152,8 @@ class Changes:
             self.answers.extend(other.answers)
         if other.pruned:
             self.pruned.extend(other.pruned)
+        if other.callers:
+            self.callers.update(other.callers)
         self.forget = other.forget if self.forget is None else self.forget
         if other.horizon is not None and (self.horizon is None or self.horizon < other.horizon):
             self.horizon = other.horizon
@@ -157,6 +162,7 @@ class Changes:
         """Remove all changes from this object. Objects that they were merged into keep them."""
         for part in (self.sessions, self.activity, self.data, self.retention, self.events, self.answers, self.pruned):
             part.clear()
+        self.callers.clear()
         self.forget = self.horizon = None
 
 
@@ -165,6 +171,7 @@ class Commit:
     """What one committed transaction changed, for caches and event feeds.
 
     `outdated` are sessions that another process has changed; their new state has to be read.
+    `callers` are all callers after the commit; None: no caller has changed.
     """
 
     sessions: Mapping[SessionId, Session]
@@ -174,6 +181,7 @@ class Commit:
     revision: Revision
     horizon: Revision
     outdated: Sequence[SessionId] = ()
+    callers: Sequence[CallerRecord] | None = None
 
 
 @immutable
@@ -222,6 +230,9 @@ class Transaction(Protocol):
 
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
         """Return the current kept answers with these keys. Omit keys that do not exist."""
+
+    async def callers(self) -> Sequence[CallerRecord]:
+        """Return all callers, by name."""
 
 
 class Store(Protocol):
@@ -291,6 +302,9 @@ class Store(Protocol):
 
     async def activity(self, application: str, subject: str, before: Revision | None, limit: int) -> list[Event]:
         """Return at most `limit` events of a subject with a revision less than `before`, newest first."""
+
+    async def callers(self) -> Sequence[CallerRecord]:
+        """Return all callers, by name."""
 
     async def tidy(self) -> None:
         """If deleted rows have left much unused space, release a bounded amount of it."""

@@ -84,6 +84,7 @@ TABLES = (
     Table("session_data", ("log", "session_id", "key"), 64),
     Table("answers", ("log", "answer_key"), 64),
     Table("events", ("log", "revision"), 500),
+    Table("callers", ("log", "name"), 500),
 )
 
 

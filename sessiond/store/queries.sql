@@ -35,6 +35,19 @@ DELETE FROM keys WHERE log = 0;
 -- Record one key of the ring.
 INSERT INTO keys (log, number, fingerprint) VALUES (0, :number, :fingerprint);
 
+-- read_callers
+-- All callers, by name.
+SELECT name, grants, credentials, created_at, revision FROM callers WHERE log = 0 ORDER BY name;
+
+-- put_caller
+-- Record a caller, whose former row was deleted.
+INSERT INTO callers (log, name, grants, credentials, created_at, revision)
+VALUES (0, :name, :grants, :credentials, :created_at, :revision);
+
+-- delete_caller
+-- Delete a caller, for good or before recording it again.
+DELETE FROM callers WHERE log = 0 AND name = :name;
+
 -- move_head
 -- Record the newest revision; the row was locked at the beginning of the transaction.
 UPDATE log_head SET revision = :revision WHERE log = 0;

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.event import Event
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Revision, SessionId, VersionedData
 from sessiond.store.contract import Head, KeptAnswer, Live
 from sessiond.store.listing import listing, walk_end
-from sessiond.store.rows import Row, answer_from_row, event_from_row, session_from_row
+from sessiond.store.rows import Row, answer_from_row, caller_from_row, event_from_row, session_from_row
 from sessiond.store.sealed_data import SealedValues
 
 __all__ = ["StoreReads", "TransactionReads"]
@@ -99,6 +100,10 @@ class StoreReads(ABC):
         }
         return [event_from_row(row) for row in await self._query("read_activity", values)]
 
+    async def callers(self) -> Sequence[CallerRecord]:
+        """See `Store`."""
+        return [caller_from_row(row) for row in await self._query("read_callers", {})]
+
 
 class TransactionReads(ABC):
     """The reads of `Transaction`."""
@@ -145,6 +150,10 @@ class TransactionReads(ABC):
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
         """See `Transaction`."""
         return {answer.key: answer for answer in map(answer_from_row, await self._by_keys("get_answers", keys))}
+
+    async def callers(self) -> Sequence[CallerRecord]:
+        """See `Transaction`."""
+        return [caller_from_row(row) for row in await self._query("read_callers", {})]
 
     async def _sessions(self, name: str, values: Mapping[str, Any]) -> list[Session]:
         return [session_from_row(row) for row in await self._query(name, values)]

@@ -7,6 +7,7 @@ import json
 from functools import lru_cache
 from typing import Any, Protocol
 
+from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Role
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.session import Activity, Elevation, Ending, Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
@@ -28,6 +29,8 @@ __all__ = [
     "activity_row",
     "answer_from_row",
     "answer_row",
+    "caller_from_row",
+    "caller_row",
     "event_from_row",
     "event_row",
     "session_from_row",
@@ -177,6 +180,33 @@ def answer_from_row(row: Row) -> KeptAnswer:
         Instant(row["expires_at"]),
         None if row["session_id"] is None else SessionId(row["session_id"]),
         row["generation"],
+    )
+
+
+def caller_row(caller: CallerRecord) -> dict[str, Any]:
+    """Return the row of a caller."""
+    return {
+        "name": caller.name,
+        "grants": json.dumps(sorted([application, role.value] for application, role in caller.grants)),
+        "credentials": json.dumps(
+            [[c.id, c.kind.value, c.value.hex(), c.created, c.expires] for c in caller.credentials]
+        ),
+        "created_at": caller.created,
+        "revision": caller.revision,
+    }
+
+
+def caller_from_row(row: Row) -> CallerRecord:
+    """Return the caller that a row describes."""
+    return CallerRecord(
+        name=row["name"],
+        grants=frozenset((application, Role(role)) for application, role in json.loads(row["grants"])),
+        credentials=tuple(
+            Credential(key_id, CredentialKind(kind), bytes.fromhex(value), Instant(created), expires)
+            for key_id, kind, value, created, expires in json.loads(row["credentials"])
+        ),
+        created=Instant(row["created_at"]),
+        revision=Revision(row["revision"]),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.values import SessionId
 from sessiond.store.contract import Changes, Head
-from sessiond.store.rows import activity_row, answer_row, event_row, session_row
+from sessiond.store.rows import activity_row, answer_row, caller_row, event_row, session_row
 from sessiond.store.sealed_data import value_row
 from sessiond.store.statements import Statements, insertions
 
@@ -40,6 +40,7 @@ class Writes:
         self._insert("keep_answer", map(answer_row, {answer.key: answer for answer in changes.answers}.values()))
         self._among("prune_sessions", changes.pruned)
         self._among("prune_labels", changes.pruned)
+        self._callers(changes)
         self._log(changes)
 
     def __bool__(self) -> bool:
@@ -67,6 +68,10 @@ class Writes:
         self._insert("set_data", (value_row(cipher, i, k, v) for i, k, v in cells if v is not None))
         self._many("delete_data", ({"session_id": bytes(i), "key": k} for i, k, v in cells if v is None))
         self._among("delete_all_data", [s.id for s in changes.sessions.values() if s.ending is not None])
+
+    def _callers(self, changes: Changes) -> None:
+        self._many("delete_caller", ({"name": name} for name in changes.callers))
+        self._many("put_caller", (caller_row(caller) for caller in changes.callers.values() if caller is not None))
 
     def _log(self, changes: Changes) -> None:
         self._insert("append_event", map(event_row, changes.events))

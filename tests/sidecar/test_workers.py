@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sessiond.access.callers import PEER_KEY, CallersOfWorkers
+from sessiond.domain.call import PEER_KEY, CallersOfWorkers
 from sessiond.rpc.sockets import CannotListen, reserve_port
 from sessiond.sidecar.upstream import passed_on
 from sessiond.sidecar.workers import Workers, WorkersFailed

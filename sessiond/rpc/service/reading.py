@@ -8,6 +8,7 @@ from sessiond.authority.authority import Authority
 from sessiond.domain.call import Caller
 from sessiond.domain.values import SessionId
 from sessiond.rpc import decode, encode
+from sessiond.rpc.authorization import may_see
 from sessiond.rpc.cursor import decode_page, decode_revision_page, encode_page
 from sessiond.rpc.pages import fitting
 from sessiond.rpc.service.calls import Calls
@@ -81,8 +82,8 @@ class ReadingService:
             response.next_page_token = encode_page(query_bytes, page[-1].revision.to_bytes(8, "big"))
         return response
 
-    async def GetAuthority(self, _: pb.GetAuthorityRequest, __: Caller) -> pb.GetAuthorityResponse:
-        """Return the authority's identity, version and position, and the effective policies."""
+    async def GetAuthority(self, _: pb.GetAuthorityRequest, caller: Caller) -> pb.GetAuthorityResponse:
+        """Return the authority's identity, version and position, and the policies of the caller's applications."""
         state = self._reading.describe()
         return pb.GetAuthorityResponse(
             authority_id=str(uuid.UUID(bytes=state.authority_id)),
@@ -92,6 +93,7 @@ class ReadingService:
             applications=[
                 pb.Application(name=name, policy=encode.policy_message(policy, state.origins.get(name, {})))
                 for name, policy in sorted(state.policies.items())
+                if may_see(caller, name)
             ],
             consistency_token=self._calls.consistency_token(state.position.revision),
             incarnation=state.position.incarnation.hex(),

@@ -150,7 +150,14 @@ nothing else has no event, and may be stored later.
 Times. Times are the authority's wall clock, in milliseconds. A session has expired once the time is at or past its
 deadline.
 
-Access. This version does not authenticate callers: every caller that can reach the server may make every call.
+Access. As long as no caller is configured (CreateCaller), everyone who can reach the server may make every call. As
+soon as there is one, each call needs a caller and one of its roles:
+  - A caller proves who it is by its key, which it sends as the metadata `authorization: Bearer KEY`.
+  - A role counts for one application, or for all of them (`*`). A call needs a role for each application that it
+    names. See Role.
+  - UNAUTHENTICATED: the call has no credentials, or they prove nothing. PERMISSION_DENIED: the caller lacks the role
+    that the message names. Neither says whether anything exists.
+  - Health checks need no caller. Reflection needs any caller.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
 field. Exception: U+0000 in a token that the client presented makes that token invalid, like any other wrong text.
@@ -616,6 +623,8 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """A token that a roll replaced was presented, by a client that may never have received the new one. Not a signal by
     itself. The next use of the new token is one, because two clients may then hold the session.
     """
+    EVENT_TYPE_CALLER_CHANGED: _EventType.ValueType  # 17
+    """A caller was added, rotated or revoked. The event has no application, and `cause.reason` says what changed."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """The kinds of events."""
@@ -660,6 +669,8 @@ EVENT_TYPE_OLD_TOKEN_PRESENTED: EventType.ValueType  # 16
 """A token that a roll replaced was presented, by a client that may never have received the new one. Not a signal by
 itself. The next use of the new token is one, because two clients may then hold the session.
 """
+EVENT_TYPE_CALLER_CHANGED: EventType.ValueType  # 17
+"""A caller was added, rotated or revoked. The event has no application, and `cause.reason` says what changed."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _RevocationWait:
@@ -721,6 +732,42 @@ STREAM_START_NOW: StreamStart.ValueType  # 1
 STREAM_START_EARLIEST: StreamStart.ValueType  # 2
 """At the horizon: the stream begins with the oldest event that is still kept."""
 Global___StreamStart: _TypeAlias = StreamStart  # noqa: Y015
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """The value of an unset field."""
+    ROLE_VALIDATOR: _Role.ValueType  # 1
+    """Validates tokens, with session data, and follows the changes for a cache."""
+    ROLE_ISSUER: _Role.ValueType  # 2
+    """Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one named subject."""
+    ROLE_SUBSCRIBER: _Role.ValueType  # 3
+    """Subscribes to events."""
+    ROLE_OPERATOR: _Role.ValueType  # 4
+    """Lists and ends sessions of anyone, reads activity and session data, and lifts locks."""
+    ROLE_ADMIN: _Role.ValueType  # 5
+    """Makes every call for the application. For all applications: also manages the callers."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What a caller may do for an application. The roles are independent, but ROLE_ADMIN includes all others."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""The value of an unset field."""
+ROLE_VALIDATOR: Role.ValueType  # 1
+"""Validates tokens, with session data, and follows the changes for a cache."""
+ROLE_ISSUER: Role.ValueType  # 2
+"""Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one named subject."""
+ROLE_SUBSCRIBER: Role.ValueType  # 3
+"""Subscribes to events."""
+ROLE_OPERATOR: Role.ValueType  # 4
+"""Lists and ends sessions of anyone, reads activity and session data, and lifts locks."""
+ROLE_ADMIN: Role.ValueType  # 5
+"""Makes every call for the application. For all applications: also manages the callers."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class ClientContext(_message.Message):
@@ -4312,3 +4359,337 @@ class GetAuthorityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAuthorityResponse: _TypeAlias = GetAuthorityResponse  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """A role for an application."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    """The application; `*`: all of them, those included that are configured later."""
+    role: Global___Role.ValueType
+    """The role."""
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class CallerCredential(_message.Message):
+    """One way in which a caller proves who it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its public id. A key begins with `sessiond_` and this id."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it stops proving anything. Unset: it does not expire."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerCredential: _TypeAlias = CallerCredential  # noqa: Y015
+
+@_typing.final
+class CallerInfo(_message.Message):
+    """A caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, which events have as `cause.actor`."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
+        """Its roles."""
+
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerCredential]:
+        """Its credentials, oldest first."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was added."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
+        credentials: _abc.Iterable[Global___CallerCredential] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials", b"credentials", "grants", b"grants", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerInfo: _TypeAlias = CallerInfo  # noqa: Y015
+
+@_typing.final
+class CreateCallerRequest(_message.Message):
+    """Request of CreateCaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit."""
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
+        """Its roles, 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCallerRequest: _TypeAlias = CreateCallerRequest  # noqa: Y015
+
+@_typing.final
+class CreateCallerResponse(_message.Message):
+    """Response of CreateCaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Secret. Its key, which is not shown again."""
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def caller(self) -> Global___CallerInfo:
+        """The caller."""
+
+    def __init__(
+        self,
+        *,
+        caller: Global___CallerInfo | None = ...,
+        key: _builtins.str = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "consistency_token", b"consistency_token", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCallerResponse: _TypeAlias = CreateCallerResponse  # noqa: Y015
+
+@_typing.final
+class ListCallersRequest(_message.Message):
+    """Request of ListCallers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    at_least: _builtins.str
+    """Respond only from a state at least this new: a consistency token. Empty: any state."""
+    def __init__(
+        self,
+        *,
+        at_least: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallersRequest: _TypeAlias = ListCallersRequest  # noqa: Y015
+
+@_typing.final
+class ListCallersResponse(_message.Message):
+    """Response of ListCallers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def callers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerInfo]:
+        """The callers, by name. At most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        callers: _abc.Iterable[Global___CallerInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallersResponse: _TypeAlias = ListCallersResponse  # noqa: Y015
+
+@_typing.final
+class RotateCallerRequest(_message.Message):
+    """Request of RotateCaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The caller."""
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long its other keys remain valid, at most 30 days. Unset: they expire at once."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "overlap", b"overlap", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateCallerRequest: _TypeAlias = RotateCallerRequest  # noqa: Y015
+
+@_typing.final
+class RotateCallerResponse(_message.Message):
+    """Response of RotateCaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Secret. Its new key, which is not shown again."""
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def caller(self) -> Global___CallerInfo:
+        """The caller."""
+
+    def __init__(
+        self,
+        *,
+        caller: Global___CallerInfo | None = ...,
+        key: _builtins.str = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "consistency_token", b"consistency_token", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateCallerResponse: _TypeAlias = RotateCallerResponse  # noqa: Y015
+
+@_typing.final
+class RevokeCallerRequest(_message.Message):
+    """Request of RevokeCaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The caller."""
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCallerRequest: _TypeAlias = RevokeCallerRequest  # noqa: Y015
+
+@_typing.final
+class RevokeCallerResponse(_message.Message):
+    """Response of RevokeCaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """The state after the change."""
+    def __init__(
+        self,
+        *,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCallerResponse: _TypeAlias = RevokeCallerResponse  # noqa: Y015

@@ -144,6 +144,26 @@ class SessionAuthorityStub:
                 request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetAuthorityRequest.SerializeToString,
                 response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetAuthorityResponse.FromString,
                 _registered_method=True)
+        self.CreateCaller = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/CreateCaller',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.CreateCallerRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.CreateCallerResponse.FromString,
+                _registered_method=True)
+        self.ListCallers = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/ListCallers',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.ListCallersRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.ListCallersResponse.FromString,
+                _registered_method=True)
+        self.RotateCaller = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/RotateCaller',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RotateCallerRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RotateCallerResponse.FromString,
+                _registered_method=True)
+        self.RevokeCaller = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/RevokeCaller',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerResponse.FromString,
+                _registered_method=True)
 
 
 class SessionAuthorityServicer:
@@ -481,6 +501,49 @@ class SessionAuthorityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateCaller(self, request, context):
+        """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+
+        The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
+        be shown again.
+
+        Errors:
+        - INVALID_ARGUMENT: the credential is that of another caller.
+        - ALREADY_EXISTS: there is a caller of that name.
+        - FAILED_PRECONDITION: no caller would be an admin for all applications.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCallers(self, request, context):
+        """Returns all callers, by name. No key is among it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateCaller(self, request, context):
+        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+
+        Errors:
+        - NOT_FOUND: there is no such caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCaller(self, request, context):
+        """Removes a caller. Its calls are refused from then on, and its open streams end.
+
+        Errors:
+        - NOT_FOUND: there is no such caller.
+        - FAILED_PRECONDITION: no other caller is an admin for all applications.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionAuthorityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -588,6 +651,26 @@ def add_SessionAuthorityServicer_to_server(servicer, server):
                     servicer.GetAuthority,
                     request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetAuthorityRequest.FromString,
                     response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetAuthorityResponse.SerializeToString,
+            ),
+            'CreateCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCaller,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.CreateCallerRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.CreateCallerResponse.SerializeToString,
+            ),
+            'ListCallers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCallers,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.ListCallersRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.ListCallersResponse.SerializeToString,
+            ),
+            'RotateCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateCaller,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RotateCallerRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RotateCallerResponse.SerializeToString,
+            ),
+            'RevokeCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCaller,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1162,6 +1245,114 @@ class SessionAuthority:
             '/sessiond.v1.SessionAuthority/GetAuthority',
             sessiond__stubs_dot_v1_dot_session__authority__pb2.GetAuthorityRequest.SerializeToString,
             sessiond__stubs_dot_v1_dot_session__authority__pb2.GetAuthorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/CreateCaller',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.CreateCallerRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.CreateCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCallers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/ListCallers',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.ListCallersRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.ListCallersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/RotateCaller',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.RotateCallerRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.RotateCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/RevokeCaller',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

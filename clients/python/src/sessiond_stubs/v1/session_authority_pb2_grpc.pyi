@@ -150,7 +150,14 @@ nothing else has no event, and may be stored later.
 Times. Times are the authority's wall clock, in milliseconds. A session has expired once the time is at or past its
 deadline.
 
-Access. This version does not authenticate callers: every caller that can reach the server may make every call.
+Access. As long as no caller is configured (CreateCaller), everyone who can reach the server may make every call. As
+soon as there is one, each call needs a caller and one of its roles:
+  - A caller proves who it is by its key, which it sends as the metadata `authorization: Bearer KEY`.
+  - A role counts for one application, or for all of them (`*`). A call needs a role for each application that it
+    names. See Role.
+  - UNAUTHENTICATED: the call has no credentials, or they prove nothing. PERMISSION_DENIED: the caller lacks the role
+    that the message names. Neither says whether anything exists.
+  - Health checks need no caller. Reflection needs any caller.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
 field. Exception: U+0000 in a token that the client presented makes that token invalid, like any other wrong text.
@@ -447,6 +454,32 @@ class SessionAuthorityStub:
     """Returns the authority's identity, its version, its position in the event log, and the applications with their
     effective policies.
     """
+    CreateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]
+    """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+
+    The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
+    be shown again.
+
+    Errors:
+      - INVALID_ARGUMENT: the credential is that of another caller.
+      - ALREADY_EXISTS: there is a caller of that name.
+      - FAILED_PRECONDITION: no caller would be an admin for all applications.
+    """
+    ListCallers: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ListCallersRequest, _session_authority_pb2.ListCallersResponse]
+    """Returns all callers, by name. No key is among it."""
+    RotateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RotateCallerRequest, _session_authority_pb2.RotateCallerResponse]
+    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+
+    Errors:
+      - NOT_FOUND: there is no such caller.
+    """
+    RevokeCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RevokeCallerRequest, _session_authority_pb2.RevokeCallerResponse]
+    """Removes a caller. Its calls are refused from then on, and its open streams end.
+
+    Errors:
+      - NOT_FOUND: there is no such caller.
+      - FAILED_PRECONDITION: no other caller is an admin for all applications.
+    """
 
 @_typing.type_check_only
 class SessionAuthorityAsyncStub(SessionAuthorityStub):
@@ -700,6 +733,32 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     GetAuthority: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.GetAuthorityRequest, _session_authority_pb2.GetAuthorityResponse]  # type: ignore[assignment]
     """Returns the authority's identity, its version, its position in the event log, and the applications with their
     effective policies.
+    """
+    CreateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]  # type: ignore[assignment]
+    """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+
+    The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
+    be shown again.
+
+    Errors:
+      - INVALID_ARGUMENT: the credential is that of another caller.
+      - ALREADY_EXISTS: there is a caller of that name.
+      - FAILED_PRECONDITION: no caller would be an admin for all applications.
+    """
+    ListCallers: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ListCallersRequest, _session_authority_pb2.ListCallersResponse]  # type: ignore[assignment]
+    """Returns all callers, by name. No key is among it."""
+    RotateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RotateCallerRequest, _session_authority_pb2.RotateCallerResponse]  # type: ignore[assignment]
+    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+
+    Errors:
+      - NOT_FOUND: there is no such caller.
+    """
+    RevokeCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RevokeCallerRequest, _session_authority_pb2.RevokeCallerResponse]  # type: ignore[assignment]
+    """Removes a caller. Its calls are refused from then on, and its open streams end.
+
+    Errors:
+      - NOT_FOUND: there is no such caller.
+      - FAILED_PRECONDITION: no other caller is an admin for all applications.
     """
 
 class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
@@ -1077,6 +1136,56 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_authority_pb2.GetAuthorityResponse, _abc.Awaitable[_session_authority_pb2.GetAuthorityResponse]]:
         """Returns the authority's identity, its version, its position in the event log, and the applications with their
         effective policies.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateCaller(
+        self,
+        request: _session_authority_pb2.CreateCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.CreateCallerResponse, _abc.Awaitable[_session_authority_pb2.CreateCallerResponse]]:
+        """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+
+        The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
+        be shown again.
+
+        Errors:
+          - INVALID_ARGUMENT: the credential is that of another caller.
+          - ALREADY_EXISTS: there is a caller of that name.
+          - FAILED_PRECONDITION: no caller would be an admin for all applications.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCallers(
+        self,
+        request: _session_authority_pb2.ListCallersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.ListCallersResponse, _abc.Awaitable[_session_authority_pb2.ListCallersResponse]]:
+        """Returns all callers, by name. No key is among it."""
+
+    @_abc_1.abstractmethod
+    def RotateCaller(
+        self,
+        request: _session_authority_pb2.RotateCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.RotateCallerResponse, _abc.Awaitable[_session_authority_pb2.RotateCallerResponse]]:
+        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+
+        Errors:
+          - NOT_FOUND: there is no such caller.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeCaller(
+        self,
+        request: _session_authority_pb2.RevokeCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.RevokeCallerResponse, _abc.Awaitable[_session_authority_pb2.RevokeCallerResponse]]:
+        """Removes a caller. Its calls are refused from then on, and its open streams end.
+
+        Errors:
+          - NOT_FOUND: there is no such caller.
+          - FAILED_PRECONDITION: no other caller is an admin for all applications.
         """
 
 def add_SessionAuthorityServicer_to_server(servicer: SessionAuthorityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

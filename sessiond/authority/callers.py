@@ -1,0 +1,60 @@
+"""Managing callers: adding them, giving them new keys, and removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sessiond.authority.parts import Parts
+from sessiond.authority.results import AnswerSpec, EncodedAnswer
+from sessiond.authority.retries import Retries
+from sessiond.changes.callers import AddCaller, RemoveCaller, RotateCaller
+from sessiond.crypto.caller_keys import new_key
+from sessiond.crypto.tokens import Token
+from sessiond.domain.access import CallerRecord, Grants
+from sessiond.domain.call import Call, Caller
+from sessiond.domain.immutable import immutable
+from sessiond.domain.policy import PRESETS
+from sessiond.domain.values import NOBODY, Millis, Revision
+
+__all__ = ["CallerAdmin", "KeyIssued"]
+
+
+@immutable
+class KeyIssued:
+    """A caller with its new key, which is not kept."""
+
+    caller: CallerRecord
+    key: Token
+    revision: Revision
+
+
+class CallerAdmin:
+    """The use cases about callers. Who may use them is decided before."""
+
+    def __init__(self, parts: Parts, retries: Retries) -> None:
+        self._parts = parts
+        self._retries = retries
+
+    def call(self, caller: Caller, reason: str) -> Call:
+        """Return a call about the authority itself, which belongs to no application."""
+        return Call("", PRESETS["owasp-low"], caller, NOBODY, reason, has_client_context=False)
+
+    async def list(self) -> Sequence[CallerRecord]:
+        """Return all callers, by name."""
+        return await self._parts.store.callers()
+
+    async def add(self, call: Call, name: str, grants: Grants, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
+        """Add a caller with a key. Raises `CallerExists` and `LastAdmin`."""
+        key, credential = new_key(self._parts.entropy, self._parts.clock.now())
+        unit = AddCaller(name, grants, credential, call.cause)
+        return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
+
+    async def rotate(self, call: Call, name: str, overlap: Millis, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
+        """Give a caller a new key; the others expire after the overlap. Raises `CallerNotFound`."""
+        key, credential = new_key(self._parts.entropy, self._parts.clock.now())
+        unit = RotateCaller(name, credential, overlap, call.cause)
+        return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
+
+    async def remove(self, call: Call, name: str, spec: AnswerSpec[Revision]) -> EncodedAnswer:
+        """Remove a caller. Raises `CallerNotFound` and `LastAdmin`."""
+        return await self._retries.carry_out(RemoveCaller(name, call.cause), lambda done: done.revision, spec)

@@ -1,0 +1,133 @@
+"""Units that change callers. Each change is an event, and none leaves the authority without an admin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Grants
+from sessiond.domain.errors import CallerExists, CallerNotFound, InvalidField, LastAdmin, shown
+from sessiond.domain.event import EventType
+from sessiond.domain.immutable import immutable
+from sessiond.domain.values import Cause, Instant, Millis, Revision
+from sessiond.eventlog.work import Needs, Work
+
+__all__ = ["AddCaller", "RemoveCaller", "RotateCaller"]
+
+_CALLERS = Needs(callers=True)
+_MAX_REASON = 256
+_MAX_CALLERS = 10_000
+
+
+@immutable
+class AddCaller:
+    """Add a caller with its first credential."""
+
+    name: str
+    grants: Grants
+    credential: Credential
+    cause: Cause
+
+    def needs(self) -> Needs:
+        """Return what to read: all callers."""
+        return _CALLERS
+
+    def apply(self, work: Work) -> CallerRecord:
+        """Return the new caller. Raises `CallerExists`, `LastAdmin` and `InvalidField`."""
+        callers = work.callers()
+        if self.name in callers:
+            raise CallerExists(f"name: there is a caller {shown(self.name)}; rotate its credential, or revoke it first")
+        if len(callers) >= _MAX_CALLERS:
+            raise InvalidField("name", f"there are {_MAX_CALLERS} callers already; revoke some first")
+        _check_unproven(callers, self.credential)
+        caller = CallerRecord(self.name, self.grants, (self.credential,), work.now, work.next_revision)
+        _check_admin({**callers, self.name: caller}, work.now)
+        _record(work, self.cause, f"added {self.name}: {_words(self.grants)}; credential {self.credential.id}")
+        work.put_caller(self.name, caller)
+        return caller
+
+
+@immutable
+class RotateCaller:
+    """Add a credential to a caller. Its credentials of the same kind expire after `overlap` milliseconds."""
+
+    name: str
+    credential: Credential
+    overlap: Millis
+    cause: Cause
+
+    def needs(self) -> Needs:
+        """Return what to read: all callers."""
+        return _CALLERS
+
+    def apply(self, work: Work) -> CallerRecord:
+        """Return the changed caller. Raises `CallerNotFound` and `InvalidField`."""
+        callers = work.callers()
+        known = callers.get(self.name)
+        if known is None:
+            raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
+        _check_unproven(callers, self.credential)
+        end = Instant(work.now + self.overlap)
+        kept = [_ending(old, end) if old.kind is self.credential.kind else old for old in known.credentials]
+        good = tuple(old for old in kept if old.is_good(work.now))
+        changed = replace(known, credentials=(*good, self.credential), revision=work.next_revision)
+        _record(work, self.cause, f"rotated {self.name}: credential {self.credential.id}")
+        work.put_caller(self.name, changed)
+        return changed
+
+
+@immutable
+class RemoveCaller:
+    """Remove a caller. From then on its credentials prove nothing."""
+
+    name: str
+    cause: Cause
+
+    def needs(self) -> Needs:
+        """Return what to read: all callers."""
+        return _CALLERS
+
+    def apply(self, work: Work) -> Revision:
+        """Return the revision of the change. Raises `CallerNotFound` and `LastAdmin`."""
+        callers = work.callers()
+        if self.name not in callers:
+            raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
+        rest = {name: caller for name, caller in callers.items() if name != self.name}
+        _check_admin(rest, work.now)
+        revision = work.next_revision
+        _record(work, self.cause, f"revoked {self.name}")
+        work.put_caller(self.name, None)
+        return revision
+
+
+def _ending(credential: Credential, end: Instant) -> Credential:
+    """Return a credential that ends then, or earlier if it did before."""
+    ends_before = credential.expires is not None and credential.expires <= end
+    return credential if ends_before else replace(credential, expires=end)
+
+
+def _check_unproven(callers: Mapping[str, CallerRecord], credential: Credential) -> None:
+    """Raise `InvalidField` if another credential would be proved by the same thing."""
+    for caller in callers.values():
+        for other in caller.credentials:
+            if (other.kind, other.value) == (credential.kind, credential.value) or other.id == credential.id:
+                field = "credential" if credential.kind is CredentialKind.KEY else credential.kind.value
+                raise InvalidField(field, f"belongs to the caller {shown(caller.name)} already")
+
+
+def _check_admin(callers: Mapping[str, CallerRecord], now: Instant) -> None:
+    """Raise `LastAdmin` if there would be callers, but nobody who could manage them."""
+    if not any(caller.is_good_admin(now) for caller in callers.values()):
+        raise LastAdmin(
+            "grants: someone must be admin for all applications (*), with a credential that does not expire; add that "
+            "caller first, and remove it last"
+        )
+
+
+def _record(work: Work, cause: Cause, change: str) -> None:
+    text = f"{change}; {cause.reason}" if cause.reason else change
+    work.record_other(EventType.CALLER_CHANGED, "", replace(cause, reason=text[:_MAX_REASON]))
+
+
+def _words(grants: Grants) -> str:
+    return ", ".join(f"{role.value} for {application}" for application, role in sorted(grants))
