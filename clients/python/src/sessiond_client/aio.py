@@ -78,7 +78,7 @@ class AsyncClient(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(partial(_open, self._settings), asynchronous=True)
+        self._channels = Channels(partial(_open, self._settings), asynchronous=True, key=self._key)
         self._coalescer = coalescer_of(self._settings, self._channels, self._send)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,6 +109,10 @@ class AsyncClient(Connection):
     list_source_locks = _pages(calls.list_source_locks)
     list_source_locks_page = _unary(calls.list_source_locks)
     clear_source_lock = _unary(calls.clear_source_lock)
+    create_caller = _unary(calls.create_caller)
+    list_callers = _unary(calls.list_callers)
+    rotate_caller = _unary(calls.rotate_caller)
+    revoke_caller = _unary(calls.revoke_caller)
 
     async def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
         self,

@@ -16,10 +16,20 @@ from typing import Generic, TypeVar
 from sessiond_client.enums import NextStep, Reaction, Verdict
 from sessiond_client.lazy import Lazy
 from sessiond_client.tokens import Token
-from sessiond_client.values import Application, CookieDirectives, Session, SessionData, Signal, UnmetRequirement
+from sessiond_client.values import (
+    Application,
+    CallerInfo,
+    CookieDirectives,
+    Session,
+    SessionData,
+    Signal,
+    UnmetRequirement,
+)
 
 __all__ = [
     "Authority",
+    "CallerKey",
+    "CallerRevoked",
     "CompanionIssued",
     "Created",
     "Data",
@@ -217,6 +227,23 @@ class SignalReported:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockCleared:
     """The answer to `clear_source_lock`."""
+
+    consistency_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerKey:
+    """The answer to `create_caller` and `rotate_caller`."""
+
+    caller: CallerInfo
+    key: Token
+    """Give it to the caller over a protected channel. It is not shown again."""
+    consistency_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerRevoked:
+    """The answer to `revoke_caller`."""
 
     consistency_token: str
 

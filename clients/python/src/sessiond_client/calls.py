@@ -34,6 +34,8 @@ from typing import Any
 from sessiond_client import convert, reading
 from sessiond_client.answers import (
     Authority,
+    CallerKey,
+    CallerRevoked,
     CompanionIssued,
     Created,
     Data,
@@ -54,7 +56,16 @@ from sessiond_client.kinds import Int32, Items, Seconds, UInt64
 from sessiond_client.questions import DataRequest, Question, Requirements
 from sessiond_client.rpc import Call, Rpc
 from sessiond_client.tokens import Token
-from sessiond_client.values import Authentication, ClientContext, Event, Lifetimes, Session, SourceLock
+from sessiond_client.values import (
+    Authentication,
+    CallerInfo,
+    ClientContext,
+    Event,
+    Grant,
+    Lifetimes,
+    Session,
+    SourceLock,
+)
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -64,16 +75,20 @@ __all__ = [
     "authority",
     "clear_source_lock",
     "create",
+    "create_caller",
     "get",
     "get_data",
     "issue_companion_token",
+    "list_callers",
     "list_sessions",
     "list_source_locks",
     "refresh",
     "report_signal",
     "revoke",
     "revoke_all",
+    "revoke_caller",
     "roll",
+    "rotate_caller",
     "update_data",
     "validate",
     "validate_many",
@@ -756,6 +771,116 @@ def clear_source_lock(
         application=application, source=source, reason=reason, request_id=convert.secret_text(request_id)
     )
     return _CLEAR_SOURCE_LOCK.call(request, timeout)
+
+
+# Callers
+
+_CREATE_CALLER = Rpc("CreateCaller", reading.caller_key, changes=True)
+
+
+@checked
+def create_caller(
+    application: str,
+    name: str,
+    grants: Items[Grant],
+    *,
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[CallerKey]:
+    """Add a caller. From the first one on, every call to the authority needs a caller.
+
+    - `name`: 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`; events have it as their actor.
+    - `grants`: its roles, such as `[Grant(role=Role.VALIDATOR, application="shop")]`. The first caller must be an admin
+      for all applications: `Grant(role=Role.ADMIN)`.
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    The answer has the caller's key, which is not shown again. Raises `AlreadyExists` if there is a caller of that name,
+    and `FailedPrecondition` if nobody would be an admin for all applications.
+    """
+    del application  # callers belong to no application
+    request = pb.CreateCallerRequest(
+        name=name,
+        grants=[convert.grant_message(grant) for grant in grants],
+        reason=reason,
+        request_id=convert.secret_text(request_id),
+    )
+    return _CREATE_CALLER.call(request, timeout)
+
+
+_LIST_CALLERS = Rpc("ListCallers", reading.callers)
+
+
+@checked
+def list_callers(
+    application: str, *, at_least: str = "", timeout: Seconds | None = None
+) -> Call[tuple[CallerInfo, ...]]:
+    """All callers, by name, with the public ids of their keys.
+
+    - `at_least`: the `consistency_token` of an earlier answer; empty: any state.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+    """
+    del application
+    return _LIST_CALLERS.call(pb.ListCallersRequest(at_least=at_least), timeout)
+
+
+_ROTATE_CALLER = Rpc("RotateCaller", reading.caller_key, changes=True)
+
+
+@checked
+def rotate_caller(
+    application: str,
+    name: str,
+    *,
+    overlap: timedelta | None = None,
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[CallerKey]:
+    """Give a caller a new key.
+
+    - `overlap`: how long its other keys remain valid, at most 30 days; None: they stop working at once.
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if there is no such caller.
+    """
+    del application
+    request = pb.RotateCallerRequest(
+        name=name,
+        overlap=convert.span_message(overlap),
+        reason=reason,
+        request_id=convert.secret_text(request_id),
+    )
+    return _ROTATE_CALLER.call(request, timeout)
+
+
+_REVOKE_CALLER = Rpc("RevokeCaller", reading.caller_revoked, changes=True)
+
+
+@checked
+def revoke_caller(
+    application: str,
+    name: str,
+    *,
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[CallerRevoked]:
+    """Remove a caller. Its calls are refused from then on, and its open streams end.
+
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if there is no such caller, and `FailedPrecondition` if nobody else could manage callers.
+    """
+    del application
+    request = pb.RevokeCallerRequest(name=name, reason=reason, request_id=convert.secret_text(request_id))
+    return _REVOKE_CALLER.call(request, timeout)
 
 
 # The authority

@@ -17,6 +17,7 @@ from sessiond_client.near_cache import NearCache, NearCacheStats
 from sessiond_client.near_question import NearQuestions
 from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
+from sessiond_client.tokens import Token
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
 __all__ = ["Channels", "Connection", "as_method", "channel_options", "closed", "shows_settings"]
@@ -66,10 +67,12 @@ class Channels:
 
     They are opened when they are first needed. So a client that has not been used yet survives a fork, and may be
     created before its event loop runs. `opener` opens a channel; `asynchronous` says that it is one of `grpc.aio`.
+    `key` is the caller key that each call sends.
     """
 
-    def __init__(self, opener: Callable[[], Any], *, asynchronous: bool = False) -> None:
+    def __init__(self, opener: Callable[[], Any], *, asynchronous: bool = False, key: Token | None = None) -> None:
         self._opener = opener
+        self._key = key
         self._asynchronous = asynchronous
         self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
         self._fork_count: int | None = None
@@ -148,7 +151,25 @@ class Channels:
         self._fork_count = forks.fork_count()
         forks.keep_in_children(self)
         channel = self._opener()
-        return Opened(channel, SessionAuthorityStub(channel))
+        stub: Any = SessionAuthorityStub(channel)
+        return Opened(channel, stub if self._key is None else _WithKey(stub, self._key))
+
+
+class _WithKey:
+    """A stub whose calls send a caller key."""
+
+    def __init__(self, stub: Any, key: Token) -> None:
+        self._stub = stub
+        self._key = key
+
+    def __getattr__(self, name: str) -> Any:
+        send, key = getattr(self._stub, name), self._key
+
+        def call(*args: Any, **kwargs: Any) -> Any:  # not a `partial`, whose repr would show the key
+            return send(*args, metadata=(("authorization", f"Bearer {key.reveal()}"),), **kwargs)
+
+        setattr(self, name, call)
+        return call
 
 
 def shows_settings(init: F) -> F:
@@ -174,6 +195,11 @@ class Connection:
         for name in ("near_cache_entries", "near_cache_bytes"):
             if getattr(self._settings, name) < 1:
                 raise invalid_argument(Violation(name, "must be 1 or more"))
+        # Checked here, because gRPC would show a wrong key in its error.
+        key = self._settings.key
+        self._key = None if key is None else Token(key)
+        if self._key is not None and not (self._key.reveal().isascii() and self._key.reveal().isprintable()):
+            raise invalid_argument(Violation("key", "must be a caller key, as `sessionctl callers add` shows it"))
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
         self._near: NearQuestions | None = None
         if self._settings.near_cache:

@@ -20,6 +20,7 @@ from sessiond_client.enums import (
     NextStep,
     Reaction,
     RequirementKind,
+    Role,
     SessionState,
     SignalType,
     Verdict,
@@ -31,6 +32,8 @@ from sessiond_client.tokens import Token
 from sessiond_client.values import (
     Application,
     Authentication,
+    CallerCredential,
+    CallerInfo,
     Cause,
     ClientContext,
     ConcurrencyLimit,
@@ -39,6 +42,7 @@ from sessiond_client.values import (
     Device,
     Ending,
     Event,
+    Grant,
     GuessLimits,
     Lifetimes,
     Policy,
@@ -53,6 +57,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 __all__ = [
     "application",
     "authentication_message",
+    "caller_info",
     "client_message",
     "concurrency_limit",
     "cookie_directives",
@@ -60,6 +65,7 @@ __all__ = [
     "event",
     "event_type_number",
     "fill_client",
+    "grant_message",
     "lazy_session",
     "lifetimes_message",
     "moment_or_none",
@@ -106,6 +112,8 @@ _event_type = _reader(EventType, pb.EventType, "EVENT_TYPE_")
 _device_type = _reader(DeviceType, pb.DeviceType, "DEVICE_TYPE_")
 _requirement_kind = _reader(RequirementKind, pb.RequirementKind, "REQUIREMENT_KIND_")
 reaction = _reader(Reaction, pb.Reaction, "REACTION_")
+_role = _reader(Role, pb.Role, "ROLE_")
+_ROLE_NUMBERS = _numbers(Role, pb.Role, "ROLE_")
 _STATE_NUMBERS = _numbers(SessionState, pb.SessionState, "SESSION_STATE_")
 _EVENT_TYPE_NUMBERS = _numbers(EventType, pb.EventType, "EVENT_TYPE_")
 
@@ -123,6 +131,11 @@ def event_type_number(kind: EventType) -> pb.EventType.ValueType:
     """An event type for a filter."""
     number: pb.EventType.ValueType = _EVENT_TYPE_NUMBERS[kind]
     return number
+
+
+def grant_message(grant: Grant) -> pb.Grant:
+    """A role of a caller."""
+    return pb.Grant(application=grant.application, role=_ROLE_NUMBERS[grant.role])
 
 
 def timestamp_message(moment: datetime | None) -> Timestamp | None:
@@ -340,6 +353,23 @@ def concurrency_limit(message: pb.ConcurrencyLimit) -> ConcurrencyLimit:
         ticket=token_or_none(message.ticket),
         ticket_expire_time=moment_or_none(message, "ticket_expire_time"),
         live_count=message.live_count,
+    )
+
+
+def caller_info(message: pb.CallerInfo) -> CallerInfo:
+    """A caller."""
+    return CallerInfo(
+        name=message.name,
+        grants=tuple(Grant(role=_role(grant.role), application=grant.application) for grant in message.grants),
+        credentials=tuple(
+            CallerCredential(
+                id=credential.id,
+                create_time=_moment(credential.create_time),
+                expire_time=moment_or_none(credential, "expire_time"),
+            )
+            for credential in message.credentials
+        ),
+        create_time=_moment(message.create_time),
     )
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "NextStep",
     "Reaction",
     "RequirementKind",
+    "Role",
     "SessionState",
     "SignalType",
     "Verdict",
@@ -221,3 +222,22 @@ class EventType(StrEnum):
     OLD_TOKEN_PRESENTED = "OLD_TOKEN_PRESENTED"  # noqa: S105 - a word of the contract, not a secret
     """A token from before the last roll was presented, by a client that may never have received the new one. This is
     not an alarm by itself. The next use of the new token is: two clients may hold the session then."""
+    CALLER_CHANGED = "CALLER_CHANGED"
+    """A caller was added, rotated or revoked. The event has no application; `cause.reason` says what changed."""
+
+
+class Role(StrEnum):
+    """What a caller may do for an application. The roles are independent, but ADMIN includes all others."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    """A role that is newer than this package."""
+    VALIDATOR = "VALIDATOR"
+    """Validate tokens, with session data, and keep a near cache."""
+    ISSUER = "ISSUER"
+    """Create, authenticate and change sessions; validate tokens; list and end the sessions of one named subject."""
+    SUBSCRIBER = "SUBSCRIBER"
+    """Subscribe to events."""
+    OPERATOR = "OPERATOR"
+    """List and end sessions of anyone, read activity and session data, lift locks."""
+    ADMIN = "ADMIN"
+    """Every call for the application. For all applications: also manage the callers."""

@@ -23,6 +23,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "WITHHELD",
+    "AlreadyExists",
     "Cancelled",
     "ClientClosed",
     "ClientForked",
@@ -188,7 +189,11 @@ class ConcurrencyLimitReached(SessiondError):
 
 
 class NotFound(SessiondError):
-    """There is no such session in the application (or not of that `subject`), or no such lock."""
+    """There is no such session in the application (or not of that `subject`), no such lock, or no such caller."""
+
+
+class AlreadyExists(SessiondError):
+    """There is a caller of that name."""
 
 
 class Conflict(SessiondError):
@@ -244,6 +249,7 @@ class InternalError(SessiondError):
 _BY_STATUS: dict[str, type[SessiondError]] = {
     "INVALID_ARGUMENT": InvalidArgument,
     "NOT_FOUND": NotFound,
+    "ALREADY_EXISTS": AlreadyExists,
     "ABORTED": Conflict,
     "FAILED_PRECONDITION": FailedPrecondition,
     "OUT_OF_RANGE": OutOfRange,
@@ -308,7 +314,7 @@ _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed",
 
 _REJECTED_UNCHANGED = frozenset(
     (
-        *("INVALID_ARGUMENT", "NOT_FOUND", "ABORTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
+        *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "ABORTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
         *("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"),
     )
 )

@@ -9,6 +9,8 @@ from typing import Any
 from sessiond_client import convert
 from sessiond_client.answers import (
     Authority,
+    CallerKey,
+    CallerRevoked,
     CompanionIssued,
     Created,
     Data,
@@ -26,13 +28,16 @@ from sessiond_client.answers import (
 from sessiond_client.errors import ConcurrencyLimitReached
 from sessiond_client.lazy import Readers, lazily
 from sessiond_client.tokens import Token
-from sessiond_client.values import Event, Session, SessionData, SourceLock
+from sessiond_client.values import CallerInfo, Event, Session, SessionData, SourceLock
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "activity",
     "authenticated",
     "authority",
+    "caller_key",
+    "caller_revoked",
+    "callers",
     "companion_issued",
     "created",
     "data",
@@ -56,6 +61,23 @@ def _raise_if_at_limit(answer: pb.CreateSessionResponse | pb.AuthenticateSession
     # An exception, because the verdict is about the token: a caller who checks only the verdict would assume a login.
     if answer.HasField("limit"):
         raise ConcurrencyLimitReached(convert.concurrency_limit(answer.limit))
+
+
+def caller_key(answer: pb.CreateCallerResponse | pb.RotateCallerResponse) -> CallerKey:
+    """The answer to `create_caller` and `rotate_caller`."""
+    return CallerKey(
+        caller=convert.caller_info(answer.caller), key=Token(answer.key), consistency_token=answer.consistency_token
+    )
+
+
+def caller_revoked(answer: pb.RevokeCallerResponse) -> CallerRevoked:
+    """The answer to `revoke_caller`."""
+    return CallerRevoked(consistency_token=answer.consistency_token)
+
+
+def callers(answer: pb.ListCallersResponse) -> tuple[CallerInfo, ...]:
+    """The answer to `list_callers`."""
+    return tuple(convert.caller_info(caller) for caller in answer.callers)
 
 
 def _session(answer: Any) -> Session | None:

@@ -9,6 +9,7 @@ import grpc
 
 from sessiond_client.arguments import check_value
 from sessiond_client.kinds import Int32, Items, Seconds
+from sessiond_client.tokens import Token
 
 __all__ = ["DEFAULT_RETRIES", "DEFAULT_TIMEOUT", "ClientOptions", "Settings"]
 
@@ -29,6 +30,8 @@ class ClientOptions(TypedDict, total=False):
     credentials: grpc.ChannelCredentials | None
     """For TLS, such as `grpc.ssl_channel_credentials(...)`. None: plaintext, for a Unix socket, for loopback, or for a
     proxy that adds TLS."""
+    key: str | Token | None
+    """The key of this caller, if the authority has callers (`sessionctl callers add`). None: none is sent."""
     retries: Int32
     """How often a call is repeated after `Unavailable`, or after the `Cancelled` of an authority that shuts down, with
     growing pauses and within the deadline. 4 (the default) takes about two seconds; 0: never."""
@@ -62,6 +65,7 @@ class Settings:
     application: str = ""
     timeout: Seconds = DEFAULT_TIMEOUT
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    key: str | Token | None = field(default=None, repr=False)
     retries: Int32 = DEFAULT_RETRIES
     safe_retries: bool = True
     coalesce: bool = True

@@ -72,7 +72,7 @@ class Client(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(partial(_open, self._settings))
+        self._channels = Channels(partial(_open, self._settings), key=self._key)
         self._closing = threading.Event()
         self._following: FollowingThread | None = None
         if self._near is not None:
@@ -101,6 +101,10 @@ class Client(Connection):
     list_source_locks = _pages(calls.list_source_locks)
     list_source_locks_page = _unary(calls.list_source_locks)
     clear_source_lock = _unary(calls.clear_source_lock)
+    create_caller = _unary(calls.create_caller)
+    list_callers = _unary(calls.list_callers)
+    rotate_caller = _unary(calls.rotate_caller)
+    revoke_caller = _unary(calls.revoke_caller)
 
     def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
         self,

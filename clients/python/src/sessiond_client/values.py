@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sessiond_client.enums import CauseKind, DeviceType, EventType, Reaction, RequirementKind, SessionState, SignalType
+from sessiond_client.enums import (
+    CauseKind,
+    DeviceType,
+    EventType,
+    Reaction,
+    RequirementKind,
+    Role,
+    SessionState,
+    SignalType,
+)
 from sessiond_client.kinds import AnyText, Int32
 from sessiond_client.lazy import Lazy
 from sessiond_client.tokens import Token
@@ -14,6 +23,8 @@ from sessiond_client.tokens import Token
 __all__ = [
     "Application",
     "Authentication",
+    "CallerCredential",
+    "CallerInfo",
     "Cause",
     "Checkpoint",
     "ClientContext",
@@ -23,6 +34,7 @@ __all__ = [
     "Device",
     "Ending",
     "Event",
+    "Grant",
     "GuessLimits",
     "Lifetimes",
     "Policy",
@@ -239,6 +251,38 @@ class SourceLock:
     lock_time: datetime
     expire_time: datetime
     """When the lock ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A role of a caller, for one application or for all of them."""
+
+    role: Role
+    application: str = "*"
+    """`*`: all applications, those included that are configured later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerCredential:
+    """One key of a caller, without its secret."""
+
+    id: str
+    """Public. The key begins with `sessiond_` and this id."""
+    create_time: datetime
+    expire_time: datetime | None
+    """When it stops working; None: it does not expire."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerInfo:
+    """A caller: a service, tool or person that calls the authority."""
+
+    name: str
+    """Events have it as `cause.actor`."""
+    grants: tuple[Grant, ...]
+    credentials: tuple[CallerCredential, ...]
+    """Oldest first."""
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
