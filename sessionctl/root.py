@@ -15,6 +15,7 @@ _WIDEST_HELP = 120
 
 SUMMARIES: Mapping[str, str] = {
     "activity": "Show the events of a subject, newest first.",
+    "callers": "List the callers that may call the server.",
     "check-config": "Check a configuration file, ./sessiond.toml by default.",
     "create": "Open a session.",
     "data": "Read and write a session's data.",
@@ -36,6 +37,7 @@ SUMMARIES: Mapping[str, str] = {
 _PLACES = {
     "activity": ("history", "activity"),
     "authority": ("history", "authority"),
+    "callers": ("callers", "callers"),
     "check-config": ("checking", "check_config"),
     "create": ("sessions", "create"),
     "data": ("data", "data"),

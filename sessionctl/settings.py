@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sessionctl.key_input import read_key
 from sessionctl.numbers import checked_seconds
 from sessionctl.targets import checked_target
 
@@ -28,10 +29,11 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GLOBAL_OPTIONS = ("target", "application", "timeout", "output", "json")
+GLOBAL_OPTIONS = ("target", "key-file", "application", "timeout", "output", "json")
 """The names of the options that are the same in every command."""
 OUTPUTS = ("table", "wide", "json")
 _VARIABLE = "SESSIOND_TARGET"
+_KEY_VARIABLE = "SESSIOND_KEY_FILE"
 _DEFAULT_TARGET = "127.0.0.1:7443"
 _DEFAULT_TIMEOUT = 5.0
 _META = "sessionctl"
@@ -50,6 +52,10 @@ class Settings:
     """One of `OUTPUTS`."""
     timeout: float
     """Seconds."""
+    key_file: str = ""
+    """The file with the key of this caller; empty if none was named."""
+    key_file_from: str = ""
+    """The option or environment variable that set `key_file`."""
 
     @property
     def json(self) -> bool:
@@ -66,7 +72,8 @@ class Settings:
         target = checked_target(self.target, self.target_from)
         from sessiond_client import Client  # here, so that help and wrong usage do not wait for gRPC
 
-        return Client(target, application=self.application, timeout=self.timeout)
+        key = read_key(self.key_file, self.key_file_from) if self.key_file else None
+        return Client(target, application=self.application, timeout=self.timeout, key=key)
 
 
 def settings() -> Settings:
@@ -79,12 +86,14 @@ def settings() -> Settings:
         application=given.get("application", ""),
         output=given.get("output", OUTPUTS[0]),
         timeout=given.get("timeout", _DEFAULT_TIMEOUT),
+        key_file=given.get("key_file") or os.environ.get(_KEY_VARIABLE, ""),
+        key_file_from="--key-file" if given.get("key_file") else _KEY_VARIABLE,
     )
 
 
 def given_options() -> list[str]:
     """The global options of the command line, as arguments that repeat them."""
-    return [argument for name, value in _given().items() for argument in (f"--{name}", str(value))]
+    return [argument for name, value in _given().items() for argument in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def _given() -> dict[str, Any]:
@@ -144,6 +153,14 @@ _target_option = click.option(
     help=f"Address of the server: HOST:PORT or unix:/path. [env: {_VARIABLE}; default: {_DEFAULT_TARGET}]",
 )
 
+_key_option = click.option(
+    "--key-file",
+    metavar="FILE",
+    expose_value=False,
+    callback=_remember,
+    help=f"File with the key of this caller, if the server has callers. [env: {_KEY_VARIABLE}]",
+)
+
 _application_option = click.option(
     "--application",
     metavar="NAME",
@@ -155,4 +172,4 @@ _application_option = click.option(
 
 def global_options(command: F) -> F:
     """Add the global options to a command, so that they may come before or after its name."""
-    return _target_option(_application_option(_timeout_option(output_options(command))))
+    return _target_option(_key_option(_application_option(_timeout_option(output_options(command)))))

@@ -13,12 +13,24 @@ from sessionctl.settings import settings
 from sessionctl.tables import Column, Row
 
 if TYPE_CHECKING:
-    from sessiond_client import Authentication, Cause, ClientContext, Device, Event, Session, Signal, SourceLock
+    from sessiond_client import (
+        Authentication,
+        CallerInfo,
+        Cause,
+        ClientContext,
+        Device,
+        Event,
+        Session,
+        Signal,
+        SourceLock,
+    )
 
 __all__ = [
+    "CALLERS",
     "EVENTS",
     "LOCKS",
     "SESSIONS",
+    "caller_row",
     "event_row",
     "lock_row",
     "session_facts",
@@ -45,6 +57,7 @@ _EVENT_STYLES = {
     "POLICY_CHANGED": "yellow",
     "SESSION_LEVEL_LOWERED": "yellow",
     "OLD_TOKEN_PRESENTED": "yellow",
+    "CALLER_CHANGED": "yellow",
 }
 
 SESSIONS = (
@@ -76,6 +89,23 @@ LOCKS = (
     Column("LOCKED"),
     Column("ENDS"),
 )
+
+CALLERS = (
+    Column("CALLER"),
+    Column("ROLES", cut=True, least=20),
+    Column("KEYS", cut=True, least=16),
+    Column("ADDED"),
+)
+
+
+def caller_row(caller: CallerInfo) -> Row:
+    """The cells of a caller, as in `CALLERS`."""
+    roles = [f"{grant.role.lower()}:{grant.application}" for grant in caller.grants]
+    keys = [
+        credential.id if credential.expire_time is None else f"{credential.id} (until {when(credential.expire_time)})"
+        for credential in caller.credentials
+    ]
+    return ((caller.name, ""), (", ".join(roles), ""), (", ".join(keys), ""), (when(caller.create_time), ""))
 
 
 def session_row(session: Session) -> Row:

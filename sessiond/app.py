@@ -364,11 +364,16 @@ class App:
             config=[str(file.absolute()) for file in config.files],
             settings={key: origin for key, origin in config.server_origins.items() if origin != "default"},
             applications=sorted(config.policies),
-            callers=len(self._book.records) or "none: everyone who can connect may make every call",
+            callers=len(self._book.records),
             revision=parts.feed.revision,
             version=__version__,
             **({} if self._workers is None else {"workers": self._workers.pids}),
         )
+        if self._book.is_open:
+            _log.info(
+                "open to everyone who can connect",
+                remedy="sessionctl callers add ops --role admin: from then on every call needs a key",
+            )
 
     async def _listen(self) -> None:
         """Answer on the address, or have workers answer there."""

@@ -1,0 +1,123 @@
+"""Commands about callers: the services, tools and people that may call the server."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from sessionctl.durations import checked_span
+from sessionctl.failures import Group
+from sessionctl.output import as_json, printable, show, show_note
+from sessionctl.settings import global_options, settings
+from sessionctl.tables import show_table
+from sessionctl.views import CALLERS, caller_row
+
+if TYPE_CHECKING:
+    from sessiond_client import CallerKey, Grant
+
+__all__ = ["callers"]
+
+_ROLES = ("validator", "issuer", "subscriber", "operator", "admin")
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@global_options
+@click.pass_context
+def callers(context: click.Context) -> None:
+    """List the callers: the services, tools and people that may call the server.
+
+    Without any caller, everyone who can connect may do everything. The first caller must be an admin for all
+    applications: `sessionctl callers add ops --role admin`. From then on each call needs a key.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with settings().client() as client:
+        found = client.list_callers()
+    if settings().json:
+        for caller in found:
+            as_json(caller)
+    elif not show_table(CALLERS, map(caller_row, found)):
+        show_note("no callers: everyone who can connect may make every call")
+
+
+@callers.command("add")
+@click.argument("name")
+@click.option(
+    "--role",
+    "roles",
+    metavar="ROLE[:APPLICATION]",
+    multiple=True,
+    required=True,
+    help=f"One of {', '.join(_ROLES)}; for all applications unless one is named. Repeat for several.",
+)
+@click.option("--reason", default="", help="Why, for the event.")
+@click.option("--key-only", is_flag=True, help="Write the key and nothing else.")
+@global_options
+def add(name: str, roles: tuple[str, ...], reason: str, key_only: bool) -> None:
+    """Add the caller NAME, and show its key. The key is not shown again.
+
+    An application that opens and checks sessions needs `--role issuer:APP`, one that only checks them `--role
+    validator:APP`, a near cache also `validator:APP`, and live connections `subscriber:APP`.
+    """
+    grants = [_grant(role) for role in roles]
+    with settings().client() as client:
+        issued = client.create_caller(name, grants, reason=reason)
+    _show_key(issued, "added", key_only)
+
+
+@callers.command("rotate")
+@click.argument("name")
+@click.option(
+    "--overlap",
+    metavar="DURATION",
+    callback=checked_span,
+    help="How long the other keys remain valid, such as 24h. [default: not at all]",
+)
+@click.option("--reason", default="", help="Why, for the event.")
+@click.option("--key-only", is_flag=True, help="Write the key and nothing else.")
+@global_options
+def rotate(name: str, overlap: timedelta | None, reason: str, key_only: bool) -> None:
+    """Give the caller NAME a new key, and show it. The key is not shown again."""
+    with settings().client() as client:
+        issued = client.rotate_caller(name, overlap=overlap, reason=reason)
+    _show_key(issued, "rotated", key_only)
+
+
+@callers.command("revoke")
+@click.argument("name")
+@click.option("--reason", default="", help="Why, for the event.")
+@global_options
+def revoke(name: str, reason: str) -> None:
+    """Remove the caller NAME. Its calls are refused from then on, and its open streams end."""
+    with settings().client() as client:
+        answer = client.revoke_caller(name, reason=reason)
+    if settings().json:
+        as_json(answer)
+    else:
+        show(("revoked", "yellow"), f": {printable(name)}")
+
+
+def _grant(text: str) -> Grant:
+    """The role in `ROLE[:APPLICATION]`. Raises click.BadParameter."""
+    from sessiond_client import Grant, Role
+
+    role, colon, application = text.partition(":")
+    if role not in _ROLES or (colon and not application):
+        raise click.BadParameter(
+            f"'{printable(text)}' is not a role; write one of {', '.join(_ROLES)}, as in `issuer:shop`",
+            param_hint="'--role'",
+        )
+    return Grant(role=Role(role.upper()), application=application or "*")
+
+
+def _show_key(issued: CallerKey, done: str, key_only: bool) -> None:
+    if key_only:
+        click.echo(issued.key.reveal())
+    elif settings().json:
+        as_json(issued, key=issued.key.reveal())
+    else:
+        show((done, "green"), f": {printable(issued.caller.name)}")
+        show(("key", "bold"), f": {issued.key.reveal()}")
+        show_note("The key is a secret, and is not shown again. Give it to the caller in a file with mode 0600.")
