@@ -28,6 +28,7 @@ _LEVELS = {
     EventType.SOURCE_UNLOCKED: logging.INFO,
     EventType.CONCURRENCY_LIMIT_REACHED: logging.INFO,
     EventType.SESSION_REVOKED: logging.WARNING,
+    EventType.CALLER_CHANGED: logging.INFO,
 }
 NOT_LOGGED = frozenset(
     {

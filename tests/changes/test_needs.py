@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sessiond.changes.callers import AddCaller, RemoveCaller, RotateCaller
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Idempotent, Recall
 from sessiond.changes.judging import EndBatch
@@ -17,12 +18,13 @@ from sessiond.changes.revocation import Revoke, RevokeMany
 from sessiond.changes.sources import Unlock
 from sessiond.changes.use import Report, Use
 from sessiond.detection.guesses import GuessWatch
+from sessiond.domain.access import EVERYTHING, Credential, CredentialKind
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Presented, Verdict
 from sessiond.domain.login import Login
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.signals import Reaction, SignalType
-from sessiond.domain.values import Cause, CauseKind, Revision
+from sessiond.domain.values import Cause, CauseKind, Millis, Revision
 from sessiond.eventlog.work import NOTHING, QUIET, Needs
 from tests.changes.world import units_of_the_server
 from tests.contracts import samples
@@ -36,6 +38,7 @@ ENDS_ALL = call_of(replace(LOW, reactions={**LOW.reactions, SignalType.REPORTED:
 LIMITED = call_of(replace(LOW, max_sessions=3))
 MINE, OTHER = samples.session(), samples.session()
 TOKEN = Presented(MINE.id, 0, bytes(32))
+KEY = Credential("aaaaaaaaaa", CredentialKind.KEY, bytes(32), START)
 LOGIN, CAUSE = Login("ada"), Cause(CauseKind.REQUEST)
 CHOICE = Choice(b"t" * 32, START, [OTHER.id])
 ALL_OF_IT = Needs(sessions=(MINE.id,), subjects_of=(MINE.id,))
@@ -79,6 +82,9 @@ CASES: list[tuple[Any, Needs]] = [
     (PruneLog(Revision(1)), NOTHING),
     (ForgetAnswers(), QUIET),
     (Total(1), NOTHING),
+    (AddCaller("shop", EVERYTHING, KEY, CAUSE), Needs(callers=True)),
+    (RotateCaller("shop", KEY, Millis(0), CAUSE), Needs(callers=True)),
+    (RemoveCaller("shop", CAUSE), Needs(callers=True)),
     (RecordOther(EventType.POLICY_CHANGED, "default", CAUSE), NOTHING),
     (Unlock(GuessWatch(), PLAIN, "192.0.2.1"), NOTHING),
     (Recall([retry(b"a"), retry(b"b")]), Needs(answers=(b"a", b"b"))),

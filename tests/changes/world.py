@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sessiond.changes
+from sessiond.changes.callers import AddCaller, RemoveCaller, RotateCaller
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Idempotent, Recall
 from sessiond.changes.judging import EndBatch, OpenedSessionRef, Outcome, Suspicion
@@ -20,6 +21,7 @@ from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog,
 from sessiond.changes.revocation import Revocation, Revoke, RevokeMany
 from sessiond.changes.sources import Unlock
 from sessiond.changes.use import Report, Use
+from sessiond.domain.access import EVERYTHING, Credential, CredentialKind, Role
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.domain.event import Event, EventType
@@ -396,6 +398,27 @@ async def _recall(world: World, dice: random.Random) -> Recall:
     return Recall([retry(b"call %27d" % dice.randrange(9))])
 
 
+async def _add_caller(world: World, dice: random.Random) -> AddCaller:
+    name = dice.choice(("ops", "deputy", "shop", "edge"))
+    grants = EVERYTHING if name in ("ops", "deputy") else frozenset({("shop", Role.ISSUER)})
+    return AddCaller(name, grants, _credential(world, dice), Cause(CauseKind.REQUEST, "ops"))
+
+
+async def _rotate_caller(world: World, dice: random.Random) -> RotateCaller:
+    overlap = Millis(dice.choice((0, 10 * SECOND)))
+    return RotateCaller(
+        dice.choice(("ops", "shop")), _credential(world, dice), overlap, Cause(CauseKind.REQUEST, "ops")
+    )
+
+
+async def _remove_caller(world: World, dice: random.Random) -> RemoveCaller:
+    return RemoveCaller(dice.choice(("ops", "shop", "edge")), Cause(CauseKind.REQUEST, "ops"))
+
+
+def _credential(world: World, dice: random.Random) -> Credential:
+    return Credential(f"{dice.randrange(10**9):010d}", CredentialKind.KEY, dice.randbytes(32), world.clock.now())
+
+
 DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]]] = {
     Create: _create,
     OpenInstead: _open_instead,
@@ -413,6 +436,9 @@ DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]
     Prune: _prune,
     PruneLog: _prune_log,
     ForgetAnswers: _forget,
+    AddCaller: _add_caller,
+    RotateCaller: _rotate_caller,
+    RemoveCaller: _remove_caller,
     Total: _total,
     RecordOther: _record_other,
     Unlock: _unlock,
