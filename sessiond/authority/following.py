@@ -187,7 +187,9 @@ class Following:
     @contextmanager
     def stream(self, after: Revision, applications: frozenset[str], name: str) -> Iterator[Stream]:
         """Follow from a revision. An empty set of applications is all of them. Raises `PositionOutOfRange`."""
-        with self._feed.reader(after, EventFilter(applications, types=_TYPES)) as reader:
+        # When a caller changes, caches drop what they keep for it, whatever their applications.
+        wanted = EventFilter(applications, types=_TYPES, everywhere=frozenset({EventType.CALLER_CHANGED}))
+        with self._feed.reader(after, wanted) as reader:
             stream = Stream(self._feed, self._policies, self._caches, reader, name)
             try:
                 yield stream

@@ -55,17 +55,21 @@ class Event:
 
 @immutable
 class EventFilter:
-    """Selects events. An empty set is no condition. An event must meet all conditions and have all of the labels."""
+    """Selects events. An empty set is no condition. An event must meet all conditions and have all of the labels.
+
+    everywhere  types that are selected whatever the application
+    """
 
     applications: frozenset[str] = frozenset()
     subjects: frozenset[str] = frozenset()
     types: frozenset[EventType] = frozenset()
     labels: frozenset[tuple[str, str]] = frozenset()
+    everywhere: frozenset[EventType] = frozenset()
 
     def matches(self, event: Event) -> bool:
         """Return whether the filter selects the event."""
         return (
-            (not self.applications or event.application in self.applications)
+            (not self.applications or event.application in self.applications or event.type in self.everywhere)
             and (not self.subjects or event.subject in self.subjects)
             and (not self.types or event.type in self.types)
             and (not self.labels or self.labels.issubset(event.labels))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from sessiond_client import (
     FailedPrecondition,
     Grant,
     InvalidArgument,
+    NearCacheStats,
     NotFound,
     PermissionDenied,
     Role,
@@ -176,6 +177,27 @@ async def test_a_revoked_caller_is_refused_and_its_streams_end(app: App, admin: 
         await admin.create(subject="alice")
         event = await asyncio.wait_for(goes_on, 10)
         assert event.type is EventType.SESSION_CREATED
+
+
+async def test_a_near_cache_forgets_when_a_caller_changes(app: App, admin: AsyncClient) -> None:
+    """A near cache drops its answers when a caller changes: its own caller may be the one. No name reaches it."""
+    issued = await admin.create_caller("shop", [*ISSUER, *VALIDATOR])
+    async with calling(app, issued.key, near_cache=True) as shop:
+        token = (await shop.create(subject="alice")).token
+
+        async def until(happened: Callable[[NearCacheStats], bool]) -> None:
+            async with asyncio.timeout(10):
+                while (stats := shop.near_cache) is None or not happened(stats):
+                    await shop.validate(token)
+                    await asyncio.sleep(0.02)
+
+        await until(lambda stats: stats.hits > 0)
+        await admin.create_caller("other", VALIDATOR)
+        await until(lambda stats: stats.dropped > 0)
+        await until(lambda stats: stats.entries > 0)
+        await admin.revoke_caller("shop")
+        with pytest.raises(Unauthenticated):
+            await until(lambda stats: False)
 
 
 async def test_callers_survive_a_restart(tmp_path: Path, clock: ManualClock) -> None:

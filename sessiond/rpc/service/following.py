@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,8 +14,9 @@ from sessiond.authority.authority import Authority
 from sessiond.authority.following import Granted, News, Started, Stream
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import InvalidField, Unavailable
-from sessiond.domain.event import Event
+from sessiond.domain.event import Event, EventType
 from sessiond.domain.position import Position
+from sessiond.domain.values import Cause, CauseKind
 from sessiond.rpc import decode, encode
 from sessiond.rpc.cursor import decode_cursor, encode_cursor
 from sessiond.rpc.stream_limit import StreamLimit
@@ -25,6 +27,7 @@ __all__ = ["FollowService"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _BATCHES_KEPT = 64
+_NO_CAUSE = Cause(CauseKind.CONFIGURATION)
 
 
 class FollowService:
@@ -115,6 +118,11 @@ class FollowService:
         key: tuple[bytes | int, ...] = (self._feed.incarnation.id, *(event.revision for event in events))
         body = self._batches.get(key)
         if body is None:
-            body = encode.batch_message(events)
+            body = encode.batch_message([_without_caller(event) for event in events])
             self._batches.put(key, body)
         return body
+
+
+def _without_caller(event: Event) -> Event:
+    """Return an event as caches may see it: which caller has changed is not their business."""
+    return replace(event, cause=_NO_CAUSE) if event.type is EventType.CALLER_CHANGED else event
