@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sessiond_client import AsyncClient, SessiondError
 from tests.consistency.members import NearReader, Owner, Replica, SidecarReader, WorkersReader
-from tests.consistency.proxy import Proxy
+from tests.support.proxy import Proxy
 
 __all__ = ["Cluster", "running_cluster"]
 

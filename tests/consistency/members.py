@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.postgres import free_port
-from tests.consistency.proxy import Proxy
+from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 from tests.support.sidecars import SidecarProcess
 
