@@ -40,7 +40,9 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
 
 def authorize(name: str, request: Any, caller: Caller) -> None:
     """Raise `NotPermitted` unless the caller may make this call. A call without a rule is denied to everyone."""
-    if caller.grants == EVERYTHING and name in RULES:
+    if name not in RULES:
+        raise NotPermitted(f"nobody may call {name}")
+    if caller.grants == EVERYTHING:
         return
     if name == "Follow":
         if request.WhichOneof("item") != "start":
@@ -80,9 +82,7 @@ def _is_about_one_subject(request: Any) -> bool:
 
 
 def _refusal(caller: Caller, name: str, applications: frozenset[str]) -> str:
-    rule = RULES.get(name)
-    if rule is None:
-        return f"nobody may call {name}"
+    rule = RULES[name]
     roles = " or ".join(sorted(rule.roles - {Role.ADMIN})) or Role.ADMIN
     where = "all applications" if rule.scope is Scope.AUTHORITY or not applications else ""
     named = where or ", ".join(shown(application) for application in sorted(applications))

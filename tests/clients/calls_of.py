@@ -10,9 +10,11 @@ from sessiond_client import (
     Authentication,
     ClientContext,
     DataRequest,
+    Grant,
     Lifetimes,
     Question,
     Requirements,
+    Role,
 )
 from tests.clients.either import Either
 
@@ -56,6 +58,12 @@ CALLS: dict[str, Callable[..., Any]] = {
     "list_source_locks": lambda client, **more: client.list_source_locks(**more),
     "list_source_locks_page": lambda client, **more: client.list_source_locks_page(**more),
     "clear_source_lock": lambda client, **more: client.clear_source_lock("192.0.2.1/32", request_id=REQUEST_ID, **more),
+    "create_caller": lambda client, **more: client.create_caller(
+        "shop", [Grant(role=Role.ADMIN)], request_id=REQUEST_ID, **more
+    ),
+    "list_callers": lambda client, **more: client.list_callers(**more),
+    "rotate_caller": lambda client, **more: client.rotate_caller("shop", request_id=REQUEST_ID, **more),
+    "revoke_caller": lambda client, **more: client.revoke_caller("shop", request_id=REQUEST_ID, **more),
     "authority": lambda client, **more: client.authority(**more),
 }
 """By the name of the method. `more` goes to the method as it is."""

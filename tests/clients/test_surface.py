@@ -46,6 +46,7 @@ def test_the_whole_surface_is_there_and_documented(kind: type) -> None:
         *("get", "list", "list_page", "get_data", "update_data", "activity", "activity_page", "authority"),
         *("issue_companion_token", "report_signal"),
         *("list_source_locks", "list_source_locks_page", "clear_source_lock"),
+        *("create_caller", "list_callers", "rotate_caller", "revoke_caller"),
     }
     assert surface(kind).keys() == calls | {"events", "close", "target", "application", "near_cache"}
     for name in calls:

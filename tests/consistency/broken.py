@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from sessiond.cache.sessions import SessionCache
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.work import Needs, Read
@@ -100,6 +101,9 @@ class _WithEarlyReads:
 
     async def answers(self, keys: Sequence[bytes]) -> Mapping[bytes, KeptAnswer]:
         return await self._transaction.answers(keys)
+
+    async def callers(self) -> Sequence[CallerRecord]:
+        return await self._transaction.callers()
 
 
 def _in_workers(fault: str) -> Callable[[], None]:

@@ -39,11 +39,12 @@ async def echoing(bounds: ArrivalBounds, listen: str = "127.0.0.1:0") -> AsyncIt
     async def talk(message: Any, caller: Caller, context: Any) -> None:
         await context.write(message)
 
-    intake = Intake(Callers(), Arrivals(bounds), HeavyMessages(), UnaryCalls())
+    callers = Callers()
+    intake = Intake(callers, Arrivals(bounds), HeavyMessages(), callers.open_streams, UnaryCalls())
     server = grpc.aio.server()
     found = {
-        "Say": on_grpcio(UnaryMethod("Say", StringValue, say, intake.heavy), intake),
-        "Talk": on_grpcio(StreamMethod("Talk", StringValue, talk, intake.heavy), intake),
+        "Say": on_grpcio(UnaryMethod("GetAuthority", StringValue, say, intake.heavy), intake),
+        "Talk": on_grpcio(StreamMethod("Subscribe", StringValue, talk, intake.heavy, intake.open_streams), intake),
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Echo", found)])
     port = server.add_insecure_port(listen)

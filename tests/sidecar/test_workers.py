@@ -19,7 +19,8 @@ from typing import Any
 import grpc
 import pytest
 
-from sessiond.domain.call import PEER_KEY, CallersOfWorkers
+from sessiond.access.callers import CallersOfWorkers
+from sessiond.domain.call import PEER_KEY
 from sessiond.rpc.sockets import CannotListen, reserve_port
 from sessiond.sidecar.upstream import passed_on
 from sessiond.sidecar.workers import Workers, WorkersFailed
