@@ -26,10 +26,11 @@ _ROLES = ("validator", "issuer", "subscriber", "operator", "admin")
 @global_options
 @click.pass_context
 def callers(context: click.Context) -> None:
-    """List the callers: the services, tools and people that may call the server.
+    """List the callers that may call the server.
 
-    Without any caller, everyone who can connect may do everything. The first caller must be an admin for all
-    applications: `sessionctl callers add ops --role admin`. From then on each call needs a key.
+    A caller is a service, a tool or a person. Without any caller, everyone who can connect may make every call. The
+    first caller must be an admin for all applications: `sessionctl callers add ops --role admin`. From then on each
+    call needs the key of a caller.
     """
     if context.invoked_subcommand is not None:
         return

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sessionctl.key_input import read_key
 from sessionctl.numbers import checked_seconds
 from sessionctl.targets import checked_target
 
@@ -29,7 +28,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GLOBAL_OPTIONS = ("target", "key-file", "application", "timeout", "output", "json")
+GLOBAL_OPTIONS = ("target", "key_file", "application", "timeout", "output", "json")
 """The names of the options that are the same in every command."""
 OUTPUTS = ("table", "wide", "json")
 _VARIABLE = "SESSIOND_TARGET"
@@ -70,7 +69,9 @@ class Settings:
     def client(self) -> Client:
         """A client of the chosen server; the caller closes it. Raises click.UsageError if the target is malformed."""
         target = checked_target(self.target, self.target_from)
-        from sessiond_client import Client  # here, so that help and wrong usage do not wait for gRPC
+        # Here, so that help and wrong usage do not wait for gRPC.
+        from sessionctl.key_input import read_key
+        from sessiond_client import Client
 
         key = read_key(self.key_file, self.key_file_from) if self.key_file else None
         return Client(target, application=self.application, timeout=self.timeout, key=key)

@@ -129,6 +129,7 @@ REVEALS = {
     "crypto/tickets.py": "opens presented tickets",
     "rpc/cookies.py": "writes Set-Cookie values",
     "rpc/encode.py": "writes tickets into answers",
+    "rpc/service/callers.py": "writes the new key into the answer to its creation or rotation",
     "rpc/service/logins.py": "writes tokens into answers",
     "rpc/service/sessions.py": "writes the fresh token into the answer to a logout",
     "rpc/service/validation.py": "writes tokens into answers",

@@ -190,25 +190,12 @@ class Work:
 
     def data(self, session_id: SessionId) -> dict[str, bytes]:
         """Return a session's data, including the changes of earlier units and of this one."""
-        data = dict(self._read.data.get(session_id, {}))
-        for layer in (self.changes, self._draft):
-            for key, value in layer.data.get(session_id, {}).items():
-                if value is None:
-                    data.pop(key, None)
-                else:
-                    data[key] = value
-        return data
+        changes = (layer.data.get(session_id, {}) for layer in (self.changes, self._draft))
+        return _changed(self._read.data.get(session_id, {}), changes)
 
     def callers(self) -> dict[str, CallerRecord]:
         """Return all callers, including the changes of earlier units and of this one."""
-        callers = dict(self._read.callers)
-        for layer in (self.changes, self._draft):
-            for name, caller in layer.callers.items():
-                if caller is None:
-                    callers.pop(name, None)
-                else:
-                    callers[name] = caller
-        return callers
+        return _changed(self._read.callers, (layer.callers for layer in (self.changes, self._draft)))
 
     def data_count(self, session_id: SessionId) -> int:
         """Return how many keys a session's data has, including the changes of earlier units and of this one."""
@@ -262,7 +249,7 @@ class Work:
         """Return whether any of the signals that the policy does not ignore was not reported recently."""
         kinds = {signal.type for signal in signals if policy.reactions[signal.type] is not Reaction.IGNORE}
         reset, reported = False, set[SignalType]()
-        for event in (*self.changes.events, *self._draft.events):
+        for event in self._events:
             if event.session_id != session_id:
                 continue
             if event.type is EventType.HIJACK_SUSPECTED:
@@ -284,18 +271,15 @@ class Work:
 
     def presented_old_token(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """Return whether only this client presented a token from before the last login, as far as is known."""
-        return self._memory.presented_old_token(session, client, policy, self._old_token_clients(session.id))
+        return self._memory.presented_old_token(session, client, policy, _old_token_clients(self._events, session.id))
 
     def is_new_old_token(self, session: Session, client: ClientContext) -> bool:
         """Return whether to record that this client presented a token from before the last roll."""
-        return self._memory.is_new_old_token(session, client, self._old_token_clients(session.id))
+        return self._memory.is_new_old_token(session, client, _old_token_clients(self._events, session.id))
 
-    def _old_token_clients(self, session_id: SessionId) -> list[ClientContext]:
-        return [
-            event.client
-            for event in (*self.changes.events, *self._draft.events)
-            if event.session_id == session_id and event.type is EventType.OLD_TOKEN_PRESENTED
-        ]
+    @property
+    def _events(self) -> Sequence[Event]:
+        return (*self.changes.events, *self._draft.events)
 
     # What a unit writes
 
@@ -419,6 +403,22 @@ _SHOWS_AUTHENTICATION = (
     EventType.SESSION_AUTHENTICATED,
     EventType.SESSION_LEVEL_LOWERED,
 )
+
+
+def _old_token_clients(events: Iterable[Event], session_id: SessionId) -> list[ClientContext]:
+    return [
+        event.client
+        for event in events
+        if event.session_id == session_id and event.type is EventType.OLD_TOKEN_PRESENTED
+    ]
+
+
+def _changed(read: Mapping[str, T], changes: Iterable[Mapping[str, T | None]]) -> dict[str, T]:
+    """Return what was read with changes applied in their order; None: the entry was deleted."""
+    merged: dict[str, T | None] = dict(read)
+    for change in changes:
+        merged.update(change)
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _check_recorded(draft: Changes, before: Revision) -> None:

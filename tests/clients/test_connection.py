@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessiond_client import AsyncClient, Client, ClientOptions, Token, calls
+from sessiond_client import AsyncClient, Client, ClientOptions, Grant, Role, Token, calls
 from sessiond_client.connection import channel_options
 from sessiond_client.flow import Flows, Send
 from sessiond_client.rpc import Call
@@ -30,6 +30,11 @@ CHANGING: dict[str, Callable[..., Call[Any]]] = {
     "UpdateSessionData": lambda application, **more: calls.update_data(application, token="any", **more),
     "ReportSignal": lambda application, **more: calls.report_signal(application, token="any", **more),
     "ClearSourceLock": lambda application, **more: calls.clear_source_lock(application, "192.0.2.1/32", **more),
+    "CreateCaller": lambda application, **more: calls.create_caller(
+        application, "ops", [Grant(role=Role.ADMIN)], **more
+    ),
+    "RotateCaller": lambda application, **more: calls.rotate_caller(application, "ops", **more),
+    "RevokeCaller": lambda application, **more: calls.revoke_caller(application, "ops", **more),
 }
 READING: list[Call[Any]] = [
     calls.validate("shop", "any"),
@@ -40,6 +45,7 @@ READING: list[Call[Any]] = [
     calls.activity("shop", "ada"),
     calls.issue_companion_token("shop", "any", "pay"),
     calls.list_source_locks("shop"),
+    calls.list_callers("shop"),
     calls.authority("shop"),
 ]
 

@@ -33,6 +33,7 @@ from sessiond_client import (
     Event,
     EventType,
     Found,
+    Grant,
     GuessLimits,
     InvalidArgument,
     Lifetimes,
@@ -46,6 +47,7 @@ from sessiond_client import (
     Requirements,
     Revoked,
     RevokedAll,
+    Role,
     Rolled,
     Session,
     SessionData,
@@ -74,6 +76,7 @@ WORDS: list[tuple[type[StrEnum], Any, str]] = [
     (EventType, pb.EventType, "EVENT_TYPE_"),
     (Reaction, pb.Reaction, "REACTION_"),
     (RequirementKind, pb.RequirementKind, "REQUIREMENT_KIND_"),
+    (Role, pb.Role, "ROLE_"),
 ]
 
 
@@ -344,6 +347,7 @@ AT_LEAST: list[Call[Any]] = [
     calls.get_data("shop", token="any", at_least="state"),
     calls.list_sessions("shop", at_least="state"),
     calls.activity("shop", "ada", at_least="state"),
+    calls.list_callers("shop", at_least="state"),
 ]
 
 
@@ -538,6 +542,9 @@ CHANGES: list[tuple[Call[Any], Any]] = [
     (calls.update_data("shop", token="any"), pb.UpdateSessionDataResponse),
     (calls.report_signal("shop", token="any"), pb.ReportSignalResponse),
     (calls.clear_source_lock("shop", "192.0.2.1/32"), pb.ClearSourceLockResponse),
+    (calls.create_caller("shop", "ops", [Grant(role=Role.ADMIN)]), pb.CreateCallerResponse),
+    (calls.rotate_caller("shop", "ops"), pb.RotateCallerResponse),
+    (calls.revoke_caller("shop", "ops"), pb.RevokeCallerResponse),
 ]
 
 
@@ -547,3 +554,39 @@ def test_every_change_answers_with_its_state() -> None:
         "state"
     ] * len(CHANGES)
     assert {call.rpc.name for call, _ in CHANGES} == {rpc.name for rpc in calls.RPCS if rpc.changes}
+
+
+def test_a_caller_has_its_roles_and_the_public_part_of_its_keys() -> None:
+    """A caller has its roles and keys; an unknown role is UNSPECIFIED, and a key without an end does not expire at 0."""
+    message = pb.CallerInfo(name="edge", credentials=[pb.CallerCredential(id="aaaaaaaaaa")])
+    message.grants.add(application="shop", role=pb.ROLE_VALIDATOR)
+    message.grants.add(application="*").MergeFromString(b"\x10\x63")  # role = 99
+    message.credentials.add(id="bbbbbbbbbb").expire_time.FromMilliseconds(1_000)
+    (caller,) = calls.list_callers("shop").read(pb.ListCallersResponse(callers=[message]))
+    assert caller.name == "edge"
+    assert caller.grants == (
+        Grant(role=Role.VALIDATOR, application="shop"),
+        Grant(role=Role.UNSPECIFIED, application="*"),
+    )
+    assert [key.id for key in caller.credentials] == ["aaaaaaaaaa", "bbbbbbbbbb"]
+    assert [key.expire_time for key in caller.credentials] == [None, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)]
+
+
+def test_the_key_of_a_caller_does_not_show() -> None:
+    """The answers with a new key have it as a token, so no repr shows it; roles and overlap go along as they are."""
+    grants = [Grant(role=Role.ISSUER, application="shop"), Grant(role=Role.ADMIN)]
+    adding = calls.create_caller("shop", "ops", grants, reason="new")
+    assert adding.request == pb.CreateCallerRequest(
+        name="ops",
+        reason="new",
+        grants=[
+            pb.Grant(application="shop", role=pb.ROLE_ISSUER),
+            pb.Grant(application="*", role=pb.ROLE_ADMIN),
+        ],
+    )
+    rotating = calls.rotate_caller("shop", "ops", overlap=timedelta(hours=1))
+    assert rotating.request.overlap.ToTimedelta() == timedelta(hours=1)
+    assert not calls.rotate_caller("shop", "ops").request.HasField("overlap")
+    answers = [adding.read(pb.CreateCallerResponse(key="canary")), rotating.read(pb.RotateCallerResponse(key="canary"))]
+    assert [answer.key for answer in answers] == [Token("canary")] * 2
+    assert "canary" not in repr(answers)

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 
 from sessiond_client import (
+    AlreadyExists,
     Cancelled,
     ConcurrencyLimit,
     ConcurrencyLimitReached,
@@ -61,7 +62,7 @@ EXPECTED: dict[grpc.StatusCode, type[SessiondError]] = {
     grpc.StatusCode.INTERNAL: InternalError,
     grpc.StatusCode.UNKNOWN: InternalError,
     grpc.StatusCode.DATA_LOSS: InternalError,
-    grpc.StatusCode.ALREADY_EXISTS: SessiondError,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
 }
 
 

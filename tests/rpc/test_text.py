@@ -5,6 +5,7 @@ The fields are read from the contract itself, so that a new field is tested with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ VERDICTS = {
 """Fields whose text is judged instead of refused, with the possible verdicts. There are no other such fields."""
 
 Path = tuple[FieldDescriptor, ...]
+_REPEATED = re.compile(r"^(requests|grants)\.")
 
 
 def texts_of(kind: Descriptor, before: Path = ()) -> Iterator[tuple[Path, bool]]:
@@ -113,6 +115,11 @@ def requests_of(own: pb.CreateSessionResponse) -> dict[str, Message]:
         "ClearSourceLock": {"source": "192.0.2.1/32"},
         "Subscribe": {},
         "GetAuthority": {},
+        "ListCallers": {},
+        "RotateCaller": {"name": "nobody"},
+        "RevokeCaller": {"name": "nobody"},
+        # The last one: from the first caller on, a call needs a key.
+        "CreateCaller": {"name": "ops", "grants": [{"application": "*", "role": pb.ROLE_ADMIN}]},
     }
     return {name: getattr(loose, name + "Request")(**given) for name, given in fields.items()}
 
@@ -149,7 +156,7 @@ async def test_no_text_has_u_0000(stub: AsyncStub, call: str, path: Path, in_key
         else:
             refused = await refusal_of(made.read() if call == "Subscribe" else made)
             assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
-            assert refused.fields == [name_of(path).replace("requests.", "requests[0].")]
+            assert refused.fields == [_REPEATED.sub(r"\1[0].", name_of(path))]
             assert "\0" not in refused.message
     assert await revision_of(stub) == before
     assert await session_of(stub, own.session.session_id) == own.session
@@ -160,8 +167,8 @@ async def test_the_requests_are_good_without_it(stub: AsyncStub) -> None:
     for name in requests_of(pb.CreateSessionResponse()):
         own = await create(stub)
         request: Any = requests_of(own)[name]
-        if name == "ClearSourceLock":  # nothing is locked here
-            assert (await refusal_of(stub.ClearSourceLock(request))).code == grpc.StatusCode.NOT_FOUND
+        if name in ("ClearSourceLock", "RotateCaller", "RevokeCaller"):  # there is no lock here, and no caller
+            assert (await refusal_of(getattr(stub, name)(request))).code == grpc.StatusCode.NOT_FOUND
         elif name == "Subscribe":
             stream = stub.Subscribe(request)
             assert await stream.read()

@@ -883,6 +883,7 @@ def rotate_caller(
 ) -> Call[CallerKey]:
     """Give a caller a new key.
 
+    - `name`: the caller.
     - `overlap`: how long its other keys remain valid, at most 30 days; None: they stop working at once.
     - `reason`: why, for the event; at most 128 characters.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
@@ -914,6 +915,7 @@ def revoke_caller(
 ) -> Call[CallerRevoked]:
     """Remove a caller. Its calls are refused from then on, and its open streams end.
 
+    - `name`: the caller.
     - `reason`: why, for the event; at most 128 characters.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own.
