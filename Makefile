@@ -107,6 +107,7 @@ check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated co
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
+	@$(BIN)/python -m scripts.access_table --check
 
 mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests find.
 	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(or $(MINUTES),20)" --bar "$(BAR)" $(MUTATED)
@@ -126,8 +127,9 @@ soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on gro
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
-generate: $(VENV)/.dev ## Generate the stubs from protos/ again.
+generate: $(VENV)/.dev ## Generate the stubs and the table of access again.
 	@PYTHON=$(BIN)/python scripts/generate.sh
+	@$(BIN)/python -m scripts.access_table
 
 lock: ## Resolve requirements/*.lock again. Needs uv.
 	@scripts/lock.sh

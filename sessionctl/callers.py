@@ -121,4 +121,4 @@ def _show_key(issued: CallerKey, done: str, key_only: bool) -> None:
     else:
         show((done, "green"), f": {printable(issued.caller.name)}")
         show(("key", "bold"), f": {issued.key.reveal()}")
-        show_note("The key is a secret, and is not shown again. Give it to the caller in a file with mode 0600.")
+        show_note("The key is secret and not shown again: keep it in a file with mode 0600.")

@@ -15,11 +15,13 @@ from sessionctl.tables import Column, Row
 if TYPE_CHECKING:
     from sessiond_client import (
         Authentication,
+        CallerCredential,
         CallerInfo,
         Cause,
         ClientContext,
         Device,
         Event,
+        Grant,
         Session,
         Signal,
         SourceLock,
@@ -91,21 +93,37 @@ LOCKS = (
 )
 
 CALLERS = (
-    Column("CALLER"),
-    Column("ROLES", cut=True, least=20),
-    Column("KEYS", cut=True, least=16),
-    Column("ADDED"),
+    Column("CALLER", cut=True),
+    Column("ROLES", cut=True, least=14),
+    Column("KEY"),
+    Column("OLD KEYS", cut=True, least=22, rank=1),
+    Column("ADDED", rank=2),
 )
 
 
 def caller_row(caller: CallerInfo) -> Row:
     """The cells of a caller, as in `CALLERS`."""
-    roles = [f"{grant.role.lower()}:{grant.application}" for grant in caller.grants]
-    keys = [
-        credential.id if credential.expire_time is None else f"{credential.id} (until {when(credential.expire_time)})"
-        for credential in caller.credentials
-    ]
-    return ((caller.name, ""), (", ".join(roles), ""), (", ".join(keys), ""), (when(caller.create_time), ""))
+    newest, *others = [_key(credential) for credential in reversed(caller.credentials)] or [""]
+    return (
+        (caller.name, ""),
+        (", ".join(map(_role, caller.grants)), ""),
+        (newest, ""),
+        (", ".join(others), ""),
+        (when(caller.create_time), ""),
+    )
+
+
+def _role(grant: Grant) -> str:
+    """A role as `callers add --role` takes it."""
+    name = grant.role.lower()
+    return name if grant.application == "*" else f"{name}:{grant.application}"
+
+
+def _key(credential: CallerCredential) -> str:
+    end = credential.expire_time
+    if end is None:
+        return credential.id
+    return f"{credential.id} {'ends' if end > screen().now() else 'ended'} {when(end)}"
 
 
 def session_row(session: Session) -> Row:

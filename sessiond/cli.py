@@ -37,7 +37,7 @@ from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
-from sessiond.sidecar.upstream import BadCertificates
+from sessiond.sidecar.upstream import BadCertificates, BadKey
 from sessiond.sidecar.workers import WorkersFailed, owner_is_gone
 from sessiond.sidecar_app import Sidecar
 from sessiond.store.contract import StoreHeld, StoreRefused
@@ -250,6 +250,11 @@ def serve(file: Path | None, **options: Any) -> None:
     help="Use TLS, and accept certificates signed by one in this PEM file. [env: SESSIOND_UPSTREAM_CA]",
 )
 @click.option(
+    "--key-file",
+    metavar="FILE",
+    help="The key of the sidecar itself, if the authority has callers. [env: SESSIOND_KEY_FILE]",
+)
+@click.option(
     "--listen",
     callback=_listen,
     metavar="ADDRESS",
@@ -312,7 +317,7 @@ def sidecar(**options: Any) -> None:
         sys.exit(uvloop.run(_serve_sidecar(config)))
     except CannotListen as error:
         raise _Failure(error) from error
-    except (BadCertificates, BadConfig, RemotePlaintext) as error:
+    except (BadCertificates, BadConfig, BadKey, RemotePlaintext) as error:
         raise _Misconfigured(error) from error
 
 

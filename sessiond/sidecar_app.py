@@ -55,7 +55,7 @@ class Sidecar:
         `clock` returns milliseconds and never goes backwards; it is compared with nobody else's. A worker shares its
         port with others, and its authority trusts it to say who calls.
 
-        Raises `RemotePlaintext`, `BadCertificates` or `CannotListen`; nothing is left running then.
+        Raises `RemotePlaintext`, `BadCertificates`, `BadKey` or `CannotListen`; nothing is left running then.
         """
         if not is_worker:  # its owner has checked this
             _refuse_plaintext(config)

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sessiond.access.streams import OpenStreams
-from sessiond.domain.access import CallerRecord
+from sessiond.domain.access import ANY_APPLICATION, CallerRecord, Role
 from sessiond.domain.call import PEER_KEY, Caller
 
 __all__ = ["Book", "Callers", "CallersOfWorkers"]
 
 _ANY_CALLER = "caller"
+_WORKER = "(worker)"
+"""No caller can have this name."""
+_OF_A_WORKER = frozenset({(ANY_APPLICATION, Role.VALIDATOR)})
 
 
 class Book(Protocol):
@@ -50,7 +53,8 @@ class Callers:
 class CallersOfWorkers(Callers):
     """Identifies callers whose calls arrive through workers. Only for a socket that nobody else can open.
 
-    So what one connection may cost the others is limited as without workers.
+    So what one connection may cost the others is limited as without workers. A worker says on which connection a call
+    arrived; a call without that is its own, the stream that feeds its memory, for which it needs no key.
     """
 
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
@@ -58,4 +62,4 @@ class CallersOfWorkers(Callers):
         for key, value in metadata or ():
             if key == PEER_KEY and isinstance(value, str):
                 return super().identify(value, metadata)
-        return super().identify(peer, metadata)
+        return Caller(_WORKER, peer, metadata or (), _OF_A_WORKER)

@@ -46,6 +46,7 @@ def parse_upstream(value: Any) -> str:
 class _Sidecar(Section):
     upstream: Annotated[str, BeforeValidator(parse_upstream)] = DEFAULT_UPSTREAM
     upstream_ca: PathText | None = None
+    key_file: PathText | None = None
     listen: Annotated[str, BeforeValidator(parse_listen)] = _DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
@@ -63,6 +64,7 @@ class SidecarConfig:
 
     upstream                the address of the authority: `host:port`, or `unix:path`
     upstream_ca             a PEM file with the certificates that may sign the authority's; None: no TLS
+    key_file                a file with the key by which the sidecar follows the authority; None: it has none
     listen                  `host:port`, or `unix:path`
     socket_mode             the mode of the Unix socket
     allow_remote_plaintext  whether tokens may cross a network without encryption, on either side
@@ -76,6 +78,7 @@ class SidecarConfig:
 
     upstream: str
     upstream_ca: Path | None
+    key_file: Path | None
     listen: str
     socket_mode: int
     allow_remote_plaintext: bool
@@ -107,6 +110,7 @@ def load_sidecar(overrides: Sequence[Override] = ()) -> SidecarConfig:
     origins = {name: chosen[name].origin if name in chosen else "default" for name in _Sidecar.model_fields}
     values = dict(section) | {
         "upstream_ca": None if section.upstream_ca is None else Path(section.upstream_ca),
+        "key_file": None if section.key_file is None else Path(section.key_file),
         "socket_mode": int(section.socket_mode, 8),
     }
     return SidecarConfig(**values, origins=MappingProxyType(origins))

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from sessiond_client.errors import NotServed, PermissionDenied, SessiondError
+from sessiond_client.errors import NotServed, PermissionDenied, SessiondError, Unauthenticated
 from sessiond_client.following import StreamBroken
 from sessiond_client.near_cache import NearCache
 from sessiond_client.near_stream import Conversation
@@ -69,11 +69,16 @@ class Barrier(Conversation):
             if reached is not None:
                 _settle(reached)
         self._waiting = self._sent = None
-        if not isinstance(error, (NotServed, PermissionDenied)):
+        if not isinstance(error, (NotServed, PermissionDenied, Unauthenticated)):
             return pause
         if not self._is_refused:
             self._is_refused = True
-            _log.warning("not followed", status=error.status, effect="every question goes to the authority")
+            _log.warning(
+                "not followed",
+                status=error.status,
+                reason=error.message,
+                effect="every question goes to the authority",
+            )
         return min(pause, ASK_AGAIN)
 
     def _lease_left(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from sessiond.domain.call import PEER_KEY
 from sessiond.domain.immutable import immutable
 from sessiond_client.connection import Channels, channel_options
 from sessiond_client.settings import Settings
+from sessiond_client.tokens import Token
 
-__all__ = ["BadCertificates", "Metadata", "Reply", "Upstream", "passed_on"]
+__all__ = ["BadCertificates", "BadKey", "Metadata", "Reply", "Upstream", "passed_on"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 Channel = grpc.aio.Channel
@@ -40,6 +42,10 @@ _MOST_METHODS = 100
 
 class BadCertificates(Exception):
     """The file with the certificates of the authority's issuer cannot be used. The text names it, with the remedy."""
+
+
+class BadKey(Exception):
+    """The file with the sidecar's own key cannot be used. The text names it, with the remedy, and shows no key."""
 
 
 @immutable
@@ -68,12 +74,13 @@ class Upstream:
         self._credentials = None
         if config.upstream_ca is not None:
             self._credentials = grpc.ssl_channel_credentials(_certificates(config.upstream_ca))
+        key = None if config.key_file is None else _key(config.key_file)
         self._calls, self._streams = self._channel(), self._channel()
         self._health: Any = self._calls.unary_unary(_CHECK)
         self._unary: dict[str, Any] = {}
         self._streaming: dict[str, Any] = {}
-        self.following = Channels(self._channel, asynchronous=True)
-        """The channel of the stream that feeds the cache."""
+        self.following = Channels(self._channel, asynchronous=True, key=key)
+        """The channel of the stream that feeds the cache. The other channels send only the keys of callers."""
 
     async def ask(self, method: str, raw: bytes, metadata: Metadata, timeout: float | None) -> Reply:
         """Make a unary call. `method` is its path. Raises `grpc.aio.AioRpcError`."""
@@ -129,3 +136,16 @@ def _certificates(file: Path) -> bytes:
     except ValueError as error:
         raise BadCertificates(f"--upstream-ca: {file} has no certificate in PEM form; name another file") from error
     return text
+
+
+def _key(file: Path) -> Token:
+    """Return the key in a file, whose only line it must be."""
+    try:
+        if file.stat().st_mode & stat.S_IROTH:
+            raise BadKey(f"--key-file: {file} can be read by everyone; run: chmod 600 {file}")
+        text = file.read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise BadKey(f"--key-file: {file} cannot be read: {error.strerror}; name another file") from error
+    if not (text.startswith("sessiond_") and text.isascii() and text.isprintable() and len(text.split()) == 1):
+        raise BadKey(f"--key-file: {file} does not hold a key; write one line, as `sessionctl callers add` shows it")
+    return Token(text)

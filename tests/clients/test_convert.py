@@ -557,7 +557,7 @@ def test_every_change_answers_with_its_state() -> None:
 
 
 def test_a_caller_has_its_roles_and_the_public_part_of_its_keys() -> None:
-    """A caller has its roles and keys; an unknown role is UNSPECIFIED, and a key without an end does not expire at 0."""
+    """A caller has its roles and keys; an unknown role is UNSPECIFIED, and a key without an end has none."""
     message = pb.CallerInfo(name="edge", credentials=[pb.CallerCredential(id="aaaaaaaaaa")])
     message.grants.add(application="shop", role=pb.ROLE_VALIDATOR)
     message.grants.add(application="*").MergeFromString(b"\x10\x63")  # role = 99

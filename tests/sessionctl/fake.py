@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -16,6 +16,10 @@ from sessiond_client import (
     Application,
     Authentication,
     Authority,
+    CallerCredential,
+    CallerInfo,
+    CallerKey,
+    CallerRevoked,
     Cause,
     CauseKind,
     Checkpoint,
@@ -32,12 +36,14 @@ from sessiond_client import (
     Event,
     EventType,
     Found,
+    Grant,
     LockCleared,
     NextStep,
     Reaction,
     RequirementKind,
     Revoked,
     RevokedAll,
+    Role,
     Session,
     SessionState,
     Signal,
@@ -225,6 +231,33 @@ LOCKS = (
     SourceLock(source="2001:db8:85a3:8d3::/64", application="shop", lock_time=ago(hours=1), expire_time=ahead(hours=2)),
 )
 
+OPS = CallerInfo(
+    name="ops",
+    grants=(Grant(role=Role.ADMIN),),
+    credentials=(CallerCredential(id="k3vq7a2xmd", create_time=ago(days=3), expire_time=None),),
+    create_time=ago(days=40),
+)
+CALLERS = (
+    CallerInfo(
+        name="backup.region-eu.warehouse-and-reporting.internal-services",
+        grants=(Grant(role=Role.SUBSCRIBER), Grant(role=Role.OPERATOR, application="a-shop-with-a-long-name")),
+        credentials=(CallerCredential(id="zq5c4wnp2h", create_time=ago(hours=5), expire_time=None),),
+        create_time=ago(hours=5),
+    ),
+    OPS,
+    CallerInfo(
+        name="shop-web",
+        grants=tuple(Grant(role=role, application="shop") for role in (Role.ISSUER, Role.SUBSCRIBER, Role.VALIDATOR)),
+        credentials=(
+            CallerCredential(id="b6t3j2yhre", create_time=ago(days=2), expire_time=ago(minutes=4)),
+            CallerCredential(id="m4d7xq5oia", create_time=ago(days=1), expire_time=ahead(hours=23, minutes=30)),
+            CallerCredential(id="p2g6wzn3ku", create_time=ago(minutes=30), expire_time=None),
+        ),
+        create_time=ago(days=2),
+    ),
+)
+KEY = Token("sessiond_k3vq7a2xmd_" + "K" * 43)
+
 
 @cache
 def applications() -> tuple[Application, ...]:
@@ -332,6 +365,18 @@ class FakeClient:
 
     def clear_source_lock(self, source: str, **_: Any) -> LockCleared:
         return LockCleared(consistency_token=source)
+
+    def list_callers(self) -> tuple[CallerInfo, ...]:
+        return CALLERS
+
+    def create_caller(self, name: str, grants: Sequence[Grant], **_: Any) -> CallerKey:
+        return CallerKey(caller=replace(OPS, name=name, grants=tuple(grants)), key=KEY, consistency_token="")
+
+    def rotate_caller(self, name: str, **_: Any) -> CallerKey:
+        return CallerKey(caller=replace(OPS, name=name), key=KEY, consistency_token="")
+
+    def revoke_caller(self, name: str, **_: Any) -> CallerRevoked:
+        return CallerRevoked(consistency_token="")
 
     def revoke(self, **_: Any) -> Revoked:
         return Revoked(

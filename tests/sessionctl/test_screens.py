@@ -74,6 +74,10 @@ LATE = "sidecar.a-rather-long-name-of-a-host.internal.example:7443"
 SCREENS: dict[str, tuple[str, ...]] = {
     "activity": ("activity", "--subject", "ada"),
     "authority": ("authority",),
+    "callers": ("callers",),
+    "callers-add": ("callers", "add", "shop-web", "--role", "issuer:shop", "--role", "validator:shop"),
+    "callers-revoke": ("callers", "revoke", "shop-web"),
+    "callers-rotate": ("callers", "rotate", "shop-web", "--overlap", "24h"),
     "check-config": ("check-config",),
     "check-config-problems": ("check-config", "broken.toml"),
     "create": ("create", "--subject", "ada"),
@@ -103,7 +107,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "watch": ("watch", "--earliest", "--checkpoints"),
 }
 INPUT = {"validate": "good\n", "validate-insufficient": "low\n"}
-WIDE = ("verify-caches", "activity", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
+WIDE = ("verify-caches", "activity", "callers", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -220,7 +224,7 @@ def test_no_file_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("width", [20, 40])
-@pytest.mark.parametrize("name", ["list-all", "activity", "watch", "show", "policies", "check-config"])
+@pytest.mark.parametrize("name", ["list-all", "activity", "callers", "watch", "show", "policies", "check-config"])
 def test_a_narrow_terminal(name: str, width: int) -> None:
     """However narrow the terminal is, rows are cut and not wrapped."""
     lines = shown(SCREENS[name], width).splitlines()

@@ -57,6 +57,13 @@ MISTAKES: Mapping[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
         ("--upstream-ca", "empty.pem"),
         ("--upstream-ca: empty.pem has no certificate", "name another file"),
     ),
+    "no key file": (
+        MISCONFIGURED,
+        ("--key-file", "no.key"),
+        ("--key-file: no.key cannot be read", "name another file"),
+    ),
+    "no key in it": (MISCONFIGURED, ("--key-file", "empty.key"), ("--key-file: empty.key does not hold a key",)),
+    "open key file": (MISCONFIGURED, ("--key-file", "open.key"), ("can be read by everyone", "chmod 600 open.key")),
     "socket in use": (
         CANNOT_NOW,
         ("--listen", "unix:used.sock"),
@@ -72,6 +79,8 @@ def test_a_mistake_is_one_line_with_the_remedy(
 ) -> None:
     """A start that cannot work ends with one line that names the setting and the remedy, and the documented code."""
     (tmp_path / "empty.pem").touch()
+    for name, mode in (("empty.key", 0o600), ("open.key", 0o644)):
+        (tmp_path / name).touch(mode)
     with socket.socket(socket.AF_UNIX) as used:
         used.bind(str(tmp_path / "used.sock"))
         used.listen()
