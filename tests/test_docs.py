@@ -7,6 +7,8 @@ import asyncio
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 
 import sessionctl
 import sessiond.cli
+from scripts import access_table
 from sessiond.app import App
 from sessiond.config import load_config
 from sessiond_client import AsyncClient, Client, Created, RequirementKind, Verdict
@@ -61,9 +64,9 @@ def blocks(language: str) -> list[Any]:
 
 
 def guides() -> list[Path]:
-    """The pages of the documentation that have Python examples; tests/clients runs those of frameworks."""
+    """The pages that have Python examples, except those of frameworks (tests/clients) and of callers (tests/access)."""
     found = [page for page in PAGES if page.is_relative_to(DOCS) and blocks_of(page, "python")]
-    return [page for page in found if page.stem not in ("fastapi", "django", "grpc")]
+    return [page for page in found if page.stem not in ("fastapi", "django", "grpc", "add-callers")]
 
 
 def anchor_of(heading: str) -> str:
@@ -231,6 +234,15 @@ async def test_every_guide_runs(
                 names["authority"].close()
         output = capsys.readouterr().out
         check(Trial(names, output, created, (await client.validate(created.token)).verdict))
+
+
+def test_the_table_of_access_is_that_of_the_rules() -> None:
+    """The page about who may call what is what `make generate` writes, and `make check` compares it too."""
+    assert access_table.PAGE.read_text(encoding="utf-8") == access_table.table()
+    check = [sys.executable, "-m", "scripts.access_table", "--check"]
+    assert subprocess.run(check, cwd=ROOT, timeout=60, check=False).returncode == 0
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "-m scripts.access_table --check" in makefile.partition("\ncheck:")[2].partition("\n\n")[0]
 
 
 @pytest.mark.parametrize("block", blocks("toml"))

@@ -41,6 +41,6 @@ class OpenStreams:
     def end(self, names: Collection[str]) -> None:
         """End the streams of these callers."""
         for name in names:
-            for task in self._tasks.get(name, ()):
+            for task in self._tasks.get(name, set()) - self._ended:
                 self._ended.add(task)
                 task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import field
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -23,10 +24,10 @@ _SECRET_BYTES = 32
 
 @immutable
 class PresentedKey:
-    """A key that a caller has sent. `id` is public, and the secret never shows."""
+    """A key that a caller has sent. `id` is public; neither the secret nor its digest shows."""
 
     id: str
-    digest: bytes
+    digest: bytes = field(repr=False)
 
     def proves(self, credential: Credential) -> bool:
         """Return whether this is the key of the credential. Takes constant time."""

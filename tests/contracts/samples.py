@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from sessiond.domain.access import EVERYTHING, CallerRecord, Credential, CredentialKind, Role
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.session import Elevation, Ending, Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
@@ -93,6 +94,14 @@ def answer(expires: int, **fields: Any) -> KeptAnswer:
         "sealed": b"sealed answer %d" % number,
     }
     return KeptAnswer(expires=Instant(expires), **(values | fields))
+
+
+def caller(name: str, **fields: Any) -> CallerRecord:
+    """An admin for everything with one key of its own, with these fields."""
+    number = next(_numbers)
+    key = Credential(f"{number:010d}", CredentialKind.KEY, number.to_bytes(32, "big"), Instant(START))
+    values: dict[str, Any] = {"grants": EVERYTHING, "credentials": (key,), "created": START, "revision": 1}
+    return CallerRecord(name=name, **(values | fields))
 
 
 def ip_range(network: str) -> tuple[str, str]:
@@ -185,4 +194,20 @@ any_answer = st.builds(
     expires=_instants,
     session_id=st.none() | st.builds(session_id),
     generation=st.integers(0, 2**32 - 1),
+)
+_credentials = st.builds(
+    Credential,
+    id=_words,
+    kind=st.sampled_from(CredentialKind),
+    value=st.binary(max_size=64),
+    created=_instants,
+    expires=st.none() | _instants,
+)
+any_caller = st.builds(
+    CallerRecord,
+    name=_words,
+    grants=st.frozensets(st.tuples(_texts, st.sampled_from(Role)), max_size=6),
+    credentials=st.lists(_credentials, max_size=4).map(tuple),
+    created=_instants,
+    revision=_revisions,
 )

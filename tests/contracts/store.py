@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from sessiond.domain.access import CallerRecord
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.position import INCARNATION_BYTES
@@ -608,6 +609,57 @@ class StoreContract:
         await keep(store, old)
         await write(store, answers=[new], forget=NOW)
         assert await kept(store, old.key, new.key) == {new.key: new}
+
+    # Callers
+
+    @_PROPERTY
+    @given(caller=samples.any_caller, later=samples.any_caller)
+    async def test_every_field_of_a_caller_comes_back(
+        self, store: Store, caller: CallerRecord, later: CallerRecord
+    ) -> None:
+        """A caller is read as it was written, and a second write replaces every field but the name."""
+        for one in (caller, replace(later, name=caller.name)):
+            await write(store, callers={one.name: one})
+            assert [found for found in await store.callers() if found.name == one.name] == [one]
+        await write(store, callers={caller.name: None})
+
+    async def test_callers_come_by_name(self, store: Store) -> None:
+        """All callers come back in the order of their names, byte by byte; a deleted one does not."""
+        callers = {name: samples.caller(name) for name in ("shop-web", "shop.web", "ops", "shop_web", "a1", "a-1")}
+        await write(store, callers=dict(callers))
+        assert [caller.name for caller in await store.callers()] == sorted(callers)
+        await write(store, callers={"ops": None, "unknown": None, "a1": replace(callers["a1"], revision=Revision(9))})
+        assert [caller.name for caller in await store.callers()] == sorted(callers.keys() - {"ops"})
+        assert next(caller for caller in await store.callers() if caller.name == "a1").revision == 9
+
+    async def test_a_transaction_reads_callers(self, store: Store) -> None:
+        """A transaction finds the callers that are committed, by name, and not those that it is about to write."""
+        first, second = samples.caller("ops"), samples.caller("edge")
+        for one, seen in ((first, []), (second, [first]), (None, [second, first])):
+            changed = {} if one is None else {one.name: one}
+            assert list(await within(store, lambda transaction: transaction.callers(), callers=changed)) == seen
+
+    async def test_callers_survive_reopening(self, open_store: Opener) -> None:
+        """Callers are the same after close and reopen; without any the list is empty."""
+        store = await open_store()
+        assert list(await store.callers()) == []
+        callers = [samples.caller("edge"), samples.caller("ops")]
+        await write(store, callers={caller.name: caller for caller in callers})
+        await store.close()
+        store = await open_store()
+        try:
+            assert list(await store.callers()) == callers
+        finally:
+            await store.close()
+
+    async def test_a_write_that_fails_changes_no_caller(self, store: Store) -> None:
+        """If a write fails half-way, callers that it added, changed or deleted are as before."""
+        kept, changed = samples.caller("kept"), samples.caller("changed")
+        await write(store, callers={"kept": kept, "changed": changed}, events=[samples.event(1)])
+        later = replace(changed, revision=Revision(2))
+        callers = {"kept": None, "changed": later, "new": samples.caller("new")}
+        await fail(store, samples.session(), callers=callers)
+        assert list(await store.callers()) == [changed, kept]
 
     # Endings
 

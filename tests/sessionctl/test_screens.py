@@ -67,6 +67,7 @@ COPIED = Copied(
         Counts("session_data", 33_002, 33_002),
         Counts("answers", 112, 112),
         Counts("events", 36_213, 36_213),
+        Counts("callers", 3, 3),
     ],
     key_file=KeyFile.NEEDED,
 )

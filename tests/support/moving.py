@@ -10,11 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+import pytest
+
 from sessiond.app import App
 from sessiond.config.data_folder import key_file_in
 from sessiond.config.store_address import PostgresAddress
 from sessiond.copy_store import Place
-from sessiond_client import AsyncClient, Created, Event, EventType, Requirements, Verdict
+from sessiond_client import (
+    AsyncClient,
+    Created,
+    Event,
+    EventType,
+    Grant,
+    Requirements,
+    Role,
+    Token,
+    Unauthenticated,
+    Verdict,
+)
 from sessiond_client.subscription import EventQuery
 from tests.support.clock import ManualClock
 from tests.support.postgres import new_database
@@ -67,10 +80,12 @@ async def homes_of(folder: Path, postgres: str, *engines: str) -> list[Home]:
 class Held:
     """What clients hold when the authority is moved.
 
+    `key` is that of a caller, without which every call is refused.
     `form` is the CSRF token of a page from before a step-up, `raised` the token of its session. `events` are those of
     the whole log; a subscriber has seen the first `seen` of them.
     """
 
+    key: Token
     live: Created
     renewed: str
     revoked: Created
@@ -84,7 +99,9 @@ class Held:
 
 async def use(app: App, clock: ManualClock) -> Held:
     """Use an authority in every way that leaves something in its store."""
-    async with AsyncClient(app.address) as client:
+    async with AsyncClient(app.address) as anyone:
+        key = (await anyone.create_caller("ops", [Grant(role=Role.ADMIN)])).key
+    async with AsyncClient(app.address, key=key) as client:
         live = await client.create(
             subject="ada", data={"cart": b"3 apples", "ü": b"\0\xff"}, labels={"tenant": "acme", "device": "phone"}
         )
@@ -105,12 +122,15 @@ async def use(app: App, clock: ManualClock) -> Held:
         form = page.csrf_token.reveal()
         events = await _events(client, app.authority.parts.feed.revision, start="earliest")
         state, seen = changed.consistency_token, len(events) // 2
-        return Held(live, renewed.reveal(), revoked, repeated, form, raised.reveal(), state, events, seen)
+        return Held(key, live, renewed.reveal(), revoked, repeated, form, raised.reveal(), state, events, seen)
 
 
 async def verify(app: App, held: Held) -> None:
     """Check that everything that clients hold is as good as before. The log may only have gained events at its end."""
-    async with AsyncClient(app.address) as client:
+    async with AsyncClient(app.address) as anyone:
+        with pytest.raises(Unauthenticated):
+            await anyone.validate(held.live.token)
+    async with AsyncClient(app.address, key=held.key) as client:
         found = await client.validate(held.live.token, data=True, at_least=held.consistency_token)
         assert found.verdict is Verdict.VALID
         assert found.session is not None
@@ -138,7 +158,7 @@ async def verify(app: App, held: Held) -> None:
 async def _events(client: AsyncClient, count: int, **query: Unpack[EventQuery]) -> list[Event]:
     """Return the next events of a subscription."""
     found: list[Event] = []
-    async with asyncio.timeout(10), client.events(**query) as stream:
+    async with asyncio.timeout(10), client.events(applications=[], **query) as stream:
         while len(found) < count:
             found.append(await anext(stream))
     return found

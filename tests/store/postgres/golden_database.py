@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.access import EVERYTHING, CallerRecord, Credential, CredentialKind, Role
 from sessiond.domain.event import EventType
-from sessiond.domain.values import Millis, Revision
+from sessiond.domain.values import Instant, Millis, Revision
 from sessiond.store.contract import KeptAnswer
 from sessiond.store.migrations import load_migrations
 from sessiond.store.postgres.store import PostgresStore
@@ -23,7 +24,7 @@ from tests.store.sqlite import test_migrations as sqlite
 from tests.support.clock import START
 from tests.support.postgres import new_database, own_postgres
 
-__all__ = ["ANSWER", "DATA", "GOLDEN", "HEAD", "HORIZON", "IDENTITY", "SESSIONS"]
+__all__ = ["ANSWER", "DATA", "GOLDEN", "HEAD", "HORIZON", "IDENTITY", "SESSIONS", "callers_of"]
 
 GOLDEN = {int(path.stem.split("_")[1]): path for path in (Path(__file__).parent / "golden").glob("version_*.sql")}
 IDENTITY = bytes(range(16))
@@ -31,6 +32,21 @@ SESSIONS = sqlite.SESSIONS[4]
 DATA = {"cart": b"3 apples", "ü": b"\0\xff"}
 ANSWER: KeptAnswer = sqlite.ANSWERS[4][0]
 HEAD, HORIZON = len(SESSIONS) + 2, 2
+_KEYS = (
+    Credential("aaaaaaaaaa", CredentialKind.KEY, bytes(32), Instant(START), Instant(START + 900)),
+    Credential("bbbbbbbbbb", CredentialKind.KEY, bytes(range(32)), Instant(START + 1)),
+)
+_CALLERS = [
+    CallerRecord("ops", EVERYTHING, _KEYS[1:], Instant(START), Revision(1)),
+    CallerRecord(
+        "shop", frozenset({("shop ü", Role.ISSUER), ("*", Role.VALIDATOR)}), _KEYS, Instant(START), Revision(2)
+    ),
+]
+
+
+def callers_of(version: int) -> list[CallerRecord]:
+    """Return the callers in the database of a schema version."""
+    return _CALLERS if version >= 3 else []
 
 
 async def fill(store: PostgresStore) -> None:
@@ -47,6 +63,7 @@ async def fill(store: PostgresStore) -> None:
         retention={one.id: Millis(DAY) for _, one in endings},
         data={sqlite.FULL.id: dict(DATA)},
         answers=[ANSWER],
+        callers={caller.name: caller for caller in _CALLERS},
         events=[*created, *ended],
     )
     await write(store, horizon=Revision(HORIZON))

@@ -18,7 +18,7 @@ from sessiond.store.migrations import load_migrations
 from sessiond.store.postgres.connections import Connection
 from sessiond.store.postgres.store import PostgresStore
 from tests.contracts.store import ids, kept, living
-from tests.store.postgres.golden_database import ANSWER, DATA, GOLDEN, HEAD, HORIZON, IDENTITY, SESSIONS
+from tests.store.postgres.golden_database import ANSWER, DATA, GOLDEN, HEAD, HORIZON, IDENTITY, SESSIONS, callers_of
 from tests.store.sqlite.test_migrations import FULL
 from tests.support.clock import START
 from tests.support.postgres import new_database
@@ -105,6 +105,7 @@ async def test_a_database_of_each_version_opens_with_everything(
         labelled = SessionQuery("default", START, labels=(("tenant", "acme"),))
         assert await store.sessions(labelled) == [SESSIONS[-1]]
         assert await store.due(Instant(START + 2000), 10) == ids(SESSIONS[:2])
+        assert list(await store.callers()) == callers_of(version)
         assert await kept(store, ANSWER.key) == {ANSWER.key: ANSWER}
         assert [lease.replica for lease in await store.leases() if lease.replica] == [store.replica]
     finally:

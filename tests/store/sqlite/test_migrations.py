@@ -91,11 +91,11 @@ LABELLED = _session(
 _FIRST = (PLAIN, FULL, REVOKED, EXPIRED)
 _SECOND = (*_FIRST, ELEVATED, LOGIN_PAGE, HELD)
 _THIRD = tuple(replace(one, revision=Revision(number)) for number, one in enumerate((*_SECOND, LABELLED), 1))
-SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD, 5: _THIRD}
+SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD, 5: _THIRD, 6: _THIRD}
 ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
 _TIED = replace(ANSWER, session_id=PLAIN.id, generation=4)
-ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED], 5: [_TIED]}
-RUNS = {1: [], 2: [], 3: [Revision(1)], 4: [Revision(1), Revision(len(_THIRD) + 3)], 5: [Revision(1)]}
+ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED], 5: [_TIED], 6: [_TIED]}
+RUNS = {1: [], 2: [], 3: [Revision(1)], 4: [Revision(1), Revision(len(_THIRD) + 3)], 5: [Revision(1)], 6: [Revision(1)]}
 """The first revisions of the recorded incarnations of the log, by schema version."""
 _TABLE = "CREATE TABLE {} (theirs)"
 IN_THE_WAY = {
@@ -104,6 +104,7 @@ IN_THE_WAY = {
     3: ("keys", _TABLE),
     4: ("old_sessions", _TABLE),
     5: ("earlier_csrf_at", "ALTER TABLE sessions ADD COLUMN {} INTEGER"),
+    6: ("callers", _TABLE),
 }
 """A table or column that the next migration creates, by schema version; if it exists, the migration fails."""
 
@@ -174,6 +175,7 @@ async def test_a_database_of_an_older_version_opens_with_everything(tmp_path: Pa
         assert await living(store, ("default", "ada")) == mine
         query = SessionQuery("default", START, subject="ada", state=SessionState.REVOKED)
         assert await store.sessions(query) == [sessions[2]]
+        assert list(await store.callers()) == []
         assert await kept(store, ANSWER.key) == {answer.key: answer for answer in ANSWERS[version]}
         assert [run.first for run in store.incarnations] == [*RUNS[version], head + 1]
     finally:

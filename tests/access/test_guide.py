@@ -1,0 +1,80 @@
+"""docs/how-to/add-callers.md: all of its blocks, run one after another against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sessiond.app import App
+from sessiond_client import AsyncClient, Unauthenticated
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "add-callers.md"
+_BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS: list[tuple[str, str]] = _BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+
+
+async def run(block: tuple[str, str], folder: Path, address: str) -> subprocess.CompletedProcess[str]:
+    """Run one block as a reader would, in a folder of its own."""
+    language, text = block
+    environment = dict(os.environ) | {"SESSIOND_TARGET": address}
+    if (folder / "ops.key").exists():
+        environment["SESSIOND_KEY_FILE"] = str(folder / "ops.key")  # the guide's `export`, for the blocks after it
+    if language == "sh":
+        command = ["bash", "-euc", text.replace(".venv/bin/sessionctl", f"{sys.executable} -m sessionctl")]
+    else:
+        command = [sys.executable, "-c", text.replace("127.0.0.1:7443", address)]
+    return await asyncio.to_thread(
+        subprocess.run, command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.slow
+async def test_the_guide_runs(app: App, tmp_path: Path) -> None:
+    """Each block works in the order of the page; then the service's key works, is replaced, and works no more."""
+    first, second, client, rotate, revoke = BLOCKS
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "sh", "sh"]
+
+    done = await run(first, tmp_path, app.address)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ops +admin ", done.stdout, re.M)
+    async with AsyncClient(app.address) as anyone:
+        with pytest.raises(Unauthenticated):
+            await anyone.validate("")
+
+    assert (await run(second, tmp_path, app.address)).returncode == 0
+    assert (tmp_path / "shop.key").stat().st_mode & 0o777 == 0o600
+    old = (tmp_path / "shop.key").read_text(encoding="ascii").strip()
+    used = await run(client, tmp_path, app.address)
+    assert (used.stdout, used.returncode) == ("MALFORMED\n", 0), used.stderr
+
+    assert (await run(rotate, tmp_path, app.address)).returncode == 0
+    assert (tmp_path / "shop.key").read_text(encoding="ascii").strip() != old
+    assert (await run(client, tmp_path, app.address)).returncode == 0
+    async with AsyncClient(app.address, key=old) as before:
+        await before.validate("")  # the overlap
+
+    assert (await run(revoke, tmp_path, app.address)).returncode == 0
+    refused = await run(client, tmp_path, app.address)
+    assert refused.returncode == 1
+    assert "Unauthenticated" in refused.stderr
+    assert "sessiond_" not in refused.stderr.replace("sessiond_client", "")
+    async with AsyncClient(app.address, key=old) as before:
+        with pytest.raises(Unauthenticated):
+            await before.validate("")
+
+
+async def test_other_languages_send_metadata(app: App, tmp_path: Path) -> None:
+    """What the guide says for other languages holds: the metadata `authorization: Bearer KEY` is all that it takes."""
+    assert "`authorization: Bearer KEY`" in PAGE.read_text(encoding="utf-8")
+    assert (await run(BLOCKS[0], tmp_path, app.address)).returncode == 0
+    key = (tmp_path / "ops.key").read_text(encoding="ascii").strip()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        ask = channel.unary_unary("/sessiond.v1.SessionAuthority/GetAuthority")
+        assert await ask(b"", metadata=(("authorization", f"Bearer {key}"),))
