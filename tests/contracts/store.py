@@ -652,14 +652,20 @@ class StoreContract:
         finally:
             await store.close()
 
-    async def test_a_write_that_fails_changes_no_caller(self, store: Store) -> None:
+    async def test_a_write_that_fails_changes_no_caller(self, open_store: Opener) -> None:
         """If a write fails half-way, callers that it added, changed or deleted are as before."""
+        store = await open_store()
         kept, changed = samples.caller("kept"), samples.caller("changed")
         await write(store, callers={"kept": kept, "changed": changed}, events=[samples.event(1)])
         later = replace(changed, revision=Revision(2))
         callers = {"kept": None, "changed": later, "new": samples.caller("new")}
         await fail(store, samples.session(), callers=callers)
-        assert list(await store.callers()) == [changed, kept]
+        await store.close()
+        store = await open_store()
+        try:
+            assert list(await store.callers()) == [changed, kept]
+        finally:
+            await store.close()
 
     # Endings
 
