@@ -43,7 +43,8 @@ ifneq ($(wildcard $(VENV)/.run),)
 $(shell $(USABLE) || rm -f $(VENV)/.run $(VENV)/.dev)
 endif
 # The RPC tests in which the transport matters most. `make test` runs them on the native transport too.
-NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
+NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py) \
+	tests/access/test_matrix.py tests/access/test_managing_callers.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency soak model check bench \

@@ -177,7 +177,8 @@ def test_who_changed_is_announced() -> None:
     """`on_change` gets the names of callers that came, changed or went, once for each change, and of no others."""
     (_, first), (_, second) = key_of(), key_of()
     ops, shop = record("ops", first), record("shop", second)
-    book, heard = book_of([ops]), []
+    book = book_of([ops])
+    heard: list[frozenset[str]] = []
     book.on_change = heard.append
     book.replace([ops])
     book.apply({})

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -76,5 +77,5 @@ async def test_other_languages_send_metadata(app: App, tmp_path: Path) -> None:
     assert (await run(BLOCKS[0], tmp_path, app.address)).returncode == 0
     key = (tmp_path / "ops.key").read_text(encoding="ascii").strip()
     async with grpc.aio.insecure_channel(app.address) as channel:
-        ask = channel.unary_unary("/sessiond.v1.SessionAuthority/GetAuthority")
+        ask: Any = channel.unary_unary("/sessiond.v1.SessionAuthority/GetAuthority")
         assert await ask(b"", metadata=(("authorization", f"Bearer {key}"),))
