@@ -77,6 +77,11 @@ class CallerBook:
             else "no credentials: send the key of a caller, as `authorization: Bearer KEY`"
         )
 
+    def is_current(self, name: str, revision: int) -> bool:
+        """Return whether a caller is still as it was at this revision; 0: as long as no caller is configured."""
+        record = self._records.get(name)
+        return self.is_open if not revision else record is not None and record.revision == revision
+
     def _by_key(self, sent: Sequence[str | bytes], now: Instant) -> CallerRecord:
         text = sent[0] if len(sent) == 1 and isinstance(sent[0], str) else ""
         key = presented_key(text[len(_BEARER) :].strip()) if text[: len(_BEARER)].lower() == _BEARER else None

@@ -25,13 +25,16 @@ class Book(Protocol):
     def identify(self, metadata: Sequence[tuple[str, str | bytes]] | None) -> CallerRecord | None:
         """Return who is calling; None if no caller is configured. Raises `Unauthenticated`."""
 
+    def is_current(self, name: str, revision: int) -> bool:
+        """Return whether a caller is still as it was at this revision; 0: as long as no caller is configured."""
+
 
 class Callers:
     """Identifies callers. Without a book, or with an empty one, all share one identity and may do everything."""
 
     def __init__(self, book: Book | None = None) -> None:
         self._book = book
-        self.open_streams = OpenStreams()
+        self.open_streams = OpenStreams(self._is_current)
         if book is not None:
             book.on_change = self._end_streams
 
@@ -44,6 +47,9 @@ class Callers:
         if record is None:
             return Caller(_ANY_CALLER, peer, metadata or ())
         return Caller(record.name, peer, metadata or (), record.grants, record.revision)
+
+    def _is_current(self, caller: Caller) -> bool:
+        return self._book is None or self._book.is_current(caller.name, caller.version)
 
     def _end_streams(self, changed: frozenset[str]) -> None:
         # The streams of those who called before there were callers end too.
@@ -63,3 +69,6 @@ class CallersOfWorkers(Callers):
             if key == PEER_KEY and isinstance(value, str):
                 return super().identify(value, metadata)
         return Caller(_WORKER, peer, metadata or (), _OF_A_WORKER)
+
+    def _is_current(self, caller: Caller) -> bool:
+        return caller.name == _WORKER or super()._is_current(caller)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
+from sessiond.access.book import CallerBook
+from sessiond.access.callers import Callers, CallersOfWorkers
 from sessiond.access.streams import OpenStreams
-from sessiond.domain.call import Caller
+from sessiond.crypto.caller_keys import new_key
+from sessiond.domain.access import EVERYTHING, CallerRecord, Role
+from sessiond.domain.call import PEER_KEY, Caller
 from sessiond.domain.errors import Unauthenticated
+from sessiond.domain.values import Instant, Revision
+from tests.support.clock import START, ManualClock
 
 SHOP, OPS = Caller("shop"), Caller("ops")
 
@@ -96,3 +103,67 @@ async def test_streams_are_forgotten_when_they_are_over() -> None:
     assert streams._tasks == {}
     streams.end({"shop"})
     await asyncio.sleep(0)  # a cancellation of this task would be raised here
+
+
+def record(name: str, revision: int = 1) -> tuple[CallerRecord, list[tuple[str, str]]]:
+    """A caller, and the metadata that proves it."""
+    key, credential = new_key(os.urandom, Instant(START))
+    metadata = [("authorization", f"Bearer {key.reveal()}")]
+    return CallerRecord(name, EVERYTHING, (credential,), Instant(START), Revision(revision)), metadata
+
+
+@pytest.mark.parametrize("change", ["revoked", "rotated", "nothing"])
+async def test_a_stream_whose_message_comes_late(change: str) -> None:
+    """A stream whose caller was revoked or rotated between its metadata and its first message is not served."""
+    (ops, _), (shop, metadata) = record("ops"), record("shop", 2)
+    book = CallerBook([ops, shop], ManualClock().now)
+    callers = Callers(book)
+    caller = callers.identify("", metadata)
+    changes = {"revoked": {"shop": None}, "rotated": {"shop": record("shop", 3)[0]}, "nothing": {"ops": None}}
+    book.apply(changes[change])
+    served: list[bool] = []
+
+    async def serving() -> None:
+        served.append(True)
+
+    if change == "nothing":
+        await callers.open_streams.serve(caller, serving())
+    else:
+        with pytest.raises(Unauthenticated, match="this caller was changed"):
+            await callers.open_streams.serve(caller, serving())
+    assert served == ([True] if change == "nothing" else [])
+
+
+async def test_a_stream_from_before_the_first_caller() -> None:
+    """A call that was identified before there were callers, and sends its message afterwards, is not served."""
+    book = CallerBook([], ManualClock().now)
+    callers = Callers(book)
+    caller = callers.identify("", None)
+    await callers.open_streams.serve(caller, asyncio.sleep(0))
+    book.replace([record("caller")[0]])  # a caller may even have the name that everyone had
+    with pytest.raises(Unauthenticated):
+        await callers.open_streams.serve(caller, asyncio.sleep(0))
+
+
+async def test_the_streams_of_workers_go_on() -> None:
+    """The stream that feeds a worker's memory is served whatever callers there are, and no change of one ends it."""
+    (ops, _), (shop, _) = record("ops"), record("shop", 2)
+    book = CallerBook([ops], ManualClock().now)
+    callers = CallersOfWorkers(book)
+    task = await opened(callers.open_streams, callers.identify("unix:", None))
+    book.apply({"shop": shop})
+    book.apply({"shop": None})
+    await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+
+
+def test_a_call_through_a_worker_needs_a_key() -> None:
+    """What a worker forwards needs the key of its caller; what it asks for itself needs none, and is no change."""
+    ops, metadata = record("ops")
+    callers = CallersOfWorkers(CallerBook([ops], ManualClock().now))
+    through = (PEER_KEY, "ipv4:192.0.2.1:5")
+    assert callers.identify("unix:", [*metadata, through]).name == "ops"
+    with pytest.raises(Unauthenticated):
+        callers.identify("unix:", [through])
+    assert callers.identify("unix:", None).grants == {("*", Role.VALIDATOR)}
