@@ -77,10 +77,10 @@ class CallerBook:
             else "no credentials: send the key of a caller, as `authorization: Bearer KEY`"
         )
 
-    def is_current(self, name: str, revision: int) -> bool:
-        """Return whether a caller is still as it was at this revision; 0: as long as no caller is configured."""
+    def revision_of(self, name: str) -> int | None:
+        """Return the revision of a caller's latest change; None if there is no such caller."""
         record = self._records.get(name)
-        return self.is_open if not revision else record is not None and record.revision == revision
+        return None if record is None else record.revision
 
     def _by_key(self, sent: Sequence[str | bytes], now: Instant) -> CallerRecord:
         text = sent[0] if len(sent) == 1 and isinstance(sent[0], str) else ""

@@ -8,6 +8,7 @@ from typing import Protocol
 from sessiond.access.streams import OpenStreams
 from sessiond.domain.access import ANY_APPLICATION, CallerRecord, Role
 from sessiond.domain.call import PEER_KEY, Caller
+from sessiond.domain.errors import AuthorityError, Unauthenticated, Unavailable
 
 __all__ = ["Book", "Callers", "CallersOfWorkers"]
 
@@ -25,8 +26,12 @@ class Book(Protocol):
     def identify(self, metadata: Sequence[tuple[str, str | bytes]] | None) -> CallerRecord | None:
         """Return who is calling; None if no caller is configured. Raises `Unauthenticated`."""
 
-    def is_current(self, name: str, revision: int) -> bool:
-        """Return whether a caller is still as it was at this revision; 0: as long as no caller is configured."""
+    def revision_of(self, name: str) -> int | None:
+        """Return the revision of a caller's latest change; None if there is no such caller."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no caller is configured."""
 
 
 class Callers:
@@ -34,7 +39,7 @@ class Callers:
 
     def __init__(self, book: Book | None = None) -> None:
         self._book = book
-        self.open_streams = OpenStreams(self._is_current)
+        self.open_streams = OpenStreams(self._refusal)
         if book is not None:
             book.on_change = self._end_streams
 
@@ -48,8 +53,17 @@ class Callers:
             return Caller(_ANY_CALLER, peer, metadata or ())
         return Caller(record.name, peer, metadata or (), record.grants, record.revision)
 
-    def _is_current(self, caller: Caller) -> bool:
-        return self._book is None or self._book.is_current(caller.name, caller.version)
+    def _refusal(self, caller: Caller) -> AuthorityError | None:
+        """Return why a stream of this caller must end; None if the caller is as it was when it was identified."""
+        if self._book is None:
+            return None
+        now = self._book.revision_of(caller.name)
+        if self._book.is_open if not caller.version else now == caller.version:
+            return None
+        if caller.version and now is not None:
+            # Clients resume after that, with a key that may still be good.
+            return Unavailable("this caller was changed; call again")
+        return Unauthenticated("this caller was revoked, or the call has none; call again with the key of a caller")
 
     def _end_streams(self, changed: frozenset[str]) -> None:
         # The streams of those who called before there were callers end too.
@@ -70,5 +84,5 @@ class CallersOfWorkers(Callers):
                 return super().identify(value, metadata)
         return Caller(_WORKER, peer, metadata or (), _OF_A_WORKER)
 
-    def _is_current(self, caller: Caller) -> bool:
-        return caller.name == _WORKER or super()._is_current(caller)
+    def _refusal(self, caller: Caller) -> AuthorityError | None:
+        return None if caller.name == _WORKER else super()._refusal(caller)

@@ -179,6 +179,20 @@ async def test_a_revoked_caller_is_refused_and_its_streams_end(app: App, admin: 
         assert event.type is EventType.SESSION_CREATED
 
 
+async def test_a_subscription_survives_a_rotation(app: App, admin: AsyncClient) -> None:
+    """A client that reads events with a key that was rotated goes on during the overlap, and misses nothing."""
+    old = await admin.create_caller("reader", [Grant(role=Role.SUBSCRIBER)])
+    async with calling(app, old.key) as reader, reader.events(start="earliest") as events:
+        await admin.create(subject="alice")
+        assert (await asyncio.wait_for(anext(events), 10)).subject == "alice"
+        await admin.rotate_caller("reader", overlap=timedelta(hours=1))
+        await admin.create(subject="bob")
+        assert (await asyncio.wait_for(anext(events), 10)).subject == "bob"
+        await admin.rotate_caller("reader")
+        with pytest.raises(Unauthenticated):
+            await asyncio.wait_for(anext(events), 10)
+
+
 async def test_a_near_cache_forgets_when_a_caller_changes(app: App, admin: AsyncClient) -> None:
     """A near cache drops its answers when a caller changes: its own caller may be the one. No name reaches it."""
     issued = await admin.create_caller("shop", [*ISSUER, *VALIDATOR])

@@ -495,7 +495,7 @@ class SessionAuthorityServicer:
 
     def GetAuthority(self, request, context):
         """Returns the authority's identity, its version, its position in the event log, and the applications with their
-        effective policies.
+        effective policies. A caller gets only the applications that it has a role for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -504,11 +504,11 @@ class SessionAuthorityServicer:
     def CreateCaller(self, request, context):
         """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-        The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
-        be shown again.
+        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
+        first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
 
         Errors:
-        - INVALID_ARGUMENT: the credential is that of another caller.
+        - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
         - ALREADY_EXISTS: there is a caller of that name.
         - FAILED_PRECONDITION: no caller would be an admin for all applications.
         """
@@ -524,7 +524,8 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateCaller(self, request, context):
-        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
+        open streams end with UNAVAILABLE; clients resume them.
 
         Errors:
         - NOT_FOUND: there is no such caller.
@@ -534,7 +535,8 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCaller(self, request, context):
-        """Removes a caller. Its calls are refused from then on, and its open streams end.
+        """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
+        sessions that it opened go on.
 
         Errors:
         - NOT_FOUND: there is no such caller.

@@ -452,29 +452,31 @@ class SessionAuthorityStub:
     """
     GetAuthority: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.GetAuthorityRequest, _session_authority_pb2.GetAuthorityResponse]
     """Returns the authority's identity, its version, its position in the event log, and the applications with their
-    effective policies.
+    effective policies. A caller gets only the applications that it has a role for.
     """
     CreateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]
     """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-    The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
-    be shown again.
+    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
+    first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
 
     Errors:
-      - INVALID_ARGUMENT: the credential is that of another caller.
+      - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
       - ALREADY_EXISTS: there is a caller of that name.
       - FAILED_PRECONDITION: no caller would be an admin for all applications.
     """
     ListCallers: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ListCallersRequest, _session_authority_pb2.ListCallersResponse]
     """Returns all callers, by name. No key is among it."""
     RotateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RotateCallerRequest, _session_authority_pb2.RotateCallerResponse]
-    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
+    open streams end with UNAVAILABLE; clients resume them.
 
     Errors:
       - NOT_FOUND: there is no such caller.
     """
     RevokeCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RevokeCallerRequest, _session_authority_pb2.RevokeCallerResponse]
-    """Removes a caller. Its calls are refused from then on, and its open streams end.
+    """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
+    sessions that it opened go on.
 
     Errors:
       - NOT_FOUND: there is no such caller.
@@ -732,29 +734,31 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """
     GetAuthority: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.GetAuthorityRequest, _session_authority_pb2.GetAuthorityResponse]  # type: ignore[assignment]
     """Returns the authority's identity, its version, its position in the event log, and the applications with their
-    effective policies.
+    effective policies. A caller gets only the applications that it has a role for.
     """
     CreateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]  # type: ignore[assignment]
     """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-    The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
-    be shown again.
+    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
+    first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
 
     Errors:
-      - INVALID_ARGUMENT: the credential is that of another caller.
+      - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
       - ALREADY_EXISTS: there is a caller of that name.
       - FAILED_PRECONDITION: no caller would be an admin for all applications.
     """
     ListCallers: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ListCallersRequest, _session_authority_pb2.ListCallersResponse]  # type: ignore[assignment]
     """Returns all callers, by name. No key is among it."""
     RotateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RotateCallerRequest, _session_authority_pb2.RotateCallerResponse]  # type: ignore[assignment]
-    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
+    open streams end with UNAVAILABLE; clients resume them.
 
     Errors:
       - NOT_FOUND: there is no such caller.
     """
     RevokeCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RevokeCallerRequest, _session_authority_pb2.RevokeCallerResponse]  # type: ignore[assignment]
-    """Removes a caller. Its calls are refused from then on, and its open streams end.
+    """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
+    sessions that it opened go on.
 
     Errors:
       - NOT_FOUND: there is no such caller.
@@ -1135,7 +1139,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.GetAuthorityResponse, _abc.Awaitable[_session_authority_pb2.GetAuthorityResponse]]:
         """Returns the authority's identity, its version, its position in the event log, and the applications with their
-        effective policies.
+        effective policies. A caller gets only the applications that it has a role for.
         """
 
     @_abc_1.abstractmethod
@@ -1146,11 +1150,11 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_authority_pb2.CreateCallerResponse, _abc.Awaitable[_session_authority_pb2.CreateCallerResponse]]:
         """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-        The response has the caller's key, if it proves itself by one. The authority keeps only a hash of it, so it cannot
-        be shown again.
+        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
+        first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
 
         Errors:
-          - INVALID_ARGUMENT: the credential is that of another caller.
+          - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
           - ALREADY_EXISTS: there is a caller of that name.
           - FAILED_PRECONDITION: no caller would be an admin for all applications.
         """
@@ -1169,7 +1173,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.RotateCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.RotateCallerResponse, _abc.Awaitable[_session_authority_pb2.RotateCallerResponse]]:
-        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change.
+        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
+        open streams end with UNAVAILABLE; clients resume them.
 
         Errors:
           - NOT_FOUND: there is no such caller.
@@ -1181,7 +1186,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.RevokeCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.RevokeCallerResponse, _abc.Awaitable[_session_authority_pb2.RevokeCallerResponse]]:
-        """Removes a caller. Its calls are refused from then on, and its open streams end.
+        """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
+        sessions that it opened go on.
 
         Errors:
           - NOT_FOUND: there is no such caller.
