@@ -254,13 +254,14 @@ async def test_the_environment_sets_what_options_do_not(
     server = ServerProcess(tmp_path, "--listen", "127.0.0.1:0", "--log-level", "info", cwd=tmp_path, options=False)
     try:
         await server.address()
-        misspelt, unknown, serving = (json.loads(line) for line in server.log().splitlines())
+        misspelt, unknown, serving, unprotected = (json.loads(line) for line in server.log().splitlines())
     finally:
         server.kill()
     assert (misspelt["event"], misspelt["variable"]) == ("environment variable ignored", "SESSIOND_LISTN")
     assert misspelt["did_you_mean"] == "SESSIOND_LISTEN"
     assert (unknown["event"], unknown["variable"]) == ("environment variable ignored", "SESSIOND_VERBOSE")
     assert "did_you_mean" not in unknown
+    assert unprotected["event"] == "open to everyone who can connect"
     assert serving["config"] == [str(file)]
     assert (tmp_path / "there" / "sessiond.db").exists()
     assert serving["settings"] == {

@@ -21,6 +21,7 @@ _SECTIONS = ("server", "log", "networks")
 _OTHER_VARIABLES = (
     "SESSIOND_CONFIG",
     "SESSIOND_TARGET",
+    "SESSIOND_KEY_FILE",
     "SESSIOND_COPY_FROM",
     "SESSIOND_COPY_TO",
     "SESSIOND_UPSTREAM",

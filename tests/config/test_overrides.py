@@ -142,6 +142,7 @@ def test_unknown_variables() -> None:
         "SESSIOND_LISTEN": "x",
         "SESSIOND_CONFIG": "x",
         "SESSIOND_TARGET": "x",
+        "SESSIOND_KEY_FILE": "x",
         "SESSIOND_COPY_FROM": "x",
         "SESSIOND_COPY_TO": "x",
         "LISTN": "x",
