@@ -55,7 +55,9 @@ def authorize(name: str, request: Any, caller: Caller) -> None:
     named = frozenset(application or "default" for application in applications)
     if batch and not named and name != "Follow":
         return  # an empty batch asks nothing
-    if not _may(caller.grants, name, named, _is_about_one_subject(request)):
+    # Most rules do not ask whether the request is about one subject, and looking takes longer than the rest.
+    about_one_subject = bool(RULES[name].for_one_subject) and _is_about_one_subject(request)
+    if not _may(caller.grants, name, named, about_one_subject):
         raise NotPermitted(_refusal(caller, name, named))
 
 
