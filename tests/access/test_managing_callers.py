@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,18 @@ async def test_callers_survive_a_restart(tmp_path: Path, clock: ManualClock) -> 
         async with calling(app) as anyone:
             with pytest.raises(Unauthenticated):
                 await anyone.authority()
+
+
+async def test_callers_can_be_deleted_from_the_database(tmp_path: Path, clock: ManualClock) -> None:
+    """If all keys are lost, callers that were deleted from a stopped server's database are gone at the next start."""
+    async with serving(config_for(tmp_path), clock) as app, calling(app) as anyone:
+        await anyone.create_caller("ops", ADMIN)
+    with closing(sqlite3.connect(tmp_path / "data" / "sessiond.db")) as db:
+        db.execute("DELETE FROM callers")
+        db.commit()
+    async with serving(config_for(tmp_path), clock) as app, calling(app) as anyone:
+        assert await anyone.list_callers() == ()
+        await anyone.create_caller("ops", ADMIN)
 
 
 async def test_the_store_has_no_key(tmp_path: Path, clock: ManualClock) -> None:
