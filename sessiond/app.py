@@ -127,7 +127,8 @@ class Process:
     on_events: Callable[[Sequence[Event]], None] = lambda _: None
     """Called with the events of each commit once everything knows of them. Must not raise."""
     on_callers: Callable[[Sequence[CallerRecord]], None] = lambda _: None
-    """Called with all callers after each commit that changes one, before anyone hears of it. Must not raise."""
+    """Called with all callers at the start and after each commit that changes one, before anyone hears of it. Must not
+    raise."""
     shared: SharedStore | None = None
     """The store, if other replicas share it."""
     passed: Callable[[], int] = lambda: since_boot() // 1_000_000
@@ -166,6 +167,8 @@ class _Memory:
 async def assemble(store: Store, process: Process) -> Authority:
     """An authority over an open store. Its journal runs; whoever asked for it closes journal and store."""
     head = await store.head()
+    # After the head: what another replica changes later is in an event that this one follows.
+    process.on_callers(await store.callers())
     feed, lease = Feed(head, store), Lease()
     activity, reported, uses = UnsavedActivity(), ReportedSignals(), UseWatch()
     guesses = GuessWatch(lambda application: _lock_time(process.policies, application))
@@ -333,7 +336,7 @@ class App:
         # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
         shared = self._shared = await self._open_store()
         try:
-            self._book = CallerBook(await self._store.callers(), self._clock.now)
+            self._book = CallerBook((), self._clock.now)
             process = Process(
                 self._keys,
                 PolicyBook(config.policies, config.origins),
@@ -351,6 +354,7 @@ class App:
             await self._close_store()
             raise
         parts = self.authority.parts
+        self._book.is_confirmed = lambda: parts.cache.is_open
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
             self._workers: Workers | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sessiond.crypto.caller_keys import presented_key
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind
-from sessiond.domain.errors import Unauthenticated
+from sessiond.domain.errors import Unauthenticated, Unavailable
 from sessiond.domain.values import Instant
 
 __all__ = ["CallerBook"]
@@ -27,6 +27,8 @@ class CallerBook:
         self._names: dict[tuple[CredentialKind, bytes], tuple[CallerRecord, Credential]] = {}
         self.on_change: Callable[[frozenset[str]], None] = lambda names: None
         """Called with the names of the callers that have changed or gone."""
+        self.is_confirmed: Callable[[], bool] = lambda: True
+        """Whether no other process can have changed callers without notice."""
         self.replace(records)
 
     @property
@@ -59,10 +61,13 @@ class CallerBook:
     ) -> CallerRecord | None:
         """Return who is calling; None if no caller is configured.
 
-        A key in the metadata counts before what the connection proves (`proofs`). Raises `Unauthenticated`.
+        A key in the metadata counts before what the connection proves (`proofs`). Raises `Unauthenticated`, and
+        `Unavailable` while the callers may be others than those in memory.
         """
         if not self._records:
             return None
+        if not self.is_confirmed():
+            raise Unavailable("this replica has lost touch with the others, and cannot tell who may call; call again")
         now = self._now()
         sent = [value for key, value in metadata or () if key == "authorization"]
         if sent:

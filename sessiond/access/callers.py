@@ -24,7 +24,7 @@ class Book(Protocol):
     on_change: Callable[[frozenset[str]], None]
 
     def identify(self, metadata: Sequence[tuple[str, str | bytes]] | None) -> CallerRecord | None:
-        """Return who is calling; None if no caller is configured. Raises `Unauthenticated`."""
+        """Return who is calling; None if no caller is configured. Raises `Unauthenticated` and `Unavailable`."""
 
     def revision_of(self, name: str) -> int | None:
         """Return the revision of a caller's latest change; None if there is no such caller."""
@@ -46,7 +46,7 @@ class Callers:
     def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
         """Return the caller. This is evaluated before any other part of a call, the fast path included.
 
-        Raises `Unauthenticated`.
+        Raises `Unauthenticated` and `Unavailable`.
         """
         record = None if self._book is None else self._book.identify(metadata)
         if record is None:

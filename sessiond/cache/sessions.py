@@ -58,6 +58,11 @@ class SessionCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether memory is true: no other process can have changed anything without notice."""
+        return self._is_open()
+
     def get(self, session_id: SessionId) -> Entry | None:
         """Return the entry, if it is cached and the cache is open."""
         return self._entries.get(session_id) if self._is_open() else None

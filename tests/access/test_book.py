@@ -13,7 +13,7 @@ from sessiond.access.book import CallerBook
 from sessiond.crypto.caller_keys import new_key
 from sessiond.crypto.tokens import Token
 from sessiond.domain.access import EVERYTHING, CallerRecord, Credential, CredentialKind
-from sessiond.domain.errors import Unauthenticated
+from sessiond.domain.errors import Unauthenticated, Unavailable
 from sessiond.domain.values import Instant, Revision
 from tests.support.clock import START, ManualClock
 
@@ -186,6 +186,21 @@ def test_who_changed_is_announced() -> None:
     book.replace([replace(ops, revision=Revision(2)), shop])
     book.apply({"shop": None})
     assert heard == [{"shop"}, {"ops"}, {"shop"}]
+
+
+def test_callers_that_may_have_changed_are_not_trusted() -> None:
+    """While other processes may have changed callers, a good key is UNAVAILABLE; without callers nothing is refused."""
+    key, credential = key_of()
+    ops = record("ops", credential)
+    book = book_of([ops])
+    book.is_confirmed = lambda: False
+    with pytest.raises(Unavailable, match="cannot tell who may call"):
+        book.identify(bearer(key))
+    book.is_confirmed = lambda: True
+    assert book.identify(bearer(key)) is ops
+    book.replace([])
+    book.is_confirmed = lambda: False
+    assert book.identify(bearer(key)) is None
 
 
 def test_the_last_caller_opens_the_book_again() -> None:

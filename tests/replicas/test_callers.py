@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, Grant, Role, Token, Unauthenticated
+from sessiond_client import AsyncClient, Grant, Role, SessiondError, Token, Unauthenticated, Unavailable
 from tests.support.clock import ManualClock
 from tests.support.replicas import replica, replicas
 
@@ -35,19 +35,29 @@ async def both(tmp_path: Path, database: str, clock: ManualClock) -> AsyncIterat
 
 @pytest.fixture
 async def ops(both: list[App]) -> Token:
-    """The key of the first caller, who was added at the first replica."""
-    async with AsyncClient(both[0].address) as anyone:
-        return (await anyone.create_caller("ops", ADMIN)).key
+    """The key of the first caller, who was added at the first replica. The other one knows of it."""
+    async with AsyncClient(both[0].address) as one, AsyncClient(both[1].address) as other:
+        first = await one.create_caller("ops", ADMIN)
+        await until_refused(other)
+        return first.key
 
 
-async def until_refused(client: AsyncClient) -> None:
-    """Call until the caller is refused."""
+async def until_refused(client: AsyncClient, *before: type[SessiondError]) -> None:
+    """Call until the caller is refused; with these errors it goes on calling."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await client.validate("")
             except Unauthenticated:
                 return
+            except before:
+                continue
+
+
+async def call_on(client: AsyncClient) -> None:
+    """Call until that raises."""
+    while True:
+        await client.validate("")
 
 
 async def until_known(client: AsyncClient) -> None:
@@ -119,6 +129,27 @@ async def test_both_cannot_remove_the_last_admin(both: list[App], ops: Token) ->
             except Unauthenticated:
                 continue
         assert known == 1
+
+
+async def test_a_replica_that_cannot_follow_trusts_no_caller(both: list[App], ops: Token) -> None:
+    """A replica that reads nothing of the others serves a revoked caller for the length of a lease, and no longer."""
+    async with (
+        AsyncClient(both[0].address, key=ops) as admin,
+        AsyncClient(both[1].address, key=ops, retries=0) as other,
+    ):
+        shop = await admin.create_caller("shop", BOTH)
+        async with AsyncClient(both[1].address, key=shop.key, retries=0) as client:
+            await until_known(client)
+            follower = both[1].authority.parts.follower
+            assert follower is not None
+            async with follower._turn:  # the replica reads nothing
+                await admin.revoke_caller("shop")
+                with pytest.raises(Unavailable, match="cannot tell who may call"):
+                    await asyncio.wait_for(call_on(client), PATIENCE)
+                with pytest.raises(Unavailable):
+                    await other.validate("")
+            await until_refused(client, Unavailable)
+            await until_known(other)
 
 
 async def test_a_replica_that_starts_later_knows_the_callers(
