@@ -108,9 +108,8 @@ class Exchange:
         if matches(request.path, settings.ignored_paths):
             return
         if csrf is None:
-            csrf = (
-                request.token is None and not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
-            )
+            guarded = request.is_handshake or not request.is_safe
+            csrf = request.token is None and guarded and not matches(request.path, settings.csrf_exempt)
         if csrf and self._is_cross_site():
             self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
             return
@@ -120,7 +119,7 @@ class Exchange:
             if token is None:
                 return
             self.token = token
-            requirements = Requirements(csrf=self.presented_csrf()) if csrf else None
+            requirements = Requirements(csrf=self.presented_csrf()) if csrf and not request.is_handshake else None
             answer = yield from self._question(token, requirements)
         except OUTAGES as error:
             self._failure = error
@@ -234,8 +233,11 @@ class Exchange:
         return Token(text) if text else None
 
     def failed(self, error: SessiondError) -> Action:
-        """Note that the authority cannot answer now."""
+        """Note that the authority cannot answer now. Cookies of the validation are not sent: the call that failed may
+        have replaced them."""
         self._failure = error
+        if self._cookies_may_be_late:
+            self._cookies = []
         return Action.RETRY_LATER
 
     # The question and its answer

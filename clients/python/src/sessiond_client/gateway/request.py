@@ -36,6 +36,9 @@ class WebRequest:
     token: Token | None = None
     """A session token that came in another way than in a cookie, such as `Authorization: Bearer`. Cookies are then not
     read, and no CSRF token is required: no browser sends such a token by itself."""
+    is_handshake: bool = False
+    """Whether it opens a WebSocket. Any site's page may do that with the user's cookies, so where the request comes from
+    is checked although its method is safe; but no page can send a CSRF token with it."""
     certificate_thumbprint: bytes = b""
     """SHA-256 of the client's certificate, if the server or a trusted proxy has checked one."""
 

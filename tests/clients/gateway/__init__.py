@@ -1,0 +1,1 @@
+"""The gateway: the rules for sessions in web requests, without a framework."""
