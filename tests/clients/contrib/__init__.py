@@ -1,0 +1,1 @@
+"""The adapters for web frameworks, each against a real authority."""
