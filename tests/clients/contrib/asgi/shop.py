@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from sessiond_client.contrib.asgi import (
     safe_path,
 )
 
-__all__ = ["AGENT", "COOKIE", "HOST", "Browser", "Counter", "living", "opened", "shop", "visiting"]
+__all__ = ["AGENT", "COOKIE", "HOST", "Browser", "Counter", "living", "opened", "plain", "shop", "visiting"]
 
 HOST = "shop.example"
 COOKIE = "__Host-id"
@@ -37,7 +37,7 @@ AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0"
 PAGE = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
 
 
-class Counter(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg,misc]  # generic in the stubs only
+class Counter(grpc.aio.UnaryUnaryClientInterceptor):
     """Counts the calls of a client, and passes them on."""
 
     def __init__(self) -> None:
@@ -131,7 +131,8 @@ def shop(target: str, *more: Route, **options: Any) -> Starlette:
             *more,
         ]
     )
-    app.add_middleware(SessiondMiddleware, target=target, **{"near_cache": False, **options})
+    chosen: Any = {"near_cache": False, **options}
+    app.add_middleware(SessiondMiddleware, target=target, **chosen)
     return app
 
 
@@ -169,7 +170,9 @@ class Browser:
 
     @cookies.setter
     def cookies(self, values: Mapping[str, str]) -> None:
-        self.http.cookies = httpx2.Cookies(dict(values))
+        self.http.cookies.clear()
+        for name, value in values.items():
+            self.http.cookies.set(name, value, domain=HOST)
 
     async def get(self, path: str, **headers: str) -> httpx2.Response:
         """Get a page."""
@@ -213,4 +216,18 @@ def visiting(target: str, *more: Route, **options: Any) -> Any:
     return opened(shop(target, *more, **options))
 
 
-Handler = Callable[[Request], Any]
+def plain(handler: Callable[[Any, Any, Any], Awaitable[None]], target: str, **options: Any) -> SessiondMiddleware:
+    """An application without a framework: `handler` serves requests and WebSockets."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await handler(scope, receive, send)
+            return
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    chosen: Any = {"near_cache": False, **options}
+    return SessiondMiddleware(app, target, **chosen)

@@ -37,8 +37,8 @@ class WebRequest:
     """A session token that came in another way than in a cookie, such as `Authorization: Bearer`. Cookies are then not
     read, and no CSRF token is required: no browser sends such a token by itself."""
     is_handshake: bool = False
-    """Whether it opens a WebSocket. Any site's page may do that with the user's cookies, so where the request comes from
-    is checked although its method is safe; but no page can send a CSRF token with it."""
+    """Whether it opens a WebSocket. Any site's page may do that with the user's cookies, so its origin is checked
+    although its method is safe; but no page can send a CSRF token with it."""
     certificate_thumbprint: bytes = b""
     """SHA-256 of the client's certificate, if the server or a trusted proxy has checked one."""
 

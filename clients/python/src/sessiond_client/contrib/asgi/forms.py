@@ -122,13 +122,13 @@ class _InMultipart:
 
     def __init__(self, content_type: str, field: str) -> None:
         try:
-            from python_multipart import multipart
+            from python_multipart import exceptions, multipart
         except ImportError:
             raise RuntimeError(
                 "a CSRF token in a multipart form needs python-multipart: install sessiond-client[asgi], or send the"
                 " token in the header"
             ) from None
-        self._multipart = multipart
+        self._multipart, self._error = multipart, exceptions.FormParserError
         self._field = field.encode()
         self._name, self._header, self._value = bytearray(), bytearray(), bytearray()
         self._is_wanted = False
@@ -153,7 +153,7 @@ class _InMultipart:
         if self._parser is not None and self._found is None:
             try:
                 self._parser.write(part)
-            except self._multipart.FormParserError:
+            except self._error:
                 self._parser = None  # the application says what is wrong with it, if it reads it at all
         return self._found
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 from sessiond_client.contrib.asgi.connection import SCOPE_KEY, App, Connection, Message, Receive, Scope, Send
 from sessiond_client.contrib.asgi.connection import web_request as request_of
 from sessiond_client.contrib.asgi.forms import Disconnected, FormBody, is_form
+from sessiond_client.contrib.asgi.options import MiddlewareOptions
 from sessiond_client.contrib.clients import ClientPerLoop, split_options
 from sessiond_client.errors import SessiondError
 from sessiond_client.gateway import JSON, OUTAGES, SAFE_METHODS, Action, Codec, Exchange, Gateway, Refusal, Refused
 from sessiond_client.settings import Settings
 
 __all__ = ["SessiondMiddleware"]
+
+Headers = list[tuple[bytes, bytes]]
 
 _POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013  # close codes of WebSockets (RFC 6455, 7.4.1)
 _BEGINS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
@@ -34,7 +37,7 @@ class SessiondMiddleware:
         *,
         codec: Codec = JSON,
         max_form_bytes: int = 1024 * 1024,
-        **options: Any,
+        **options: Unpack[MiddlewareOptions],
     ) -> None:
         """`target`: the authority, as for `AsyncClient`. `codec`: how session data become bytes.
 
@@ -52,6 +55,7 @@ class SessiondMiddleware:
         self._clients = ClientPerLoop(target, client_options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, one WebSocket or the lifespan."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -83,21 +87,19 @@ class SessiondMiddleware:
                     await connection.save_late()
                 return
             refusal = exchange.refusal(action)
-        except Refused as error:
-            refusal = error.refusal
-            if not response.can_refuse:
-                raise
-        except OUTAGES as error:
-            refusal = exchange.refusal(exchange.failed(error))
-            if not response.can_refuse:
-                raise
         except Disconnected:
             return
-        except Exception:
-            if response.failure is None or not response.can_refuse:
+        except Exception as error:
+            if not response.can_refuse:
                 raise
-            # What the application, or its framework, made of an outage while the response began.
-            refusal = exchange.refusal(exchange.failed(response.failure))
+            if isinstance(error, Refused):
+                refusal = error.refusal
+            elif isinstance(error, OUTAGES):
+                refusal = exchange.refusal(exchange.failed(error))
+            elif response.failure is not None:  # and this is what a framework made of it
+                refusal = exchange.refusal(exchange.failed(response.failure))
+            else:
+                raise
         await response.refuse(refusal)
 
     def _connection(self, scope: Scope, form: FormBody | None = None) -> Connection:
@@ -210,20 +212,28 @@ class _WebSocket(_Http):
         await self._send({"type": "websocket.close", "code": code, "reason": refusal.error})
 
 
-def _merged(own: list[tuple[bytes, bytes]], added: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def _merged(own: Headers, added: Iterable[tuple[str, str]]) -> Headers:
     """The application's headers with those of the exchange: some are added, the others replaced."""
     for name, value in _encoded(added):
         if name == b"vary":
-            varies = b", ".join(item for key, item in own if key.lower() == b"vary")
-            known = {item.strip().lower() for item in varies.split(b",")}
-            if known & {b"*", value.lower()}:
-                continue
-            value = b", ".join(item for item in (varies, value) if item)
+            own = _varying(own, value)
+            continue
         if name != b"set-cookie":
             own = [(key, item) for key, item in own if key.lower() != name]
         own.append((name, value))
     return own
 
 
-def _encoded(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def _varying(own: Headers, by: bytes) -> Headers:
+    """The headers with one more name in `Vary`, which is there once, unless it is in it already."""
+    varies = [item for key, item in own if key.lower() == b"vary"]
+    if varies:
+        known = {item.strip().lower() for item in b",".join(varies).split(b",")}
+        if b"*" in known or by.lower() in known:
+            return own
+        own = [(key, item) for key, item in own if key.lower() != b"vary"]
+    return [*own, (b"vary", b", ".join([*varies, by]))]
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
