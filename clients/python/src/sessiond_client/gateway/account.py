@@ -218,8 +218,7 @@ def _own_subject(exchange: Exchange) -> str:
     """The user who is logged in. Raises `Refused` for a guest: an empty subject would mean all guests."""
     subject = exchange.subject
     if not subject:
-        gate = exchange.gate()
-        raise exchange.refuse(Action.LOGIN if gate is Action.PROCEED else gate)
+        raise exchange.refuse(exchange.without_user())
     return subject
 
 

@@ -139,6 +139,19 @@ class Exchange:
             return Action.LOCKED
         return Action.PROCEED
 
+    def without_user(self) -> Action:
+        """What to do if nobody is logged in, but somebody must be."""
+        gate, answer = self.gate(), self.validation
+        if gate is not Action.PROCEED:
+            return gate
+        if self._failure is not None:
+            return Action.RETRY_LATER  # a login could not help, not even on a public path
+        if self.is_ambiguous:
+            return Action.AMBIGUOUS
+        if answer is not None and self.session is None and answer.next_step is NextStep.STEP_UP:
+            return Action.STEP_UP
+        return Action.LOGIN
+
     def refusal(self, action: Action, requirements: RouteRequirements | None = None) -> Refusal:
         """The response for an action other than PROCEED."""
         request, login_path = self.request, self.gateway.settings.login_path

@@ -24,7 +24,7 @@ def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
         return gate
     session, token = exchange.session, exchange.token
     if session is None or token is None or not session.subject:
-        return Action.PROCEED if requirements.guests else _without_user(exchange)
+        return Action.PROCEED if requirements.guests else exchange.without_user()
     if requirements.level > (session.authentication.level if session.authentication is not None else 0):
         return Action.STEP_UP
     if requirements.max_age is None and requirements.companion is None and not requirements.csrf:
@@ -37,15 +37,6 @@ def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
     action = yield from check(exchange, requirements)
     if action is not Action.PROCEED:
         raise exchange.refuse(action, requirements)
-
-
-def _without_user(exchange: Exchange) -> Action:
-    answer = exchange.validation
-    if exchange.is_ambiguous:
-        return Action.AMBIGUOUS
-    if answer is not None and answer.next_step is NextStep.STEP_UP:
-        return Action.STEP_UP
-    return Action.LOGIN
 
 
 def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> Steps[Action]:
