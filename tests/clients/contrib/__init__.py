@@ -1,1 +1,1 @@
-"""The adapters for web frameworks, each against a real authority."""
+"""Tests of the adapters for frameworks."""
