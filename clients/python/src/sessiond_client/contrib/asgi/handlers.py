@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sessiond_client.contrib.asgi.connection import SCOPE_KEY, Connection, connection_of
 from sessiond_client.gateway import Exchange, RouteRequirements, Steps, account, routes
@@ -31,6 +31,13 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Endpoint(Protocol):
+    """A function or method that serves a request."""
+
+    # A protocol, and not `Callable`, also because FastAPI then refuses the decorator as a dependency at once.
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 def _for_requests(
@@ -99,7 +106,7 @@ def current_subject(request: Any) -> str:
 
 def requires(
     *, level: int = 0, max_age: timedelta | None = None, csrf: bool = False, guests: bool = False
-) -> Callable[[Callable[..., Any]], Callable[..., Coroutine[Any, Any, Any]]]:
+) -> Callable[[Endpoint], Callable[..., Coroutine[Any, Any, Any]]]:
     """Decorate an endpoint that needs a user who is logged in, or more. See `RouteRequirements` for the parameters.
 
     The endpoint takes a request or a WebSocket of Starlette, or a scope, as any of its arguments. One that is not a
@@ -108,7 +115,7 @@ def requires(
     """
     requirements = RouteRequirements(level=level, max_age=max_age, csrf=csrf, guests=guests)
 
-    def decorate(endpoint: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def decorate(endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, Any]]:
         if not callable(endpoint) or inspect.isclass(endpoint):
             raise TypeError("requires: decorate a function or a method, such as `get` of an HTTPEndpoint")
         is_async = inspect.iscoroutinefunction(inspect.unwrap(_without_partial(endpoint)))
