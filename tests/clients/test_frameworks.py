@@ -105,26 +105,6 @@ class FlaskSite(Site):
         return Answer(answer.status_code, answer.text, answer.headers.getlist("Set-Cookie"))
 
 
-class FastApiSite(Site):
-    csrf = r'"csrf_token":"([^"]+)"'
-    host = "testserver"
-
-    def __init__(self, stack: ExitStack, address: str) -> None:
-        testing = importlib.import_module("fastapi.testclient")
-        page = ROOT / "docs/how-to/fastapi.md"
-        self.module = stack.enter_context(example(page, blocks(page)[0], address))
-        peer = ("127.0.0.1", 50_000)
-        self._client = stack.enter_context(
-            testing.TestClient(self.module.app, base_url="https://testserver", client=peer, follow_redirects=False)
-        )
-        stack.callback(self._client.portal.call, self.module.authority.close)
-
-    def respond(self, method: str, path: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> Answer:
-        self._client.cookies.clear()
-        answer = self._client.request(method, path, headers=headers, json=dict(fields) or None)
-        return Answer(answer.status_code, answer.text, answer.headers.get_list("set-cookie"))
-
-
 class DjangoSite(Site):
     """Django behind WSGI, so that a header that is sent twice is seen twice."""
 
@@ -160,7 +140,7 @@ async def until_a_renewal_is_due(browser: Browser, clock: ManualClock) -> None:
     clock.advance(15 * MINUTE)
 
 
-@pytest.fixture(params=[FlaskSite, FastApiSite, DjangoSite], ids=lambda kind: kind.__name__)
+@pytest.fixture(params=[FlaskSite, DjangoSite], ids=lambda kind: kind.__name__)
 async def browser(request: pytest.FixtureRequest, app: App) -> AsyncIterator[Browser]:
     """A browser that visits an example."""
     async with visit(request.param, app) as found:
@@ -344,7 +324,7 @@ async def test_a_request_that_a_login_overtook(kind: type[Site], app: App) -> No
         assert (await browser.send("GET", "/")).status == 200
 
 
-@pytest.mark.parametrize("kind", [FlaskSite, FastApiSite, DjangoSite])
+@pytest.mark.parametrize("kind", [FlaskSite, DjangoSite])
 async def test_a_locked_source(kind: type[Site], tmp_path: Path, clock: ManualClock) -> None:
     """If the source is locked, requests and logins get 429, and the cookie stays: it works again after the lock."""
     text = "[applications.default.guessing]\nalarm_after = 1\nlock_after = 1\ndeny_valid = true\n"
@@ -360,8 +340,7 @@ async def test_a_locked_source(kind: type[Site], tmp_path: Path, clock: ManualCl
             await browser.log_in(),
         ):
             assert (answer.status, answer.set_cookie) == (429, [])
-        if kind is not FastApiSite:  # that example has no login page
-            assert (await browser.send("GET", "/login")).status == 429
+        assert (await browser.send("GET", "/login")).status == 429
         clock.advance(16 * MINUTE)
         assert (await browser.send("GET", "/")).status == 200
 

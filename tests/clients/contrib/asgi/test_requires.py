@@ -243,3 +243,30 @@ async def test_an_endpoint_that_is_refused_asks_once(app: App) -> None:
         counter.calls.clear()
         assert (await browser.get("/payment")).status_code == 401
     assert counter.calls == ["ValidateSession"]
+
+
+async def test_an_error_that_nobody_handles(app: App) -> None:
+    """After an error that the application does not handle, nothing is stored and no cookie is sent."""
+
+    async def page(request: Request) -> Response:
+        request.session["cart"] = ["pot"]
+        raise ZeroDivisionError
+
+    application = shop(app.address, Route("/page", page))
+    async with opened(application) as browser:
+        with pytest.raises(ZeroDivisionError):
+            await browser.get("/page")
+        assert browser.cookies == {}
+        await browser.log_in()
+        with pytest.raises(ZeroDivisionError):
+            await browser.get("/page")
+        assert (await browser.seen())["cart"] == []
+
+
+async def test_around_a_whole_application(app: App) -> None:
+    """Around a whole Starlette application, a refusal in an endpoint is an error: it is not served."""
+    inner = Starlette(routes=[Route("/page", coroutine)])
+    around = SessiondMiddleware(inner, app.address, near_cache=False)
+    async with opened(around) as browser:
+        with pytest.raises(Refused):
+            await browser.get("/page")
