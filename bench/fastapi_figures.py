@@ -44,12 +44,12 @@ def _compare(settings: Settings, result: Result, reporter: Reporter, subject: st
             serving("authority", sessiond(folder / "data", config), folder / "sessiond.log")
         )
         places = {"redis": running.enter_context(running_redis(folder)).address} if baseline == "redis" else {}
-        sides = [
+        under_test, reference = (
             running.enter_context(_side(settings, result.name, kind, places.get(kind, authority.address)))
             for kind in (subject, baseline)
-        ]
+        )
         time.sleep(_SETTLED)
-        alternate(result, *sides, settings.pairs, reporter)
+        alternate(result, under_test, reference, settings.pairs, reporter)
     result.details["connections"] = CONNECTIONS
 
 

@@ -178,7 +178,7 @@ def test_it_is_no_decorator() -> None:
     """Used as a decorator, which would protect nothing, it is an error that says so."""
     with pytest.raises(TypeError, match=r"Depends\(requires\(\.\.\.\)\), which is not a decorator"):
 
-        @requires(level=2)  # type: ignore[arg-type]
+        @requires(level=2)
         async def page() -> None: ...
 
 
