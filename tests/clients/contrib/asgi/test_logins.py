@@ -126,13 +126,16 @@ async def test_a_step_up(app: App) -> None:
         assert (await browser.get("/payment")).text == "paid"
 
 
-async def test_forms_in_other_tabs(app: App) -> None:
-    """A form that was open in another tab during a step-up is still accepted."""
+async def test_forms_in_other_tabs(app: App, clock: ManualClock) -> None:
+    """A form that was open in another tab during a step-up is accepted for the policy's overlap, and then no more."""
     async with visiting(app.address) as browser:
         await browser.log_in()
         form = (await browser.get("/token")).text
         await browser.log_in(level=2)
+        clock.advance(9 * MINUTE)
         assert (await browser.post("/cart", token=form)).status_code == 200
+        clock.advance(2 * MINUTE)
+        assert (await browser.post("/cart", token=form)).status_code == 403
 
 
 async def test_an_authentication_that_is_too_old(app: App, clock: ManualClock) -> None:

@@ -44,12 +44,31 @@ async def test_the_cart_survives_the_login(app: App) -> None:
         assert await browser.seen() == {"subject": "alice", "cart": ["cup"]}
 
 
+async def test_a_cart_and_a_login_in_one_request(app: App) -> None:
+    """What a visitor without a session stores in the request of the login is in the user's session."""
+
+    async def buy(request: Request) -> Response:
+        request.session["cart"] = ["pot"]
+        await login(request, "alice")
+        return JSONResponse(request.session["cart"])
+
+    async with visiting(app.address, Route("/buy", buy)) as browser:
+        assert (await browser.get("/buy")).json() == ["pot"]
+        assert await browser.seen() == {"subject": "alice", "cart": ["pot"]}
+
+
 async def test_nothing_is_left_of_another_user(app: App) -> None:
-    """A login as somebody else begins with an empty cart."""
-    async with visiting(app.address) as browser:
+    """A login as somebody else begins with an empty cart, in the rest of its own request too."""
+
+    async def switch(request: Request) -> Response:
+        before = list(request.session["cart"])
+        await login(request, "alice")
+        return JSONResponse([before, request.session.get("cart")])
+
+    async with visiting(app.address, Route("/switch", switch)) as browser:
         await browser.log_in("bob")
         await browser.post("/cart")
-        await browser.log_in("alice")
+        assert (await browser.get("/switch")).json() == [["cup"], None]
         assert await browser.seen() == {"subject": "alice", "cart": []}
 
 
