@@ -82,3 +82,15 @@ async def test_sockets(app: App, tmp_path: Path) -> None:
                 async with websockets_client.connect(url, additional_headers=headers, origin=origin):  # type: ignore[arg-type]
                     pass
             assert refused.value.response.status_code == status
+
+
+async def test_workers_that_fork(app: App) -> None:
+    """Workers that fork after the application was loaded serve requests, each with a client of its own."""
+    async with AsyncClient(app.address) as authority:
+        cookie = (await authority.create(subject="alice")).token.reveal()
+    command = [sys.executable, "-m", "tests.clients.contrib.asgi.forking", app.address, f"{COOKIE}={cookie}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["200", "200"]), done.stderr
