@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Mapping
@@ -75,6 +76,7 @@ class ClientPerLoop:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
+            self._forget_closed_loops()
             client = self._clients[loop] = AsyncClient(self._target, **self._options)
         return client
 
@@ -83,3 +85,9 @@ class ClientPerLoop:
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
+
+    def _forget_closed_loops(self) -> None:
+        """Close the clients of loops that are closed. They refer to their loops, so nobody else would."""
+        for loop in [loop for loop in self._clients if loop.is_closed()]:
+            with contextlib.suppress(StopIteration):  # on a closed loop there is nothing to wait for
+                self._clients.pop(loop).close().send(None)
