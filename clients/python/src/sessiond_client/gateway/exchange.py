@@ -57,6 +57,7 @@ class Exchange:
         self._presented = NO_COOKIE
         self._failure: SessiondError | None = None
         self._csrf_failed = False
+        self._is_ignored = False
         self._began = gateway.clock()
         self._answered_at = 0.0
         self._cookies: list[tuple[str, str]] = []
@@ -94,7 +95,8 @@ class Exchange:
         answer = self.validation
         denied = answer is not None and self.session is None
         return (
-            self._failure is not None
+            self._is_ignored  # the cookie was not looked at, so it may be a user's
+            or self._failure is not None
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
@@ -106,6 +108,7 @@ class Exchange:
         """
         request, settings = self.request, self.gateway.settings
         if matches(request.path, settings.ignored_paths):
+            self._is_ignored = True
             return
         if csrf is None:
             guarded = request.is_handshake or not request.is_safe
