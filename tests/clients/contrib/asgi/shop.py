@@ -42,10 +42,12 @@ class Counter(grpc.aio.UnaryUnaryClientInterceptor):
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.requests: list[Any] = []
 
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         """Count one call."""
         method = details.method if isinstance(details.method, str) else details.method.decode()
+        self.requests.append(request)
         self.calls.append(method.rpartition("/")[2])
         return await continuation(details, request)
 

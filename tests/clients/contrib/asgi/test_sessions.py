@@ -134,11 +134,13 @@ def test_the_near_cache_is_on_by_default() -> None:
 
 async def test_own_changes_are_seen_at_once(app: App) -> None:
     """A process sees what it has just written, although the near cache may not have heard of it."""
-    async with visiting(app.address, near_cache=True) as browser:
+    counter = Counter()
+    async with visiting(app.address, near_cache=True, interceptors=[counter]) as browser:
         await browser.log_in()
         for number in range(1, 6):
             await browser.post("/cart")
             assert len((await browser.seen())["cart"]) == number
+            assert counter.requests[-1].at_least  # and it is not luck
 
 
 async def test_a_path_without_sessions(app: App) -> None:

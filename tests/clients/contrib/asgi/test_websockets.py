@@ -11,7 +11,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from sessiond.app import App
-from sessiond_client import AsyncClient
+from sessiond_client import AsyncClient, Unavailable
 from sessiond_client.contrib.asgi import (
     SessiondMiddleware,
     current_subject,
@@ -277,3 +277,23 @@ async def test_an_endpoint_that_closes(app: App) -> None:
     async with living(shop):
         message = await Socket(shop, await token_of(app, subject="alice")).message()
     assert (message["type"], message["code"]) == ("websocket.close", 4000)
+
+
+async def test_a_failure_after_the_other_side_went_away(app: App) -> None:
+    """When nobody is there any more, an outage is an error of the application, and nothing is sent."""
+
+    async def endpoint(socket: WebSocket) -> None:
+        await socket.accept()
+        async for _ in socket.iter_text():
+            pass
+        await app.stop()
+        socket.session["left"] = True
+        await save(socket)
+
+    shop = application(endpoint, app.address, retries=0, timeout=2.0)
+    async with living(shop):
+        socket = Socket(shop, await token_of(app, subject="alice"))
+        await socket.message()
+        with pytest.raises(Unavailable):
+            await socket.leave()
+        assert socket._from_app.empty()

@@ -59,7 +59,8 @@ class SessiondMiddleware:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._serve(scope, receive, _WebSocket(self._connection(scope), scope, send))
+            socket = _WebSocket(self._connection(scope), scope, receive, send)
+            await self._serve(scope, socket.receive, socket)
         elif scope["type"] == "lifespan":
             await self._app(scope, receive, self._closing_client(send))
         else:
@@ -189,14 +190,22 @@ class _Http(_Response):
 
 
 class _WebSocket(_Http):
-    def __init__(self, connection: Connection, scope: Scope, send: Send) -> None:
+    def __init__(self, connection: Connection, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(connection, send, None)
+        self._receive = receive
         self._can_answer = "websocket.http.response" in (scope.get("extensions") or {})
         self._is_closed = False
 
     @property
     def can_refuse(self) -> bool:
         return not self._is_closed
+
+    async def receive(self) -> Message:
+        """What the application calls instead of the server's `receive`."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._is_closed = True
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] in ("websocket.close", "websocket.http.response.start"):
