@@ -82,8 +82,7 @@ class SessiondMiddleware:
             scope["session"] = exchange.values
             action = exchange.gate()
             if action is Action.PROCEED:
-                # A guard for connections that outlive a request watches `exchange.session` from here on.
-                await self._app(scope, receive, response.send)
+                await self._call(scope, receive, response)
                 if response.may_have_changes:
                     await connection.save_late()
                 return
@@ -102,6 +101,14 @@ class SessiondMiddleware:
             else:
                 raise
         await response.refuse(refusal)
+
+    async def _call(self, scope: Scope, receive: Receive, response: _Response) -> None:
+        """Call the application.
+
+        The one place for a guard of connections that outlive their request (see `sessiond_client.guard`): it would
+        watch `response.connection.exchange.session` while the application runs, and end it by `response.refuse`.
+        """
+        await self._app(scope, receive, response.send)
 
     def _connection(self, scope: Scope, form: FormBody | None = None) -> Connection:
         connection = Connection(Exchange(self._gateway, request_of(scope, form)), self._clients, form)
