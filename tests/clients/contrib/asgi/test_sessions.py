@@ -132,17 +132,18 @@ def test_the_near_cache_is_on_by_default() -> None:
     assert not split_options({"near_cache": False})[1]["near_cache"]
 
 
-async def test_own_changes_are_seen_at_once(app: App) -> None:
-    """A process sees what it has just written, although the near cache may not have heard of it."""
+@pytest.mark.parametrize("near_cache", [True, False])
+async def test_own_changes_are_seen_at_once(app: App, near_cache: bool) -> None:
+    """A process sees what it has just written, although a cache on the way may not have heard of it."""
     counter = Counter()
-    async with visiting(app.address, near_cache=True, interceptors=[counter]) as browser:
+    async with visiting(app.address, near_cache=near_cache, interceptors=[counter]) as browser:
         await browser.log_in()
         for number in range(1, 6):
             await browser.post("/cart")
             counter.requests.clear()
             assert len((await browser.seen())["cart"]) == number
             (question,) = counter.requests
-            assert question.at_least  # and it is not luck
+            assert question.at_least  # so it is not luck
 
 
 async def test_a_path_without_sessions(app: App) -> None:
