@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -93,6 +93,7 @@ async def test_finding_the_field(content_type: str, body: bytes, token: str | No
     assert not form.is_too_long
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.text(), st.text())),
     st.text(),
@@ -107,6 +108,7 @@ def test_any_form(fields: list[tuple[str, str]], token: str, size: int) -> None:
     assert result == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(min_value=1, max_value=50))
 def test_any_bytes(body: bytes, size: int) -> None:
     """No body makes the search fail, and each is replayed whole."""
