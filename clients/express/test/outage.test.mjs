@@ -1,0 +1,118 @@
+// The authority is gone, or does not answer.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { createRequire } from "node:module";
+
+import { AuthorityProcess } from "./support/authority.mjs";
+import { Browser, openSite } from "./support/site.mjs";
+
+const { Circuit } = createRequire(import.meta.url)("../dist/circuit.js");
+
+let authority;
+before(async () => {
+  authority = await AuthorityProcess.start();
+});
+after(() => authority?.stop());
+
+/** Repeat a request until the authority is back. */
+async function eventually(send, status) {
+  for (;;) {
+    const answer = await send();
+    if (answer.status === status) {
+      return answer;
+    }
+  }
+}
+
+test("During an outage pages and APIs get 503, public pages a guest's answer, and nobody is logged out.", async () => {
+  const routes = (app) => {
+    app.get("/public", async (req, res) => res.send(`guest ${req.sessiond.subject} ${await req.sessiond.csrfToken()}`));
+    app.post("/public", (req, res) => {
+      req.session.a = 1;
+      res.send("saved");
+    });
+  };
+  const site = await openSite(authority.target, { routes, options: { publicPaths: ["/public"] } });
+  try {
+    const browser = new Browser(site);
+    await browser.login("otto");
+    const csrf_token = (await browser.get("/form")).text;
+    await authority.kill();
+    for (const send of [browser.get, browser.page].map((method) => method.bind(browser))) {
+      const answer = await send("/account");
+      assert.deepEqual([answer.status, answer.headers["retry-after"], answer.setCookie], [503, "2", []]);
+    }
+    assert.deepEqual((await browser.get("/")).json, { error: "unavailable" });
+    assert.equal((await browser.get("/public")).text, "guest undefined ");
+    assert.equal((await new Browser(site).get("/")).json.subject, null); // without a cookie there is no question
+    const write = await browser.post("/public", { csrf_token });
+    assert.deepEqual([write.status, write.setCookie], [503, []]);
+    assert.equal((await browser.send("POST", "/public", { fields: { csrf_token } })).status, 503);
+    assert.equal((await new Browser(site).post("/login", { user: "otto" })).status, 503);
+    await authority.start();
+    assert.equal((await eventually(() => browser.get("/account"), 200)).text, "account of otto");
+  } finally {
+    await site.close();
+  }
+});
+
+test("A site that starts during an outage serves public pages, and everything once the authority is there.", async () => {
+  await authority.kill();
+  const site = await openSite(authority.target, { options: { publicPaths: [/^\/$/] } });
+  try {
+    const browser = new Browser(site);
+    assert.equal((await browser.get("/")).json.subject, null);
+    assert.equal((await browser.get("/form")).status, 503);
+    await authority.start();
+    await eventually(() => browser.get("/form"), 200);
+  } finally {
+    await site.close();
+  }
+});
+
+test("An authority that does not answer is an outage too: the first requests wait, the next ones do not.", async () => {
+  const site = await openSite(authority.target, { options: { timeout: 400 } });
+  const browser = new Browser(site);
+  try {
+    await browser.login("fred");
+    authority.freeze();
+    assert.equal((await browser.get("/account")).status, 503);
+    const began = performance.now();
+    const answers = await Promise.all(Array.from({ length: 20 }, () => browser.get("/account")));
+    assert.deepEqual(new Set(answers.map((answer) => answer.status)), new Set([503]));
+    assert.ok(performance.now() - began < 20 * 400, "the requests waited one after the other");
+    assert.match(site.seen.errors.at(-1).message, /DEADLINE_EXCEEDED/);
+  } finally {
+    authority.thaw();
+  }
+  await eventually(() => browser.get("/account"), 200);
+  await site.close();
+});
+
+test("While the circuit is open one call at a time is a probe, and the first answer closes it.", () => {
+  const circuit = new Circuit();
+  const [a, b, c] = [{}, {}, {}];
+  assert.equal(circuit.admit(a, 0), "");
+  circuit.refused(a, "refused", 0);
+  assert.equal(circuit.admit(b, 99), "refused");
+  assert.equal(circuit.admit(b, 100), "");
+  assert.equal(circuit.admit(c, 100), "refused");
+  circuit.refused(b, "refused again", 150);
+  assert.equal(circuit.admit(c, 249), "refused again");
+  assert.equal(circuit.admit(c, 250), "");
+  circuit.reached(260);
+  assert.equal(circuit.admit(a, 260), "");
+  assert.equal(circuit.admit(b, 260), "");
+});
+
+test("A call that is slow by itself is no outage, if another one was answered meanwhile.", () => {
+  const circuit = new Circuit();
+  const [slow, probe] = [{}, {}];
+  circuit.reached(10);
+  circuit.timedOut(slow, "too late", 5, 20);
+  assert.equal(circuit.admit({}, 20), "");
+  circuit.timedOut(slow, "too late", 11, 20);
+  assert.equal(circuit.admit(probe, 120), "");
+  circuit.leave(probe);
+  assert.equal(circuit.admit({}, 120), "");
+});
