@@ -13,6 +13,11 @@ export interface BeforeHeaders {
   replace: (error: unknown) => void;
 }
 
+/**
+ * How many bytes of a body may wait before its writer is told to stop. It must be more than the buffers of a response
+ * and of a compression around it: these then say themselves when to go on, on whichever stream the writer listens.
+ */
+const ROOM = 262_144;
 const BODY_HEADERS = [
   "accept-ranges",
   "cache-control",
@@ -35,18 +40,15 @@ const BODY_HEADERS = [
  * it and later ones are repeated in their order afterwards; until then the response looks as if it had been sent.
  */
 export function holdHeaders(response: ServerResponse, before: BeforeHeaders): void {
-  const { writeHead, write, end, flushHeaders, setHeader, appendHeader, removeHeader } = response;
-  const own = { writeHead, write, end, flushHeaders };
+  const { writeHead, write, end, flushHeaders } = response;
   let state: "open" | "held" | "released" = "open";
   let waiting: Operation[] = [];
-  let isFull = false;
-  let statusCode = 200;
-  let statusMessage: string | undefined;
+  let room = ROOM;
+  let restore: Operation = () => undefined;
 
   /** Whether the headers may be sent now. */
   function begin(): boolean {
     if (state === "open") {
-      ({ statusCode, statusMessage } = response);
       let work: Promise<void> | undefined;
       try {
         work = before.prepare();
@@ -54,84 +56,63 @@ export function holdHeaders(response: ServerResponse, before: BeforeHeaders): vo
         work = Promise.reject(error as Error);
       }
       if (work === undefined) {
-        release();
+        state = "released";
+        before.finish();
       } else {
         state = "held";
-        seem(true);
-        work.then(repeat, discard);
+        restore = seemSent(response);
+        work.then(repeat, discard).catch((error: Error) => response.destroy(error));
       }
     }
     return state === "released";
   }
 
-  function release(): void {
-    state = "released";
-    Object.assign(response, own);
-    before.finish();
-  }
-
   function repeat(): void {
-    seem(false);
-    response.statusCode = statusCode;
-    response.statusMessage = statusMessage as string;
-    release();
+    restore();
+    state = "released";
+    before.finish();
     for (const operation of waiting) {
       operation();
     }
-    if (isFull && !response.writableNeedDrain) {
+    if (room <= 0 && !response.writableNeedDrain) {
       response.emit("drain"); // a stream that was told to wait goes on
     }
   }
 
   function discard(error: unknown): void {
-    seem(false);
-    waiting = [];
+    restore();
     state = "released";
-    Object.assign(response, own);
+    waiting = [];
     for (const name of BODY_HEADERS) {
       response.removeHeader(name);
     }
     before.replace(error);
   }
 
-  /** Let the response look as if its headers had been sent, or as it is. */
-  function seem(sent: boolean): void {
-    if (!sent) {
-      delete (response as { headersSent?: boolean }).headersSent;
-      Object.assign(response, { setHeader, appendHeader, removeHeader });
-      return;
-    }
-    Object.defineProperty(response, "headersSent", { configurable: true, get: () => true });
-    const refuse = (): never => {
-      throw Object.assign(new Error("the headers have already been sent"), { code: "ERR_HTTP_HEADERS_SENT" });
-    };
-    Object.assign(response, { setHeader: refuse, appendHeader: refuse, removeHeader: refuse });
-  }
+  // The functions stay in place after the release, because later middleware may have wrapped them.
 
-  response.writeHead = function (this: ServerResponse, status: number, ...more: unknown[]) {
+  response.writeHead = function (...args: unknown[]) {
+    if (state === "held") {
+      throw sentError();
+    }
     if (state === "open") {
-      response.statusCode = status;
-      const text = typeof more[0] === "string" ? (more.shift() as string) : undefined;
-      if (text !== undefined) {
-        response.statusMessage = text;
+      applyHead(response, args);
+      if (!begin()) {
+        waiting.push(() => writeHead.call(response, response.statusCode));
+        return response;
       }
-      applyHeaders(response, (more[0] ?? more[1]) as HeaderArgument | undefined);
+      args = [response.statusCode];
     }
-    if (begin()) {
-      writeHead.call(response, response.statusCode);
-    } else {
-      waiting.push(() => writeHead.call(response, statusCode));
-    }
-    return response;
+    return Reflect.apply(writeHead, response, args);
   } as typeof writeHead;
 
   response.write = function (...args: unknown[]) {
     if (begin()) {
       return Reflect.apply(write, response, args);
     }
-    isFull = true;
     waiting.push(() => Reflect.apply(write, response, args));
-    return false;
+    room -= sizeOf(args[0]);
+    return room > 0;
   } as typeof write;
 
   response.end = function (...args: unknown[]) {
@@ -149,6 +130,58 @@ export function holdHeaders(response: ServerResponse, before: BeforeHeaders): vo
       waiting.push(() => flushHeaders.call(response));
     }
   };
+}
+
+function sizeOf(chunk: unknown): number {
+  return typeof chunk === "string" || chunk instanceof Uint8Array ? chunk.length : 0;
+}
+
+function sentError(): Error {
+  return Object.assign(new Error("the headers have already been sent"), { code: "ERR_HTTP_HEADERS_SENT" });
+}
+
+/**
+ * Let a response look as if its headers had been sent, so that code which checks that behaves as usual: an error handler
+ * must not change the status of a response that has ended. Returns what undoes it.
+ */
+function seemSent(response: ServerResponse): Operation {
+  const { statusCode, statusMessage } = response;
+  const refuse = {
+    value: (): never => {
+      throw sentError();
+    },
+  };
+  const disguise: PropertyDescriptorMap = {
+    headersSent: { get: () => true },
+    setHeader: refuse,
+    appendHeader: refuse,
+    removeHeader: refuse,
+  };
+  const names = Object.keys(disguise);
+  const own = names.map((name) => Object.getOwnPropertyDescriptor(response, name));
+  for (const name of names) {
+    Object.defineProperty(response, name, { ...disguise[name], configurable: true });
+  }
+  return () => {
+    names.forEach((name, index) => {
+      Reflect.deleteProperty(response, name);
+      const descriptor = own[index];
+      if (descriptor !== undefined) {
+        Object.defineProperty(response, name, descriptor);
+      }
+    });
+    response.statusCode = statusCode;
+    response.statusMessage = statusMessage;
+  };
+}
+
+/** Apply the arguments of `writeHead` to the response, so that `finish` can add to them. */
+function applyHead(response: ServerResponse, [status, ...more]: unknown[]): void {
+  response.statusCode = status as number;
+  if (typeof more[0] === "string") {
+    response.statusMessage = more[0];
+  }
+  applyHeaders(response, (typeof more[0] === "object" ? more[0] : more[1]) as HeaderArgument | undefined);
 }
 
 /** Set the headers that were given to `writeHead`, so that `finish` can add to them. */

@@ -83,7 +83,8 @@ async function check(
   }
   const unmet = answer.unmet.find((item) => item.kind === "REQUIREMENT_KIND_AUTHENTICATION_AGE");
   if (answer.nextStep === "NEXT_STEP_STEP_UP" && unmet !== undefined) {
-    throw stepUp({ max_authentication_age: Math.round(seconds(unmet.maxAuthenticationAge)) });
+    const age = Math.round(seconds(unmet.maxAuthenticationAge));
+    throw stepUp({ ...(level > 0 ? { min_level: level } : {}), max_authentication_age: age });
   }
   if (answer.verdict === "VERDICT_INSUFFICIENT" && answer.nextStep !== "NEXT_STEP_STEP_UP" && lacksCsrf(answer)) {
     throw new SessiondError("csrf_failed", "the CSRF token is missing or out of date");

@@ -111,7 +111,7 @@ export class RequestState {
   /** The session has ended, by the user's wish. A later change opens a new one. */
   ended(headers: CookieDirectives__Output | null): void {
     this.cookies(headers);
-    this.standing = "none";
+    this.standing = headers === null ? "kept" : "none"; // no headers: the client may hold a newer token
     this.session = undefined;
     this.data.clear();
     this.csrfToken = this.#renewed = undefined;

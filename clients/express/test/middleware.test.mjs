@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { request } from "node:http";
 import { Readable } from "node:stream";
 import { after, before, test } from "node:test";
+import { gunzipSync } from "node:zlib";
 
+import compression from "compression";
 import express4 from "express4";
 
 import { AuthorityProcess } from "./support/authority.mjs";
@@ -147,6 +149,44 @@ test("A stream that is piped into a response goes on after the data was written.
     });
   await withSite({ routes }, async (own) => {
     assert.equal((await new Browser(own).post("/file")).text, Buffer.concat(parts).toString());
+  });
+});
+
+test("Compression works before and after the middleware, with a response in parts.", async () => {
+  const parts = Array.from({ length: 50 }, (_, index) => `part ${index} `.repeat(2_000));
+  const answer = (req, res) => {
+    req.session.visits = (req.session.visits ?? 0) + 1;
+    res.type("text/plain");
+    Readable.from(parts).pipe(res);
+  };
+  const around = { inside: (app) => app.post("/parts", compression(), answer) };
+  around.outside = (app) => app.post("/parts", answer);
+  for (const [place, routes] of Object.entries(around)) {
+    await withSite({ routes, first: place === "outside" ? [compression()] : [] }, async (own) => {
+      const browser = new Browser(own);
+      for (let visit = 0; visit < 2; visit++) {
+        const csrf = { "X-CSRF-Token": visit === 0 ? "" : (await browser.get("/form")).text };
+        const packed = await browser.post("/parts", {}, { "Accept-Encoding": "gzip", ...csrf });
+        assert.deepEqual([packed.status, packed.headers["content-encoding"]], [200, "gzip"], place);
+        assert.equal(gunzipSync(packed.bytes).toString(), parts.join(""));
+      }
+      assert.equal(browser.cookies.size, 1);
+    });
+  }
+});
+
+test("An error after the response was sent changes neither its status nor its body.", async () => {
+  const routes = (app) => {
+    app.post("/late-error", (req, res) => {
+      req.session.a = 1;
+      res.status(201).send("made");
+      throw new Error("too late");
+    });
+    app.use((error, req, res, next) => (res.headersSent ? undefined : res.status(500).send("error")));
+  };
+  await withSite({ routes }, async (own) => {
+    const answer = await new Browser(own).post("/late-error");
+    assert.deepEqual([answer.status, answer.text, answer.setCookie.length], [201, "made", 1]);
   });
 });
 

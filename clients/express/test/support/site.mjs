@@ -8,14 +8,14 @@ const require = createRequire(import.meta.url);
 export const { sessiondAt } = require("../../dist/middleware.js");
 export const { requires, sessiond, sessiondErrors, SessiondError } = require("@sessiond/express");
 
-/** Start a site. `routes` adds routes; `options` are those of the middleware; `now` is a clock. */
-export async function openSite(target, { options = {}, routes = () => undefined, now, framework = express } = {}) {
+/** Start a site. `routes` adds routes, `first` is middleware before ours; `options` are those of the middleware; `now` is a clock. */
+export async function openSite(target, { options = {}, routes = () => undefined, first = [], now, framework = express } = {}) {
   const seen = { errors: [] };
   const settings = { target, onError: (error) => seen.errors.push(error), ...options };
   const middleware = now === undefined ? sessiond(settings) : sessiondAt(settings, now);
   const app = framework();
   app.set("env", "test"); // Express then does not log the errors that tests provoke
-  app.use(framework.urlencoded({ extended: false }), framework.json(), middleware);
+  app.use(...first, framework.urlencoded({ extended: false }), framework.json(), middleware);
   app.get("/", async (req, res) => {
     res.json({ subject: req.sessiond.subject ?? null, cart: req.session.cart ?? [] });
   });
@@ -115,6 +115,7 @@ export class Browser {
       status: response.statusCode,
       headers: response.headers,
       location: response.headers.location,
+      bytes: Buffer.concat(chunks),
       text: Buffer.concat(chunks).toString(),
       get json() {
         return JSON.parse(this.text);
