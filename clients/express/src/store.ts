@@ -148,7 +148,8 @@ export class SessionStore extends Store {
   }
 
   async #set(sid: string, session: Marked): Promise<void> {
-    const entry = session[SOURCE]?.entry ?? (await this.#find(sid)) ?? (await this.#create(sid));
+    const known = session[SOURCE]?.entry ?? (await this.#find(sid));
+    const entry = known ?? (await this.#create(sid));
     if (entry === undefined) {
       return;
     }
@@ -157,7 +158,11 @@ export class SessionStore extends Store {
     if (cookie) {
       set[COOKIE] = json(cookie);
     }
+    if (known === undefined) {
+      set[SEALED] = seal(sid, entry.token.reveal());
+    }
     await this.#update(entry, { set, delete: cookie ? [] : [COOKIE] });
+    this.#entries.put(keyOf(sid), entry);
     marked(session, { entry, cookie: textOf(set[COOKIE]) });
   }
 
@@ -278,9 +283,7 @@ export class SessionStore extends Store {
     if (opened.session === null) {
       return undefined;
     }
-    const entry = { sessionId: opened.session.sessionId, token: new Token(opened.token) };
-    await this.#update(entry, { set: { [SEALED]: seal(sid, opened.token) }, delete: [] });
-    return this.#entries.put(keyOf(sid), entry);
+    return { sessionId: opened.session.sessionId, token: new Token(opened.token) };
   }
 
   async #update(entry: Entry, change: { set: Record<string, Buffer>; delete: string[] }): Promise<void> {
