@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clients" / "express"
 OLDEST_NODE = 20
+_COUNT = "^[#\N{INFORMATION SOURCE}] (\\w+) (\\d+)$"  # in the two formats of Node's test runner
 
 
 def npm(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -54,7 +55,7 @@ def test_the_package_for_express_passes_its_own_tests() -> None:
         pytest.skip(f"the package's dependencies cannot be installed: {problem}")
     env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
     done = npm("test", env=env)
-    counts = {name: int(number) for name, number in re.findall(r"^(?:#|ℹ) (\w+) (\d+)$", done.stdout, re.MULTILINE)}
+    counts = {name: int(number) for name, number in re.findall(_COUNT, done.stdout, re.MULTILINE)}
     failed = re.findall(r"^ *not ok .*(?:\n.*){0,12}", done.stdout, re.MULTILINE)
     assert done.returncode == 0, "\n".join(failed) or done.stdout[-5_000:] + done.stderr[-5_000:]
     assert counts["fail"] == 0

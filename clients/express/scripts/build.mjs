@@ -26,9 +26,15 @@ mkdirSync(join(here, "proto", dirname(contract)), { recursive: true });
 cpSync(join(repository, "protos", contract), join(here, "proto", contract));
 cpSync(join(repository, "LICENSE"), join(here, "LICENSE"));
 run(
-  "@grpc/proto-loader", "build/bin/proto-loader-gen-types.js",
-  "--longs=Number", "--enums=String", "--defaults", "--grpcLib=@grpc/grpc-js",
-  contract, "--outDir=src/generated", "--includeDirs=proto",
+  "@grpc/proto-loader",
+  "build/bin/proto-loader-gen-types.js",
+  "--longs=Number",
+  "--enums=String",
+  "--defaults",
+  "--grpcLib=@grpc/grpc-js",
+  contract,
+  "--outDir=src/generated",
+  "--includeDirs=proto",
 );
 run("typescript", "bin/tsc");
 rmSync(join(here, "dist/generated"), { recursive: true, force: true }); // types that only the compilation needs

@@ -39,12 +39,8 @@ type Method =
   | "RevokeSessions"
   | "UpdateSessionData"
   | "ValidateSession";
-type RequestOf<M extends Method> = Definition[M] extends loader.MethodDefinition<infer I, any, any, any>
-  ? I
-  : never;
-type ResponseOf<M extends Method> = Definition[M] extends loader.MethodDefinition<any, any, any, infer O>
-  ? O
-  : never;
+type RequestOf<M extends Method> = Definition[M] extends loader.MethodDefinition<infer I, any, any, any> ? I : never;
+type ResponseOf<M extends Method> = Definition[M] extends loader.MethodDefinition<any, any, any, infer O> ? O : never;
 /** What a caller passes: `application` and `requestId` are filled in here. */
 type Fields<M extends Method> = Omit<RequestOf<M>, "application" | "requestId">;
 
@@ -118,8 +114,9 @@ export class Authority {
   /** Make a call. `requestId`: only if the call must be the same one as an earlier call. */
   async call<M extends Method>(method: M, fields: Fields<M>, requestId?: string): Promise<ResponseOf<M>> {
     const own = CHANGES.has(method) ? { requestId: requestId ?? randomUUID() } : {};
-    const request = (method === "GetAuthority" ? fields : { application: this.application, ...own, ...fields }) as
-      RequestOf<M>;
+    const request = (
+      method === "GetAuthority" ? fields : { application: this.application, ...own, ...fields }
+    ) as RequestOf<M>;
     const waits = "wait" in fields && fields.wait === "REVOCATION_WAIT_FOR_CACHES";
     const deadline = monotonic() + (waits ? Math.max(this.#timeout, WAITING_TIMEOUT) : this.#timeout);
     try {

@@ -25,7 +25,12 @@ function valuesOf(header: string, name: string): string[] {
   for (const pair of header.split(/[;,]/)) {
     const separator = pair.indexOf("=");
     if (separator > 0 && pair.slice(0, separator).trim() === name) {
-      values.push(pair.slice(separator + 1).trim().replace(/^"(.*)"$/, "$1"));
+      values.push(
+        pair
+          .slice(separator + 1)
+          .trim()
+          .replace(/^"(.*)"$/, "$1"),
+      );
     }
   }
   return values;

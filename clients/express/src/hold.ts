@@ -9,7 +9,7 @@ export interface BeforeHeaders {
   prepare: () => Promise<void> | undefined;
   /** Add headers. Called once, directly before they are sent. */
   finish: () => void;
-  /** Write another response in place of the one that was begun. Its headers are still open, without those for a body. */
+  /** Write another response in place of the one that was begun. Headers that describe its body are removed. */
   replace: (error: unknown) => void;
 }
 
@@ -141,8 +141,8 @@ function sentError(): Error {
 }
 
 /**
- * Let a response look as if its headers had been sent, so that code which checks that behaves as usual: an error handler
- * must not change the status of a response that has ended. Returns what undoes it.
+ * Let a response look as if its headers had been sent, so that code which checks that behaves as usual: an error
+ * handler must not change the status of a response that has ended. Returns what undoes it.
  */
 function seemSent(response: ServerResponse): Operation {
   const { statusCode, statusMessage } = response;

@@ -25,7 +25,7 @@ export interface SessiondOptions extends ConnectionOptions, ProxyOptions {
   trustedOrigins?: readonly string[];
   /** Paths that are served to guests while the authority is out of reach. */
   publicPaths?: readonly PathPattern[];
-  /** Called with each error that replaces a response with 500 or 503. Default: one line on stderr, at most one in 10 s. */
+  /** Called with each error that is answered with 500 or 503. Default: a line on stderr, at most one in 10 s. */
   onError?: (error: SessiondError, request: IncomingMessage) => void;
 }
 

@@ -216,9 +216,9 @@ export class RequestSession {
   }
 
   /**
-   * The CSRF token for the page's forms (field `csrf_token`) and scripts (header `X-CSRF-Token`). If there is no session,
-   * an anonymous one for a login page is opened. The text is empty if the client's cookie must not be touched now; a form
-   * is then accepted without a token if the browser says that it comes from this site.
+   * The CSRF token for the page's forms (field `csrf_token`) and scripts (header `X-CSRF-Token`). If there is no
+   * session, an anonymous one for a login page is opened. The text is empty if the client's cookie must not be touched
+   * now; a form is then accepted without a token if the browser says that it comes from this site.
    */
   async csrfToken(): Promise<string> {
     const state = this.#state;
@@ -255,7 +255,9 @@ export class RequestSession {
 
 function deviceOf(session: Session__Output, current: string): Device {
   const device = session.lastDevice ?? session.device;
-  const type = String(device?.type ?? "").replace("DEVICE_TYPE_", "").toLowerCase();
+  const type = String(device?.type ?? "")
+    .replace("DEVICE_TYPE_", "")
+    .toLowerCase();
   return {
     id: session.sessionId,
     current: session.sessionId === current,

@@ -1,14 +1,7 @@
 import type { ServerResponse } from "node:http";
 
 import { SessiondError } from "./errors";
-import {
-  type Gate,
-  lacksCsrf,
-  type Next,
-  presentedCsrfToken,
-  servedBy,
-  type SessiondRequest,
-} from "./middleware";
+import { type Gate, lacksCsrf, type Next, presentedCsrfToken, servedBy, type SessiondRequest } from "./middleware";
 import { optionError } from "./options";
 import { seconds } from "./rules";
 import type { RequestState } from "./state";

@@ -1,10 +1,13 @@
 // What attackers, impatient users and odd browsers send, and what must not follow from it.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { createRequire } from "node:module";
 import { inspect } from "node:util";
 
 import { AuthorityProcess } from "./support/authority.mjs";
 import { Browser, openSite, requires, SessiondError } from "./support/site.mjs";
+
+const { Authority } = createRequire(import.meta.url)("../dist/authority.js");
 
 let authority;
 let site;
@@ -84,7 +87,12 @@ test("A request from another site is refused even with the right token, by eithe
     const answer = await browser.send("POST", "/cart", { fields: { csrf_token, item: "x" }, headers });
     assert.equal(answer.status, 403, JSON.stringify(headers));
   }
-  for (const headers of [{}, { "Sec-Fetch-Site": "none" }, { Origin: `http://${host}` }, { Origin: `https://${host}` }]) {
+  for (const headers of [
+    {},
+    { "Sec-Fetch-Site": "none" },
+    { Origin: `http://${host}` },
+    { Origin: `https://${host}` },
+  ]) {
     const answer = await browser.send("POST", "/cart", { fields: { csrf_token, item: "x" }, headers });
     assert.equal(answer.status, 303, JSON.stringify(headers));
   }
@@ -179,8 +187,19 @@ test("If someone else logs in with a user's session, nothing of it stays.", asyn
 });
 
 test("After the login only a path of this site is followed.", async () => {
-  const bad = ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "/\t/evil.example", "",
-    "javascript:alert(1)", "/ok\r\nSet-Cookie: a=b", " //evil.example", "/.//evil.example", "/a/..//evil.example"];
+  const bad = [
+    "https://evil.example",
+    "//evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "/\t/evil.example",
+    "",
+    "javascript:alert(1)",
+    "/ok\r\nSet-Cookie: a=b",
+    " //evil.example",
+    "/.//evil.example",
+    "/a/..//evil.example",
+  ];
   for (const next of bad) {
     const answer = await new Browser(site).login("nadia", { next });
     assert.deepEqual([answer.status, answer.location], [303, "/"], next);
@@ -196,7 +215,10 @@ test("No header of a response has a line that a client wrote.", async () => {
   assert.deepEqual(page.setCookie, []);
   const login = await browser.login("a\r\nSet-Cookie: b=c");
   assert.equal(login.status, 303);
-  assert.deepEqual(login.setCookie.map((text) => text.split("=")[0]), ["__Host-id"]);
+  assert.deepEqual(
+    login.setCookie.map((text) => text.split("=")[0]),
+    ["__Host-id"],
+  );
 });
 
 test("Two session cookies are no session: unsafe requests and pages that need a login get 400.", async () => {
@@ -204,22 +226,50 @@ test("Two session cookies are no session: unsafe requests and pages that need a 
   await victim.login("vera");
   await attacker.login("adam");
   for (const separator of ["; ", ", "]) {
-    for (const cookie of [[attacker.cookie, victim.cookie], [victim.cookie, attacker.cookie]].map((two) => two.join(separator))) {
+    for (const cookie of [
+      [attacker.cookie, victim.cookie],
+      [victim.cookie, attacker.cookie],
+    ].map((two) => two.join(separator))) {
       assert.equal((await victim.send("GET", "/", { cookie })).json.subject, null);
       const account = await victim.send("GET", "/account", { cookie, headers: { Accept: "text/html" } });
       assert.deepEqual([account.status, account.setCookie], [400, []]);
-      const post = await victim.send("POST", "/cart", { cookie, fields: { item: "x" }, headers: { "Sec-Fetch-Site": "same-origin" } });
+      const post = await victim.send("POST", "/cart", {
+        cookie,
+        fields: { item: "x" },
+        headers: { "Sec-Fetch-Site": "same-origin" },
+      });
       assert.deepEqual([post.status, post.json.error], [400, "ambiguous_cookies"]);
+      const login = await victim.send("POST", "/login", {
+        cookie,
+        fields: { user: "eve" },
+        headers: { "Sec-Fetch-Site": "same-origin" },
+      });
+      assert.deepEqual([login.status, login.setCookie], [400, []]);
       assert.equal((await victim.send("GET", "/form", { cookie })).text, "");
     }
   }
 });
 
 test("No header makes the middleware throw: nonsense is a guest.", async () => {
-  const nonsense = ["=", ";;;", "__Host-id", "__Host-id=", "__Host-id=%", '__Host-id="', "__Host-id=\u00ff\u0080", "a=b; c",
-    `__Host-id=${"x".repeat(9_000)}`, "__Host-id==; __proto__=1"];
+  const nonsense = [
+    "=",
+    ";;;",
+    "__Host-id",
+    "__Host-id=",
+    "__Host-id=%",
+    '__Host-id="',
+    "__Host-id=\u00ff\u0080",
+    "a=b; c",
+    `__Host-id=${"x".repeat(9_000)}`,
+    "__Host-id==; __proto__=1",
+  ];
   for (const cookie of nonsense) {
-    const headers = { "X-Forwarded-For": "\u00ff,,", Forwarded: 'for="', "User-Agent": "\u00ff".repeat(2_000), Origin: "%" };
+    const headers = {
+      "X-Forwarded-For": "\u00ff,,",
+      Forwarded: 'for="',
+      "User-Agent": "\u00ff".repeat(2_000),
+      Origin: "%",
+    };
     const answer = await new Browser(site).send("GET", "/", { cookie, headers });
     assert.deepEqual([answer.status, answer.json.subject], [200, null], cookie);
   }
@@ -253,7 +303,11 @@ test("A second click on the logout button is harmless, and deletes no cookie of 
   const csrf_token = (await browser.get("/form")).text;
   const old = browser.cookie;
   const click = () =>
-    new Browser(site).send("POST", "/logout", { fields: { csrf_token }, cookie: old, headers: { "Sec-Fetch-Site": "same-origin" } });
+    new Browser(site).send("POST", "/logout", {
+      fields: { csrf_token },
+      cookie: old,
+      headers: { "Sec-Fetch-Site": "same-origin" },
+    });
   assert.equal((await click()).status, 303);
   assert.equal((await click()).status, 303);
   browser.cookies.clear();
@@ -312,6 +366,39 @@ test("A late answer to an old token does not undo the cookie of a newer one.", a
     assert.notEqual(browser.cookie, old);
     const again = await new Browser(own).send("GET", "/", { cookie: old });
     assert.deepEqual([again.json.subject, again.setCookie], ["renate", renewed]);
+  });
+});
+
+test("A user's request that outlasts the renewal of its token writes its data, without an alarm.", async () => {
+  let arrived;
+  let goOn;
+  const routes = (app) =>
+    app.post("/upload", async (req, res) => {
+      req.session.upload = "done";
+      arrived();
+      await new Promise((resolve) => (goOn = resolve));
+      res.json(req.session);
+    });
+  await withSite({ routes, options: { application: "short" } }, async (own) => {
+    const browser = new Browser(own);
+    await browser.login("ulla");
+    const csrf_token = (await browser.get("/form")).text;
+    const old = browser.cookie;
+    const there = new Promise((resolve) => (arrived = resolve));
+    const upload = new Browser(own).send("POST", "/upload", { cookie: old, fields: { csrf_token } });
+    await there;
+    const client = new Authority({ target: authority.target, application: "short" });
+    const question = {
+      token: old.split("=")[1],
+      client: { ipAddress: "127.0.0.1", userAgent: browser.headers["User-Agent"] },
+    };
+    do {
+      await browser.get("/"); // the browser goes on with the new token
+    } while ((await client.call("ValidateSession", question)).verdict !== "VERDICT_REPLAYED");
+    client.close();
+    goOn();
+    assert.deepEqual((await upload).json, { upload: "done" });
+    assert.equal((await browser.get("/")).json.subject, "ulla");
   });
 });
 

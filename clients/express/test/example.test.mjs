@@ -36,7 +36,10 @@ after(async () => {
 async function submit(browser, page, action, fields = {}) {
   const { text } = await browser.page(page);
   const form = text.split("<form").find((part) => part.includes(`action="${action}"`));
-  const hidden = [...form.matchAll(/type="hidden" name="(\w+)" value="([^"]*)"/g)].map(([, name, value]) => [name, value]);
+  const hidden = [...form.matchAll(/type="hidden" name="(\w+)" value="([^"]*)"/g)].map(([, name, value]) => [
+    name,
+    value,
+  ]);
   return browser.post(action, { ...Object.fromEntries(hidden), ...fields });
 }
 

@@ -1,8 +1,9 @@
-// express-session's own test suite, run with our store in place of its MemoryStore. Nothing of it is in this repository.
+// express-session's own test suite, run with our store in place of its MemoryStore. Nothing of it is in this
+// repository.
 //
-// The published packages have no tests, with one exception: 1.0.0. Its suite passes with the current express-session, so
-// that is what runs everywhere. The suite of the current version is only in the project's repository on GitHub, or at
-// the address in EXPRESS_SESSION_REPOSITORY; without access to it that part skips.
+// The published packages have no tests, with one exception: 1.0.0. Its suite passes with the current express-session,
+// so that is what runs everywhere. The suite of the current version is only in the project's repository on GitHub (or
+// where EXPRESS_SESSION_REPOSITORY says); without access to it that part skips.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -44,7 +45,12 @@ async function fetched(name, fetch) {
     return { folder };
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true });
-    return { reason: String(error.stderr ?? error.message).trim().split("\n").at(-1) };
+    return {
+      reason: String(error.stderr ?? error.message)
+        .trim()
+        .split("\n")
+        .at(-1),
+    };
   }
 }
 

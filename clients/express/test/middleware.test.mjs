@@ -205,9 +205,15 @@ test("Headers given to writeHead are kept beside the session's cookie.", async (
   await withSite({ routes }, async (own) => {
     const made = await new Browser(own).post("/object");
     assert.deepEqual([made.status, made.headers["x-own"], made.text], [201, "yes", "made"]);
-    assert.deepEqual(made.setCookie.map((text) => text.split("=")[0]), ["own", "__Host-id"]);
+    assert.deepEqual(
+      made.setCookie.map((text) => text.split("=")[0]),
+      ["own", "__Host-id"],
+    );
     const listed = await new Browser(own).post("/array");
-    assert.deepEqual(listed.setCookie.map((text) => text.split("=")[0]), ["one", "two", "__Host-id"]);
+    assert.deepEqual(
+      listed.setCookie.map((text) => text.split("=")[0]),
+      ["one", "two", "__Host-id"],
+    );
   });
 });
 
@@ -236,13 +242,16 @@ test("A value that is not JSON, and too much data, are answered with 500 instead
   });
 });
 
-test("A page that needs a login redirects to it with the path, an API gets 401, and a POST has no path to return to.", async () => {
+test("A page that needs a login redirects to it with the path of a GET, and an API gets 401.", async () => {
   const browser = new Browser(site);
   const page = await browser.page("/account?tab=1");
   assert.deepEqual([page.status, page.location], [303, "/login?next=%2Faccount%3Ftab%3D1"]);
   assert.equal(page.headers["cache-control"], "no-store");
   const api = await browser.get("/account");
-  assert.deepEqual([api.status, api.json, api.headers["www-authenticate"]], [401, { error: "login_required" }, "Session"]);
+  assert.deepEqual(
+    [api.status, api.json, api.headers["www-authenticate"]],
+    [401, { error: "login_required" }, "Session"],
+  );
   const form = await browser.post("/devices/end", {}, { Accept: "text/html" });
   assert.deepEqual([form.status, form.location], [303, "/login"]);
 });
@@ -293,14 +302,21 @@ test("An application that is not configured is named in the error, and the reque
 
 test("The devices page names every session, and ends only those of its user.", async () => {
   const [laptop, phone, stranger] = [0, 1, 2].map(() => new Browser(site));
-  phone.headers["User-Agent"] = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Version/17.0 Mobile/15E148 Safari/604.1";
+  phone.headers["User-Agent"] =
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Version/17.0 Mobile/15E148 Safari/604.1";
   await laptop.login("dora");
   await phone.login("dora");
   await stranger.login("sam");
   const devices = (await laptop.get("/devices")).json;
   assert.equal(devices.length, 2);
-  assert.deepEqual(devices.map((device) => device.current), [false, true]);
-  assert.deepEqual(devices.map((device) => device.type), ["phone", "desktop"]);
+  assert.deepEqual(
+    devices.map((device) => device.current),
+    [false, true],
+  );
+  assert.deepEqual(
+    devices.map((device) => device.type),
+    ["phone", "desktop"],
+  );
   assert.equal(devices[0].ipAddress, "127.0.0.1");
   const [others] = (await stranger.get("/devices")).json;
   for (const id of [others.id, "nonsense", "0197b5a0-0000-7000-8000-000000000000", ""]) {
@@ -333,11 +349,34 @@ test("Logging out everywhere ends every session of the user, or all but this one
   });
 });
 
-test("A login over the limit of sessions is refused with 409, and its error has the sessions to choose from.", async () => {
+test("A login over the limit of sessions is refused with 409.", async () => {
   await withSite({ options: { application: "single" } }, async (own) => {
     await new Browser(own).login("lia");
     const refused = await new Browser(own).login("lia");
     assert.deepEqual([refused.status, refused.json], [409, { error: "too_many_sessions" }]);
+  });
+});
+
+test("If the policy asks, the error has the sessions and a ticket, with which the choice is carried out.", async () => {
+  const routes = (app) =>
+    app.post("/choose", async (req, res) => {
+      const password = { level: 1, methods: ["pwd"] };
+      try {
+        await req.sessiond.login("asa", password);
+        res.json({});
+      } catch ({ limit }) {
+        const { maxSessions, liveCount, sessionIds, ticket } = limit;
+        await req.sessiond.login("asa", { ...password, ticket, evict: sessionIds });
+        res.json({ maxSessions, liveCount, sessions: sessionIds.length, ticket });
+      }
+    });
+  await withSite({ routes, options: { application: "asking" } }, async (own) => {
+    const [first, second] = [new Browser(own), new Browser(own)];
+    await first.login("asa");
+    const chosen = (await second.post("/choose")).json;
+    assert.deepEqual(chosen, { maxSessions: 1, liveCount: 1, sessions: 1, ticket: "<Token>" });
+    assert.equal((await second.get("/account")).status, 200);
+    assert.equal((await first.get("/account")).status, 401);
   });
 });
 

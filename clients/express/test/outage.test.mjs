@@ -56,7 +56,7 @@ test("During an outage pages and APIs get 503, public pages a guest's answer, an
   }
 });
 
-test("A site that starts during an outage serves public pages, and everything once the authority is there.", async () => {
+test("A site that starts during an outage serves public pages, and later everything.", async () => {
   await authority.kill();
   const site = await openSite(authority.target, { options: { publicPaths: [/^\/$/] } });
   try {

@@ -23,13 +23,24 @@ test("The packed package installs, works with import and require, and has contra
   const folder = mkdtempSync(join(tmpdir(), "sessiond-package-"));
   try {
     // The tests have built dist/ already; a second build beside them would take it away from the others.
-    const packed = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], { cwd: here });
+    const packed = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
+      cwd: here,
+    });
     const [{ filename, files }] = Object.values(JSON.parse(packed.stdout));
     const paths = files.map((file) => file.path);
-    for (const path of ["LICENSE", "README.md", "dist/index.d.mts", "dist/store.d.ts", "proto/sessiond/v1/session_authority.proto"]) {
+    for (const path of [
+      "LICENSE",
+      "README.md",
+      "dist/index.d.mts",
+      "dist/store.d.ts",
+      "proto/sessiond/v1/session_authority.proto",
+    ]) {
       assert.ok(paths.includes(path), path);
     }
-    assert.deepEqual(paths.filter((path) => /^(src|test|node_modules)\/|generated/.test(path)), []);
+    assert.deepEqual(
+      paths.filter((path) => /^(src|test|node_modules)\/|generated/.test(path)),
+      [],
+    );
     writeFileSync(join(folder, "package.json"), '{"name": "app", "version": "0.0.0", "private": true}');
     try {
       await run("npm", ["install", ...quiet, join(folder, filename), "express", "express-session"], { cwd: folder });
@@ -37,14 +48,16 @@ test("The packed package installs, works with import and require, and has contra
       t.skip(`npm cannot install the dependencies: ${String(error.stderr).trim().split("\n").at(-1)}`);
       return;
     }
-    const names = "[typeof m.sessiond, typeof m.requires, typeof s.SessionStore, m.sessiond({ target: '127.0.0.1:1' }).close()]";
+    const names =
+      "[typeof m.sessiond, typeof m.requires, typeof s.SessionStore, m.sessiond({ target: '127.0.0.1:1' }).close()]";
     const print = `console.log(JSON.stringify(${names}))`;
     const programs = {
       "app.mjs": `import * as m from "@sessiond/express"; import * as s from "@sessiond/express/store"; ${print}`,
       "app.cjs": `const m = require("@sessiond/express"), s = require("@sessiond/express/store"); ${print}`,
       "one.mjs": `import { createRequire } from "node:module"; import { Token } from "@sessiond/express";
         console.log(createRequire(import.meta.url)("@sessiond/express").Token === Token)`,
-      "alone.cjs": `require("@sessiond/express"); console.log(Object.keys(require.cache).some((f) => /express-session/.test(f)))`,
+      "alone.cjs": `require("@sessiond/express");
+        console.log(Object.keys(require.cache).some((file) => /express-session/.test(file)))`,
     };
     const printed = {};
     for (const [name, text] of Object.entries(programs)) {

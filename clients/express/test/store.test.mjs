@@ -30,7 +30,11 @@ let stores = 0;
 /** A store of one test, with promises in place of callbacks. `sibling` is the same store in another process. */
 function newStore(options = {}) {
   const settings = { target: authority.target, name: `store-${(stores += 1)}`, ...options };
-  return { ...promised(new SessionStore(settings)), sibling: () => promised(new SessionStore(settings)), name: settings.name };
+  return {
+    ...promised(new SessionStore(settings)),
+    sibling: () => promised(new SessionStore(settings)),
+    name: settings.name,
+  };
 }
 
 function promised(store) {
@@ -38,7 +42,12 @@ function promised(store) {
   return { store, ...Object.fromEntries(methods.map((name) => [name, promisify(store[name]).bind(store)])) };
 }
 
-const cookieOf = (maxAge) => ({ originalMaxAge: maxAge, expires: new Date(Date.now() + maxAge).toISOString(), httpOnly: true, path: "/" });
+const cookieOf = (maxAge) => ({
+  originalMaxAge: maxAge,
+  expires: new Date(Date.now() + maxAge).toISOString(),
+  httpOnly: true,
+  path: "/",
+});
 const forever = { originalMaxAge: null, expires: null, httpOnly: true, path: "/" };
 
 async function withApp(store, options, use) {
@@ -87,7 +96,12 @@ test("A session that was destroyed is gone, and no late save brings it back.", a
   const loaded = await store.get("sid");
   const others = await elsewhere.get("sid");
   await store.destroy("sid");
-  for (const [late, data] of [[store, loaded], [elsewhere, others], [store, { a: 2, cookie: forever }], [store.sibling(), { a: 3, cookie: forever }]]) {
+  for (const [late, data] of [
+    [store, loaded],
+    [elsewhere, others],
+    [store, { a: 2, cookie: forever }],
+    [store.sibling(), { a: 3, cookie: forever }],
+  ]) {
     await late.set("sid", data);
     await late.touch("sid", data);
     assert.equal(await late.get("sid"), undefined);
@@ -118,7 +132,10 @@ test("A session whose cookie has expired is not found, not listed, and not count
   await store.set("old", { cookie: cookieOf(-1) });
   await store.set("new", { cookie: cookieOf(60_000), a: 1 });
   assert.equal(await store.get("old"), undefined);
-  assert.deepEqual((await store.all()).map((item) => item.a), [1]);
+  assert.deepEqual(
+    (await store.all()).map((item) => item.a),
+    [1],
+  );
   assert.equal(await store.length(), 1);
   const kept = await store.get("new");
   kept.cookie = cookieOf(-1);
@@ -157,7 +174,11 @@ test("Neither the session id nor the token can be read from what the authority h
   const { sessions } = await client.call("ListSessions", { filter: { labels: { "express-store": store.name } } });
   assert.equal(sessions.length, 1);
   const { data } = await client.call("GetSessionData", { session: { sessionId: sessions[0].sessionId } });
-  const text = inspect(sessions, { depth: 9 }) + Object.values(data).map((bytes) => bytes.toString("latin1")).join();
+  const text =
+    inspect(sessions, { depth: 9 }) +
+    Object.values(data)
+      .map((bytes) => bytes.toString("latin1"))
+      .join();
   assert.ok(!text.includes("the-session-id"));
   const found = text.match(/[\w-]{70}/g) ?? [];
   for (const token of found) {
@@ -231,7 +252,14 @@ test("During an outage every call fails with 503, and express-session passes the
     await browser.post("/cart", { item: "teapot" });
     await authority.kill();
     try {
-      for (const call of [() => store.get("sid"), () => store.set("sid", { cookie: forever }), () => store.destroy("x"), store.all, store.length, store.clear]) {
+      for (const call of [
+        () => store.get("sid"),
+        () => store.set("sid", { cookie: forever }),
+        () => store.destroy("x"),
+        store.all,
+        store.length,
+        store.clear,
+      ]) {
         await assert.rejects(call, { status: 503, code: "unavailable" });
       }
       const answer = await browser.get("/");

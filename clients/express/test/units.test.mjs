@@ -39,7 +39,10 @@ test("Behind proxies in known networks the first address outside of them counts.
   const headers = { "x-forwarded-for": "203.0.113.66, 192.0.2.1, 10.0.0.8" };
   assert.equal(address({ trustProxy: "10.0.0.0/8" }, headers), "192.0.2.1");
   assert.equal(address({ trustProxy: ["10.0.0.9", "10.0.0.8", "192.0.2.1"] }, headers), "203.0.113.66");
-  assert.equal(address({ trustProxy: "fd00::/8, 10.0.0.9" }, { "x-forwarded-for": "[2001:db8::7]:443" }), "2001:db8::7");
+  assert.equal(
+    address({ trustProxy: "fd00::/8, 10.0.0.9" }, { "x-forwarded-for": "[2001:db8::7]:443" }),
+    "2001:db8::7",
+  );
   assert.equal(address({ trustProxy: "10.0.0.0/8" }, { "x-forwarded-for": "192.0.2.1" }, undefined), "192.0.2.1");
 });
 
@@ -83,27 +86,62 @@ test("A path matches a pattern only as the client sent it.", () => {
   for (const path of ["/hook", "/static/", "/static/a/b", "/v1/x", "/v2/x"]) {
     assert.equal(matches(path), true, path);
   }
-  for (const path of ["/hook/", "/hooks", "/HOOK", "/static", "/static/../cart", "/static/%2e%2E/cart", "/x/v1/", "//hook"]) {
+  for (const path of [
+    "/hook/",
+    "/hooks",
+    "/HOOK",
+    "/static",
+    "/static/../cart",
+    "/static/%2e%2E/cart",
+    "/x/v1/",
+    "//hook",
+  ]) {
     assert.equal(matches(path), false, path);
   }
 });
 
 test("A path to return to stays on this site.", () => {
   assert.equal(safeNext("/a/../b?c=d#e"), "/b?c=d#e");
-  for (const path of [undefined, null, 1, ["/a"], "a", "//a", "/\\a", "/a\\b", "/\u0000", "http://a", "/.//a", "/a b"]) {
+  for (const path of [
+    undefined,
+    null,
+    1,
+    ["/a"],
+    "a",
+    "//a",
+    "/\\a",
+    "/a\\b",
+    "/\u0000",
+    "http://a",
+    "/.//a",
+    "/a b",
+  ]) {
     assert.equal(safeNext(path, "/home"), "/home", String(path));
   }
 });
 
 test("A token shows itself to nothing but reveal.", () => {
   const token = new Token("secret");
-  const forms = [inspect(token, { showHidden: true }), `${token}`, JSON.stringify({ token }), inspect({ token }), String(token)];
-  assert.ok(forms.every((form) => !form.includes("secret") && form.includes("<Token>")), forms.join(" "));
+  const forms = [
+    inspect(token, { showHidden: true }),
+    `${token}`,
+    JSON.stringify({ token }),
+    inspect({ token }),
+    String(token),
+  ];
+  assert.ok(
+    forms.every((form) => !form.includes("secret") && form.includes("<Token>")),
+    forms.join(" "),
+  );
   assert.equal(token.reveal(), "secret");
 });
 
 test("Data of another program is left alone, whether it is JSON in another notation or no JSON at all.", () => {
-  const data = new RequestData({ spaced: Buffer.from('{"a": 1}'), binary: Buffer.from([255]), big: Buffer.from("12345678901234567890") });
+  const data = new RequestData({
+    spaced: Buffer.from('{"a": 1}'),
+    binary: Buffer.from([255]),
+    big: Buffer.from("12345678901234567890"),
+  });
   assert.deepEqual({ ...data.values }, { spaced: { a: 1 }, big: 12345678901234567890 });
   assert.equal(data.changes(), undefined);
   data.values.spaced.a = 2;

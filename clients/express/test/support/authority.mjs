@@ -28,6 +28,10 @@ renewal_overlap = "500ms"
 max_sessions = 1
 on_limit = "reject"
 
+[applications.asking]
+max_sessions = 1
+on_limit = "ask"
+
 [applications.strict]
 preset = "owasp-high"
 

@@ -8,8 +8,11 @@ const require = createRequire(import.meta.url);
 export const { sessiondAt } = require("../../dist/middleware.js");
 export const { requires, sessiond, sessiondErrors, SessiondError } = require("@sessiond/express");
 
-/** Start a site. `routes` adds routes, `first` is middleware before ours; `options` are those of the middleware; `now` is a clock. */
-export async function openSite(target, { options = {}, routes = () => undefined, first = [], now, framework = express } = {}) {
+/** Start a site with `options` of the middleware. `routes` adds routes, `first` is middleware before ours. */
+export async function openSite(
+  target,
+  { options = {}, routes = () => undefined, first = [], now, framework = express } = {},
+) {
   const seen = { errors: [] };
   const settings = { target, onError: (error) => seen.errors.push(error), ...options };
   const middleware = now === undefined ? sessiond(settings) : sessiondAt(settings, now);
@@ -36,7 +39,9 @@ export async function openSite(target, { options = {}, routes = () => undefined,
   app.get("/payment", requires({ level: 2 }), (req, res) => res.send("payment"));
   app.get("/password", requires({ maxAge: 300 }), (req, res) => res.send("password"));
   app.get("/devices", requires(), async (req, res) => res.json(await req.sessiond.devices()));
-  app.post("/devices/end", requires(), async (req, res) => res.json({ ended: await req.sessiond.endDevice(req.body.id) }));
+  app.post("/devices/end", requires(), async (req, res) =>
+    res.json({ ended: await req.sessiond.endDevice(req.body.id) }),
+  );
   routes(app);
   app.use(sessiondErrors());
   const server = app.listen(0, "127.0.0.1");
@@ -58,7 +63,10 @@ export class Browser {
 
   constructor(site, headers = {}) {
     this.site = site;
-    this.headers = { "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", ...headers };
+    this.headers = {
+      "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+      ...headers,
+    };
   }
 
   /** The Cookie header that the browser sends now. */

@@ -7,13 +7,17 @@ import { SessionStore } from "@sessiond/express/store";
 
 const exempt: PathPattern[] = ["/hook", /^\/v\d/];
 const app = express();
-app.use(sessiond({ target: "unix:/run/sessiond/sessiond.sock", application: "shop", trustProxy: 1, csrfExempt: exempt }));
+app.use(
+  sessiond({ target: "unix:/run/sessiond/sessiond.sock", application: "shop", trustProxy: 1, csrfExempt: exempt }),
+);
 app.get("/", requires({ level: 2, maxAge: 300 }), async (req, res) => {
   const subject: string | undefined = req.sessiond.subject;
   const devices: Device[] = await req.sessiond.devices();
   await req.sessiond.login("alice", { level: 2, methods: ["pwd", "otp"], persistent: true });
   req.sessiond.data["cart"] = ["teapot"];
-  res.send(`${subject} ${devices[0]?.current} ${await req.sessiond.csrfToken()} ${req.sessiond.safeNext(req.query["next"])}`);
+  res.send(
+    `${subject} ${devices[0]?.current} ${await req.sessiond.csrfToken()} ${req.sessiond.safeNext(req.query["next"])}`,
+  );
 });
 app.use(sessiondErrors());
 const error = new SessiondError("locked", "text");
