@@ -186,6 +186,24 @@ test("If someone else logs in with a user's session, nothing of it stays.", asyn
   });
 });
 
+test("If the session ends before a login in the same request, only what the request itself wrote goes on.", async () => {
+  const routes = (app) =>
+    app.post("/ended", async (req, res) => {
+      req.session.own = "new";
+      const client = new Authority({ target: authority.target, timeout: 30_000 });
+      await client.call("RevokeSession", { session: { sessionId: req.sessiond.sessionId } });
+      client.close();
+      await req.sessiond.login("erna");
+      res.json(req.session);
+    });
+  await withSite({ routes }, async (own) => {
+    const browser = new Browser(own);
+    await browser.post("/cart", { item: "teapot" });
+    assert.deepEqual((await browser.submit("/ended")).json, { own: "new" });
+    assert.deepEqual((await browser.get("/")).json, { subject: "erna", cart: [] });
+  });
+});
+
 test("After the login only a path of this site is followed.", async () => {
   const bad = [
     "https://evil.example",
@@ -387,7 +405,7 @@ test("A user's request that outlasts the renewal of its token writes its data, w
     const there = new Promise((resolve) => (arrived = resolve));
     const upload = new Browser(own).send("POST", "/upload", { cookie: old, fields: { csrf_token } });
     await there;
-    const client = new Authority({ target: authority.target, application: "short" });
+    const client = new Authority({ target: authority.target, timeout: 30_000, application: "short" });
     const question = {
       token: old.split("=")[1],
       client: { ipAddress: "127.0.0.1", userAgent: browser.headers["User-Agent"] },

@@ -66,7 +66,7 @@ async function runSuite(folder, { original, broken = "" }) {
     cpSync(join(here, "suite/index.cjs"), join(copy, "index.js"));
     const report = join(copy, "report.json");
     const mocha = join(copy, "node_modules/mocha/bin/mocha.js");
-    const options = ["--exit", "--timeout", "20000", "--reporter", "json", "--reporter-option", `output=${report}`];
+    const options = ["--exit", "--timeout", "60000", "--reporter", "json", "--reporter-option", `output=${report}`];
     const env = {
       ...process.env,
       NO_DEPRECATION: "express-session",

@@ -1,5 +1,6 @@
 // The store for express-session before a real authority.
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { inspect, promisify } from "node:util";
@@ -18,7 +19,7 @@ let authority;
 let client;
 before(async () => {
   authority = await AuthorityProcess.start();
-  client = new Authority({ target: authority.target });
+  client = new Authority({ target: authority.target, timeout: 30_000 });
 });
 after(async () => {
   client?.close();
@@ -29,7 +30,7 @@ let stores = 0;
 
 /** A store of one test, with promises in place of callbacks. `sibling` is the same store in another process. */
 function newStore(options = {}) {
-  const settings = { target: authority.target, name: `store-${(stores += 1)}`, ...options };
+  const settings = { target: authority.target, timeout: 30_000, name: `store-${(stores += 1)}`, ...options };
   return {
     ...promised(new SessionStore(settings)),
     sibling: () => promised(new SessionStore(settings)),
@@ -109,6 +110,20 @@ test("A session that was destroyed is gone, and no late save brings it back.", a
   }
   assert.equal(await store.length(), 0);
   await store.destroy("sid");
+});
+
+test("No late save brings a session back when the authority has dropped its answers.", async () => {
+  const store = newStore({ application: "forgetful" });
+  await store.set("sid", { a: 1, cookie: forever });
+  await store.destroy("sid");
+  const other = new Authority({ target: authority.target, timeout: 30_000, application: "forgetful" });
+  const requestId = randomUUID();
+  const open = async () => (await other.call("CreateSession", {}, requestId)).session.sessionId;
+  const first = await open();
+  while ((await open()) === first);
+  other.close();
+  await store.sibling().set("sid", { a: 2, cookie: forever });
+  assert.equal(await store.length(), 0);
 });
 
 test("A first save that arrives after its session was destroyed saves nothing.", async () => {
@@ -202,7 +217,7 @@ test("Reading a session counts as activity.", async () => {
 });
 
 test("express-session works on the store: cart, regenerated id at login, logout.", async () => {
-  await withApp(new SessionStore({ target: authority.target, name: "app" }), {}, async (site) => {
+  await withApp(new SessionStore({ target: authority.target, timeout: 30_000, name: "app" }), {}, async (site) => {
     const browser = new Browser(site);
     await browser.post("/cart", { item: "teapot" });
     await browser.post("/cart", { item: "cup" });
@@ -219,7 +234,7 @@ test("express-session works on the store: cart, regenerated id at login, logout.
 });
 
 test("A request that was under way when its session was destroyed does not save it again.", async () => {
-  const store = new SessionStore({ target: authority.target, name: "race" });
+  const store = new SessionStore({ target: authority.target, timeout: 30_000, name: "race" });
   await withApp(store, { resave: true }, async (site) => {
     let arrived;
     let goOn;
@@ -246,7 +261,7 @@ test("A request that was under way when its session was destroyed does not save 
 test("During an outage every call fails with 503, and express-session passes the error on.", async () => {
   const store = newStore();
   await store.set("sid", { cookie: forever });
-  const site = new SessionStore({ target: authority.target, name: "outage" });
+  const site = new SessionStore({ target: authority.target, timeout: 30_000, name: "outage" });
   await withApp(site, {}, async (own) => {
     const browser = new Browser(own);
     await browser.post("/cart", { item: "teapot" });

@@ -7,7 +7,12 @@ let stores = 0;
 /** A store of its own for each `new MemoryStore()`, as the suite expects. */
 class SuiteStore extends SessionStore {
   constructor() {
-    super({ target: process.env.SUITE_TARGET, name: `${process.pid}-${(stores += 1)}`, touchAfter: 0 });
+    super({
+      target: process.env.SUITE_TARGET,
+      timeout: 30_000,
+      name: `${process.pid}-${(stores += 1)}`,
+      touchAfter: 0,
+    });
     if (process.env.SUITE_BREAK) {
       this[process.env.SUITE_BREAK] = (...args) => setImmediate(args.at(-1)); // does nothing, and says that it did
     }

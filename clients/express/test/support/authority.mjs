@@ -32,6 +32,9 @@ on_limit = "reject"
 max_sessions = 1
 on_limit = "ask"
 
+[applications.forgetful]
+answer_retention = "1s"
+
 [applications.strict]
 preset = "owasp-high"
 

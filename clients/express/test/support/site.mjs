@@ -14,7 +14,8 @@ export async function openSite(
   { options = {}, routes = () => undefined, first = [], now, framework = express } = {},
 ) {
   const seen = { errors: [] };
-  const settings = { target, onError: (error) => seen.errors.push(error), ...options };
+  // A long timeout: a busy machine is not what the tests are about.
+  const settings = { target, timeout: 30_000, onError: (error) => seen.errors.push(error), ...options };
   const middleware = now === undefined ? sessiond(settings) : sessiondAt(settings, now);
   const app = framework();
   app.set("env", "test"); // Express then does not log the errors that tests provoke
