@@ -142,4 +142,4 @@ format: $(VENV)/.dev ## Format the code and fix what the linter can fix.
 
 clean: ## Remove the environment and all build output. Keep data.
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@cd clients/express && rm -rf node_modules build dist proto src/generated LICENSE
+	@rm -rf examples/express/node_modules $(addprefix clients/express/,node_modules build dist proto src/generated LICENSE)
