@@ -44,6 +44,15 @@ lock_after = 3
 deny_valid = true
 `;
 
+const running = new Set();
+// A test that takes too long is ended with this signal, and no hook runs then.
+process.once("SIGTERM", () => {
+  for (const server of running) {
+    server.kill("SIGKILL");
+  }
+  process.exit(143);
+});
+
 export class AuthorityProcess {
   #folder = mkdtempSync(join(tmpdir(), "sessiond-express-"));
   #process;
@@ -70,6 +79,9 @@ export class AuthorityProcess {
       env: { ...process.env, PYTHONPATH: `${REPOSITORY}:${join(REPOSITORY, "clients/python/src")}` },
       stdio: ["ignore", "ignore", "pipe"],
     });
+    const server = this.#process;
+    running.add(server);
+    server.once("exit", () => running.delete(server));
     await new Promise((resolve, reject) => {
       let log = "";
       this.#process.stderr.on("data", (chunk) => {
