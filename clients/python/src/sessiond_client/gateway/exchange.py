@@ -57,7 +57,6 @@ class Exchange:
         self._presented = NO_COOKIE
         self._failure: SessiondError | None = None
         self._csrf_failed = False
-        self._is_ignored = False
         self._began = gateway.clock()
         self._answered_at = 0.0
         self._cookies: list[tuple[str, str]] = []
@@ -95,7 +94,7 @@ class Exchange:
         answer = self.validation
         denied = answer is not None and self.session is None
         return (
-            self._is_ignored  # the cookie was not looked at, so it may be a user's
+            matches(self.request.path, self.gateway.settings.ignored_paths)  # nobody has looked at the cookie
             or self._failure is not None
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
@@ -108,7 +107,6 @@ class Exchange:
         """
         request, settings = self.request, self.gateway.settings
         if matches(request.path, settings.ignored_paths):
-            self._is_ignored = True
             return
         if csrf is None:
             guarded = request.is_handshake or not request.is_safe
@@ -151,9 +149,8 @@ class Exchange:
             return Action.RETRY_LATER  # a login could not help, not even on a public path
         if self.is_ambiguous:
             return Action.AMBIGUOUS
-        if answer is not None and self.session is None and answer.next_step is NextStep.STEP_UP:
-            return Action.STEP_UP
-        return Action.LOGIN
+        denied = answer is not None and self.session is None
+        return Action.STEP_UP if denied and answer and answer.next_step is NextStep.STEP_UP else Action.LOGIN
 
     def refusal(self, action: Action, requirements: RouteRequirements | None = None) -> Refusal:
         """The response for an action other than PROCEED."""
@@ -249,8 +246,7 @@ class Exchange:
         return Token(text) if text else None
 
     def failed(self, error: SessiondError) -> Action:
-        """Note that the authority cannot answer now. Cookies of the validation are not sent: the call that failed may
-        have replaced them."""
+        """Note that the authority cannot answer now. A renewed cookie is not sent: the call may have replaced it."""
         self._failure = error
         if self._cookies_may_be_late:
             self._cookies = []
