@@ -13,7 +13,8 @@ from sessiond_client.contrib.django.backend import SessionStore
 from sessiond_client.contrib.django.configuration import MIDDLEWARE
 from sessiond_client.contrib.django.csrf import page_token
 from sessiond_client.contrib.django.visit import masked
-from sessiond_client.gateway import DeviceRow, Exchange, Steps, account
+from sessiond_client.errors import SessiondError
+from sessiond_client.gateway import DeviceRow, Exchange, Refused, Steps, account
 from sessiond_client.tokens import Token
 from sessiond_client.values import Lifetimes, Session
 
@@ -175,10 +176,21 @@ def on_login(*, request: Any, user: Any, **_: Any) -> None:
     session = getattr(request, "session", None)
     if not isinstance(session, SessionStore):
         return
+    for name in ("CSRF_COOKIE", "CSRF_COOKIE_NEEDS_UPDATE"):
+        request.META.pop(name, None)  # the secret of Django's own CSRF protection, which its login renews
     if session.state.has_new_user and session.get(SESSION_KEY) == user._meta.pk.value_to_string(user):
-        session.state.visit.run(session.state.log_in())
-        for name in ("CSRF_COOKIE", "CSRF_COOKIE_NEEDS_UPDATE"):
-            request.META.pop(name, None)  # the secret of Django's own CSRF protection, which login renews
+        try:
+            session.state.visit.run(session.state.log_in())
+        except (Refused, SessiondError):
+            if hasattr(request, "user") and SESSION_KEY not in session:
+                request.user = _nobody()
+            raise
+
+
+def _nobody() -> Any:
+    from django.contrib.auth.models import AnonymousUser  # not before the models are loaded
+
+    return AnonymousUser()
 
 
 def _login_options(

@@ -27,7 +27,7 @@ MIDDLEWARE = f"{APP}.middleware.SessiondMiddleware"
 DEFAULT_TARGET = "127.0.0.1:7443"
 """Where `sessiond serve` listens unless it is configured otherwise."""
 
-_OWN = ("target", "refusal_view")
+_OWN = ("target", "refusal_view", "async_interceptors")
 
 
 def options() -> tuple[str, GatewaySettings, ClientOptions]:
@@ -75,7 +75,9 @@ class Project:
         self.gateway_by_key = Gateway(application, replace(ours, passive_paths=("/",)), codec=codec)
         self.gateway_by_key.recent = self.gateway.recent
         self.clients = ClientPerProcess(target, of_client)
-        self.async_clients = ClientPerLoop(target, of_client)
+        # gRPC has two kinds of interceptors, and neither serves the other kind of client.
+        interceptors = getattr(settings, "SESSIOND", {}).get("ASYNC_INTERCEPTORS", ())
+        self.async_clients = ClientPerLoop(target, {**of_client, "interceptors": interceptors})
 
 
 _projects: list[Project] = []

@@ -31,11 +31,9 @@ _GETTERS = (
 _of_django: Callable[[Any], str] = django.middleware.csrf.get_token
 
 
-def get_token(request: Any) -> str | None:
-    """Django's `get_token`; for a request of `SessiondMiddleware` the session's CSRF token, None if there is none."""
-    if getattr(request, "sessiond", None) is None:
-        return _of_django(request)
-    return page_token(request) or None
+def get_token(request: Any) -> str:
+    """Django's `get_token`; for a request of `SessiondMiddleware` the session's CSRF token, empty if there is none."""
+    return _of_django(request) if getattr(request, "sessiond", None) is None else page_token(request)
 
 
 def install() -> None:
@@ -53,6 +51,7 @@ def page_token(request: Any) -> str:
     visit = request.sessiond
     visit.open()
     visit.admit()
+    visit.run(request.session.state.settle())  # a flush before it ends the session whose token it would be
     visit.run(account.csrf_token(visit.exchange))
     return masked(visit.exchange.csrf) if visit.exchange.csrf is not None else ""
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from sessiond_client.answers import Data, Found, Revoked
 from sessiond_client.contrib.django.visit import USER_KEYS, Visit
 from sessiond_client.enums import Verdict
+from sessiond_client.errors import SessiondError
 from sessiond_client.gateway import Ask, Exchange, Refused, SessionValues, Steps, account
 from sessiond_client.values import Lifetimes
 
@@ -164,12 +165,19 @@ class SessionState:
         return dict(SessionValues(stored, self.exchange.gateway.codec))
 
     def log_in(self) -> Steps[None]:
-        """Make the user of Django's login the subject of the session, in one call."""
+        """Make the user of Django's login the subject of the session, in one call. If it fails, nobody is logged in."""
         exchange, values = self.exchange, self.values
         subject: str = values[SESSION_KEY]
         # What was assigned after a flush is the new session's. Of a session of another user only the login is kept.
         kept = {key: values[key] for key in (list(values) if self._flush_waits else USER_KEYS) if key in values}
-        yield from account.login(exchange, subject, **self.login_options)
+        try:
+            yield from account.login(exchange, subject, **self.login_options)
+        except (Refused, SessiondError):
+            self.has_new_user = False
+            if exchange.session is None or exchange.session.subject != subject or self._flush_waits:
+                for key in USER_KEYS:
+                    values.pop(key, None)
+            raise
         values.update({key: value for key, value in kept.items() if key not in values})
         self.has_new_user = self._flush_waits = self._cycle_waits = self.was_deleted = False
         self._expiry = None
