@@ -14,8 +14,8 @@ from django.test import Client as DjangoClient
 
 from sessiond.app import App
 from sessiond_client import AsyncClient, Session
-from tests.clients.contrib.django.conftest import Browser, Site, Wsgi, visiting
 from tests.clients.contrib.django.shop import hooks, waiting
+from tests.clients.contrib.django.site import Browser, Site, Wsgi, visiting
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 

@@ -17,8 +17,8 @@ from django.http import HttpResponse
 from sessiond.app import App
 from sessiond_client import AsyncClient
 from sessiond_client.contrib.django.configuration import project
-from tests.clients.contrib.django.conftest import Browser, Site, Wsgi, visiting
 from tests.clients.contrib.django.shop import hooks
+from tests.clients.contrib.django.site import Browser, Site, Wsgi, visiting
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 

@@ -47,6 +47,7 @@ def _options() -> Iterator[Any]:
         options()
     except ImproperlyConfigured as error:
         yield Error(str(error), hint="GatewaySettings and ClientOptions list the options.", id="sessiond.E001")
+        return
     try:
         refusal_view()
     except ImportError as error:

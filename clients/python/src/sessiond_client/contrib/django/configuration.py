@@ -32,9 +32,9 @@ _OWN = ("target", "refusal_view", "async_interceptors")
 
 def options() -> tuple[str, GatewaySettings, ClientOptions]:
     """The target, the gateway's settings and the client's options. Raises `ImproperlyConfigured` for a wrong one."""
-    given = getattr(settings, "SESSIOND", {})
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) and name.isupper() for name in given):
-        raise ImproperlyConfigured('SESSIOND: pass a dictionary with names in capitals, such as {"TARGET": "a:7443"}')
+    given = _given()
+    if not all(isinstance(name, str) and name.isupper() for name in given):
+        raise ImproperlyConfigured("SESSIOND: write names in capitals, such as TARGET")
     named = {name.lower(): value for name, value in given.items()}
     target = named.get("target", DEFAULT_TARGET)
     if not isinstance(target, str):
@@ -45,6 +45,13 @@ def options() -> tuple[str, GatewaySettings, ClientOptions]:
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"SESSIOND: {error}. Options are written in capitals.") from None
     return target, ours, of_client
+
+
+def _given() -> Mapping[Any, Any]:
+    given = getattr(settings, "SESSIOND", {})
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured('SESSIOND: pass a dictionary, such as {"TARGET": "127.0.0.1:7443"}')
+    return given
 
 
 def _from_django() -> dict[str, Any]:
@@ -60,7 +67,7 @@ def _from_django() -> dict[str, Any]:
 
 def refusal_view() -> Any:
     """The application's view for requests that are not served: the option `REFUSAL_VIEW`; None: there is none."""
-    named = getattr(settings, "SESSIOND", {}).get("REFUSAL_VIEW")
+    named = _given().get("REFUSAL_VIEW")
     return import_string(named) if isinstance(named, str) else named
 
 
@@ -76,7 +83,7 @@ class Project:
         self.gateway_by_key.recent = self.gateway.recent
         self.clients = ClientPerProcess(target, of_client)
         # gRPC has two kinds of interceptors, and neither serves the other kind of client.
-        interceptors = getattr(settings, "SESSIOND", {}).get("ASYNC_INTERCEPTORS", ())
+        interceptors = _given().get("ASYNC_INTERCEPTORS", ())
         self.async_clients = ClientPerLoop(target, {**of_client, "interceptors": interceptors})
 
 
