@@ -11,6 +11,7 @@ from django.template import engines
 
 from sessiond.app import App
 from sessiond_client import AsyncClient
+from sessiond_client.contrib.django import csrf_token
 from sessiond_client.contrib.django.visit import masked, unmasked
 from sessiond_client.tokens import Token
 from tests.clients.contrib.django.shop import hooks
@@ -88,6 +89,24 @@ async def test_djangos_login_view(app: App) -> None:
         answer = await browser.post("/accounts/login/?next=/cart", fields, csrf=token)
         assert (answer.status, answer.location) == (302, "/cart")
         assert (await browser.get("/cart")).json["user"] == "alice"
+
+
+async def test_the_token_after_a_flush(app: App) -> None:
+    """A form after a `flush` in the same view has the token of the new session, and not that of the one that ended."""
+    async with visiting(Wsgi, app.address) as browser:
+        await browser.log_in()
+        old = await browser.token()
+        assert old is not None
+
+        def view(request: Any) -> HttpResponse:
+            request.session.flush()
+            return HttpResponse(csrf_token(request))
+
+        hooks.in_view = view
+        new = (await browser.get("/run")).text
+        assert unmasked(new) != unmasked(old)
+        assert (await browser.post("/cart", {"item": "tea"}, csrf=old)).status == 403
+        assert (await browser.post("/cart", {"item": "tea"}, csrf=new)).status == 200
 
 
 async def test_exempt_views(browser: Browser) -> None:

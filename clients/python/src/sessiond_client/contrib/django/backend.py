@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
-from django.contrib.sessions.backends.base import SessionBase
-from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from sessiond_client.contrib.django.configuration import project
+from sessiond_client.contrib.django.expiry import BoundedExpiry
 from sessiond_client.contrib.django.secrets import SecretText
 from sessiond_client.contrib.django.state import SessionState
 from sessiond_client.contrib.django.visit import Visit, by_key
 from sessiond_client.gateway import SessionValues
+from sessiond_client.values import Session
 
 __all__ = ["SessionStore"]
 
 
-class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
+class SessionStore(BoundedExpiry):
     """Django's session, kept by sessiond. `request.session` is one; `SessionStore(key)` opens one outside of requests.
 
     `session_key` is the session's token: a secret, which changes at logins and renewals. To refer to a session, use
@@ -50,6 +49,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         self._open()
         session = self._state.exchange.session
         return session.session_id if session is not None and self._state.has_session else None
+
+    @property
+    def _known(self) -> Session | None:
+        return self._state.exchange.session
 
     # The key
 
@@ -222,54 +225,3 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     @classmethod
     async def aclear_expired(cls) -> None:
         """As `clear_expired`."""
-
-    # Expiry: what was asked for, but no more than the authority allows
-
-    def get_expiry_age(self, **kwargs: Any) -> Any:
-        """In how many seconds the session ends without activity: never more than the authority allows it."""
-        age = super().get_expiry_age(**kwargs)
-        return age if kwargs else self._bounded_age(age)
-
-    async def aget_expiry_age(self, **kwargs: Any) -> Any:
-        """As `get_expiry_age`."""
-        age = await super().aget_expiry_age(**kwargs)
-        return age if kwargs else self._bounded_age(age)
-
-    def get_expiry_date(self, **kwargs: Any) -> datetime:
-        """When the session ends without activity: never later than the authority allows it."""
-        date: datetime = super().get_expiry_date(**kwargs)
-        return date if kwargs else self._bounded_date(date)
-
-    async def aget_expiry_date(self, **kwargs: Any) -> datetime:
-        """As `get_expiry_date`."""
-        date: datetime = await super().aget_expiry_date(**kwargs)
-        return date if kwargs else self._bounded_date(date)
-
-    def get_expire_at_browser_close(self) -> bool:
-        """Whether the cookie ends with the browser's own session."""
-        closes: bool = super().get_expire_at_browser_close()
-        session = self._state.exchange.session
-        return closes if session is None else not session.persistent
-
-    async def aget_expire_at_browser_close(self) -> bool:
-        """As `get_expire_at_browser_close`."""
-        closes: bool = await super().aget_expire_at_browser_close()
-        session = self._state.exchange.session
-        return closes if session is None else not session.persistent
-
-    def _bounded_age(self, age: Any) -> Any:
-        deadline = self._deadline()
-        return age if deadline is None else min(age, int((deadline - timezone.now()).total_seconds()))
-
-    def _bounded_date(self, date: datetime) -> datetime:
-        deadline = self._deadline()
-        return date if deadline is None else min(date, deadline)
-
-    def _deadline(self) -> datetime | None:
-        """When the session ends by what is known, in the form of `timezone.now()`."""
-        session = self._state.exchange.session
-        known = (session.idle_expire_time, session.absolute_expire_time) if session is not None else ()
-        ends = [end for end in known if end is not None]
-        if not ends:
-            return None
-        return min(ends) if settings.USE_TZ else timezone.make_naive(min(ends))
