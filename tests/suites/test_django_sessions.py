@@ -80,10 +80,7 @@ async def run_suite(address: str, folder: Path) -> Report:
 
 
 async def test_djangos_session_tests(tmp_path: Path, sources: Callable[[str], Path]) -> None:
-    """Every case of Django's session tests passes or is listed with the reason why it was left out.
-
-    `SessionTestsMixin`, which all of Django's own engines must pass, runs whole: synchronous and asynchronous.
-    """
+    """Every case of Django's session tests passes or is listed with a reason, and `SessionTestsMixin` runs whole."""
     folder = await asyncio.to_thread(sources, "django")
     text = '[applications.default.cookie]\nsame_site = "Strict"\n'
     async with serving(config_for(tmp_path, text)) as app:
