@@ -13,7 +13,7 @@ from django.contrib.auth import aauthenticate, alogin, alogout, authenticate, lo
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
 from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
-from django.middleware.csrf import get_token
+from django.middleware.csrf import CsrfViewMiddleware, get_token
 from django.template import engines
 from django.urls import include, path
 from django.views import View
@@ -158,6 +158,13 @@ def protected_inside(request: Any) -> HttpResponse:
     return HttpResponse("protected")
 
 
+@csrf_exempt  # type: ignore[untyped-decorator]
+def own_check(request: Any) -> HttpResponse:
+    check = CsrfViewMiddleware(lambda request: HttpResponse())
+    check.process_request(request)
+    return HttpResponse("failed" if check.process_view(request, None, (), {}) else "passed")
+
+
 def run_hook(request: Any) -> HttpResponse:
     found = hooks.in_view(request)
     return found if found is not None else HttpResponse("hook")
@@ -273,6 +280,7 @@ _BOTH = {
     "everywhere": (everywhere, aeverywhere),
     "orders/<int:number>": (Orders.as_view(), AsyncOrders.as_view()),
     "hook": (hook, ahook),
+    "own-check": (own_check, own_check),
     "run": (run_hook, run_hook),
 }
 urlpatterns = [

@@ -15,6 +15,7 @@ import django.template.context_processors
 import django.views.decorators.csrf
 from django.middleware.csrf import CsrfViewMiddleware as DjangoCsrfViewMiddleware
 from django.utils.decorators import decorator_from_middleware
+from django.utils.functional import lazy
 
 from sessiond_client.contrib.django.refusals import respond
 from sessiond_client.contrib.django.visit import masked
@@ -44,6 +45,7 @@ def install() -> None:
     for module in _GETTERS:
         if module.get_token is _of_django:
             module.get_token = get_token
+    django.template.backends.utils.csrf_token_lazy = lazy(get_token, str)  # for engines such as Jinja2
 
 
 def page_token(request: Any) -> str:

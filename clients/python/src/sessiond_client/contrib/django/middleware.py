@@ -70,7 +70,9 @@ class SessiondMiddleware(SessionMiddleware):  # type: ignore[misc]  # Django has
         if visit.exchange.request.is_safe:
             return None
         csrf = is_enforced(request, callback)
-        return self._checked(request, visit.guard(csrf=csrf), csrf)
+        action = visit.guard(csrf=csrf)
+        is_checked = csrf is None or (visit.has_csrf_header and visit.guard(csrf=None) is Action.PROCEED)
+        return self._checked(request, action, is_checked=is_checked)
 
     async def aprocess_view(self, request: Any, callback: Any, callback_args: Any, callback_kwargs: Any) -> Any:
         """As `process_view`."""
@@ -78,7 +80,9 @@ class SessiondMiddleware(SessionMiddleware):  # type: ignore[misc]  # Django has
         if visit.exchange.request.is_safe:
             return None
         csrf = is_enforced(request, callback)
-        return self._checked(request, await visit.aguard(csrf=csrf), csrf)
+        action = await visit.aguard(csrf=csrf)
+        is_checked = csrf is None or (visit.has_csrf_header and await visit.aguard(csrf=None) is Action.PROCEED)
+        return self._checked(request, action, is_checked=is_checked)
 
     def process_exception(self, request: Any, exception: BaseException) -> Any:
         """Answer a view that was refused, or that could not reach the authority. Other errors are Django's."""
@@ -111,11 +115,13 @@ class SessiondMiddleware(SessionMiddleware):  # type: ignore[misc]  # Django has
                 response = self._failed(request, error)
         return self._with_headers(session.state.visit, response)
 
-    def _checked(self, request: Any, action: Action, csrf: bool | None) -> Any:
+    def _checked(self, request: Any, action: Action, *, is_checked: bool) -> Any:
         if action is not Action.PROCEED:
             return respond(request, request.sessiond.exchange.refusal(action))
-        if csrf is None:
-            request.csrf_processing_done = True  # for Django's own middleware and decorators
+        if is_checked:
+            # For Django's own middleware and decorators, and for exempt views that make Django's check themselves, as
+            # those of Django REST framework do.
+            request.csrf_processing_done = True
         return None
 
     def _instead_of_error(self, request: Any, response: Any) -> Any:

@@ -42,6 +42,11 @@ class Visit:
         """The form field of the CSRF token."""
         return self.exchange.gateway.settings.csrf_field
 
+    @property
+    def has_csrf_header(self) -> bool:
+        """Whether the request has the header of the CSRF token."""
+        return bool(self.exchange.request.headers(self.exchange.gateway.settings.csrf_header.lower()))
+
     def open(self, *, csrf: bool | None = False) -> None:
         """Ask about the session, unless that was done. `csrf` as for `Exchange.open`."""
         if not self.opened:
