@@ -15,7 +15,7 @@ import pytest
 from django.http import HttpResponse
 
 from sessiond.app import App
-from sessiond_client import AsyncClient
+from sessiond_client import AsyncClient, Verdict
 from sessiond_client.contrib.django.configuration import project
 from tests.clients.contrib.django.shop import hooks
 from tests.clients.contrib.django.site import Browser, Site, Wsgi, visiting
@@ -330,8 +330,23 @@ async def test_a_suspicion_asks_for_a_step_up(kind: type[Site], tmp_path: Path, 
             await client.report_signal(token=browser.jar["__Host-id"], reason="odd")
         assert (await browser.get("/cart")).json == {"user": "", "cart": []}
         assert (await browser.get("/orders/1")).status == 303
+        copy = browser.copy()
         await browser.post("/login", {"user": "alice", "password": "teapot"}, csrf=None)
         assert (await browser.get("/cart")).json == {"user": "alice", "cart": ["tea"]}
+        assert (await copy.get("/cart")).json["user"] == ""
+
+
+async def test_a_logout_under_suspicion(kind: type[Site], tmp_path: Path, clock: ManualClock) -> None:
+    """A logout ends a session that is under suspicion too, although the user is a guest until another login."""
+    text = '[applications.default.reactions]\nreported = "step-up"\n'
+    async with serving(config_for(tmp_path, text), clock) as app, visiting(kind, app.address) as browser:
+        await browser.log_in()
+        token = browser.jar["__Host-id"]
+        async with AsyncClient(app.address) as client:
+            await client.report_signal(token=token, reason="odd")
+            assert (await browser.post("/logout", csrf=None)).status == 303
+            assert (await client.validate(token)).verdict is Verdict.REVOKED
+        assert browser.jar == {}
 
 
 @pytest.mark.parametrize("debug", [True, False])

@@ -119,10 +119,10 @@ class SessionState:
         self._expiry = None
 
     def flush(self) -> Steps[None]:
-        """Remove all values, and end the session."""
+        """Remove all values, and end the session: also one that cannot be used now, because it is under suspicion."""
         self.values.clear()
         self.has_new_user = self._cycle_waits = False
-        if self.exchange.session is None:
+        if self.exchange.token is None:
             self.values.forget_all()
         elif self._waits:
             self._flush_waits = True
