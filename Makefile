@@ -46,7 +46,7 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-express test-suites floors mutate simulate consistency \
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express floors mutate simulate consistency \
 	soak model check bench generate lock format clean
 
 help: ## List the targets and the variables.

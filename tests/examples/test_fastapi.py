@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from sessiond.app import App
 from sessiond_client import AsyncClient
 from tests.clients.contrib.asgi.shop import PAGE, Browser, opened
-from tests.clients.test_frameworks import example
+from tests.test_docs import ADDRESS
 
 FILE = Path(__file__).parents[2] / "examples/fastapi/app.py"
 
@@ -24,11 +25,12 @@ _INPUT = re.compile(r'<input (?:type="\w+" )?name="(\w+)"(?: value="([^"]*)")?')
 @pytest.fixture
 async def browser(app: App) -> AsyncIterator[Browser]:
     """A browser that visits the shop."""
-    with example(FILE, FILE.read_text(encoding="utf-8"), app.address) as module:
-        async with opened(module.app) as browser:
-            browser.http.headers.update({**PAGE, "Sec-Fetch-Site": "same-origin"})
-            browser.http.follow_redirects = True
-            yield browser
+    names: dict[str, Any] = {}
+    exec(compile(FILE.read_text(encoding="utf-8").replace(ADDRESS, app.address), str(FILE), "exec"), names)
+    async with opened(names["app"]) as browser:
+        browser.http.headers.update({**PAGE, "Sec-Fetch-Site": "same-origin"})
+        browser.http.follow_redirects = True
+        yield browser
 
 
 async def submit(browser: Browser, page: httpx2.Response, action: str, **typed: str) -> httpx2.Response:

@@ -1,1 +1,1 @@
-"""The gateway: the rules for sessions in web requests, without a framework."""
+"""The gateway: each of its modules, and exchanges against a real authority with both clients."""
