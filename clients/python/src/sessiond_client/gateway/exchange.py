@@ -14,7 +14,7 @@ from sessiond_client.errors import (
     Unavailable,
 )
 from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequirements, refusal
-from sessiond_client.gateway.cookies import NO_COOKIE, presented
+from sessiond_client.gateway.cookies import NO_COOKIE, Presented, presented
 from sessiond_client.gateway.gateway import Gateway
 from sessiond_client.gateway.origins import is_cross_site
 from sessiond_client.gateway.request import WebRequest
@@ -77,6 +77,13 @@ class Exchange:
         return self.session.subject if self.session is not None else ""
 
     @property
+    def renewed_token(self) -> Token | None:
+        """The token that a client without cookies must use from now on; None: it keeps the one that it has."""
+        if self.token is not None and self.token != self._presented.token:
+            return self.token
+        return self.validation.renewed_token if self.validation is not None else None
+
+    @property
     def is_ambiguous(self) -> bool:
         """Whether the client presented several session cookies of one name."""
         return self._presented.ambiguous
@@ -101,16 +108,14 @@ class Exchange:
         if matches(request.path, settings.ignored_paths):
             return
         if csrf is None:
-            csrf = not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
+            csrf = (
+                request.token is None and not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
+            )
         if csrf and self._is_cross_site():
             self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
             return
-        cookies = request.headers("cookie")
-        if not cookies:
-            return
         try:
-            facts = yield from self.gateway.facts()
-            self._presented = presented(cookies, facts.cookies)
+            self._presented = yield from self._find_token()
             token = self._presented.token
             if token is None:
                 return
@@ -243,6 +248,15 @@ class Exchange:
             request.host,
             self.gateway.settings.trusted_origins,
         )
+
+    def _find_token(self) -> Steps[Presented]:
+        if self.request.token is not None:
+            return Presented(self.request.token)
+        cookies = self.request.headers("cookie")
+        if not cookies:
+            return NO_COOKIE
+        facts = yield from self.gateway.facts()
+        return presented(cookies, facts.cookies)
 
     def _question(self, token: Token, requirements: Requirements | None) -> Steps[Validation]:
         at_least = self.gateway.recent.at_least(token)
