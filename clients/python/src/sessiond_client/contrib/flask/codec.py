@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from flask.json.tag import TaggedJSONSerializer
@@ -10,12 +11,40 @@ from sessiond_client.gateway import Codec
 
 __all__ = ["TAGGED_JSON"]
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+class _Serializer(TaggedJSONSerializer):
+    """Flask's serializer, with short ways for what most sessions hold: values that JSON has itself."""
+
+    __slots__ = ()
+
+    def tag(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is list:
+            return [self.tag(item) for item in value]
+        return super().tag(value)
+
+    def dumps(self, value: Any) -> str:
+        tagged = self.tag(value)
+        try:
+            return _ENCODER.encode(tagged)
+        except TypeError:
+            return super().dumps(value)  # by the application's JSON provider, which may know more types
+
+    def loads(self, value: str) -> Any:
+        found = json.loads(value)
+        return self._untag_scan(found) if '" ' in value else found  # each tag begins with a space
+
 
 class _TaggedJson:
     """Each value as Flask's own sessions write it: tuples, bytes, dates, UUIDs and `Markup` come back as they were."""
 
     def __init__(self) -> None:
-        self._serializer = TaggedJSONSerializer()
+        self._serializer = _Serializer()
 
     def encode(self, key: str, value: Any) -> bytes:
         try:
@@ -32,3 +61,4 @@ class _TaggedJson:
 
 
 TAGGED_JSON: Codec = _TaggedJson()
+"""Tuples, bytes, dates, UUIDs and `Markup` come back as they were."""

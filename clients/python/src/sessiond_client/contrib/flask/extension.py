@@ -108,10 +108,11 @@ class SessiondInterface(SessionInterface):
 
     def check(self, app: Flask, **_: Any) -> None:
         """Ask about the request before anything of the application runs. Raises `Refused` if nothing may run."""
-        asked: SessiondSession | None = request.environ.get(_ENVIRON)
+        seen = request._get_current_object()  # type: ignore[attr-defined]
+        asked: SessiondSession | None = seen.environ.get(_ENVIRON)
         if asked is None:
             raise RuntimeError("app.session_interface was replaced after Sessiond.init_app; set up Sessiond last")
-        view = app.view_functions.get(request.endpoint) if request.endpoint is not None else None
+        view = app.view_functions.get(seen.endpoint) if seen.url_rule is not None else None
         asked.open(csrf=False if getattr(view, EXEMPT, False) else None)
         if asked.unreadable is not None:
             raise asked.unreadable
@@ -129,7 +130,7 @@ class SessiondInterface(SessionInterface):
         for name, value in session.exchange.headers(has_cache_control="Cache-Control" in response.headers):
             if name == "Set-Cookie":
                 response.headers.add(name, value)
-            elif name == "Vary":
+            elif name == "Vary" and name in response.headers:
                 response.vary.add(value)
             else:
                 response.headers[name] = value
