@@ -46,8 +46,8 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency soak model check bench \
-	generate lock format clean
+.PHONY: help run demo test test-fast test-native test-ha test-suites floors mutate simulate consistency soak model \
+	check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -96,6 +96,10 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 			--require-hashes -r requirements/ha.lock && \
 		cp requirements/ha.lock build/ha/.installed; } || echo "Patroni cannot be installed" >&2
 	@$(BIN)/python -m pytest -rP -m ha tests/ha
+
+# They are part of `make test` too. Without a network they skip, with the reason.
+test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
+	@$(BIN)/python -m pytest -rs tests/suites
 
 floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
