@@ -25,10 +25,10 @@ class Codec(Protocol):
 
 class _Json:
     def encode(self, key: str, value: Any) -> bytes:
-        return json_data.encode({key: value})[key]
+        return json_data.encode_one(key, value)
 
     def decode(self, key: str, data: bytes) -> Any:
-        return json_data.decode({key: data})[key]
+        return json_data.decode_one(key, data)
 
 
 JSON: Codec = _Json()
