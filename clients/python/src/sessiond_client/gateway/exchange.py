@@ -95,6 +95,7 @@ class Exchange:
         denied = answer is not None and self.session is None
         return (
             self._failure is not None
+            or self._csrf_failed
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
@@ -125,6 +126,9 @@ class Exchange:
         except OUTAGES as error:
             self._failure = error
             return
+        except SessiondError as error:
+            self._failure = error
+            raise
         self._take(answer)
 
     def gate(self) -> Action:
