@@ -238,8 +238,11 @@ class Exchange:
         return Token(text) if text else None
 
     def failed(self, error: SessiondError) -> Action:
-        """Note that the authority cannot answer now."""
+        """Note that the authority cannot answer now. Cookies of the validation are not sent: the call that failed may
+        have replaced them."""
         self._failure = error
+        if self._cookies_may_be_late:
+            self._cookies = []
         return Action.RETRY_LATER
 
     # The question and its answer
