@@ -12,6 +12,7 @@ from dataclasses import asdict
 from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
 from bench.django_figures import DJANGO_FIGURES
+from bench.flask_figures import FLASK_FIGURES
 from bench.latency import LATENCY_FIGURES
 from bench.native_figures import NATIVE_FIGURES
 from bench.near_cache import NEAR_CACHE_FIGURES
@@ -183,5 +184,6 @@ FIGURES = (
     *POSTGRES_FIGURES,
     *SIDECAR_FIGURES,
     *DJANGO_FIGURES,
+    *FLASK_FIGURES,
     *LATENCY_FIGURES,
 )

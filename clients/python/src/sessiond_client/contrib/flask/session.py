@@ -132,12 +132,13 @@ def _web_request(request: Request, form_token: Callable[[], str | None]) -> WebR
         value = environ.get(_environ_name(name))
         return () if value is None else (value,)
 
+    peer = environ.get("REMOTE_ADDR", "")  # waitress says localhost if the connection is a Unix socket's
     return WebRequest(
         method=request.method,
         path=request.root_path + request.path,
         query=environ.get("QUERY_STRING", ""),
         host=environ.get("HTTP_HOST", ""),
-        peer=environ.get("REMOTE_ADDR", ""),
+        peer="" if peer == "localhost" else peer,
         headers=headers,
         form_token=form_token,
     )
