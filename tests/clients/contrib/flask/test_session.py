@@ -159,7 +159,7 @@ async def test_a_change_inside_of_a_value_is_written(app: App, held: dict[str, A
 
 
 async def test_flags_of_the_session(app: App, held: dict[str, Any], calls: Calls) -> None:
-    """`new` is true until there is a session, `modified` if something will be written, `permanent` is kept."""
+    """`new` is true until there is a session, `modified` after an assignment, and `permanent` is kept."""
 
     def flags() -> tuple[bool, bool, bool, bool]:
         return session.new, session.modified, session.permanent, session.accessed

@@ -71,8 +71,6 @@ class Sessiond:
         handlers.setdefault(Refused, interface.refused)
         for outage in OUTAGES:
             handlers.setdefault(outage, interface.unavailable)
-        app.add_template_global(csrf_token)
-        app.add_template_global(current_subject)
 
     def close(self) -> None:
         """Close this process's connections to the authority. The next request opens new ones."""
@@ -90,6 +88,7 @@ class SessiondInterface(SessionInterface):
     def __init__(self, gateway: Gateway, clients: ClientPerProcess) -> None:
         self.gateway = gateway
         self._clients = clients
+        self._has_globals = False
 
     @property
     def client(self) -> Client:
@@ -102,6 +101,9 @@ class SessiondInterface(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SessiondSession:
         """The session of a request. Nothing is asked yet: Flask calls this before it knows the view."""
+        if not self._has_globals:  # not earlier: it makes the template environment, which ends its configuration
+            self._has_globals = True
+            app.jinja_env.globals.update(csrf_token=csrf_token, current_subject=current_subject)
         opened = SessiondSession(self.gateway, self._clients, request)
         request.environ[_ENVIRON] = opened
         return opened

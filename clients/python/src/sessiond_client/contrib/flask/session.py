@@ -26,7 +26,7 @@ class SessiondSession(SessionMixin):
         self._gateway = gateway
         self._clients = clients
         self._request = request
-        self._is_open = self._is_saved = False
+        self._is_open = self._is_saved = self._is_modified = False
         self.unreadable: HTTPException | None = None
         """Why the form of the request could not be read, such as `RequestEntityTooLarge`."""
         self.exchange = self._begin()
@@ -64,12 +64,12 @@ class SessiondSession(SessionMixin):
 
     @property
     def modified(self) -> bool:
-        """Whether something will be written. Setting it has no effect: changes are found by comparing."""
-        return bool(self._data.changes())
+        """Whether something was assigned, deleted or changed. What is written is found by comparing instead."""
+        return self._is_modified or bool(self._data.changes())
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        pass
+        self._is_modified = value
 
     @property
     def accessed(self) -> bool:
@@ -82,16 +82,19 @@ class SessiondSession(SessionMixin):
 
     def clear(self) -> None:
         """Remove all values. This is no logout: use `logout`."""
+        self._is_modified = True
         self._data.clear()
 
     def __getitem__(self, key: str) -> Any:
         return self._data[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
+        self._is_modified = True
         self._data[key] = value
 
     def __delitem__(self, key: str) -> None:
         del self._data[key]
+        self._is_modified = True
 
     def __contains__(self, key: object) -> bool:
         return key in self._data
