@@ -46,12 +46,10 @@ def _compare(settings: Settings, result: Result, reporter: Reporter, subject: st
             serving("authority", sessiond(folder / "data", config), folder / "sessiond.log")
         )
         redis = running.enter_context(running_redis(folder)).address if baseline.startswith("redis") else ""
-        sides = [
-            running.enter_context(_side(settings, result.name, subject, authority.address)),
-            running.enter_context(_side(settings, result.name, baseline, redis)),
-        ]
+        page = running.enter_context(_side(settings, result.name, subject, authority.address))
+        beside = running.enter_context(_side(settings, result.name, baseline, redis))
         time.sleep(_SETTLED)
-        alternate(result, *sides, settings.pairs, reporter)
+        alternate(result, page, beside, settings.pairs, reporter)
     result.details["connections"] = CONNECTIONS
 
 

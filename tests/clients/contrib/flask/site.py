@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,13 +30,13 @@ from sessiond_client.contrib.flask import (
     safe_path,
 )
 
-__all__ = ["AGENT", "Browser", "Calls", "make_site", "running", "visitor"]
+__all__ = ["AGENT", "Browser", "Calls", "make_site", "running"]
 
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0"
 FORM = '<form method="post"><input type="hidden" name="csrf_token" value="{{ csrf_token() }}">{{ current_subject() }}'
 
 
-class Calls(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
+class Calls(grpc.UnaryUnaryClientInterceptor):
     """Notes the name of every call to the authority."""
 
     def __init__(self) -> None:
@@ -232,8 +232,3 @@ class Browser:
         """The value of the session cookie; empty if there is none."""
         (value,) = self.jar.values() or [""]
         return value
-
-
-def visitor(app: Flask) -> Callable[[], Browser]:
-    """What makes browsers without cookies."""
-    return lambda: Browser(app)

@@ -87,7 +87,12 @@ async def test_a_renewal_reaches_the_browser(browser: Browser, clock: ManualCloc
 async def test_a_late_response(app: App, clock: ManualClock) -> None:
     """A response that begins long after the validation leaves out its cookies: a newer one may have been sent."""
     with running(app.address, late_after=0.05) as site:
-        site.add_url_rule("/slow", "slow", lambda: time.sleep(0.2) or "slow")
+
+        @site.get("/slow")
+        def slow() -> str:
+            time.sleep(0.2)  # longer than `late_after`
+            return "slow"
+
         browser = Browser(site)
         await browser.log_in()
         for _ in range(2):

@@ -160,7 +160,11 @@ async def test_an_upload_with_the_token_in_the_header_is_not_read(browser: Brows
     """If the header has the CSRF token, the view gets the body as it came, even if it looks like a form."""
     csrf = await browser.csrf()
     for kind in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "application/octet-stream"):
-        body = {"input_stream": io.BytesIO(b"--x\r\n" * 1000), "content_type": kind, "content_length": 5000}
+        body: dict[str, Any] = {
+            "input_stream": io.BytesIO(b"--x\r\n" * 1000),
+            "content_type": kind,
+            "content_length": 5000,
+        }
         answer = await browser.send("POST", "/upload", {"X-CSRF-Token": csrf}, **body)
         assert answer.json == {"bytes": 5000}
 
@@ -187,7 +191,8 @@ async def test_a_body_that_is_no_form_is_left_to_the_view(browser: Browser, site
 
     upload_view = site.view_functions["upload"]
     csrf = await browser.csrf()
-    body = {"input_stream": io.BytesIO(b"{}" * 2500), "content_type": "application/json", "content_length": 5000}
+    kind = "application/json"
+    body: dict[str, Any] = {"input_stream": io.BytesIO(b"{}" * 2500), "content_type": kind, "content_length": 5000}
     assert (await browser.send("POST", "/upload", **body)).status_code == 403
     body["input_stream"] = io.BytesIO(b"{}" * 2500)
     assert (await browser.send("POST", "/open", **body)).json == {"bytes": 5000}
@@ -197,7 +202,8 @@ async def test_a_body_that_is_no_form_is_left_to_the_view(browser: Browser, site
 async def test_the_token_in_a_form(browser: Browser) -> None:
     """The CSRF token arrives in the field of a form, of either kind."""
     csrf = await browser.csrf()
-    for more in ({}, {"content_type": "multipart/form-data"}):
+    kinds: list[dict[str, Any]] = [{}, {"content_type": "multipart/form-data"}]
+    for more in kinds:
         assert (await browser.send("POST", "/cart?item=x", data={"csrf_token": csrf}, **more)).status_code == 200
     assert (await browser.send("POST", "/cart?item=x", data={"csrf_token": "x" + csrf})).status_code == 403
 
