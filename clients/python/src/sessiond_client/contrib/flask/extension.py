@@ -129,10 +129,11 @@ class SessiondInterface(SessionInterface):
             session.save()
         except OUTAGES as error:
             _replace(response, app.make_response(self.unavailable(error)))
-        for name, value in session.exchange.headers(has_cache_control="Cache-Control" in response.headers):
-            if name == "Set-Cookie":
+        present = {name.lower() for name, _ in response.headers}
+        for name, value in session.exchange.headers(has_cache_control="cache-control" in present):
+            if name == "Set-Cookie" or name.lower() not in present:
                 response.headers.add(name, value)
-            elif name == "Vary" and name in response.headers:
+            elif name == "Vary":
                 response.vary.add(value)
             else:
                 response.headers[name] = value
