@@ -188,7 +188,7 @@ async def test_devices_of_somebody_else(browser: Browser, app: App) -> None:
     await browser.log_in()
     phone = Browser(browser.app)
     await phone.log_in()
-    rows = (await browser.get("/devices")).json or []
+    rows = sorted((await browser.get("/devices")).json or [], key=lambda row: bool(row["current"]))
     assert [row["current"] for row in rows] == [False, True]
     assert {row["text"] for row in rows} == {"Firefox 143 on Linux"}
     for other in (theirs["id"], "no-session", "0197b5a0-0000-7000-8000-000000000000"):
