@@ -89,6 +89,11 @@ class Exchange:
         return self._presented.ambiguous
 
     @property
+    def failure(self) -> SessiondError | None:
+        """Why the authority could not answer; None: it could."""
+        return self._failure
+
+    @property
     def keeps_cookie(self) -> bool:
         """Whether the client's cookie must stay as it is: a newer one may be on its way, or nobody could check it."""
         answer = self.validation
@@ -259,11 +264,10 @@ class Exchange:
     def _find_token(self) -> Steps[Presented]:
         if self.request.token is not None:
             return Presented(self.request.token)
-        cookies = self.request.headers("cookie")
-        if not cookies:
+        if not self.request.headers("cookie"):  # in no variable: error pages show those of each frame
             return NO_COOKIE
         facts = yield from self.gateway.facts()
-        return presented(cookies, facts.cookies)
+        return presented(self.request.headers("cookie"), facts.cookies)
 
     def _question(self, token: Token, requirements: Requirements | None) -> Steps[Validation]:
         at_least = self.gateway.recent.at_least(token)
