@@ -13,6 +13,7 @@ from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
 from bench.django_figures import DJANGO_FIGURES
 from bench.fastapi_figures import FASTAPI_FIGURES
+from bench.flask_figures import FLASK_FIGURES
 from bench.latency import LATENCY_FIGURES
 from bench.native_figures import NATIVE_FIGURES
 from bench.near_cache import NEAR_CACHE_FIGURES
@@ -185,5 +186,6 @@ FIGURES = (
     *SIDECAR_FIGURES,
     *DJANGO_FIGURES,
     *FASTAPI_FIGURES,
+    *FLASK_FIGURES,
     *LATENCY_FIGURES,
 )

@@ -101,6 +101,7 @@ class Exchange:
         return (
             matches(self.request.path, self.gateway.settings.ignored_paths)  # nobody has looked at the cookie
             or self._failure is not None
+            or self._csrf_failed
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
@@ -130,6 +131,9 @@ class Exchange:
         except OUTAGES as error:
             self._failure = error
             return
+        except SessiondError as error:
+            self._failure = error
+            raise
         self._take(answer)
 
     def gate(self) -> Action:
