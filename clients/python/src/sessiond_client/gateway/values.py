@@ -53,8 +53,8 @@ class SessionValues(MutableMapping[str, Any]):
     """The data of one session, decoded value by value when it is read.
 
     Changes inside a value, such as `session["cart"].append("cup")`, count without being announced. A value that the
-    codec cannot read was written by something else, and is treated as missing; it stays as it is unless it is
-    overwritten or deleted.
+    codec cannot read was written by something else, and is treated as missing; it stays as it is until it is
+    overwritten, or removed by `clear`.
     """
 
     def __init__(self, stored: Mapping[str, bytes] | None = None, codec: Codec = JSON) -> None:
@@ -139,6 +139,10 @@ class SessionValues(MutableMapping[str, Any]):
         self._assigned = set(self._read)
         self._stored = {}
         self._deleted.clear()
+
+    def found(self, stored: Mapping[str, bytes]) -> None:
+        """Note what the session has stored, if that becomes known later. What was changed before is still written."""
+        self._stored = dict(stored)
 
     def _find(self, key: str) -> Any:
         self.accessed = True
