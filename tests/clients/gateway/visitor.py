@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sessiond_client import Client
+from sessiond_client import Client, SessiondError
 from sessiond_client.gateway import Ask, Exchange, Gateway, Steps, WebRequest, account, run, run_async
 from tests.clients.either import Either
 
@@ -35,15 +35,19 @@ class Counting(Either):
 
     def counted(self, steps: Steps[T]) -> Steps[T]:
         """The same steps; each of their questions is counted."""
-        ask: Ask = next(steps)
-        while True:
-            self.asked[ask.method] += 1
-            try:
-                answer = yield ask
-            except Exception as error:
-                ask = steps.throw(error)
-            else:
-                ask = steps.send(answer)
+        try:
+            ask: Ask = next(steps)
+            while True:
+                self.asked[ask.method] += 1
+                try:
+                    answer = yield ask
+                except SessiondError as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 def request_of(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sessiond_client.answers import CompanionIssued, Page, Revoked, Rolled
+from sessiond_client.answers import CompanionIssued, Data, Page, Revoked, Rolled
 from sessiond_client.enums import Verdict
 from sessiond_client.errors import InvalidArgument, NotFound
 from sessiond_client.gateway.actions import Action
@@ -70,8 +70,8 @@ def login(
     - `elevate`: `level` counts for the policy's elevation timeout only; the user must be logged in.
     - `labels`, `lifetimes`, `ticket`, `evict`: as for `Client.authenticate`.
 
-    Raises `Refused` if the client's network is locked or its cookies are ambiguous: nobody is logged in. Raises
-    `ConcurrencyLimitReached` and other `SessiondError`s as `Client.authenticate` does.
+    Raises `Refused` if the client's network is locked or its cookies are ambiguous, or if a guest is to be elevated:
+    nobody is logged in. Raises `ConcurrencyLimitReached` and other `SessiondError`s as `Client.authenticate` does.
     """
     gate = exchange.gate()
     if gate is Action.PROCEED and exchange.is_ambiguous:
@@ -79,6 +79,8 @@ def login(
     if gate is not Action.PROCEED:
         raise exchange.refuse(gate)
     before = exchange.session
+    if elevate and (exchange.token is None or (before is not None and not before.subject)):
+        raise exchange.refuse(Action.LOGIN)
     answer: Rolled = yield Ask(
         "authenticate",
         (exchange.token, subject),
@@ -102,13 +104,20 @@ def login(
         else:
             exchange.values.as_unstored()
     exchange.adopt(answer)
+    if before is None and not answer.created:
+        # A second click, or a user who had to authenticate again: the validation was denied and had no data.
+        data: Data = yield Ask("get_data", kwargs={"token": answer.token})
+        exchange.values.found(data.data)
 
 
 def logout(exchange: Exchange, *, reason: str = "logout") -> Steps[None]:
     """End the session of this request, if there is one, and delete its cookie. Nothing happens to a guest.
 
-    `reason`: recorded with the event, at most 256 characters.
+    `reason`: recorded with the event, at most 256 characters. Raises `Refused` if the client's cookies are ambiguous:
+    nobody is logged out.
     """
+    if exchange.is_ambiguous:
+        raise exchange.refuse(Action.AMBIGUOUS)
     if exchange.token is None:
         exchange.leave()
         return
@@ -218,8 +227,7 @@ def _own_subject(exchange: Exchange) -> str:
     """The user who is logged in. Raises `Refused` for a guest: an empty subject would mean all guests."""
     subject = exchange.subject
     if not subject:
-        gate = exchange.gate()
-        raise exchange.refuse(Action.LOGIN if gate is Action.PROCEED else gate)
+        raise exchange.refuse(exchange.without_user())
     return subject
 
 

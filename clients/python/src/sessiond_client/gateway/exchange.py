@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sessiond_client.answers import CompanionIssued, Created, DataUpdated, Revoked, Rolled, Validation
+from collections.abc import Mapping
+from typing import Any
+
+from sessiond_client.answers import CompanionIssued, Created, DataUpdated, Found, Revoked, Rolled, Validation
 from sessiond_client.enums import NextStep, RequirementKind, Verdict
 from sessiond_client.errors import (
     Cancelled,
@@ -17,6 +20,7 @@ from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequi
 from sessiond_client.gateway.cookies import NO_COOKIE, presented
 from sessiond_client.gateway.gateway import Gateway
 from sessiond_client.gateway.origins import is_cross_site
+from sessiond_client.gateway.outgoing import Outgoing
 from sessiond_client.gateway.request import WebRequest
 from sessiond_client.gateway.settings import matches
 from sessiond_client.gateway.steps import Ask, Steps
@@ -59,8 +63,7 @@ class Exchange:
         self._csrf_failed = False
         self._began = gateway.clock()
         self._answered_at = 0.0
-        self._cookies: list[tuple[str, str]] = []
-        self._cookies_may_be_late = False
+        self._outgoing = Outgoing()
         self._client: ClientContext | None = None
 
     @property
@@ -92,6 +95,16 @@ class Exchange:
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
 
+    @property
+    def is_passive(self) -> bool:
+        """Whether this request does not count as activity."""
+        return matches(self.request.path, self.gateway.settings.passive_paths)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the answer about this request is so old that the client may have another token by now."""
+        return self.gateway.clock() - self._answered_at > self.gateway.settings.late_after
+
     def open(self, *, csrf: bool | None = None) -> Steps[None]:
         """Ask about the request's session, with its data and CSRF token, in one question. An outage does not raise.
 
@@ -102,7 +115,7 @@ class Exchange:
             return
         if csrf is None:
             csrf = not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
-        if csrf and self._is_cross_site():
+        if csrf and self.is_cross_site():
             self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
             return
         cookies = request.headers("cookie")
@@ -116,7 +129,7 @@ class Exchange:
                 return
             self.token = token
             requirements = Requirements(csrf=self.presented_csrf()) if csrf else None
-            answer = yield from self._question(token, requirements)
+            answer = yield from _question(self, token, requirements)
         except OUTAGES as error:
             self._failure = error
             return
@@ -151,11 +164,23 @@ class Exchange:
         """The exception for an action other than PROCEED."""
         return Refused(self.refusal(action, requirements))
 
+    def without_user(self) -> Action:
+        """What is to be done if only a user may have the response, and nobody is logged in."""
+        gate = self.gate()
+        if gate is not Action.PROCEED:
+            return gate
+        if self.is_ambiguous:
+            return Action.AMBIGUOUS
+        answer = self.validation
+        denied = answer is not None and self.session is None
+        return Action.STEP_UP if denied and answer and answer.next_step is NextStep.STEP_UP else Action.LOGIN
+
     def save(self) -> Steps[bool]:
         """Store what was changed, and nothing if nothing was. A guest with new data gets a session.
 
-        Returns False if the data could not be stored, because the session has ended since, or because the client's
-        cookie must stay as it is. Raises `SessiondError` if the authority cannot store it.
+        Returns False if the data could not be stored, because the session has ended since or (a guest's) has become a
+        user's, or because the client's cookie must stay as it is. Raises `SessiondError` if the authority cannot store
+        it.
         """
         changes = self.values.changes()
         if not changes:
@@ -167,13 +192,15 @@ class Exchange:
             self.adopt(created)
             self.values.written(changes)
             return True
-        kwargs = {"token": self.token, "set": changes.set, "delete": changes.delete}
+        named = yield from _reference(self, self.session)
+        if named is None:
+            return False
+        kwargs = {**named, "set": changes.set, "delete": changes.delete}
         updated: DataUpdated = yield Ask("update_data", kwargs=kwargs)
         if updated.verdict is not Verdict.VALID:
             return False
         self.values.written(changes)
-        if self.token is not None:
-            self.gateway.recent.note(self.token, updated.consistency_token)
+        self._note(updated.consistency_token)
         return True
 
     def headers(self, *, has_cache_control: bool = False) -> list[tuple[str, str]]:
@@ -182,9 +209,7 @@ class Exchange:
         Append `Set-Cookie` and `Vary`; any other one replaces a header of that name. `has_cache_control`: whether the
         application has set `Cache-Control` itself.
         """
-        headers = list(self._cookies)
-        if self._cookies_may_be_late and self.gateway.clock() - self._answered_at > self.gateway.settings.late_after:
-            headers = []
+        headers = self._outgoing.headers(late=self.is_late)
         if self.accessed or self.values.accessed:
             headers.append(("Vary", "Cookie"))
             cache_control = self.gateway.settings.cache_control
@@ -197,13 +222,16 @@ class Exchange:
 
     def adopt(self, answer: Created | Rolled) -> None:
         """Go on with the session and the token of an answer."""
+        self._note(answer.consistency_token)  # a near cache may still hold a good answer about the old token
         self.session, self.token, self.csrf = answer.session, answer.token, answer.csrf_token
+        self._answered_at = self.gateway.clock()
         self.take_cookies(answer)
-        if self.token is not None:
-            self.gateway.recent.note(self.token, answer.consistency_token)
+        self._note(answer.consistency_token)
 
     def leave(self, answer: Revoked | None = None) -> None:
         """Go on as a guest, without anything of the session."""
+        if answer is not None:
+            self._note(answer.consistency_token)
         self.session = self.token = self.csrf = None
         self.values.forget_all()
         if answer is not None:
@@ -212,20 +240,17 @@ class Exchange:
     def take_cookies(self, answer: Created | Rolled | Revoked) -> None:
         """Send the cookies of this answer, if it has any, instead of those of earlier ones."""
         self.accessed = True
-        headers = answer.cookies.headers()
-        if headers:
-            self._cookies, self._cookies_may_be_late = headers, False
+        self._outgoing.changed(answer.cookies.headers())
 
     def take_companion(self, answer: CompanionIssued) -> None:
         """Send the cookie of a companion token in addition."""
         self.accessed = True
-        self._cookies = [*self._cookies, *answer.cookies.headers()]
-        self._cookies_may_be_late = False
+        self._outgoing.added(answer.cookies.headers())
 
     def presented_csrf(self) -> Token | None:
         """The CSRF token that the client presented, in a header or in a form."""
         sent = self.request.headers(self.gateway.settings.csrf_header.lower())
-        text = sent[0] if sent else self.request.form_token()
+        text = sent[0] if sent else None if self.request.is_safe else self.request.form_token()
         return Token(text) if text else None
 
     def failed(self, error: SessiondError) -> Action:
@@ -233,9 +258,8 @@ class Exchange:
         self._failure = error
         return Action.RETRY_LATER
 
-    # The question and its answer
-
-    def _is_cross_site(self) -> bool:
+    def is_cross_site(self) -> bool:
+        """Whether the browser says that a page of another site sent this request."""
         request = self.request
         return is_cross_site(
             request.headers("sec-fetch-site"),
@@ -244,34 +268,21 @@ class Exchange:
             self.gateway.settings.trusted_origins,
         )
 
-    def _question(self, token: Token, requirements: Requirements | None) -> Steps[Validation]:
-        at_least = self.gateway.recent.at_least(token)
-        kwargs = {
-            "client": self.client,
-            "passive": matches(self.request.path, self.gateway.settings.passive_paths),
-            "requirements": requirements,
-            "with_csrf_token": True,
-            "data": True,
-        }
-        if at_least:
-            try:
-                newest: Validation = yield Ask("validate", (token,), {**kwargs, "at_least": at_least})
-            except OutOfRange:
-                pass  # the log was restored from a backup, and does not know of the change
-            else:
-                return newest
-        answer: Validation = yield Ask("validate", (token,), kwargs)
-        return answer
+    # Its own parts
 
     def _take(self, answer: Validation) -> None:
         self.validation, self._answered_at = answer, self.gateway.clock()
-        self._cookies, self._cookies_may_be_late = answer.cookies.headers(), True
+        self._outgoing.validated(answer.cookies.headers())
         if answer.valid:
             self.session, self.csrf = answer.session, answer.csrf_token
             self.values = SessionValues(answer.data.values if answer.data is not None else {}, self.gateway.codec)
             return
         kinds = {unmet.kind for unmet in answer.unmet}
         self._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}
+
+    def _note(self, consistency_token: str) -> None:
+        if self.token is not None:
+            self.gateway.recent.note(self.token, consistency_token)
 
     def _may_create(self) -> bool:
         """Whether a session may be created for a guest: its cookie would replace a newer one that is on its way."""
@@ -280,3 +291,38 @@ class Exchange:
         # What a page notes by itself is not worth the risk; what the user asked for is.
         late = self.gateway.clock() - self._began > self.gateway.settings.late_after
         return not (late and self.request.is_safe)
+
+
+def _question(exchange: Exchange, token: Token, requirements: Requirements | None) -> Steps[Validation]:
+    """The one question about a request."""
+    at_least = exchange.gateway.recent.at_least(token)
+    kwargs = {
+        "client": exchange.client,
+        "passive": exchange.is_passive,
+        "requirements": requirements,
+        "with_csrf_token": True,
+        "data": True,
+    }
+    if at_least:
+        try:
+            newest: Validation = yield Ask("validate", (token,), {**kwargs, "at_least": at_least})
+        except OutOfRange:
+            pass  # the log was restored from a backup, and does not know of the change
+        else:
+            return newest
+    answer: Validation = yield Ask("validate", (token,), kwargs)
+    return answer
+
+
+def _reference(exchange: Exchange, session: Session) -> Steps[Mapping[str, Any] | None]:
+    """How a call names the session of this request. None: it is no longer a session of the same user.
+
+    A handler may take minutes. By then the client may have replaced its token, and the old one would look as if it
+    had been stolen. So a late request names its session by id; and a guest's, which may be planted, must not have
+    become a user's.
+    """
+    if not exchange.is_late:
+        return {"token": exchange.token}
+    found: Found = yield Ask("get", kwargs={"session_id": session.session_id})
+    same = found.session is not None and found.session.subject == session.subject
+    return {"session_id": session.session_id} if same and found.verdict is Verdict.VALID else None

@@ -51,7 +51,7 @@ class WebRequest:
 
     @property
     def own_path(self) -> str:
-        """Path and query, as in a URL, to come back to after a login; empty if that would repeat the request's effect."""
+        """Path and query, as in a URL, to come back to after a login; empty if a GET would not be the same request."""
         if self.method != "GET":
             return ""
         path = quote(self.path, safe=_IN_PATHS, errors="replace")

@@ -24,7 +24,13 @@ def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
         return gate
     session, token = exchange.session, exchange.token
     if session is None or token is None or not session.subject:
-        return Action.PROCEED if requirements.guests else _without_user(exchange)
+        if not requirements.guests:
+            return exchange.without_user()
+        if requirements.csrf and exchange.is_cross_site():
+            return Action.CSRF_ERROR
+        if requirements.csrf and session is not None and token is not None:
+            return (yield from _ask(exchange, token, RouteRequirements(csrf=True)))
+        return Action.PROCEED
     if requirements.level > (session.authentication.level if session.authentication is not None else 0):
         return Action.STEP_UP
     if requirements.max_age is None and requirements.companion is None and not requirements.csrf:
@@ -39,15 +45,6 @@ def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
         raise exchange.refuse(action, requirements)
 
 
-def _without_user(exchange: Exchange) -> Action:
-    answer = exchange.validation
-    if exchange.is_ambiguous:
-        return Action.AMBIGUOUS
-    if answer is not None and answer.next_step is NextStep.STEP_UP:
-        return Action.STEP_UP
-    return Action.LOGIN
-
-
 def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> Steps[Action]:
     needed = Requirements(
         min_level=requirements.level,
@@ -56,7 +53,11 @@ def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> S
         csrf=exchange.presented_csrf() if requirements.csrf else NOT_REQUIRED,
     )
     try:
-        answer: Validation = yield Ask("validate", (token,), {"client": exchange.client, "requirements": needed})
+        answer: Validation = yield Ask(
+            "validate",
+            (token,),
+            {"client": exchange.client, "passive": exchange.is_passive, "requirements": needed},
+        )
     except OUTAGES as error:
         return exchange.failed(error)
     if answer.valid:
