@@ -61,9 +61,9 @@ def blocks(language: str) -> list[Any]:
 
 
 def guides() -> list[Path]:
-    """The pages of the documentation that have Python examples; tests/clients/test_frameworks.py runs two others."""
+    """The pages of the documentation that have Python examples; tests/clients runs those of frameworks."""
     found = [page for page in PAGES if page.is_relative_to(DOCS) and blocks_of(page, "python")]
-    return [page for page in found if page.stem not in ("fastapi", "django")]
+    return [page for page in found if page.stem not in ("fastapi", "django", "grpc")]
 
 
 def anchor_of(heading: str) -> str:

@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-__all__ = ["NotJson", "decode", "encode"]
+__all__ = ["NotJson", "decode", "decode_one", "encode", "encode_one"]
 
 
 class NotJson(ValueError):
@@ -53,6 +53,24 @@ def decode(values: Mapping[str, bytes]) -> dict[str, Any]:
     return result
 
 
+def encode_one(key: str, value: Any) -> bytes:
+    """Write one value as `encode` does. Raises `NotJson`, which names the key."""
+    result = _encoded(key, value)
+    del value
+    if isinstance(result, NotJson):
+        raise result
+    return result
+
+
+def decode_one(key: str, data: bytes) -> Any:
+    """Read one value as `decode` does. Raises `NotJson`, which names the key."""
+    result = _decoded(key, data)
+    del data
+    if isinstance(result, NotJson):
+        raise result
+    return result
+
+
 # The functions below return an exception instead of raising it, and create it after the `except` block has ended. The
 # json module's errors hold the whole document, and each frame a value: a crash reporter would send them with the
 # traceback.
@@ -70,7 +88,7 @@ def _each(values: Mapping[str, Any], turn: Callable[[str, Any], Any]) -> dict[st
 
 def _encoded(key: str, value: Any) -> bytes | NotJson:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError, RecursionError):
         pass
     return NotJson(key, f"cannot be written as JSON: JSON cannot express all of this {type(value).__name__}")
@@ -78,7 +96,7 @@ def _encoded(key: str, value: Any) -> bytes | NotJson:
 
 def _decoded(key: str, value: bytes) -> Any:
     try:
-        return json.loads(value.decode(), parse_constant=_refuse)
+        return _DECODER.decode(value.decode())
     except (ValueError, RecursionError):
         pass
     return NotJson(key, "is not JSON; was it written as plain bytes?")
@@ -86,3 +104,8 @@ def _decoded(key: str, value: bytes) -> Any:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)  # NaN and the infinities, which Python would read though they are not JSON
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+"""Made once: `json.dumps` and `json.loads` would make one for each value."""

@@ -17,7 +17,7 @@ from sessiond_client.errors import (
     Unavailable,
 )
 from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequirements, refusal
-from sessiond_client.gateway.cookies import NO_COOKIE, presented
+from sessiond_client.gateway.cookies import NO_COOKIE, Presented, presented
 from sessiond_client.gateway.gateway import Gateway
 from sessiond_client.gateway.origins import is_cross_site
 from sessiond_client.gateway.outgoing import Outgoing
@@ -80,6 +80,13 @@ class Exchange:
         return self.session.subject if self.session is not None else ""
 
     @property
+    def renewed_token(self) -> Token | None:
+        """The token that a client without cookies must use from now on; None: it keeps the one that it has."""
+        if self.token is not None and self.token != self._presented.token:
+            return self.token
+        return self.validation.renewed_token if self.validation is not None else None
+
+    @property
     def is_ambiguous(self) -> bool:
         """Whether the client presented several session cookies of one name."""
         return self._presented.ambiguous
@@ -114,16 +121,13 @@ class Exchange:
         if matches(request.path, settings.ignored_paths):
             return
         if csrf is None:
-            csrf = not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
+            exempt = request.token is not None or matches(request.path, settings.csrf_exempt)
+            csrf = not request.is_safe and not exempt
         if csrf and self.is_cross_site():
             self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
             return
-        cookies = request.headers("cookie")
-        if not cookies:
-            return
         try:
-            facts = yield from self.gateway.facts()
-            self._presented = presented(cookies, facts.cookies)
+            self._presented = yield from _find_token(self)
             token = self._presented.token
             if token is None:
                 return
@@ -195,8 +199,7 @@ class Exchange:
         named = yield from _reference(self, self.session)
         if named is None:
             return False
-        kwargs = {**named, "set": changes.set, "delete": changes.delete}
-        updated: DataUpdated = yield Ask("update_data", kwargs=kwargs)
+        updated: DataUpdated = yield Ask("update_data", kwargs={**named, "set": changes.set, "delete": changes.delete})
         if updated.verdict is not Verdict.VALID:
             return False
         self.values.written(changes)
@@ -291,6 +294,17 @@ class Exchange:
         # What a page notes by itself is not worth the risk; what the user asked for is.
         late = self.gateway.clock() - self._began > self.gateway.settings.late_after
         return not (late and self.request.is_safe)
+
+
+def _find_token(exchange: Exchange) -> Steps[Presented]:
+    """What the request presented. The frame holds no cookie, because it may be part of a traceback."""
+    request = exchange.request
+    if request.token is not None:
+        return Presented(request.token)
+    if not request.headers("cookie"):
+        return NO_COOKIE
+    facts = yield from exchange.gateway.facts()
+    return presented(request.headers("cookie"), facts.cookies)
 
 
 def _question(exchange: Exchange, token: Token, requirements: Requirements | None) -> Steps[Validation]:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from sessiond_client.gateway.addresses import TrustedProxies, client_address
 from sessiond_client.gateway.origins import SAFE_METHODS
+from sessiond_client.tokens import Token
 from sessiond_client.values import ClientContext
 
 __all__ = ["Headers", "WebRequest"]
@@ -35,6 +36,9 @@ class WebRequest:
     """All values of a header, whose name is in lower case; empty if there is none."""
     form_token: Callable[[], str | None] = field(default=lambda: None, repr=False)
     """The CSRF token in the form, if there is one. Only called for methods that are not safe."""
+    token: Token | None = None
+    """A session token that came in another way than in a cookie, such as `Authorization: Bearer`. Cookies are then not
+    read, and no CSRF token is required: no browser sends such a token by itself."""
     certificate_thumbprint: bytes = b""
     """SHA-256 of the client's certificate, if the server or a trusted proxy has checked one."""
 

@@ -24,11 +24,8 @@ class Codec(Protocol):
 
 
 class _Json:
-    def encode(self, key: str, value: Any) -> bytes:
-        return json_data.encode({key: value})[key]
-
-    def decode(self, key: str, data: bytes) -> Any:
-        return json_data.decode({key: data})[key]
+    encode = staticmethod(json_data.encode_one)  # not methods: their frames would be part of tracebacks, with the value
+    decode = staticmethod(json_data.decode_one)
 
 
 JSON: Codec = _Json()
@@ -108,11 +105,15 @@ class SessionValues(MutableMapping[str, Any]):
 
     def changes(self) -> Changes:
         """What differs from what is stored. Raises what the codec raises for a value that cannot be written."""
-        written = {}
+        written: dict[str, bytes] = {}
         for key, value in self._read.items():
             if key not in self._assigned and isinstance(value, _IMMUTABLE):
                 continue
-            data = self._codec.encode(key, value)
+            try:
+                data = self._codec.encode(key, value)
+            except Exception:
+                del value, written  # the frame is part of the traceback
+                raise
             stored = self._stored.get(key)
             if data != stored and (stored is None or data != self._rewritten(key, stored)):
                 written[key] = data
