@@ -358,6 +358,19 @@ async def test_csrf_token_of_a_guest(visitor: Visitor) -> None:
     assert short.absolute_expire_time < long.absolute_expire_time
 
 
+async def test_csrf_token_of_a_late_page(visitor: Visitor, clock: ManualClock) -> None:
+    """A page that took long opens no session for its form, because its cookie could replace that of a login."""
+    exchange = await visitor.send(path="/login")
+    clock.advance(5_100)
+    assert await visitor.do(account.csrf_token(exchange)) == ""
+    assert _cookies(exchange.headers()) == []
+    form = await visitor.send("POST", "/login", form="")
+    assert form.gate() is Action.PROCEED
+    await visitor.do(account.login(form, ALICE))
+    visitor.receive(form)
+    assert (await visitor.send("POST", "/login", form="")).gate() is Action.CSRF_ERROR
+
+
 async def test_roll(visitor: Visitor) -> None:
     """After a privilege change the old token is worth nothing, and the response has the new one."""
     await visitor.log_in()

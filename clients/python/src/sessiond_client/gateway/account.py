@@ -201,10 +201,11 @@ def end_device(exchange: Exchange, session_id: str, *, reason: str = "ended by i
 def csrf_token(exchange: Exchange) -> Steps[str]:
     """The CSRF token for a form or a script of this page. A guest without a session gets one for it.
 
-    Empty if there can be none, because the client's cookie must stay as it is; the form is then refused.
+    Empty if there can be none, because the client's cookie must stay as it is, or because the page took so long that
+    the user may have logged in meanwhile. Such a form is refused if the client has a session by then.
     """
     exchange.accessed = True
-    if exchange.csrf is None and exchange.session is None and not exchange.keeps_cookie:
+    if exchange.csrf is None and exchange.session is None and exchange.may_create:
         login_page = exchange.request.path == exchange.gateway.settings.login_path
         created = yield Ask("create", kwargs={"client": exchange.client, "login_page": login_page})
         exchange.adopt(created)

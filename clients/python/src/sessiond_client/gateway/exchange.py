@@ -98,9 +98,19 @@ class Exchange:
         denied = answer is not None and self.session is None
         return (
             self._failure is not None
+            or self._csrf_failed
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
+
+    @property
+    def may_create(self) -> bool:
+        """Whether a session may be created for a guest: its cookie would replace a newer one that is on its way."""
+        if self.keeps_cookie:
+            return False
+        # What a page notes by itself is not worth the risk; what the user asked for is.
+        late = self.gateway.clock() - self._began > self.gateway.settings.late_after
+        return not (late and self.request.is_safe)
 
     @property
     def is_passive(self) -> bool:
@@ -190,7 +200,7 @@ class Exchange:
         if not changes:
             return True
         if self.session is None:
-            if not changes.set or not self._may_create():
+            if not changes.set or not self.may_create:
                 return not changes.set
             created = yield Ask("create", kwargs={"client": self.client, "data": changes.set})
             self.adopt(created)
@@ -286,14 +296,6 @@ class Exchange:
     def _note(self, consistency_token: str) -> None:
         if self.token is not None:
             self.gateway.recent.note(self.token, consistency_token)
-
-    def _may_create(self) -> bool:
-        """Whether a session may be created for a guest: its cookie would replace a newer one that is on its way."""
-        if self.keeps_cookie:
-            return False
-        # What a page notes by itself is not worth the risk; what the user asked for is.
-        late = self.gateway.clock() - self._began > self.gateway.settings.late_after
-        return not (late and self.request.is_safe)
 
 
 def _find_token(exchange: Exchange) -> Steps[Presented]:
