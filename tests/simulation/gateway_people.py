@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from tests.simulation.bounds import SECOND
+from tests.simulation.bounds import MINUTE, SECOND
 from tests.simulation.browser import Browser
 from tests.simulation.gateway_records import Records, Shown
 from tests.simulation.people import Person
@@ -57,6 +57,8 @@ class Shopper(Person):
 
     async def _arrive(self) -> None:
         """Get a session of one's own, by whatever steps are needed."""
+        for _ in range(self._random.randrange(self._habits.tabs)):
+            self._wheel.start(self._part())  # a browser that is opened loads its tabs again
         for _ in range(6):
             response = await self._browser.fetch("/")
             self._notice(response)
@@ -71,7 +73,9 @@ class Shopper(Person):
                 await self._shop_as_guest()
                 await self._log_in()
             elif response.page == STEP_UP:
-                await self._submit("/elevate")
+                again = await self._submit("/elevate")
+                if again is not None and again.page == LOGIN:
+                    await self._log_in()  # it is the session of somebody else
             await self._wheel.sleep(2 * SECOND)
 
     async def _replace(self) -> None:
@@ -91,7 +95,8 @@ class Shopper(Person):
 
     async def _log_in(self) -> None:
         self._notice(await self._browser.fetch("/sign-in"))
-        wait = 12 * 60 * SECOND if self._random.random() < 0.02 else self._random.randrange(5 * SECOND, 40 * SECOND)
+        # Sometimes the login page stays open for longer than a session may be idle.
+        wait = 50 * MINUTE if self._random.random() < 0.03 else self._random.randrange(5 * SECOND, 40 * SECOND)
         await self._wheel.sleep(wait)
         self._tally.traffic["logins"] += 1
         await self._wheel.all(self._part(2), self._form("/login", remember=self._habits.remember))

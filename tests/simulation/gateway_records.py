@@ -40,6 +40,7 @@ class Shown(Response):
     validated: int = 0
     left: int = 0
     lives: frozenset[Life] = frozenset()
+    had_cookie: bool = True
 
 
 class _Read(NamedTuple):
@@ -151,12 +152,17 @@ class Records:
             return
         if held is None or before == after or response.path == "/logout" or not self._subjects[held.session_id]:
             return
+        if held.rolls < self._rolls[held.session_id]:
+            return  # the browser never received the newer token, or lost it
         if got is not None and got.session_id == held.session_id and got.rolls >= held.rolls:
             return
         if response.left <= held.at:
             self.traffic["cookies overtaken on the network"] += 1
         elif response.validated <= held.at and response.left - response.validated <= _LATE:
             self.traffic["cookies overtaken within five seconds"] += 1
+        elif not response.had_cookie:
+            # It was sent before the login's response arrived, and nobody can tell whose it is.
+            self.traffic["cookies replaced by a guest's request without one"] += 1
         elif explained := sorted(response.lives.intersection(_OLD_TOKENS)):
             self.traffic[f"cookies deleted: {explained[0]}"] += 1
         elif now - self._seen.get(held.session_id, 0) <= _SEEN_LATELY:

@@ -32,7 +32,6 @@ __all__ = ["GatewaySite", "gateway_of"]
 T = TypeVar("T")
 _HOST = "shop.example"
 _POSTS = ("/save", "/login", "/elevate", "/password", "/logout")
-_SLOW = 0.02
 _SLOW_TAKES = (6 * SECOND, 40 * SECOND)
 _NOTES = 0.3  # how often a part of a page notes something in the session by itself
 _PAGES = {Action.LOGIN: LOGIN, Action.STEP_UP: STEP_UP, Action.COMPANION: STEP_UP}
@@ -50,6 +49,9 @@ class GatewaySite(Site):
     Some handlers take many seconds between the validation and the response. Some parts of pages note something in the
     session by themselves, for guests too.
     """
+
+    slow = 0.02
+    """How often a handler takes many seconds."""
 
     def __init__(
         self, client: AuthorityClient, gateway: Gateway, wheel: Wheel, tally: Tally, random: Random, records: Records
@@ -81,6 +83,7 @@ class GatewaySite(Site):
         await run_async(client, exchange.open())
         shown = await self._respond(exchange, request, client)
         shown.path, shown.validated, shown.left, shown.lives = request.path, began, self._wheel.now, request.lives
+        shown.had_cookie = SESSION in request.cookies
         for name, value in exchange.headers():
             if name == "Set-Cookie":
                 shown.set_cookie.append(value)
@@ -91,7 +94,7 @@ class GatewaySite(Site):
         action = exchange.gate()
         if action is not Action.PROCEED:
             return self._refused(action, request)
-        if request.path in ("/", "/part", "/save") and self._random.random() < _SLOW:
+        if request.path in ("/", "/part", "/save") and self._random.random() < self.slow:
             self._tally.traffic["slow handlers"] += 1
             await self._wheel.sleep(self._random.randrange(*_SLOW_TAKES))
         rolled = False

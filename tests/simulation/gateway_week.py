@@ -24,6 +24,7 @@ class GatewayWeek(Week):
     """The parameters of a simulation through the gateway. There are no extensions of apps, which are no browsers."""
 
     bounds: Bounds = Bounds(extension=0)
+    slow: float = GatewaySite.slow
 
 
 async def simulate_gateway(week: GatewayWeek) -> Report:
@@ -35,6 +36,7 @@ async def simulate_gateway(week: GatewayWeek) -> Report:
     async with authority_of(week, clock) as assembled:
         client = AuthorityClient(Service(assembled.authority), wheel, tally, random, records, outages)
         site = GatewaySite(client, gateway_of(wheel), wheel, tally, random, records)
+        site.slow = week.slow
         for number in range(week.users):
             start_user(week, number, site, wheel, tally, (watched(records, number), Shopper))
         wheel.start(sweep(assembled, wheel))

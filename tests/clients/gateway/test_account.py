@@ -161,6 +161,17 @@ async def test_step_up_of_a_guest(visitor: Visitor) -> None:
     assert await _live(visitor) == 0
 
 
+async def test_step_up_of_another_user(visitor: Visitor) -> None:
+    """A step-up in the session of another user logs nobody in, and that session goes on."""
+    await visitor.log_in(BOB)
+    exchange = await visitor.send("POST", "/elevate", form=await visitor.form())
+    with pytest.raises(Refused, match="login_required"):
+        await visitor.do(account.login(exchange, ALICE, level=2, elevate=True))
+    exchange = await visitor.send()
+    assert exchange.subject == BOB
+    assert await visitor.do(routes.check(exchange, RouteRequirements(level=2))) is Action.STEP_UP
+
+
 async def test_login_logout_write(visitor: Visitor) -> None:
     """What is written after a login and a logout in one request is a guest's, without anything of the user."""
     await _put(visitor, cart=["tea"])

@@ -297,6 +297,23 @@ async def test_a_newer_cookie_is_on_its_way(visitor: Visitor) -> None:
     assert _cookies(page.headers()) == []
 
 
+async def test_a_dead_cookie_was_replaced_just_now(visitor: Visitor, clock: ManualClock) -> None:
+    """A page that was sent with a dead cookie before a login does not delete the login's cookie if it arrives after."""
+    await visitor.form("/login")
+    clock.advance(40 * MINUTE)
+    await visitor.send()  # finds that it has expired
+    clock.advance(MINUTE)
+    other_tab = copy_of(visitor)
+    form = await visitor.send("POST", "/login")
+    await visitor.do(account.login(form, ALICE))
+    for wait, kept in ((0, True), (19_000, True), (2_000, False)):
+        clock.advance(wait)
+        page = await other_tab.send()
+        assert page.keeps_cookie is kept
+        assert (_cookies(page.headers()) == []) is kept
+    assert await other_tab.do(account.csrf_token(page))
+
+
 async def test_a_late_page_creates_nothing(visitor: Visitor, clock: ManualClock) -> None:
     """A page that took long opens no session by itself: the user may have logged in meanwhile. A form does."""
     for method, created in (("GET", 0), ("POST", 1)):

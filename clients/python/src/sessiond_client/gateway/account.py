@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sessiond_client.answers import CompanionIssued, Data, Page, Revoked, Rolled
 from sessiond_client.enums import Verdict
-from sessiond_client.errors import InvalidArgument, NotFound
+from sessiond_client.errors import FailedPrecondition, InvalidArgument, NotFound
 from sessiond_client.gateway.actions import Action
 from sessiond_client.gateway.exchange import Exchange
 from sessiond_client.gateway.steps import Ask, Steps
@@ -70,8 +70,9 @@ def login(
     - `elevate`: `level` counts for the policy's elevation timeout only; the user must be logged in.
     - `labels`, `lifetimes`, `ticket`, `evict`: as for `Client.authenticate`.
 
-    Raises `Refused` if the client's network is locked or its cookies are ambiguous, or if a guest is to be elevated:
-    nobody is logged in. Raises `ConcurrencyLimitReached` and other `SessiondError`s as `Client.authenticate` does.
+    Raises `Refused` if the client's network is locked or its cookies are ambiguous, or if the session to be elevated is
+    a guest's or another user's: nobody is logged in. Raises `ConcurrencyLimitReached` and other `SessiondError`s as
+    `Client.authenticate` does.
     """
     gate = exchange.gate()
     if gate is Action.PROCEED and exchange.is_ambiguous:
@@ -81,21 +82,23 @@ def login(
     before = exchange.session
     if elevate and (exchange.token is None or (before is not None and not before.subject)):
         raise exchange.refuse(Action.LOGIN)
-    answer: Rolled = yield Ask(
-        "authenticate",
-        (exchange.token, subject),
-        {
-            "authentication": Authentication(level=level, methods=tuple(methods)),
-            "client": exchange.client,
-            "persistent": persistent,
-            "elevate": elevate,
-            "or_create": not elevate,
-            "labels": labels,
-            "lifetimes": lifetimes,
-            "ticket": ticket,
-            "evict": evict,
-        },
-    )
+    kwargs = {
+        "authentication": Authentication(level=level, methods=tuple(methods)),
+        "client": exchange.client,
+        "persistent": persistent,
+        "elevate": elevate,
+        "or_create": not elevate,
+        "labels": labels,
+        "lifetimes": lifetimes,
+        "ticket": ticket,
+        "evict": evict,
+    }
+    try:
+        answer: Rolled = yield Ask("authenticate", (exchange.token, subject), kwargs)
+    except FailedPrecondition:
+        if not elevate:
+            raise
+        raise exchange.refuse(Action.LOGIN) from None  # the session of somebody else
     if answer.token is None:
         raise exchange.refuse(Action.LOCKED if answer.verdict is Verdict.LOCKED else Action.LOGIN)
     if answer.created:

@@ -61,6 +61,7 @@ class Exchange:
         self._presented = NO_COOKIE
         self._failure: SessiondError | None = None
         self._csrf_failed = False
+        self._is_replaced = False
         self._began = gateway.clock()
         self._answered_at = 0.0
         self._outgoing = Outgoing()
@@ -99,6 +100,7 @@ class Exchange:
         return (
             self._failure is not None
             or self._csrf_failed
+            or self._is_replaced
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
@@ -147,7 +149,7 @@ class Exchange:
         except OUTAGES as error:
             self._failure = error
             return
-        self._take(answer)
+        _take(self, answer)
 
     def gate(self) -> Action:
         """Whether any handler may run. Routes have requirements of their own."""
@@ -236,6 +238,8 @@ class Exchange:
     def adopt(self, answer: Created | Rolled) -> None:
         """Go on with the session and the token of an answer."""
         self._note(answer.consistency_token)  # a near cache may still hold a good answer about the old token
+        if self.token is not None:
+            self.gateway.replaced.note(self.token, answer.consistency_token)
         self.session, self.token, self.csrf = answer.session, answer.token, answer.csrf_token
         self._answered_at = self.gateway.clock()
         self.take_cookies(answer)
@@ -273,25 +277,8 @@ class Exchange:
 
     def is_cross_site(self) -> bool:
         """Whether the browser says that a page of another site sent this request."""
-        request = self.request
-        return is_cross_site(
-            request.headers("sec-fetch-site"),
-            request.headers("origin"),
-            request.host,
-            self.gateway.settings.trusted_origins,
-        )
-
-    # Its own parts
-
-    def _take(self, answer: Validation) -> None:
-        self.validation, self._answered_at = answer, self.gateway.clock()
-        self._outgoing.validated(answer.cookies.headers())
-        if answer.valid:
-            self.session, self.csrf = answer.session, answer.csrf_token
-            self.values = SessionValues(answer.data.values if answer.data is not None else {}, self.gateway.codec)
-            return
-        kinds = {unmet.kind for unmet in answer.unmet}
-        self._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}
+        request, trusted = self.request, self.gateway.settings.trusted_origins
+        return is_cross_site(request.headers("sec-fetch-site"), request.headers("origin"), request.host, trusted)
 
     def _note(self, consistency_token: str) -> None:
         if self.token is not None:
@@ -342,3 +329,19 @@ def _reference(exchange: Exchange, session: Session) -> Steps[Mapping[str, Any] 
     found: Found = yield Ask("get", kwargs={"session_id": session.session_id})
     same = found.session is not None and found.session.subject == session.subject
     return {"session_id": session.session_id} if same and found.verdict is Verdict.VALID else None
+
+
+def _take(exchange: Exchange, answer: Validation) -> None:
+    """Go on with the answer about the request."""
+    exchange.validation, exchange._answered_at = answer, exchange.gateway.clock()
+    if answer.valid:
+        exchange._outgoing.validated(answer.cookies.headers())
+        exchange.session, exchange.csrf = answer.session, answer.csrf_token
+        exchange.values = SessionValues(answer.data.values if answer.data is not None else {}, exchange.gateway.codec)
+        return
+    # A dead token may have come after a login replaced it: the authority does not know that, but this process may.
+    exchange._is_replaced = exchange.token is not None and bool(exchange.gateway.replaced.at_least(exchange.token))
+    if not exchange._is_replaced:
+        exchange._outgoing.validated(answer.cookies.headers())
+    kinds = {unmet.kind for unmet in answer.unmet}
+    exchange._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}
