@@ -143,6 +143,9 @@ class _Memory:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         return self._suspicions.is_own_client(session, client, policy)
 
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        return self._suspicions.is_denied_client(session, client, policy)
+
     def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
         return self._suspicions.is_new_old_token(session, client, others)
 

@@ -11,7 +11,7 @@ from sessiond.authority.validation import Validation
 from sessiond.changes.judging import LimitReached, Outcome
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Roll
-from sessiond.crypto.csrf import csrf_token_of
+from sessiond.crypto.csrf import csrf_digest, csrf_token, csrf_token_of
 from sessiond.crypto.tickets import Ticket, issue_ticket, open_ticket, scope_digest
 from sessiond.crypto.tokens import Token, digest, new_secret
 from sessiond.domain.call import Call
@@ -83,7 +83,8 @@ class Logins:
                 instead, lambda done: self.issued_result(call, login, done, secret), spec
             )
         self._check_persistent(call, login)
-        unit = Authenticate(call, opened.presented, login, digest(secret), elevates, chosen, fresh)
+        csrf = csrf_digest(csrf_token(opened))
+        unit = Authenticate(call, opened.presented, login, digest(secret), elevates, chosen, fresh, csrf)
         return await self._retries.log_in(
             unit,
             lambda done: self.issued_result(call, login, done, secret, session_id),

@@ -8,8 +8,9 @@ from sessiond.crypto.companions import Companion, open_companion
 from sessiond.crypto.csrf import csrf_token_matches
 from sessiond.crypto.tokens import KeyRing, OpenedToken, Token
 from sessiond.domain.immutable import immutable
+from sessiond.domain.policy import Policy
 from sessiond.domain.requirements import AuthenticationRequirements, RequirementKind, Unmet, check_authentication
-from sessiond.domain.session import Session
+from sessiond.domain.session import Session, accepted_earlier_csrf
 from sessiond.domain.values import Instant
 
 __all__ = ["NO_REQUIREMENTS", "Requirements", "unmet"]
@@ -41,7 +42,7 @@ NO_REQUIREMENTS = Requirements()
 
 
 def unmet(
-    keys: KeyRing, opened: OpenedToken, session: Session, requirements: Requirements, now: Instant
+    keys: KeyRing, opened: OpenedToken, session: Session, requirements: Requirements, policy: Policy, now: Instant
 ) -> tuple[Unmet, ...]:
     """Return the unmet requirements. `session` must have the authentication that counts now, see `as_seen`."""
     if requirements is NO_REQUIREMENTS:
@@ -54,7 +55,11 @@ def unmet(
         if companion is None or not good or now >= companion.expires:
             remedy = f"issue a companion token for {purpose!r} and have the client present it"
             missing.append(Unmet(RequirementKind.COMPANION_TOKEN, remedy))
-    if requirements.csrf is not None and not csrf_token_matches(opened, requirements.csrf.reveal()):
-        remedy = "send the page again with the session's CSRF token (with_csrf_token) and have the client present it"
-        missing.append(Unmet(RequirementKind.CSRF_TOKEN, remedy))
+    if requirements.csrf is not None:
+        earlier = accepted_earlier_csrf(session, policy, now)
+        if not csrf_token_matches(opened, requirements.csrf.reveal(), earlier):
+            remedy = (
+                "send the page again with the session's CSRF token (with_csrf_token) and have the client present it"
+            )
+            missing.append(Unmet(RequirementKind.CSRF_TOKEN, remedy))
     return tuple(missing)

@@ -169,7 +169,7 @@ class Validation:
         if suffices and question.requirements is not NO_REQUIREMENTS:
             # A request with unmet requirements is denied, so it does not count as activity.
             seen = as_seen(known, call.policy, now)
-            passive = passive or bool(unmet(parts.keys, opened, seen, question.requirements, now))
+            passive = passive or bool(unmet(parts.keys, opened, seen, question.requirements, call.policy, now))
         active = suffices and not passive
         lags = active and now - entry.saved >= touch_granularity(entry.session, call.policy)
         if judgement.activates or urgent or lags or expires:
@@ -266,7 +266,7 @@ class Validation:
         policy, requirements = question.call.policy, question.requirements
         seen = as_seen(session, policy, now)
         missing = () if judgement.verdict is Verdict.VALID else (_AUTHENTICATE_AGAIN,)
-        missing = (*missing, *unmet(self._parts.keys, opened, seen, requirements, now))
+        missing = (*missing, *unmet(self._parts.keys, opened, seen, requirements, policy, now))
         if missing:
             # A denied client gets no tokens: it may be an intruder.
             return ValidationResult(replace(judgement, verdict=Verdict.INSUFFICIENT), seen, unmet=missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 
 from sessiond.changes.judging import (
     Outcome,
@@ -104,7 +104,7 @@ class Authenticate:
     """Bind a subject to the session, authenticate it again, or elevate. Each of them rolls the token.
 
     `fresh` opens a session for the subject if the presented token is not usable or if its session belongs to another
-    subject.
+    subject. `csrf` is the SHA-256 of the CSRF token that belongs to the presented token.
     """
 
     call: Call
@@ -114,6 +114,7 @@ class Authenticate:
     elevates: bool = False
     choice: Choice | None = None
     fresh: Create | None = None
+    csrf: bytes | None = field(default=None, repr=False)
 
     def needs(self) -> Needs:
         """Return what to read: the session, and the subject's other live sessions if the limit may apply."""
@@ -157,6 +158,7 @@ class Authenticate:
             work.now,
             lifetimes=login.lifetimes,
             labels=login.labels,
+            csrf=self._earlier_csrf(work, session),
         )
         return Outcome(_OPENED, self._save(work, save_lowered(work, call, session, elevated)))
 
@@ -177,8 +179,16 @@ class Authenticate:
             persistent=login.persistent,
             lifetimes=login.lifetimes,
             labels=login.labels,
+            csrf=self._earlier_csrf(work, session),
         )
         return Outcome(_OPENED, self._save(work, bound), decision.evicted)
+
+    def _earlier_csrf(self, work: Work, session: Session) -> bytes | None:
+        """Return the hash of the CSRF token from before this login, unless the policy denies the client until then.
+
+        Such a client authenticates because of a suspicion, and has never received a page of this session.
+        """
+        return None if work.is_denied_client(session, self.call.client, self.call.policy) else self.csrf
 
     def _save(self, work: Work, session: Session) -> Session:
         session = work.save(session, EventType.SESSION_AUTHENTICATED, self.call.cause, self.call.client)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from sessiond.domain.values import Millis
 
-__all__ = ["Duration", "Timeout", "format_duration", "parse_duration"]
+__all__ = ["Duration", "DurationOrZero", "Timeout", "format_duration", "parse_duration"]
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(?:[0-9]{1,30}(?:ms|s|m|h|d))+")
@@ -47,5 +47,15 @@ def _parse_timeout(text: Any) -> Millis | None:
         raise ValueError(f'{error}, or "none"') from error
 
 
+def _parse_duration_or_zero(text: Any) -> Millis:
+    if text == "0s":
+        return Millis(0)
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "0s"') from error
+
+
 Duration = Annotated[Millis, BeforeValidator(parse_duration)]
+DurationOrZero = Annotated[Millis, BeforeValidator(_parse_duration_or_zero)]
 Timeout = Annotated[Millis | None, BeforeValidator(_parse_timeout)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sessiond.config.durations import Duration, Timeout, parse_duration
+from sessiond.config.durations import Duration, DurationOrZero, Timeout, parse_duration
 from sessiond.config.near import must_be_one_of
 from sessiond.config.store_address import PostgresAddress, parse_store
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
@@ -163,6 +163,7 @@ class ApplicationSection(Section):
     remember_absolute_timeout: Timeout = None
     remember_level: Annotated[int, Field(ge=0, le=3)] = 0
     elevation_timeout: Duration = Millis(0)
+    csrf_overlap: DurationOrZero = Millis(0)
     max_sessions: Annotated[int, Field(ge=0, le=10_000)] = 0
     on_limit: Annotated[LimitRule, BeforeValidator(_one_of(LimitRule))] = LimitRule.REJECT
     ticket_timeout: Duration = Millis(0)

@@ -202,6 +202,11 @@ def _our_bounds(policy: Policy) -> Iterator[_Finding]:
         ("renewal_overlap", "5m", "the interval in which two tokens are valid is meant for requests in flight"),
         ("roll_tolerance", "60s", "during this time a token stolen before a login is denied without an alarm"),
         ("elevation_timeout", "1h", "an elevation is meant for a single operation (ASVS 7.5.3 states no number)"),
+        (
+            "csrf_overlap",
+            "1h",
+            "whoever learned a CSRF token before a step-up can forge requests for this long after it",
+        ),
         ("login_timeout", "1h", "on a shared machine the next person can use a login page that was left open"),
         ("companion_timeout", "1h", "companion tokens are meant for one visit to a sensitive page"),
     ):

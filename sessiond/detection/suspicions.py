@@ -105,6 +105,16 @@ class Suspicions:
             last = replace(last, certificate_thumbprint=home.certificate_thumbprint, device_id=home.device_id)
         return self._is_same_client(session, home if last == NOBODY else last, client, policy)
 
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Return whether the policy denies this client, because it differs from the session's home.
+
+        Unlike `examine` this records nothing.
+        """
+        home = session.client
+        if home in (NOBODY, client) or (client == NOBODY and not _is_bound(home)):
+            return False
+        return policy.reaction_to(compare(self._facts(home, policy), self._facts(client, policy))) in _REFUSING
+
     def is_new_old_token(self, session: Session, client: ClientContext, others: Iterable[ClientContext] = ()) -> bool:
         """Return whether to record that this client presented a token from before the last roll.
 

@@ -143,7 +143,10 @@ def activate(session: Session, generation: int, now: Instant) -> Session:
 
 
 def roll(session: Session, digest: bytes, policy: Policy, now: Instant, client: ClientContext = NOBODY) -> Session:
-    """Return the session with a new secret, the next generation and activity now. All older tokens become invalid."""
+    """Return the session with a new secret, the next generation and activity now. All older tokens become invalid.
+
+    So do all CSRF tokens; after a step-up, `authenticate` and `elevate` let the previous one be accepted for some time.
+    """
     return touch(
         replace(
             session,
@@ -152,6 +155,8 @@ def roll(session: Session, digest: bytes, policy: Policy, now: Instant, client: 
             digest=digest,
             rolled_digest=session.digest,
             rolled_at=now,
+            earlier_csrf=None,
+            earlier_csrf_at=None,
         ),
         policy,
         now,
@@ -171,14 +176,16 @@ def authenticate(
     persistent: bool = False,
     lifetimes: Lifetimes | None = None,
     labels: Labels = (),
+    csrf: bytes | None = None,
 ) -> Session:
     """Return the session bound to `subject`, rolled, with both timeouts starting now (NIST SP 800-63B-4 section 5).
 
     A remembered session stays remembered, even if `persistent` is false. Without `lifetimes` the session keeps its own
-    timeouts. `labels` are added to those it has.
+    timeouts. `labels` are added to those it has. `csrf` is the SHA-256 of the CSRF token that the session has had until
+    now; if the subject stays the same and nothing is suspicious, that token is accepted for the policy's overlap.
     """
     rolled = replace(
-        roll(session, digest, policy, now),
+        _with_earlier_csrf(roll(session, digest, policy, now), session, subject, csrf, policy),
         subject=subject,
         authentication=authentication,
         client=_updated_home(session.client, client),
@@ -191,6 +198,18 @@ def authenticate(
         labels=_merged_labels(session.labels, labels),
     )
     return _with_restarted_timeouts(rolled, lifetimes, policy, now)
+
+
+def _with_earlier_csrf(rolled: Session, before: Session, subject: str, csrf: bytes | None, policy: Policy) -> Session:
+    """Return the rolled session with the hash of its previous CSRF token, if that may still be accepted.
+
+    Whoever opened an anonymous session knows its CSRF token, and that may be an attacker who planted the session. So
+    may the client that a suspicion is about: a pending step-up, or a token from before an earlier roll that came back.
+    """
+    same = bool(before.subject) and before.subject == subject
+    if csrf is None or not policy.csrf_overlap or not same or before.must_authenticate or before.old_token is not None:
+        return rolled
+    return replace(rolled, earlier_csrf=csrf, earlier_csrf_at=rolled.rolled_at)
 
 
 def _merged_labels(labels: Labels, more: Labels) -> Labels:
@@ -233,12 +252,14 @@ def elevate(
     *,
     lifetimes: Lifetimes | None = None,
     labels: Labels = (),
+    csrf: bytes | None = None,
 ) -> Session:
     """Return the session rolled, with an authentication that counts for the policy's elevation timeout.
 
-    `lifetimes` shorten the remaining time, as in `refresh`. `labels` are added to those the session has.
+    `lifetimes` shorten the remaining time, as in `refresh`. `labels` are added to those the session has. `csrf` has the
+    same meaning as in `authenticate`.
     """
-    rolled = roll(session, digest, policy, now)
+    rolled = _with_earlier_csrf(roll(session, digest, policy, now), session, session.subject, csrf, policy)
     if lifetimes is not None:
         rolled = _with_shortened_timeouts(rolled, lifetimes, policy, now)
     elevation = Elevation(authentication, Instant(now + policy.elevation_timeout))

@@ -100,6 +100,8 @@ class Policy:
     remember_*        the timeouts of remembered sessions, and the level that they drop to after `idle_timeout` without
                       activity; without `remember_idle_timeout` sessions cannot be remembered
     elevation_timeout how long an elevated authentication counts (ASVS 7.5.3)
+    csrf_overlap      after a subject authenticated again or was elevated, the previous CSRF token is still accepted for
+                      this long: pages in other tabs have it; 0: it is not accepted
     max_sessions      maximum number of live sessions of a subject; 0: no limit
     on_limit          what happens when a login would exceed `max_sessions`
     ticket_timeout    how long a subject has for its choice if `on_limit` is `ask`
@@ -133,6 +135,7 @@ class Policy:
     remember_absolute_timeout: Millis | None = None
     remember_level: int = 1
     elevation_timeout: Millis = Millis(15 * _MINUTE)
+    csrf_overlap: Millis = Millis(10 * _MINUTE)
     max_sessions: int = 0
     on_limit: LimitRule = LimitRule.EVICT_OLDEST
     ticket_timeout: Millis = Millis(2 * _MINUTE)
@@ -187,7 +190,8 @@ def _preset(name: str, idle: int | None, absolute: int, renewal: int) -> Policy:
 
 
 def _high_value(policy: Policy) -> Policy:
-    return replace(policy, elevation_timeout=Millis(5 * _MINUTE), reactions=MappingProxyType(_HIGH))
+    five = Millis(5 * _MINUTE)
+    return replace(policy, elevation_timeout=five, csrf_overlap=five, reactions=MappingProxyType(_HIGH))
 
 
 DEFAULT_PRESET = "owasp-low"

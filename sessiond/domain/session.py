@@ -34,6 +34,7 @@ __all__ = [
     "SessionState",
     "activity_of",
     "as_seen",
+    "accepted_earlier_csrf",
     "cacheable_until",
     "authentication_at",
     "in_application",
@@ -97,6 +98,9 @@ class Session:
     must_authenticate  set by a step-up reaction: the token is not enough until the subject authenticates again
     old_token          the generation of a pre-roll token that was presented before any active validation had used the
                        new token, so its client may never have received the new one; None: this did not happen
+    earlier_csrf       SHA-256 of the CSRF token from before the last roll, if its subject authenticated again or was
+                       elevated by that roll; None: only the current CSRF token is accepted
+    earlier_csrf_at    when that roll was; the policy's `csrf_overlap` counts from then
     client             the home: the client context of the opening or of the last authentication
     last_client        IP address and user agent of the last recorded activity
     revision           the revision of the last event that changed the session
@@ -124,6 +128,8 @@ class Session:
     elevation: Elevation | None = None
     must_authenticate: bool = False
     old_token: int | None = None
+    earlier_csrf: bytes | None = field(default=None, repr=False)
+    earlier_csrf_at: Instant | None = None
     last_client: ClientContext = NOBODY
     labels: Labels = ()
     lifetimes: Lifetimes = POLICY_LIFETIMES
@@ -199,6 +205,15 @@ def own_authentication_at(session: Session, policy: Policy, now: Instant) -> Aut
     if policy.idle_timeout is None or now < session.last_active + policy.idle_timeout:
         return own
     return replace(own, level=policy.remember_level)
+
+
+def accepted_earlier_csrf(session: Session, policy: Policy, now: Instant) -> bytes | None:
+    """Return the SHA-256 of the earlier CSRF token that is accepted beside the current one; None: there is none.
+
+    At exactly the end of the policy's `csrf_overlap` it is no longer accepted.
+    """
+    at = session.earlier_csrf_at
+    return session.earlier_csrf if at is not None and now < at + policy.csrf_overlap else None
 
 
 def activity_of(session: Session) -> Activity:

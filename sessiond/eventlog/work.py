@@ -117,6 +117,9 @@ class Memory(Protocol):
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """Return whether this is, as far as can be determined, the client that used the session last."""
 
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Return whether the policy denies this client until its subject has authenticated, or altogether."""
+
     def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
         """Return whether to record that this client presented a token from before the session's last roll.
 
@@ -259,6 +262,10 @@ class Work:
     def is_own_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """Return whether this is, as far as can be determined, the client that used the session last."""
         return self._memory.is_own_client(session, client, policy)
+
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """Return whether the policy denies this client until its subject has authenticated, or altogether."""
+        return self._memory.is_denied_client(session, client, policy)
 
     def presented_old_token(self, session: Session, client: ClientContext, policy: Policy) -> bool:
         """Return whether only this client presented a token from before the last login, as far as is known."""

@@ -318,6 +318,7 @@ def policy_message(policy: Policy, origins: Mapping[str, str]) -> pb.Policy:
         remember_absolute_timeout=_duration(policy.remember_absolute_timeout),
         remember_level=policy.remember_level,
         elevation_timeout=_duration(policy.elevation_timeout),
+        csrf_overlap=_duration(policy.csrf_overlap),
         max_sessions=policy.max_sessions,
         on_limit=policy.on_limit.value,
         ticket_timeout=_duration(policy.ticket_timeout),

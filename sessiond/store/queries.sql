@@ -51,14 +51,14 @@ INSERT INTO sessions (
     ip_address, ip_key, user_agent, certificate, device_id, data_version, data_bytes,
     ended_at, end_kind, end_actor, end_reason, purge_at,
     persistent, login_page, elevation, must_authenticate,
-    old_token, last_ip, last_agent, own_idle, own_absolute, labels, revision
+    old_token, earlier_csrf, earlier_csrf_at, last_ip, last_agent, own_idle, own_absolute, labels, revision
 ) VALUES (
     0, :session_id, :application, :subject, :created_at, :last_active, :idle_deadline, :absolute_deadline, :due_at,
     :generation, :generation_began, :digest, :rolled_digest, :rolled_at, :auth_level, :auth_methods, :auth_at,
     :ip_address, :ip_key, :user_agent, :certificate, :device_id, :data_version, :data_bytes,
     :ended_at, :end_kind, :end_actor, :end_reason, :purge_at,
     :persistent, :login_page, :elevation, :must_authenticate,
-    :old_token, :last_ip, :last_agent, :own_idle, :own_absolute, :labels, :revision
+    :old_token, :earlier_csrf, :earlier_csrf_at, :last_ip, :last_agent, :own_idle, :own_absolute, :labels, :revision
 )
 ON CONFLICT (log, session_id) DO UPDATE SET
     subject = excluded.subject, last_active = excluded.last_active, idle_deadline = excluded.idle_deadline,
@@ -71,7 +71,8 @@ ON CONFLICT (log, session_id) DO UPDATE SET
     end_kind = excluded.end_kind, end_actor = excluded.end_actor, end_reason = excluded.end_reason,
     purge_at = excluded.purge_at, persistent = excluded.persistent, login_page = excluded.login_page,
     elevation = excluded.elevation, must_authenticate = excluded.must_authenticate,
-    old_token = excluded.old_token, last_ip = excluded.last_ip, last_agent = excluded.last_agent,
+    old_token = excluded.old_token, earlier_csrf = excluded.earlier_csrf,
+    earlier_csrf_at = excluded.earlier_csrf_at, last_ip = excluded.last_ip, last_agent = excluded.last_agent,
     own_idle = excluded.own_idle, own_absolute = excluded.own_absolute, labels = excluded.labels,
     revision = excluded.revision
 WHERE sessions.ended_at IS NULL;

@@ -50,10 +50,10 @@ def faulty(session, presented, policy, now):
     if session.subject == "explode":
         raise RuntimeError(f"induced: {session!r} {presented!r} {policy!r} {now!r}")
     return judge(session, presented, policy, now)
-def faulty_unmet(keys, opened, session, requirements, now):
+def faulty_unmet(keys, opened, session, requirements, policy, now):
     if session.subject == "explode later":
         raise RuntimeError(f"induced: {requirements!r} {opened!r} {keys!r} {session!r}")
-    return unmet(keys, opened, session, requirements, now)
+    return unmet(keys, opened, session, requirements, policy, now)
 def faulty_once(self, work):
     login = getattr(self.unit, "login", None)
     if login is not None and login.subject == "explode at once":

@@ -341,6 +341,25 @@ def test_the_second_holder_is_denied(unit: str) -> None:
     assert types_of(work.changes.events) == ["hijack_suspected", "session_revoked"]
 
 
+class Denying(KnownMemory):
+    """Knows that the policy denies the client until its subject has authenticated."""
+
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """See `Memory`."""
+        return client == ELSEWHERE
+
+
+@pytest.mark.parametrize("elevates", [False, True])
+@pytest.mark.parametrize(("client", "kept"), [(HOME, OLD), (ELSEWHERE, None)])
+def test_which_client_keeps_the_earlier_csrf_token(elevates: bool, client: ClientContext, kept: bytes | None) -> None:
+    """A step-up keeps the hash of the earlier CSRF token, but not if a suspicion about this client demanded it."""
+    work = work_on(SESSION, memory=Denying())
+    unit = Authenticate(call_of(client=client), CURRENT, Login("ada", level=2), FRESH, elevates, csrf=OLD)
+    session = outcome_of(work, unit).session
+    assert session is not None
+    assert (session.earlier_csrf, session.earlier_csrf_at) == (kept, None if kept is None else START)
+
+
 @pytest.mark.parametrize("unit", ["Authenticate", "Revoke"])
 def test_who_proves_itself_or_harms_nobody(unit: str) -> None:
     """The subject that authenticates on such a session, or ends it, is no second holder."""

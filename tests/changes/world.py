@@ -283,7 +283,8 @@ async def _authenticate(world: World, dice: random.Random) -> Authenticate:
     fresh = world.create(dice, call) if dice.random() < 0.4 else None
     elevates = fresh is None and dice.random() < 0.3
     login = world.login(dice, "ada", "bob") if fresh is None else fresh.login
-    return Authenticate(call, token, login, dice.randbytes(32), elevates, world.choice(dice), fresh)
+    csrf = dice.randbytes(32)
+    return Authenticate(call, token, login, dice.randbytes(32), elevates, world.choice(dice), fresh, csrf)
 
 
 async def _roll(world: World, dice: random.Random) -> Roll:

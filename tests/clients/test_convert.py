@@ -510,6 +510,14 @@ def test_a_policy_tells_the_cookies_names_and_both_retentions() -> None:
     assert (policy.retention, policy.anonymous_retention) == (timedelta(days=30), timedelta(days=1))
 
 
+def test_a_policy_tells_its_overlap_of_csrf_tokens() -> None:
+    """A policy has the overlap of CSRF tokens; that of a server from before the setting has none."""
+    message = pb.Policy()
+    assert convert.application(pb.Application(policy=message)).policy.csrf_overlap == timedelta(0)
+    message.csrf_overlap.FromTimedelta(timedelta(minutes=5))
+    assert convert.application(pb.Application(policy=message)).policy.csrf_overlap == timedelta(minutes=5)
+
+
 def test_the_authority_tells_its_state() -> None:
     """`authority` has the state, the incarnation and the policies' fingerprint."""
     message = pb.GetAuthorityResponse(

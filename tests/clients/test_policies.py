@@ -134,6 +134,27 @@ async def test_a_csrf_token_is_the_sessions_until_it_rolls(client: Either) -> No
     assert (await client.validate(rolled.token, requirements=Requirements(csrf=rolled.csrf_token))).valid
 
 
+async def test_a_csrf_token_over_a_step_up(client: Either, clock: ManualClock) -> None:
+    """After a step-up the CSRF token from before is accepted for the policy's overlap, alone and in a batch."""
+    created = await client.create(subject="ada", authentication=PASSWORD)
+    raised = await client.authenticate(created.token, "ada", authentication=SECOND_FACTOR)
+    overlap = (await client.authority()).applications[0].policy.csrf_overlap
+    assert overlap == timedelta(minutes=10)
+    needed = [Requirements(csrf=csrf) for csrf in (created.csrf_token, raised.csrf_token, None)]
+
+    async def accepted() -> list[bool]:
+        alone = [(await client.validate(raised.token, requirements=one)).valid for one in needed]
+        batch = await client.validate_many([Question(raised.token, requirements=one) for one in needed])
+        assert [answer.valid for answer in batch] == alone
+        return alone
+
+    assert await accepted() == [True, True, False]
+    clock.advance(10 * MINUTE - 1)
+    assert await accepted() == [True, True, False]
+    clock.advance(1)
+    assert await accepted() == [False, True, False]
+
+
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_a_limit_is_an_exception_and_its_ticket_a_way_on(
     kind: type[AsyncClient] | type[Client], app: App, clock: ManualClock

@@ -82,6 +82,7 @@ remember_idle_timeout = "7d"
 remember_absolute_timeout = "30d"
 remember_level = 0
 elevation_timeout = "3m"
+csrf_overlap = "2m"
 max_sessions = 3
 on_limit = "ask"
 ticket_timeout = "90s"
@@ -140,6 +141,7 @@ def test_every_key_of_a_policy(tmp_path: Path) -> None:
         remember_absolute_timeout=Millis(30 * DAY),
         remember_level=0,
         elevation_timeout=Millis(3 * MINUTE),
+        csrf_overlap=Millis(2 * MINUTE),
         max_sessions=3,
         on_limit=LimitRule.ASK,
         ticket_timeout=Millis(90_000),
@@ -160,6 +162,14 @@ def test_every_key_of_a_policy(tmp_path: Path) -> None:
     assert config.encrypt_data
     assert str(config.operators) == "GeoLite2-ASN.mmdb"
     assert str(config.countries) == "/var/lib/sessiond/GeoLite2-Country.mmdb"
+
+
+def test_an_overlap_of_zero(tmp_path: Path) -> None:
+    """The overlap of CSRF tokens is the one duration that may be zero, which switches it off."""
+    config = load_config(write(tmp_path, '[applications.shop]\ncsrf_overlap = "0s"\n'))
+    assert config.policies["shop"].csrf_overlap == 0
+    with pytest.raises(BadConfig, match=r'csrf_overlap: must be a duration such as .*, or "0s"$'):
+        load_config(write(tmp_path, "[applications.shop]\ncsrf_overlap = 0\n"))
 
 
 def test_no_value_without_a_key(tmp_path: Path) -> None:
@@ -619,6 +629,7 @@ BAD_VALUES = {
     "remember_absolute_timeout": _NO_TIMEOUT,
     "remember_level": ("-1", "4", "1.0", '"1"', "true"),
     "elevation_timeout": _NO_DURATION,
+    "csrf_overlap": (*_NO_DURATION, '"0"', '"0m"', "0", '"-1s"'),
     "max_sessions": ("-1", "10001", "1.5", '"3"', "true"),
     "on_limit": ('"REJECT"', "0", "[]"),
     "ticket_timeout": _NO_DURATION,

@@ -72,6 +72,10 @@ class Replica:
         """See `eventlog.work.Memory`."""
         return client == session.client
 
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """See `eventlog.work.Memory`."""
+        return False
+
     def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
         """See `eventlog.work.Memory`."""
         return session.old_token is None

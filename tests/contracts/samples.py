@@ -152,6 +152,8 @@ any_live_session = st.builds(
     login_page=st.booleans(),
     elevation=st.none() | _elevations,
     old_token=st.none() | st.integers(0, 2**32 - 1),
+    earlier_csrf=st.none() | _digests,
+    earlier_csrf_at=st.none() | _instants,
     last_client=st.builds(ClientContext, ip_address=st.just("") | st.ip_addresses().map(str), user_agent=_texts),
     labels=_labels,
     lifetimes=st.builds(Lifetimes, _timeouts, _timeouts),

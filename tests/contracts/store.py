@@ -275,6 +275,7 @@ class StoreContract:
             {"must_authenticate": True},
             {"old_token": 7},
             {"old_token": 0},
+            {"earlier_csrf": bytes(range(32)), "earlier_csrf_at": NOW},
             {"last_client": ClientContext("192.0.2.1", "Firefox")},
             {"last_client": ClientContext("", "Firefox")},
             {"lifetimes": Lifetimes(Millis(1_000), Millis(2_000))},
@@ -285,7 +286,7 @@ class StoreContract:
         ],
         ids=[
             *("persistent", "login page", "elevated", "elevated to nothing", "must authenticate"),
-            *("an old token", "the first token", "last client", "last agent"),
+            *("an old token", "the first token", "an earlier CSRF token", "last client", "last agent"),
             *("both timeouts", "absolute timeout", "idle timeout", "labels", "revision"),
         ],
     )

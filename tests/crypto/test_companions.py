@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from sessiond.authority.requirements import Requirements, unmet
+from sessiond.crypto import base64url
 from sessiond.crypto.companions import Companion, issue_companion, open_companion
-from sessiond.crypto.csrf import csrf_token, csrf_token_matches, csrf_token_of
+from sessiond.crypto.csrf import csrf_digest, csrf_token, csrf_token_matches, csrf_token_of
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing, OpenedToken, Token, TokenForged, TokenMalformed, bind
+from sessiond.domain.policy import PRESETS
 from sessiond.domain.requirements import AuthenticationRequirements, RequirementKind
 from sessiond.domain.values import Authentication, Instant, Millis, SessionId
 from tests.contracts import samples
@@ -21,6 +25,7 @@ RING = KeyRing(KEYS[:1])
 SECRET, ROLLED = bytes(range(16)), bytes(range(16, 32))
 SESSION, OTHER = samples.session_id(), samples.session_id()
 EXPIRES = Instant(START + 1_000)
+POLICY = replace(PRESETS["owasp-low"], csrf_overlap=Millis(1_000))
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -135,6 +140,32 @@ def test_other_text_is_no_csrf_token(change: str) -> None:
     assert not csrf_token_matches(opened(), change.replace("{}", csrf_token(opened()).reveal()))
 
 
+def test_the_earlier_csrf_token_matches_its_digest() -> None:
+    """Beside the current CSRF token, the one whose digest is given matches, and the current one still does."""
+    earlier, now = csrf_token(opened()), opened(secret=ROLLED)
+    digest = csrf_digest(earlier)
+    assert csrf_token_matches(now, earlier.reveal(), digest)
+    assert csrf_token_matches(now, csrf_token(now).reveal(), digest)
+    assert not csrf_token_matches(now, earlier.reveal())
+
+
+@pytest.mark.parametrize("change", ["", "x", "{}=", "{} ", "é{}", "é" * 43, "\ud800" * 43, "A" * 43, "{}{}"])
+def test_other_text_is_no_earlier_csrf_token(change: str) -> None:
+    """Only the exact text of the earlier CSRF token matches its digest, and no text raises an exception."""
+    earlier = csrf_token(opened())
+    text = change.replace("{}", earlier.reveal())
+    assert not csrf_token_matches(opened(secret=ROLLED), text, csrf_digest(earlier))
+
+
+def test_a_csrf_digest_is_no_csrf_token() -> None:
+    """The digest is the SHA-256 of the token's text; whoever reads it in the store has nothing that is accepted."""
+    earlier = csrf_token(opened())
+    digest = csrf_digest(earlier)
+    assert digest == sha256(earlier.reveal().encode()).digest()
+    for text in (digest.hex(), base64url.encode(digest), digest.decode("latin-1")):
+        assert not csrf_token_matches(opened(secret=ROLLED), text, digest)
+
+
 def test_the_csrf_token_needs_no_key() -> None:
     """The CSRF token depends on the session's secret and not on the key, so key rotation does not affect pages."""
     other = KeyRing(KEYS[1:2])
@@ -189,7 +220,7 @@ def missing(
 ) -> list[RequirementKind]:
     """Return the requirements that are unmet so many milliseconds after the start."""
     session = samples.session(id=SESSION, **fields)
-    return [one.kind for one in unmet(RING, of or opened(), session, requirements, Instant(START + after))]
+    return [one.kind for one in unmet(RING, of or opened(), session, requirements, POLICY, Instant(START + after))]
 
 
 def pay(token: Token | None = None, purpose: str = "pay") -> Requirements:
@@ -257,13 +288,29 @@ def test_a_csrf_token_that_is_requirements(presented: Token, good: bool) -> None
     assert missing(Requirements(csrf=presented)) == ([] if good else [RequirementKind.CSRF_TOKEN])
 
 
+@pytest.mark.parametrize(("after", "good"), [(0, True), (999, True), (1_000, False), (1_001, False)])
+def test_an_earlier_csrf_token_is_accepted_during_the_overlap(after: int, good: bool) -> None:
+    """After a step-up the earlier CSRF token meets the requirement until the overlap's end, the current one always."""
+    earlier, now = csrf_token(opened()), opened(secret=ROLLED)
+    fields: dict[str, Any] = {"earlier_csrf": csrf_digest(earlier), "earlier_csrf_at": START}
+    assert missing(Requirements(csrf=earlier), now, after, **fields) == ([] if good else [RequirementKind.CSRF_TOKEN])
+    assert missing(Requirements(csrf=csrf_token(now)), now, after, **fields) == []
+
+
+@pytest.mark.parametrize("presented", [Token(""), csrf_token(opened(OTHER)), csrf_token(opened(secret=b"?" * 16))])
+def test_during_the_overlap_only_these_two_are_accepted(presented: Token) -> None:
+    """During the overlap no CSRF token meets the requirement but the session's current and earlier one."""
+    fields: dict[str, Any] = {"earlier_csrf": csrf_digest(csrf_token(opened())), "earlier_csrf_at": START}
+    assert missing(Requirements(csrf=presented), opened(secret=ROLLED), **fields) == [RequirementKind.CSRF_TOKEN]
+
+
 def test_all_that_is_missing_is_told_together() -> None:
     """All unmet requirements are reported at once, each with a remedy, and no remedy contains a secret."""
     requirements = Requirements(
         AuthenticationRequirements(2, Millis(10)), ("pay", Token("wrong-companion")), Token("wrong-csrf")
     )
     session = samples.session(id=SESSION, authentication=Authentication(1, ("pwd",), START))
-    told = unmet(RING, opened(), session, requirements, Instant(START + 10))
+    told = unmet(RING, opened(), session, requirements, POLICY, Instant(START + 10))
     assert [one.kind for one in told] == [
         RequirementKind.LEVEL,
         RequirementKind.AUTHENTICATION_AGE,

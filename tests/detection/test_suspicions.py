@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sessiond.detection.client_facts import FactReader
@@ -9,8 +11,8 @@ from sessiond.detection.suspicions import ReportedSignals, Suspicions
 from sessiond.detection.uses import SupersededUses, UseWatch
 from sessiond.domain.event import EventType
 from sessiond.domain.policy import PRESETS
-from sessiond.domain.signals import Signal, SignalType
-from sessiond.domain.values import ClientContext, Instant, Millis, SessionId
+from sessiond.domain.signals import Reaction, Signal, SignalType
+from sessiond.domain.values import NOBODY, ClientContext, Instant, Millis, SessionId
 from tests.contracts import samples
 from tests.support.clock import START
 
@@ -151,3 +153,38 @@ def test_the_own_client_by_device(seen: ClientContext, own: bool) -> None:
     session = samples.session(START, client=home, last_client=ClientContext("192.0.2.10", "shop-app/1.2"))
     suspicions = Suspicions(FactReader(), UseWatch(), SupersededUses())
     assert suspicions.is_own_client(session, seen, PRESETS["owasp-low"]) is own
+
+
+# Clients that the policy denies
+
+FIREFOX, CHROME = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", "shop-app/1.2"
+
+
+@pytest.mark.parametrize(
+    ("home", "seen", "denied"),
+    [
+        (ClientContext("192.0.2.10", FIREFOX), ClientContext("192.0.2.10", FIREFOX), False),
+        (ClientContext("192.0.2.10", FIREFOX), ClientContext("203.0.113.9", FIREFOX), False),
+        (ClientContext("192.0.2.10", FIREFOX), ClientContext("192.0.2.10", CHROME), True),
+        (ClientContext("192.0.2.10", FIREFOX), NOBODY, False),
+        (NOBODY, ClientContext("192.0.2.10", CHROME), False),
+        (ClientContext(device_id="phone"), ClientContext(device_id="phone"), False),
+        (ClientContext(device_id="phone"), ClientContext(device_id="tablet"), True),
+        (ClientContext(device_id="phone"), NOBODY, True),
+    ],
+)
+def test_a_client_that_must_authenticate_first(home: ClientContext, seen: ClientContext, denied: bool) -> None:
+    """A client is denied if it differs from the session's home so that the policy's reaction is a step-up or more."""
+    suspicions = Suspicions(FactReader(), UseWatch(), SupersededUses())
+    session = samples.session(START, client=home)
+    assert suspicions.is_denied_client(session, seen, PRESETS["owasp-high"]) is denied
+
+
+@pytest.mark.parametrize("reaction", list(Reaction))
+def test_which_reactions_deny_a_client(reaction: Reaction) -> None:
+    """A reaction that only reports does not deny the client; all others do."""
+    policy = replace(PRESETS["owasp-low"], reactions=dict.fromkeys(SignalType, reaction))
+    session = samples.session(START, client=ClientContext("192.0.2.10", FIREFOX))
+    suspicions = Suspicions(FactReader(), UseWatch(), SupersededUses())
+    denied = suspicions.is_denied_client(session, ClientContext("192.0.2.10", CHROME), policy)
+    assert denied is (reaction not in (Reaction.IGNORE, Reaction.ALERT))

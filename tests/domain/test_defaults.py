@@ -101,6 +101,8 @@ def test_a_session_by_default() -> None:
         elevation=None,
         must_authenticate=False,
         old_token=None,
+        earlier_csrf=None,
+        earlier_csrf_at=None,
         last_client=NOBODY,
         labels=(),
         lifetimes=POLICY_LIFETIMES,
@@ -130,6 +132,7 @@ def test_a_policy_by_default() -> None:
         remember_absolute_timeout=None,
         remember_level=1,
         elevation_timeout=Millis(15 * MINUTE),
+        csrf_overlap=Millis(10 * MINUTE),
         max_sessions=0,
         on_limit=LimitRule.EVICT_OLDEST,
         ticket_timeout=Millis(2 * MINUTE),
@@ -151,3 +154,11 @@ def test_a_policy_by_default() -> None:
 def test_how_long_an_elevation_counts(preset: str, minutes: int) -> None:
     """An elevation counts for five minutes in the strict presets and for fifteen in the others."""
     assert PRESETS[preset].elevation_timeout == minutes * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("preset", "minutes"), [("owasp-high", 5), ("nist-aal3", 5), ("nist-aal1", 10), ("nist-aal2", 10)]
+)
+def test_how_long_an_earlier_csrf_token_counts(preset: str, minutes: int) -> None:
+    """After a step-up the earlier CSRF token counts for five minutes in the strict presets, in the others for ten."""
+    assert PRESETS[preset].csrf_overlap == minutes * MINUTE

@@ -14,6 +14,7 @@ from sessiond.domain.session import (
     Elevation,
     Session,
     SessionState,
+    accepted_earlier_csrf,
     as_seen,
     authentication_at,
     cacheable_until,
@@ -307,6 +308,97 @@ def test_an_ordinary_session_is_seen_as_it_is() -> None:
     assert as_seen(LOGGED_IN, POLICY, Instant(START + 5_000)) is LOGGED_IN
     assert authentication_at(LOGGED_IN, POLICY, Instant(START + 5_000)) == PASSWORD
     assert authentication_at(FRESH, POLICY, START) is None
+
+
+# The CSRF token from before a step-up
+
+OVERLAPPING = replace(ELEVATING, csrf_overlap=Millis(40))
+CSRF = b"c" * 32
+
+
+def stepped_up(session: Session, policy: Policy = OVERLAPPING, csrf: bytes | None = CSRF) -> list[Session]:
+    """The session after its subject authenticated again, and after an elevation."""
+    seen, digest = ClientContext(), b"n" * 32
+    return [
+        lifecycle.authenticate(session, "ada", replace(PASSWORD, at=LATER), seen, digest, policy, LATER, csrf=csrf),
+        lifecycle.elevate(session, PASSKEY, seen, digest, policy, LATER, csrf=csrf),
+    ]
+
+
+def test_a_step_up_keeps_the_hash_of_the_earlier_csrf_token() -> None:
+    """A subject that authenticates again, or is elevated, leaves the earlier CSRF token accepted during the overlap."""
+    for session in stepped_up(LOGGED_IN):
+        assert (session.earlier_csrf, session.earlier_csrf_at) == (CSRF, LATER)
+        assert accepted_earlier_csrf(session, OVERLAPPING, LATER) == CSRF
+        assert accepted_earlier_csrf(session, OVERLAPPING, Instant(LATER + 39)) == CSRF
+        assert accepted_earlier_csrf(session, OVERLAPPING, Instant(LATER + 40)) is None
+
+
+def test_the_overlap_is_that_of_the_policy_now() -> None:
+    """A policy that is changed after the step-up decides, also the one that switches the overlap off."""
+    session = stepped_up(LOGGED_IN)[0]
+    for overlap, accepted in ((0, None), (1, CSRF)):
+        policy = replace(OVERLAPPING, csrf_overlap=Millis(overlap))
+        assert accepted_earlier_csrf(session, policy, LATER) == accepted
+
+
+@pytest.mark.parametrize(
+    "before", [replace(LOGGED_IN, must_authenticate=True), replace(LOGGED_IN, old_token=0)], ids=["held", "two holders"]
+)
+def test_a_step_up_under_suspicion_keeps_no_csrf_token(before: Session) -> None:
+    """If another client may hold the token, the CSRF token from before the step-up is not accepted after it."""
+    for session in stepped_up(before):
+        assert (session.earlier_csrf, session.earlier_csrf_at) == (None, None)
+
+
+def test_a_login_keeps_no_csrf_token_of_the_guest() -> None:
+    """Whoever opened the anonymous session knows its CSRF token, so the login leaves nothing of it accepted."""
+    for before in (FRESH, replace(LOGGED_IN, subject="bob")):
+        session = stepped_up(before)[0]
+        assert (session.earlier_csrf, session.earlier_csrf_at) == (None, None)
+
+
+def test_without_an_overlap_nothing_is_kept() -> None:
+    """Without an overlap, or without a hash, a step-up keeps nothing."""
+    for policy, csrf in ((replace(OVERLAPPING, csrf_overlap=Millis(0)), CSRF), (OVERLAPPING, None)):
+        for session in stepped_up(LOGGED_IN, policy, csrf):
+            assert (session.earlier_csrf, session.earlier_csrf_at) == (None, None)
+
+
+def test_what_forgets_an_earlier_csrf_token() -> None:
+    """A roll forgets it, and so does each login that keeps none; a later step-up keeps only its own."""
+    kept = stepped_up(LOGGED_IN)[0]
+    later = Instant(LATER + 1)
+    how, seen, digest = replace(PASSWORD, at=later), ClientContext(), b"x" * 32
+    held = replace(kept, must_authenticate=True)
+    for session in (
+        lifecycle.roll(kept, digest, OVERLAPPING, later),
+        lifecycle.authenticate(held, "ada", how, seen, digest, OVERLAPPING, later, csrf=b"e" * 32),
+        lifecycle.elevate(held, PASSKEY, seen, digest, OVERLAPPING, later, csrf=b"e" * 32),
+        lifecycle.authenticate(kept, "ada", how, seen, digest, OVERLAPPING, later),
+    ):
+        assert (session.earlier_csrf, session.earlier_csrf_at) == (None, None)
+    again = lifecycle.authenticate(kept, "ada", how, seen, digest, OVERLAPPING, later, csrf=b"e" * 32)
+    assert (again.earlier_csrf, again.earlier_csrf_at) == (b"e" * 32, later)
+
+
+def test_what_keeps_an_earlier_csrf_token() -> None:
+    """Activity, a refresh, a renewal and a change of the session's data leave the earlier CSRF token as it is."""
+    for kept in stepped_up(LOGGED_IN):
+        later = Instant(LATER + 1)
+        for session in (
+            lifecycle.touch(kept, OVERLAPPING, later),
+            lifecycle.refresh(kept, OVERLAPPING, later),
+            lifecycle.activate(kept, kept.generation + 1, later),
+            lifecycle.with_data(kept, 5),
+            as_seen(kept, OVERLAPPING, later),
+        ):
+            assert (session.earlier_csrf, session.earlier_csrf_at) == (CSRF, LATER)
+
+
+def test_the_hash_is_not_shown() -> None:
+    """The repr of a session does not show the hash of its earlier CSRF token."""
+    assert repr(CSRF) not in repr(stepped_up(LOGGED_IN)[0])
 
 
 # Remembered sessions

@@ -30,6 +30,10 @@ class Memory:
         """It is if nothing of it differs."""
         return client == session.client
 
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """It is not."""
+        return False
+
     def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
         """It must be if none was."""
         return session.old_token is None

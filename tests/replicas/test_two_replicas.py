@@ -10,7 +10,7 @@ import pytest
 
 from sessiond.app import App
 from sessiond.changes.maintenance import PruneLog
-from sessiond_client import AsyncClient, ClientContext, EventType, Verdict
+from sessiond_client import AsyncClient, ClientContext, EventType, Requirements, Verdict
 from tests.support.clock import ManualClock
 from tests.support.replicas import replicas
 
@@ -70,6 +70,27 @@ async def test_both_write_to_one_log(clients: list[AsyncClient]) -> None:
     async with asyncio.timeout(20):
         first, second = await asyncio.gather(*following)
     assert first == second == list(range(1, 201))
+
+
+async def test_a_step_up_on_one_keeps_forms_good_on_the_other(clients: list[AsyncClient], clock: ManualClock) -> None:
+    """A CSRF token from before a step-up on one replica is accepted on the other, and a roll there ends it on both."""
+    one, other = clients
+    login = await one.create(subject="ada")
+    assert (await other.validate(login.token)).valid  # it has the session in its cache now
+    raised = await one.authenticate(login.token, "ada")
+    assert raised.token is not None
+    needed = Requirements(csrf=login.csrf_token)
+    at_least = raised.consistency_token
+    assert (await other.validate(raised.token, requirements=needed, at_least=at_least)).valid
+    rolled = await other.roll(raised.token)
+    assert rolled.token is not None
+    for client in clients:
+        for csrf in (login.csrf_token, raised.csrf_token):
+            assert csrf is not None
+            seen = await client.validate(
+                rolled.token, requirements=Requirements(csrf=csrf), at_least=rolled.consistency_token
+            )
+            assert seen.verdict is Verdict.INSUFFICIENT
 
 
 async def test_activity_on_one_keeps_the_session_alive_on_the_other(

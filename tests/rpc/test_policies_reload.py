@@ -89,6 +89,23 @@ async def test_a_change_is_an_event(tmp_path: Path, clock: ManualClock) -> None:
             assert (event.session_id, event.subject, event.HasField("client")) == ("", "", False)
 
 
+async def test_a_shorter_overlap_counts_at_once(tmp_path: Path, clock: ManualClock) -> None:
+    """A changed overlap of CSRF tokens applies to step-ups from before the change, and callers see the new value."""
+    async with reloadable(tmp_path, clock) as (app, stub):
+        mine = await create(stub, subject="ada")
+        login = {"token": mine.token, "subject": "ada"}
+        raised = await stub.AuthenticateSession(loose.AuthenticateSessionRequest(**login))
+        clock.advance(2 * MINUTE)
+        needed = {"csrf": {"csrf_token": mine.csrf_token}}
+        found = []
+        for overlap in ("10m", "2m", "121s", "0s"):
+            await reload(app, tmp_path, f'[applications.default]\ncsrf_overlap = "{overlap}"\n')
+            answer = await validate(stub, raised.token, requirements=needed)
+            found.append((answer.verdict == pb.VERDICT_VALID, (await policy_of(stub)).csrf_overlap.seconds))
+        assert found == [(True, 600), (False, 120), (True, 121), (False, 0)]
+        assert (await policy_of(stub)).HasField("csrf_overlap")
+
+
 async def test_a_long_reason_is_cut(tmp_path: Path, clock: ManualClock) -> None:
     """A reason that is too long is cut after 256 characters, as in any other event."""
     names = "idle_timeout absolute_timeout login_timeout renewal_timeout renewal_overlap roll_tolerance retention"

@@ -14,7 +14,7 @@ from sessiond.app import App
 from sessiond.config.data_folder import key_file_in
 from sessiond.config.store_address import PostgresAddress
 from sessiond.copy_store import Place
-from sessiond_client import AsyncClient, Created, Event, EventType, Verdict
+from sessiond_client import AsyncClient, Created, Event, EventType, Requirements, Verdict
 from sessiond_client.subscription import EventQuery
 from tests.support.clock import ManualClock
 from tests.support.postgres import new_database
@@ -67,13 +67,16 @@ async def homes_of(folder: Path, postgres: str, *engines: str) -> list[Home]:
 class Held:
     """What clients hold when the authority is moved.
 
-    `events` are those of the whole log; a subscriber has seen the first `seen` of them.
+    `form` is the CSRF token of a page from before a step-up, `raised` the token of its session. `events` are those of
+    the whole log; a subscriber has seen the first `seen` of them.
     """
 
     live: Created
     renewed: str
     revoked: Created
     repeated: Created
+    form: str
+    raised: str
     consistency_token: str
     events: list[Event]
     seen: int
@@ -96,8 +99,13 @@ async def use(app: App, clock: ManualClock) -> Held:
         assert renewed is not None
         changed = await client.update_data(token=live.token, set={"cart": b"4 apples"})
         repeated = await client.create(subject="eve", request_id=_REQUEST_ID)
+        page = await client.create(subject="fay")
+        raised = (await client.authenticate(page.token, "fay")).token
+        assert raised is not None
+        form = page.csrf_token.reveal()
         events = await _events(client, app.authority.parts.feed.revision, start="earliest")
-        return Held(live, renewed.reveal(), revoked, repeated, changed.consistency_token, events, len(events) // 2)
+        state, seen = changed.consistency_token, len(events) // 2
+        return Held(live, renewed.reveal(), revoked, repeated, form, raised.reveal(), state, events, seen)
 
 
 async def verify(app: App, held: Held) -> None:
@@ -111,6 +119,7 @@ async def verify(app: App, held: Held) -> None:
         assert data.data == {"cart": b"4 apples", "ü": b"\0\xff"}
         assert (await client.validate(held.renewed)).verdict is Verdict.VALID
         assert (await client.validate(held.revoked.token)).verdict is Verdict.REVOKED
+        assert (await client.validate(held.raised, requirements=Requirements(csrf=held.form))).verdict is Verdict.VALID
         assert (await client.get(session_id=held.revoked.session.session_id)).session is not None
         labelled = [session.subject async for session in client.list(labels={"tenant": "acme"})]
         assert sorted(labelled) == ["ada", "bob"]

@@ -43,6 +43,10 @@ class KnownMemory:
         """See `Memory`."""
         return client == session.client
 
+    def is_denied_client(self, session: Session, client: ClientContext, policy: Policy) -> bool:
+        """See `Memory`."""
+        return False
+
     def is_new_old_token(self, session: Session, client: ClientContext, others: Sequence[ClientContext]) -> bool:
         """See `Memory`."""
         return session.old_token is None

@@ -91,14 +91,21 @@ LABELLED = _session(
 _FIRST = (PLAIN, FULL, REVOKED, EXPIRED)
 _SECOND = (*_FIRST, ELEVATED, LOGIN_PAGE, HELD)
 _THIRD = tuple(replace(one, revision=Revision(number)) for number, one in enumerate((*_SECOND, LABELLED), 1))
-SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD}
+SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD, 5: _THIRD}
 ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
 _TIED = replace(ANSWER, session_id=PLAIN.id, generation=4)
-ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED]}
-RUNS = {1: [], 2: [], 3: [Revision(1)], 4: [Revision(1), Revision(len(_THIRD) + 3)]}
+ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED], 5: [_TIED]}
+RUNS = {1: [], 2: [], 3: [Revision(1)], 4: [Revision(1), Revision(len(_THIRD) + 3)], 5: [Revision(1)]}
 """The first revisions of the recorded incarnations of the log, by schema version."""
-IN_THE_WAY = {1: "answers", 2: "incarnations", 3: "keys", 4: "old_sessions"}
-"""A table that the next migration creates, by schema version; if it exists, the migration fails."""
+_TABLE = "CREATE TABLE {} (theirs)"
+IN_THE_WAY = {
+    1: ("answers", _TABLE),
+    2: ("incarnations", _TABLE),
+    3: ("keys", _TABLE),
+    4: ("old_sessions", _TABLE),
+    5: ("earlier_csrf_at", "ALTER TABLE sessions ADD COLUMN {} INTEGER"),
+}
+"""A table or column that the next migration creates, by schema version; if it exists, the migration fails."""
 
 EACH = pytest.mark.parametrize("version", sorted(GOLDEN))
 
@@ -187,12 +194,12 @@ async def test_a_database_of_an_older_version_gets_todays_schema(tmp_path: Path,
 @EACH
 async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, version: int) -> None:
     """A migration is applied completely or not at all; its error is reported, and the old version still works."""
-    path, table = tmp_path / "sessiond.db", IN_THE_WAY[version]
+    path, (name, create) = tmp_path / "sessiond.db", IN_THE_WAY[version]
     put_back(path, version)
     with closing(sqlite3.connect(path)) as db:
-        db.execute(f"CREATE TABLE {table} (theirs)")
+        db.execute(create.format(name))
     before = schema_of(path)
-    with pytest.raises(StoreRefused, match=table):
+    with pytest.raises(StoreRefused, match=name):
         await SqliteStore.open(path)
     assert version_of(path) == version
     assert schema_of(path) == before

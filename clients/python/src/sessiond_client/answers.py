@@ -46,7 +46,7 @@ class Created:
     token: Token
     """Send it to the user's client over a protected channel and keep no copy."""
     csrf_token: Token
-    """To put into pages; the same until the next login or roll."""
+    """To put into pages; the same until the next login or roll. `Policy.csrf_overlap`: how long it is accepted then."""
     cookies: CookieDirectives
     evicted_session_ids: tuple[str, ...]
     """Sessions of the subject that ended to make room for this one. If more than 100 had to end, only those that ended
@@ -104,7 +104,8 @@ class Rolled:
     token: Token | None
     """The new token. The presented one no longer works."""
     csrf_token: Token | None
-    """To put into pages, instead of the previous one; the same until the next login or roll."""
+    """To put into pages, instead of the previous one; the same until the next login or roll. See
+    `Policy.csrf_overlap` for how long the previous one is accepted."""
     cookies: CookieDirectives
     evicted_session_ids: tuple[str, ...]
     """For `authenticate`: sessions of the subject that ended to make room for this one. If more than 100 had to end,

@@ -377,6 +377,7 @@ def _policy(policy: pb.Policy) -> Policy:
         remember_absolute_timeout=span_or_none(policy, "remember_absolute_timeout"),
         remember_level=policy.remember_level,
         elevation_timeout=_span(policy.elevation_timeout),
+        csrf_overlap=_span(policy.csrf_overlap),
         max_sessions=policy.max_sessions,
         on_limit=policy.on_limit,
         ticket_timeout=_span(policy.ticket_timeout),

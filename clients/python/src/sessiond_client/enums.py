@@ -63,7 +63,7 @@ class RequirementKind(StrEnum):
     COMPANION_TOKEN = "COMPANION_TOKEN"  # noqa: S105 - a word of the contract, not a secret
     """A companion token for the purpose: none was presented, or it has expired or is for something else."""
     CSRF_TOKEN = "CSRF_TOKEN"  # noqa: S105 - a word of the contract, not a secret
-    """The session's CSRF token: none was presented, or another one."""
+    """The session's CSRF token: none was presented, or one that is not accepted."""
     REAUTHENTICATION = "REAUTHENTICATION"
     """Authentication from this client, because of a suspicion and the policy's reaction `step-up`."""
 

@@ -322,6 +322,9 @@ class Policy:
     """The level that a remembered session falls to after `idle_timeout` without activity."""
     elevation_timeout: timedelta
     """How long an elevation lasts."""
+    csrf_overlap: timedelta
+    """How long the previous CSRF token is still accepted after a subject authenticated again or was elevated; zero: it
+    is not accepted. Servers from before this setting report zero."""
     max_sessions: int
     """How many live sessions a subject may have; 0: any number."""
     on_limit: str

@@ -385,7 +385,7 @@ class _RequirementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Requi
     REQUIREMENT_KIND_COMPANION_TOKEN: _RequirementKind.ValueType  # 3
     """A companion token for the purpose."""
     REQUIREMENT_KIND_CSRF_TOKEN: _RequirementKind.ValueType  # 4
-    """The session's CSRF token."""
+    """The session's CSRF token: none was presented, or one that is not accepted."""
     REQUIREMENT_KIND_REAUTHENTICATION: _RequirementKind.ValueType  # 5
     """A new authentication from this client, because of a signal (REACTION_STEP_UP)."""
 
@@ -401,7 +401,7 @@ REQUIREMENT_KIND_AUTHENTICATION_AGE: RequirementKind.ValueType  # 2
 REQUIREMENT_KIND_COMPANION_TOKEN: RequirementKind.ValueType  # 3
 """A companion token for the purpose."""
 REQUIREMENT_KIND_CSRF_TOKEN: RequirementKind.ValueType  # 4
-"""The session's CSRF token."""
+"""The session's CSRF token: none was presented, or one that is not accepted."""
 REQUIREMENT_KIND_REAUTHENTICATION: RequirementKind.ValueType  # 5
 """A new authentication from this client, because of a signal (REACTION_STEP_UP)."""
 Global___RequirementKind: _TypeAlias = RequirementKind  # noqa: Y015
@@ -1238,7 +1238,9 @@ class Requirements(_message.Message):
 
     @_builtins.property
     def csrf(self) -> Global___CsrfRequirement:
-        """The client must present the session's CSRF token. The caller must set this for requests that have side effects."""
+        """The client must present the session's CSRF token. The caller must set this for requests that have side effects.
+        After a step-up the previous CSRF token is accepted too, see `Policy.csrf_overlap`.
+        """
 
     def __init__(
         self,
@@ -1287,7 +1289,7 @@ Global___CompanionRequirement: _TypeAlias = CompanionRequirement  # noqa: Y015
 
 @_typing.final
 class CsrfRequirement(_message.Message):
-    """Requires the session's CSRF token."""
+    """Requires the session's CSRF token, or the one before it during `Policy.csrf_overlap`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1496,6 +1498,7 @@ class Policy(_message.Message):
     ANONYMOUS_RETENTION_FIELD_NUMBER: _builtins.int
     RELATED_AGENTS_FIELD_NUMBER: _builtins.int
     ANSWER_RETENTION_FIELD_NUMBER: _builtins.int
+    CSRF_OVERLAP_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """The preset that the policy is based on: `owasp-low`, `owasp-high`, `nist-aal1`, `nist-aal2` or `nist-aal3`."""
     refresh_extends_lifetime: _builtins.bool
@@ -1612,6 +1615,14 @@ class Policy(_message.Message):
     def answer_retention(self) -> _duration_pb2.Duration:
         """How long the original responses to calls with a `request_id` are kept."""
 
+    @_builtins.property
+    def csrf_overlap(self) -> _duration_pb2.Duration:
+        """After AuthenticateSession has authenticated the session's own subject again, or elevated it, the previous CSRF token
+        still meets `Requirements.csrf` for this long, so that forms in other tabs can be sent. Only the latest previous one
+        does. It does not if the session was anonymous before, if it was rolled by RollSession, or if the subject had to
+        authenticate because of a signal. Zero: it never does.
+        """
+
     def __init__(
         self,
         *,
@@ -1645,10 +1656,11 @@ class Policy(_message.Message):
         anonymous_retention: _duration_pb2.Duration | None = ...,
         related_agents: _abc.Iterable[Global___AgentGroup] | None = ...,
         answer_retention: _duration_pb2.Duration | None = ...,
+        csrf_overlap: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "answer_retention", b"answer_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "answer_retention", b"answer_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "csrf_overlap", b"csrf_overlap", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "answer_retention", b"answer_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "related_agents", b"related_agents", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_timeout", b"absolute_timeout", "anonymous_retention", b"anonymous_retention", "answer_retention", b"answer_retention", "companion_timeout", b"companion_timeout", "concurrent_use_window", b"concurrent_use_window", "cookie", b"cookie", "csrf_overlap", b"csrf_overlap", "elevation_timeout", b"elevation_timeout", "fold_window", b"fold_window", "guessing", b"guessing", "idle_timeout", b"idle_timeout", "ipv4_prefix", b"ipv4_prefix", "ipv6_prefix", b"ipv6_prefix", "login_timeout", b"login_timeout", "lost_answer_tolerance", b"lost_answer_tolerance", "max_data_bytes", b"max_data_bytes", "max_sessions", b"max_sessions", "on_limit", b"on_limit", "origins", b"origins", "preset", b"preset", "reactions", b"reactions", "refresh_extends_lifetime", b"refresh_extends_lifetime", "related_agents", b"related_agents", "remember_absolute_timeout", b"remember_absolute_timeout", "remember_idle_timeout", b"remember_idle_timeout", "remember_level", b"remember_level", "renewal_overlap", b"renewal_overlap", "renewal_timeout", b"renewal_timeout", "retention", b"retention", "roll_tolerance", b"roll_tolerance", "ticket_timeout", b"ticket_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2076,7 +2088,9 @@ class CreateSessionResponse(_message.Message):
     consistency_token: _builtins.str
     """The state after the change, or the current state if nothing changed."""
     csrf_token: _builtins.str
-    """Secret. The session's CSRF token. It stays the same until the next roll."""
+    """Secret. The session's CSRF token. It stays the same until the next roll. See `Policy.csrf_overlap` for how long it
+    is accepted after that.
+    """
     @_builtins.property
     def session(self) -> Global___Session:
         """The new session."""
@@ -2569,7 +2583,9 @@ class AuthenticateSessionResponse(_message.Message):
     consistency_token: _builtins.str
     """The state after the change, or the current state if nothing changed."""
     csrf_token: _builtins.str
-    """Secret. The session's CSRF token. It stays the same until the next roll."""
+    """Secret. The session's CSRF token. It stays the same until the next roll. See `Policy.csrf_overlap` for how long it
+    is accepted after that.
+    """
     created: _builtins.bool
     """With `or_create`: a new session was created instead of using the presented token."""
     presented_verdict: Global___Verdict.ValueType
@@ -2679,7 +2695,9 @@ class RollSessionResponse(_message.Message):
     consistency_token: _builtins.str
     """The state after the change, or the current state if nothing changed."""
     csrf_token: _builtins.str
-    """Secret. The session's CSRF token. It stays the same until the next roll."""
+    """Secret. The session's CSRF token. It stays the same until the next roll. See `Policy.csrf_overlap` for how long it
+    is accepted after that.
+    """
     @_builtins.property
     def session(self) -> Global___Session:
         """The session after the change."""
