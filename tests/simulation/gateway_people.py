@@ -36,7 +36,8 @@ def watched(records: Records, number: int) -> Any:
     numbers = count()
 
     def create(*args: Any) -> WatchedBrowser:
-        browser = WatchedBrowser(*args[:-1], f"browser-{number}-{next(numbers)}")  # to name it in its data
+        named: Any = (*args[:-1], f"browser-{number}-{next(numbers)}")  # for the owners that its data names
+        browser = WatchedBrowser(*named)
         browser.records = records
         return browser
 
