@@ -14,7 +14,7 @@ from sessiond_client import Token
 from sessiond_client.answers import Created, Revoked, Rolled, Validation
 from tests.simulation.bounds import MINUTE, SECOND
 from tests.simulation.expected import _OLD_TOKENS, Life
-from tests.simulation.site import PAGE, Response
+from tests.simulation.site import Response
 
 __all__ = ["Records", "Shown"]
 
@@ -33,7 +33,10 @@ class Issue(NamedTuple):
 
 @dataclass(slots=True)
 class Shown(Response):
-    """A response, with what it was about. `validated` is when the gateway asked about the request."""
+    """A response, with what it was about. `validated` is when the gateway asked about the request.
+
+    `token` is what the browser must have after a login, a step-up or another roll.
+    """
 
     path: str = ""
     user: str = ""
@@ -41,6 +44,7 @@ class Shown(Response):
     left: int = 0
     lives: frozenset[Life] = frozenset()
     had_cookie: bool = True
+    token: Token | None = None
 
 
 class _Read(NamedTuple):
@@ -146,9 +150,9 @@ class Records:
     def taken(self, response: Shown, before: str, after: str, now: int) -> None:
         """Note what a response did to a browser's cookie."""
         held, got = self._tokens.get(before), self._tokens.get(after)
-        if response.path == "/login" and response.page == PAGE:
-            if got is None or not self._subjects[got.session_id]:
-                self.fault("login without effect", f"{response.user} has no session after a login")
+        if response.token is not None:
+            if response.token != Token(after):
+                self.fault("login without effect", f"{response.user} has another cookie after {response.path}")
             return
         if held is None or before == after or response.path == "/logout" or not self._subjects[held.session_id]:
             return

@@ -108,7 +108,7 @@ class GatewaySite(Site):
             return self._refused(refused.action, request)
         except OUTAGES:
             shown = self._refused(Action.RETRY_LATER, request)
-            shown.rolls = rolled
+            shown.rolls = rolled  # its cookies are sent although something failed after it
         return shown
 
     def _refused(self, action: Action, request: Request) -> Shown:
@@ -183,7 +183,7 @@ class GatewaySite(Site):
     async def _rolled(self, exchange: Exchange, client: Any, steps: Steps[None]) -> Shown:
         await run_async(client, steps)
         token = exchange.csrf.reveal() if exchange.csrf is not None else ""
-        return Shown(PAGE, token, rolls=True, user=exchange.subject)
+        return Shown(PAGE, token, rolls=True, user=exchange.subject, token=exchange.token)
 
     def _item(self, exchange: Exchange, request: Request) -> str:
         """Return a new value, which names its owner and the browser that it was made in."""

@@ -39,7 +39,7 @@ _LOGGED_OUT = "logged out by a cookie"
 
 async def test_an_ordinary_week() -> None:
     """In a week of web traffic nobody is logged out or sees the data of others, and alarms are those of the table."""
-    report = await simulate_gateway(GatewayWeek("owasp-low", users=4))
+    report = await simulate_gateway(GatewayWeek("owasp-low", users=3))
     sys.stdout.write(f"\n{report}\n")
     assert not report.alarms, f"\n{report}"
     assert [name for name in _TRAFFIC if not report.traffic[name]] == []
