@@ -46,8 +46,8 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate simulate-web consistency soak model \
-	check bench generate lock format clean
+.PHONY: help run demo test test-fast test-native test-ha test-express floors mutate simulate simulate-web consistency \
+	soak model check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -97,6 +97,10 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 		cp requirements/ha.lock build/ha/.installed; } || echo "Patroni cannot be installed" >&2
 	@$(BIN)/python -m pytest -rP -m ha tests/ha
 
+# `make test` runs these tests too, if there are node and npm.
+test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
+	@$(BIN)/python -m pytest -rs tests/express
+
 floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
 
@@ -141,3 +145,4 @@ format: $(VENV)/.dev ## Format the code and fix what the linter can fix.
 
 clean: ## Remove the environment and all build output. Keep data.
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf examples/express/node_modules $(addprefix clients/express/,node_modules build dist proto src/generated LICENSE)

@@ -12,10 +12,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import grpc
@@ -30,6 +32,7 @@ __all__ = ["ATTACKS", "CONTROL", "Attack"]
 _UNFINISHED = 3_900_000
 _ARRIVING = 16 * 4_194_304
 """The bytes of the messages that may arrive at once on one connection."""
+_TOKEN_BYTES = 52
 _SERVICE = "/sessiond.v1.SessionAuthority/"
 _LONGEST = 30.0
 _untyped: Any = pb  # so that a submessage can be written as a dict
@@ -255,6 +258,42 @@ def _batches(address: str, size: int, ended: threading.Event) -> None:
     _repeat(size, ended, lambda: stub.ValidateSessions(batch, timeout=20))
 
 
+def _forged_stream(address: str, size: int, ended: threading.Event) -> None:
+    """Send batches of different forged tokens on one stream, so many of them ahead of the answers.
+
+    The addresses and the user agents differ too, so that nothing that the server remembers helps it. The messages are
+    made once, so that the attacker is not what limits the stream.
+    """
+    call: Any = _channel(address).stream_stream(_SERVICE + "StreamValidations")
+    messages = [
+        _untyped.StreamValidationsRequest(requests=[_forged_question(number) for number in range(first, first + 1_000)])
+        for first in range(0, 8_000, 1_000)
+    ]
+    raw = cycle([message.SerializeToString() for message in messages])
+    ahead = threading.Semaphore(size)
+
+    def batches() -> Iterator[bytes]:
+        while not ended.is_set():
+            ahead.acquire()
+            yield next(raw)
+
+    def flood() -> None:
+        unanswered = 1_000
+        for answer in call(batches()):
+            unanswered -= len(pb.StreamValidationsResponse.FromString(answer).responses)
+            if unanswered <= 0:
+                unanswered += 1_000
+                ahead.release()
+
+    _repeat(1, ended, flood)
+
+
+def _forged_question(number: int) -> Any:
+    token = urlsafe_b64encode(os.urandom(_TOKEN_BYTES)).rstrip(b"=").decode()
+    agent = f"Mozilla/5.0 (X11; Linux x86_64; rv:{number}.0) Gecko/20100101 Firefox/{number}.0"
+    return {"token": token, "client": {"ip_address": f"10.0.{number // 250}.{number % 250}", "user_agent": agent}}
+
+
 _MANY_SUBSCRIBERS = "[server]\nmax_subscribers = 1000\n"
 ATTACKS = {
     "endless varint": Attack("one message whose varint never ends", _endless_varint, 600_000),
@@ -276,6 +315,7 @@ ATTACKS = {
     "replays": Attack("400 subscribers that replay 20,000 events", _replays, 400, 20_000, _MANY_SUBSCRIBERS),
     "long agents": Attack("batches of 850 questions with a user agent of 4 KB", _long_agents, 850),
     "abandoned calls": Attack("4,400 creations at once that are begun and abandoned", _abandoned, 4_400),
+    "forged stream": Attack("one stream of batches of 1,000 forged tokens, 8 of them ahead", _forged_stream, 8),
     "burst": Attack("1,500 calls at once", _burst, 1_500),
 }
 CONTROL = Attack("16 callers of batches of 900 questions: honest, but a load", _batches, 16)

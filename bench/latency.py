@@ -13,14 +13,22 @@ import selectors
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf.wrappers_pb2 import BytesValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -28,12 +36,13 @@ from bench import echo
 from bench.coalescing import stored_sessions
 from bench.load import LoadFailed
 from bench.open_loop import Load, histogram, offer, percentile
-from bench.processes import Server, serving, sessiond
+from bench.processes import Server, serving, sessiond, sidecar
 from bench.processes import echo as echo_command
 from bench.redis_server import running_redis
 from bench.results import Figure, Result, Settings
 from bench.seed import APPLICATION, EVERY_SIGNAL, client_of
 from bench.sides import Reporter, expect
+from sessiond.sidecar.endpoint import CACHE_SERVICE
 from sessiond_client import AsyncClient, ClientContext, Token, json_data
 
 __all__ = ["LATENCY_FIGURES", "LOADS", "PATHS", "LatencyPath", "Place", "Sessions", "latency_table"]
@@ -42,6 +51,8 @@ _SESSIONS = 500
 _SPREAD = 7919  # a prime number: consecutive questions are about different sessions
 _AT_ONCE = 32
 _WARM_UP_SECONDS = 0.3
+_OPEN_SECONDS = 20.0
+"""Within that time a cache must follow its authority."""
 _ROUNDS = 3
 _REQUEST_BYTES, _RESPONSE_BYTES = 210, 528
 """The sizes of a unary validation, as `validate_vs_echo` measures them."""
@@ -83,6 +94,27 @@ def _authority(place: Place) -> AbstractContextManager[Server]:
     config = place.folder / "sessiond.toml"
     config.write_text(EVERY_SIGNAL, encoding="utf-8")
     return serving("sessiond", sessiond(place.folder / "data", config), place.folder / "sessiond.log")
+
+
+def _native(place: Place) -> AbstractContextManager[Server]:
+    """Run the same authority on the native transport."""
+    config = place.folder / "native.toml"
+    config.write_text(EVERY_SIGNAL, encoding="utf-8")
+    command = sessiond(place.folder / "native", config, transport="native")
+    return serving("sessiond, native", command, place.folder / "native.log")
+
+
+@contextmanager
+def _sidecar(place: Place) -> Iterator[Server]:
+    """Run a sidecar of the authority that the other paths ask. It answers from memory when this yields."""
+    with serving("sidecar", sidecar(place.server(_authority)), place.folder / "sidecar.log") as server:
+        request = health_pb2.HealthCheckRequest(service=CACHE_SERVICE)
+        with grpc.insecure_channel(server.address) as channel:
+            check, end = health_pb2_grpc.HealthStub(channel).Check, time.monotonic() + _OPEN_SECONDS
+            while check(request, timeout=_OPEN_SECONDS).status != health_pb2.HealthCheckResponse.SERVING:
+                expect(time.monotonic() < end, "the sidecar does not answer from memory; see its log")
+                time.sleep(0.01)
+        yield server
 
 
 def _echo(place: Place) -> AbstractContextManager[Server]:
@@ -194,7 +226,7 @@ def asking(*, data: bool = False, **options: Any) -> Callable[[str, Sessions], A
 
 async def _until_open(client: AsyncClient, ask: Ask) -> None:
     """Wait until the near cache follows the authority; the first question makes it begin."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(_OPEN_SECONDS):
         while client.near_cache is None or not client.near_cache.is_open:
             await ask(0)
             await asyncio.sleep(0.01)
@@ -204,6 +236,8 @@ PATHS = (
     LatencyPath("redis", "redis.asyncio, GETEX and JSON", _redis, _asking_redis),
     LatencyPath("echo", "bare grpc.aio echo, unary", _echo, _asking_echo),
     LatencyPath("unary", "validation, one call each", _authority, asking(coalesce=False)),
+    LatencyPath("native", "native transport, one call each", _native, asking(coalesce=False)),
+    LatencyPath("sidecar", "sidecar, one call each", _sidecar, asking(coalesce=False)),
     LatencyPath("coalesced", "validation, default client", _authority, asking()),
     LatencyPath("near_cache", "near cache, data included", _authority, asking(near_cache=True, data=True)),
 )

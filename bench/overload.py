@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 
 from bench.attacks import ATTACKS, CONTROL
+from bench.open_loop import percentile
 from bench.processes import Server, serving, sessiond
 from bench.seed import seed
 from bench.sides import expect
@@ -29,9 +30,12 @@ _PAUSE = 0.004
 class AttackResult:
     """The effect of an attack on honest callers.
 
-    quiet, attacked   median latency in milliseconds by call, without and during the attack
-    failed            number of honest calls that failed
-    grown_bytes       growth of the server's resident memory
+    quiet, attacked           median latency in milliseconds by call, without and during the attack
+    failed                    number of honest calls that failed
+    grown_bytes               growth of the server's resident memory
+    quiet_p99, attacked_p99   the 99th percentile of the same latencies
+    rate_kept                 honest calls in a second of the attack, as a share of those in a second without it. The
+                              caller pauses after each call, so this is nearer to 1 than the latencies suggest
     """
 
     name: str
@@ -39,6 +43,9 @@ class AttackResult:
     attacked: dict[str, float]
     failed: int
     grown_bytes: int
+    quiet_p99: dict[str, float]
+    attacked_p99: dict[str, float]
+    rate_kept: float
 
     @property
     def ratio(self) -> float:
@@ -89,6 +96,7 @@ def measure(
     Each interval with the attack takes `seconds`, and each one without it `quiet_seconds`, or as long.
     """
     attack = ATTACKS.get(name, CONTROL)
+    quiet_seconds = seconds if quiet_seconds is None else quiet_seconds
     config: Path | None = None
     data = folder / "data"
     if sessions:
@@ -104,7 +112,7 @@ def measure(
         honest.watch(0.3)
         before, most = server.resident_bytes(), 0
         for _ in range(rounds):
-            _add(quiet, honest.watch(seconds if quiet_seconds is None else quiet_seconds))
+            _add(quiet, honest.watch(quiet_seconds))
             attacker = subprocess.Popen(
                 [sys.executable, "-m", "bench.attacks", name, server.address, str(size)],
                 stdin=subprocess.PIPE,
@@ -126,7 +134,18 @@ def measure(
         {call: statistics.median(seen) for call, seen in attacked.items()},
         honest.failed,
         most - before,
+        _p99(quiet),
+        _p99(attacked),
+        _calls(attacked) / (rounds * seconds) / (_calls(quiet) / (rounds * quiet_seconds)),
     )
+
+
+def _p99(seen: dict[str, list[float]]) -> dict[str, float]:
+    return {call: percentile(latencies, 0.99) for call, latencies in seen.items()}
+
+
+def _calls(seen: dict[str, list[float]]) -> int:
+    return sum(map(len, seen.values()))
 
 
 def _add(into: dict[str, list[float]], more: dict[str, list[float]]) -> None:

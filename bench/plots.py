@@ -77,12 +77,20 @@ def _percentiles(loads: list[dict[str, Any]]) -> Figure:
             for (_, _, marker), value in zip(_PERCENTILES, values, strict=True):
                 axes.plot(value, row, marker, color=colour, markersize=6)
             if path["saturated"]:
+                # Above the line: beside it there may be the names of the paths, or the next panel.
                 axes.annotate(
-                    "saturated", (values[0], row), (-8, 0), textcoords="offset points", ha="right", va="center"
+                    "saturated",
+                    ((values[0] * values[-1]) ** 0.5, row),
+                    (0, 5),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize=8,
                 )
         axes.set_yticks(range(len(paths)), [path["title"] for path in paths])
         axes.set_ylim(len(paths) - 0.5, -0.5)
         axes.set_xscale("log")
+        axes.margins(x=0.1)
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x")

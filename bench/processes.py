@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Server", "ServerEnded", "echo", "serving", "sessiond"]
+__all__ = ["Server", "ServerEnded", "echo", "serving", "sessiond", "sidecar"]
 
 _START_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -56,6 +56,12 @@ def sessiond(
     if transport != "grpcio":
         command += ["--transport", transport]
     return command if config is None else [*command, "--config", str(config)]
+
+
+def sidecar(upstream: Server) -> list[str]:
+    """Return the command that runs a sidecar of an authority."""
+    command = [sys.executable, "-m", "sessiond", "sidecar", "--upstream", upstream.address]
+    return [*command, "--listen", "127.0.0.1:0", "--log-format", "json"]
 
 
 def echo(response_bytes: int, loop: str = "asyncio", transport: str = "grpcio") -> list[str]:

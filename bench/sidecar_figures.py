@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.load import Load, Run, drive, framed
-from bench.processes import Server, serving, sessiond
+from bench.processes import Server, serving, sessiond, sidecar
 from bench.results import Figure, Result, Settings, alternate
 from bench.seed import LONG_LIVED, Seeded, seed
 from bench.sides import BODIES, SERVICE, SPREAD, Reporter, Validation, expect, too_few_bytes
@@ -49,18 +48,13 @@ class _FromMemory(Validation):
         return run
 
 
-def _sidecar(upstream: Server) -> list[str]:
-    command = [sys.executable, "-m", "sessiond", "sidecar", "--upstream", upstream.address]
-    return [*command, "--listen", "127.0.0.1:0", "--log-format", "json"]
-
-
 def _sidecar_vs_upstream(settings: Settings, result: Result, reporter: Reporter) -> None:
     reporter.step("sidecar_vs_upstream: opening 10,000 sessions")
     seeded = asyncio.run(seed(settings.folder / "sidecar", 10_000, LONG_LIVED))
     command = sessiond(seeded.data, seeded.config)
     with (
         serving("authority", command, settings.folder / "upstream.log") as authority,
-        serving("sidecar", _sidecar(authority), settings.folder / "sidecar.log") as near,
+        serving("sidecar", sidecar(authority), settings.folder / "sidecar.log") as near,
     ):
         baseline = Validation(authority, seeded, settings.validations, pulse=False)
         baseline.warm_up(seeded.count, reporter)

@@ -52,6 +52,7 @@ from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
 from sessiond.rpc.service.calls import Calls
@@ -225,8 +226,8 @@ def _lock_time(policies: PolicyBook, application: str) -> Millis:
     return Millis(0) if policy is None else policy.guessing.lock_time
 
 
-def services_of(authority: Authority, bounds: StreamBounds) -> Services:
-    """The calls of the contract over an authority, by subject."""
+def services_of(authority: Authority, bounds: StreamBounds, unary_calls: UnaryCalls) -> Services:
+    """The calls of the contract over an authority, by subject. Some give way to the unary calls that are under way."""
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
     validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals())
     return (
@@ -237,7 +238,7 @@ def services_of(authority: Authority, bounds: StreamBounds) -> Services:
         ReadingService(calls, authority, __version__),
         EventService(authority.reading, bounds.write_timeout, bounds.subscribers),
         FollowService(authority, bounds.write_timeout, bounds.subscribers),
-        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations),
+        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls),
     )
 
 
@@ -249,8 +250,16 @@ def rpc_server(
     transport: str = "grpcio",
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    services = services_of(authority, bounds)
-    return RpcServer(services, callers or Callers(), services[0].fast_path, max_calls=max_calls, transport=transport)
+    unary_calls = UnaryCalls()
+    services = services_of(authority, bounds, unary_calls)
+    return RpcServer(
+        services,
+        callers or Callers(),
+        services[0].fast_path,
+        max_calls=max_calls,
+        transport=transport,
+        unary_calls=unary_calls,
+    )
 
 
 @immutable

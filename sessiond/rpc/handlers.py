@@ -2,9 +2,9 @@
 
 It wraps the methods directly and does not use gRPC interceptors, which would add about as much time to each call as
 judging a token takes. `UnaryMethod` and `StreamMethod` turn the bytes of a request into a response or an exception;
-every transport serves these. `unary` and `stream` make grpcio's handlers of them. With grpcio all calls are registered
-as calls with request streams. For these, gRPC receives no message before the handler asks for it, so `Arrivals` can
-limit the memory for incomplete messages.
+every transport serves these. `on_grpcio` makes grpcio's handlers of them. With grpcio all calls are registered as calls
+with request streams. For these, gRPC receives no message before the handler asks for it, so `Arrivals` can limit the
+memory for incomplete messages.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.wire import parse
@@ -33,11 +34,8 @@ __all__ = [
     "UnaryMethod",
     "bidirectional",
     "internal_error",
-    "not_served",
     "on_grpcio",
     "sent",
-    "stream",
-    "unary",
 ]
 
 _log = structlog.get_logger(__name__)
@@ -50,11 +48,15 @@ FastPath = Callable[[Caller, bytes], Message | None]
 
 @immutable
 class Intake:
-    """What a call passes before its message is parsed: the identification of its caller, and the limits on messages."""
+    """What a call passes before its message is parsed: the identification of its caller, and the limits on messages.
+
+    Other work gives way to the unary calls that are counted in `unary_calls`.
+    """
 
     callers: Callers
     arrivals: Arrivals
     heavy: HeavyMessages
+    unary_calls: UnaryCalls
 
     def caller(self, context: Context) -> Caller:
         """Return the caller of a call."""
@@ -144,28 +146,10 @@ def on_grpcio(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]
     return _on_grpcio_streaming(method, intake) if method.streams else _on_grpcio_unary(method, intake)
 
 
-def unary(
-    name: str,
-    request_type: type[Message],
-    handler: UnaryHandler,
-    intake: Intake,
-    fast_path: FastPath | None = None,
-) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return grpcio's handler of a unary call."""
-    return on_grpcio(UnaryMethod(name, request_type, handler, intake.heavy, fast_path), intake)
-
-
-def stream(
-    name: str, request_type: type[Message], handler: StreamHandler, intake: Intake
-) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return grpcio's handler of a call that responds with a stream."""
-    return on_grpcio(StreamMethod(name, request_type, handler, intake.heavy), intake)
-
-
 def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
     arrivals = intake.arrivals
 
-    async def call(_: Any, context: Context) -> bytes:
+    async def respond(context: Context) -> bytes:
         raw = b""
         try:
             caller = intake.caller(context)
@@ -183,6 +167,13 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
         raw = b""
         await context.abort_with_status(status)
         raise AssertionError("abort never returns")
+
+    async def call(_: Any, context: Context) -> bytes:
+        intake.unary_calls.begin()
+        try:
+            return await respond(context)
+        finally:
+            intake.unary_calls.end()
 
     return grpc.stream_unary_rpc_method_handler(call)
 
@@ -245,17 +236,6 @@ def _streaming(
             _log.debug("caller gone", rpc=name)
 
     return grpc.stream_stream_rpc_method_handler(call, response_serializer=_serialize)
-
-
-def not_served(name: str, *, client_streams: bool) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return a handler that refuses a call of the contract which this version does not implement."""
-
-    async def call(_: Any, context: Context) -> bytes:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served by this version")
-        raise AssertionError("abort never returns")
-
-    make = grpc.stream_stream_rpc_method_handler if client_streams else grpc.stream_unary_rpc_method_handler
-    return make(call)
 
 
 def internal_error(name: str) -> Any:

@@ -21,11 +21,10 @@ import grpc
 import structlog
 from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
 
-from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.rpc.grpcio import GrpcioTransport
-from sessiond.rpc.handlers import Method, internal_error
+from sessiond.rpc.handlers import Intake, Method, internal_error
 from sessiond.rpc.listening import (
     KEEPALIVE_TIME_MS,
     KEEPALIVE_TIMEOUT_MS,
@@ -109,11 +108,12 @@ class NativeTransport:
     """
 
     def __init__(
-        self, methods: Mapping[str, Method], callers: Callers, fallback: GrpcioTransport, max_calls: int
+        self, methods: Mapping[str, Method], intake: Intake, fallback: GrpcioTransport, max_calls: int
     ) -> None:
         self._paths = [(path, method.streams) for path, method in methods.items()]
         self._methods = list(methods.values())
-        self._callers = callers
+        self._callers = intake.callers
+        self._unary_calls = intake.unary_calls
         self._fallback = fallback
         self._max_calls = max_calls
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -233,6 +233,8 @@ class NativeTransport:
         del self._tasks[number]
 
     async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
+        if not method.streams:
+            self._unary_calls.begin()
         try:
             responding = method.respond(raw, caller, call)
             del raw  # a stream may last for days
@@ -254,3 +256,6 @@ class NativeTransport:
                 self._front.stream_end(call.number)
             else:
                 self._front.respond(call.number, response)
+        finally:
+            if not method.streams:
+                self._unary_calls.end()

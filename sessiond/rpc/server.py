@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio as health
 
 from sessiond.access.callers import Callers
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.grpcio import GrpcioTransport
 from sessiond.rpc.handlers import (
     FastPath,
@@ -19,7 +20,6 @@ from sessiond.rpc.handlers import (
     StreamMethod,
     UnaryMethod,
     bidirectional,
-    not_served,
     on_grpcio,
 )
 from sessiond.rpc.heavy import HeavyMessages
@@ -54,6 +54,7 @@ class RpcServer:
     with UNIMPLEMENTED. `fast_path` may answer a ValidateSession call before its message is parsed.
     Calls beyond `max_calls` at once, streams included, are refused with RESOURCE_EXHAUSTED, because each message may
     take 4 MB of memory until it is parsed. One connection may have at most half of `max_calls`.
+    `unary_calls` counts those that are under way, for services that give way to them.
     `transport` is `grpcio` or `native` (see `sessiond.rpc.native`).
     """
 
@@ -65,10 +66,11 @@ class RpcServer:
         *,
         max_calls: int = DEFAULT_MAX_CALLS,
         transport: str = "grpcio",
+        unary_calls: UnaryCalls | None = None,
     ) -> None:
         self._health = health.HealthServicer()
         arrivals = Arrivals()
-        intake = Intake(callers, arrivals, HeavyMessages())
+        intake = Intake(callers, arrivals, HeavyMessages(), unary_calls or UnaryCalls())
         methods, others = _served(services, intake, fast_path)
         found = {name: on_grpcio(method, intake) for name, method in methods.items()} | others
         self._transport: Transport = GrpcioTransport(SERVICE, found, self._health, arrivals, max_calls)
@@ -78,7 +80,7 @@ class RpcServer:
 
             by_path = {f"/{SERVICE}/{name}": method for name, method in methods.items()}
             by_path |= health_methods(self._health)
-            self._transport = NativeTransport(by_path, callers, self._transport, max_calls)
+            self._transport = NativeTransport(by_path, intake, self._transport, max_calls)
 
     async def start(self, address: str, socket_mode: int = 0o600) -> str:
         """Listen on `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
@@ -114,8 +116,8 @@ def _served(
         name, request_type = method.name, getattr(pb, method.input_type.name)
         handler = next((getattr(one, name) for one in services if hasattr(one, name)), None)
         if handler is None:
-            others[name] = not_served(name, client_streams=method.client_streaming)
-        elif method.client_streaming:
+            continue
+        if method.client_streaming:
             others[name] = bidirectional(name, request_type, handler, intake)
         elif method.server_streaming:
             methods[name] = StreamMethod(name, request_type, handler, intake.heavy)

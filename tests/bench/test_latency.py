@@ -24,7 +24,7 @@ from sessiond.app import App
 from sessiond_client import AsyncClient, ClientContext, Token
 
 BY_NAME = {path.name: path for path in PATHS}
-OF_AUTHORITY = ("unary", "coalesced", "near_cache")
+OF_AUTHORITY = ("unary", "native", "sidecar", "coalesced", "near_cache")
 
 
 class FewSessions(Sessions):

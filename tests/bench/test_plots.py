@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
 from click.testing import CliRunner
+from matplotlib.text import Text
 
 from bench import plots
+from bench.latency import PATHS
 from bench.open_loop import histogram
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -102,6 +106,28 @@ def test_a_saturated_path_is_marked(tmp_path: Path) -> None:
     file = plots.draw(report_of(saturated=True), tmp_path)[0]
     assert "saturated" in texts_of(file)
     assert "saturated" not in texts_of(plots.draw(report_of(), tmp_path)[0])
+
+
+def test_no_labels_overlap() -> None:
+    """With the paths of the benchmark, no two texts of a plot overlap."""
+    report = report_of()
+    (loads,) = (report["figures"]["latency"]["details"]["latency"],)
+    for load in loads:
+        load["paths"] = {
+            path.name: next(iter(load["paths"].values())) | {"title": path.title, "saturated": True} for path in PATHS
+        }
+    runs = [
+        {"path": path.name, "per_second": rate, "histogram": "160:100 180:10"}
+        for path in PATHS
+        for rate in (200, 1_000)
+    ]
+    with mpl.rc_context(plots._STYLE):
+        for figure in (plots._percentiles(loads), plots._distribution(loads, runs)):
+            figure.draw_without_rendering()
+            texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+            boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+            assert len({text for text, _ in boxes} & {path.title for path in PATHS}) == len(PATHS)
+            assert [(a[0], b[0]) for a, b in combinations(boxes, 2) if a[1].overlaps(b[1])] == []
 
 
 def test_the_command_writes_the_plots(tmp_path: Path) -> None:

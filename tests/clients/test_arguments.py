@@ -319,6 +319,58 @@ def test_checking_leaves_the_callers_values_alone() -> None:
     assert dataclasses.asdict(question) == before
 
 
+USUAL: dict[str, dict[str, Any]] = {
+    "nothing more": {},
+    "a Token": {"token": Token("canary")},
+    "a client": {"client": ClientContext(ip_address="192.0.2.1", user_agent="x", certificate_thumbprint=b"\x01" * 32)},
+    "an empty client": {"client": ClientContext()},
+    "a device": {"client": ClientContext(device_id="d1")},
+    "passive, with a CSRF token": {"passive": True, "with_csrf_token": True},
+    "data": {"data": True},
+    "a timeout": {"timeout": 3},
+    "no time": {"timeout": 0.0},
+}
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "a token that is not ASCII": {"token": "tök"},
+    "a surrogate": {"token": SECRET},
+    "bytes": {"token": b"x"},
+    "a browser that is not ASCII": {"client": ClientContext(user_agent="ö")},
+    "a NUL": {"client": ClientContext(user_agent="a\0b")},
+    "a wrong client": {"client": "192.0.2.1"},
+    "a wrong field": {"client": ClientContext(ip_address=7)},  # type: ignore[arg-type]  # what is tested
+    "requirements": {"requirements": Requirements(min_level=2)},
+    "some data": {"data": DataRequest(keys=("a",))},
+    "a number for data": {"data": 1},
+    "a number for a flag": {"passive": 1},
+    "another number for a flag": {"with_csrf_token": 0},
+    "a state": {"at_least": "state"},
+    "no text": {"at_least": None},
+    "a negative timeout": {"timeout": -1},
+    "no number": {"timeout": math.nan},
+    "a timeout that is no number": {"timeout": True},
+}
+
+
+def usual(given: dict[str, Any]) -> Any:
+    """The call of `usual_validation` for arguments of `validate`."""
+    names = ("client", "passive", "at_least", "requirements", "with_csrf_token", "data", "timeout")
+    defaults = {"passive": False, "at_least": "", "with_csrf_token": False}
+    token = given.get("token", "text")
+    return calls.usual_validation("shop", token, *(given.get(name, defaults.get(name)) for name in names))
+
+
+@pytest.mark.parametrize("given", USUAL.values(), ids=USUAL)
+def test_the_short_way_makes_the_same_request(given: dict[str, Any]) -> None:
+    """For the usual arguments of `validate` the way without checks makes the call that the checked one makes."""
+    assert usual(given) == calls.validate("shop", **({"token": "text"} | given))
+
+
+@pytest.mark.parametrize("given", UNUSUAL.values(), ids=UNUSUAL)
+def test_the_short_way_is_for_nothing_else(given: dict[str, Any]) -> None:
+    """Whatever must be checked or changed before it is sent goes the checked way."""
+    assert usual(given) is None
+
+
 def test_missing_and_unknown_arguments_are_pythons_own_errors() -> None:
     """As with any function, a missing or unknown argument is a TypeError."""
     with pytest.raises(TypeError, match="token"):

@@ -21,6 +21,7 @@ from sessiond_client import (
     AsyncClient,
     Authentication,
     ClientClosed,
+    ClientContext,
     ConcurrencyLimitReached,
     DeadlineExceeded,
     InvalidArgument,
@@ -175,6 +176,26 @@ async def test_a_cancelled_call_shows_no_secret(call: Callable[..., Any]) -> Non
             ending = await task
     assert isinstance(ending, asyncio.CancelledError)
     assert shown(ending) == []
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["late", "cancelled"])
+async def test_a_failed_question_on_a_stream_shows_no_secret(cancelled: bool) -> None:
+    """Validations that share a stream and fail, or are cancelled there, show no secret in any frame."""
+    with listening(accepting=True) as mute:
+        async with AsyncClient(mute, timeout=0.1) as client:
+            seen = ClientContext(ip_address="192.0.2.1", user_agent="x")
+            tasks = [asyncio.create_task(client.validate(TOKEN, client=seen)) for _ in range(20)]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert client._coalescer is not None
+            assert client._coalescer._stream is not None
+            for task in tasks if cancelled else ():
+                task.cancel()
+            endings = await asyncio.gather(*tasks, return_exceptions=True)
+    wanted = asyncio.CancelledError if cancelled else DeadlineExceeded
+    for ending in endings:
+        assert isinstance(ending, wanted)
+        assert shown(ending) == []
 
 
 class Raising(grpc.UnaryUnaryClientInterceptor):

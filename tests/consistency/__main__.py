@@ -54,7 +54,7 @@ def _summary(ran: Ran, seconds: float) -> str:
             f"{len(history.operations) + len(history.validations)} operations in {seconds:.0f} s",
             f"  changes: {_counts(done)}; {awaited} awaited revocations",
             f"  validations: {_counts(seen)}; {held} with a consistency token",
-            f"  {ran.hits} validations answered by near caches",
+            f"  {ran.hits} validations answered by near caches, {ran.by_workers} by workers",
             f"  {len(history.log)} events, {received} received by {len(history.streams)} subscribers",
             f"  trouble: {_counts(Counter(ran.trouble))}",
         )

@@ -6,21 +6,25 @@ A checker that has never reported anything proves nothing. Each fault here is on
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sessiond.cache.sessions import SessionCache
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.work import Needs, Read
+from sessiond.sidecar import workers
 from sessiond.store.contract import Commit, KeptAnswer, Live, Transaction
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.postgres.transaction import PostgresTransaction
 from sessiond.system.clock import since_boot
 from sessiond_client.following import Lease
+from tests.consistency.broken_near import NEAR_FAULTS, break_for_good
 
-__all__ = ["FAULTS"]
+__all__ = ["FAULTS", "WORKER_FAULTS"]
 
 _PAUSE = 0.05
 """Seconds between reading the live sessions and the transaction: what a busy database takes."""
@@ -98,10 +102,34 @@ class _WithEarlyReads:
         return await self._transaction.answers(keys)
 
 
+def _in_workers(fault: str) -> Callable[[], None]:
+    """Start workers without a protection. The process that calls this, their owner, keeps its own."""
+
+    def break_workers() -> None:
+        started = workers._started
+
+        def changed(command: Sequence[str]) -> subprocess.Popen[bytes]:
+            return started(
+                ["tests.consistency.replica" if part == "sessiond" else part for part in command] + ["--fault", fault]
+            )
+
+        workers._started = changed
+
+    return break_workers
+
+
+WORKER_FAULTS: Mapping[str, Callable[[], None]] = {
+    "worker-keep-outdated": _in_workers("near-keep-outdated"),
+    "worker-ignore-lease": _in_workers("near-ignore-lease"),
+}
+"""The faults of workers by name. Their owner has all of its protections."""
+
 FAULTS: Mapping[str, Callable[[], None]] = {
     "keep-outdated": _keep_outdated,
     "ignore-lease": _ignore_lease,
     "lease-from-receipt": _count_lease_from_receipt,
     "limit-outside": _check_limit_outside,
+    **{name: partial(break_for_good, name) for name in NEAR_FAULTS},
+    **WORKER_FAULTS,
 }
 """The faults by name."""

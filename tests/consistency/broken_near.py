@@ -1,4 +1,4 @@
-"""The negative controls for near caches: each takes one protection out of the clients of this process, for a while."""
+"""The negative controls for near caches: each takes one protection out of those of this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sessiond_client.following import Change, Lease
 from sessiond_client.near_cache import NearCache, boot_millis
 
-__all__ = ["NEAR_FAULTS", "without_protection"]
+__all__ = ["NEAR_FAULTS", "break_for_good", "without_protection"]
 
 
 def _keep_outdated(_: NearCache[object], change: Change) -> None:
@@ -39,12 +39,18 @@ NEAR_FAULTS: Mapping[str, tuple[type, str, Callable[..., object]]] = {
 """What each fault replaces by what."""
 
 
+def break_for_good(fault: str) -> None:
+    """Break the near caches of this process."""
+    owner, name, broken = NEAR_FAULTS[fault]
+    setattr(owner, name, broken)
+
+
 @contextmanager
 def without_protection(fault: str) -> Iterator[None]:
     """Break the near caches of this process for the duration of the block."""
-    owner, name, broken = NEAR_FAULTS[fault]
+    owner, name, _ = NEAR_FAULTS[fault]
     sound = getattr(owner, name)
-    setattr(owner, name, broken)
+    break_for_good(fault)
     try:
         yield
     finally:

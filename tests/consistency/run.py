@@ -37,8 +37,8 @@ _REASON = re.compile(r"operation (\d+)")
 class Plan:
     """What to do: so many operations in all, by so many clients, with choices that follow from the seed.
 
-    `seconds`: clients work for so long at most. `readers` and `sidecars`:
-    how many ask through near caches, and through sidecars.
+    `seconds`: clients work for so long at most. `readers`, `sidecars` and `workers`: how many ask through near caches,
+    through sidecars, and through the workers of one more replica, which has that many.
     """
 
     seed: int = 1
@@ -47,16 +47,21 @@ class Plan:
     clients: int = 24
     readers: int = 3
     sidecars: int = 2
+    workers: int = 2
     trouble: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A run: its history, what trouble there was how often, and how many validations near caches answered."""
+    """A run: its history, what trouble there was how often, and how many validations near caches and workers answered.
+
+    The workers' are all of their answers, also those for which they asked their owner.
+    """
 
     history: History
     trouble: dict[str, int]
     hits: int
+    by_workers: int
 
 
 @asynccontextmanager
@@ -81,6 +86,8 @@ async def run(plan: Plan, folder: Path) -> Ran:
             await cluster.add_near_reader(number % 3, (number + 1) % 3)
         for number in range(plan.sidecars):
             await cluster.add_sidecar(folder / f"sidecar-{number}", number % 3, (number + 2) % 3)
+        if plan.workers:
+            await cluster.add_workers(plan.workers)
         recorder = Recorder(cluster, dice)
         clients, trouble = Clients(cluster, recorder, dice), Trouble(cluster, server, Random(plan.seed))
         subscribers = _subscribers(cluster, dice)
@@ -105,17 +112,18 @@ async def run(plan: Plan, folder: Path) -> Ran:
         for task in following:
             await _cancelled(task)
         log = await read_log(url)
-        deaths = tuple(death for replica in cluster.replicas for death in replica.deaths)
         history = History(
             operations=tuple(recorder.operations),
             validations=tuple(recorder.validations),
             streams=tuple(subscriber.stream() for subscriber in subscribers),
             log=log,
             limits=LIMITS,
-            deaths=deaths,
+            deaths=cluster.deaths(),
             notes=tuple(trouble.notes),
         )
-        return Ran(history, dict(trouble.made), cluster.hits())
+        workers = cluster.places_of_workers()
+        by_workers = sum(one.replica in workers and bool(one.verdict) for one in history.validations)
+        return Ran(history, dict(trouble.made), cluster.hits(), by_workers)
 
 
 def _subscribers(cluster: Cluster, dice: Random) -> list[Subscriber]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from tests.consistency.broken import WORKER_FAULTS
 from tests.consistency.broken_near import NEAR_FAULTS, without_protection
 from tests.consistency.clients import LIMITS, POLICIES
 from tests.consistency.cluster import Cluster, running_cluster
@@ -17,12 +18,14 @@ from tests.consistency.facts import Rule
 from tests.consistency.history import History
 from tests.consistency.recorder import Held, Recorder
 from tests.consistency.run import read_log
+from tests.support.sidecars import until_healthy
 
 __all__ = ["SCENARIOS", "Scenario", "play"]
 
 _NAME = "scenario"
-_SOUND, _SUSPECT, _NEAR = 0, 1, 2
-"""The replica that changes sessions, the one that may be broken, and clients with a near cache of the sound one."""
+_SOUND, _SUSPECT, _NEAR, _WORKER = 0, 1, 2, 2
+"""The replica that changes sessions, the one that may be broken, and a reader: clients with a near cache of the sound
+replica, or the worker of one more replica."""
 
 
 async def _revoke_what_is_cached(cluster: Cluster, recorder: Recorder) -> None:
@@ -113,6 +116,27 @@ async def _delay_what_is_near(cluster: Cluster, recorder: Recorder) -> None:
     await _all(asking)
 
 
+async def _revoke_what_a_worker_keeps(cluster: Cluster, recorder: Recorder) -> None:
+    """Revoke sessions that a worker has in memory."""
+    for held in await _kept_by_worker(cluster, recorder, 20):
+        await recorder.revoke(_NAME, _SOUND, held, waits=True)
+        await recorder.validate(_NAME, _WORKER, held)
+
+
+async def _stop_the_owner(cluster: Cluster, recorder: Recorder) -> None:
+    """Stop the owner of a worker until the other replicas no longer count with it, and ask the worker.
+
+    The worker hears of nothing meanwhile, and its connection stays open. So its lease alone must end its answers, and
+    before the owner's lease ends for the others.
+    """
+    sessions, (owner,) = await _kept_by_worker(cluster, recorder, 10), cluster.owners
+    owner.pause()
+    await _all(recorder.revoke(_NAME, _SOUND, held, waits=True) for held in sessions)
+    await _all(recorder.validate(_NAME, _WORKER, held) for held in sessions)
+    owner.resume()
+    await _all(recorder.validate(_NAME, _WORKER, held) for held in sessions)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What to do, and the rule that is broken if the replicas have the fault of that name."""
@@ -129,28 +153,32 @@ SCENARIOS: Mapping[str, Scenario] = {
     "near-keep-outdated": Scenario(_revoke_what_is_near, Rule.AWAITED),
     "near-ignore-lease": Scenario(_cut_off_what_is_near, Rule.AWAITED),
     "near-lease-from-receipt": Scenario(_delay_what_is_near, Rule.AWAITED),
+    "worker-keep-outdated": Scenario(_revoke_what_a_worker_keeps, Rule.AWAITED),
+    "worker-ignore-lease": Scenario(_stop_the_owner, Rule.AWAITED),
 }
 """The scenario for each fault, by its name."""
 
 
 async def play(name: str, folder: Path, database: str, *, broken: bool) -> History:
     """Play the scenario of a fault on two replicas, with the fault or without it, and return its history."""
-    scenario, is_near = SCENARIOS[name], name in NEAR_FAULTS
-    faults = {_SOUND: name, _SUSPECT: name} if broken and not is_near else {}
-    # A near cache keeps an answer until its token is due for renewal.
-    policies = re.sub(r'renewal_timeout = ".*"', 'renewal_timeout = "1h"', POLICIES) if is_near else POLICIES
+    scenario, is_near, is_worker = SCENARIOS[name], name in NEAR_FAULTS, name in WORKER_FAULTS
+    is_reader = is_near or is_worker
+    faults = {_SOUND: name, _SUSPECT: name} if broken and not is_reader else {}
+    # A reader keeps an answer until its token is due for renewal.
+    policies = re.sub(r'renewal_timeout = ".*"', 'renewal_timeout = "1h"', POLICIES) if is_reader else POLICIES
     async with running_cluster(folder, database, policies, faults, count=2) as cluster:
+        if is_worker:
+            await cluster.add_workers(1, name if broken else None)
         recorder = Recorder(cluster, Random(1), timeout=10.0)
         with without_protection(name) if broken and is_near else nullcontext():
             await scenario.play(cluster, recorder)
         log = await read_log(database)
-        deaths = tuple(death for replica in cluster.replicas for death in replica.deaths)
         return History(
             operations=tuple(recorder.operations),
             validations=tuple(recorder.validations),
             log=log,
             limits=LIMITS,
-            deaths=deaths,
+            deaths=cluster.deaths(),
         )
 
 
@@ -174,6 +202,16 @@ async def _near(cluster: Cluster, recorder: Recorder, count: int) -> list[Held]:
         while cluster.hits() < count:
             await _all(cache.validate(held.token) for held in sessions)
             await asyncio.sleep(0.05)
+    return sessions
+
+
+async def _kept_by_worker(cluster: Cluster, recorder: Recorder, count: int) -> list[Held]:
+    """Open sessions on the sound replica, and have the worker of another one keep them."""
+    await until_healthy(cluster.owners[0].address, serves=True, from_memory=True)
+    opened = [await recorder.create(_NAME, _SOUND, "default", "") for _ in range(count)]
+    sessions = [held for held in opened if held is not None]
+    verdicts = await asyncio.gather(*(recorder.validate(_NAME, _WORKER, held) for held in sessions))
+    assert verdicts == ["VALID"] * count
     return sessions
 
 

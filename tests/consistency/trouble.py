@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine
 from random import Random
 
 from scripts.postgres import LocalPostgres
-from tests.consistency.cluster import Cluster, NearReader, Replica
+from tests.consistency.cluster import Cluster
+from tests.consistency.members import NearReader, Replica, WorkersReader
 
 __all__ = ["Trouble"]
 
@@ -34,6 +35,8 @@ class Trouble:
             (2, self._restart_database),
         ]
         self._reader_kinds = (self._slow_network, self._drop_connections, self._black_hole, self._stop)
+        self._owner_kinds = (*self._reader_kinds, self._kill)
+        self._worker_kinds = (self._stop, self._kill, self._kill_owner_of_stopped)
 
     async def run(self) -> None:
         """Make trouble. Nothing of it is left at the end."""
@@ -43,14 +46,25 @@ class Trouble:
             kinds = self._dice.choices([kind for _, kind in self._kinds], [weight for weight, _ in self._kinds], k=2)
             async with asyncio.TaskGroup() as group:
                 if self._cluster.readers and self._dice.random() < 0.7:
-                    reader, kind = self._dice.choice(self._cluster.readers), self._dice.choice(self._reader_kinds)
-                    self.notes.append((time.monotonic(), f"{kind.__name__.strip('_')} of a reader"))
-                    self.made[f"{kind.__name__.strip('_')} of a reader".replace("_", " ")] += 1
-                    group.create_task(kind(reader))
+                    kind, trouble = self._for_reader(self._dice.choice(self._cluster.readers))
+                    self.notes.append((time.monotonic(), kind))
+                    self.made[kind] += 1
+                    group.create_task(trouble)
                 for victim, harm in zip(victims, dict.fromkeys(kinds), strict=False):
-                    self.notes.append((time.monotonic(), f"{harm.__name__.strip('_')} {victim.number}"))
-                    self.made[harm.__name__.strip("_").replace("_", " ")] += 1
+                    self.notes.append((time.monotonic(), f"{_name_of(harm)} {victim.number}"))
+                    self.made[_name_of(harm)] += 1
                     group.create_task(harm(victim))
+
+    def _for_reader(self, reader: NearReader) -> tuple[str, Coroutine[None, None, None]]:
+        """Return trouble for a reader, and what it is called."""
+        if not isinstance(reader, WorkersReader):
+            harm = self._dice.choice(self._reader_kinds)
+            return f"{_name_of(harm)} of a reader", harm(reader)
+        if self._dice.random() < 0.5:
+            by_owner = self._dice.choice(self._owner_kinds)
+            return f"{_name_of(by_owner)} of an owner", by_owner(reader.owner)
+        by_worker = self._dice.choice(self._worker_kinds)
+        return f"{_name_of(by_worker)} of a worker", by_worker(reader)
 
     async def _stop(self, victim: Replica | NearReader) -> None:
         victim.pause()
@@ -59,12 +73,22 @@ class Trouble:
         finally:
             victim.resume()
 
-    async def _kill(self, replica: Replica) -> None:
-        replica.kill()
+    async def _kill(self, victim: Replica | WorkersReader) -> None:
+        victim.kill()
         try:
             await asyncio.sleep(self._dice.choice((0.0, 0.5, 6.0)))
         finally:
-            replica.revive()
+            victim.revive()
+
+    async def _kill_owner_of_stopped(self, worker: WorkersReader) -> None:
+        """Stop a worker and kill its owner. When it continues, it has questions, and an owner that is gone."""
+        worker.pause()
+        worker.owner.kill()
+        try:
+            await asyncio.sleep(self._dice.choice((0.3, 2.0, 6.5)))
+        finally:
+            worker.resume()
+            worker.owner.revive()
 
     async def _slow_network(self, victim: Replica | NearReader) -> None:
         delay = self._dice.choice((0.05, 0.4, 1.5))
@@ -96,3 +120,7 @@ class Trouble:
         await asyncio.to_thread(self._server.stop, how)
         await asyncio.sleep(self._dice.choice((0.0, 0.0, 4.0)))
         await asyncio.to_thread(self._server.start)
+
+
+def _name_of(kind: Callable[..., object]) -> str:
+    return kind.__name__.strip("_").replace("_", " ")

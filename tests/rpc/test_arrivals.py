@@ -14,8 +14,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
-from sessiond.rpc import handlers
 from sessiond.rpc.arrivals import ArrivalBounds, Arrivals
+from sessiond.rpc.giving_way import UnaryCalls
+from sessiond.rpc.handlers import Intake, StreamMethod, UnaryMethod, on_grpcio
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.rpc.unfinished import Unfinished
@@ -38,11 +39,11 @@ async def echoing(bounds: ArrivalBounds, listen: str = "127.0.0.1:0") -> AsyncIt
     async def talk(message: Any, caller: Caller, context: Any) -> None:
         await context.write(message)
 
-    intake = handlers.Intake(Callers(), Arrivals(bounds), HeavyMessages())
+    intake = Intake(Callers(), Arrivals(bounds), HeavyMessages(), UnaryCalls())
     server = grpc.aio.server()
     found = {
-        "Say": handlers.unary("Say", StringValue, say, intake),
-        "Talk": handlers.stream("Talk", StringValue, talk, intake),
+        "Say": on_grpcio(UnaryMethod("Say", StringValue, say, intake.heavy), intake),
+        "Talk": on_grpcio(StreamMethod("Talk", StringValue, talk, intake.heavy), intake),
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Echo", found)])
     port = server.add_insecure_port(listen)

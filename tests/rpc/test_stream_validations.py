@@ -13,7 +13,8 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from sessiond.app import App
-from sessiond.rpc.service.validation_stream import _Turns
+from sessiond.rpc.giving_way import UnaryCalls
+from sessiond.rpc.service.validation_stream import _GUESS_PAUSE, _Turns
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import MINUTE, authority, create, loose, validate
 from tests.rpc.refusals import refusal_of
@@ -188,7 +189,7 @@ async def test_data_of_many_sessions_arrives_in_parts(stub: AsyncStub) -> None:
 
 async def test_streams_take_turns() -> None:
     """Other work runs between two turns; a stream decides less in its turn while others wait for theirs."""
-    turns, order = _Turns(), list[str]()
+    turns, order = _Turns(UnaryCalls()), list[str]()
 
     async def stream(name: str) -> None:
         for _ in range(3):
@@ -207,6 +208,35 @@ async def test_streams_take_turns() -> None:
     decided = [index for index, one in enumerate(order) if one != "other"]
     assert all(later - earlier > 1 for earlier, later in pairwise(decided))
     assert [order[index] for index in decided[:6]] == ["0 64", *(f"{number % 3} 32" for number in range(1, 6))]
+
+
+async def test_forged_tokens_make_slices_smaller(stub: AsyncStub) -> None:
+    """A slice has fewer forged tokens than answers that are repeated: refusing one takes longer."""
+    (token,) = await tokens_of(stub, 1)
+    async with batches(stub) as stream:
+        await stream.ask(1, {"token": token})
+        counts = []
+        for number, one in ((2, token), (3, token[:-8] + "AAAAAAAA")):
+            stream.messages.clear()
+            await stream.ask(number, *({"token": one} for _ in range(128)))
+            counts.append([len(message.indexes) for message in stream.messages])
+        assert counts == [[64, 64], [22] * 5 + [18]]
+
+
+async def test_guesses_slow_down_their_own_stream(stub: AsyncStub) -> None:
+    """A stream pauses after each forged token, so a thousand of them take as long as the pauses; others wait less."""
+    (token,) = await tokens_of(stub, 1)
+    loop, forged = asyncio.get_running_loop(), token[:-8] + "AAAAAAAA"
+    async with batches(stub) as guessing, batches(stub) as honest:
+        await honest.ask(0, {"token": token})
+        begun = loop.time()
+        async with asyncio.TaskGroup() as group:
+            deciding = group.create_task(guessing.ask(1, *({"token": forged} for _ in range(1_000))))
+            for number in range(1, 21):
+                assert verdicts(await honest.ask(number, {"token": token})) == ["VALID"]
+            assert not deciding.done()
+        assert set(verdicts(deciding.result())) == {"FORGED"}
+        assert loop.time() - begun > 0.8 * 1_000 * _GUESS_PAUSE  # timers are rounded to milliseconds
 
 
 # Rules, limits and ends

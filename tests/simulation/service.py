@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from sessiond.app import services_of
 from sessiond.authority.authority import Authority
 from sessiond.domain.call import Caller
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.stream_limit import StreamBounds
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -22,7 +23,7 @@ class Service:
     """What a server does with a call between parsing its bytes and serializing the response."""
 
     def __init__(self, authority: Authority) -> None:
-        self._services = services_of(authority, StreamBounds(write_timeout=1.0))
+        self._services = services_of(authority, StreamBounds(write_timeout=1.0), UnaryCalls())
 
     async def ask(self, method: str, message: Message) -> Any:
         """Make a unary call."""

@@ -17,6 +17,7 @@ from sessiond.authority.question import Question
 from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField, Overloaded, Unavailable
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.service.validation import MAX_BATCH, ValidationService
 from sessiond.rpc.status import INTERNAL_MESSAGE, status_message
 from sessiond.rpc.stream_limit import StreamLimit
@@ -30,6 +31,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _SLICE, _SHARED_SLICE = 64, 32
 """Requests that are decided without letting other work run; the second while other streams wait. The answers to each
 slice leave together."""
+_JUDGED = 3
+"""As how many requests of a slice one counts that must be judged: judging takes that much longer than repeating an
+answer, and refusing a guess does too."""
+_GUESSES = (pb.VERDICT_FORGED, pb.VERDICT_MALFORMED)
+_GUESS_PAUSE = 0.0001
+"""Seconds for which a stream decides nothing after each guess, about four times as long as a refusal takes. So the
+guesses of a stream take a fifth of the time at most; honest clients have hardly any."""
 _MAX_WAITING = 1_000
 """Requests of one stream that may wait. While there are that many, no further message is read."""
 _DATA_SLOTS = 16
@@ -47,13 +55,18 @@ class ValidationStreams:
     """
 
     def __init__(
-        self, authority: Authority, validations: ValidationService, write_timeout: float, max_streams: int
+        self,
+        authority: Authority,
+        validations: ValidationService,
+        write_timeout: float,
+        max_streams: int,
+        unary_calls: UnaryCalls,
     ) -> None:
         self._authority = authority
         self._validations = validations
         self._write_timeout = write_timeout
         self._limit = StreamLimit(max_streams, "streams of validations", "server.max_validation_streams")
-        self._turns = _Turns()
+        self._turns = _Turns(unary_calls)
 
     async def StreamValidations(
         self, batches: AsyncIterator[pb.StreamValidationsRequest], caller: Caller, context: Context
@@ -88,6 +101,7 @@ class _Stream:
         self._waiting: set[asyncio.Task[None]] = set()
         self._unanswered: Counter[int] = Counter()  # the waiting requests of each batch
         self._fewer_wait = asyncio.Event()
+        self._guesses = 0  # since the last pause
         self._data_slots = asyncio.Semaphore(_DATA_SLOTS)
 
     async def read(self, batches: AsyncIterator[pb.StreamValidationsRequest]) -> None:
@@ -101,8 +115,10 @@ class _Stream:
             start = 0
             while start < max(1, len(requests)):
                 async with self._turns.next() as size:
-                    self._answer(number, start, requests[start : start + size], len(requests))
-                start += size
+                    start = self._answer(number, requests, start, size)
+                if self._guesses:
+                    pause, self._guesses = self._guesses * _GUESS_PAUSE, 0
+                    await asyncio.sleep(pause)
                 await self._room()
 
     async def write(self, context: Context, timeout: float) -> None:
@@ -136,29 +152,35 @@ class _Stream:
             await self._fewer_wait.wait()
         await self._outbox.room()
 
-    def _answer(self, batch: int, start: int, requests: Sequence[pb.ValidateSessionRequest], of: int) -> None:
-        """Answer consecutive requests of a batch of `of` requests, as far as that is possible without waiting."""
+    def _answer(self, batch: int, requests: Sequence[pb.ValidateSessionRequest], start: int, size: int) -> int:
+        """Answer a slice of a batch, as far as that is possible without waiting. Return where the next slice starts."""
         answer, answered = pb.StreamValidationsResponse(batch_id=batch), []
-        responses = answer.responses
-        for index, request in enumerate(requests, start):
+        responses, of, left, index = answer.responses, len(requests), size, start
+        for index, request in enumerate(requests[start : start + size], start):
             try:
                 if self._validations.answer_repeated(request, self._caller, responses):
                     answered.append(index)
-                    continue
-                question = self._validations.question(request, self._caller)
-                found = self._validations.immediate(request, question)
-                if isinstance(found, pb.ValidateSessionResponse):
-                    responses.append(found)
-                    answered.append(index)
+                    left -= 1
                 else:
-                    self._wait_for(batch, index, question, found)
+                    left -= _JUDGED
+                    question = self._validations.question(request, self._caller)
+                    found = self._validations.immediate(request, question)
+                    if isinstance(found, pb.ValidateSessionResponse):
+                        responses.append(found)
+                        answered.append(index)
+                        self._guesses += found.verdict in _GUESSES
+                    else:
+                        self._wait_for(batch, index, question, found)
             except Exception as error:  # noqa: BLE001 - it must not end the stream for the other requests
                 del responses[len(answered) :]  # perhaps a part of a response
                 _fill_failure(answer.failures.add(), index, error)
+            if left <= 0:
+                break
         if len(answered) < of:
             answer.indexes.extend(answered)
         if answered or answer.failures or not of:
             self._outbox.put(answer)
+        return index + 1
 
     def _wait_for(self, batch: int, index: int, question: Question, opened: OpenedToken | None) -> None:
         self._unanswered[batch] += 1
@@ -198,9 +220,13 @@ class _Stream:
 
 
 class _Turns:
-    """The turns of all streams, so that many of them hold up other calls no longer than one does."""
+    """The turns of all streams, so that many of them hold up other calls no longer than one does.
 
-    def __init__(self) -> None:
+    After each turn they give way to unary calls, so that a call does not have to wait at each of its steps.
+    """
+
+    def __init__(self, unary_calls: UnaryCalls) -> None:
+        self._unary_calls = unary_calls
         self._turn = asyncio.Lock()
         self._wanting = 0
 
@@ -210,8 +236,9 @@ class _Turns:
         self._wanting += 1
         try:
             async with self._turn:
+                begun = self._unary_calls.clock()
                 yield _SLICE if self._wanting == 1 else _SHARED_SLICE
-                await asyncio.sleep(0)
+                await self._unary_calls.give_way(begun)
         finally:
             self._wanting -= 1
 

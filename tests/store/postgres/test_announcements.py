@@ -9,11 +9,11 @@ import pytest
 
 from sessiond.config.store_address import PostgresAddress
 from sessiond.store.postgres.store import PostgresStore
-from tests.support.proxy import Proxy, proxied
+from tests.support.proxy import PostgresProxy, proxied
 
 
 @pytest.fixture
-async def listening(database: str) -> AsyncIterator[tuple[Proxy, PostgresStore, asyncio.Event]]:
+async def listening(database: str) -> AsyncIterator[tuple[PostgresProxy, PostgresStore, asyncio.Event]]:
     """A store that listens through a proxy, and the event that each hint sets."""
     hinted = asyncio.Event()
     async with proxied(database) as (proxy, url):
@@ -27,7 +27,7 @@ async def listening(database: str) -> AsyncIterator[tuple[Proxy, PostgresStore, 
 
 
 async def test_an_announcement_of_another_replica_is_a_hint(
-    store: PostgresStore, listening: tuple[Proxy, PostgresStore, asyncio.Event]
+    store: PostgresStore, listening: tuple[PostgresProxy, PostgresStore, asyncio.Event]
 ) -> None:
     """What one replica announces, another one hears."""
     _, _, hinted = listening
@@ -36,7 +36,7 @@ async def test_an_announcement_of_another_replica_is_a_hint(
     await _next(hinted)
 
 
-async def test_a_replica_does_not_hear_itself(listening: tuple[Proxy, PostgresStore, asyncio.Event]) -> None:
+async def test_a_replica_does_not_hear_itself(listening: tuple[PostgresProxy, PostgresStore, asyncio.Event]) -> None:
     """An own announcement is no hint: the next hint comes from the other replica."""
     _, own, hinted = listening
     heard: list[str] = []
@@ -56,17 +56,17 @@ async def test_a_replica_does_not_hear_itself(listening: tuple[Proxy, PostgresSt
 
 
 async def test_listening_goes_on_after_a_lost_connection(
-    store: PostgresStore, listening: tuple[Proxy, PostgresStore, asyncio.Event]
+    store: PostgresStore, listening: tuple[PostgresProxy, PostgresStore, asyncio.Event]
 ) -> None:
     """After a lost connection there is a hint at once, because one may have been missed, and more are heard."""
     proxy, _, hinted = listening
     store.on_announcement(lambda: None)
     for _ in range(2):
         proxy.refuses = True
-        proxy.cut()
+        proxy.drop()
         await asyncio.sleep(0)
         assert not hinted.is_set()
-        proxy.restore()
+        proxy.heal()
         await _next(hinted)
         store.announce()
         await _next(hinted)

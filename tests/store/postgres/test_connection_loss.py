@@ -14,7 +14,7 @@ from sessiond.store.contract import Changes, Decision, StoreUnavailable, Transac
 from sessiond.store.postgres.connections import Connection
 from sessiond.store.postgres.store import PostgresStore
 from tests.contracts import samples
-from tests.support.proxy import AtCommit, Proxy, proxied
+from tests.support.proxy import AtCommit, PostgresProxy, proxied
 
 _HELD_COMMIT = """
 CREATE FUNCTION wait_in_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -28,14 +28,14 @@ CREATE CONSTRAINT TRIGGER wait_in_commit AFTER INSERT ON events
 
 
 @pytest.fixture
-async def between(database: str) -> AsyncIterator[tuple[Proxy, PostgresStore]]:
+async def between(database: str) -> AsyncIterator[tuple[PostgresProxy, PostgresStore]]:
     """A store, and the proxy between it and Postgres."""
     async with proxied(database) as (proxy, url):
         store = await PostgresStore.open(PostgresAddress(url))
         try:
             yield proxy, store
         finally:
-            proxy.restore()
+            proxy.heal()
             await store.close()
 
 
@@ -62,7 +62,7 @@ async def subjects(store: PostgresStore) -> list[str]:
 
 @pytest.mark.parametrize("what", [AtCommit.CUT_AFTER, AtCommit.SWALLOW])
 async def test_a_write_whose_answer_is_lost_is_found_committed(
-    between: tuple[Proxy, PostgresStore], what: AtCommit
+    between: tuple[PostgresProxy, PostgresStore], what: AtCommit
 ) -> None:
     """If COMMIT reached the server, the write is found by its mark, and is not carried out a second time."""
     proxy, store = between
@@ -75,7 +75,7 @@ async def test_a_write_whose_answer_is_lost_is_found_committed(
 
 @pytest.mark.parametrize("what", [AtCommit.CUT_BEFORE, AtCommit.STALL_BEFORE])
 async def test_a_write_whose_commit_is_lost_is_carried_out_again(
-    between: tuple[Proxy, PostgresStore], what: AtCommit
+    between: tuple[PostgresProxy, PostgresStore], what: AtCommit
 ) -> None:
     """If COMMIT never reached the server, the write is carried out once by the retry, also if the server holds on."""
     proxy, store = between
@@ -86,7 +86,9 @@ async def test_a_write_whose_commit_is_lost_is_carried_out_again(
     assert await subjects(store) == ["ada"]
 
 
-async def test_a_commit_that_takes_long_is_waited_for(between: tuple[Proxy, PostgresStore], beside: Connection) -> None:
+async def test_a_commit_that_takes_long_is_waited_for(
+    between: tuple[PostgresProxy, PostgresStore], beside: Connection
+) -> None:
     """While the server still works on the COMMIT whose answer was lost, the store waits, and then finds the mark."""
     proxy, store = between
     await beside.execute(_HELD_COMMIT)
@@ -102,7 +104,7 @@ async def test_a_commit_that_takes_long_is_waited_for(between: tuple[Proxy, Post
 
 @pytest.mark.parametrize("what", [AtCommit.CUT_AFTER, AtCommit.SWALLOW])
 async def test_a_commit_that_takes_too_long_has_an_unknown_outcome(
-    between: tuple[Proxy, PostgresStore], beside: Connection, what: AtCommit
+    between: tuple[PostgresProxy, PostgresStore], beside: Connection, what: AtCommit
 ) -> None:
     """If the server does not finish the COMMIT in time, the call fails as unknown, and the write may still come."""
     proxy, store = between
@@ -117,37 +119,37 @@ async def test_a_commit_that_takes_too_long_has_an_unknown_outcome(
     assert await subjects(store) == ["ada", "bob"]
 
 
-async def test_writes_with_a_slow_network(between: tuple[Proxy, PostgresStore]) -> None:
+async def test_writes_with_a_slow_network(between: tuple[PostgresProxy, PostgresStore]) -> None:
     """A network that delays everything slows writes down, and neither fails nor repeats them."""
     proxy, store = between
-    proxy.delay = 0.05
+    proxy.request_delay = proxy.answer_delay = 0.05
     for number in range(3):
         assert await store.write(Runs(f"s{number}")) == f"s{number}, run 1"
     assert await subjects(store) == ["s0", "s1", "s2"]
 
 
-async def test_a_black_hole_ends(between: tuple[Proxy, PostgresStore]) -> None:
+async def test_a_black_hole_ends(between: tuple[PostgresProxy, PostgresStore]) -> None:
     """While nothing passes, reads and writes fail in bounded time; afterwards the same store works again."""
     proxy, store = between
     await store.write(Runs("before"))
-    proxy.swallow()
+    proxy.black_hole()
     async with asyncio.timeout(20):
         with pytest.raises(StoreUnavailable):
             await store.head()
         with pytest.raises(StoreUnavailable):
             await store.write(Runs("lost"))
-    proxy.restore()
+    proxy.heal()
     await store.write(Runs("after"))
     found = await subjects(store)
     assert [subject for subject in found if subject != "lost"] == ["before", "after"]
     assert found.count("lost") <= 1
 
 
-async def test_refused_connections_fail_fast(between: tuple[Proxy, PostgresStore]) -> None:
+async def test_refused_connections_fail_fast(between: tuple[PostgresProxy, PostgresStore]) -> None:
     """While the server refuses connections, reads fail at once, and so does each write after the first that failed."""
     proxy, store = between
     proxy.refuses = True
-    proxy.cut()
+    proxy.drop()
     with pytest.raises(StoreUnavailable):
         await store.head()
     with pytest.raises(StoreUnavailable):
@@ -156,14 +158,14 @@ async def test_refused_connections_fail_fast(between: tuple[Proxy, PostgresStore
     with pytest.raises(StoreUnavailable):
         await store.write(Runs("refused"))
     assert proxy.accepted == tries + 1
-    proxy.restore()
+    proxy.heal()
     assert await subjects(store) == []
     await store.write(Runs("after"))
     assert await subjects(store) == ["after"]
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_every_acknowledged_write_is_there_once(between: tuple[Proxy, PostgresStore], seed: int) -> None:
+async def test_every_acknowledged_write_is_there_once(between: tuple[PostgresProxy, PostgresStore], seed: int) -> None:
     """However connections are cut, an acknowledged write is in the log once, and any other at most once."""
     proxy, store = between
     chance = random.Random(seed)
@@ -175,7 +177,7 @@ async def test_every_acknowledged_write_is_there_once(between: tuple[Proxy, Post
         while not done.is_set():
             await asyncio.sleep(chance.uniform(0, 0.1))
             if chance.random() < 0.5:
-                proxy.cut()
+                proxy.drop()
             else:
                 proxy.strike(chance.choice([AtCommit.CUT_AFTER, AtCommit.CUT_BEFORE]))
 

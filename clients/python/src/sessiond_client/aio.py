@@ -13,12 +13,12 @@ from weakref import finalize
 
 import grpc.aio
 
-from sessiond_client import calls, forks
+from sessiond_client import calls, forks, reading
 from sessiond_client.answers import Page, Validation
 from sessiond_client.coalescing import ALONE, coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
-from sessiond_client.flow import Send, Wait
+from sessiond_client.flow import Flow, Send, Wait
 from sessiond_client.kinds import Seconds
 from sessiond_client.near_aio import FollowingTask
 from sessiond_client.near_question import Miss, NearQuestions
@@ -29,6 +29,7 @@ from sessiond_client.settings import ClientOptions, Settings
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
 from sessiond_client.tokens import Token
 from sessiond_client.values import Checkpoint, ClientContext, Event
+from sessiond_stubs.v1.session_authority_pb2 import ValidateSessionResponse
 
 __all__ = ["AsyncClient", "AsyncEvents"]
 
@@ -67,7 +68,124 @@ def _pages(
     return method
 
 
-class AsyncClient(Connection):
+class _Calling(Connection):
+    """How an `AsyncClient` makes its calls: the I/O of their flows."""
+
+    def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(target, **options)
+        self._channels = Channels(partial(_open, self._settings), asynchronous=True)
+        self._coalescer = coalescer_of(self._settings, self._channels, self._send)
+        self._closing = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flights: dict[Any, asyncio.Event] = {}  # with a near cache: the questions that others wait for
+
+    def _check(self) -> None:
+        """Bind the client to the loop of its first call. Raises `WrongEventLoop` in another one."""
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise WrongEventLoop(
+                "this AsyncClient belongs to another event loop: create one in each loop, inside the function that"
+                " asyncio.run runs, or use Client",
+                status="FAILED_PRECONDITION",
+            )
+
+    async def _outcome_of(self, call: Call[T]) -> Outcome[T]:
+        """The outcome of a call."""
+        return await self._outcome_of_flow(self._flows.of(call))
+
+    async def _after(self, call: Call[T], began: float, reply: Any) -> Outcome[T]:
+        """The outcome of a validation after its first attempt, on the stream. `reply`: None, if it was not made."""
+        if reply is None:
+            return await self._outcome_of(call)
+        failed = None if reply is ALONE else reply
+        return await self._outcome_of_flow(self._flows.after_first(call, began, failed), is_alone=reply is ALONE)
+
+    async def _outcome_of_flow(self, flow: Flow[T], *, is_alone: bool = False) -> Outcome[T]:
+        """The outcome of a call. `is_alone`: its first step must be a call of its own."""
+        reply, coalescer = None, self._coalescer
+        try:
+            self._channels.check()
+            self._check()
+            while True:
+                step = flow.send(reply)
+                if isinstance(step, Wait):
+                    reply = await self._wait(step)
+                elif coalescer is None or step.name != "ValidateSession":
+                    reply = await self._send(step)
+                elif is_alone:
+                    is_alone, reply = False, await coalescer.send_alone(step)
+                elif (reply := await coalescer.send(step)) is ALONE:
+                    reply = await coalescer.send_alone(step)
+        except StopIteration as done:
+            return Outcome(done.value)
+        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
+            return failure(error)
+        finally:
+            flow.close()
+
+    async def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        """The outcome of a question that the near cache could not answer. One task asks; the others wait for it."""
+        try:
+            self._channels.check()
+            self._check()
+            near.start()
+            if not near.cache.is_open:
+                return await self._ask(near, miss)  # nothing will be kept that others could wait for
+            flight = self._flights.get(miss.key)
+            if flight is None:
+                self._flights[miss.key] = asyncio.Event()
+                try:
+                    return await self._ask(near, miss)
+                finally:
+                    self._flights.pop(miss.key).set()
+            patience = self._settings.timeout if miss.call.timeout is None else miss.call.timeout
+            began = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await flight.wait()
+            known = near.again(miss)
+            if known is not None:
+                return Outcome(known)
+            miss.limit(patience - (time.monotonic() - began))
+            return await self._ask(near, miss)
+        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
+            return failure(error)
+
+    async def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
+        while True:
+            near.begin(miss)
+            outcome = near.end(miss, await self._outcome_of(miss.call))
+            if outcome is not None:
+                return outcome
+
+    async def _send(self, step: Send) -> Any:
+        """The response to a request, or the `SessiondError` that it ended in."""
+        try:
+            self._channels.check()
+            return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
+        except grpc.aio.AioRpcError as error:
+            return closed(during=True) if self._closing.is_set() else from_rpc(error)
+        except SessiondError as error:
+            return error
+        except asyncio.CancelledError:
+            if not self._closing.is_set() or _cancelled_by_caller():
+                raise
+            return closed(during=True)  # `close` cancelled the call; the caller was not cancelled
+        except grpc.aio.UsageError:
+            if not self._closing.is_set():
+                raise
+            return closed(during=False)  # this is how gRPC reports a channel that was just closed
+
+    async def _wait(self, step: Wait) -> SessiondError | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(step.seconds):
+                await self._closing.wait()
+                return closed(during=False)
+        return None
+
+
+class AsyncClient(_Calling):
     """A client of one authority for one application, on one event loop. An async context manager.
 
     `AsyncClient("127.0.0.1:7443", application="shop")`. `target` is `host:port` or `unix:/path`; `ClientOptions`
@@ -78,15 +196,10 @@ class AsyncClient(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(partial(_open, self._settings), asynchronous=True)
-        self._coalescer = coalescer_of(self._settings, self._channels, self._send)
-        self._closing = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._following: FollowingTask | None = None
         if self._near is not None:
             self._following = FollowingTask(self._channels, self._conversation(self._near))
             self._near.start = self._following.start
-            self._flights: dict[Any, asyncio.Event] = {}
             finalize(self, self._following.release_from_any_thread).atexit = False
 
     create = _unary(calls.create)
@@ -127,6 +240,29 @@ class AsyncClient(Connection):
             known = near.known(token, client, passive, requirements, with_csrf_token, data, timeout)
             if known is not None:
                 return known
+        if near is None and (coalescer := self._coalescer) is not None and not self._flows.circuit.cause:
+            usual = calls.usual_validation(
+                self._application, token, client, passive, at_least, requirements, with_csrf_token, data, timeout
+            )
+            if usual is not None:
+                del token, requirements  # they may hold secrets, and this frame is part of the traceback
+                # What follows is `_outcome_of` for a first attempt on the stream that succeeds, without its flow.
+                seconds, began, reply, waiting = self._flows.seconds(timeout), time.monotonic(), None, None
+                try:
+                    self._channels.check()
+                    self._check()
+                    waiting = coalescer.ask(usual.request, seconds, began)
+                    if waiting is not None:
+                        reply = await waiting
+                        if type(reply) is ValidateSessionResponse:
+                            self._flows.circuit.reached()
+                            return reading.validation(reply)
+                except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
+                    ended: Outcome[Validation] = failure(error)
+                else:
+                    ended = await self._after(usual, began, reply)
+                del usual, waiting
+                return ended.get()
         prepared = attempt(
             calls.validate,
             self._application,
@@ -206,17 +342,6 @@ class AsyncClient(Connection):
         self._channels.check()
         return AsyncEvents(self._channels, subscription(self._application, include_checkpoints, **query), self._check)
 
-    def _check(self) -> None:
-        """Bind the client to the loop of its first call. Raises `WrongEventLoop` in another one."""
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise WrongEventLoop(
-                "this AsyncClient belongs to another event loop: create one in each loop, inside the function that"
-                " asyncio.run runs, or use Client",
-                status="FAILED_PRECONDITION",
-            )
-
     async def _all_pages(self, question: Call[Page[T]]) -> AsyncIterator[T]:
         while True:
             outcome: Outcome[Page[T]] = await self._outcome_of(question)
@@ -228,87 +353,6 @@ class AsyncClient(Connection):
             if not page.next_page_token:
                 return
             question.request.page_token = page.next_page_token
-
-    async def _outcome_of(self, call: Call[T]) -> Outcome[T]:
-        """The outcome of a call."""
-        flow, reply, coalescer = self._flows.of(call), None, self._coalescer
-        try:
-            self._channels.check()
-            self._check()
-            while True:
-                step = flow.send(reply)
-                if isinstance(step, Wait):
-                    reply = await self._wait(step)
-                elif coalescer is None or step.name != "ValidateSession":
-                    reply = await self._send(step)
-                elif (reply := await coalescer.send(step)) is ALONE:
-                    reply = await coalescer.send_alone(step)
-        except StopIteration as done:
-            return Outcome(done.value)
-        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
-            return failure(error)
-        finally:
-            flow.close()
-
-    async def _outcome_of_miss(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
-        """The outcome of a question that the near cache could not answer. One task asks; the others wait for it."""
-        try:
-            self._channels.check()
-            self._check()
-            near.start()
-            if not near.cache.is_open:
-                return await self._ask(near, miss)  # nothing will be kept that others could wait for
-            flight = self._flights.get(miss.key)
-            if flight is None:
-                self._flights[miss.key] = asyncio.Event()
-                try:
-                    return await self._ask(near, miss)
-                finally:
-                    self._flights.pop(miss.key).set()
-            patience = self._settings.timeout if miss.call.timeout is None else miss.call.timeout
-            began = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    await flight.wait()
-            known = near.again(miss)
-            if known is not None:
-                return Outcome(known)
-            miss.limit(patience - (time.monotonic() - began))
-            return await self._ask(near, miss)
-        except BaseException as error:  # noqa: BLE001 - raised again by `Outcome.get`
-            return failure(error)
-
-    async def _ask(self, near: NearQuestions, miss: Miss) -> Outcome[Validation]:
-        while True:
-            near.begin(miss)
-            outcome = near.end(miss, await self._outcome_of(miss.call))
-            if outcome is not None:
-                return outcome
-
-    async def _send(self, step: Send) -> Any:
-        """The response to a request, or the `SessiondError` that it ended in."""
-        try:
-            self._channels.check()
-            return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
-        except grpc.aio.AioRpcError as error:
-            return closed(during=True) if self._closing.is_set() else from_rpc(error)
-        except SessiondError as error:
-            return error
-        except asyncio.CancelledError:
-            if not self._closing.is_set() or _cancelled_by_caller():
-                raise
-            return closed(during=True)  # `close` cancelled the call; the caller was not cancelled
-        except grpc.aio.UsageError:
-            if not self._closing.is_set():
-                raise
-            return closed(during=False)  # this is how gRPC reports a channel that was just closed
-
-    async def _wait(self, step: Wait) -> SessiondError | None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(step.seconds):
-                await self._closing.wait()
-                return closed(during=False)
-        return None
 
 
 def _open(settings: Settings) -> Any:

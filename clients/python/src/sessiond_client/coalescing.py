@@ -166,13 +166,24 @@ class Coalescer:
 
     def send(self, step: Send) -> Awaitable[Any]:
         """The response to a validation, or the `SessiondError` that it ended in; `ALONE`: `send_alone` must make it."""
+        now = self._clock()
+        reply = self.ask(step.request, step.timeout, now)
+        if reply is None:
+            return self.send_alone(step)
+        step.deadline = now + step.timeout
+        return reply
+
+    def ask(self, request: Any, timeout: float, now: float) -> asyncio.Future[Any] | None:
+        """Where the reply to a question on the stream goes; None: `send_alone` must make it. See `send`."""
         stream = self._stream
-        if (stream is not None and stream.questions) or self._calls >= _FEW - 1:
-            size, now = step.request.ByteSize(), self._clock()
-            if size < _LARGE and step.timeout > 0 and now >= self._not_before:
-                step.deadline = now + step.timeout
-                return self._on_stream().reply_to(step.request, size, step.deadline)
-        return self.send_alone(step)
+        if self._calls < _FEW - 1 and (stream is None or not stream.questions):
+            return None
+        size = request.ByteSize()
+        if size >= _LARGE or timeout <= 0 or now < self._not_before:
+            return None
+        if stream is None or stream.ended:
+            stream = self._new_stream()
+        return stream.reply_to(request, size, now + timeout)
 
     async def send_alone(self, step: Send) -> Any:
         """The outcome of a validation as a call of its own, within what is left of its time."""
@@ -189,9 +200,8 @@ class Coalescer:
         if self._stream is not None:
             self._stream.end(closed(during=True))
 
-    def _on_stream(self) -> _Stream:
-        if self._stream is None or self._stream.ended:
-            self._stream = _Stream(self._channels.for_validations(), self._clock, self._refused, self._served)
+    def _new_stream(self) -> _Stream:
+        self._stream = _Stream(self._channels.for_validations(), self._clock, self._refused, self._served)
         return self._stream
 
     def _served(self) -> None:

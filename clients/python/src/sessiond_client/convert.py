@@ -196,6 +196,27 @@ def fill_client(message: pb.ClientContext, client: ClientContext) -> None:
         message.device_id = _acceptable(client.device_id)
 
 
+def fill_usual_client(request: pb.ValidateSessionRequest, client: Any) -> bool:
+    """Fill the client of a request from a context of ASCII texts. False: it is something else; check it first."""
+    if type(client) is not ClientContext:
+        return False
+    address, agent, device = client.ip_address, client.user_agent, client.device_id
+    if not (type(address) is type(agent) is type(device) is str and type(client.certificate_thumbprint) is bytes):
+        return False
+    if not (address.isascii() and agent.isascii() and device.isascii()):
+        return False
+    if "\0" in address or "\0" in agent or "\0" in device:
+        return False
+    message = request.client
+    message.ip_address = address
+    message.user_agent = agent
+    if device:
+        message.device_id = device
+    if client.certificate_thumbprint:
+        message.certificate_thumbprint = client.certificate_thumbprint
+    return True
+
+
 def lifetimes_message(lifetimes: Lifetimes | None) -> pb.Lifetimes | None:
     """A session's own timeouts; None: unset."""
     if lifetimes is None:

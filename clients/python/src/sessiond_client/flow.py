@@ -85,18 +85,30 @@ class Flows:
         self.add_request_id(call)
         return self._in_rounds(call) if call.in_rounds else self._attempts(call)
 
+    def after_first(self, call: Call[T], began: float, failed: SessiondError | None) -> Flow[T]:
+        """The rest of a call whose first attempt began at that time, without a flow and while no outage was known.
+
+        `failed`: what the attempt ended in; None: it is to be made again, in another way.
+        """
+        return self._attempts(call, began, failed)
+
+    def seconds(self, timeout: float | None) -> float:
+        """How long a call with that timeout may take."""
+        return self.timeout if timeout is None else timeout
+
     def add_request_id(self, call: Call[Any]) -> None:
         """Give a request a `request_id` if it needs one. The caller's own id stays."""
         needed = call.needs_id or (self.safe_retries and call.rpc.changes)
         if needed and not call.request.request_id:
             call.request.request_id = str(uuid4())  # from the operating system's randomness: it is a secret
 
-    def _attempts(self, call: Call[T]) -> Flow[T]:
-        """Make attempts until one has an answer, a retry cannot help, or the time is up."""
-        attempts = _Attempts(self, call)
+    def _attempts(self, call: Call[T], began: float | None = None, failed: SessiondError | None = None) -> Flow[T]:
+        """Make attempts until one has an answer, a retry cannot help, or the time is up; see `after_first`."""
+        attempts, error, is_admitted = _Attempts(self, call, began), failed, began is not None
         try:
             while True:
-                error = attempts.known_outage()
+                if error is None and not is_admitted:
+                    error = attempts.known_outage()
                 if error is None:
                     reply = yield Send(call.rpc.name, call.request, attempts.time_left())
                     if not isinstance(reply, SessiondError):
@@ -109,6 +121,7 @@ class Flows:
                 closed = yield Wait(attempts.pause_after(error))
                 if closed is not None:
                     raise attempts.to_raise(closed)
+                error, is_admitted = None, False
         finally:
             self.circuit.leave(attempts)
 
@@ -136,12 +149,12 @@ class _Attempts:
 
     __slots__ = ("_attempted", "_call", "_deadline", "_flows", "_last_failure", "_outcome_unknown", "_repeats")
 
-    def __init__(self, flows: Flows, call: Call[Any]) -> None:
+    def __init__(self, flows: Flows, call: Call[Any], began: float | None) -> None:
         self._flows = flows
         self._call = call
-        self._deadline = flows.clock() + (flows.timeout if call.timeout is None else call.timeout)
+        self._attempted = began is not None
+        self._deadline = (flows.clock() if began is None else began) + flows.seconds(call.timeout)
         self._repeats = 0
-        self._attempted = False
         self._outcome_unknown = False
         self._last_failure = ""
 

@@ -17,6 +17,9 @@ Readers = Mapping[str, Callable[[Any], Any]]
 """For each field of a value: the function that reads it from the message."""
 
 
+_new, _set = object.__new__, object.__setattr__
+
+
 class Lazy:
     """Base of a frozen dataclass with slots that `lazily` can make.
 
@@ -32,17 +35,18 @@ class Lazy:
             if name == "_source":  # a value that was made with all of its fields
                 raise AttributeError(name)
             readers, message = self._source
-            if name not in readers:
+            read = readers.get(name)
+            if read is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            value = readers[name](message)
-            object.__setattr__(self, name, value)
+            value = read(message)
+            _set(self, name, value)
             return value
 
 
 def lazily(kind: type[V], readers: Readers, message: Any) -> V:
     """A value that reads its fields from the message. It keeps the message, which must not change."""
-    value = kind.__new__(kind)
-    object.__setattr__(value, "_source", (readers, message))
+    value = _new(kind)
+    _set(value, "_source", (readers, message))
     return value
 
 

@@ -97,7 +97,9 @@ _VALIDATION: Readers = {
 
 def validation(answer: pb.ValidateSessionResponse) -> Validation:
     """The answer to `validate`. It reads its fields when they are needed: most applications need few of them."""
-    return lazily(Validation, _VALIDATION, answer)
+    value = lazily(Validation, _VALIDATION, answer)
+    object.__setattr__(value, "verdict", convert.verdict(answer.verdict))  # everybody reads it
+    return value
 
 
 def validations(answer: pb.ValidateSessionsResponse) -> tuple[Validation, ...]:
