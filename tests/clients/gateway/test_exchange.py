@@ -153,6 +153,9 @@ async def test_other_sites(visitor: Visitor, method: str) -> None:
         assert (exchange.session, exchange.token) == (None, None)
         with pytest.raises(Exception, match="csrf_failed"):
             await visitor.do(account.login(exchange, ALICE))
+        exchange.values["cart"] = ["planted"]
+        assert await visitor.do(exchange.save()) is False
+        assert await visitor.do(account.csrf_token(exchange)) == ""
     assert _asked(visitor) == {}
 
 
