@@ -46,8 +46,8 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-express floors mutate simulate simulate-web consistency \
-	soak model check bench generate lock format clean
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express floors mutate simulate simulate-web \
+	consistency soak model check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -96,6 +96,10 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 			--require-hashes -r requirements/ha.lock && \
 		cp requirements/ha.lock build/ha/.installed; } || echo "Patroni cannot be installed" >&2
 	@$(BIN)/python -m pytest -rP -m ha tests/ha
+
+# They are part of `make test` too. Without a network they skip, with the reason.
+test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
+	@$(BIN)/python -m pytest -rs tests/suites
 
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.

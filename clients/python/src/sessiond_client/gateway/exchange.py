@@ -93,6 +93,11 @@ class Exchange:
         return self._presented.ambiguous
 
     @property
+    def failure(self) -> SessiondError | None:
+        """Why the authority could not answer; None: it could."""
+        return self._failure
+
+    @property
     def keeps_cookie(self) -> bool:
         """Whether the client's cookie must stay as it is: a newer one may be on its way, or nobody could check it."""
         answer = self.validation
@@ -215,7 +220,7 @@ class Exchange:
         if updated.verdict is not Verdict.VALID:
             return False
         self.values.written(changes)
-        self._note(updated.consistency_token)
+        _note(self, updated.consistency_token)
         return True
 
     def headers(self, *, has_cache_control: bool = False) -> list[tuple[str, str]]:
@@ -237,18 +242,18 @@ class Exchange:
 
     def adopt(self, answer: Created | Rolled) -> None:
         """Go on with the session and the token of an answer."""
-        self._note(answer.consistency_token)  # a near cache may still hold a good answer about the old token
+        _note(self, answer.consistency_token)  # a near cache may still hold a good answer about the old token
         if self.token is not None:
             self.gateway.replaced.note(self.token, answer.consistency_token)
         self.session, self.token, self.csrf = answer.session, answer.token, answer.csrf_token
         self._answered_at = self.gateway.clock()
         self.take_cookies(answer)
-        self._note(answer.consistency_token)
+        _note(self, answer.consistency_token)
 
     def leave(self, answer: Revoked | None = None) -> None:
         """Go on as a guest, without anything of the session."""
         if answer is not None:
-            self._note(answer.consistency_token)
+            _note(self, answer.consistency_token)
         self.session = self.token = self.csrf = None
         self.values.forget_all()
         if answer is not None:
@@ -271,8 +276,9 @@ class Exchange:
         return Token(text) if text else None
 
     def failed(self, error: SessiondError) -> Action:
-        """Note that the authority cannot answer now."""
+        """Note that the authority cannot answer now. The failed call may have replaced the validation's cookies."""
         self._failure = error
+        self._outgoing.drop_validated()
         return Action.RETRY_LATER
 
     def is_cross_site(self) -> bool:
@@ -280,9 +286,10 @@ class Exchange:
         request, trusted = self.request, self.gateway.settings.trusted_origins
         return is_cross_site(request.headers("sec-fetch-site"), request.headers("origin"), request.host, trusted)
 
-    def _note(self, consistency_token: str) -> None:
-        if self.token is not None:
-            self.gateway.recent.note(self.token, consistency_token)
+
+def _note(exchange: Exchange, consistency_token: str) -> None:
+    if exchange.token is not None:
+        exchange.gateway.recent.note(exchange.token, consistency_token)
 
 
 def _find_token(exchange: Exchange) -> Steps[Presented]:

@@ -19,6 +19,11 @@ class Outgoing:
         """Send those of a validation, unless the response begins late."""
         self._headers, self._may_be_late = headers, True
 
+    def drop_validated(self) -> None:
+        """Do not send those of a validation: a call that failed may have replaced them."""
+        if self._may_be_late:
+            self._headers = []
+
     def changed(self, headers: Headers) -> None:
         """Send those of a change instead of any earlier ones. Companion tokens belonged to the token from before."""
         if headers:

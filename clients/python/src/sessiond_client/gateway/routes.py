@@ -6,11 +6,12 @@ from sessiond_client.answers import Validation
 from sessiond_client.enums import NextStep, RequirementKind, Verdict
 from sessiond_client.gateway.actions import Action, RouteRequirements
 from sessiond_client.gateway.exchange import OUTAGES, Exchange
+from sessiond_client.gateway.settings import matches
 from sessiond_client.gateway.steps import Ask, Steps
 from sessiond_client.questions import NOT_REQUIRED, Requirements
 from sessiond_client.tokens import Token
 
-__all__ = ["check", "require"]
+__all__ = ["check", "check_csrf", "require"]
 
 
 def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
@@ -43,6 +44,23 @@ def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
     action = yield from check(exchange, requirements)
     if action is not Action.PROCEED:
         raise exchange.refuse(action, requirements)
+
+
+def check_csrf(exchange: Exchange) -> Steps[Action]:
+    """What to do with a request that was opened without the check of the CSRF token, if it needs one after all.
+
+    For a framework that learns only later whether the view does. An outage does not raise: it is RETRY_LATER.
+    """
+    gate, request = exchange.gate(), exchange.request
+    exempt = request.is_safe or matches(request.path, exchange.gateway.settings.csrf_exempt)
+    if gate is not Action.PROCEED or exempt or request.token is not None:
+        return gate
+    if exchange.is_cross_site():
+        return Action.CSRF_ERROR
+    sent, token = exchange.presented_csrf(), exchange.token
+    if exchange.session is None or token is None or (sent is not None and sent == exchange.csrf):
+        return Action.PROCEED
+    return (yield from _ask(exchange, token, RouteRequirements(csrf=True)))
 
 
 def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> Steps[Action]:
