@@ -24,9 +24,9 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-
 #: STORE            run: postgres starts a Postgres in ./data-postgres for trying out, and uses it
 #: HA_PYTHON        test-ha: the Python that runs Patroni, readable for the user that Postgres runs as
 HA_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
-#: SEED             mutate, simulate, consistency: the seed of the random choices
+#: SEED             mutate, simulate, simulate-web, consistency: the seed of the random choices
 SEED ?= 1
-#: USERS            simulate: how many users
+#: USERS            simulate, simulate-web: how many users
 USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
@@ -46,8 +46,8 @@ endif
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py)
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express floors mutate simulate consistency \
-	soak model check bench generate lock format clean
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express floors mutate simulate simulate-web \
+	consistency soak model check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -121,6 +121,9 @@ mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests f
 
 simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
+
+simulate-web: $(VENV)/.dev ## Simulate a week of web traffic through the gateway.
+	@$(BIN)/python -m tests.simulation --gateway --seed "$(SEED)" --users "$(USERS)"
 
 consistency: $(VENV)/.dev ## Check what clients of three replicas see while faults run.
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency

@@ -87,7 +87,9 @@ async def test_a_late_check_of_what_needs_none(site: Site, method: str, path: st
 async def test_after_a_failure_no_cookie_is_sent(site: Site) -> None:
     """If the authority fails after the validation, the response has no cookie, not even a renewed one."""
     exchange = await site.opened(site.csrf)
-    exchange._cookies = [("Set-Cookie", "__Host-id=renewed")]  # as a validation that renewed the token leaves it
+    exchange._outgoing.validated(
+        [("Set-Cookie", "__Host-id=renewed")]
+    )  # as a validation that renewed the token leaves it
     assert exchange.failed(Unavailable("down")) is Action.RETRY_LATER
     assert exchange.failure is not None
     assert [name for name, _ in exchange.headers() if name == "Set-Cookie"] == []

@@ -25,7 +25,13 @@ def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
         return gate
     session, token = exchange.session, exchange.token
     if session is None or token is None or not session.subject:
-        return Action.PROCEED if requirements.guests else exchange.without_user()
+        if not requirements.guests:
+            return exchange.without_user()
+        if requirements.csrf and exchange.is_cross_site():
+            return Action.CSRF_ERROR
+        if requirements.csrf and session is not None and token is not None:
+            return (yield from _ask(exchange, token, RouteRequirements(csrf=True)))
+        return Action.PROCEED
     if requirements.level > (session.authentication.level if session.authentication is not None else 0):
         return Action.STEP_UP
     if requirements.max_age is None and requirements.companion is None and not requirements.csrf:
@@ -49,7 +55,7 @@ def check_csrf(exchange: Exchange) -> Steps[Action]:
     exempt = request.is_safe or matches(request.path, exchange.gateway.settings.csrf_exempt)
     if gate is not Action.PROCEED or exempt or request.token is not None:
         return gate
-    if exchange._is_cross_site():
+    if exchange.is_cross_site():
         return Action.CSRF_ERROR
     sent, token = exchange.presented_csrf(), exchange.token
     if exchange.session is None or token is None or (sent is not None and sent == exchange.csrf):
@@ -65,7 +71,11 @@ def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> S
         csrf=exchange.presented_csrf() if requirements.csrf else NOT_REQUIRED,
     )
     try:
-        answer: Validation = yield Ask("validate", (token,), {"client": exchange.client, "requirements": needed})
+        answer: Validation = yield Ask(
+            "validate",
+            (token,),
+            {"client": exchange.client, "passive": exchange.is_passive, "requirements": needed},
+        )
     except OUTAGES as error:
         return exchange.failed(error)
     if answer.valid:
