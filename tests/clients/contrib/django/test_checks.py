@@ -37,7 +37,7 @@ def test_right_settings() -> None:
     ("given", "text"),
     [
         ({"TARGT": "x"}, "unknown option 'targt'"),
-        ({"LOGIN_PATH": "login"}, "login_path: 'login' is wrong: a path begins with /"),
+        ({"LOGIN_PATH": "login"}, "login_path: 'login' is wrong: pass a path of this site"),
         ({"TARGET": 7443}, "TARGET is a text"),
         ({"target": "x"}, "write names in capitals"),
         (["x"], "pass a dictionary"),
