@@ -24,9 +24,9 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-
 #: STORE            run: postgres starts a Postgres in ./data-postgres for trying out, and uses it
 #: HA_PYTHON        test-ha: the Python that runs Patroni, readable for the user that Postgres runs as
 HA_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
-#: SEED             mutate, simulate, consistency: the seed of the random choices
+#: SEED             mutate, simulate, simulate-web, consistency: the seed of the random choices
 SEED ?= 1
-#: USERS            simulate: how many users
+#: USERS            simulate, simulate-web: how many users
 USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
@@ -47,11 +47,11 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_matrix.py tests/access/test_managing_callers.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha floors mutate simulate consistency soak model check bench \
-	generate lock format clean
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express floors mutate simulate simulate-web \
+	consistency soak model check bench generate lock format clean
 
 help: ## List the targets and the variables.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "Variables, as in: make run LISTEN=127.0.0.1:8443"
 	@sed -n 's/^#: /  /p' $(MAKEFILE_LIST)
 
@@ -98,6 +98,14 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 		cp requirements/ha.lock build/ha/.installed; } || echo "Patroni cannot be installed" >&2
 	@$(BIN)/python -m pytest -rP -m ha tests/ha
 
+# They are part of `make test` too. Without a network they skip, with the reason.
+test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
+	@$(BIN)/python -m pytest -rs tests/suites
+
+# `make test` runs these tests too, if there are node and npm.
+test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
+	@$(BIN)/python -m pytest -rs tests/express
+
 floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
 
@@ -115,6 +123,9 @@ mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests f
 
 simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
+
+simulate-web: $(VENV)/.dev ## Simulate a week of web traffic through the gateway.
+	@$(BIN)/python -m tests.simulation --gateway --seed "$(SEED)" --users "$(USERS)"
 
 consistency: $(VENV)/.dev ## Check what clients of three replicas see while faults run.
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.consistency --seed "$(SEED)" --operations "$(OPERATIONS)" --folder build/consistency
@@ -141,3 +152,4 @@ format: $(VENV)/.dev ## Format the code and fix what the linter can fix.
 
 clean: ## Remove the environment and all build output. Keep data.
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf examples/express/node_modules $(addprefix clients/express/,node_modules build dist proto src/generated LICENSE)

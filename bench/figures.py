@@ -12,6 +12,8 @@ from dataclasses import asdict
 from bench.attacks import ATTACKS
 from bench.coalescing import COALESCING_FIGURES
 from bench.django_figures import DJANGO_FIGURES
+from bench.fastapi_figures import FASTAPI_FIGURES
+from bench.flask_figures import FLASK_FIGURES
 from bench.latency import LATENCY_FIGURES
 from bench.native_figures import NATIVE_FIGURES
 from bench.near_cache import NEAR_CACHE_FIGURES
@@ -22,6 +24,7 @@ from bench.results import Figure, Result, Settings, alternate, beside_echo
 from bench.seed import EVERY_SIGNAL, LONG_LIVED, Seeded, ready, seed
 from bench.sidecar_figures import SIDECAR_FIGURES
 from bench.sides import BATCH, Batches, Creation, Refusal, Reporter, Validation, expect
+from bench.tls_figures import TLS_FIGURES
 
 __all__ = ["FIGURES", "Figure", "Reporter", "Result", "Settings"]
 
@@ -177,11 +180,14 @@ FIGURES = (
     Figure("forged_vs_valid", 0.80, _forged_vs_valid, at_most=True),
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
     Figure("cli_start", None, _cli_start, at_most=True),
+    *TLS_FIGURES,
     *NATIVE_FIGURES,
     *COALESCING_FIGURES,
     *NEAR_CACHE_FIGURES,
     *POSTGRES_FIGURES,
     *SIDECAR_FIGURES,
     *DJANGO_FIGURES,
+    *FASTAPI_FIGURES,
+    *FLASK_FIGURES,
     *LATENCY_FIGURES,
 )

@@ -14,7 +14,19 @@ from google.protobuf.message import Message
 
 from bench.processes import Server
 
-__all__ = ["CLIENTS", "STREAMS", "Load", "LoadFailed", "Run", "drive", "framed", "h2load_version", "timed"]
+__all__ = [
+    "CLIENTS",
+    "STREAMS",
+    "Load",
+    "LoadFailed",
+    "Report",
+    "Run",
+    "drive",
+    "framed",
+    "h2load_version",
+    "read_report",
+    "timed",
+]
 
 CLIENTS = 1
 """Connections of each h2load process (-c)."""
@@ -96,9 +108,10 @@ def timed(load: Load) -> tuple[Run, list[float]]:
             file = Path(folder) / f"body-{number}"
             file.write_bytes(body)
             commands.append(_command(load, file, share))
+        environment = None if load.server.tls is None else load.server.tls.h2load_environment()
         cpu_before = load.server.cpu_seconds()
         processes = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
             for command in commands
         ]
         try:
@@ -109,7 +122,7 @@ def timed(load: Load) -> tuple[Run, list[float]]:
                     process.kill()
                     process.wait()
         cpu = load.server.cpu_seconds() - cpu_before
-    reports = [_report(output, share) for output in outputs]
+    reports = [read_report(output, share) for output in outputs]
     requests = share * len(reports)
     seconds = max(report.seconds for report in reports)
     run = Run(
@@ -127,7 +140,9 @@ def timed(load: Load) -> tuple[Run, list[float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class Report:
+    """What one h2load process reported, in seconds and bytes."""
+
     seconds: float
     body_bytes: int
     latency_mean: float
@@ -138,17 +153,19 @@ def _command(load: Load, body: Path, requests: int) -> list[str]:
     command = ["h2load", f"-n{requests}", f"-c{CLIENTS}", f"-m{STREAMS}", f"-d{body}"]
     for header in _HEADERS:
         command += ["-H", header]
-    return [*command, f"http://{load.server.address}{load.path}"]
+    scheme = "http" if load.server.tls is None else "https"
+    return [*command, f"{scheme}://{load.server.address}{load.path}"]
 
 
-def _report(output: str, requests: int) -> _Report:
+def read_report(output: str, requests: int) -> Report:
+    """Read what an h2load process printed. Raise `LoadFailed` if not every one of its requests had a 2xx response."""
     counted, status = _REQUESTS.search(output), _STATUS.search(output)
     finished, data, latency = _FINISHED.search(output), _DATA.search(output), _LATENCY.search(output)
     if not (counted and status and finished and data and latency):
         raise LoadFailed(f"h2load did not report as expected:\n{output}")
     if not all(int(number) == requests for number in (*counted.groups(), status[1])):
         raise LoadFailed(f"not all of {requests} calls had a 2xx response: {counted[0]}; {status[0]}")
-    return _Report(
+    return Report(
         seconds=float(finished[1]) * _SECONDS[finished[2]],
         body_bytes=int(data[1]),
         latency_mean=float(latency[3]) * _SECONDS[latency[4]],

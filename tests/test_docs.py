@@ -66,7 +66,7 @@ def blocks(language: str) -> list[Any]:
 def guides() -> list[Path]:
     """The pages that have Python examples, except those of frameworks (tests/clients) and of callers (tests/access)."""
     found = [page for page in PAGES if page.is_relative_to(DOCS) and blocks_of(page, "python")]
-    return [page for page in found if page.stem not in ("fastapi", "django", "grpc", "add-callers")]
+    return [page for page in found if page.stem not in ("fastapi", "django", "flask", "grpc", "add-callers")]
 
 
 def anchor_of(heading: str) -> str:
@@ -119,7 +119,8 @@ def test_every_page_can_be_found() -> None:
 def test_every_page_that_is_mentioned_exists() -> None:
     """Each page of the documentation that code, tests or the files of deploy/ mention by its path is there."""
     folders = ("sessiond", "sessionctl", "clients", "tests", "scripts", "bench", "demo", "deploy", "protos")
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS]
+    texts = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS]
+    files = [path for path in texts if "node_modules" not in path.parts]  # pages of other projects
     missing = {
         f"{path.relative_to(ROOT)}: {page}"
         for path in (*files, ROOT / "Makefile")

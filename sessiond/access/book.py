@@ -57,12 +57,16 @@ class CallerBook:
             self.replace(record for record in merged.values() if record is not None)
 
     def identify(
-        self, metadata: Sequence[tuple[str, str | bytes]] | None, proofs: Iterable[tuple[CredentialKind, str]] = ()
+        self,
+        metadata: Sequence[tuple[str, str | bytes]] | None,
+        proofs: Iterable[tuple[CredentialKind, str]] = (),
+        proved_until: Instant | None = None,
     ) -> CallerRecord | None:
         """Return who is calling; None if no caller is configured.
 
-        A key in the metadata counts before what the connection proves (`proofs`). Raises `Unauthenticated`, and
-        `Unavailable` while the callers may be others than those in memory.
+        A key in the metadata counts before what the connection proves (`proofs`), which counts until `proved_until`
+        (None: as long as the connection). Raises `Unauthenticated`, and `Unavailable` while the callers may be others
+        than those in memory.
         """
         if not self._records:
             return None
@@ -72,6 +76,8 @@ class CallerBook:
         sent = [value for key, value in metadata or () if key == "authorization"]
         if sent:
             return self._by_key(sent, now)
+        if proved_until is not None and now >= proved_until:
+            proofs = ()
         found = [self._names[kind, name.encode()] for kind, name in proofs if (kind, name.encode()) in self._names]
         records = {record.name: record for record, credential in found if credential.is_good(now)}
         if len(records) == 1:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from sessiond.access.identity import AuthContext, CertificateReader
 from sessiond.access.streams import OpenStreams
-from sessiond.domain.access import ANY_APPLICATION, CallerRecord, Role
+from sessiond.domain.access import ANY_APPLICATION, CallerRecord, CredentialKind, Role
 from sessiond.domain.call import PEER_KEY, Caller
 from sessiond.domain.errors import AuthorityError, Unauthenticated, Unavailable
+from sessiond.domain.identity import ClientCertificate
+from sessiond.domain.values import Instant
 
 __all__ = ["Book", "Callers", "CallersOfWorkers"]
 
@@ -23,7 +26,12 @@ class Book(Protocol):
 
     on_change: Callable[[frozenset[str]], None]
 
-    def identify(self, metadata: Sequence[tuple[str, str | bytes]] | None) -> CallerRecord | None:
+    def identify(
+        self,
+        metadata: Sequence[tuple[str, str | bytes]] | None,
+        proofs: Iterable[tuple[CredentialKind, str]] = (),
+        proved_until: Instant | None = None,
+    ) -> CallerRecord | None:
         """Return who is calling; None if no caller is configured. Raises `Unauthenticated` and `Unavailable`."""
 
     def revision_of(self, name: str) -> int | None:
@@ -35,23 +43,38 @@ class Book(Protocol):
 
 
 class Callers:
-    """Identifies callers. Without a book, or with an empty one, all share one identity and may do everything."""
+    """Identifies callers. Without a book, or with an empty one, all share one name and may do everything.
 
-    def __init__(self, book: Book | None = None) -> None:
+    `reads_certificates`: whether connections have certificates of clients, for which `identify` then needs the
+    properties of the connection.
+    """
+
+    def __init__(self, book: Book | None = None, *, reads_certificates: bool = False) -> None:
+        self.reads_certificates = reads_certificates
+        self._certificates = CertificateReader()
         self._book = book
         self.open_streams = OpenStreams(self._refusal)
         if book is not None:
             book.on_change = self._end_streams
 
-    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
+    def identify(
+        self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
+    ) -> Caller:
         """Return the caller. This is evaluated before any other part of a call, the fast path included.
 
-        Raises `Unauthenticated` and `Unavailable`.
+        `proved` are the properties of the connection, from which only what the handshake has proved is taken. Raises
+        `Unauthenticated` and `Unavailable`.
         """
-        record = None if self._book is None else self._book.identify(metadata)
+        certificate = self._certificates.read(proved)
+        record = None
+        if self._book is not None and certificate is None:
+            record = self._book.identify(metadata)
+        elif self._book is not None and certificate is not None:
+            # The connection may outlive the certificate.
+            record = self._book.identify(metadata, _proofs(certificate), certificate.not_after)
         if record is None:
-            return Caller(_ANY_CALLER, peer, metadata or ())
-        return Caller(record.name, peer, metadata or (), record.grants, record.revision)
+            return Caller(_ANY_CALLER, peer, metadata or (), certificate=certificate)
+        return Caller(record.name, peer, metadata or (), record.grants, record.revision, certificate)
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         """Return why a stream of this caller must end; None if the caller is as it was when it was identified."""
@@ -77,8 +100,10 @@ class CallersOfWorkers(Callers):
     arrived; a call without that is its own, the stream that feeds its memory, for which it needs no key.
     """
 
-    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
-        """Return the caller; its peer is the connection to the worker. Raises `Unauthenticated`."""
+    def identify(
+        self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
+    ) -> Caller:
+        """Return the caller; its peer is the connection to the worker. Raises `Unauthenticated` and `Unavailable`."""
         for key, value in metadata or ():
             if key == PEER_KEY and isinstance(value, str):
                 return super().identify(value, metadata)
@@ -86,3 +111,9 @@ class CallersOfWorkers(Callers):
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         return None if caller.name == _WORKER else super()._refusal(caller)
+
+
+def _proofs(certificate: ClientCertificate) -> Iterator[tuple[CredentialKind, str]]:
+    """Return what a certificate proves: its URIs, SPIFFE IDs included, and its DNS names."""
+    for name in (*certificate.uris, *certificate.dns_names):
+        yield CredentialKind.CERTIFICATE, name

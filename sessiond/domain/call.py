@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import field
 
 from sessiond.domain.access import EVERYTHING, Grants
+from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, CauseKind, ClientContext
@@ -20,11 +21,12 @@ PEER_KEY = "sessiond-peer"
 class Caller:
     """The identity of a caller.
 
-    name      recorded as the `actor` of every event that the call causes
-    peer      address of the caller, in the transport's notation
-    metadata  the metadata of the call; hidden from `repr` because it may hold credentials
-    grants    what it may do
-    version   differs after each change of the caller, so that nothing that was kept for it outlives a change
+    name         recorded as the `actor` of every event that the call causes
+    peer         address of the caller, in the transport's notation
+    metadata     the metadata of the call; hidden from `repr` because it may hold credentials
+    grants       what it may do
+    version      differs after each change of the caller, so that nothing that was kept for it outlives a change
+    certificate  the certificate whose key the caller has proved to own, with mutual TLS; None: it has shown none
     """
 
     name: str
@@ -32,6 +34,7 @@ class Caller:
     metadata: Sequence[tuple[str, str | bytes]] = field(default=(), repr=False)
     grants: Grants = EVERYTHING
     version: int = 0
+    certificate: ClientCertificate | None = None
 
 
 @immutable

@@ -155,6 +155,21 @@ def test_an_expired_name_proves_nothing() -> None:
         book.identify((), [(CredentialKind.UID, "1001")])
 
 
+def test_what_a_connection_proves_may_end_before_it() -> None:
+    """What a connection proves counts until the end that is given, and not any more at that moment; a key goes on."""
+    clock = ManualClock()
+    key, credential = key_of()
+    ops, edge = record("ops", credential), record("edge", named(CredentialKind.CERTIFICATE, "edge.example"))
+    book = book_of([ops, edge], clock)
+    proofs, until = [(CredentialKind.CERTIFICATE, "edge.example")], Instant(NOW + 10)
+    clock.advance(9)
+    assert book.identify((), proofs, until) is edge
+    clock.advance(1)
+    with pytest.raises(Unauthenticated, match="no credentials"):
+        book.identify((), proofs, until)
+    assert book.identify(bearer(key), proofs, until) is ops
+
+
 def test_a_change_counts_for_what_is_proved() -> None:
     """After a rotation the new key counts and the old one does not; after a removal neither; others are untouched."""
     (old, first), (new, second), (other, third) = key_of(), key_of(), key_of()

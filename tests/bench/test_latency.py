@@ -143,10 +143,10 @@ def test_each_path_has_a_name_and_a_title_of_its_own() -> None:
     assert all(isinstance(path, LatencyPath) for path in PATHS)
 
 
-@pytest.mark.parametrize("side", ["near_cache", "db"])
+@pytest.mark.parametrize("side", ["near_cache", "db", "page_sessiond", "page_db"])
 async def test_a_side_of_the_django_figures_reads_sessions(app: App, tmp_path: Path, side: str) -> None:
     """Each side opens its sessions, checks what it reads, and reports a rate and its CPU time."""
-    place = app.address if side == "near_cache" else str(tmp_path)
+    place = app.address if side in ("near_cache", "page_sessiond") else str(tmp_path)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.django_sessions", "10", side, place),
         stdin=subprocess.PIPE,

@@ -48,7 +48,9 @@ def test_the_whole_surface_is_there_and_documented(kind: type) -> None:
         *("list_source_locks", "list_source_locks_page", "clear_source_lock"),
         *("create_caller", "list_callers", "rotate_caller", "revoke_caller"),
     }
-    assert surface(kind).keys() == calls | {"events", "close", "target", "application", "near_cache"}
+    assert surface(kind).keys() == calls | {
+        *("events", "close", "target", "application", "near_cache", "from_environment")
+    }
     for name in calls:
         method = getattr(kind, name)
         assert inspect.getdoc(method), name

@@ -52,7 +52,7 @@ class Copy:
         self._stopped = False
 
         def skipped(folder: str, names: list[str]) -> set[str]:
-            return _NOT_COPIED & set(names) if Path(folder) == source else set()
+            return (_NOT_COPIED if Path(folder) == source else {"node_modules"}) & set(names)
 
         shutil.copytree(source, root, ignore=skipped, symlinks=True)
 

@@ -18,7 +18,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sessionctl import caches, copying, main, reloading
+from sessionctl import caches, choosing, copying, main, reloading
+from sessionctl.contexts import Context, Contexts
 from sessionctl.screen import Screen, columns_of
 from sessionctl.settings import Settings
 from sessiond import config
@@ -71,6 +72,22 @@ COPIED = Copied(
     ],
     key_file=KeyFile.NEEDED,
 )
+CONTEXTS = Contexts(
+    "prod",
+    {
+        "local": Context("unix:/run/sessiond/sessiond.sock"),
+        "prod": Context(
+            "sessiond.internal.example:7443",
+            application="shop",
+            tls=True,
+            tls_ca="/etc/sessiond/tls/ca.pem",
+            tls_certificate="/home/ada/.config/sessiond/ada.crt",
+            tls_key="/home/ada/.config/sessiond/ada.key",
+            key_file="/home/ada/.config/sessiond/caller.key",
+        ),
+        "public": Context("sessions.example.com:443", tls=True),
+    },
+)
 LATE = "sidecar.a-rather-long-name-of-a-host.internal.example:7443"
 SCREENS: dict[str, tuple[str, ...]] = {
     "activity": ("activity", "--subject", "ada"),
@@ -81,6 +98,18 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "callers-rotate": ("callers", "rotate", "shop-web", "--overlap", "24h"),
     "check-config": ("check-config",),
     "check-config-problems": ("check-config", "broken.toml"),
+    "context-add": (
+        "context",
+        "add",
+        "stage",
+        "--target",
+        "stage.example:7443",
+        "--tls-ca",
+        "/etc/sessiond/tls/ca.pem",
+    ),
+    "context-list": ("context", "list"),
+    "context-remove": ("context", "remove", "prod"),
+    "context-use": ("context", "use", "local"),
     "create": ("create", "--subject", "ada"),
     "create-limit": ("create", "--subject", "full"),
     "data-delete": ("data", "delete", ADA.session_id, "cart"),
@@ -108,7 +137,19 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "watch": ("watch", "--earliest", "--checkpoints"),
 }
 INPUT = {"validate": "good\n", "validate-insufficient": "low\n"}
-WIDE = ("verify-caches", "activity", "callers", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
+WIDE = (
+    "verify-caches",
+    "activity",
+    "callers",
+    "context-list",
+    "data-get",
+    "list-all",
+    "locks",
+    "policies",
+    "show",
+    "status",
+    "watch",
+)
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -154,6 +195,9 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "_carry_out", lambda source, destination: COPIED)
     monkeypatch.setattr(caches, "_measured", measured)
     monkeypatch.setattr(config, "load_config", load)
+    monkeypatch.setattr(choosing, "load_contexts", lambda: CONTEXTS)
+    monkeypatch.setattr(choosing, "save_contexts", lambda _: None)
+    monkeypatch.setattr(choosing, "checked_connection", lambda _: None)
     monkeypatch.setattr(config, "departures", lambda _: DEPARTURES)
 
 
@@ -210,7 +254,7 @@ def test_a_page_of_help(path: tuple[str, ...], width: int) -> None:
 
 def test_every_command_has_a_screen() -> None:
     """Each command that gives a result is among the screens."""
-    groups = {("data",), ("store",)}
+    groups = {("context",), ("data",), ("store",)}
     seen = {tuple(word for word in arguments[:2]) for arguments in SCREENS.values()}
     assert {path for path in commands(main) if path not in groups} <= {
         path for arguments in seen for path in (arguments, arguments[:1])

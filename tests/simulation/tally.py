@@ -16,6 +16,8 @@ from tests.simulation.expected import ELSEWHERE, ENDED, EXPECTED, Life, allowed
 __all__ = ["LOGOUT", "Report", "Tally", "alarms_in", "report_of"]
 
 LOGOUT = "logout"
+OTHER_LOGIN = "another subject logged in"
+"""The reason that the authority gives if a user logs in where another one was logged in, who is logged out by that."""
 _NEVER_VERDICTS = ("REPLAYED", "MALFORMED", "FORGED", "LOCKED")
 _NEVER_EVENTS = (EventType.GUESSING_SUSPECTED, EventType.SOURCE_LOCKED, EventType.SOURCE_UNLOCKED)
 # Ordinary events that a policy may want to report: clients change networks.
@@ -108,7 +110,7 @@ def alarms_in(event: Event, policy: Policy) -> list[str]:
     if event.type in _NEVER_EVENTS:
         return [event.type.value]
     if event.type is EventType.SESSION_REVOKED:
-        own = event.cause.kind is CauseKind.REQUEST and event.cause.reason == LOGOUT
+        own = event.cause.kind is CauseKind.REQUEST and event.cause.reason in (LOGOUT, OTHER_LOGIN)
         return [] if own or event.cause.kind is CauseKind.CONCURRENCY_LIMIT else [ENDED]
     if event.type is not EventType.HIJACK_SUSPECTED:
         return []

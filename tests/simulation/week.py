@@ -27,11 +27,11 @@ from tests.simulation.wheel import Wheel
 from tests.support.assembled import Assembled
 from tests.support.clock import START, ManualClock
 
-__all__ = ["Stage", "Week", "policy_of", "simulate"]
+__all__ = ["MIDNIGHT", "Stage", "Week", "authority_of", "log_of", "policy_of", "simulate", "start_user", "sweep"]
 
 _MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nothing here is about durability
 _SWEEP_EVERY = 15 * MINUTE
-_MIDNIGHT = START - START % DAY
+MIDNIGHT = START - START % DAY
 
 
 def policy_of(preset: str) -> Policy:
@@ -78,25 +78,25 @@ class Stage:
 
 async def simulate(week: Week, guest: Callable[[Stage], None] | None = None) -> Report:
     """Run the simulation, and return its report. The same week gives the same report."""
-    clock, tally, random = ManualClock(_MIDNIGHT), Tally(), Random(week.seed)
+    clock, tally, random = ManualClock(MIDNIGHT), Tally(), Random(week.seed)
     wheel = Wheel(clock)
-    async with _authority(week, clock) as assembled:
+    async with authority_of(week, clock) as assembled:
         site = Site(Service(assembled.authority), wheel, tally, random, week.bounds, level=1)
-        browsers = [browser for number in range(week.users) for browser in _user(week, number, site, wheel, tally)]
-        wheel.start(_sweep(assembled, wheel))
+        browsers = [browser for number in range(week.users) for browser in start_user(week, number, site, wheel, tally)]
+        wheel.start(sweep(assembled, wheel))
         if guest is not None:
             guest(Stage(site, wheel, browsers))
         try:
-            await wheel.run(_MIDNIGHT + week.days * DAY)
+            await wheel.run(MIDNIGHT + week.days * DAY)
         finally:
             await wheel.close()
-        events = await _log(assembled)
+        events = await log_of(assembled)
     title = f"{week.preset}: {week.users} users, {week.days} days, seed {week.seed}"
-    return report_of(title, tally, events, week.policy, _MIDNIGHT)
+    return report_of(title, tally, events, week.policy, MIDNIGHT)
 
 
 @asynccontextmanager
-async def _authority(week: Week, clock: ManualClock) -> AsyncIterator[Assembled]:
+async def authority_of(week: Week, clock: ManualClock) -> AsyncIterator[Assembled]:
     folder = Path(tempfile.mkdtemp(prefix="sessiond-week-", dir=_MEMORY))
     try:
         policies, entropy = {"default": week.policy}, Random(f"{week.seed}/entropy").randbytes
@@ -109,18 +109,25 @@ async def _authority(week: Week, clock: ManualClock) -> AsyncIterator[Assembled]
         shutil.rmtree(folder)
 
 
-def _user(week: Week, number: int, site: Site, wheel: Wheel, tally: Tally) -> list[Browser]:
-    """Start a user with a phone and, mostly, a laptop."""
+def start_user(
+    week: Week,
+    number: int,
+    site: Site,
+    wheel: Wheel,
+    tally: Tally,
+    kinds: tuple[Callable[..., Browser], type[Person]] = (Browser, Person),
+) -> list[Browser]:
+    """Start a user with a phone and, mostly, a laptop. `kinds`: what creates browsers and people."""
     random = Random(f"{week.seed}/{number}")
     name, browsers = f"user-{number}", []
     for kind, agents in (("phone", PHONES), ("laptop", DESKTOPS)):
         if kind == "laptop" and random.random() < 0.25:
             continue
         if kind == "phone":
-            where = walk(_MIDNIGHT, week.days, random, number, week.bounds)
+            where = walk(MIDNIGHT, week.days, random, number, week.bounds)
             habits = Habits(4, 0.1, remember=random.random() < 0.4, logs_out=0.15, tabs=2)
         else:
-            where = desk(_MIDNIGHT, week.days, random, number)
+            where = desk(MIDNIGHT, week.days, random, number)
             habits = Habits(2, 0.5, remember=random.random() < 0.3, logs_out=0.4, tabs=4)
         device = f"{name}-{kind}" if random.random() < 0.3 else ""
         agent = random.choice(agents)
@@ -131,20 +138,20 @@ def _user(week: Week, number: int, site: Site, wheel: Wheel, tally: Tally) -> li
             device = f"{name}-app" if extended else device
         habits = replace(habits, is_phone=kind == "phone", has_extension=extended)
         habits = replace(habits, has_browser=kind == "phone" and not agent.native)
-        browser = Browser(site, wheel, tally, random, week.bounds, agent, where, device)
-        person = Person(name, browser, habits, where, wheel, tally, random, week.bounds)
-        wheel.start(person.live(_MIDNIGHT, week.days))
+        browser = kinds[0](site, wheel, tally, random, week.bounds, agent, where, device)
+        person = kinds[1](name, browser, habits, where, wheel, tally, random, week.bounds)
+        wheel.start(person.live(MIDNIGHT, week.days))
         browsers.append(browser)
     return browsers
 
 
-async def _sweep(assembled: Assembled, wheel: Wheel) -> None:
+async def sweep(assembled: Assembled, wheel: Wheel) -> None:
     while True:
         await wheel.sleep(_SWEEP_EVERY)
         await assembled.sweep()
 
 
-async def _log(assembled: Assembled) -> list[Event]:
+async def log_of(assembled: Assembled) -> list[Event]:
     """Return the whole log, as a subscriber receives it."""
     reading, events = assembled.authority.reading, []
     head = reading.describe().position.revision

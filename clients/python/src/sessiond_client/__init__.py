@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from sessiond_client.settings import ClientOptions
     from sessiond_client.subscription import EventQuery
     from sessiond_client.sync import Client, Events
+    from sessiond_client.tls import TlsFiles
     from sessiond_client.tokens import Token
     from sessiond_client.values import (
         Application,
@@ -110,6 +111,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientOptions",
+    "TlsFiles",
     "AsyncEvents",
     "Events",
     "EventQuery",
@@ -274,6 +276,7 @@ _MODULES = {
         "Client",
         "Events",
     ),
+    "tls": ("TlsFiles",),
     "tokens": ("Token",),
     "values": (
         "Application",

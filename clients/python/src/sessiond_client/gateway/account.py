@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sessiond_client.answers import CompanionIssued, Page, Revoked, Rolled
+from sessiond_client.answers import CompanionIssued, Data, Page, Revoked, Rolled
 from sessiond_client.enums import Verdict
-from sessiond_client.errors import InvalidArgument, NotFound
+from sessiond_client.errors import FailedPrecondition, InvalidArgument, NotFound
 from sessiond_client.gateway.actions import Action
 from sessiond_client.gateway.exchange import Exchange
 from sessiond_client.gateway.steps import Ask, Steps
@@ -70,8 +70,9 @@ def login(
     - `elevate`: `level` counts for the policy's elevation timeout only; the user must be logged in.
     - `labels`, `lifetimes`, `ticket`, `evict`: as for `Client.authenticate`.
 
-    Raises `Refused` if the client's network is locked or its cookies are ambiguous: nobody is logged in. Raises
-    `ConcurrencyLimitReached` and other `SessiondError`s as `Client.authenticate` does.
+    Raises `Refused` if the client's network is locked or its cookies are ambiguous, or if the session to be elevated is
+    a guest's or another user's: nobody is logged in. Raises `ConcurrencyLimitReached` and other `SessiondError`s as
+    `Client.authenticate` does.
     """
     gate = exchange.gate()
     if gate is Action.PROCEED and exchange.is_ambiguous:
@@ -79,21 +80,25 @@ def login(
     if gate is not Action.PROCEED:
         raise exchange.refuse(gate)
     before = exchange.session
-    answer: Rolled = yield Ask(
-        "authenticate",
-        (exchange.token, subject),
-        {
-            "authentication": Authentication(level=level, methods=tuple(methods)),
-            "client": exchange.client,
-            "persistent": persistent,
-            "elevate": elevate,
-            "or_create": not elevate,
-            "labels": labels,
-            "lifetimes": lifetimes,
-            "ticket": ticket,
-            "evict": evict,
-        },
-    )
+    if elevate and (exchange.token is None or (before is not None and not before.subject)):
+        raise exchange.refuse(Action.LOGIN)
+    kwargs = {
+        "authentication": Authentication(level=level, methods=tuple(methods)),
+        "client": exchange.client,
+        "persistent": persistent,
+        "elevate": elevate,
+        "or_create": not elevate,
+        "labels": labels,
+        "lifetimes": lifetimes,
+        "ticket": ticket,
+        "evict": evict,
+    }
+    try:
+        answer: Rolled = yield Ask("authenticate", (exchange.token, subject), kwargs)
+    except FailedPrecondition:
+        if not elevate:
+            raise
+        raise exchange.refuse(Action.LOGIN) from None  # the session of somebody else
     if answer.token is None:
         raise exchange.refuse(Action.LOCKED if answer.verdict is Verdict.LOCKED else Action.LOGIN)
     if answer.created:
@@ -102,13 +107,20 @@ def login(
         else:
             exchange.values.as_unstored()
     exchange.adopt(answer)
+    if before is None and not answer.created:
+        # A second click, or a user who had to authenticate again: the validation was denied and had no data.
+        data: Data = yield Ask("get_data", kwargs={"token": answer.token})
+        exchange.values.found(data.data)
 
 
 def logout(exchange: Exchange, *, reason: str = "logout") -> Steps[None]:
     """End the session of this request, if there is one, and delete its cookie. Nothing happens to a guest.
 
-    `reason`: recorded with the event, at most 256 characters.
+    `reason`: recorded with the event, at most 256 characters. Raises `Refused` if the client's cookies are ambiguous:
+    nobody is logged out.
     """
+    if exchange.is_ambiguous:
+        raise exchange.refuse(Action.AMBIGUOUS)
     if exchange.token is None:
         exchange.leave()
         return
@@ -192,10 +204,11 @@ def end_device(exchange: Exchange, session_id: str, *, reason: str = "ended by i
 def csrf_token(exchange: Exchange) -> Steps[str]:
     """The CSRF token for a form or a script of this page. A guest without a session gets one for it.
 
-    Empty if there can be none, because the client's cookie must stay as it is; the form is then refused.
+    Empty if there can be none, because the client's cookie must stay as it is, or because the page took so long that
+    the user may have logged in meanwhile. Such a form is refused if the client has a session by then.
     """
     exchange.accessed = True
-    if exchange.csrf is None and exchange.session is None and not exchange.keeps_cookie:
+    if exchange.csrf is None and exchange.session is None and exchange.may_create:
         login_page = exchange.request.path == exchange.gateway.settings.login_path
         created = yield Ask("create", kwargs={"client": exchange.client, "login_page": login_page})
         exchange.adopt(created)
@@ -218,8 +231,7 @@ def _own_subject(exchange: Exchange) -> str:
     """The user who is logged in. Raises `Refused` for a guest: an empty subject would mean all guests."""
     subject = exchange.subject
     if not subject:
-        gate = exchange.gate()
-        raise exchange.refuse(Action.LOGIN if gate is Action.PROCEED else gate)
+        raise exchange.refuse(exchange.without_user())
     return subject
 
 

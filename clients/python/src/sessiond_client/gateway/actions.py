@@ -51,7 +51,19 @@ class RouteRequirements:
     csrf: bool = False
     """Require the CSRF token whatever the method and path. Costs a second question where it was not required anyway."""
     guests: bool = False
-    """Serve guests too. The other requirements then hold for users who are logged in."""
+    """Serve guests too. The other requirements then hold for users who are logged in, and `csrf` for everyone."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` that names the requirement: no user could meet it, or it means nothing."""
+        if type(self.level) is not int or not 0 <= self.level <= 3:
+            raise ValueError(f"level: {self.level!r} is wrong: pass 0 to 3")
+        if self.max_age is not None and (not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0)):
+            raise ValueError(f"max_age: {self.max_age!r} is wrong: pass a timedelta of more than 0")
+        companion: Any = self.companion
+        if companion is not None and not (
+            isinstance(companion, tuple) and len(companion) == 2 and companion[0] and isinstance(companion[0], str)
+        ):
+            raise ValueError("companion: pass (purpose, presented), such as ('payment', request.cookies.get(name))")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,4 +159,5 @@ def _login_location(login_path: str, next_path: str, details: Mapping[str, Any])
     pairs = [("next", next_path)] if next_path else []
     pairs += [(name, str(value)) for name, value in details.items()]
     query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in pairs)
-    return f"{login_path}?{query}" if query else login_path
+    path = quote(login_path, safe="/:@!$&'()*+,;=~")
+    return f"{path}?{query}" if query else path

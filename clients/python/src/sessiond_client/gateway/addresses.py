@@ -10,6 +10,8 @@ from functools import lru_cache
 __all__ = ["NO_PROXIES", "TrustedProxies", "client_address"]
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LONGEST = 100
+"""Characters of an address with brackets, zone, port and quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +33,19 @@ class TrustedProxies:
 
     def __post_init__(self) -> None:
         """Raises `ValueError` if the settings are wrong."""
-        if isinstance(self.networks, str):  # type: ignore[unreachable]  # not everyone checks types
+        given, hops, header = self.networks, self.hops, self.header
+        if not isinstance(given, (tuple, list)) or not all(isinstance(text, str) for text in given):
             raise ValueError("trusted proxies: networks is a tuple of texts, such as ('10.0.0.0/8',)")
-        if (self.hops < 0) or (self.hops > 0 and self.networks):
-            raise ValueError("trusted proxies: set either hops, 1 or more, or networks")
-        if self.header.lower() not in ("x-forwarded-for", "forwarded"):
-            raise ValueError(f"trusted proxies: header is 'x-forwarded-for' or 'forwarded', not {self.header!r}")
+        if type(hops) is not int or hops < 0 or (hops and given):
+            raise ValueError("trusted proxies: set either hops, a number of 1 or more, or networks")
+        if not isinstance(header, str) or header.lower() not in ("x-forwarded-for", "forwarded"):
+            raise ValueError(f"trusted proxies: header is 'x-forwarded-for' or 'forwarded', not {header!r}")
         try:
-            parsed = tuple(ipaddress.ip_network(text) for text in self.networks if text != "unix")
+            parsed = tuple(ipaddress.ip_network(text) for text in given if text != "unix")
         except ValueError as error:
             raise ValueError(f"trusted proxies: {error}; write a network such as 10.0.0.0/8") from None
-        object.__setattr__(self, "header", self.header.lower())
+        object.__setattr__(self, "header", header.lower())
+        object.__setattr__(self, "networks", tuple(given))
         object.__setattr__(self, "_parsed", parsed)
 
     def trusts(self, address: str) -> bool:
@@ -77,9 +81,13 @@ def client_address(peer: str, forwarded: Sequence[str], proxies: TrustedProxies)
     return address
 
 
-@lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """An address without port, brackets, quotes and zone; empty if it is none, such as `unknown` or `_hidden`."""
+    return _canonical(text) if len(text) <= _LONGEST else ""  # what is not kept cannot fill the memory
+
+
+@lru_cache(maxsize=4096)
+def _canonical(text: str) -> str:
     text = text.strip(' \t"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -113,12 +121,21 @@ def _node(element: str) -> str:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split at separators outside of quotes."""
-    parts, quoted, begin = [], False, 0
-    for index, character in enumerate(text):
-        if character == '"':
-            quoted = not quoted
-        elif character == separator and not quoted:
-            parts.append(text[begin:index])
-            begin = index + 1
-    return [*parts, text[begin:]]
+    """Split at separators outside of quotes, from the right: a quote that a client leaves open, to the left of what the
+    proxies add, must not swallow it."""
+    parts, quoted, end = [], False, len(text)
+    for index in range(len(text) - 1, -1, -1):
+        if text[index] == '"':
+            quoted = not (quoted and not _is_escaped(text, index))
+        elif text[index] == separator and not quoted:
+            parts.append(text[index + 1 : end])
+            end = index
+    return [text[:end], *reversed(parts)]
+
+
+def _is_escaped(text: str, index: int) -> bool:
+    """Whether an odd number of backslashes stands before this character."""
+    first = index
+    while first and text[first - 1] == "\\":
+        first -= 1
+    return (index - first) % 2 == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sessiond_client.answers import CompanionIssued, Created, DataUpdated, Revoked, Rolled, Validation
+from collections.abc import Mapping
+from typing import Any
+
+from sessiond_client.answers import CompanionIssued, Created, DataUpdated, Found, Revoked, Rolled, Validation
 from sessiond_client.enums import NextStep, RequirementKind, Verdict
 from sessiond_client.errors import (
     Cancelled,
@@ -17,6 +20,7 @@ from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequi
 from sessiond_client.gateway.cookies import NO_COOKIE, Presented, presented
 from sessiond_client.gateway.gateway import Gateway
 from sessiond_client.gateway.origins import is_cross_site
+from sessiond_client.gateway.outgoing import Outgoing
 from sessiond_client.gateway.request import WebRequest
 from sessiond_client.gateway.settings import matches
 from sessiond_client.gateway.steps import Ask, Steps
@@ -57,10 +61,10 @@ class Exchange:
         self._presented = NO_COOKIE
         self._failure: SessiondError | None = None
         self._csrf_failed = False
+        self._is_replaced = False
         self._began = gateway.clock()
         self._answered_at = 0.0
-        self._cookies: list[tuple[str, str]] = []
-        self._cookies_may_be_late = False
+        self._outgoing = Outgoing()
         self._client: ClientContext | None = None
 
     @property
@@ -89,15 +93,42 @@ class Exchange:
         return self._presented.ambiguous
 
     @property
+    def failure(self) -> SessiondError | None:
+        """Why the authority could not answer; None: it could."""
+        return self._failure
+
+    @property
     def keeps_cookie(self) -> bool:
         """Whether the client's cookie must stay as it is: a newer one may be on its way, or nobody could check it."""
         answer = self.validation
         denied = answer is not None and self.session is None
         return (
-            self._failure is not None
+            matches(self.request.path, self.gateway.settings.ignored_paths)  # nobody has looked at the cookie
+            or self._failure is not None
+            or self._csrf_failed
+            or self._is_replaced
             or self._presented.ambiguous
             or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
         )
+
+    @property
+    def may_create(self) -> bool:
+        """Whether a session may be created for a guest: its cookie would replace a newer one that is on its way."""
+        if self.keeps_cookie:
+            return False
+        # What a page notes by itself is not worth the risk; what the user asked for is.
+        late = self.gateway.clock() - self._began > self.gateway.settings.late_after
+        return not (late and self.request.is_safe)
+
+    @property
+    def is_passive(self) -> bool:
+        """Whether this request does not count as activity."""
+        return matches(self.request.path, self.gateway.settings.passive_paths)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the answer about this request is so old that the client may have another token by now."""
+        return self.gateway.clock() - self._answered_at > self.gateway.settings.late_after
 
     def open(self, *, csrf: bool | None = None) -> Steps[None]:
         """Ask about the request's session, with its data and CSRF token, in one question. An outage does not raise.
@@ -108,24 +139,26 @@ class Exchange:
         if matches(request.path, settings.ignored_paths):
             return
         if csrf is None:
-            csrf = (
-                request.token is None and not self.request.is_safe and not matches(request.path, settings.csrf_exempt)
-            )
-        if csrf and self._is_cross_site():
+            guarded = request.is_handshake or not request.is_safe
+            csrf = request.token is None and guarded and not matches(request.path, settings.csrf_exempt)
+        if csrf and self.is_cross_site():
             self._csrf_failed = True  # and nothing is asked: a forged request is no activity of the user
             return
         try:
-            self._presented = yield from self._find_token()
+            self._presented = yield from _find_token(self)
             token = self._presented.token
             if token is None:
                 return
             self.token = token
-            requirements = Requirements(csrf=self.presented_csrf()) if csrf else None
-            answer = yield from self._question(token, requirements)
+            requirements = Requirements(csrf=self.presented_csrf()) if csrf and not request.is_handshake else None
+            answer = yield from _question(self, token, requirements)
         except OUTAGES as error:
             self._failure = error
             return
-        self._take(answer)
+        except SessiondError as error:
+            self._failure = error
+            raise
+        _take(self, answer)
 
     def gate(self) -> Action:
         """Whether any handler may run. Routes have requirements of their own."""
@@ -139,6 +172,18 @@ class Exchange:
         if self.validation is not None and self.validation.verdict is Verdict.LOCKED:
             return Action.LOCKED
         return Action.PROCEED
+
+    def without_user(self) -> Action:
+        """What to do if nobody is logged in, but somebody must be."""
+        gate, answer = self.gate(), self.validation
+        if gate is not Action.PROCEED:
+            return gate
+        if self._failure is not None:
+            return Action.RETRY_LATER  # a login could not help, not even on a public path
+        if self.is_ambiguous:
+            return Action.AMBIGUOUS
+        denied = answer is not None and self.session is None
+        return Action.STEP_UP if denied and answer and answer.next_step is NextStep.STEP_UP else Action.LOGIN
 
     def refusal(self, action: Action, requirements: RouteRequirements | None = None) -> Refusal:
         """The response for an action other than PROCEED."""
@@ -159,26 +204,28 @@ class Exchange:
     def save(self) -> Steps[bool]:
         """Store what was changed, and nothing if nothing was. A guest with new data gets a session.
 
-        Returns False if the data could not be stored, because the session has ended since, or because the client's
-        cookie must stay as it is. Raises `SessiondError` if the authority cannot store it.
+        Returns False if the data could not be stored, because the session has ended since or (a guest's) has become a
+        user's, or because the client's cookie must stay as it is. Raises `SessiondError` if the authority cannot store
+        it.
         """
         changes = self.values.changes()
         if not changes:
             return True
         if self.session is None:
-            if not changes.set or not self._may_create():
+            if not changes.set or not self.may_create:
                 return not changes.set
             created = yield Ask("create", kwargs={"client": self.client, "data": changes.set})
             self.adopt(created)
             self.values.written(changes)
             return True
-        kwargs = {"token": self.token, "set": changes.set, "delete": changes.delete}
-        updated: DataUpdated = yield Ask("update_data", kwargs=kwargs)
+        named = yield from _reference(self, self.session)
+        if named is None:
+            return False
+        updated: DataUpdated = yield Ask("update_data", kwargs={**named, "set": changes.set, "delete": changes.delete})
         if updated.verdict is not Verdict.VALID:
             return False
         self.values.written(changes)
-        if self.token is not None:
-            self.gateway.recent.note(self.token, updated.consistency_token)
+        _note(self, updated.consistency_token)
         return True
 
     def headers(self, *, has_cache_control: bool = False) -> list[tuple[str, str]]:
@@ -187,9 +234,7 @@ class Exchange:
         Append `Set-Cookie` and `Vary`; any other one replaces a header of that name. `has_cache_control`: whether the
         application has set `Cache-Control` itself.
         """
-        headers = list(self._cookies)
-        if self._cookies_may_be_late and self.gateway.clock() - self._answered_at > self.gateway.settings.late_after:
-            headers = []
+        headers = self._outgoing.headers(late=self.is_late)
         if self.accessed or self.values.accessed:
             headers.append(("Vary", "Cookie"))
             cache_control = self.gateway.settings.cache_control
@@ -202,13 +247,18 @@ class Exchange:
 
     def adopt(self, answer: Created | Rolled) -> None:
         """Go on with the session and the token of an answer."""
-        self.session, self.token, self.csrf = answer.session, answer.token, answer.csrf_token
-        self.take_cookies(answer)
+        _note(self, answer.consistency_token)  # a near cache may still hold a good answer about the old token
         if self.token is not None:
-            self.gateway.recent.note(self.token, answer.consistency_token)
+            self.gateway.replaced.note(self.token, answer.consistency_token)
+        self.session, self.token, self.csrf = answer.session, answer.token, answer.csrf_token
+        self._answered_at = self.gateway.clock()
+        self.take_cookies(answer)
+        _note(self, answer.consistency_token)
 
     def leave(self, answer: Revoked | None = None) -> None:
         """Go on as a guest, without anything of the session."""
+        if answer is not None:
+            _note(self, answer.consistency_token)
         self.session = self.token = self.csrf = None
         self.values.forget_all()
         if answer is not None:
@@ -217,80 +267,93 @@ class Exchange:
     def take_cookies(self, answer: Created | Rolled | Revoked) -> None:
         """Send the cookies of this answer, if it has any, instead of those of earlier ones."""
         self.accessed = True
-        headers = answer.cookies.headers()
-        if headers:
-            self._cookies, self._cookies_may_be_late = headers, False
+        self._outgoing.changed(answer.cookies.headers())
 
     def take_companion(self, answer: CompanionIssued) -> None:
         """Send the cookie of a companion token in addition."""
         self.accessed = True
-        self._cookies = [*self._cookies, *answer.cookies.headers()]
-        self._cookies_may_be_late = False
+        self._outgoing.added(answer.cookies.headers())
 
     def presented_csrf(self) -> Token | None:
         """The CSRF token that the client presented, in a header or in a form."""
         sent = self.request.headers(self.gateway.settings.csrf_header.lower())
-        text = sent[0] if sent else self.request.form_token()
+        text = sent[0] if sent else None if self.request.is_safe else self.request.form_token()
         return Token(text) if text else None
 
     def failed(self, error: SessiondError) -> Action:
-        """Note that the authority cannot answer now."""
+        """Note that the authority cannot answer now. The failed call may have replaced the validation's cookies."""
         self._failure = error
+        self._outgoing.drop_validated()
         return Action.RETRY_LATER
 
-    # The question and its answer
+    def is_cross_site(self) -> bool:
+        """Whether the browser says that a page of another site sent this request."""
+        request, trusted = self.request, self.gateway.settings.trusted_origins
+        return is_cross_site(request.headers("sec-fetch-site"), request.headers("origin"), request.host, trusted)
 
-    def _is_cross_site(self) -> bool:
-        request = self.request
-        return is_cross_site(
-            request.headers("sec-fetch-site"),
-            request.headers("origin"),
-            request.host,
-            self.gateway.settings.trusted_origins,
-        )
 
-    def _find_token(self) -> Steps[Presented]:
-        if self.request.token is not None:
-            return Presented(self.request.token)
-        cookies = self.request.headers("cookie")
-        if not cookies:
-            return NO_COOKIE
-        facts = yield from self.gateway.facts()
-        return presented(cookies, facts.cookies)
+def _note(exchange: Exchange, consistency_token: str) -> None:
+    if exchange.token is not None:
+        exchange.gateway.recent.note(exchange.token, consistency_token)
 
-    def _question(self, token: Token, requirements: Requirements | None) -> Steps[Validation]:
-        at_least = self.gateway.recent.at_least(token)
-        kwargs = {
-            "client": self.client,
-            "passive": matches(self.request.path, self.gateway.settings.passive_paths),
-            "requirements": requirements,
-            "with_csrf_token": True,
-            "data": True,
-        }
-        if at_least:
-            try:
-                newest: Validation = yield Ask("validate", (token,), {**kwargs, "at_least": at_least})
-            except OutOfRange:
-                pass  # the log was restored from a backup, and does not know of the change
-            else:
-                return newest
-        answer: Validation = yield Ask("validate", (token,), kwargs)
-        return answer
 
-    def _take(self, answer: Validation) -> None:
-        self.validation, self._answered_at = answer, self.gateway.clock()
-        self._cookies, self._cookies_may_be_late = answer.cookies.headers(), True
-        if answer.valid:
-            self.session, self.csrf = answer.session, answer.csrf_token
-            self.values = SessionValues(answer.data.values if answer.data is not None else {}, self.gateway.codec)
-            return
-        kinds = {unmet.kind for unmet in answer.unmet}
-        self._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}
+def _find_token(exchange: Exchange) -> Steps[Presented]:
+    """What the request presented. The frame holds no cookie, because it may be part of a traceback."""
+    request = exchange.request
+    if request.token is not None:
+        return Presented(request.token)
+    if not request.headers("cookie"):
+        return NO_COOKIE
+    facts = yield from exchange.gateway.facts()
+    return presented(request.headers("cookie"), facts.cookies)
 
-    def _may_create(self) -> bool:
-        """Whether a session may be created for a guest: its cookie would replace a newer one that is on its way."""
-        if self.keeps_cookie:
-            return False
-        # What a page notes by itself is not worth the risk; what the user asked for is.
-        late = self.gateway.clock() - self._began > self.gateway.settings.late_after
-        return not (late and self.request.is_safe)
+
+def _question(exchange: Exchange, token: Token, requirements: Requirements | None) -> Steps[Validation]:
+    """The one question about a request."""
+    at_least = exchange.gateway.recent.at_least(token)
+    kwargs = {
+        "client": exchange.client,
+        "passive": exchange.is_passive,
+        "requirements": requirements,
+        "with_csrf_token": True,
+        "data": True,
+    }
+    if at_least:
+        try:
+            newest: Validation = yield Ask("validate", (token,), {**kwargs, "at_least": at_least})
+        except OutOfRange:
+            pass  # the log was restored from a backup, and does not know of the change
+        else:
+            return newest
+    answer: Validation = yield Ask("validate", (token,), kwargs)
+    return answer
+
+
+def _reference(exchange: Exchange, session: Session) -> Steps[Mapping[str, Any] | None]:
+    """How a call names the session of this request. None: it is no longer a session of the same user.
+
+    A handler may take minutes. By then the client may have replaced its token, and the old one would look as if it
+    had been stolen. So a late request names its session by id; and a guest's, which may be planted, must not have
+    become a user's.
+    """
+    if not exchange.is_late:
+        return {"token": exchange.token}
+    found: Found = yield Ask("get", kwargs={"session_id": session.session_id})
+    same = found.session is not None and found.session.subject == session.subject
+    return {"session_id": session.session_id} if same and found.verdict is Verdict.VALID else None
+
+
+def _take(exchange: Exchange, answer: Validation) -> None:
+    """Go on with the answer about the request."""
+    exchange.validation, exchange._answered_at = answer, exchange.gateway.clock()
+    if answer.valid:
+        exchange._outgoing.validated(answer.cookies.headers())
+        exchange.session, exchange.csrf = answer.session, answer.csrf_token
+        exchange.values = SessionValues(answer.data.values if answer.data is not None else {}, exchange.gateway.codec)
+        return
+    # A dead token may have come after a login replaced it: the authority does not know that, but this process may.
+    exchange._is_replaced = exchange.token is not None and bool(exchange.gateway.replaced.at_least(exchange.token))
+    if not exchange._is_replaced:
+        exchange._outgoing.validated(answer.cookies.headers())
+    kinds = {unmet.kind for unmet in answer.unmet}
+    exchange._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}

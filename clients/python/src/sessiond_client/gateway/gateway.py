@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sessiond_client.answers import Authority
 from sessiond_client.errors import SessiondError
 from sessiond_client.gateway.cookies import CookieNames
-from sessiond_client.gateway.recent import RecentChanges
+from sessiond_client.gateway.recent import IN_FLIGHT_SECONDS, RecentChanges
 from sessiond_client.gateway.settings import GatewaySettings
 from sessiond_client.gateway.steps import Ask, Steps
 from sessiond_client.gateway.values import JSON, Codec
@@ -45,6 +45,8 @@ class Gateway:
         self.codec = codec
         self.clock = clock
         self.recent = RecentChanges(clock)
+        self.replaced = RecentChanges(clock, IN_FLIGHT_SECONDS)
+        """Tokens in whose place clients have just got other ones."""
         self._application = application or "default"
         self._facts: PolicyFacts | None = None
         self._reread_at = 0.0

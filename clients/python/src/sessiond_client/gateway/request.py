@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from sessiond_client.gateway.addresses import TrustedProxies, client_address
 from sessiond_client.gateway.origins import SAFE_METHODS
@@ -11,6 +12,8 @@ from sessiond_client.tokens import Token
 from sessiond_client.values import ClientContext
 
 __all__ = ["Headers", "WebRequest"]
+
+_IN_PATHS = "/:@!$&'()*+,;=~"
 
 Headers = Callable[[str], Sequence[str]]
 """All values of the header with this name, in lower case."""
@@ -36,6 +39,9 @@ class WebRequest:
     token: Token | None = None
     """A session token that came in another way than in a cookie, such as `Authorization: Bearer`. Cookies are then not
     read, and no CSRF token is required: no browser sends such a token by itself."""
+    is_handshake: bool = False
+    """Whether it opens a WebSocket. Any site's page may do that with the user's cookies, so its origin is checked
+    although its method is safe; but no page can send a CSRF token with it."""
     certificate_thumbprint: bytes = b""
     """SHA-256 of the client's certificate, if the server or a trusted proxy has checked one."""
 
@@ -52,10 +58,11 @@ class WebRequest:
 
     @property
     def own_path(self) -> str:
-        """Path and query, to come back to after a login; empty if that would repeat what the request did."""
+        """Path and query, as in a URL, to come back to after a login; empty if a GET would not be the same request."""
         if self.method != "GET":
             return ""
-        return f"{self.path}?{self.query}" if self.query else self.path
+        path = quote(self.path, safe=_IN_PATHS, errors="replace")
+        return f"{path}?{self.query}" if self.query else path
 
     def client(self, proxies: TrustedProxies) -> ClientContext:
         """What is known of the user's client."""
@@ -63,6 +70,6 @@ class WebRequest:
         agents = self.headers("user-agent")
         return ClientContext(
             ip_address=client_address(self.peer, forwarded, proxies),
-            user_agent=agents[0] if agents else "",
+            user_agent=agents[0].replace("\0", "") if agents else "",  # which the authority refuses
             certificate_thumbprint=self.certificate_thumbprint,
         )

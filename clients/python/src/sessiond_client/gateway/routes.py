@@ -6,11 +6,12 @@ from sessiond_client.answers import Validation
 from sessiond_client.enums import NextStep, RequirementKind, Verdict
 from sessiond_client.gateway.actions import Action, RouteRequirements
 from sessiond_client.gateway.exchange import OUTAGES, Exchange
+from sessiond_client.gateway.settings import matches
 from sessiond_client.gateway.steps import Ask, Steps
 from sessiond_client.questions import NOT_REQUIRED, Requirements
 from sessiond_client.tokens import Token
 
-__all__ = ["check", "require"]
+__all__ = ["check", "check_csrf", "require"]
 
 
 def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
@@ -24,7 +25,13 @@ def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
         return gate
     session, token = exchange.session, exchange.token
     if session is None or token is None or not session.subject:
-        return Action.PROCEED if requirements.guests else _without_user(exchange)
+        if not requirements.guests:
+            return exchange.without_user()
+        if requirements.csrf and exchange.is_cross_site():
+            return Action.CSRF_ERROR
+        if requirements.csrf and session is not None and token is not None:
+            return (yield from _ask(exchange, token, RouteRequirements(csrf=True)))
+        return Action.PROCEED
     if requirements.level > (session.authentication.level if session.authentication is not None else 0):
         return Action.STEP_UP
     if requirements.max_age is None and requirements.companion is None and not requirements.csrf:
@@ -39,13 +46,21 @@ def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
         raise exchange.refuse(action, requirements)
 
 
-def _without_user(exchange: Exchange) -> Action:
-    answer = exchange.validation
-    if exchange.is_ambiguous:
-        return Action.AMBIGUOUS
-    if answer is not None and answer.next_step is NextStep.STEP_UP:
-        return Action.STEP_UP
-    return Action.LOGIN
+def check_csrf(exchange: Exchange) -> Steps[Action]:
+    """What to do with a request that was opened without the check of the CSRF token, if it needs one after all.
+
+    For a framework that learns only later whether the view does. An outage does not raise: it is RETRY_LATER.
+    """
+    gate, request = exchange.gate(), exchange.request
+    exempt = request.is_safe or matches(request.path, exchange.gateway.settings.csrf_exempt)
+    if gate is not Action.PROCEED or exempt or request.token is not None:
+        return gate
+    if exchange.is_cross_site():
+        return Action.CSRF_ERROR
+    sent, token = exchange.presented_csrf(), exchange.token
+    if exchange.session is None or token is None or (sent is not None and sent == exchange.csrf):
+        return Action.PROCEED
+    return (yield from _ask(exchange, token, RouteRequirements(csrf=True)))
 
 
 def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> Steps[Action]:
@@ -56,7 +71,11 @@ def _ask(exchange: Exchange, token: Token, requirements: RouteRequirements) -> S
         csrf=exchange.presented_csrf() if requirements.csrf else NOT_REQUIRED,
     )
     try:
-        answer: Validation = yield Ask("validate", (token,), {"client": exchange.client, "requirements": needed})
+        answer: Validation = yield Ask(
+            "validate",
+            (token,),
+            {"client": exchange.client, "passive": exchange.is_passive, "requirements": needed},
+        )
     except OUTAGES as error:
         return exchange.failed(error)
     if answer.valid:

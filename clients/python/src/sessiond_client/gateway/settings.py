@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from sessiond_client.gateway.addresses import NO_PROXIES, TrustedProxies
 from sessiond_client.gateway.cookies import CookieNames
+from sessiond_client.gateway.origins import own_form, safe_path
 
 __all__ = ["GatewaySettings", "matches"]
 
@@ -48,23 +50,38 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         """Raises `ValueError` that names the setting."""
-        for name in ("trusted_origins", "csrf_exempt", "ignored_paths", "passive_paths", "public_paths"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-                raise ValueError(f"{name}: pass a list of texts, such as {name}=['/static/']")
-            if name == "trusted_origins":
-                wrong = [item for item in value if not _is_origin(item)]
-                advice = "an origin is a scheme and a host, such as https://app.example.com"
-            else:
-                wrong = [item for item in value if not item.startswith("/")]
-                advice = "a path begins with /"
-            if wrong:
-                raise ValueError(f"{name}: {wrong[0]!r} is wrong: {advice}")
-            object.__setattr__(self, name, tuple(value))
-        if self.login_path is not None and not self.login_path.startswith("/"):
-            raise ValueError(f"login_path: {self.login_path!r} is wrong: a path begins with /")
-        if not self.late_after > 0:
-            raise ValueError(f"late_after: {self.late_after!r} is wrong: pass seconds, more than 0")
+        origins = _texts("trusted_origins", self.trusted_origins, "https://app.example.com")
+        for item in origins:
+            if not own_form(item) or "*" in item:
+                advice = "an origin is a scheme, a host and perhaps a port, such as https://app.example.com"
+                raise ValueError(f"trusted_origins: {item!r} is wrong: {advice}")
+        object.__setattr__(self, "trusted_origins", tuple(own_form(item) for item in origins))
+        for name in ("csrf_exempt", "ignored_paths", "passive_paths", "public_paths"):
+            paths = _texts(name, getattr(self, name), "/static/")
+            for item in paths:
+                if not item.startswith("/"):
+                    raise ValueError(f"{name}: {item!r} is wrong: a path begins with /")
+            object.__setattr__(self, name, paths)
+        self._check_values()
+
+    def _check_values(self) -> None:
+        path: Any = self.login_path
+        if path is not None and not _is_plain_path(path):
+            raise ValueError(f"login_path: {path!r} is wrong: pass a path of this site without query, such as /login")
+        if not isinstance(self.trusted_proxies, TrustedProxies):
+            raise ValueError("trusted_proxies: pass TrustedProxies(hops=1) or TrustedProxies(networks=('10.0.0.0/8',))")
+        if self.cookie_names is not None and not isinstance(self.cookie_names, CookieNames):
+            raise ValueError("cookie_names: pass CookieNames(subject, anonymous), or None to ask the authority")
+        for name, advice in (("csrf_header", "X-CSRF-Token"), ("csrf_field", "csrf_token")):
+            value: Any = getattr(self, name)
+            if not isinstance(value, str) or not value.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"{name}: {value!r} is wrong: pass a name such as {advice}")
+        control: Any = self.cache_control
+        if not isinstance(control, str) or not (control.isascii() and (control.isprintable())):
+            raise ValueError(f"cache_control: {control!r} is wrong: pass a header's value such as 'no-store', or ''")
+        late: Any = self.late_after
+        if not isinstance(late, (int, float)) or not late > 0:
+            raise ValueError(f"late_after: {late!r} is wrong: pass seconds, more than 0")
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -72,11 +89,25 @@ class GatewaySettings:
         return frozenset(item.name for item in fields(cls))
 
 
-def _is_origin(text: str) -> bool:
-    scheme, separator, host = text.partition("://")
-    return bool(scheme and separator and host) and not any(character in host for character in "/?#@ ")
+def _texts(name: str, value: Any, example: str) -> tuple[str, ...]:
+    try:
+        texts = () if isinstance(value, (str, bytes)) else tuple(value)
+        right = not isinstance(value, (str, bytes)) and all(isinstance(item, str) for item in texts)
+    except TypeError:
+        right = False
+    if not right:
+        raise ValueError(f"{name}: pass a list of texts, such as {name}=[{example!r}]")
+    return texts
+
+
+def _is_plain_path(path: Any) -> bool:
+    if not isinstance(path, str) or "?" in path or "#" in path or not path.isprintable():
+        return False
+    return safe_path(path.encode("ascii", "ignore").decode().replace(" ", ""), "") != ""
 
 
 def matches(path: str, paths: Sequence[str]) -> bool:
-    """Whether a path list contains a path."""
+    """Whether a path list contains a path. One that climbs up, such as `/hooks/../transfer`, is in none."""
+    if not paths or "/.." in path:
+        return False
     return any(path == item or (item.endswith("/") and path.startswith(item)) for item in paths)

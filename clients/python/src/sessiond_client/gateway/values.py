@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sessiond_client import json_data
 
@@ -24,11 +24,8 @@ class Codec(Protocol):
 
 
 class _Json:
-    def encode(self, key: str, value: Any) -> bytes:
-        return json_data.encode_one(key, value)
-
-    def decode(self, key: str, data: bytes) -> Any:
-        return json_data.decode_one(key, data)
+    encode = staticmethod(json_data.encode_one)  # not methods: their frames would be part of tracebacks, with the value
+    decode = staticmethod(json_data.decode_one)
 
 
 JSON: Codec = _Json()
@@ -53,8 +50,8 @@ class SessionValues(MutableMapping[str, Any]):
     """The data of one session, decoded value by value when it is read.
 
     Changes inside a value, such as `session["cart"].append("cup")`, count without being announced. A value that the
-    codec cannot read was written by something else, and is treated as missing; it stays as it is unless it is
-    overwritten or deleted.
+    codec cannot read was written by something else, and is treated as missing; it stays as it is until it is
+    overwritten, or removed by `clear`.
     """
 
     def __init__(self, stored: Mapping[str, bytes] | None = None, codec: Codec = JSON) -> None:
@@ -97,6 +94,10 @@ class SessionValues(MutableMapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._find(key) is not _UNREADABLE
 
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
+        self.update(other)
+        return self
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {len(self._stored)} stored values>"  # the subject's business, not a log's
 
@@ -108,11 +109,15 @@ class SessionValues(MutableMapping[str, Any]):
 
     def changes(self) -> Changes:
         """What differs from what is stored. Raises what the codec raises for a value that cannot be written."""
-        written = {}
+        written: dict[str, bytes] = {}
         for key, value in self._read.items():
             if key not in self._assigned and isinstance(value, _IMMUTABLE):
                 continue
-            data = self._codec.encode(key, value)
+            try:
+                data = self._codec.encode(key, value)
+            except Exception:
+                del value, written  # the frame is part of the traceback
+                raise
             stored = self._stored.get(key)
             if data != stored and (stored is None or data != self._rewritten(key, stored)):
                 written[key] = data
@@ -139,6 +144,10 @@ class SessionValues(MutableMapping[str, Any]):
         self._assigned = set(self._read)
         self._stored = {}
         self._deleted.clear()
+
+    def found(self, stored: Mapping[str, bytes]) -> None:
+        """Note what the session has stored, if that becomes known later. What was changed before is still written."""
+        self._stored = dict(stored)
 
     def _find(self, key: str) -> Any:
         self.accessed = True

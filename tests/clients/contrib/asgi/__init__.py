@@ -1,0 +1,1 @@
+"""The ASGI adapter: Starlette, FastAPI, and ASGI itself."""

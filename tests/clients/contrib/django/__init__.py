@@ -1,0 +1,1 @@
+"""The Django adapter: a shop behind WSGI and ASGI, with synchronous and asynchronous views."""

@@ -1,0 +1,1 @@
+"""The dependencies for FastAPI."""

@@ -1,0 +1,109 @@
+"""The examples of the guide work as they are written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from sessiond.app import App
+from sessiond_client.contrib import fastapi as adapter
+from sessiond_client.contrib.asgi.options import MiddlewareOptions
+from tests.clients.contrib.asgi.shop import Browser, opened
+from tests.test_docs import ADDRESS, DOCS, blocks_of
+
+PAGE = DOCS / "how-to/fastapi.md"
+BLOCKS = blocks_of(PAGE, "python")
+INSTALLED, ENDPOINTS, MORE, STARLETTE, OWN, PROXY, TESTS = BLOCKS
+
+
+def run(app: App, *blocks: str) -> dict[str, Any]:
+    """The names of blocks that were run one after the other, with nothing changed but the address."""
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block.replace(ADDRESS, app.address), str(PAGE), "exec"), names)
+    return names
+
+
+@pytest.fixture
+async def browser(app: App) -> AsyncIterator[Browser]:
+    """A browser that visits the application of the guide."""
+    async with opened(run(app, INSTALLED, ENDPOINTS, MORE)["app"]) as browser:
+        yield browser
+
+
+async def token_in(browser: Browser) -> dict[str, str]:
+    """The header with the CSRF token."""
+    return {"X_CSRF_Token": (await browser.get("/token")).json()}
+
+
+def test_it_is_five_lines() -> None:
+    """The application needs five lines."""
+    assert len([line for line in INSTALLED.splitlines() if line]) <= 5
+
+
+async def test_the_application(browser: Browser) -> None:
+    """A cart survives the login, which is required for the account; devices are listed and ended."""
+    assert (await browser.post("/cart?item=cup", token="")).json() == ["cup"]
+    assert (await browser.get("/account")).status_code == 401
+    token = await token_in(browser)
+    wrong = await browser.post("/login?user=alice&password=x", token="", **token)
+    assert wrong.json() == "wrong password"
+    await browser.post("/login?user=alice&password=teapot", token="", **token)
+    assert (await browser.get("/account")).json() == "alice"
+    token = await token_in(browser)
+    assert (await browser.post("/cart?item=pot", token="", **token)).json() == ["cup", "pot"]
+    assert (await browser.get("/payment")).json()["error"] == "step_up_required"
+    (row,) = (await browser.get("/devices")).json()
+    assert (await browser.post("/devices/nonsense/end", token="", **token)).json() is False
+    assert (await browser.post(f"/devices/{row.split()[0]}/end", token="", **token)).json() is True
+    assert browser.cookies == {}
+
+
+async def test_the_logout(browser: Browser) -> None:
+    """The logout needs the CSRF token, and deletes the cookie."""
+    await browser.post("/login?user=alice&password=teapot", token="")
+    token = await token_in(browser)
+    assert (await browser.post("/logout", token="wrong")).status_code == 403
+    assert (await browser.post("/logout", token="", **token)).status_code == 200
+    assert browser.cookies == {}
+
+
+async def test_starlette(app: App) -> None:
+    """The application in Starlette asks for a login."""
+    async with opened(run(app, STARLETTE)["app"]) as browser:
+        assert (await browser.get("/payment", Accept="text/html")).headers["location"] == ("/login?next=/payment")
+
+
+async def test_an_own_answer(app: App) -> None:
+    """The exception handler answers a refusal with the sentence and the status of the refusal."""
+    async with opened(run(app, OWN)["app"]) as browser:
+        answer = await browser.get("/account", Accept="text/html")
+        assert (answer.status_code, answer.text) == (401, "<h1>Please log in.</h1>")
+
+
+async def test_behind_a_proxy(app: App) -> None:
+    """The application behind a proxy starts."""
+    async with opened(run(app, PROXY)["app"]) as browser:
+        assert (await browser.get("/")).status_code == 404
+
+
+async def test_its_test(app: App) -> None:
+    """The test of the guide passes."""
+    names = run(app, INSTALLED, ENDPOINTS, MORE, TESTS)
+    assert issubclass(names["TestClient"], TestClient)
+    await asyncio.to_thread(names["test_the_cart"])
+
+
+def test_what_it_names_exists() -> None:
+    """Each option in the table exists, and each function of the module is on the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    rows = [line for line in text.partition("## Options")[2].partition("A path list")[0].splitlines() if "`" in line]
+    options = {name.strip("` ") for row in rows if row.startswith("| `") for name in row.split("|")[1].split(",")}
+    own = {"codec", "max_form_bytes"}
+    assert options - own <= MiddlewareOptions.__optional_keys__
+    for name in set(adapter.__all__) - {"Action", "DeviceRow"}:
+        assert f"`{name}" in text or f"{name}(" in text or f" {name}" in text, name

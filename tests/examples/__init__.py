@@ -1,0 +1,1 @@
+"""The examples for web frameworks, played through."""

@@ -1,0 +1,1 @@
+"""The package for Express: its own tests, run with Node."""
