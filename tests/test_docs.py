@@ -63,7 +63,7 @@ def blocks(language: str) -> list[Any]:
 def guides() -> list[Path]:
     """The pages of the documentation that have Python examples; tests/clients runs those of frameworks."""
     found = [page for page in PAGES if page.is_relative_to(DOCS) and blocks_of(page, "python")]
-    return [page for page in found if page.stem not in ("fastapi", "django", "flask", "grpc")]
+    return [page for page in found if page.stem not in ("fastapi", "django", "flask", "grpc", "use-another-framework")]
 
 
 def anchor_of(heading: str) -> str:
