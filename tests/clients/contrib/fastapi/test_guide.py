@@ -13,9 +13,10 @@ from sessiond.app import App
 from sessiond_client.contrib import fastapi as adapter
 from sessiond_client.contrib.asgi.options import MiddlewareOptions
 from tests.clients.contrib.asgi.shop import Browser, opened
-from tests.test_docs import ADDRESS, DOCS, blocks_of
+from tests.test_docs import ADDRESS, DOCS, ROOT, blocks_of
 
 PAGE = DOCS / "how-to/fastapi.md"
+(README,) = (block for block in blocks_of(ROOT / "README.md", "python") if "contrib.fastapi" in block)
 BLOCKS = blocks_of(PAGE, "python")
 INSTALLED, ENDPOINTS, MORE, STARLETTE, OWN, PROXY, TESTS = BLOCKS
 
@@ -40,9 +41,19 @@ async def token_in(browser: Browser) -> dict[str, str]:
     return {"X_CSRF_Token": (await browser.get("/token")).json()}
 
 
-def test_it_is_five_lines() -> None:
-    """The application needs five lines."""
-    assert len([line for line in INSTALLED.splitlines() if line]) <= 5
+@pytest.mark.parametrize("block", [INSTALLED, README], ids=["page", "readme"])
+def test_it_is_five_lines(block: str) -> None:
+    """The application needs five lines up to its first endpoint, on the page and in the README."""
+    assert len([line for line in block.partition("@app")[0].splitlines() if line]) <= 5
+
+
+async def test_the_lines_in_the_readme(app: App) -> None:
+    """The README's endpoint counts the visits of each browser."""
+    counting = run(app, README)["app"]
+    async with opened(counting) as browser:
+        assert [(await browser.get("/")).json() for _ in range(2)] == ["visit 1", "visit 2"]
+    async with opened(counting) as other:
+        assert (await other.get("/")).json() == "visit 1"
 
 
 async def test_the_application(browser: Browser) -> None:

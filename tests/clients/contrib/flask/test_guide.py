@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,10 @@ from sessiond.app import App
 from sessiond_client import AsyncClient
 from sessiond_client.contrib.flask import Sessiond
 from tests.clients.contrib.flask.site import Browser
-from tests.test_docs import ADDRESS, DOCS, blocks_of
+from tests.test_docs import ADDRESS, DOCS, ROOT, blocks_of
 
 PAGE = DOCS / "how-to/flask.md"
+(README,) = (block for block in blocks_of(ROOT / "README.md", "python") if "contrib.flask" in block)
 
 
 @pytest.fixture
@@ -46,6 +48,18 @@ async def post(browser: Browser, path: str, **fields: str) -> tuple[int, str]:
 async def log_in(browser: Browser, password: str = "teapot", path: str = "/login") -> int:
     """Log in by the form."""
     return (await post(browser, path, user="alice", password=password))[0]
+
+
+async def test_the_lines_in_the_readme(app: App) -> None:
+    """The README's lines are at most five up to the first view, which then counts the visits of each browser."""
+    setting_up = README.partition("@app")[0]
+    assert len([line for line in setting_up.splitlines() if line]) <= 5
+    names: dict[str, Any] = {"__name__": "app"}
+    exec(compile(README.replace(ADDRESS, app.address), "README.md", "exec"), names)
+    browser = Browser(names["app"])
+    assert [(await browser.get("/")).text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert (await Browser(names["app"]).get("/")).text == "visit 1"
+    names["app"].extensions["sessiond"].close()
 
 
 async def test_the_first_example(browser: Browser) -> None:

@@ -73,6 +73,37 @@ async def test_a_login_while_a_renewal_is_due(browser: Browser, clock: ManualClo
     assert (await browser.get("/")).text == "alice"
 
 
+async def test_a_logout_while_a_renewal_is_due(browser: Browser, clock: ManualClock) -> None:
+    """A logout deletes the cookie, and does not send the renewal's of the validation before it."""
+    await browser.log_in()
+    csrf, cookie = await browser.csrf(), browser.cookie
+    for _ in range(2):
+        clock.advance(25 * MINUTE)
+        await browser.get("/")
+    clock.advance(15 * MINUTE)
+    await browser.send("POST", "/logout", {"X-CSRF-Token": csrf})
+    assert (cookie != "", browser.jar) == (True, {})
+
+
+async def test_a_login_after_an_expiry(browser: Browser, clock: ManualClock) -> None:
+    """After an expiry the login sets the new cookie alone: the deletion of the old one is not sent after it."""
+    await browser.log_in()
+    clock.advance(31 * MINUTE)
+    await browser.send("POST", "/login")
+    assert len(browser.seen) == 1
+    assert (await browser.get("/")).text == "alice"
+
+
+async def test_a_request_that_a_login_overtook(browser: Browser) -> None:
+    """A request with the cookie from before a login is a guest's, and leaves the cookie alone."""
+    await browser.log_in()
+    late = browser.copy()
+    await browser.log_in()
+    answer = await late.get("/account", Accept="text/html")
+    assert (answer.status_code, answer.headers["Location"], late.seen) == (303, "/login?next=/account", [])
+    assert (await browser.get("/account")).text == "alice"
+
+
 async def test_a_renewal_reaches_the_browser(browser: Browser, clock: ManualClock) -> None:
     """The response to an ordinary page carries a renewed token, also if the page does not use the session."""
     await browser.log_in()
