@@ -85,6 +85,18 @@ async def test_a_logout_while_a_renewal_is_due(browser: Browser, clock: ManualCl
     assert (cookie != "", browser.jar) == (True, {})
 
 
+async def test_the_cookies_of_a_login_and_a_logout(browser: Browser) -> None:
+    """A login's response has the whole cookie; a logout's deletes it by name and path, and the site's data with it."""
+    await browser.log_in()
+    name, *attributes = browser.seen[0].split("; ")
+    assert name.startswith("__Host-id=")
+    assert sorted(attributes) == ["HttpOnly", "Path=/", "SameSite=Lax", "Secure"]
+    answer = await browser.post("/logout")
+    assert [line.split("; ")[:2] for line in browser.seen] == [["__Host-id=", "Path=/"]]
+    assert "Max-Age=0" in browser.seen[0]
+    assert (answer.headers["Cache-Control"], "Clear-Site-Data" in answer.headers) == ("no-store", True)
+
+
 async def test_a_login_after_an_expiry(browser: Browser, clock: ManualClock) -> None:
     """After an expiry the login sets the new cookie alone: the deletion of the old one is not sent after it."""
     await browser.log_in()
