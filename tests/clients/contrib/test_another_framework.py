@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -70,7 +71,7 @@ async def test_a_form_without_the_token(site: Site) -> None:
     """A form without the session's CSRF token, or of another site, gets 403 and changes nothing."""
     await site.form("/login")
     answer = await site.send("POST", "/logout", data={"csrf_token": "wrong"})
-    assert (answer.status_code, answer.json) == (403, answer.json | {"error": "csrf_failed"})
+    assert (answer.status_code, json.loads(answer.text)["error"]) == (403, "csrf_failed")
     other = await site.send("POST", "/logout", headers={"Origin": "https://elsewhere.example"})
     assert (other.status_code, await site.text("/")) == (403, "alice: visit 1")
 
@@ -80,7 +81,7 @@ async def test_a_page_that_needs_more(site: Site) -> None:
     page = await site.send("GET", "/payment", headers={"Accept": "text/html"})
     assert (page.status_code, page.headers["Location"]) == (303, "/login?next=/payment")
     await site.form("/login")
-    assert (await site.send("GET", "/payment")).json["error"] == "step_up_required"
+    assert json.loads(await site.text("/payment"))["error"] == "step_up_required"
 
 
 async def test_an_outage(site: Site, app: App) -> None:
