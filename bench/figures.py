@@ -24,6 +24,7 @@ from bench.results import Figure, Result, Settings, alternate, beside_echo
 from bench.seed import EVERY_SIGNAL, LONG_LIVED, Seeded, ready, seed
 from bench.sidecar_figures import SIDECAR_FIGURES
 from bench.sides import BATCH, Batches, Creation, Refusal, Reporter, Validation, expect
+from bench.tls_figures import TLS_FIGURES
 
 __all__ = ["FIGURES", "Figure", "Reporter", "Result", "Settings"]
 
@@ -179,6 +180,7 @@ FIGURES = (
     Figure("forged_vs_valid", 0.80, _forged_vs_valid, at_most=True),
     Figure("honest_under_attack", 2.00, _honest_under_attack, at_most=True),
     Figure("cli_start", None, _cli_start, at_most=True),
+    *TLS_FIGURES,
     *NATIVE_FIGURES,
     *COALESCING_FIGURES,
     *NEAR_CACHE_FIGURES,

@@ -108,9 +108,10 @@ def timed(load: Load) -> tuple[Run, list[float]]:
             file = Path(folder) / f"body-{number}"
             file.write_bytes(body)
             commands.append(_command(load, file, share))
+        environment = None if load.server.tls is None else load.server.tls.h2load_environment()
         cpu_before = load.server.cpu_seconds()
         processes = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
             for command in commands
         ]
         try:
@@ -152,7 +153,8 @@ def _command(load: Load, body: Path, requests: int) -> list[str]:
     command = ["h2load", f"-n{requests}", f"-c{CLIENTS}", f"-m{STREAMS}", f"-d{body}"]
     for header in _HEADERS:
         command += ["-H", header]
-    return [*command, f"http://{load.server.address}{load.path}"]
+    scheme = "http" if load.server.tls is None else "https"
+    return [*command, f"{scheme}://{load.server.address}{load.path}"]
 
 
 def read_report(output: str, requests: int) -> Report:

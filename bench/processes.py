@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
+from bench.tls import MutualTls
+
 __all__ = ["Server", "ServerEnded", "echo", "serving", "sessiond", "sidecar"]
 
 _START_SECONDS = 60.0
@@ -25,11 +29,18 @@ class ServerEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its name in the report, its process id and its address."""
+    """A running server: its name in the report, its process id and address, and the files if it requires mutual TLS."""
 
     name: str
     pid: int
     address: str
+    tls: MutualTls | None = None
+
+    def channel(self) -> grpc.Channel:
+        """Return a channel to the server."""
+        if self.tls is None:
+            return grpc.insecure_channel(self.address)
+        return grpc.secure_channel(self.address, self.tls.channel_credentials())
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the server has used so far, in seconds, all threads together."""
@@ -64,18 +75,24 @@ def sidecar(upstream: Server) -> list[str]:
     return [*command, "--listen", "127.0.0.1:0", "--log-format", "json"]
 
 
-def echo(response_bytes: int, loop: str = "asyncio", transport: str = "grpcio") -> list[str]:
-    """Return the command that serves the echo on the event loop and the transport of these names."""
-    return [sys.executable, "-m", "bench.echo", str(response_bytes), loop, transport]
+def echo(
+    response_bytes: int, loop: str = "asyncio", transport: str = "grpcio", tls: MutualTls | None = None
+) -> list[str]:
+    """Return the command that serves the echo on the event loop and the transport of these names; with mutual TLS."""
+    files = () if tls is None else (str(tls.server_certificate), str(tls.server_key), str(tls.authority))
+    return [sys.executable, "-m", "bench.echo", str(response_bytes), loop, transport, *files]
 
 
 @contextmanager
-def serving(name: str, command: Sequence[str], log: Path) -> Iterator[Server]:
-    """Run a server while the block runs. Raise `ServerEnded` if it does not start."""
+def serving(name: str, command: Sequence[str], log: Path, tls: MutualTls | None = None) -> Iterator[Server]:
+    """Run a server while the block runs; `tls`: the files if it requires mutual TLS.
+
+    Raise `ServerEnded` if it does not start.
+    """
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        yield Server(name, process.pid, _address(name, process, log))
+        yield Server(name, process.pid, _address(name, process, log), tls)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

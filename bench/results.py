@@ -186,9 +186,10 @@ def beside_echo(
         _profile(settings, side, reporter)
         return
     request_bytes, response_bytes = side.sizes()
-    command = echo_command(response_bytes, settings.echo_loop, transport)
-    with serving("echo", command, settings.folder / "echo.log") as server:
+    tls = side.server.tls
+    command = echo_command(response_bytes, settings.echo_loop, transport, tls)
+    with serving("echo", command, settings.folder / "echo.log", tls) as server:
         alternate(result, side, Echo(server, request_bytes, response_bytes, requests), settings.pairs, reporter)
     name = "grpc.aio" if transport == "grpcio" else "native"
-    result.baseline = f"bare {name} echo on {settings.echo_loop}"
+    result.baseline = f"bare {name} echo on {settings.echo_loop}{', mutual TLS' if tls else ''}"
     result.details.update(request_bytes=request_bytes, response_bytes=response_bytes)

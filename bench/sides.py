@@ -298,7 +298,7 @@ class _Stub:
     """Calls whose responses are checked. An unexpected verdict raises `LoadFailed`."""
 
     def __init__(self, server: Server) -> None:
-        self._stub = SessionAuthorityStub(grpc.insecure_channel(server.address))
+        self._stub = SessionAuthorityStub(server.channel())
 
     def validate(self, request: pb.ValidateSessionRequest) -> pb.ValidateSessionResponse:
         """Validate one token, which must be VALID."""

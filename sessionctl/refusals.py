@@ -59,6 +59,10 @@ _TEXTS = {
 """Our own texts where the server's text means little to an operator."""
 
 
+_NO_SERVER = ("HTTP/2", "http1", "Socket closed", "SETTINGS", "Connection reset")
+"""What gRPC says of a connection that ended before it was one."""
+
+
 def explained(error: Exception) -> Failure | None:
     """The failure for an exception of the client; None for any other exception. Holds no token: no exception does."""
     if not isinstance(error, SessiondError):
@@ -153,6 +157,32 @@ def _unreachable(said: str, asked: Settings) -> str:
         return f"nothing listens at {target}; start the server with `sessiond serve --listen {target}`, {other}"
     if "resolving" in said or "DNS" in said:
         return f"the host of {target} is not known; check the name, {other}"
-    if any(sign in said for sign in ("HTTP/2", "http1", "Socket closed", "SETTINGS", "Connection reset")):
-        return f"{target} is not a sessiond server, or it expects TLS; check the port, {other}"
+    if (problem := _tls_problem(said, asked)) is not None:
+        return problem
+    if any(sign in said for sign in _NO_SERVER):
+        return f"{target} is not a sessiond server, or it expects TLS; check the port, add --tls or --tls-ca, {other}"
     return f"no server can be reached at {target}: {said}; start it, {other}"
+
+
+def _tls_problem(said: str, asked: Settings) -> str | None:
+    """Why TLS did not work; None if that was not the reason."""
+    target, ca = asked.target, asked.files.get("tls_ca")
+    if "WRONG_VERSION_NUMBER" in said:
+        source = next(iter(asked.files_from.values()), "--tls")
+        return f"{target} does not serve TLS; check the port, or leave out the files for TLS ({source})"
+    if "Hostname Verification Check failed" in said:
+        host = target.rpartition(":")[0]
+        named = f"name the server in {asked.target_from} as it is named there"
+        return f"the certificate of {target} is not for '{host}'; {named}"
+    if "certificate has expired" in said:
+        return f"the certificate of {target} has expired; replace it on the server"
+    if "certificate is not yet valid" in said:
+        return f"the certificate of {target} is not valid yet; compare the clocks of both machines"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        trusted = f"an authority in {ca}" if ca else "a public authority"
+        return f"the certificate of {target} is not signed by {trusted}; name the file of its authority with --tls-ca"
+    if asked.tls and any(sign in said for sign in _NO_SERVER):
+        shown = asked.files.get("tls_certificate")
+        which = f"another certificate than {shown}" if shown else "a certificate of the client"
+        return f"{target} closed the connection; it may require {which}; name one with --tls-certificate and --tls-key"
+    return None

@@ -16,6 +16,7 @@ _WIDEST_HELP = 120
 SUMMARIES: Mapping[str, str] = {
     "activity": "Show the events of a subject, newest first.",
     "check-config": "Check a configuration file, ./sessiond.toml by default.",
+    "context": "Name servers, and choose one of them.",
     "create": "Open a session.",
     "data": "Read and write a session's data.",
     "list": "List sessions, newest first.",
@@ -37,6 +38,7 @@ _PLACES = {
     "activity": ("history", "activity"),
     "authority": ("history", "authority"),
     "check-config": ("checking", "check_config"),
+    "context": ("choosing", "context"),
     "create": ("sessions", "create"),
     "data": ("data", "data"),
     "list": ("sessions", "list_sessions"),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sessionctl.connecting import DEFAULT_TARGET, TARGET_VARIABLE, TLS_OPTIONS, Connection, connection
 from sessionctl.numbers import checked_seconds
 from sessionctl.targets import checked_target
 
 if TYPE_CHECKING:
-    from sessiond_client import Client
+    from sessiond_client import Client, Violation
 
 __all__ = [
     "GLOBAL_OPTIONS",
     "OUTPUTS",
     "Settings",
     "given_options",
+    "checked_connection",
+    "connection_options",
+    "given",
     "global_options",
     "output_options",
     "settings",
@@ -28,13 +31,12 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GLOBAL_OPTIONS = ("target", "application", "timeout", "output", "json")
+GLOBAL_OPTIONS = ("target", "context", "application", "tls", *TLS_OPTIONS, "timeout", "output", "json")
 """The names of the options that are the same in every command."""
 OUTPUTS = ("table", "wide", "json")
-_VARIABLE = "SESSIOND_TARGET"
-_DEFAULT_TARGET = "127.0.0.1:7443"
 _DEFAULT_TIMEOUT = 5.0
 _META = "sessionctl"
+_RESOLVED = "sessionctl.connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,19 @@ class Settings:
 
     target: str
     target_from: str
-    """The option or environment variable that set `target`."""
+    """The option, environment variable or context that set `target`."""
     application: str
     """Empty if none was named."""
     output: str
     """One of `OUTPUTS`."""
     timeout: float
     """Seconds."""
+    tls: bool = False
+    """Whether to use TLS."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The path of each TLS file that is set, by the name of its option, such as `tls_ca`."""
+    files_from: Mapping[str, str] = field(default_factory=dict)
+    """The option, environment variable or context that set it."""
 
     @property
     def json(self) -> bool:
@@ -62,32 +70,79 @@ class Settings:
         return self.output == "wide"
 
     def client(self) -> Client:
-        """A client of the chosen server; the caller closes it. Raises click.UsageError if the target is malformed."""
-        target = checked_target(self.target, self.target_from)
-        from sessiond_client import Client  # here, so that help and wrong usage do not wait for gRPC
+        """A client of the chosen server; the caller closes it.
 
-        return Client(target, application=self.application, timeout=self.timeout)
+        Raises click.UsageError if the target is malformed, or a file for TLS cannot be used.
+        """
+        target = checked_target(self.target, self.target_from)
+        from sessiond_client import Client, InvalidArgument, TlsFiles  # here: help does not wait for gRPC
+
+        names = {key.removeprefix("tls_"): path for key, path in self.files.items()}
+        tls = TlsFiles(**names) if self.tls and not target.startswith("unix:") else False
+        try:
+            return Client(target, application=self.application, timeout=self.timeout, tls=tls)
+        except InvalidArgument as error:
+            raise click.UsageError("; ".join(map(self._wrong_file, error.violations))) from None
+
+    def _wrong_file(self, violation: Violation) -> str:
+        """The problem of a file for TLS, with what set it."""
+        key = violation.field.replace(".", "_")
+        source = self.files_from.get(key, "")
+        option = f"--{key.replace('_', '-')}"
+        where = f"{source}: {key}" if source.startswith("context ") else source or option
+        return f"{where}: {violation.description}"
 
 
 def settings() -> Settings:
-    """The global options from the command line and the environment; an option after the command's name wins."""
-    given = _given()
-    variable = os.environ.get(_VARIABLE)
+    """The global options from the command line, the environment and the context.
+
+    An option after the command's name wins. Raises click.UsageError or `BadContexts`.
+    """
+    options, found = given(), _connection()
     return Settings(
-        target=given.get("target") or variable or _DEFAULT_TARGET,
-        target_from=_VARIABLE if variable and not given.get("target") else "--target",
-        application=given.get("application", ""),
-        output=given.get("output", OUTPUTS[0]),
-        timeout=given.get("timeout", _DEFAULT_TIMEOUT),
+        target=found.target,
+        target_from=found.target_from,
+        application=found.application,
+        output=options.get("output", OUTPUTS[0]),
+        timeout=options.get("timeout", _DEFAULT_TIMEOUT),
+        tls=found.tls,
+        files=found.files,
+        files_from=found.files_from,
     )
+
+
+def _connection() -> Connection:
+    """The server of the running command. It is found out once: the context is in a file."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return connection({})
+    if all(parameter.name != "context" for parameter in context.command.params):
+        return Connection(DEFAULT_TARGET, "--target")  # a command without a server
+    found = context.meta.get(_RESOLVED)
+    if found is None:
+        found = context.meta[_RESOLVED] = connection(given())
+    resolved: Connection = found
+    return resolved
+
+
+def checked_connection(options: Mapping[str, Any]) -> None:
+    """Check the files for TLS that options name. Raises click.UsageError."""
+    found = connection(options)
+    Settings(
+        found.target, found.target_from, "", OUTPUTS[0], 1.0, found.tls, found.files, found.files_from
+    ).client().close()
 
 
 def given_options() -> list[str]:
     """The global options of the command line, as arguments that repeat them."""
-    return [argument for name, value in _given().items() for argument in (f"--{name}", str(value))]
+    arguments: list[str] = []
+    for name, value in given().items():
+        arguments += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", str(value)]
+    return arguments
 
 
-def _given() -> dict[str, Any]:
+def given() -> dict[str, Any]:
+    """The global options of the command line, by name."""
     context = click.get_current_context(silent=True)
     found: dict[str, Any] = {} if context is None else context.meta.get(_META, {})
     return found
@@ -100,6 +155,11 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 
 def _remember_seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     _remember(context, parameter, checked_seconds(context, parameter, value))
+
+
+def _remember_flag(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        _remember(context, parameter, value)
 
 
 def _remember_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -141,7 +201,46 @@ _target_option = click.option(
     metavar="TARGET",
     expose_value=False,
     callback=_remember,
-    help=f"Address of the server: HOST:PORT or unix:/path. [env: {_VARIABLE}; default: {_DEFAULT_TARGET}]",
+    help=f"Address of the server: HOST:PORT or unix:/path. [env: {TARGET_VARIABLE}; default: {DEFAULT_TARGET}]",
+)
+
+_context_option = click.option(
+    "--context",
+    metavar="NAME",
+    expose_value=False,
+    callback=_remember,
+    help="A server that `sessionctl context add` has named. [env: SESSIOND_CONTEXT; default: the one in use]",
+)
+
+_tls_options = (
+    click.option(
+        "--tls",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember_flag,
+        help="Use TLS, and trust public authorities unless --tls-ca is given. [env: SESSIOND_TLS]",
+    ),
+    click.option(
+        "--tls-ca",
+        metavar="FILE",
+        expose_value=False,
+        callback=_remember,
+        help="Use TLS, and trust certificates signed by one in this PEM file. [env: SESSIOND_TLS_CA]",
+    ),
+    click.option(
+        "--tls-certificate",
+        metavar="FILE",
+        expose_value=False,
+        callback=_remember,
+        help="Show the certificate in this PEM file. [env: SESSIOND_TLS_CLIENT_CERTIFICATE]",
+    ),
+    click.option(
+        "--tls-key",
+        metavar="FILE",
+        expose_value=False,
+        callback=_remember,
+        help="The private key of that certificate. [env: SESSIOND_TLS_CLIENT_KEY]",
+    ),
 )
 
 _application_option = click.option(
@@ -149,10 +248,21 @@ _application_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember,
-    help="The application. [default: `default`; all for status, watch, policies and locks, not for locks clear]",
+    help="The application. [env: SESSIOND_APPLICATION; default: `default`; all for status, watch, policies and locks, "
+    "not for locks clear]",
 )
 
 
 def global_options(command: F) -> F:
     """Add the global options to a command, so that they may come before or after its name."""
-    return _target_option(_application_option(_timeout_option(output_options(command))))
+    command = _timeout_option(output_options(command))
+    for option in reversed(_tls_options):
+        command = option(command)
+    return _target_option(_context_option(_application_option(command)))
+
+
+def connection_options(command: F) -> F:
+    """Add the options that describe a server: --target, --application and those for TLS."""
+    for option in reversed(_tls_options):
+        command = option(command)
+    return _target_option(_application_option(command))

@@ -13,6 +13,8 @@ import structlog
 
 from sessiond import __version__
 from sessiond.access.callers import Callers, CallersOfWorkers
+from sessiond.access.tls import TlsFile, TlsFiles
+from sessiond.access.tls_watch import TlsWatch
 from sessiond.authority.authority import Authority
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
@@ -54,6 +56,7 @@ from sessiond.eventlog.security_log import SecurityLog
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
+from sessiond.rpc.secure import server_credentials
 from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -275,7 +278,7 @@ class RemotePlaintext(Exception):
 
 
 class WorkersNeedPort(Exception):
-    """Workers share a port, and the address is a Unix socket."""
+    """Workers share a port, and the address is a Unix socket; or they would have to serve TLS."""
 
 
 class App:
@@ -300,26 +303,20 @@ class App:
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `WorkersNeedPort`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile`, `CannotListen` or
-        `WorkersFailed`; nothing is left running then.
+        Raises `RemotePlaintext`, `WorkersNeedPort`, `BadTls`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile`,
+        `CannotListen` or `WorkersFailed`; nothing is left running then.
         """
-        if not (config.allow_remote_plaintext or is_local(config.listen)):
-            raise RemotePlaintext(
-                f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: listen on "
-                "127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
-            )
-        if config.workers and config.listen.startswith("unix:"):
-            raise WorkersNeedPort(
-                f"server.workers is {config.workers}, and workers cannot share {config.listen}: listen on HOST:PORT, "
-                "or set server.workers to 0"
-            )
+        _refuse_contradictions(config)
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
         await app._start()
         return app
 
     async def _start(self) -> None:
         config = self._config
-        # The store first: it makes the data folder, and the key file must not be made beside somebody else's database.
+        files = _tls_files(config)
+        self._tls = None if files is None else TlsWatch(files, self._clock)
+        # The store before its key file: it makes the data folder, and no key file must be made beside somebody else's
+        # database.
         shared = self._shared = await self._open_store()
         try:
             process = Process(
@@ -350,10 +347,19 @@ class App:
         self._following: asyncio.Task[None] | None = None
         if parts.follower is not None:
             self._following = asyncio.create_task(parts.follower.run(), name="follower")
+        self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(), name="tls")
+        if self._tls is not None and config.tls_client_ca is None and not is_local(config.listen):
+            _log.warning(
+                "any client may connect",
+                address=self.address,
+                effect="whoever reaches the address has full access",
+                remedy="set server.tls.client_ca, or let a firewall decide who reaches it",
+            )
         _log.info(
             "serving",
             address=self.address,
             transport=config.transport,
+            tls=_tls_text(config),
             pid=os.getpid(),
             data=str(config.data),
             store="sqlite" if config.store is None else str(config.store),
@@ -367,13 +373,16 @@ class App:
 
     async def _listen(self) -> None:
         """Answer on the address, or have workers answer there."""
-        config, callers = self._config, CallersOfWorkers() if self._config.workers else Callers()
+        config = self._config
+        reads = config.tls_client_ca is not None
+        callers = CallersOfWorkers() if config.workers else Callers(reads_certificates=reads)
+        credentials = None if self._tls is None else server_credentials(self._tls)
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
         self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport)
         if not config.workers:
-            self.address = await self._server.start(config.listen, config.socket_mode)
+            self.address = await self._server.start(config.listen, config.socket_mode, credentials)
             return
         self._reserved, self.address = reserve_port(config.listen)
         socket_path = worker_socket_in(config.data)
@@ -409,6 +418,8 @@ class App:
 
     async def reload(self, config: Config) -> Reloaded:
         """Put the policies of another configuration in force; other settings need a restart."""
+        if self._tls is not None:
+            await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
@@ -438,6 +449,8 @@ class App:
             self._shared.keep_lease()
         await self._close_store()
         self._security_log.end_window()
+        if self._watching is not None:
+            await _cancelled(self._watching)
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     async def _open_store(self) -> SharedStore | None:
@@ -475,6 +488,46 @@ class App:
             return
         _log.error("store failed", error=str(failure), effect="stopping; everything acknowledged is safe")
         self.failure.set_result(failure)
+
+
+def _refuse_contradictions(config: Config) -> None:
+    """Raise `RemotePlaintext` or `WorkersNeedPort` if settings do not fit together."""
+    if not (config.allow_remote_plaintext or is_local(config.listen) or config.tls_certificate is not None):
+        raise RemotePlaintext(
+            f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: set "
+            "server.tls.certificate and server.tls.key, listen on 127.0.0.1 or unix:PATH, or accept the risk with "
+            "--allow-remote-plaintext"
+        )
+    if not config.workers:
+        return
+    if config.listen.startswith("unix:"):
+        raise WorkersNeedPort(
+            f"server.workers is {config.workers}, and workers cannot share {config.listen}: listen on HOST:PORT, "
+            "or set server.workers to 0"
+        )
+    if config.tls_certificate is not None:
+        raise WorkersNeedPort(
+            f"server.workers is {config.workers}, and workers do not serve TLS: remove server.tls and put a proxy that "
+            "adds TLS in front, or set server.workers to 0"
+        )
+
+
+def _tls_files(config: Config) -> TlsFiles | None:
+    """Return the files for TLS; None: there is no TLS."""
+    if config.tls_certificate is None or config.tls_key is None:
+        return None
+    return TlsFiles(
+        TlsFile("server.tls.certificate", config.tls_certificate),
+        TlsFile("server.tls.key", config.tls_key),
+        None if config.tls_client_ca is None else TlsFile("server.tls.client_ca", config.tls_client_ca),
+    )
+
+
+def _tls_text(config: Config) -> str:
+    """Return for the log who proves what: nobody, the server, or both sides."""
+    if config.tls_certificate is None:
+        return "none"
+    return "server" if config.tls_client_ca is None else "mutual"
 
 
 def _replica_name(config: Config) -> str:

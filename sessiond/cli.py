@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from sessiond import __version__
+from sessiond.access.tls import BadTls
 from sessiond.app import App, RemotePlaintext, WorkersNeedPort
 from sessiond.config import (
     BadConfig,
@@ -37,7 +38,6 @@ from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.text import looks_like_token, printable, without_tokens
 from sessiond.rpc.sockets import CannotListen
-from sessiond.sidecar.upstream import BadCertificates
 from sessiond.sidecar.workers import WorkersFailed, owner_is_gone
 from sessiond.sidecar_app import Sidecar
 from sessiond.store.contract import StoreHeld, StoreRefused
@@ -56,6 +56,9 @@ _OPTIONS = {
     "transport": "server.transport",
     "data": "server.data",
     "allow_remote_plaintext": "server.allow_remote_plaintext",
+    "tls_certificate": "server.tls.certificate",
+    "tls_key": "server.tls.key",
+    "tls_client_ca": "server.tls.client_ca",
     "workers": "server.workers",
     "log_format": "log.format",
     "log_level": "log.level",
@@ -181,6 +184,17 @@ def main() -> None:
     help=_help("transport", "What carries the calls. native: faster, needs pip install 'sessiond[native]'."),
 )
 @click.option(
+    "--tls-certificate",
+    metavar="FILE",
+    help=_help("tls_certificate", "Serve TLS with the certificate in this PEM file. Read again when it changes."),
+)
+@click.option("--tls-key", metavar="FILE", help=_help("tls_key", "The private key of the certificate, in PEM form."))
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    help=_help("tls_client_ca", "Require certificates of clients, signed by one in this PEM file."),
+)
+@click.option(
     "--allow-remote-plaintext",
     is_flag=True,
     default=None,
@@ -204,9 +218,10 @@ def main() -> None:
 def serve(file: Path | None, **options: Any) -> None:
     """Start the server.
 
-    Options override environment variables, which override the configuration file. Every key of [server], [log] and
-    [networks] has a variable: SESSIOND_MAX_CALLS for server.max_calls, SESSIOND_LOG_LEVEL for log.level,
-    SESSIOND_NETWORKS_OPERATORS for networks.operators. Without a file there is one application, `default`.
+    Options override environment variables, which override the configuration file. Every key of [server],
+    [server.tls], [log] and [networks] has a variable: SESSIOND_MAX_CALLS for server.max_calls, SESSIOND_TLS_KEY for
+    server.tls.key, SESSIOND_LOG_LEVEL for log.level, SESSIOND_NETWORKS_OPERATORS for networks.operators. Without a file
+    there is one application, `default`.
 
     Exit codes: 0 stopped by SIGTERM or SIGINT; 1 the store failed, the server cannot listen on the address, another
     process uses the data folder, or a worker does not start; 2 wrong usage; 78 the configuration, a file that it names,
@@ -233,7 +248,7 @@ def serve(file: Path | None, **options: Any) -> None:
         sys.exit(uvloop.run(_serve(config, load)))
     except (CannotListen, StoreHeld, WorkersFailed) as error:
         raise _Failure(error) from error
-    except (BadConfig, BadKeyFile, BadNetworkFile, RemotePlaintext, StoreRefused, WorkersNeedPort) as error:
+    except (BadConfig, BadKeyFile, BadNetworkFile, BadTls, RemotePlaintext, StoreRefused, WorkersNeedPort) as error:
         raise _Misconfigured(error) from error
 
 
@@ -248,6 +263,16 @@ def serve(file: Path | None, **options: Any) -> None:
     "--upstream-ca",
     metavar="FILE",
     help="Use TLS, and accept certificates signed by one in this PEM file. [env: SESSIOND_UPSTREAM_CA]",
+)
+@click.option(
+    "--upstream-certificate",
+    metavar="FILE",
+    help="Show the certificate in this PEM file. Read again when it changes. [env: SESSIOND_UPSTREAM_CERTIFICATE]",
+)
+@click.option(
+    "--upstream-key",
+    metavar="FILE",
+    help="The private key of that certificate, in PEM form. [env: SESSIOND_UPSTREAM_KEY]",
 )
 @click.option(
     "--listen",
@@ -312,7 +337,7 @@ def sidecar(**options: Any) -> None:
         sys.exit(uvloop.run(_serve_sidecar(config)))
     except CannotListen as error:
         raise _Failure(error) from error
-    except (BadCertificates, BadConfig, RemotePlaintext) as error:
+    except (BadConfig, BadTls, RemotePlaintext) as error:
         raise _Misconfigured(error) from error
 
 

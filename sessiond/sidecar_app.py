@@ -22,8 +22,9 @@ from sessiond.sidecar.barrier import Barrier
 from sessiond.sidecar.endpoint import Endpoint
 from sessiond.sidecar.forwarding import Forwarding, Way
 from sessiond.sidecar.near import NearAnswers
-from sessiond.sidecar.upstream import Upstream
+from sessiond.sidecar.upstream import Upstream, tls_of
 from sessiond.sidecar.watch import Watch
+from sessiond.system.clock import SystemClock
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.near_aio import FollowingTask
 from sessiond_client.near_cache import NearCache, boot_millis
@@ -55,7 +56,7 @@ class Sidecar:
         `clock` returns milliseconds and never goes backwards; it is compared with nobody else's. A worker shares its
         port with others, and its authority trusts it to say who calls.
 
-        Raises `RemotePlaintext`, `BadCertificates` or `CannotListen`; nothing is left running then.
+        Raises `RemotePlaintext`, `BadTls` or `CannotListen`; nothing is left running then.
         """
         if not is_worker:  # its owner has checked this
             _refuse_plaintext(config)
@@ -66,7 +67,8 @@ class Sidecar:
     async def _start(self) -> None:
         config = self._config
         self.cache = NearCache(config.cache_entries, config.cache_bytes, self._clock)
-        upstream = self._upstream = Upstream(config)
+        self._tls = tls_of(config, SystemClock())
+        upstream = self._upstream = Upstream(config, self._tls)
         barrier = self._barrier = Barrier(
             self.cache, f"{self._kind} {socket.gethostname()}:{os.getpid()}, {config.listen}"[:256]
         )
@@ -89,12 +91,13 @@ class Sidecar:
         self._following.start()
         watch = Watch(self._endpoint, upstream, self.cache, config.upstream)
         self._watching = asyncio.create_task(watch.run(), name="watch")
+        self._watching_files = asyncio.create_task(self._watch_files(), name="tls")
         _log.info(
             "worker serving" if self._is_worker else "serving",
             address=self.address,
             pid=os.getpid(),
             upstream=config.upstream,
-            upstream_tls=config.upstream_ca is not None,
+            upstream_tls=_tls_text(config),
             settings={key: origin for key, origin in config.origins.items() if origin != "default"},
             version=__version__,
         )
@@ -106,15 +109,28 @@ class Sidecar:
         self._barrier.broken(None)  # nobody waits for the cache any more
         self._forwarding.stop()
         await self._endpoint.stop(_STOP_GRACE)
-        self._watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watching
+        for task in (self._watching, self._watching_files):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await self._upstream.close()
         _log.info("worker stopped" if self._is_worker else "stopped", pid=os.getpid())
+
+    async def _watch_files(self) -> None:
+        """Use new files for TLS when there are any, until the task is cancelled."""
+        if self._tls is not None:
+            await self._tls.run(self._upstream.renew)
 
     @property
     def _kind(self) -> str:
         return "worker" if self._is_worker else "sidecar"
+
+
+def _tls_text(config: SidecarConfig) -> str:
+    """Return for the log who proves what: nobody, the authority, or both sides."""
+    if config.upstream_ca is None:
+        return "none"
+    return "server" if config.upstream_certificate is None else "mutual"
 
 
 def _refuse_plaintext(config: SidecarConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sessiond.access.identity import AuthContext, CertificateReader
 from sessiond.domain.call import Caller
 
 __all__ = ["PEER_KEY", "Callers", "CallersOfWorkers"]
@@ -14,11 +15,24 @@ PEER_KEY = "sessiond-peer"
 
 
 class Callers:
-    """Identifies callers. At present all callers that reach the port share one identity and may do everything."""
+    """Identifies callers. At present all callers that reach the port share one name and may do everything.
 
-    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
-        """Return the caller. This is evaluated before any other part of a call, the fast path included."""
-        return Caller(_ANY_CALLER, peer, metadata or ())
+    `reads_certificates`: whether connections have certificates of clients, for which `identify` then needs the
+    properties of the connection.
+    """
+
+    def __init__(self, *, reads_certificates: bool = False) -> None:
+        self.reads_certificates = reads_certificates
+        self._certificates = CertificateReader()
+
+    def identify(
+        self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
+    ) -> Caller:
+        """Return the caller. This is evaluated before any other part of a call, the fast path included.
+
+        `proved` are the properties of the connection, from which only what the handshake has proved is taken.
+        """
+        return Caller(_ANY_CALLER, peer, metadata or (), self._certificates.read(proved))
 
 
 class CallersOfWorkers(Callers):
@@ -27,7 +41,9 @@ class CallersOfWorkers(Callers):
     So what one connection may cost the others is limited as without workers.
     """
 
-    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
+    def identify(
+        self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
+    ) -> Caller:
         """Return the caller; its peer is the connection to the worker."""
         for key, value in metadata or ():
             if key == PEER_KEY and isinstance(value, str):

@@ -17,7 +17,7 @@ from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.overrides import Override
 from sessiond.config.problems import path_of, remedy_for
-from sessiond.config.sections import DEFAULT_LISTEN, SECTIONS, File
+from sessiond.config.sections import DEFAULT_LISTEN, SETTINGS, File, TlsSection
 from sessiond.config.store_address import PostgresAddress
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
@@ -56,6 +56,8 @@ class Config:
     socket_mode               the mode of the Unix socket
     transport                 what carries the calls: `grpcio`, or `native` for the package pygrpc-native
     allow_remote_plaintext    whether to listen on an address that other machines can reach, without encryption
+    tls_certificate, tls_key  the PEM files of the server's certificate and its private key; None: no TLS
+    tls_client_ca             a PEM file with the certificates that may sign those of clients, which must then show one
     data                      the folder of the embedded database and the key file
     store                     the Postgres database that replicas share; None: the embedded database in `data`
     encrypt_data              whether session data is encrypted at rest
@@ -81,6 +83,9 @@ class Config:
     socket_mode: int
     transport: str
     allow_remote_plaintext: bool
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
     data: Path
     store: PostgresAddress | None
     encrypt_data: bool
@@ -137,14 +142,20 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         getattr(file, section).model_copy(update=getattr(outside, section).given())
         for section in ("server", "log", "networks")
     )
+    tls = file.server.tls.model_copy(update=outside.server.tls.given())
     server_origins = _server_origins(name, lines, chosen)
+    if problem := _tls_problem(tls, server.listen, server.transport, server_origins):
+        raise BadConfig(problem)
     if server.transport == "native" and not is_local(server.listen):
-        raise BadConfig(_remote_native(server_origins["server.transport"], server.listen))
+        raise BadConfig(_remote_native(server_origins, server.listen))
     return Config(
         listen=server.listen,
         socket_mode=int(server.socket_mode, 8),
         transport=server.transport,
         allow_remote_plaintext=server.allow_remote_plaintext,
+        tls_certificate=_path(tls.certificate),
+        tls_key=_path(tls.key),
+        tls_client_ca=_path(tls.client_ca),
         data=Path(server.data),
         store=server.store,
         encrypt_data=server.encrypt_data,
@@ -158,8 +169,8 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,
-        operators=None if networks.operators is None else Path(networks.operators),
-        countries=None if networks.countries is None else Path(networks.countries),
+        operators=_path(networks.operators),
+        countries=_path(networks.countries),
         policies=policies,
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
         server_origins=server_origins,
@@ -170,7 +181,11 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
 def _field_of(key: str) -> str:
     """Return the field of `Config` for a key outside of the applications' sections."""
     section, _, name = key.partition(".")
-    return f"log_{name}" if section == "log" else name
+    return f"log_{name}" if section == "log" else name.replace(".", "_")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def effective(policy: Policy) -> Mapping[str, Any]:
@@ -219,12 +234,15 @@ def _checked(document: Mapping[str, Any]) -> tuple[File, list[tuple[KeyPath, str
         return File(), [(path_of(detail), remedy_for(detail)) for detail in error.errors()]
 
 
-def _nested(overrides: Mapping[str, Override]) -> dict[str, dict[str, Any]]:
+def _nested(overrides: Mapping[str, Override]) -> dict[str, Any]:
     """Return overrides as a document that has nothing else."""
-    document: dict[str, dict[str, Any]] = {}
+    document: dict[str, Any] = {}
     for key, override in overrides.items():
-        section, _, name = key.partition(".")
-        document.setdefault(section, {})[name] = override.value
+        *sections, name = key.split(".")
+        table = document
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = override.value
     return document
 
 
@@ -237,27 +255,49 @@ def _origins(name: str, lines: _Lines, application: str, policy: Policy) -> Mapp
 
 
 def _server_origins(name: str, lines: _Lines, overrides: Mapping[str, Override]) -> Mapping[str, str]:
-    def origin(section: str, key: str) -> str:
-        override = overrides.get(f"{section}.{key}")
+    def origin(key: str) -> str:
+        override = overrides.get(key)
         if override is not None:
             return override.origin
-        return f"{name}:{lines[section, key]}" if (section, key) in lines else "default"
+        path = tuple(key.split("."))
+        return f"{name}:{lines[path]}" if path in lines else "default"
 
-    return MappingProxyType(
-        {
-            f"{section}.{key}": origin(section, key)
-            for section in ("server", "log", "networks")
-            for key in SECTIONS[section,].model_fields
-        }
-    )
+    return MappingProxyType({key: origin(key) for key in SETTINGS})
 
 
-def _remote_native(origin: str, listen: str) -> str:
+def _tls_problem(tls: TlsSection, listen: str, transport: str, origins: Mapping[str, str]) -> str:
+    """Return what does not fit together in the settings of TLS; empty if everything does."""
+    for name, other in (("certificate", "key"), ("key", "certificate"), ("client_ca", "certificate")):
+        if getattr(tls, name) is not None and getattr(tls, other) is None:
+            remedy = f"needs server.tls.{other} too: TLS needs a certificate and its key"
+            return f"{_where('server.tls.' + name, origins)}: {remedy}"
+    if tls.certificate is None:
+        return ""
+    if transport == "native":
+        return (
+            f'{_where("server.transport", origins)}: "native" has no TLS; choose "grpcio", or remove server.tls and '
+            "put a proxy that adds TLS in front, on this machine"
+        )
+    if listen.startswith("unix:"):
+        return (
+            f"{_where('server.tls.certificate', origins)}: {listen} is a Unix socket, which needs no TLS; listen on "
+            "HOST:PORT, or remove server.tls"
+        )
+    return ""
+
+
+def _where(key: str, origins: Mapping[str, str]) -> str:
+    """Return where a key is set: a variable or an option, or the file with its line, and the key."""
+    origin = origins[key]
+    return f"{origin}: {key}" if ":" in origin else origin
+
+
+def _remote_native(origins: Mapping[str, str], listen: str) -> str:
     """Return the problem of the native transport on an address that other machines can reach."""
-    where = f"{origin}: server.transport" if ":" in origin else origin
     return (
-        f'{where}: "native" does not limit the memory that one caller can take, and {listen} can be reached from other '
-        'machines; listen on 127.0.0.1 or unix:PATH behind a proxy on this machine, or choose "grpcio"'
+        f'{_where("server.transport", origins)}: "native" does not limit the memory that one caller can take, and '
+        f"{listen} can be reached from other machines; listen on 127.0.0.1 or unix:PATH behind a proxy on this "
+        'machine, or choose "grpcio"'
     )
 
 

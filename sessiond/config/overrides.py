@@ -1,7 +1,7 @@
 """Settings from outside the file: environment variables and options of the command line.
 
-Every key of `[server]`, `[log]` and `[networks]` has a variable: `SESSIOND_LISTEN` for `server.listen`,
-`SESSIOND_LOG_LEVEL` for `log.level`. Policies are set in the file only.
+Every key of `[server]`, `[server.tls]`, `[log]` and `[networks]` has a variable: `SESSIOND_LISTEN` for `server.listen`,
+`SESSIOND_TLS_KEY` for `server.tls.key`, `SESSIOND_LOG_LEVEL` for `log.level`. Policies are set in the file only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sessiond.config.near import nearest
-from sessiond.config.sections import SECTIONS
+from sessiond.config.sections import SETTINGS
 from sessiond.domain.immutable import immutable
 
 __all__ = ["Override", "overrides_in", "overrides_of", "unknown_variables", "variable_of"]
 
 _PREFIX = "SESSIOND_"
-_SECTIONS = ("server", "log", "networks")
 _OTHER_VARIABLES = (
     "SESSIOND_CONFIG",
     "SESSIOND_TARGET",
@@ -25,11 +24,19 @@ _OTHER_VARIABLES = (
     "SESSIOND_COPY_TO",
     "SESSIOND_UPSTREAM",
     "SESSIOND_UPSTREAM_CA",
+    "SESSIOND_UPSTREAM_CERTIFICATE",
+    "SESSIOND_UPSTREAM_KEY",
+    "SESSIOND_TLS",
+    "SESSIOND_TLS_CA",
+    "SESSIOND_TLS_CLIENT_CERTIFICATE",
+    "SESSIOND_TLS_CLIENT_KEY",
+    "SESSIOND_APPLICATION",
+    "SESSIOND_CONTEXT",
     "SESSIOND_CACHE_ENTRIES",
     "SESSIOND_CACHE_BYTES",
     "SESSIOND_MAX_STREAMS",
 )
-"""Variables that set no key: the path of the file, and those that `sessionctl` and `sessiond sidecar` read."""
+"""Variables that set no key: the path of the file, and those that clients and `sessiond sidecar` read."""
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _OF_KUBERNETES = re.compile(
@@ -60,7 +67,7 @@ def variable_of(key: str) -> str:
 
 def overrides_in(environment: Mapping[str, str]) -> list[Override]:
     """Return the settings in an environment, not checked yet. An empty variable counts as not set."""
-    return overrides_of(_keys(), environment)
+    return overrides_of(SETTINGS, environment)
 
 
 def overrides_of(kinds: Mapping[str, Any], environment: Mapping[str, str]) -> list[Override]:
@@ -77,7 +84,7 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
     Empty ones are left out, and those that Kubernetes sets for a service whose name begins with `sessiond`.
     """
-    known = [variable_of(key).removeprefix(_PREFIX) for key in _keys()]
+    known = [variable_of(key).removeprefix(_PREFIX) for key in SETTINGS]
     known += [name.removeprefix(_PREFIX) for name in _OTHER_VARIABLES]
     found = {}
     for variable, value in environment.items():
@@ -88,15 +95,6 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
             meant = nearest(name, known)
             found[variable] = _PREFIX + meant if meant else ""
     return found
-
-
-def _keys() -> dict[str, Any]:
-    """Return the type of each key that has a variable."""
-    return {
-        f"{section}.{name}": field.annotation
-        for section in _SECTIONS
-        for name, field in SECTIONS[section,].model_fields.items()
-    }
 
 
 def _value(kind: Any, text: str) -> Any:

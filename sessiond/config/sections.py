@@ -22,11 +22,13 @@ from sessiond.domain.values import Millis
 __all__ = [
     "DEFAULT_LISTEN",
     "SECTIONS",
+    "SETTINGS",
     "TRANSPORTS",
     "ApplicationSection",
     "File",
     "PathText",
     "Section",
+    "TlsSection",
     "parse_listen",
 ]
 
@@ -199,6 +201,14 @@ class ApplicationSection(Section):
         return replace(preset, **given)
 
 
+class TlsSection(Section):
+    """`[server.tls]`."""
+
+    certificate: PathText | None = None
+    key: PathText | None = None
+    client_ca: PathText | None = None
+
+
 class _Server(Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
@@ -215,6 +225,7 @@ class _Server(Section):
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
+    tls: TlsSection = TlsSection()
 
 
 class _Log(Section):
@@ -238,10 +249,27 @@ class File(Section):
     )
 
 
+_OF_SERVER: Mapping[str, type[BaseModel]] = {
+    "server": _Server,
+    "server.tls": TlsSection,
+    "log": _Log,
+    "networks": _Networks,
+}
+SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        f"{section}.{name}": field.annotation
+        for section, model in _OF_SERVER.items()
+        for name, field in model.model_fields.items()
+        if f"{section}.{name}" not in _OF_SERVER
+    }
+)
+"""The type of each key outside of the applications' sections, by its path, such as `server.tls.key`."""
+
 SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
     {
         (): File,
         ("server",): _Server,
+        ("server", "tls"): TlsSection,
         ("log",): _Log,
         ("networks",): _Networks,
         ("applications", "NAME"): ApplicationSection,

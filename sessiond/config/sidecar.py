@@ -46,6 +46,8 @@ def parse_upstream(value: Any) -> str:
 class _Sidecar(Section):
     upstream: Annotated[str, BeforeValidator(parse_upstream)] = DEFAULT_UPSTREAM
     upstream_ca: PathText | None = None
+    upstream_certificate: PathText | None = None
+    upstream_key: PathText | None = None
     listen: Annotated[str, BeforeValidator(parse_listen)] = _DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
@@ -63,6 +65,8 @@ class SidecarConfig:
 
     upstream                the address of the authority: `host:port`, or `unix:path`
     upstream_ca             a PEM file with the certificates that may sign the authority's; None: no TLS
+    upstream_certificate    a PEM file with the certificate that the sidecar shows; None: it shows none
+    upstream_key            a PEM file with its private key
     listen                  `host:port`, or `unix:path`
     socket_mode             the mode of the Unix socket
     allow_remote_plaintext  whether tokens may cross a network without encryption, on either side
@@ -76,6 +80,8 @@ class SidecarConfig:
 
     upstream: str
     upstream_ca: Path | None
+    upstream_certificate: Path | None
+    upstream_key: Path | None
     listen: str
     socket_mode: int
     allow_remote_plaintext: bool
@@ -105,8 +111,31 @@ def load_sidecar(overrides: Sequence[Override] = ()) -> SidecarConfig:
         problems = [f"{chosen[path_of(detail)[0]].origin}: {remedy_for(detail)}" for detail in error.errors()]
         raise BadConfig("\n".join(problems)) from None
     origins = {name: chosen[name].origin if name in chosen else "default" for name in _Sidecar.model_fields}
-    values = dict(section) | {
-        "upstream_ca": None if section.upstream_ca is None else Path(section.upstream_ca),
-        "socket_mode": int(section.socket_mode, 8),
+    if problem := _tls_problem(section, origins):
+        raise BadConfig(problem)
+    paths = {
+        name: None if getattr(section, name) is None else Path(getattr(section, name))
+        for name in ("upstream_ca", "upstream_certificate", "upstream_key")
     }
+    values = (
+        dict(section)
+        | paths
+        | {
+            "socket_mode": int(section.socket_mode, 8),
+        }
+    )
     return SidecarConfig(**values, origins=MappingProxyType(origins))
+
+
+def _tls_problem(section: _Sidecar, origins: Mapping[str, str]) -> str:
+    """Return what does not fit together in the settings of TLS; empty if everything does."""
+    for name, other in (
+        ("upstream_certificate", "upstream_key"),
+        ("upstream_key", "upstream_certificate"),
+        ("upstream_certificate", "upstream_ca"),
+    ):
+        if getattr(section, name) is not None and getattr(section, other) is None:
+            return f"{origins[name]}: needs --{other.replace('_', '-')} too"
+    if section.upstream_ca is not None and section.upstream.startswith("unix:"):
+        return f"{origins['upstream_ca']}: {section.upstream} is a Unix socket, which needs no TLS; leave it out"
+    return ""

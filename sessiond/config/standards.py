@@ -110,7 +110,7 @@ def departures(config: Config) -> list[Departure]:
     with the document that the application's preset follows, all other settings with all three documents.
     """
     found = []
-    if config.allow_remote_plaintext:
+    if config.allow_remote_plaintext and config.tls_certificate is None:
         key = "server.allow_remote_plaintext"
         origin = config.server_origins.get(key, "default")
         message = "tokens may be sent unencrypted; session secrets SHALL be sent in an authenticated protected channel"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 
+from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Cause, CauseKind, ClientContext
@@ -16,14 +17,16 @@ __all__ = ["Call", "Caller"]
 class Caller:
     """The identity of a caller.
 
-    name      recorded as the `actor` of every event that the call causes
-    peer      address of the caller, in the transport's notation
-    metadata  the metadata of the call; hidden from `repr` because it may hold credentials
+    name         recorded as the `actor` of every event that the call causes
+    peer         address of the caller, in the transport's notation
+    metadata     the metadata of the call; hidden from `repr` because it may hold credentials
+    certificate  the certificate whose key the caller has proved to own, with mutual TLS; None: it has shown none
     """
 
     name: str
     peer: str = ""
     metadata: Sequence[tuple[str, str | bytes]] = field(default=(), repr=False)
+    certificate: ClientCertificate | None = None
 
 
 @immutable

@@ -1,4 +1,4 @@
-"""The default transport: grpcio, with limits on every resource."""
+"""The default transport: grpcio, with limits on every resource, and TLS if there are credentials."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ class GrpcioTransport:
         names = (service, HEALTH, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 
-    def bind(self, address: str) -> int:
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Bind an address; see `Transport`."""
-        return self._server.add_insecure_port(address)
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         """Accept calls."""

@@ -17,6 +17,7 @@ import structlog
 from google.protobuf.message import Message
 
 from sessiond.access.callers import Callers
+from sessiond.access.identity import AuthContext
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.domain.immutable import immutable
@@ -61,7 +62,9 @@ class Intake:
     def caller(self, context: Context) -> Caller:
         """Return the caller of a call."""
         metadata = cast("Sequence[tuple[str, str | bytes]] | None", context.invocation_metadata())
-        return self.callers.identify(context.peer(), metadata)
+        # Reading it costs microseconds, so only if there is something to read.
+        proved = cast("AuthContext", context.auth_context()) if self.callers.reads_certificates else None
+        return self.callers.identify(context.peer(), metadata, proved)
 
 
 def sent(raw: bytes | None) -> bytes:

@@ -119,8 +119,10 @@ class NativeTransport:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
 
-    def bind(self, address: str) -> int:
-        """Bind an address; see `Transport`."""
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Bind an address; see `Transport`. There is no TLS, which the configuration has checked."""
+        if credentials is not None:
+            raise ValueError("the native transport has no TLS")
         check_port(address)
         self._front = NativeGrpcFront(
             address,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -37,8 +38,11 @@ SERVICE = _DESCRIPTOR.full_name
 class Transport(Protocol):
     """What carries the calls: HTTP/2 and gRPC for one address."""
 
-    def bind(self, address: str) -> int:
-        """Bind `host:port` or `unix:path` and return the port. Raise RuntimeError or OSError if that is impossible."""
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Bind `host:port` or `unix:path` and return the port; with credentials, for TLS, which only grpcio has.
+
+        Raise RuntimeError or OSError if that is impossible.
+        """
 
     async def start(self) -> None:
         """Accept calls."""
@@ -82,13 +86,15 @@ class RpcServer:
             by_path |= health_methods(self._health)
             self._transport = NativeTransport(by_path, intake, self._transport, max_calls)
 
-    async def start(self, address: str, socket_mode: int = 0o600) -> str:
+    async def start(
+        self, address: str, socket_mode: int = 0o600, credentials: grpc.ServerCredentials | None = None
+    ) -> str:
         """Listen on `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-        `socket_mode` is the mode of the Unix socket, which controls who may connect.
+        `socket_mode` is the mode of the Unix socket, which controls who may connect. `credentials` are for TLS.
         Raise `CannotListen` if that is not possible.
         """
-        bound = bind(self._transport.bind, address, socket_mode)
+        bound = bind(partial(self._transport.bind, credentials=credentials), address, socket_mode)
         await self._transport.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return bound

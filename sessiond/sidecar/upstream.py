@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
-from cryptography import x509
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from sessiond.access.callers import PEER_KEY
+from sessiond.access.tls import TlsFile, TlsFiles, TlsMaterial
+from sessiond.access.tls_watch import TlsWatch
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.domain.immutable import immutable
+from sessiond.system.clock import Clock
 from sessiond_client.connection import Channels, channel_options
+from sessiond_client.errors import with_tls_hint
 from sessiond_client.settings import Settings
 
-__all__ = ["BadCertificates", "Metadata", "Reply", "Upstream", "passed_on"]
+__all__ = ["Metadata", "Reply", "Upstream", "passed_on", "tls_of"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 Channel = grpc.aio.Channel
@@ -36,10 +40,8 @@ _PROBE_SECONDS = 2.0
 _CHECK = "/grpc.health.v1.Health/Check"
 _OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host", PEER_KEY}
 _MOST_METHODS = 100
-
-
-class BadCertificates(Exception):
-    """The file with the certificates of the authority's issuer cannot be used. The text names it, with the remedy."""
+_RENEWAL_GRACE = 30.0
+"""Seconds for which calls and streams may go on over a connection whose certificates have been replaced."""
 
 
 @immutable
@@ -61,19 +63,47 @@ def passed_on(metadata: Metadata | None) -> list[tuple[str, str | bytes]]:
 
 
 class Upstream:
-    """The authority at one address. Streams have a channel of their own, so that they never block calls."""
+    """The authority at one address. Streams have a channel of their own, so that they never block calls.
 
-    def __init__(self, config: SidecarConfig) -> None:
+    `tls`: the files for TLS; None: plaintext. When they change, new channels are opened, and those before are closed
+    after a grace.
+    """
+
+    def __init__(self, config: SidecarConfig, tls: TlsWatch | None = None) -> None:
         self._address = config.upstream
-        self._credentials = None
-        if config.upstream_ca is not None:
-            self._credentials = grpc.ssl_channel_credentials(_certificates(config.upstream_ca))
+        self._tls = tls
+        self._closing: set[asyncio.Task[None]] = set()
+        self.problem = ""
+        """Why the authority did not answer the last time that it did not."""
+        self._open()
+        self.following = Channels(self._channel, asynchronous=True, is_renewed=self._is_renewed)
+        """The channel of the stream that feeds the cache."""
+        self._followed = self._used
+
+    def _open(self) -> None:
+        self._used = None if self._tls is None else self._tls.current
         self._calls, self._streams = self._channel(), self._channel()
         self._health: Any = self._calls.unary_unary(_CHECK)
         self._unary: dict[str, Any] = {}
         self._streaming: dict[str, Any] = {}
-        self.following = Channels(self._channel, asynchronous=True)
-        """The channel of the stream that feeds the cache."""
+
+    def renew(self) -> None:
+        """Use the newest files for TLS from now on."""
+        if self._tls is None or self._tls.current is self._used:
+            return
+        old = (self._calls, self._streams)
+        self._open()
+        for channel in old:
+            task = asyncio.get_running_loop().create_task(channel.close(_RENEWAL_GRACE))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _is_renewed(self) -> bool:
+        """Return whether the stream that feeds the cache needs a new channel; it asks when it begins again."""
+        if self._tls is None or self._tls.current is self._followed:
+            return False
+        self._followed = self._tls.current
+        return True
 
     async def ask(self, method: str, raw: bytes, metadata: Metadata, timeout: float | None) -> Reply:
         """Make a unary call. `method` is its path. Raises `grpc.aio.AioRpcError`."""
@@ -101,6 +131,7 @@ class Upstream:
             raw = await self._health(b"", timeout=_PROBE_SECONDS)
             found = health_pb2.HealthCheckResponse.FromString(raw)
         except grpc.aio.AioRpcError as error:
+            self.problem = with_tls_hint(error.details() or "")
             # Any other status came from a server, if only from one without health checks.
             return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
         except DecodeError:
@@ -109,23 +140,34 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all channels. Calls that are under way end."""
+        for task in tuple(self._closing):
+            task.cancel()
         for channel in (self._calls, self._streams, *self.following.close()):
             await channel.close()
 
     def _channel(self) -> Channel:
         options = channel_options(Settings(target=self._address, channel_options=_OPTIONS))
-        if self._credentials is None:
+        if self._tls is None:
             return grpc.aio.insecure_channel(self._address, options)
-        return grpc.aio.secure_channel(self._address, self._credentials, options)
+        return grpc.aio.secure_channel(self._address, _credentials(self._tls.current), options)
 
 
-def _certificates(file: Path) -> bytes:
-    """Return the certificates that may sign the authority's. gRPC itself would report a wrong file with each call."""
-    try:
-        text = file.read_bytes()
-        x509.load_pem_x509_certificates(text)
-    except OSError as error:
-        raise BadCertificates(f"--upstream-ca: {file} cannot be read: {error.strerror}; name a PEM file") from error
-    except ValueError as error:
-        raise BadCertificates(f"--upstream-ca: {file} has no certificate in PEM form; name another file") from error
-    return text
+def tls_of(config: SidecarConfig, clock: Clock) -> TlsWatch | None:
+    """Return the files for TLS to the authority; None: there is no TLS. Raise `BadTls` if they cannot be used."""
+    if config.upstream_ca is None:
+        return None
+
+    def named(option: str, path: Path | None) -> TlsFile | None:
+        return None if path is None else TlsFile(option, path)
+
+    files = TlsFiles(
+        named("--upstream-certificate", config.upstream_certificate),
+        named("--upstream-key", config.upstream_key),
+        named("--upstream-ca", config.upstream_ca),
+        for_servers=False,
+    )
+    return TlsWatch(files, clock)
+
+
+def _credentials(material: TlsMaterial) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(material.authorities, material.key, material.certificate)

@@ -42,7 +42,8 @@ class Watch:
                 if is_answering:
                     _log.info("upstream reached", upstream=self._address)
                 else:
-                    _log.warning("upstream lost", upstream=self._address, effect=self._effect())
+                    problem = self._upstream.problem
+                    _log.warning("upstream lost", upstream=self._address, problem=problem, effect=self._effect())
                 self._is_answering = is_answering
                 await self._report()
             await asyncio.sleep(_PROBE_EVERY)

@@ -47,7 +47,9 @@ def test_the_whole_surface_is_there_and_documented(kind: type) -> None:
         *("issue_companion_token", "report_signal"),
         *("list_source_locks", "list_source_locks_page", "clear_source_lock"),
     }
-    assert surface(kind).keys() == calls | {"events", "close", "target", "application", "near_cache"}
+    assert surface(kind).keys() == calls | {
+        *("events", "close", "target", "application", "near_cache", "from_environment")
+    }
     for name in calls:
         method = getattr(kind, name)
         assert inspect.getdoc(method), name

@@ -235,6 +235,9 @@ OTHER_VALUES = {
     "server.max_calls": 77,
     "server.workers": 3,
     "server.max_answer_bytes": 7_000_000,
+    "server.tls.certificate": Path("s.crt"),
+    "server.tls.key": Path("s.key"),
+    "server.tls.client_ca": Path("ca.pem"),
     "log.format": "json",
     "log.level": "debug",
     "networks.operators": Path("a.mmdb"),
@@ -250,13 +253,73 @@ def test_every_setting_of_the_server_needs_a_restart() -> None:
         name: replace(config, **cast("Any", {name: value}))
         for key, value in OTHER_VALUES.items()
         for name in names
-        if name == key.partition(".")[2] or name == key.replace(".", "_")
+        if name == key.partition(".")[2].replace(".", "_") or name == key.replace(".", "_")
     }
     assert set(changed) == names
     reported = [config.restart_required(changed[name]) for name in sorted(names)]
     assert all(len(keys) == 1 for keys in reported)
     assert {keys[0] for keys in reported} == set(OTHER_VALUES) == set(config.server_origins)
     assert config.restart_required(config) == []
+
+
+TLS = '[server.tls]\ncertificate = "s.crt"\nkey = "s.key"\n'
+TLS_PROBLEMS = {
+    "a certificate alone": (
+        '[server.tls]\ncertificate = "s.crt"\n',
+        "2: server.tls.certificate: needs server.tls.key too: TLS needs a certificate and its key",
+    ),
+    "a key alone": (
+        '[server]\n[server.tls]\nkey = "s.key"\n',
+        "3: server.tls.key: needs server.tls.certificate too: TLS needs a certificate and its key",
+    ),
+    "authorities alone": (
+        '[server]\ntls = { client_ca = "ca.pem" }\n',
+        "2: server.tls.client_ca: needs server.tls.certificate too: TLS needs a certificate and its key",
+    ),
+    "the native transport": (
+        '[server]\ntransport = "native"\n' + TLS,
+        '2: server.transport: "native" has no TLS; choose "grpcio", or remove server.tls and put a proxy that adds TLS '
+        "in front, on this machine",
+    ),
+    "a Unix socket": (
+        '[server]\nlisten = "unix:s.sock"\n' + TLS,
+        "4: server.tls.certificate: unix:s.sock is a Unix socket, which needs no TLS; listen on HOST:PORT, or remove "
+        "server.tls",
+    ),
+    "a misspelt key": (
+        TLS + 'client_cas = "ca.pem"\n',
+        "4: server.tls.client_cas: no such key; did you mean 'client_ca'?",
+    ),
+    "an empty path": (
+        '[server.tls]\nkey = ""\n',
+        "2: server.tls.key: must be the path of a file or folder, and not empty",
+    ),
+    "no table": ("[server]\ntls = true\n", "2: server.tls: must be a table"),
+}
+
+
+@pytest.mark.parametrize("kind", TLS_PROBLEMS)
+def test_tls_that_cannot_be(tmp_path: Path, kind: str) -> None:
+    """Settings of TLS that do not fit together are reported with line, key and remedy."""
+    text, expected = TLS_PROBLEMS[kind]
+    path = write(tmp_path, text)
+    with pytest.raises(BadConfig) as error:
+        load_config(path)
+    assert str(error.value) == f"{path}:{expected}"
+
+
+def test_tls_from_several_places(tmp_path: Path) -> None:
+    """A file, a variable and an option may each name a part of the files, and a problem names where it comes from."""
+    path = write(tmp_path, '[server.tls]\ncertificate = "file.crt"\n')
+    key = Override("server.tls.key", "s.key", "SESSIOND_TLS_KEY")
+    config = load_config(path, [key, Override("server.tls.client_ca", "ca.pem", "--tls-client-ca")])
+    assert (config.tls_certificate, config.tls_key, config.tls_client_ca) == (
+        Path("file.crt"),
+        Path("s.key"),
+        Path("ca.pem"),
+    )
+    with pytest.raises(BadConfig, match=r"^SESSIOND_TLS_KEY: needs server\.tls\.certificate too"):
+        load_config(None, [key])
 
 
 def test_a_configuration_names_its_files(tmp_path: Path) -> None:

@@ -27,11 +27,18 @@ VARIABLES = {
     "server.max_calls": ("SESSIOND_MAX_CALLS", "77", 77),
     "server.workers": ("SESSIOND_WORKERS", "3", 3),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
+    "server.tls.certificate": ("SESSIOND_TLS_CERTIFICATE", "s.crt", Path("s.crt")),
+    "server.tls.key": ("SESSIOND_TLS_KEY", "s.key", Path("s.key")),
+    "server.tls.client_ca": ("SESSIOND_TLS_CLIENT_CA", "ca.pem", Path("ca.pem")),
     "log.format": ("SESSIOND_LOG_FORMAT", "json", "json"),
     "log.level": ("SESSIOND_LOG_LEVEL", "debug", "debug"),
     "networks.operators": ("SESSIOND_NETWORKS_OPERATORS", "a.mmdb", Path("a.mmdb")),
     "networks.countries": ("SESSIOND_NETWORKS_COUNTRIES", "c.mmdb", Path("c.mmdb")),
 }
+
+
+NEEDED = {"server.tls.certificate": "other.crt", "server.tls.key": "other.key"}
+"""What must be set if a key of `[server.tls]` is."""
 
 
 def from_environment(variables: Mapping[str, str], path: Path | None = None) -> Config:
@@ -50,12 +57,16 @@ def write(folder: Path, text: str) -> Path:
 def test_every_key_has_a_variable(key: str, variable: str, text: str, value: object) -> None:
     """The variable of a key sets its value, which then has that variable as its origin; no other key changes."""
     assert variable_of(key) == variable
-    config, before = from_environment({variable: text}), load_config(None)
+    needed = {variable_of(other): value for other, value in NEEDED.items() if key.startswith("server.tls.")}
+    config, before = from_environment(needed | {variable: text}), from_environment(needed)
     assert before.restart_required(config) == [key]
     assert config.server_origins[key] == variable
     section, _, name = key.partition(".")
-    assert getattr(config, f"log_{name}" if section == "log" else name) == value
-    assert [other for other, origin in config.server_origins.items() if origin != "default"] == [key]
+    assert getattr(config, f"log_{name}" if section == "log" else name.replace(".", "_")) == value
+    assert {other for other, origin in config.server_origins.items() if origin != "default"} == {
+        key,
+        *(NEEDED if needed else ()),
+    }
 
 
 def test_no_key_is_without_a_variable() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sessiond.access.callers import Callers
+from sessiond.access.identity import AuthContext
 from sessiond.app import App
 from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.results import ValidationResult
@@ -115,7 +116,9 @@ async def test_a_refusal_is_always_read(stub: AsyncStub) -> None:
 class ByMetadata(Callers):
     """Identifies callers by their metadata."""
 
-    def identify(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Caller:
+    def identify(
+        self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
+    ) -> Caller:
         """Return the caller that the metadata names."""
         return Caller(str(dict(metadata or ()).get("who", "")), peer, metadata or ())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,6 +11,14 @@ from structlog.testing import capture_logs
 from sessiond.app import App
 from sessiond_client import AsyncClient
 from tests.sessionctl.operator import Operator
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The user who runs the tests has no contexts and no variables for a server."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    for variable in ("TARGET", "APPLICATION", "CONTEXT", "TLS", "TLS_CA", "TLS_CLIENT_CERTIFICATE", "TLS_CLIENT_KEY"):
+        monkeypatch.delenv(f"SESSIOND_{variable}", raising=False)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sessionctl import caches, copying, main, reloading
+from sessionctl import caches, choosing, copying, main, reloading
+from sessionctl.contexts import Context, Contexts
 from sessionctl.screen import Screen, columns_of
 from sessionctl.settings import Settings
 from sessiond import config
@@ -70,12 +71,39 @@ COPIED = Copied(
     ],
     key_file=KeyFile.NEEDED,
 )
+CONTEXTS = Contexts(
+    "prod",
+    {
+        "local": Context("unix:/run/sessiond/sessiond.sock"),
+        "prod": Context(
+            "sessiond.internal.example:7443",
+            application="shop",
+            tls=True,
+            tls_ca="/etc/sessiond/tls/ca.pem",
+            tls_certificate="/home/ada/.config/sessiond/ada.crt",
+            tls_key="/home/ada/.config/sessiond/ada.key",
+        ),
+        "public": Context("sessions.example.com:443", tls=True),
+    },
+)
 LATE = "sidecar.a-rather-long-name-of-a-host.internal.example:7443"
 SCREENS: dict[str, tuple[str, ...]] = {
     "activity": ("activity", "--subject", "ada"),
     "authority": ("authority",),
     "check-config": ("check-config",),
     "check-config-problems": ("check-config", "broken.toml"),
+    "context-add": (
+        "context",
+        "add",
+        "stage",
+        "--target",
+        "stage.example:7443",
+        "--tls-ca",
+        "/etc/sessiond/tls/ca.pem",
+    ),
+    "context-list": ("context", "list"),
+    "context-remove": ("context", "remove", "prod"),
+    "context-use": ("context", "use", "local"),
     "create": ("create", "--subject", "ada"),
     "create-limit": ("create", "--subject", "full"),
     "data-delete": ("data", "delete", ADA.session_id, "cart"),
@@ -103,7 +131,18 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "watch": ("watch", "--earliest", "--checkpoints"),
 }
 INPUT = {"validate": "good\n", "validate-insufficient": "low\n"}
-WIDE = ("verify-caches", "activity", "data-get", "list-all", "locks", "policies", "show", "status", "watch")
+WIDE = (
+    "verify-caches",
+    "activity",
+    "context-list",
+    "data-get",
+    "list-all",
+    "locks",
+    "policies",
+    "show",
+    "status",
+    "watch",
+)
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -149,6 +188,9 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "_carry_out", lambda source, destination: COPIED)
     monkeypatch.setattr(caches, "_measured", measured)
     monkeypatch.setattr(config, "load_config", load)
+    monkeypatch.setattr(choosing, "load_contexts", lambda: CONTEXTS)
+    monkeypatch.setattr(choosing, "save_contexts", lambda _: None)
+    monkeypatch.setattr(choosing, "checked_connection", lambda _: None)
     monkeypatch.setattr(config, "departures", lambda _: DEPARTURES)
 
 
@@ -205,7 +247,7 @@ def test_a_page_of_help(path: tuple[str, ...], width: int) -> None:
 
 def test_every_command_has_a_screen() -> None:
     """Each command that gives a result is among the screens."""
-    groups = {("data",), ("store",)}
+    groups = {("context",), ("data",), ("store",)}
     seen = {tuple(word for word in arguments[:2]) for arguments in SCREENS.values()}
     assert {path for path in commands(main) if path not in groups} <= {
         path for arguments in seen for path in (arguments, arguments[:1])

@@ -86,7 +86,7 @@ def test_a_call_imports_grpc() -> None:
 def test_the_page_of_all_commands_imports_none() -> None:
     """`sessionctl --help` shows the summary of each command without importing it."""
     assert {module for module in modules_after("--help") if module.startswith("sessionctl.")} == {
-        f"sessionctl.{name}" for name in ("root", "failures", "exits", "numbers", "settings", "targets")
+        f"sessionctl.{name}" for name in ("root", "connecting", "failures", "exits", "numbers", "settings", "targets")
     }
 
 

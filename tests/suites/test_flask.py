@@ -76,11 +76,8 @@ async def test_flasks_own_suite(app: App, sources: Callable[[str], Path], tmp_pa
 
 
 async def test_flask_sessions_own_suite(app: App, tmp_path: Path) -> None:
-    """The cases of Flask-Session's suite pass, whatever server they name, but for the one listed here.
-
-    The source distributions of later versions have no tests any more.
-    """
-    try:
+    """The cases of Flask-Session's suite pass, whatever server they name, but for the one listed here."""
+    try:  # the source distributions of later versions have no tests any more
         folder = fetching.sources("flask-session", "0.5.0")
     except fetching.NotFetched as reason:
         pytest.skip(str(reason))

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from sessiond_client.settings import ClientOptions
     from sessiond_client.subscription import EventQuery
     from sessiond_client.sync import Client, Events
+    from sessiond_client.tls import TlsFiles
     from sessiond_client.tokens import Token
     from sessiond_client.values import (
         Application,
@@ -103,6 +104,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientOptions",
+    "TlsFiles",
     "AsyncEvents",
     "Events",
     "EventQuery",
@@ -256,6 +258,7 @@ _MODULES = {
         "Client",
         "Events",
     ),
+    "tls": ("TlsFiles",),
     "tokens": ("Token",),
     "values": (
         "Application",

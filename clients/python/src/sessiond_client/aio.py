@@ -16,7 +16,7 @@ import grpc.aio
 from sessiond_client import calls, forks, reading
 from sessiond_client.answers import Page, Validation
 from sessiond_client.coalescing import ALONE, coalescer_of
-from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
+from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, never, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
 from sessiond_client.flow import Flow, Send, Wait
 from sessiond_client.kinds import Seconds
@@ -27,6 +27,7 @@ from sessiond_client.questions import DataRequest, Requirements
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
+from sessiond_client.tls import ChannelCredentials
 from sessiond_client.tokens import Token
 from sessiond_client.values import Checkpoint, ClientContext, Event
 from sessiond_stubs.v1.session_authority_pb2 import ValidateSessionResponse
@@ -73,7 +74,11 @@ class _Calling(Connection):
 
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(partial(_open, self._settings), asynchronous=True)
+        self._channels = Channels(
+            partial(_open, self._settings, self._tls),
+            asynchronous=True,
+            is_renewed=never if self._tls is None else self._tls.changed,
+        )
         self._coalescer = coalescer_of(self._settings, self._channels, self._send)
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -165,7 +170,7 @@ class _Calling(Connection):
             self._channels.check()
             return await getattr(self._channels.for_calls(), step.name)(step.request, timeout=step.timeout)
         except grpc.aio.AioRpcError as error:
-            return closed(during=True) if self._closing.is_set() else from_rpc(error)
+            return closed(during=True) if self._closing.is_set() else self._renewing(from_rpc(error))
         except SessiondError as error:
             return error
         except asyncio.CancelledError:
@@ -355,11 +360,12 @@ class AsyncClient(_Calling):
             question.request.page_token = page.next_page_token
 
 
-def _open(settings: Settings) -> Any:
+def _open(settings: Settings, tls: ChannelCredentials | None) -> Any:
     options, interceptors = channel_options(settings), list(settings.interceptors)
-    if settings.credentials is None:
+    found = settings.credentials if tls is None else tls.current()
+    if found is None:
         return grpc.aio.insecure_channel(settings.target, options=options, interceptors=interceptors)
-    return grpc.aio.secure_channel(settings.target, settings.credentials, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(settings.target, found, options=options, interceptors=interceptors)
 
 
 class AsyncEvents(Generic[Item]):

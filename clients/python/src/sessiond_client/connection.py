@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 from sessiond_client import forks
 from sessiond_client.arguments import invalid_argument
-from sessiond_client.errors import ClientClosed, Violation
+from sessiond_client.errors import ClientClosed, SessiondError, Unavailable, Violation
 from sessiond_client.flow import Flows
 from sessiond_client.near_cache import NearCache, NearCacheStats
 from sessiond_client.near_question import NearQuestions
 from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
+from sessiond_client.tls import credentials_of, options_in
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-__all__ = ["Channels", "Connection", "as_method", "channel_options", "closed", "shows_settings"]
+__all__ = ["Channels", "Connection", "as_method", "channel_options", "closed", "never", "shows_settings"]
 
 _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # gRPC would send even calls to loopback, tokens included, through the proxy that `http_proxy`, `https_proxy` or
@@ -61,16 +64,57 @@ class Opened(NamedTuple):
     stub: Any
 
 
+def never() -> bool:
+    """False: credentials that do not change."""
+    return False
+
+
+class Retired:
+    """Channels that no new call uses. They are closed when the next ones retire, or with the client.
+
+    By then calls have ended. A stream that has not is ended, and resumes on a new channel.
+    """
+
+    def __init__(self, *, asynchronous: bool) -> None:
+        self._asynchronous = asynchronous
+        self._closing: set[Any] = set()
+        self._calls: list[Opened] = []
+        self.streams: list[tuple[Opened, WeakSet[Any]]] = []
+
+    def add(self, calls: list[Opened], streams: list[tuple[Opened, WeakSet[Any]]]) -> None:
+        """Retire channels, and close those that retired before."""
+        for channel in self.close():
+            if self._asynchronous:
+                task = asyncio.get_running_loop().create_task(channel.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            else:
+                channel.close()
+        self._calls, self.streams = calls, streams
+
+    def close(self) -> list[Any]:
+        """Return the channels, which the caller must close."""
+        opened = [*self._calls, *(channel for channel, _ in self.streams)]
+        self._calls, self.streams = [], []
+        return [item.channel for item in opened]
+
+
 class Channels:
     """The channels of one client: one for calls, and separate ones for streams, so that streams never block calls.
 
     They are opened when they are first needed. So a client that has not been used yet survives a fork, and may be
     created before its event loop runs. `opener` opens a channel; `asynchronous` says that it is one of `grpc.aio`.
+    `is_renewed` says whether a new channel would have other credentials than those that are open. Neither may refer to
+    the client: its channels outlive a client that was forgotten, until what follows the authority has ended.
     """
 
-    def __init__(self, opener: Callable[[], Any], *, asynchronous: bool = False) -> None:
+    def __init__(
+        self, opener: Callable[[], Any], *, asynchronous: bool = False, is_renewed: Callable[[], bool] = never
+    ) -> None:
         self._opener = opener
         self._asynchronous = asynchronous
+        self._is_renewed = is_renewed
+        self._old = Retired(asynchronous=asynchronous)
         self._lock = threading.RLock()  # reentrant: the garbage collector may end a stream while it is held
         self._fork_count: int | None = None
         self._calls: Opened | None = None
@@ -105,12 +149,14 @@ class Channels:
 
     def for_validations(self) -> Any:
         """The stub for the stream of validations."""
+        self.renew()
         with self._lock:
             opened = self._validations = self._validations or self._open()
             return opened.stub
 
     def for_stream(self, stream: Any) -> Any:
         """The stub for this stream. It occupies a place on the channel until it is forgotten or garbage-collected."""
+        self.renew()
         with self._lock:
             found = [entry for entry in self._streams if stream in entry[1]]
             found += [entry for entry in self._streams if len(entry[1]) < _STREAMS_PER_CHANNEL]
@@ -124,13 +170,26 @@ class Channels:
     def streams(self) -> list[Any]:
         """The open streams."""
         with self._lock:
-            return [stream for _, streams in self._streams for stream in streams]
+            entries = (*self._streams, *self._old.streams)
+            return [stream for _, streams in entries for stream in streams]
 
     def forget(self, stream: Any) -> None:
         """Release the place of a stream that has ended."""
         with self._lock:
-            for _, streams in self._streams:
+            for _, streams in (*self._streams, *self._old.streams):
                 streams.discard(stream)
+
+    def renew(self) -> None:
+        """Open new channels from now on if their credentials would be others. Calls and streams under way go on.
+
+        Called before a stream begins, and after a call that found no connection.
+        """
+        if not self._is_renewed():
+            return
+        with self._lock:
+            calls = [opened for opened in (self._calls, self._validations) if opened is not None]
+            self._old.add(calls, self._streams)
+            self._calls, self._validations, self._streams = None, None, []
 
     def close(self) -> list[Any]:
         """Refuse further calls. Returns the channels, which the caller must close."""
@@ -138,10 +197,11 @@ class Channels:
             self._closed = True
             opened = [self._calls, self._validations, *(channel for channel, _ in self._streams)]
             self._calls, self._validations, self._streams = None, None, []
-            return [item.channel for item in opened if item is not None]
+            return [*self._old.close(), *(item.channel for item in opened if item is not None)]
 
     def _open(self) -> Opened:
         self.check()
+        self.renew()
         forks.check_new(asynchronous=self._asynchronous)
         if self._asynchronous:
             forks.asyncio_opened(self)
@@ -163,6 +223,8 @@ def shows_settings(init: F) -> F:
 class Connection:
     """What `Client` and `AsyncClient` share: settings, retries and the state of the connection, but no I/O."""
 
+    _channels: Channels
+
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         """`target` is `host:port` or `unix:/path`; for the other arguments see `ClientOptions`.
 
@@ -174,10 +236,22 @@ class Connection:
         for name in ("near_cache_entries", "near_cache_bytes"):
             if getattr(self._settings, name) < 1:
                 raise invalid_argument(Violation(name, "must be 1 or more"))
+        self._tls = credentials_of(self._settings.target, self._settings.tls, self._settings.credentials)
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
         self._near: NearQuestions | None = None
         if self._settings.near_cache:
             self._near = NearQuestions(NearCache(self._settings.near_cache_entries, self._settings.near_cache_bytes))
+
+    @classmethod
+    def from_environment(cls, **options: Unpack[ClientOptions]) -> Self:
+        """A client of the authority that the environment names. `options` override the environment.
+
+        SESSIOND_TARGET (127.0.0.1:7443 if it is not set), SESSIOND_APPLICATION, SESSIOND_TLS (true or false),
+        SESSIOND_TLS_CA, SESSIOND_TLS_CLIENT_CERTIFICATE and SESSIOND_TLS_CLIENT_KEY (paths of PEM files). An empty
+        variable counts as not set. Raises `InvalidArgument`.
+        """
+        found: dict[str, Any] = {**options_in(os.environ), **options}
+        return cls(found.pop("target"), **found)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.target} application={self.application or 'default'}>"
@@ -200,6 +274,12 @@ class Connection:
     def _conversation(self, near: NearQuestions) -> Conversation:
         """The conversation that feeds the near cache."""
         return Conversation(near.cache, (self.application or "default",))
+
+    def _renewing(self, error: SessiondError) -> SessiondError:
+        """The exception of a call; if it had no connection, the next attempt uses files that have changed."""
+        if self._tls is not None and isinstance(error, Unavailable):
+            self._channels.renew()
+        return error
 
     @property
     def _application(self) -> str:

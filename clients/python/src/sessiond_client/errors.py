@@ -46,6 +46,7 @@ __all__ = [
     "from_failure",
     "from_rpc",
     "never_sent",
+    "with_tls_hint",
     "may_have_taken_effect",
 ]
 
@@ -279,6 +280,8 @@ def _exception(name: str, message: str, details: Callable[[], Iterable[Any]]) ->
     kind = _BY_STATUS.get(name, SessiondError)
     if issubclass(kind, InvalidArgument):
         return kind(message or name, status=name, violations=_violations(details()))
+    if name == "UNAVAILABLE":
+        message = with_tls_hint(message)
     return kind(message or name, status=name)
 
 
@@ -301,6 +304,27 @@ def _violations(details: Iterable[Any]) -> tuple[Violation, ...]:
                 return ()
             break
     return tuple(Violation(item.field, item.description) for item in found.field_violations)
+
+
+_TLS_HINTS = (
+    ("WRONG_VERSION_NUMBER", "the authority does not serve TLS at this address"),
+    ("Hostname Verification Check failed", "the authority's certificate is for another name than the target's host"),
+    ("certificate has expired", "the authority's certificate has expired"),
+    ("certificate is not yet valid", "the authority's certificate is not valid yet; compare the clocks"),
+    ("CERTIFICATE_VERIFY_FAILED", "the authority's certificate is not signed by an authority that this client trusts"),
+    ("CERTIFICATE_REQUIRED", "the authority requires a certificate of the client"),
+    ("Socket closed", "the authority may expect TLS, or another certificate of the client"),
+    ("Connection reset by peer", "the authority may expect TLS, or another certificate of the client"),
+)
+"""What gRPC's messages about TLS mean, the first one that fits. It has one status for all failures to connect."""
+
+
+def with_tls_hint(message: str) -> str:
+    """The message of an attempt to connect, with what it says about TLS, if it says anything."""
+    if not message.startswith(_NOT_CONNECTED[0]):
+        return message
+    hint = next((text for said, text in _TLS_HINTS if said in message), "")
+    return f"{message} ({hint})" if hint else message
 
 
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")

@@ -144,6 +144,11 @@ class AsyncWatch:
         self._closed: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._watch = connections.add(session_id, self._close)
 
+    @property
+    def closing(self) -> Closing | None:
+        """Why the connection must be closed; None: it may go on."""
+        return self._watch.closing
+
     async def closed(self) -> Closing:
         """Wait until the connection must be closed, and return why."""
         return await asyncio.shield(self._closed)

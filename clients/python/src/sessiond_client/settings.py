@@ -9,6 +9,7 @@ import grpc
 
 from sessiond_client.arguments import check_value
 from sessiond_client.kinds import Int32, Items, Seconds
+from sessiond_client.tls import TlsFiles
 
 __all__ = ["DEFAULT_RETRIES", "DEFAULT_TIMEOUT", "ClientOptions", "Settings"]
 
@@ -27,8 +28,11 @@ class ClientOptions(TypedDict, total=False):
     timeout: Seconds
     """Seconds for each call, retries included (for each page of a list); 5 by default. Event streams have no limit."""
     credentials: grpc.ChannelCredentials | None
-    """For TLS, such as `grpc.ssl_channel_credentials(...)`. None: plaintext, for a Unix socket, for loopback, or for a
-    proxy that adds TLS."""
+    """Credentials of gRPC's own, for what `tls` cannot express. None: `tls` decides."""
+    tls: bool | TlsFiles
+    """True: TLS, trusting the public certificate authorities that gRPC knows. `TlsFiles(ca=...)`: trusting your own,
+    and with a certificate of the client if the authority requires one. False (the default): plaintext, for a Unix
+    socket, for loopback, or for a proxy that adds TLS."""
     retries: Int32
     """How often a call is repeated after `Unavailable`, or after the `Cancelled` of an authority that shuts down, with
     growing pauses and within the deadline. 4 (the default) takes about two seconds; 0: never."""
@@ -62,6 +66,7 @@ class Settings:
     application: str = ""
     timeout: Seconds = DEFAULT_TIMEOUT
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    tls: bool | TlsFiles = False
     retries: Int32 = DEFAULT_RETRIES
     safe_retries: bool = True
     coalesce: bool = True

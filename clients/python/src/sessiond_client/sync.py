@@ -15,7 +15,7 @@ import grpc
 
 from sessiond_client import calls, forks
 from sessiond_client.answers import Page, Validation
-from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, shows_settings
+from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, never, shows_settings
 from sessiond_client.errors import ClientClosed, SessiondError, from_rpc
 from sessiond_client.flow import Send, Wait
 from sessiond_client.kinds import Seconds
@@ -26,6 +26,7 @@ from sessiond_client.questions import DataRequest, Requirements
 from sessiond_client.rpc import Call
 from sessiond_client.settings import ClientOptions, Settings
 from sessiond_client.subscription import ENDED, EventQuery, Position, subscription
+from sessiond_client.tls import ChannelCredentials
 from sessiond_client.tokens import Token
 from sessiond_client.values import Checkpoint, ClientContext, Event
 
@@ -72,7 +73,9 @@ class Client(Connection):
     @shows_settings
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(target, **options)
-        self._channels = Channels(partial(_open, self._settings))
+        self._channels = Channels(
+            partial(_open, self._settings, self._tls), is_renewed=never if self._tls is None else self._tls.changed
+        )
         self._closing = threading.Event()
         self._following: FollowingThread | None = None
         if self._near is not None:
@@ -242,7 +245,7 @@ class Client(Connection):
             with forks.in_grpc():
                 return send(step.request, timeout=step.timeout)
         except grpc.RpcError as error:
-            return closed(during=True) if self._closing.is_set() else from_rpc(error)
+            return closed(during=True) if self._closing.is_set() else self._renewing(from_rpc(error))
         except SessiondError as error:
             return error
         except ValueError:
@@ -254,12 +257,12 @@ class Client(Connection):
         return closed(during=False) if self._closing.wait(step.seconds) else None
 
 
-def _open(settings: Settings) -> Any:
-    options = channel_options(settings)
-    if settings.credentials is None:
+def _open(settings: Settings, tls: ChannelCredentials | None) -> Any:
+    options, found = channel_options(settings), settings.credentials if tls is None else tls.current()
+    if found is None:
         channel = grpc.insecure_channel(settings.target, options=options)
     else:
-        channel = grpc.secure_channel(settings.target, settings.credentials, options=options)
+        channel = grpc.secure_channel(settings.target, found, options=options)
     interceptors: Any = settings.interceptors
     return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
 

@@ -237,7 +237,7 @@ async def test_an_outage(app: App) -> None:
             socket.session["said"] = text
             await save(socket)
 
-    shop = application(endpoint, app.address, retries=0, timeout=2.0)
+    shop = application(endpoint, app.address, retries=0, timeout=2.0, end_with_session=False)
     async with living(shop):
         cookie = await token_of(app, subject="alice")
         socket = Socket(shop, cookie)

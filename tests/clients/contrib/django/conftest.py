@@ -32,3 +32,4 @@ def reset_hooks() -> Iterator[None]:
     yield
     hooks.before_login = lambda: None
     hooks.in_view = lambda request: None
+    hooks.in_stream = lambda: None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import aauthenticate, alogin, alogout, authenticate, login, logout
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
-from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import CsrfViewMiddleware, get_token
 from django.template import engines
 from django.urls import include, path
@@ -48,6 +49,7 @@ class Hooks:
 
     before_login: Callable[[], None] = staticmethod(lambda: None)
     in_view: Callable[[Any], Any] = staticmethod(lambda request: None)
+    in_stream: Callable[[], Any] = staticmethod(lambda: None)
 
 
 hooks = Hooks()
@@ -56,6 +58,36 @@ hooks = Hooks()
 def rows(found: Any) -> JsonResponse:
     """Device rows as JSON."""
     return JsonResponse([[row.session_id, row.description, row.is_current] for row in found], safe=False)
+
+
+def orders(request: Any) -> StreamingHttpResponse:
+    """An event stream that ends by itself after ten seconds."""
+
+    def lines() -> Iterator[str]:
+        yield f"data: {request.user.username}\n\n"
+        hooks.in_stream()
+        for _ in range(500):
+            time.sleep(0.02)
+            yield ":\n\n"
+        yield "data: the end\n\n"
+
+    request.user.username  # noqa: B018 - the session is read before the stream begins
+    return StreamingHttpResponse(lines(), content_type="text/event-stream")
+
+
+async def async_orders(request: Any) -> StreamingHttpResponse:
+    """The same for asynchronous views."""
+    user = await request.auser()
+
+    async def lines() -> AsyncIterator[str]:
+        yield f"data: {user.username}\n\n"
+        await asyncio.to_thread(hooks.in_stream)
+        for _ in range(500):
+            await asyncio.sleep(0.02)
+            yield ":\n\n"
+        yield "data: the end\n\n"
+
+    return StreamingHttpResponse(lines(), content_type="text/event-stream")
 
 
 def plain(request: Any) -> HttpResponse:
@@ -287,6 +319,8 @@ urlpatterns = [
     *(path(route, views[0]) for route, views in _BOTH.items()),
     path("async/", include([path(route, views[1]) for route, views in _BOTH.items()])),
     path("devices/end-others", end_others),
+    path("orders", orders),
+    path("async/orders", async_orders),
     path("whoami", whoami),
     path("token", script_token),
     path("protected-inside", protected_inside),

@@ -10,12 +10,12 @@ from django.http import HttpResponse
 from django.template import engines
 
 from sessiond.app import App
-from sessiond_client import AsyncClient
+from sessiond_client import AsyncClient, Client
 from sessiond_client.contrib.django import csrf_token
 from sessiond_client.contrib.django.visit import masked, unmasked
 from sessiond_client.tokens import Token
 from tests.clients.contrib.django.shop import hooks
-from tests.clients.contrib.django.site import Browser, Site, Wsgi, visiting
+from tests.clients.contrib.django.site import Asgi, Browser, Site, Wsgi, visiting
 from tests.support.clock import ManualClock
 
 MINUTE = 60_000
@@ -352,3 +352,19 @@ async def test_async_session_methods(app: App) -> None:
         hooks.in_view = view
         assert (await browser.get("/run")).text == "None"
         assert not (await client.validate(old)).valid
+
+
+@pytest.mark.parametrize("served", [Wsgi, Asgi])  # with ASGI, Django reads a synchronous iterator before it sends it
+async def test_an_event_stream_ends_with_its_session(served: type[Site], app: App) -> None:
+    """An event stream ends when its session is revoked, long before it would end by itself."""
+
+    def revoke() -> None:
+        with Client(app.address) as client:
+            client.revoke_all(subject=client.list_page().items[0].subject)
+
+    async with visiting(served, app.address) as browser:
+        await browser.log_in()
+        hooks.in_stream = revoke
+        answer = await browser.get("/orders")
+    assert answer.text.startswith("data: alice\n\n")
+    assert "the end" not in answer.text

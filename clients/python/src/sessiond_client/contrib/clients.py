@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sessiond_client.aio import AsyncClient
 from sessiond_client.gateway.settings import GatewaySettings
+from sessiond_client.guard import AsyncConnectionGuard, ConnectionGuard
 from sessiond_client.settings import ClientOptions
 from sessiond_client.sync import Client
 
@@ -41,6 +42,7 @@ class ClientPerProcess:
         self._lock = threading.Lock()
         self._process = 0
         self._client: Client | None = None
+        self._guard: ConnectionGuard | None = None
         os.register_at_fork(after_in_child=self._begin_again)
 
     def get(self) -> Client:
@@ -51,13 +53,25 @@ class ClientPerProcess:
         with self._lock:
             if self._client is None or self._process != os.getpid():
                 self._client, self._process = Client(self._target, **self._options), os.getpid()
+                self._guard = None
             return self._client
 
+    def guard(self) -> ConnectionGuard:
+        """The guard of live connections of this process."""
+        client = self.get()
+        with self._lock:
+            if self._guard is None:
+                self._guard = ConnectionGuard(client)
+            return self._guard
+
     def close(self) -> None:
-        """Close the client of this process. The next use creates another one."""
+        """Close the client of this process, and its guard. The next use creates another one."""
         with self._lock:
             client, self._client = self._client, None
+            guard, self._guard = self._guard, None
         if client is not None and self._process == os.getpid():
+            if guard is not None:
+                guard.close()
             client.close()
 
     def _begin_again(self) -> None:
@@ -70,6 +84,7 @@ class ClientPerLoop:
     def __init__(self, target: str, options: ClientOptions) -> None:
         self._target, self._options = target, options
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
+        self._guards: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionGuard] = WeakKeyDictionary()
 
     def get(self) -> AsyncClient:
         """The client of the running event loop."""
@@ -80,8 +95,19 @@ class ClientPerLoop:
             client = self._clients[loop] = AsyncClient(self._target, **self._options)
         return client
 
+    def guard(self) -> AsyncConnectionGuard:
+        """The guard of live connections of the running event loop."""
+        loop, client = asyncio.get_running_loop(), self.get()
+        guard = self._guards.get(loop)
+        if guard is None:
+            guard = self._guards[loop] = AsyncConnectionGuard(client)
+        return guard
+
     async def close(self) -> None:
-        """Close the client of the running event loop. The next use creates another one."""
+        """Close the client of the running event loop, and its guard. The next use creates another one."""
+        guard = self._guards.pop(asyncio.get_running_loop(), None)
+        if guard is not None:
+            await guard.close()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
@@ -89,5 +115,6 @@ class ClientPerLoop:
     def _forget_closed_loops(self) -> None:
         """Close the clients of loops that are closed. They refer to their loops, so nobody else would."""
         for loop in [loop for loop in self._clients if loop.is_closed()]:
+            self._guards.pop(loop, None)
             with contextlib.suppress(StopIteration):  # on a closed loop there is nothing to wait for
                 self._clients.pop(loop).close().send(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Unpack
@@ -9,10 +10,12 @@ from typing import Unpack
 from sessiond_client.contrib.asgi.connection import SCOPE_KEY, App, Connection, Message, Receive, Scope, Send
 from sessiond_client.contrib.asgi.connection import web_request as request_of
 from sessiond_client.contrib.asgi.forms import Disconnected, FormBody, is_form
+from sessiond_client.contrib.asgi.guarding import Guarded
 from sessiond_client.contrib.asgi.options import MiddlewareOptions
 from sessiond_client.contrib.clients import ClientPerLoop, split_options
 from sessiond_client.errors import SessiondError
 from sessiond_client.gateway import JSON, OUTAGES, SAFE_METHODS, Action, Codec, Exchange, Gateway, Refusal, Refused
+from sessiond_client.guard import Closing
 from sessiond_client.settings import Settings
 
 __all__ = ["SessiondMiddleware"]
@@ -20,6 +23,13 @@ __all__ = ["SessiondMiddleware"]
 Headers = list[tuple[bytes, bytes]]
 
 _POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013  # close codes of WebSockets (RFC 6455, 7.4.1)
+_EVENTS = b"text/event-stream"
+_CLOSE_CODES = {
+    Closing.ENDED: (_POLICY_VIOLATION, "session_ended"),
+    Closing.SUSPECTED: (_POLICY_VIOLATION, "step_up_required"),
+    Closing.CHANGED: (1012, "token_replaced"),  # "service restart": connect again, with the new cookie
+    Closing.BLIND: (_TRY_AGAIN_LATER, "unavailable"),
+}
 _BEGINS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
@@ -37,11 +47,13 @@ class SessiondMiddleware:
         *,
         codec: Codec = JSON,
         max_form_bytes: int = 1024 * 1024,
+        end_with_session: bool = True,
         **options: Unpack[MiddlewareOptions],
     ) -> None:
         """`target`: the authority, as for `AsyncClient`. `codec`: how session data become bytes.
 
         `max_form_bytes`: in how much of the body of a form the CSRF token is looked for, if no header has it.
+        `end_with_session`: end WebSockets and event streams (`text/event-stream`) when their session ends.
         `options`: `GatewaySettings` and `ClientOptions`; the near cache is on by default. Raises `TypeError` for an
         unknown name, and `ValueError` or `InvalidArgument` for a wrong value.
         """
@@ -51,6 +63,7 @@ class SessiondMiddleware:
         Settings(target=target, **client_options).checked()
         self._app = app
         self._max_form_bytes = max_form_bytes
+        self._guards = end_with_session
         self._gateway = Gateway(client_options.get("application", ""), settings, codec=codec)
         self._clients = ClientPerLoop(target, client_options)
 
@@ -103,12 +116,21 @@ class SessiondMiddleware:
         await response.refuse(refusal)
 
     async def _call(self, scope: Scope, receive: Receive, response: _Response) -> None:
-        """Call the application.
-
-        The one place for a guard of connections that outlive their request (see `sessiond_client.guard`): it would
-        watch `response.connection.exchange.session` while the application runs, and end it by `response.refuse`.
-        """
-        await self._app(scope, receive, response.send)
+        """Call the application. A WebSocket or an event stream is ended together with its session."""
+        if not self._guards:
+            await self._app(scope, receive, response.send)
+            return
+        response.guarded = guarded = Guarded(self._clients.guard())
+        if scope["type"] == "websocket":
+            response.watch()
+        try:
+            await self._app(scope, receive, response.send)
+        except asyncio.CancelledError as error:
+            if not guarded.is_ours(error):
+                raise
+            await response.end()
+        finally:
+            await guarded.release()
 
     def _connection(self, scope: Scope, form: FormBody | None = None) -> Connection:
         connection = Connection(Exchange(self._gateway, request_of(scope, form)), self._clients, form)
@@ -133,6 +155,8 @@ class _Response:
         self.connection = connection
         self.failure: SessiondError | None = None
         """The outage because of which the response could not begin."""
+        self.guarded: Guarded | None = None
+        """What ends the response together with its session; None: nothing does."""
         self._send = send
         self._goes_on = False
 
@@ -146,8 +170,20 @@ class _Response:
         """Whether session data may have been changed since the response began."""
         return self._goes_on or self.connection.exchange.values.accessed
 
+    def watch(self) -> None:
+        """End the response together with the session, if there is one."""
+        session = self.connection.exchange.session
+        if self.guarded is not None and session is not None:
+            self.guarded.watch(session)
+
+    async def end(self) -> None:
+        """End what has begun, because the session has ended."""
+        raise NotImplementedError
+
     async def send(self, message: Message) -> None:
         """What the application calls instead of the server's `send`."""
+        if self.guarded is not None and self.guarded.closing is not None:
+            return  # what it sends while it is being cancelled is not for the client any more
         if message["type"] in _BEGINS and not self.connection.has_begun:
             message = await self._begin(message)
         elif message.get("more_body", False) or message["type"] == "websocket.send":
@@ -181,6 +217,17 @@ class _Http(_Response):
         super().__init__(connection, send)
         self._form = form
 
+    async def end(self) -> None:
+        """End an event stream in order: the browser connects again, and is refused then."""
+        if self.connection.has_begun:
+            await self._send({"type": "http.response.body", "body": b""})
+
+    async def _begin(self, message: Message) -> Message:
+        begun = await super()._begin(message)
+        if any(name.lower() == b"content-type" and _EVENTS in value for name, value in begun.get("headers", ())):
+            self.watch()
+        return begun
+
     async def refuse(self, refusal: Refusal) -> None:
         """Send a refusal as a page or as JSON."""
         if refusal.action is Action.CSRF_ERROR and self._form is not None and self._form.is_too_long:
@@ -206,6 +253,14 @@ class _WebSocket(_Http):
     @property
     def can_refuse(self) -> bool:
         return not self._is_closed
+
+    async def end(self) -> None:
+        """Close the WebSocket. The code says whether it makes sense to connect again."""
+        closing = self.guarded.closing if self.guarded is not None else None
+        if closing is not None and not self._is_closed:
+            self._is_closed = True
+            code, reason = _CLOSE_CODES[closing]
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def receive(self) -> Message:
         """What the application calls instead of the server's `receive`."""

@@ -20,6 +20,7 @@ from sessiond_client.contrib.django.csrf import is_enforced
 from sessiond_client.contrib.django.refusals import refusal_for, respond
 from sessiond_client.contrib.django.secrets import HidesTokens, add_cookie
 from sessiond_client.contrib.django.visit import Visit, of_request
+from sessiond_client.contrib.streams import EVENT_STREAM, guarded, guarded_async
 from sessiond_client.errors import SessiondError
 from sessiond_client.gateway import Action, Refused, Steps
 
@@ -151,7 +152,14 @@ class SessiondMiddleware(SessionMiddleware):  # type: ignore[misc]  # Django has
                 response.headers[name] = value
         if sets_cookie:
             patch_cache_control(response, private=True)  # Django's cache looks at this and not at `no-store`
-        # The place for a guard that ends a streaming response (`response.streaming`) together with its session.
+        live, content_type = visit.exchange.session, str(response.headers.get("Content-Type", ""))
+        if live is not None and response.streaming and content_type.startswith(EVENT_STREAM):
+            chunks, project = response.streaming_content, visit.project
+            response.streaming_content = (
+                guarded_async(chunks, project.async_clients.guard, live)
+                if response.is_async
+                else guarded(chunks, project.clients.guard, live)
+            )
         return response
 
 

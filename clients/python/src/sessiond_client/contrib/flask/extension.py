@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Flask, Response, current_app, request
@@ -14,6 +14,7 @@ from sessiond_client.contrib.clients import ClientPerProcess, split_options
 from sessiond_client.contrib.flask.codec import TAGGED_JSON
 from sessiond_client.contrib.flask.session import SessiondSession, here
 from sessiond_client.contrib.flask.views import EXEMPT, csrf_token, current_subject
+from sessiond_client.contrib.streams import EVENT_STREAM, guarded
 from sessiond_client.errors import SessiondError
 from sessiond_client.gateway import OUTAGES, Action, Gateway, Refused
 from sessiond_client.sync import Client
@@ -137,7 +138,10 @@ class SessiondInterface(SessionInterface):
                 response.vary.add(value)
             else:
                 response.headers[name] = value
-        # The place for a guard that ends a streaming response (`response.is_streamed`) together with its session.
+        live = session.exchange.session
+        if live is not None and response.is_streamed and response.mimetype == EVENT_STREAM:
+            chunks: Iterable[Any] = response.response
+            response.response = guarded(chunks, self._clients.guard, live)
 
     def refused(self, error: Refused) -> Response:
         """The response to a request that is not served, unless the application has a handler for `Refused`."""
