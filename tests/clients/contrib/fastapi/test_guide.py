@@ -41,6 +41,13 @@ async def token_in(browser: Browser) -> dict[str, str]:
     return {"X_CSRF_Token": (await browser.get("/token")).json()}
 
 
+async def send(browser: Browser, path: str, **fields: str) -> Any:
+    """Send a form of the site's own page, with its CSRF token."""
+    page = (await browser.get("/login")).text
+    fields["csrf_token"] = page.partition('value="')[2].partition('"')[0]
+    return await browser.http.post(path, data=fields, headers={"Sec-Fetch-Site": "same-origin"})
+
+
 @pytest.mark.parametrize("block", [INSTALLED, README], ids=["page", "readme"])
 def test_it_is_five_lines(block: str) -> None:
     """The application needs five lines up to its first endpoint, on the page and in the README."""
@@ -58,16 +65,22 @@ async def test_the_lines_in_the_readme(app: App) -> None:
 
 async def test_the_application(browser: Browser) -> None:
     """A cart survives the login, which is required for the account; devices are listed and ended."""
-    assert (await browser.post("/cart?item=cup", token="")).json() == ["cup"]
+    assert (await send(browser, "/cart", item="cup")).json() == ["cup"]
     assert (await browser.get("/account")).status_code == 401
-    token = await token_in(browser)
-    wrong = await browser.post("/login?user=alice&password=x", token="", **token)
-    assert wrong.json() == "wrong password"
-    await browser.post("/login?user=alice&password=teapot", token="", **token)
+    assert (await send(browser, "/login", user="alice", password="x")).status_code == 403
+    assert (await send(browser, "/login?next=/account", user="alice", password="teapot")).headers[
+        "location"
+    ] == "/account"
     assert (await browser.get("/account")).json() == "alice"
-    token = await token_in(browser)
-    assert (await browser.post("/cart?item=pot", token="", **token)).json() == ["cup", "pot"]
+    assert (await send(browser, "/cart", item="pot")).json() == ["cup", "pot"]
     assert (await browser.get("/payment")).json()["error"] == "step_up_required"
+    asking = (await browser.get("/payment", Accept="text/html")).headers["location"]
+    assert asking == "/login?next=/payment&min_level=2"
+    assert "Code" in (await browser.get(asking)).text
+    assert (await send(browser, asking, code="1")).status_code == 403
+    assert (await send(browser, asking, code="123456")).headers["location"] == "/payment"
+    assert (await browser.get("/payment")).json() == "paid"
+    token = await token_in(browser)
     (row,) = (await browser.get("/devices")).json()
     assert (await browser.post("/devices/nonsense/end", token="", **token)).json() is False
     assert (await browser.post(f"/devices/{row.split()[0]}/end", token="", **token)).json() is True
@@ -76,7 +89,7 @@ async def test_the_application(browser: Browser) -> None:
 
 async def test_the_logout(browser: Browser) -> None:
     """The logout needs the CSRF token, and deletes the cookie."""
-    await browser.post("/login?user=alice&password=teapot", token="")
+    await send(browser, "/login", user="alice", password="teapot")
     token = await token_in(browser)
     assert (await browser.post("/logout", token="wrong")).status_code == 403
     assert (await browser.post("/logout", token="", **token)).status_code == 200

@@ -82,7 +82,15 @@ async def test_the_protected_pages(browser: Browser) -> None:
     for path in ("/payment", "/admin/"):
         assert (await browser.get(path)).json == {"error": "step_up_required"}
     page = await browser.get("/admin/", Accept="text/html")
-    assert page.headers["Location"] == "/login?next=/admin/&min_level=2"
+    asking = page.headers["Location"]
+    assert asking == "/login?next=/admin/&min_level=2"
+    form = (await browser.get(asking)).text
+    assert "Code" in form
+    fields = {"csrf_token": form.split('value="')[1].split('"')[0]}
+    assert (await browser.send("POST", asking, data={**fields, "code": "1"})).status_code == 403
+    stepped_up = await browser.send("POST", asking, data={**fields, "code": "123456"})
+    assert stepped_up.headers["Location"] == "/admin/"
+    assert (await browser.get("/payment")).text == "Thank you for your payment."
     assert (await browser.send("POST", "/webhook", {"Origin": "https://elsewhere.example"})).text == "accepted"
     refused = await browser.send("POST", "/logout", {"Origin": "https://elsewhere.example"})
     assert (refused.status_code, refused.text) == (403, "Please load the page again.")
