@@ -267,3 +267,15 @@ async def test_a_client_behind_a_proxy(app: App) -> None:
         (session,) = await sessions_of(app, "alice")
         assert session.client is not None
         assert session.client.ip_address == "203.0.113.7"
+
+
+async def test_a_form_right_after_the_logout_is_not_lost_silently(app: App) -> None:
+    """A form with the cookie of a session that has just ended is answered as if a login were needed."""
+    async with visiting(app.address) as browser:
+        await browser.log_in()
+        token, old = (await browser.get("/token")).text, dict(browser.cookies)
+        await browser.post("/logout")
+        browser.cookies = old
+        answer = await browser.post("/cart?item=tea", token=token)
+        assert (answer.status_code, answer.json()["error"]) == (401, "login_required")
+        assert "set-cookie" not in answer.headers

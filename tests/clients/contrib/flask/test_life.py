@@ -347,3 +347,17 @@ async def test_a_path_that_does_not_exist(browser: Browser, path: str) -> None:
     assert (await browser.get(path)).status_code == 404
     await browser.log_in()
     assert (await browser.get(path)).status_code == 404
+
+
+async def test_a_form_right_after_the_logout_is_not_lost_silently(browser: Browser) -> None:
+    """A form with the cookie of a session that has just ended is answered as if a login were needed."""
+    await browser.log_in()
+    tab = browser.copy()
+    csrf = await tab.csrf()
+    await browser.post("/logout")
+    answer = await tab.send("POST", "/cart?item=tea", {"X-CSRF-Token": csrf})
+    assert (answer.status_code, answer.json) == (
+        401,
+        {"error": "login_required", "detail": "Please log in."},
+    )
+    assert tab.seen == []
