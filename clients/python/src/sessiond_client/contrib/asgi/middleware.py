@@ -132,7 +132,7 @@ class SessiondMiddleware:
                 raise
             await response.end()
         finally:
-            await guarded.release()
+            guarded.release()
 
     def _connection(self, scope: Scope, form: FormBody | None = None) -> Connection:
         connection = Connection(Exchange(self._gateway, request_of(scope, form)), self._clients, form)
