@@ -80,6 +80,10 @@ class _Plain(click.Command):
         except click.UsageError as error:
             raise _of_usage(error, ctx) from None
 
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """The names of the help option, also if the command is looked at without the group that it belongs to."""
+        return ["-h", "--help"]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options: the command's own first, then those that every command has."""
         own: list[tuple[str, str]] = []

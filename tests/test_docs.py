@@ -66,7 +66,8 @@ def blocks(language: str) -> list[Any]:
 def guides() -> list[Path]:
     """The pages that have Python examples, except those of frameworks (tests/clients) and of callers (tests/access)."""
     found = [page for page in PAGES if page.is_relative_to(DOCS) and blocks_of(page, "python")]
-    return [page for page in found if page.stem not in ("fastapi", "django", "flask", "grpc", "add-callers")]
+    elsewhere = ("fastapi", "django", "flask", "grpc", "use-another-framework", "add-callers")
+    return [page for page in found if page.stem not in elsewhere]
 
 
 def anchor_of(heading: str) -> str:

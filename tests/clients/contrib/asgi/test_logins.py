@@ -78,6 +78,18 @@ async def test_a_logout(app: App) -> None:
             assert (await client.validate(cookie)).verdict is Verdict.REVOKED
 
 
+async def test_the_cookies_of_a_login_and_a_logout(app: App) -> None:
+    """A login's response has the whole cookie; a logout's deletes it by name and path, and the site's data with it."""
+    async with visiting(app.address) as browser:
+        name, *attributes = (await browser.log_in()).headers["set-cookie"].split("; ")
+        assert name.startswith(f"{COOKIE}=")
+        assert sorted(attributes) == ["HttpOnly", "Path=/", "SameSite=Lax", "Secure"]
+        answer = await browser.post("/logout")
+        assert answer.headers["set-cookie"].split("; ")[:2] == [f"{COOKIE}=", "Path=/"]
+        assert "Max-Age=0" in answer.headers["set-cookie"]
+        assert (answer.headers["cache-control"], "clear-site-data" in answer.headers) == ("no-store", True)
+
+
 async def test_logging_out_everywhere(app: App) -> None:
     """All sessions of the user end, and none of anybody else."""
     shared = shop(app.address)
@@ -255,3 +267,15 @@ async def test_a_client_behind_a_proxy(app: App) -> None:
         (session,) = await sessions_of(app, "alice")
         assert session.client is not None
         assert session.client.ip_address == "203.0.113.7"
+
+
+async def test_a_form_right_after_the_logout_is_not_lost_silently(app: App) -> None:
+    """A form with the cookie of a session that has just ended is answered as if a login were needed."""
+    async with visiting(app.address) as browser:
+        await browser.log_in()
+        token, old = (await browser.get("/token")).text, dict(browser.cookies)
+        await browser.post("/logout")
+        browser.cookies = old
+        answer = await browser.post("/cart?item=tea", token=token)
+        assert (answer.status_code, answer.json()["error"]) == (401, "login_required")
+        assert "set-cookie" not in answer.headers

@@ -67,7 +67,7 @@ async def test_a_user_of_the_guides_views(browser: Browser, app: App) -> None:
     assert (await browser.get("/payment")).location == "/accounts/login/?next=/payment"
     again = browser.another()
     credentials = {"user": "alice", "password": "teapot"}
-    assert (await again.post("/accounts/login/", {**credentials, "password": "x"}, csrf=None)).status == 401
+    assert (await again.post("/accounts/login/", {**credentials, "password": "x"}, csrf=None)).status == 403
     guest = dict(browser.jar)
     async with AsyncClient(app.address) as client:
 
@@ -83,8 +83,11 @@ async def test_a_user_of_the_guides_views(browser: Browser, app: App) -> None:
         assert (await browser.get("/async-cart")).text == "tea"
         assert (await browser.get("/orders")).text == "Your orders."
         assert (await browser.get("/payment")).status == 303
-        assert (await browser.post("/confirm?next=/payment", {"code": "1"}, csrf=await csrf())).status == 401
-        assert (await browser.post("/confirm?next=/payment", {"code": "123456"}, csrf=await csrf())).status == 302
+        asking = "/accounts/login/?next=/payment&min_level=2"
+        assert (await browser.get("/payment")).location == asking
+        assert "Code" in (await browser.get(asking)).text
+        assert (await browser.post(asking, {"code": "1"}, csrf=await csrf())).status == 403
+        assert (await browser.post(asking, {"code": "123456"}, csrf=await csrf())).location == "/payment"
         assert (await browser.get("/payment")).text == "Pay here."
         assert (await again.post("/async-login", {"token": "from a mail"}, csrf=None)).text == "2 devices"
         page = (await browser.get("/devices")).text

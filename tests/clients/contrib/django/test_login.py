@@ -285,3 +285,13 @@ async def test_after_a_failing_view_the_token_is_replaced(app: App, method: str)
         assert (await browser.get("/run")).status == 500
         async with AsyncClient(app.address) as client:
             assert not (await client.validate(old)).valid
+
+
+async def test_a_form_right_after_the_logout_is_not_lost_silently(browser: Browser) -> None:
+    """A form with the cookie of a session that has just ended is answered as if a login were needed."""
+    await browser.log_in()
+    tab = browser.copy()
+    await browser.post("/logout")
+    answer = await tab.post("/cart", {"item": "tea"}, csrf=None)
+    assert (answer.status, answer.location) == (303, "/login")
+    assert tab.jar != {}

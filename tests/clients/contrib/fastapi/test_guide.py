@@ -13,9 +13,10 @@ from sessiond.app import App
 from sessiond_client.contrib import fastapi as adapter
 from sessiond_client.contrib.asgi.options import MiddlewareOptions
 from tests.clients.contrib.asgi.shop import Browser, opened
-from tests.test_docs import ADDRESS, DOCS, blocks_of
+from tests.test_docs import ADDRESS, DOCS, ROOT, blocks_of
 
 PAGE = DOCS / "how-to/fastapi.md"
+(README,) = (block for block in blocks_of(ROOT / "README.md", "python") if "contrib.fastapi" in block)
 BLOCKS = blocks_of(PAGE, "python")
 INSTALLED, ENDPOINTS, MORE, STARLETTE, OWN, PROXY, TESTS = BLOCKS
 
@@ -40,23 +41,46 @@ async def token_in(browser: Browser) -> dict[str, str]:
     return {"X_CSRF_Token": (await browser.get("/token")).json()}
 
 
-def test_it_is_five_lines() -> None:
-    """The application needs five lines."""
-    assert len([line for line in INSTALLED.splitlines() if line]) <= 5
+async def send(browser: Browser, path: str, **fields: str) -> Any:
+    """Send a form of the site's own page, with its CSRF token."""
+    page = (await browser.get("/login")).text
+    fields["csrf_token"] = page.partition('value="')[2].partition('"')[0]
+    return await browser.http.post(path, data=fields, headers={"Sec-Fetch-Site": "same-origin"})
+
+
+@pytest.mark.parametrize("block", [INSTALLED, README], ids=["page", "readme"])
+def test_it_is_five_lines(block: str) -> None:
+    """The application needs five lines up to its first endpoint, on the page and in the README."""
+    assert len([line for line in block.partition("@app")[0].splitlines() if line]) <= 5
+
+
+async def test_the_lines_in_the_readme(app: App) -> None:
+    """The README's endpoint counts the visits of each browser."""
+    counting = run(app, README)["app"]
+    async with opened(counting) as browser:
+        assert [(await browser.get("/")).json() for _ in range(2)] == ["visit 1", "visit 2"]
+    async with opened(counting) as other:
+        assert (await other.get("/")).json() == "visit 1"
 
 
 async def test_the_application(browser: Browser) -> None:
     """A cart survives the login, which is required for the account; devices are listed and ended."""
-    assert (await browser.post("/cart?item=cup", token="")).json() == ["cup"]
+    assert (await send(browser, "/cart", item="cup")).json() == ["cup"]
     assert (await browser.get("/account")).status_code == 401
-    token = await token_in(browser)
-    wrong = await browser.post("/login?user=alice&password=x", token="", **token)
-    assert wrong.json() == "wrong password"
-    await browser.post("/login?user=alice&password=teapot", token="", **token)
+    assert (await send(browser, "/login", user="alice", password="x")).status_code == 403
+    assert (await send(browser, "/login?next=/account", user="alice", password="teapot")).headers[
+        "location"
+    ] == "/account"
     assert (await browser.get("/account")).json() == "alice"
-    token = await token_in(browser)
-    assert (await browser.post("/cart?item=pot", token="", **token)).json() == ["cup", "pot"]
+    assert (await send(browser, "/cart", item="pot")).json() == ["cup", "pot"]
     assert (await browser.get("/payment")).json()["error"] == "step_up_required"
+    asking = (await browser.get("/payment", Accept="text/html")).headers["location"]
+    assert asking == "/login?next=/payment&min_level=2"
+    assert "Code" in (await browser.get(asking)).text
+    assert (await send(browser, asking, code="1")).status_code == 403
+    assert (await send(browser, asking, code="123456")).headers["location"] == "/payment"
+    assert (await browser.get("/payment")).json() == "paid"
+    token = await token_in(browser)
     (row,) = (await browser.get("/devices")).json()
     assert (await browser.post("/devices/nonsense/end", token="", **token)).json() is False
     assert (await browser.post(f"/devices/{row.split()[0]}/end", token="", **token)).json() is True
@@ -65,7 +89,7 @@ async def test_the_application(browser: Browser) -> None:
 
 async def test_the_logout(browser: Browser) -> None:
     """The logout needs the CSRF token, and deletes the cookie."""
-    await browser.post("/login?user=alice&password=teapot", token="")
+    await send(browser, "/login", user="alice", password="teapot")
     token = await token_in(browser)
     assert (await browser.post("/logout", token="wrong")).status_code == 403
     assert (await browser.post("/logout", token="", **token)).status_code == 200

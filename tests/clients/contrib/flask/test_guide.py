@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,10 @@ from sessiond.app import App
 from sessiond_client import AsyncClient
 from sessiond_client.contrib.flask import Sessiond
 from tests.clients.contrib.flask.site import Browser
-from tests.test_docs import ADDRESS, DOCS, blocks_of
+from tests.test_docs import ADDRESS, DOCS, ROOT, blocks_of
 
 PAGE = DOCS / "how-to/flask.md"
+(README,) = (block for block in blocks_of(ROOT / "README.md", "python") if "contrib.flask" in block)
 
 
 @pytest.fixture
@@ -48,6 +50,18 @@ async def log_in(browser: Browser, password: str = "teapot", path: str = "/login
     return (await post(browser, path, user="alice", password=password))[0]
 
 
+async def test_the_lines_in_the_readme(app: App) -> None:
+    """The README's lines are at most five up to the first view, which then counts the visits of each browser."""
+    setting_up = README.partition("@app")[0]
+    assert len([line for line in setting_up.splitlines() if line]) <= 5
+    names: dict[str, Any] = {"__name__": "app"}
+    exec(compile(README.replace(ADDRESS, app.address), "README.md", "exec"), names)
+    browser = Browser(names["app"])
+    assert [(await browser.get("/")).text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert (await Browser(names["app"]).get("/")).text == "visit 1"
+    names["app"].extensions["sessiond"].close()
+
+
 async def test_the_first_example(browser: Browser) -> None:
     """A guest is counted, logs in, is still counted, and logs out."""
     assert (await browser.get("/")).text == "guest: visit 1"
@@ -68,7 +82,15 @@ async def test_the_protected_pages(browser: Browser) -> None:
     for path in ("/payment", "/admin/"):
         assert (await browser.get(path)).json == {"error": "step_up_required"}
     page = await browser.get("/admin/", Accept="text/html")
-    assert page.headers["Location"] == "/login?next=/admin/&min_level=2"
+    asking = page.headers["Location"]
+    assert asking == "/login?next=/admin/&min_level=2"
+    form = (await browser.get(asking)).text
+    assert "Code" in form
+    fields = {"csrf_token": form.split('value="')[1].split('"')[0]}
+    assert (await browser.send("POST", asking, data={**fields, "code": "1"})).status_code == 403
+    stepped_up = await browser.send("POST", asking, data={**fields, "code": "123456"})
+    assert stepped_up.headers["Location"] == "/admin/"
+    assert (await browser.get("/payment")).text == "Thank you for your payment."
     assert (await browser.send("POST", "/webhook", {"Origin": "https://elsewhere.example"})).text == "accepted"
     refused = await browser.send("POST", "/logout", {"Origin": "https://elsewhere.example"})
     assert (refused.status_code, refused.text) == (403, "Please load the page again.")

@@ -73,6 +73,49 @@ async def test_a_login_while_a_renewal_is_due(browser: Browser, clock: ManualClo
     assert (await browser.get("/")).text == "alice"
 
 
+async def test_a_logout_while_a_renewal_is_due(browser: Browser, clock: ManualClock) -> None:
+    """A logout deletes the cookie, and does not send the renewal's of the validation before it."""
+    await browser.log_in()
+    csrf, cookie = await browser.csrf(), browser.cookie
+    for _ in range(2):
+        clock.advance(25 * MINUTE)
+        await browser.get("/")
+    clock.advance(15 * MINUTE)
+    await browser.send("POST", "/logout", {"X-CSRF-Token": csrf})
+    assert (cookie != "", browser.jar) == (True, {})
+
+
+async def test_the_cookies_of_a_login_and_a_logout(browser: Browser) -> None:
+    """A login's response has the whole cookie; a logout's deletes it by name and path, and the site's data with it."""
+    await browser.log_in()
+    name, *attributes = browser.seen[0].split("; ")
+    assert name.startswith("__Host-id=")
+    assert sorted(attributes) == ["HttpOnly", "Path=/", "SameSite=Lax", "Secure"]
+    answer = await browser.post("/logout")
+    assert [line.split("; ")[:2] for line in browser.seen] == [["__Host-id=", "Path=/"]]
+    assert "Max-Age=0" in browser.seen[0]
+    assert (answer.headers["Cache-Control"], "Clear-Site-Data" in answer.headers) == ("no-store", True)
+
+
+async def test_a_login_after_an_expiry(browser: Browser, clock: ManualClock) -> None:
+    """After an expiry the login sets the new cookie alone: the deletion of the old one is not sent after it."""
+    await browser.log_in()
+    clock.advance(31 * MINUTE)
+    await browser.send("POST", "/login")
+    assert len(browser.seen) == 1
+    assert (await browser.get("/")).text == "alice"
+
+
+async def test_a_request_that_a_login_overtook(browser: Browser) -> None:
+    """A request with the cookie from before a login is a guest's, and leaves the cookie alone."""
+    await browser.log_in()
+    late = browser.copy()
+    await browser.log_in()
+    answer = await late.get("/account", Accept="text/html")
+    assert (answer.status_code, answer.headers["Location"], late.seen) == (303, "/login?next=/account", [])
+    assert (await browser.get("/account")).text == "alice"
+
+
 async def test_a_renewal_reaches_the_browser(browser: Browser, clock: ManualClock) -> None:
     """The response to an ordinary page carries a renewed token, also if the page does not use the session."""
     await browser.log_in()
@@ -304,3 +347,17 @@ async def test_a_path_that_does_not_exist(browser: Browser, path: str) -> None:
     assert (await browser.get(path)).status_code == 404
     await browser.log_in()
     assert (await browser.get(path)).status_code == 404
+
+
+async def test_a_form_right_after_the_logout_is_not_lost_silently(browser: Browser) -> None:
+    """A form with the cookie of a session that has just ended is answered as if a login were needed."""
+    await browser.log_in()
+    tab = browser.copy()
+    csrf = await tab.csrf()
+    await browser.post("/logout")
+    answer = await tab.send("POST", "/cart?item=tea", {"X-CSRF-Token": csrf})
+    assert (answer.status_code, answer.json) == (
+        401,
+        {"error": "login_required", "detail": "Please log in."},
+    )
+    assert tab.seen == []

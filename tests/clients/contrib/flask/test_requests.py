@@ -12,10 +12,13 @@ from flask import Blueprint, Flask, Response, request, session
 from werkzeug.routing import BaseConverter
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, ClientContext
+from sessiond_client import AsyncClient, ClientContext, EventType
 from sessiond_client.contrib.flask import Refused, csrf_exempt, requires
 from sessiond_client.gateway import TrustedProxies
 from tests.clients.contrib.flask.site import AGENT, Browser, Calls, running
+from tests.support.clock import ManualClock
+
+MINUTE = 60_000
 
 
 async def test_a_request_costs_one_question(browser: Browser, calls: Calls) -> None:
@@ -60,12 +63,20 @@ async def test_a_request_without_cookies_costs_nothing(browser: Browser, calls: 
     assert calls.take() == []
 
 
-async def test_what_the_authority_sees_of_the_client(browser: Browser, app: App) -> None:
-    """Address and user agent of the connection arrive."""
+async def test_what_the_authority_sees_of_the_client(browser: Browser, app: App, clock: ManualClock) -> None:
+    """Address and user agent of the connection arrive with the login, with later requests, and with the logout."""
     await browser.log_in()
+    csrf = await browser.csrf()
+    newer = AGENT.replace("143", "144")
+    then, now = (ClientContext(ip_address="127.0.0.1", user_agent=agent) for agent in (AGENT, newer))
     async with AsyncClient(app.address) as client:
+        clock.advance(10 * MINUTE)  # activity is recorded now and then
+        await browser.get("/", User_Agent=newer)
         (found,) = [item async for item in client.list(subject="alice")]
-    assert found.client == ClientContext(ip_address="127.0.0.1", user_agent=AGENT)
+        assert (found.client, found.last_client) == (then, now)
+        await browser.send("POST", "/logout", {"X-CSRF-Token": csrf, "User-Agent": newer})
+        (ended,) = [item async for item in client.activity("alice") if item.type is EventType.SESSION_REVOKED]
+    assert ended.client == now
 
 
 async def test_the_client_behind_a_proxy(app: App) -> None:

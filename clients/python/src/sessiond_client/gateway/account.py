@@ -70,9 +70,9 @@ def login(
     - `elevate`: `level` counts for the policy's elevation timeout only; the user must be logged in.
     - `labels`, `lifetimes`, `ticket`, `evict`: as for `Client.authenticate`.
 
-    Raises `Refused` if the client's network is locked or its cookies are ambiguous, or if the session to be elevated is
-    a guest's or another user's: nobody is logged in. Raises `ConcurrencyLimitReached` and other `SessiondError`s as
-    `Client.authenticate` does.
+    Raises `Refused` if the client's network is locked or its cookies are ambiguous, if the session to be elevated is a
+    guest's or another user's, or if `subject` is empty, as a guest's is: nobody is logged in. Raises
+    `ConcurrencyLimitReached` and other `SessiondError`s as `Client.authenticate` does.
     """
     gate = exchange.gate()
     if gate is Action.PROCEED and exchange.is_ambiguous:
@@ -80,6 +80,8 @@ def login(
     if gate is not Action.PROCEED:
         raise exchange.refuse(gate)
     before = exchange.session
+    if not subject:
+        raise exchange.refuse(Action.LOGIN)
     if elevate and (exchange.token is None or (before is not None and not before.subject)):
         raise exchange.refuse(Action.LOGIN)
     kwargs = {

@@ -205,14 +205,16 @@ class Exchange:
         """Store what was changed, and nothing if nothing was. A guest with new data gets a session.
 
         Returns False if the data could not be stored, because the session has ended since or (a guest's) has become a
-        user's, or because the client's cookie must stay as it is. Raises `SessiondError` if the authority cannot store
-        it.
+        user's, or because the client's cookie must stay as it is and this is only a page. Raises `Refused` in the last
+        case if the user wanted something stored, and `SessiondError` if the authority cannot store it.
         """
         changes = self.values.changes()
         if not changes:
             return True
         if self.session is None:
             if not changes.set or not self.may_create:
+                if changes.set and not self.request.is_safe and self.gate() is Action.PROCEED:
+                    raise self.refuse(self.without_user())  # otherwise it would be lost without a word
                 return not changes.set
             created = yield Ask("create", kwargs={"client": self.client, "data": changes.set})
             self.adopt(created)

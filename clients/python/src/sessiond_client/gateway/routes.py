@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sessiond_client.answers import Validation
 from sessiond_client.enums import NextStep, RequirementKind, Verdict
 from sessiond_client.gateway.actions import Action, RouteRequirements
@@ -40,10 +42,19 @@ def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
 
 
 def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
-    """Raise `Refused` unless the request meets the requirements."""
+    """Raise `Refused` unless the request meets the requirements. It names those that are not met."""
     action = yield from check(exchange, requirements)
     if action is not Action.PROCEED:
-        raise exchange.refuse(action, requirements)
+        raise exchange.refuse(action, _unmet(exchange, requirements))
+
+
+def _unmet(exchange: Exchange, requirements: RouteRequirements) -> RouteRequirements:
+    """Those of the requirements that a step-up has to meet. An authentication with the level is recent, too."""
+    session = exchange.session
+    level = session.authentication.level if session is not None and session.authentication is not None else 0
+    if requirements.level > level:
+        return replace(requirements, max_age=None)
+    return replace(requirements, level=0)
 
 
 def check_csrf(exchange: Exchange) -> Steps[Action]:

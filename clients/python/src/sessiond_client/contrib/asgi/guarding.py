@@ -13,6 +13,7 @@ from sessiond_client.values import Session
 __all__ = ["Guarded"]
 
 _log = logging.getLogger("sessiond_client")
+_watching: set[asyncio.Task[None]] = set()
 
 
 class Guarded:
@@ -31,6 +32,8 @@ class Guarded:
         """Watch this session from now on. Does not wait, so that a connection begins without delay."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(session), name="sessiond: watch a connection")
+            _watching.add(self._watching)  # the event loop itself keeps no task alive
+            self._watching.add_done_callback(_watching.discard)
 
     def is_ours(self, error: asyncio.CancelledError) -> bool:
         """Whether this cancelled the call, and not the server. If so, the task goes on."""
@@ -40,11 +43,10 @@ class Guarded:
         self._task.uncancel()
         return True
 
-    async def release(self) -> None:
-        """The call has ended: stop watching."""
+    def release(self) -> None:
+        """The call has ended: stop watching. Does not wait: a server may cancel a call that goes on after its end."""
         if self._watching is not None:
             self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _watch(self, session: Session) -> None:
         watch: Any = None

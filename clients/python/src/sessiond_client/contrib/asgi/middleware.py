@@ -109,6 +109,8 @@ class SessiondMiddleware:
                 refusal = error.refusal
             elif isinstance(error, OUTAGES):
                 refusal = exchange.refusal(exchange.failed(error))
+            elif response.refused is not None:  # and this is what a framework made of it
+                refusal = response.refused.refusal
             elif response.failure is not None:  # and this is what a framework made of it
                 refusal = exchange.refusal(exchange.failed(response.failure))
             else:
@@ -130,7 +132,7 @@ class SessiondMiddleware:
                 raise
             await response.end()
         finally:
-            await guarded.release()
+            guarded.release()
 
     def _connection(self, scope: Scope, form: FormBody | None = None) -> Connection:
         connection = Connection(Exchange(self._gateway, request_of(scope, form)), self._clients, form)
@@ -155,6 +157,8 @@ class _Response:
         self.connection = connection
         self.failure: SessiondError | None = None
         """The outage because of which the response could not begin."""
+        self.refused: Refused | None = None
+        """Why the response could not begin: what the user wanted stored cannot be."""
         self.guarded: Guarded | None = None
         """What ends the response together with its session; None: nothing does."""
         self._send = send
@@ -199,6 +203,9 @@ class _Response:
             await self.connection.ask(self.connection.exchange.save)
         except OUTAGES as error:
             self.failure = error
+            raise
+        except Refused as refused:
+            self.refused = refused
             raise
         return self._with_headers(message)
 

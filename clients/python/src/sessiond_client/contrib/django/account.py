@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from django.contrib.auth import SESSION_KEY, alogin, login
+from django.contrib.auth import BACKEND_SESSION_KEY, SESSION_KEY, alogin, login
 from django.core.exceptions import ImproperlyConfigured
 
 from sessiond_client.contrib.django.backend import SessionStore
@@ -14,7 +14,7 @@ from sessiond_client.contrib.django.configuration import MIDDLEWARE
 from sessiond_client.contrib.django.csrf import page_token
 from sessiond_client.contrib.django.visit import masked
 from sessiond_client.errors import SessiondError
-from sessiond_client.gateway import DeviceRow, Exchange, Refused, Steps, account
+from sessiond_client.gateway import Action, DeviceRow, Exchange, Refused, Steps, account
 from sessiond_client.tokens import Token
 from sessiond_client.values import Lifetimes, Session
 
@@ -71,12 +71,16 @@ def sessiond_login(
     - `elevate`: `level` counts for the policy's elevation timeout only; the user must be logged in.
     - `labels`, `lifetimes`, `ticket`, `evict`: as for `Client.authenticate`.
 
-    Raises `Refused` if the client's network is locked or its cookies are ambiguous, and `SessiondError`s such as
+    A user who authenticates again keeps the `backend`.
+
+    Raises `Refused` for a user who is not logged in (`AnonymousUser`), if the client's network is locked, or if its
+    cookies are ambiguous, and `SessiondError`s such as
     `ConcurrencyLimitReached`. Nobody is logged in then. Django's `login` raises the same.
     """
     options = _login_options(level, methods, persistent, elevate, labels, lifetimes, ticket, evict)
+    _check_user(request, user)
     with _logging_in(request, options):
-        login(request, user, backend)
+        login(request, user, backend or _own_backend(user, request.user, request.session.get(BACKEND_SESSION_KEY)))
 
 
 async def asessiond_login(
@@ -95,8 +99,10 @@ async def asessiond_login(
 ) -> None:
     """As `sessiond_login`."""
     options = _login_options(level, methods, persistent, elevate, labels, lifetimes, ticket, evict)
+    _check_user(request, user)
     with _logging_in(request, options):
-        await alogin(request, user, backend)
+        known = await request.session.aget(BACKEND_SESSION_KEY)
+        await alogin(request, user, backend or _own_backend(user, await request.auser(), known))
 
 
 def logout_everywhere(request: Any) -> int:
@@ -213,6 +219,18 @@ def _login_options(
         "ticket": ticket,
         "evict": evict,
     }
+
+
+def _check_user(request: Any, user: Any) -> None:
+    """Raise `Refused` for a guest: there is nobody to log in."""
+    if not getattr(user, "is_authenticated", False):
+        raise exchange_of(request).refuse(Action.LOGIN)
+
+
+def _own_backend(user: Any, logged_in: Any, backend: Any) -> str | None:
+    """The backend of a user who authenticates again: Django asks for one if there are several."""
+    is_same = getattr(user, "pk", None) is not None and user.pk == getattr(logged_in, "pk", None)
+    return str(backend) if is_same and backend and not hasattr(user, "backend") else None
 
 
 @contextmanager

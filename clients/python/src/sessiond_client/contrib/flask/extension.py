@@ -130,6 +130,8 @@ class SessiondInterface(SessionInterface):
             session.save()
         except OUTAGES as error:
             _replace(response, app.make_response(self.unavailable(error)))
+        except Refused as refused:
+            _replace(response, app.make_response(current_app.handle_user_exception(refused)))
         present = {name.lower() for name, _ in response.headers}
         for name, value in session.exchange.headers(has_cache_control="cache-control" in present):
             if name == "Set-Cookie" or name.lower() not in present:
