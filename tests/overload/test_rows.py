@@ -35,18 +35,20 @@ def beside(name: str, folder: Path, number: int) -> AttackResult:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
     """During the attack no honest call fails, the median wait is at most twice the quiet one, and memory is bounded."""
-    best = None
-    for number in range(TRIES):  # a machine that is busy with other work looks like an attack
-        found = beside(name, tmp_path, number)
+    arriving = ATTACKS[name].arriving
+    most_bytes = arriving + BESIDE if arriving else MEMORY
+    tries = []
+    for number in range(TRIES):
+        # A machine that is busy with other work looks like an attack, and resident memory includes what the allocator
+        # has not given back yet: the same code grew by 103 to 171 MB. A cost that has no limit is there in every try.
+        tries.append(found := beside(name, tmp_path, number))
         assert found.failed == 0
-        arriving = ATTACKS[name].arriving
-        assert found.grown_bytes < (arriving + BESIDE if arriving else MEMORY)
-        best = found if best is None or found.ratio < best.ratio else best
-        if best.ratio <= MOST:
+        if found.ratio <= MOST and found.grown_bytes < most_bytes:
             break
-    assert best is not None
-    report(f"{name}: {best.ratio:.2f} times the quiet median, memory grew by {best.grown_bytes / 1e6:.0f} MB")
-    assert best.ratio <= MOST
+    report(f"{name}: {found.ratio:.2f} times the quiet median, memory grew by {found.grown_bytes / 1e6:.0f} MB")
+    measured = [(round(one.ratio, 2), one.grown_bytes) for one in tries]
+    assert found.ratio <= MOST, f"ratio and growth of each try: {measured}"
+    assert found.grown_bytes < most_bytes, f"ratio and growth of each try: {measured}"
 
 
 def test_what_does_cost_the_others_is_noticed(tmp_path: Path) -> None:
