@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites.fetching import GIVEN
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clients" / "express"
 OLDEST_NODE = 20
+WITH_CALLERS = ("attacks", "middleware", "outage", "store")
+"""The tests that make calls, and so run against servers with callers too."""
 _COUNT = "^[#\N{INFORMATION SOURCE}] (\\w+) (\\d+)$"  # in the two formats of Node's test runner
 
 
@@ -47,19 +51,31 @@ def install() -> str:
     return ""
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
-def test_the_package_for_express_passes_its_own_tests() -> None:
-    """Every test of the npm package passes against this server: types, middleware, store, attacks and outages."""
-    if problem := install():
-        pytest.skip(f"the package's dependencies cannot be installed: {problem}")
-    env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
-    done = npm("test", env=env)
+def passed(done: subprocess.CompletedProcess[str]) -> int:
+    """Return how many tests passed. Fails with those that did not."""
     counts = {name: int(number) for name, number in re.findall(_COUNT, done.stdout, re.MULTILINE)}
     failed = re.findall(r"^ *not ok .*(?:\n.*){0,12}", done.stdout, re.MULTILINE)
     assert done.returncode == 0, "\n".join(failed) or done.stdout[-5_000:] + done.stderr[-5_000:]
     assert counts["fail"] == 0
-    assert counts["pass"] > 50
+    return counts["pass"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
+def test_the_package_for_express_passes_its_own_tests() -> None:
+    """Every test of the npm package passes against this server; those of the calls pass with callers too."""
+    if problem := install():
+        pytest.skip(f"the package's dependencies cannot be installed: {problem}")
+    env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
+    if given := os.environ.get(GIVEN):
+        env[GIVEN] = str(Path(given).absolute())
+    assert passed(npm("test", env=env)) > 50
+    # The same with callers, after the first run because that builds the package.
+    files = [f"test/{name}.test.mjs" for name in WITH_CALLERS]
+    command = ["node", "--test", "--test-concurrency=2", "--test-timeout=300000", *files]
+    env["SESSIOND_TEST_CALLERS"] = "1"
+    done = subprocess.run(command, cwd=PACKAGE, env=env, capture_output=True, text=True, check=False)
+    assert passed(done) > 40
 
 
 def test_the_lock_file_names_no_registry() -> None:

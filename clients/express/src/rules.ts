@@ -41,7 +41,7 @@ export class RuleBook {
     if (!cookie?.browserName) {
       const names = applications.map((application) => application.name).join(", ");
       // A caller is shown its own applications only.
-      const kind = this.#authority.sendsKey ? "this caller has roles for" : "configured";
+      const kind = this.#authority.sendsKey ? "configured for this caller" : "configured";
       throw new SessiondError("internal", `sessiond: unknown application '${name}' (${kind}: ${names || "none"})`);
     }
     this.#rules = {

@@ -87,6 +87,15 @@ test("The key may be a text, a Token, a file, or a file that SESSIOND_KEY_FILE n
   await withVariable(join(folder, "missing"), async () => assert.deepEqual(await use({ keyFile: web }), GOOD));
 });
 
+test("What the how-to page shows for an authority with callers works.", async () => {
+  const page = readFileSync(new URL("../../../docs/how-to/express.md", import.meta.url), "utf8");
+  const [, block] = /^## If sessiond has callers$.*?^```js\n(.*?)^```/ms.exec(page);
+  const line = block.replace("127.0.0.1:7443", authority.target).replace("/run/secrets/shop.key", web);
+  const seen = [];
+  new Function("app", "sessiond", line)({ use: () => undefined }, (options) => seen.push(options));
+  assert.deepEqual(await use(seen[0]), GOOD);
+});
+
 test("The store of express-session needs the roles issuer and operator, and works with them.", async () => {
   const keyFile = await authority.addCaller("store", "issuer:default", "operator:default");
   const store = new SessionStore({ target: authority.target, timeout: 30_000, keyFile });
@@ -169,7 +178,7 @@ test("A call for which the caller has no role says which role it needs, and who 
   const elsewhere = await authority.addCaller("elsewhere", "issuer:named");
   const { statuses, errors } = await use({ keyFile: elsewhere });
   assert.ok(statuses.every((status) => status === 500));
-  assert.match(errors[0].message, /unknown application 'default' \(this caller has roles for: named\)/);
+  assert.match(errors[0].message, /unknown application 'default' \(configured for this caller: named\)/);
 });
 
 test("A site whose caller is refused answers requests that need the authority with 500, and reports why.", async () => {

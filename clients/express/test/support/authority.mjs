@@ -21,6 +21,11 @@ name = "member"
 anonymous_name = "guest"
 secure = false
 
+[applications.suite.cookie]
+name = "connect.sid"
+anonymous_name = "connect.sid"
+secure = false
+
 [applications.short]
 renewal_timeout = "1s"
 renewal_overlap = "500ms"
