@@ -20,7 +20,9 @@ PACKAGE = ROOT / "clients" / "express"
 OLDEST_NODE = 20
 WITH_CALLERS = ("attacks", "middleware", "outage", "store")
 """The tests that make calls, and so run against servers with callers too."""
-_COUNT = "^[#\N{INFORMATION SOURCE}] (\\w+) (\\d+)$"  # in the two formats of Node's test runner
+# Each in the two formats of Node's test runner.
+_COUNT = "^[#\N{INFORMATION SOURCE}] (\\w+) (\\d+)$"
+_SKIPPED = "^ *(?:ok \\d+ - .*? # SKIP|\N{SMALL HYPHEN-MINUS} .*? \\([\\d.]+ms\\) #) (.+)$"
 
 
 def npm(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -60,16 +62,40 @@ def passed(done: subprocess.CompletedProcess[str]) -> int:
     return counts["pass"]
 
 
+def skips(output: str) -> list[str]:
+    """Return why Node's test runner skipped tests, each reason once, in order."""
+    return list(dict.fromkeys(re.findall(_SKIPPED, output, re.MULTILINE)))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "ok 1 - passes\nok 2 - is about # signs # SKIP no network: (1ms)\n# skipped 1\n",
+        "\N{CHECK MARK} passes (2ms)\n\N{SMALL HYPHEN-MINUS} is about # signs (0.25ms) # no network: (1ms)\n",
+    ],
+)
+def test_the_reason_of_a_skip_is_found(output: str) -> None:
+    """The reason is all that follows the mark, in both formats of Node's test runner."""
+    assert skips(output) == ["no network: (1ms)"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
-def test_the_package_for_express_passes_its_own_tests() -> None:
-    """Every test of the npm package passes against this server; those of the calls pass with callers too."""
+def test_the_package_for_express_passes_its_own_tests(subtests: pytest.Subtests) -> None:
+    """Every test of the npm package passes against this server, or skips with a reason that this test shows.
+
+    Those of the calls pass with callers too.
+    """
     if problem := install():
         pytest.skip(f"the package's dependencies cannot be installed: {problem}")
     env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
     if given := os.environ.get(GIVEN):
         env[GIVEN] = str(Path(given).absolute())
-    assert passed(npm("test", env=env)) > 50
+    done = npm("test", env=env)
+    assert passed(done) > 50
+    for reason in skips(done.stdout):  # such as a suite that cannot be fetched
+        with subtests.test():
+            pytest.skip(reason)
     # The same with callers, after the first run because that builds the package.
     files = [f"test/{name}.test.mjs" for name in WITH_CALLERS]
     command = ["node", "--test", "--test-concurrency=2", "--test-timeout=300000", *files]
