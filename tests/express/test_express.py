@@ -82,10 +82,7 @@ def test_the_reason_of_a_skip_is_found(output: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
 def test_the_package_for_express_passes_its_own_tests(subtests: pytest.Subtests) -> None:
-    """Every test of the npm package passes against this server, or skips with a reason that this test shows.
-
-    Those of the calls pass with callers too.
-    """
+    """The npm package's tests pass against this server, or skip with a reason; those of calls pass with callers too."""
     if problem := install():
         pytest.skip(f"the package's dependencies cannot be installed: {problem}")
     env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
