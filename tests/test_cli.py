@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sessiond.cli import main
 from tests.support.failed_start import UNPRIVILEGED, needs_setpriv, run_sessiond
 from tests.support.server import ServerProcess
+from tests.support.sidecars import until
 
 
 def start(folder: Path, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> tuple[int, str]:
@@ -254,6 +255,7 @@ async def test_the_environment_sets_what_options_do_not(
     server = ServerProcess(tmp_path, "--listen", "127.0.0.1:0", "--log-level", "info", cwd=tmp_path, options=False)
     try:
         await server.address()
+        await until(lambda: len(server.log().splitlines()) >= 4)  # the last line follows `serving`
         misspelt, unknown, serving, unprotected = (json.loads(line) for line in server.log().splitlines())
     finally:
         server.kill()

@@ -13,10 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites.fetching import GIVEN
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clients" / "express"
 OLDEST_NODE = 20
-_COUNT = "^[#\N{INFORMATION SOURCE}] (\\w+) (\\d+)$"  # in the two formats of Node's test runner
+WITH_CALLERS = ("attacks", "middleware", "outage", "store")
+"""The tests that make calls, and so run against servers with callers too."""
+# Each in the two formats of Node's test runner.
+_COUNT = "^[#\N{INFORMATION SOURCE}] (\\w+) (\\d+)$"
+_SKIPPED = "^ *(?:ok \\d+ - .*? # SKIP|\N{SMALL HYPHEN-MINUS} .*? \\([\\d.]+ms\\) #) (.+)$"
 
 
 def npm(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -47,19 +53,52 @@ def install() -> str:
     return ""
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
-def test_the_package_for_express_passes_its_own_tests() -> None:
-    """Every test of the npm package passes against this server: types, middleware, store, attacks and outages."""
-    if problem := install():
-        pytest.skip(f"the package's dependencies cannot be installed: {problem}")
-    env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
-    done = npm("test", env=env)
+def passed(done: subprocess.CompletedProcess[str]) -> int:
+    """Return how many tests passed. Fails with those that did not."""
     counts = {name: int(number) for name, number in re.findall(_COUNT, done.stdout, re.MULTILINE)}
     failed = re.findall(r"^ *not ok .*(?:\n.*){0,12}", done.stdout, re.MULTILINE)
     assert done.returncode == 0, "\n".join(failed) or done.stdout[-5_000:] + done.stderr[-5_000:]
     assert counts["fail"] == 0
-    assert counts["pass"] > 50
+    return counts["pass"]
+
+
+def skips(output: str) -> list[str]:
+    """Return why Node's test runner skipped tests, each reason once, in order."""
+    return list(dict.fromkeys(re.findall(_SKIPPED, output, re.MULTILINE)))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "ok 1 - passes\nok 2 - is about # signs # SKIP no network: (1ms)\n# skipped 1\n",
+        "\N{CHECK MARK} passes (2ms)\n\N{SMALL HYPHEN-MINUS} is about # signs (0.25ms) # no network: (1ms)\n",
+    ],
+)
+def test_the_reason_of_a_skip_is_found(output: str) -> None:
+    """The reason is all that follows the mark, in both formats of Node's test runner."""
+    assert skips(output) == ["no network: (1ms)"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
+def test_the_package_for_express_passes_its_own_tests(subtests: pytest.Subtests) -> None:
+    """The npm package's tests pass against this server, or skip with a reason; those of calls pass with callers too."""
+    if problem := install():
+        pytest.skip(f"the package's dependencies cannot be installed: {problem}")
+    env = {**os.environ, "SESSIOND_PYTHON": sys.executable, "NODE_OPTIONS": ""}
+    if given := os.environ.get(GIVEN):
+        env[GIVEN] = str(Path(given).absolute())
+    done = npm("test", env=env)
+    assert passed(done) > 50
+    for reason in skips(done.stdout):  # such as a suite that cannot be fetched
+        with subtests.test():
+            pytest.skip(reason)
+    # The same with callers, after the first run because that builds the package.
+    files = [f"test/{name}.test.mjs" for name in WITH_CALLERS]
+    command = ["node", "--test", "--test-concurrency=2", "--test-timeout=300000", *files]
+    env["SESSIOND_TEST_CALLERS"] = "1"
+    done = subprocess.run(command, cwd=PACKAGE, env=env, capture_output=True, text=True, check=False)
+    assert passed(done) > 40
 
 
 def test_the_lock_file_names_no_registry() -> None:

@@ -96,7 +96,11 @@ class ServerProcess:
         if options:
             typed += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
         typed += arguments
-        self.process = subprocess.Popen(typed, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd)
+        # Variables that are meant for the tests would each add a warning to the log.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("SESSIOND_TEST_")}
+        self.process = subprocess.Popen(
+            typed, stderr=self._log, stdout=self._log, start_new_session=True, cwd=cwd, env=env
+        )
 
     async def address(self) -> str:
         """Wait until it serves, and return its address. Raise AssertionError with its log if it ends instead."""

@@ -5,6 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import * as loader from "@grpc/proto-loader";
 
+import { type CallerKey, callerKey, checkKeyIsProtected, KEY_OPTIONS, type KeyOptions } from "./caller-key";
 import { Circuit } from "./circuit";
 import { errorOfStatus, SessiondError } from "./errors";
 import type { ProtoGrpcType } from "./generated/session_authority";
@@ -12,7 +13,7 @@ import type { SessionAuthorityClient, SessionAuthorityDefinition } from "./gener
 import { optionError } from "./options";
 
 /** How to reach the authority. */
-export interface ConnectionOptions {
+export interface ConnectionOptions extends KeyOptions {
   /** Its address: `HOST:PORT` or `unix:PATH`. */
   target: string;
   /** The application whose sessions are meant. Empty: `default`. */
@@ -25,7 +26,14 @@ export interface ConnectionOptions {
   channelOptions?: grpc.ChannelOptions;
 }
 
-export const CONNECTION_OPTIONS = ["target", "application", "timeout", "credentials", "channelOptions"] as const;
+export const CONNECTION_OPTIONS = [
+  "target",
+  "application",
+  "timeout",
+  "credentials",
+  "channelOptions",
+  ...KEY_OPTIONS,
+] as const;
 
 type Definition = SessionAuthorityDefinition;
 /** The calls that this package makes. */
@@ -82,8 +90,11 @@ export function monotonic(): number {
 /** The connection to the authority. It repeats a failed call once, and fails fast during an outage. */
 export class Authority {
   readonly application: string;
+  /** Whether calls send the key of a caller. */
+  readonly sendsKey: boolean;
   readonly #client: SessionAuthorityClient;
   readonly #timeout: number;
+  readonly #key: CallerKey | undefined;
   readonly #circuit = new Circuit();
 
   constructor(options: ConnectionOptions) {
@@ -97,18 +108,20 @@ export class Authority {
     if (typeof timeout !== "number" || !(timeout > 0)) {
       throw optionError("timeout", timeout, "a positive number of milliseconds");
     }
+    const credentials = options.credentials ?? grpc.credentials.createInsecure();
     this.application = application;
     this.#timeout = timeout;
-    this.#client = new (contract().sessiond.v1.SessionAuthority)(
-      target,
-      options.credentials ?? grpc.credentials.createInsecure(),
-      {
-        "grpc.enable_http_proxy": 0, // calls to loopback would go through the environment's proxy too
-        "grpc.initial_reconnect_backoff_ms": 100,
-        "grpc.max_reconnect_backoff_ms": 1_000,
-        ...options.channelOptions,
-      },
-    );
+    this.#key = callerKey(options);
+    this.sendsKey = this.#key !== undefined;
+    if (this.#key !== undefined) {
+      checkKeyIsProtected(this.#key, target, credentials);
+    }
+    this.#client = new (contract().sessiond.v1.SessionAuthority)(target, credentials, {
+      "grpc.enable_http_proxy": 0, // calls to loopback would go through the environment's proxy too
+      "grpc.initial_reconnect_backoff_ms": 100,
+      "grpc.max_reconnect_backoff_ms": 1_000,
+      ...options.channelOptions,
+    });
   }
 
   /** Make a call. `requestId`: only if the call must be the same one as an earlier call. */
@@ -148,7 +161,7 @@ export class Authority {
       return response;
     } catch (error) {
       const { code = grpc.status.UNKNOWN, details = "" } = error as grpc.ServiceError;
-      const failure = errorOfStatus(method, code, details);
+      const failure = errorOfStatus(method, code, details + this.#hint(code));
       if (code === grpc.status.UNAVAILABLE) {
         this.#circuit.refused(ticket, failure.message, monotonic());
         throw Object.defineProperty(failure, TRANSIENT, { value: true });
@@ -162,15 +175,29 @@ export class Authority {
     }
   }
 
+  /** What an operator needs to know if the authority refused this caller: which key was sent. */
+  #hint(code: number): string {
+    if (code !== grpc.status.UNAUTHENTICATED && code !== grpc.status.PERMISSION_DENIED) {
+      return "";
+    }
+    const sent = this.#key === undefined ? "no key: set the option keyFile" : `the key from ${this.#key.source}`;
+    return ` (this process sends ${sent})`;
+  }
+
   #send<M extends Method>(method: M, request: RequestOf<M>, milliseconds: number): Promise<ResponseOf<M>> {
     type Unary = (
       request: RequestOf<M>,
+      metadata: grpc.Metadata,
       options: grpc.CallOptions,
       callback: (error: grpc.ServiceError | null, response?: ResponseOf<M>) => void,
     ) => void;
     const unary = (this.#client[method] as unknown as Unary).bind(this.#client);
+    const metadata = new grpc.Metadata();
+    if (this.#key !== undefined) {
+      metadata.set("authorization", `Bearer ${this.#key.key.reveal()}`);
+    }
     return new Promise((resolve, reject) => {
-      unary(request, { deadline: Date.now() + milliseconds }, (error, response) => {
+      unary(request, metadata, { deadline: Date.now() + milliseconds }, (error, response) => {
         if (error !== null || response === undefined) {
           reject(error ?? new Error("no response"));
         } else {

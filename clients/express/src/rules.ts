@@ -40,7 +40,9 @@ export class RuleBook {
     const cookie = policy?.cookie;
     if (!cookie?.browserName) {
       const names = applications.map((application) => application.name).join(", ");
-      throw new SessiondError("internal", `sessiond: unknown application '${name}' (configured: ${names})`);
+      // A caller is shown its own applications only.
+      const kind = this.#authority.sendsKey ? "configured for this caller" : "configured";
+      throw new SessiondError("internal", `sessiond: unknown application '${name}' (${kind}: ${names || "none"})`);
     }
     this.#rules = {
       cookieNames: [...new Set([cookie.browserName, cookie.browserAnonymousName])],

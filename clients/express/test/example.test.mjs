@@ -72,7 +72,7 @@ test("In the example shop a guest fills a cart, logs in, steps up, ends another 
 
 test("The application on the how-to page works as it stands, and what it says about the store too.", async () => {
   const page = readFileSync(join(here, "../../docs/how-to/express.md"), "utf8");
-  const [app, store] = [...page.matchAll(/^```js\n(.*?)^```/gms)].map(([, block]) => block);
+  const [app, , store] = [...page.matchAll(/^```js\n(.*?)^```/gms)].map(([, block]) => block);
   const port = "app.listen(0, function () { console.log(this.address().port); });";
   const local = (block) => block.replaceAll("127.0.0.1:7443", authority.target);
   const programs = {

@@ -2,7 +2,15 @@
 import express from "express";
 import session from "express-session";
 
-import { requires, sessiond, type Device, type PathPattern, sessiondErrors, SessiondError } from "@sessiond/express";
+import {
+  requires,
+  sessiond,
+  type Device,
+  type PathPattern,
+  sessiondErrors,
+  SessiondError,
+  Token,
+} from "@sessiond/express";
 import { SessionStore } from "@sessiond/express/store";
 
 const exempt: PathPattern[] = ["/hook", /^\/v\d/];
@@ -20,6 +28,8 @@ app.get("/", requires({ level: 2, maxAge: 300 }), async (req, res) => {
   );
 });
 app.use(sessiondErrors());
+sessiond({ target: "127.0.0.1:7443", keyFile: "/run/secrets/shop.key" }).close();
+sessiond({ target: "127.0.0.1:7443", key: new Token("text") }).close();
 const error = new SessiondError("locked", "text");
 const status: number = error.status;
 app.use(session({ secret: "s", store: new SessionStore({ target: "127.0.0.1:7443", name: String(status) }) }));
@@ -28,5 +38,7 @@ app.use(session({ secret: "s", store: new SessionStore({ target: "127.0.0.1:7443
 sessiond({ target: "127.0.0.1:7443", aplication: "shop" });
 // @ts-expect-error: `target` is required
 sessiond({});
+// @ts-expect-error: a key is a text or a Token
+sessiond({ target: "127.0.0.1:7443", key: 7 });
 // @ts-expect-error: a level is a number
 requires({ level: "2" });
