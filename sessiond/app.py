@@ -364,7 +364,7 @@ class App:
         self._following: asyncio.Task[None] | None = None
         if parts.follower is not None:
             self._following = asyncio.create_task(parts.follower.run(), name="follower")
-        self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(), name="tls")
+        self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(self._on_tls), name="tls")
         serves_anyone = self._tls is not None and config.tls_client_ca is None and self._book.is_open
         if serves_anyone and not is_local(config.listen):
             _log.warning(
@@ -398,13 +398,17 @@ class App:
     async def _listen(self) -> None:
         """Answer on the address, or have workers answer there."""
         config = self._config
-        reads = config.tls_client_ca is not None
-        callers = CallersOfWorkers(self._book) if config.workers else Callers(self._book, reads_certificates=reads)
+        if config.workers:
+            self._callers: Callers = CallersOfWorkers(self._book)
+        else:
+            authorities = None if self._tls is None else self._tls.current.authorities
+            reads = config.tls_client_ca is not None
+            self._callers = Callers(self._book, reads_certificates=reads, authorities=authorities)
         credentials = None if self._tls is None else server_credentials(self._tls)
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport)
+        self._server = rpc_server(self.authority, bounds, config.max_calls, self._callers, config.transport)
         if not config.workers:
             self.address = await self._server.start(config.listen, config.socket_mode, credentials)
             return
@@ -444,6 +448,7 @@ class App:
         """Put the policies of another configuration in force; other settings need a restart."""
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
+            self._on_tls()
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
@@ -506,6 +511,11 @@ class App:
         # Also if nothing is to be encrypted: what was encrypted before must stay readable.
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
         return StoreKeys(cipher, self._keys.fingerprints())
+
+    def _on_tls(self) -> None:
+        """Trust only certificates of clients that the newest authorities have signed."""
+        if self._tls is not None:
+            self._callers.trust(self._tls.current.authorities)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
         if self.failure.done():

@@ -109,6 +109,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "ListCallers": (pb.ListCallersRequest(), "A"),
     "RotateCaller": (pb.RotateCallerRequest(name="nobody"), "A"),
     "RevokeCaller": (pb.RevokeCallerRequest(name="nobody"), "A"),
+    "UpdateCallerCertificates": (pb.UpdateCallerCertificatesRequest(name="nobody", add=["nobody.example"]), "A"),
 }
 LETTERS = dict(zip("visoa", ("VALIDATOR", "ISSUER", "SUBSCRIBER", "OPERATOR", "ADMIN"), strict=True))
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
