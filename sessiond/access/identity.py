@@ -122,10 +122,8 @@ def why_unusable(name: str) -> str:
 
 
 def _why_no_dns_name(name: str) -> str:
-    if name != name.lower():
-        return "has upper case; write DNS names in lower case, as they are compared"
-    if len(name) <= _LONGEST_DNS_NAME and _DNS_NAME.fullmatch(name):
-        return ""
+    if len(name) <= _LONGEST_DNS_NAME and _DNS_NAME.fullmatch(name.lower()):
+        return "" if name == name.lower() else "has upper case; write DNS names in lower case, as they are compared"
     return "is neither a URI such as spiffe://example.org/shop nor a DNS name such as shop.example.org"
 
 
