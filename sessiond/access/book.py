@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sessiond.access.proof import AUTHORIZATION, Identified
+from sessiond.access.proof import AUTHORIZATION, Identified, sends_key
 from sessiond.crypto.caller_keys import presented_key
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind
-from sessiond.domain.errors import Unauthenticated, Unavailable
+from sessiond.domain.errors import Unauthenticated, Unavailable, shown
 from sessiond.domain.values import Instant
 
 __all__ = ["CallerBook"]
 
 _BEARER = "bearer "
 _FOREVER = 1 << 63
+_UNCONFIRMED = "this replica has lost touch with the others, and cannot tell who may call; call again"
 
 
 class CallerBook:
@@ -67,8 +68,9 @@ class CallerBook:
         metadata: Sequence[tuple[str, str | bytes]] | None,
         proofs: Iterable[tuple[CredentialKind, str]] = (),
         proved_until: Instant | None = None,
+        hint: str = "",
     ) -> Identified | None:
-        """Return who is calling; None if no caller is configured.
+        """Return who is calling; None if no caller is configured. `hint` is added to an error about no credentials.
 
         A key in the metadata counts before what the connection proves (`proofs`), which counts until `proved_until`
         (None: as long as the connection). Raises `Unauthenticated`, and `Unavailable` while the callers may be others
@@ -77,12 +79,27 @@ class CallerBook:
         if not self._records:
             return None
         if not self.is_confirmed():
-            raise Unavailable("this replica has lost touch with the others, and cannot tell who may call; call again")
+            raise Unavailable(_UNCONFIRMED)
         now = self._now()
         sent = [value for key, value in metadata or () if key == AUTHORIZATION]
         if sent:
             return self._by_key(sent, now)
-        return self._by_connection(tuple(proofs), proved_until, now)
+        return self._by_connection(tuple(proofs), proved_until, now, hint)
+
+    def identify_on_socket(
+        self, metadata: Sequence[tuple[str, str | bytes]] | None, name: str, *, is_forwarded: bool
+    ) -> Identified | None:
+        """Return who is calling on the socket of the caller `name`; see `identify`.
+
+        A key counts before the socket, which says nothing about calls that somebody has forwarded.
+        """
+        record = self._records.get(name)
+        if record is None or is_forwarded or sends_key(metadata):
+            hint = "" if is_forwarded else f"; there is no caller {shown(name)}, whose socket this is"
+            return self.identify(metadata, hint=hint)
+        if not self.is_confirmed():
+            raise Unavailable(_UNCONFIRMED)
+        return Identified(record, None)
 
     def now(self) -> Instant:
         """Return the authority's time."""
@@ -94,7 +111,7 @@ class CallerBook:
         return None if record is None else record.revision
 
     def _by_connection(
-        self, proofs: Sequence[tuple[CredentialKind, str]], until: Instant | None, now: Instant
+        self, proofs: Sequence[tuple[CredentialKind, str]], until: Instant | None, now: Instant, hint: str
     ) -> Identified:
         has_ended = until is not None and now >= until
         found = [self._names[kind, name.encode()] for kind, name in proofs if (kind, name.encode()) in self._names]
@@ -106,7 +123,6 @@ class CallerBook:
             return Identified(last[0], min(ends, default=None))
         if good:
             raise Unauthenticated("the connection proves the names of several callers; send a key")
-        hint = ""
         if has_ended and proofs:
             hint = "; the certificate of this connection has expired: connect again with a new one"
         elif proofs:

@@ -15,7 +15,7 @@ from sessiond.domain.errors import AuthorityError, Unauthenticated, Unavailable
 from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.values import Instant
 
-__all__ = ["Book", "Callers", "CallersOfWorkers"]
+__all__ = ["Book", "Callers", "CallersOfSocket", "CallersOfWorkers"]
 
 _ANY_CALLER = "caller"
 _WORKER = "(worker)"
@@ -36,6 +36,11 @@ class Book(Protocol):
         proved_until: Instant | None = None,
     ) -> Identified | None:
         """Return who is calling; None if no caller is configured. Raises `Unauthenticated` and `Unavailable`."""
+
+    def identify_on_socket(
+        self, metadata: Sequence[tuple[str, str | bytes]] | None, name: str, *, is_forwarded: bool
+    ) -> Identified | None:
+        """Return who is calling on the socket of the caller `name`; see `identify`."""
 
     def revision_of(self, name: str) -> int | None:
         """Return the revision of a caller's latest change; None if there is no such caller."""
@@ -75,7 +80,7 @@ class Callers:
         `Unauthenticated` and `Unavailable`.
         """
         certificate = self._certificates.read(proved)
-        if certificate is not None and any(key == FORWARDED_KEY for key, _ in metadata or ()):
+        if certificate is not None and _is_forwarded(metadata):
             certificate = None
         found = None
         if self._book is not None and certificate is None:
@@ -83,10 +88,7 @@ class Callers:
         elif self._book is not None and certificate is not None:
             # The connection may outlive the certificate.
             found = self._book.identify(metadata, _proofs(certificate), certificate.not_after)
-        if found is None:
-            return Caller(_ANY_CALLER, peer, metadata or (), certificate=certificate)
-        record = found.record
-        return Caller(record.name, peer, metadata or (), record.grants, record.revision, certificate, found.until)
+        return _caller(found, peer, metadata, certificate)
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         """Return why a stream of this caller must end; None if the caller is as it was when it was identified."""
@@ -141,6 +143,46 @@ class CallersOfWorkers(Callers):
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         return None if caller.name == _WORKER else super()._refusal(caller)
+
+
+class CallersOfSocket(Callers):
+    """Identifies callers on a socket of one caller: its permissions decide who can connect, and that is the caller.
+
+    `name` is the caller, and `path` that of the socket. A key in a call counts before the socket.
+    """
+
+    def __init__(self, book: Book, name: str, path: str) -> None:
+        super().__init__(book)
+        self._of_socket = book.identify_on_socket
+        self._name = name
+        self._peer = f"unix:{path}"
+
+    def identify(
+        self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
+    ) -> Caller:
+        """Return the caller. Raises `Unauthenticated` and `Unavailable`.
+
+        For gRPC all Unix sockets are one peer; here each is one, so that they do not share what one peer may have.
+        """
+        found = self._of_socket(metadata, self._name, is_forwarded=_is_forwarded(metadata))
+        return _caller(found, self._peer, metadata)
+
+
+def _is_forwarded(metadata: Sequence[tuple[str, str | bytes]] | None) -> bool:
+    return any(key == FORWARDED_KEY for key, _ in metadata or ())
+
+
+def _caller(
+    found: Identified | None,
+    peer: str,
+    metadata: Sequence[tuple[str, str | bytes]] | None,
+    certificate: ClientCertificate | None = None,
+) -> Caller:
+    """Return whom a call is from; anyone if no caller is configured."""
+    if found is None:
+        return Caller(_ANY_CALLER, peer, metadata or (), certificate=certificate)
+    record = found.record
+    return Caller(record.name, peer, metadata or (), record.grants, record.revision, certificate, found.until)
 
 
 def _proofs(certificate: ClientCertificate) -> Iterator[tuple[CredentialKind, str]]:

@@ -61,11 +61,13 @@ def server_options(max_calls: int, *, shares_port: bool = False, renews: bool = 
     ]
 
 
-def bind(add_port: Callable[[str], int], address: str, socket_mode: int = 0o600) -> str:
+def bind(
+    add_port: Callable[[str], int], address: str, socket_mode: int = 0o600, socket_group: str | None = None
+) -> str:
     """Bind `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-    `add_port` is the server's own method; it returns the port. `socket_mode` is the mode of the Unix socket, which
-    controls who may connect.
+    `add_port` is the server's own method; it returns the port. `socket_mode` and `socket_group` are the mode and the
+    group of the Unix socket, which control who may connect.
     Raise `CannotListen` if that is not possible.
     """
     if address.startswith("unix:"):
@@ -76,5 +78,5 @@ def bind(add_port: Callable[[str], int], address: str, socket_mode: int = 0o600)
     except (RuntimeError, OSError):
         raise why_not(address) from None
     if address.startswith("unix:"):
-        open_socket(address.removeprefix("unix:"), socket_mode)
+        open_socket(address.removeprefix("unix:"), socket_mode, socket_group)
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

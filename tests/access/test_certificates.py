@@ -432,7 +432,12 @@ async def test_connections_have_an_end(tmp_path: Path, monkeypatch: pytest.Monke
         await add(admin, "shop", SHOP, grants=ADMIN)
         peers: set[str] = set()
         identify = app._callers.identify
-        monkeypatch.setattr(app._callers, "identify", lambda peer, *more: (peers.add(peer), identify(peer, *more))[1])
+
+        def noted(peer: str, *more: Any) -> Any:
+            peers.add(peer)
+            return identify(peer, *more)
+
+        monkeypatch.setattr(app._callers, "identify", noted)
         async with stub_of(app, CLIENTS.client(SHOP)) as stub:
             stream = await opened(stub)
             while len(peers) < 4:
