@@ -20,22 +20,21 @@ class CallerSocket:
 
     caller  the name of the caller; it may be added and revoked while the server runs
     path    where the socket is
-    group   the group, by name or number, whose members may connect beside the server's own user; None: nobody else
+    mode    its mode: whether its group may connect, beside the server's own user
+    group   its group, by name or number; None: that of the server, or of the folder if that has the setgid bit
     """
 
     caller: str
     path: str
+    mode: int
     group: str | None
-
-    @property
-    def mode(self) -> int:
-        """The mode of the socket."""
-        return 0o600 if self.group is None else 0o660
 
 
 def sockets_in(sections: Mapping[str, SocketSection]) -> tuple[CallerSocket, ...]:
     """Return the sockets of a file."""
-    return tuple(CallerSocket(name, section.path, section.group) for name, section in sections.items())
+    return tuple(
+        CallerSocket(name, section.path, int(section.mode, 8), section.group) for name, section in sections.items()
+    )
 
 
 def socket_problems(sections: Mapping[str, SocketSection], listen: str) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -51,4 +50,9 @@ def socket_problems(sections: Mapping[str, SocketSection], listen: str) -> Itera
         path = os.path.abspath(section.path)
         if path in taken:
             yield ("sockets", name, "path"), f"is that of {taken[path]} already; choose another path"
+        if section.group is not None and section.mode == "0600":
+            yield (
+                ("sockets", name, "group"),
+                'has no effect if only the server\'s user may connect; set mode = "0660" too',
+            )
         taken.setdefault(path, f"sockets.{name}")

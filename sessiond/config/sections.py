@@ -228,6 +228,7 @@ class SocketSection(Section):
     """`[sockets.NAME]`."""
 
     path: Annotated[str, BeforeValidator(_socket_path)]
+    mode: Literal["0600", "0660"] = "0600"
     group: Annotated[str, BeforeValidator(_group)] | None = None
 
 

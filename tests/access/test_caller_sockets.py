@@ -234,6 +234,12 @@ def shared_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def give(folder: Path, group: int) -> None:
+    """Give a folder to a group, so that what is created in it has this group too."""
+    os.chown(folder, -1, group)
+    folder.chmod(0o2755)
+
+
 def connects(path: Path, user: int, *groups: int) -> bool:
     """Return whether a process of this user and these groups can open a socket."""
     becomes = f"os.setgroups({list(groups)}); os.setgid({user}); os.setuid({user})"
@@ -248,7 +254,11 @@ async def test_the_kernel_decides_who_connects(tmp_path: Path, shared_folder: Pa
     """The members of its group can open a socket, and those of another one cannot; without a group, only its user."""
     text = "".join(
         f'[sockets.{name}]\npath = "{shared_folder / name}"\n{group}'
-        for name, group in {"shop": 'group = "54321"\n', "edge": 'group = "54322"\n', "own": ""}.items()
+        for name, group in {
+            "shop": 'mode = "0660"\ngroup = "54321"\n',
+            "edge": 'mode = "0660"\ngroup = "54322"\n',
+            "own": "",
+        }.items()
     )
     async with serving(config_for(tmp_path, text)):
         modes = {name: stat.S_IMODE((shared_folder / name).stat().st_mode) for name in ("shop", "edge", "own")}
@@ -263,9 +273,21 @@ async def test_the_kernel_decides_who_connects(tmp_path: Path, shared_folder: Pa
         assert await opened(54322) == {"edge"}
 
 
+@AS_ANOTHER_USER
+async def test_the_group_of_a_folder(tmp_path: Path, shared_folder: Path) -> None:
+    """In a folder with the setgid bit, a socket of mode 0660 is open to the folder's group; the server changes none."""
+    give(shared_folder, 54321)
+    async with serving(config_for(tmp_path, f'[sockets.shop]\npath = "{shared_folder / "shop"}"\nmode = "0660"\n')):
+        for group in (54321, 54322):
+            assert await asyncio.to_thread(connects, shared_folder / "shop", 54000, group) is (group == 54321)
+
+
 async def test_a_group_that_there_is_not(tmp_path: Path) -> None:
     """A group that does not exist keeps the server from starting, with a remedy, and no socket is listened on."""
-    text = sockets(tmp_path, "edge") + f'[sockets.shop]\npath = "{tmp_path / "shop"}"\ngroup = "no such group"\n'
+    text = (
+        sockets(tmp_path, "edge")
+        + f'[sockets.shop]\npath = "{tmp_path / "shop"}"\nmode = "0660"\ngroup = "no such group"\n'
+    )
     with pytest.raises(CannotListen, match="there is no group no such group; create it, or choose another one"):
         await App.start(config_for(tmp_path, text))
     async with serving(config_for(tmp_path, sockets(tmp_path, "edge", "shop"))):
@@ -304,7 +326,8 @@ WRONG = {
     '[sockets.shop]\npath = "unix:s"': "2: sockets.shop.path: must be a path without unix:",
     '[sockets.shop]\npath = "s"\ngroup = 7': "3: sockets.shop.group: must be the name or the number of a group, as a "
     'string: "shop" or "1001"',
-    '[sockets.shop]\npath = "s"\nmode = "0660"': "3: sockets.shop.mode: no such key; ",
+    '[sockets.shop]\npath = "s"\nmode = "0666"': '3: sockets.shop.mode: must be one of "0600", "0660"',
+    '[sockets.shop]\npath = "s"\ngroup = "7"': "3: sockets.shop.group: has no effect if only the server's user may ",
     '[sockets.shop]\npath = "s"\ngrp = "7"': "3: sockets.shop.grp: no such key; did you mean 'group'?",
     '[sockets.Shop]\npath = "s"': "1: sockets.Shop: the section's name is that of a caller: 1 to 64 of a-z, 0-9, '.', ",
     '[sockets.a]\npath = "s"\n[sockets.b]\npath = "./x/../s"': "4: sockets.b.path: is that of sockets.a already; ",
