@@ -27,7 +27,7 @@ from sessiond_client import AsyncClient, EventType, Grant, Role, Unauthenticated
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 from tests.access.test_certificates import end_of
-from tests.access.test_matrix import DENIED, LETTERS, TABLE, status
+from tests.access.test_matrix import LETTERS, TABLE, served_by
 from tests.rpc.refusals import refusal_of
 from tests.support.server import ServerProcess, config_for, serving, stub_for
 from tests.support.sidecars import beside, is_open, until
@@ -52,19 +52,6 @@ async def administered(folder: Path, *names: str, **settings: Any) -> AsyncItera
             yield app, admin
 
 
-async def served_at(address: str, metadata: Any = ()) -> set[str]:
-    """The RPCs that are served at an address to a call with this metadata."""
-    async with stub_for(address) as stub:
-        return {name for name in TABLE if await _status(stub, name, metadata) not in DENIED}
-
-
-async def _status(stub: Any, name: str, metadata: Any) -> grpc.StatusCode:
-    """The status of one call. UNAVAILABLE is the loss of a race: the stream was refused while a message was sent."""
-    while (found := await status(stub, name, TABLE[name][0], metadata)) is grpc.StatusCode.UNAVAILABLE:
-        continue
-    return found
-
-
 def allowed(letter: str) -> set[str]:
     """The RPCs that the table allows to a role for the application `shop`."""
     return {name for name, (_, letters) in TABLE.items() if letter in letters}
@@ -80,8 +67,8 @@ async def test_each_socket_has_the_rights_of_its_caller(tmp_path: Path) -> None:
             grants = [Grant(role=Role(role), application="shop")]
             await admin.create_caller(letter, grants, without_key=True)
         for letter in LETTERS:
-            assert await served_at(f"unix:{tmp_path / letter}") == allowed(letter)
-        assert await served_at(app.address) == set()
+            assert await served_by(f"unix:{tmp_path / letter}") == allowed(letter)
+        assert await served_by(app.address) == set()
 
 
 async def test_sockets_are_not_mixed(tmp_path: Path) -> None:
@@ -122,11 +109,11 @@ async def test_a_key_counts_before_a_socket(tmp_path: Path) -> None:
         await admin.create_caller("top", ADMIN, without_key=True)
         edge = (await admin.create_caller("edge", [Grant(role=Role.VALIDATOR)])).key.reveal()
         address = f"unix:{tmp_path / 'top'}"
-        assert "ListCallers" in await served_at(address)
-        assert "ListCallers" not in await served_at(address, [("authorization", f"Bearer {edge}")])
+        assert "ListCallers" in await served_by(address)
+        assert "ListCallers" not in await served_by(address, [("authorization", f"Bearer {edge}")])
         wrong = edge[:-1] + ("A" if edge[-1] != "A" else "B")
         for metadata in ([("authorization", f"Bearer {wrong}")], [("authorization", "")]):
-            assert await served_at(address, metadata) == set()
+            assert await served_by(address, metadata) == set()
 
 
 async def test_a_socket_of_nobody(tmp_path: Path) -> None:
@@ -184,15 +171,15 @@ async def near(folder: Path, mark: bool = True) -> AsyncIterator[tuple[AsyncClie
 async def test_a_socket_is_not_that_of_who_calls_a_sidecar(tmp_path: Path, metadata: Any) -> None:
     """A sidecar follows by its socket; through it, who has no key is served nothing, and who has one what it may."""
     async with near(tmp_path) as (admin, sidecar):
-        assert await served_at(sidecar.address, metadata) == set()
+        assert await served_by(sidecar.address, metadata) == set()
         key = (await admin.create_caller("shop", [Grant(role=Role.VALIDATOR, application="shop")])).key.reveal()
-        assert await served_at(sidecar.address, [("authorization", f"Bearer {key}")]) == allowed("v")
+        assert await served_by(sidecar.address, [("authorization", f"Bearer {key}")]) == allowed("v")
 
 
 async def test_without_the_mark_it_would_be(tmp_path: Path) -> None:
     """The control: if the sidecar did not mark what it forwards, callers without a key would have the socket's."""
     async with near(tmp_path, mark=False) as (_, sidecar):
-        assert await served_at(sidecar.address) == TABLE.keys()
+        assert await served_by(sidecar.address) == TABLE.keys()
 
 
 # Other servers

@@ -81,7 +81,11 @@ async def test_certificates_instead_of_keys(tmp_path: Path) -> None:
     make = _BLOCK.findall((PAGE.parent / "use-tls.md").read_text(encoding="utf-8"))[0]
     made = await run(make, tmp_path, "")
     assert made.returncode == 0, made.stderr
-    files = {"certificate": tmp_path / "server.crt", "key": tmp_path / "server.key", "client_ca": tmp_path / "ca.pem"}
+    files: dict[str, Any] = {
+        "certificate": tmp_path / "server.crt",
+        "key": tmp_path / "server.key",
+        "client_ca": tmp_path / "ca.pem",
+    }
     config = config_for(tmp_path, transport="grpcio", **{f"tls_{name}": file for name, file in files.items()})
     tls = TlsFiles(ca=tmp_path / "ca.pem", certificate=tmp_path / "client.crt", key=tmp_path / "client.key")
     variables = {

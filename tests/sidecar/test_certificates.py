@@ -17,7 +17,7 @@ from sessiond.sidecar.upstream import passed_on
 from sessiond.sidecar_app import Sidecar
 from sessiond_client import AsyncClient, Grant, Role, TlsFiles
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.access.test_matrix import DENIED, TABLE, status
+from tests.access.test_matrix import TABLE, served_by
 from tests.support.certificates import Authority, server_files
 from tests.support.server import ServerProcess, config_for, serving, stub_for
 from tests.support.sidecars import beside, is_open, until
@@ -39,7 +39,11 @@ async def near_an_authority(
     certificate, key = CLIENTS.client("spiffe://test/ops").write(folder, "ops")
     files = TlsFiles(ca=ca, certificate=certificate, key=key)
     certificate, key = CLIENTS.client(NEAR).write(folder, "near")
-    upstream = {"upstream_ca": str(ca), "upstream_certificate": str(certificate), "upstream_key": str(key)}
+    upstream: dict[str, Any] = {
+        "upstream_ca": str(ca),
+        "upstream_certificate": str(certificate),
+        "upstream_key": str(key),
+    }
     async with serving(config) as app:
         async with AsyncClient(app.address, tls=files) as anyone:
             first = await anyone.create_caller("ops", ADMIN)
@@ -50,19 +54,6 @@ async def near_an_authority(
                     sidecar._forwarding._way = replace(sidecar._forwarding._way, metadata=lambda _: ())
                 await until(lambda: is_open(sidecar))
                 yield app, admin, sidecar
-
-
-async def served_by(address: str, metadata: Any = ()) -> set[str]:
-    """The RPCs that are served to a caller without a key."""
-    return {name for name in TABLE if await _status(address, name, metadata) not in DENIED}
-
-
-async def _status(address: str, name: str, metadata: Any) -> grpc.StatusCode:
-    """The status of one call. UNAVAILABLE is the loss of a race: the stream was refused while a message was sent."""
-    async with stub_for(address) as stub:
-        while (found := await status(stub, name, TABLE[name][0], metadata)) is grpc.StatusCode.UNAVAILABLE:
-            continue
-    return found
 
 
 async def test_a_sidecar_follows_by_its_certificate(tmp_path: Path) -> None:
