@@ -11,11 +11,11 @@ from sessionctl.durations import checked_span
 from sessionctl.failures import Group
 from sessionctl.output import as_json, printable, show, show_note
 from sessionctl.settings import global_options, settings
-from sessionctl.tables import show_table
+from sessionctl.tables import show_table, without_empty
 from sessionctl.views import CALLERS, caller_row
 
 if TYPE_CHECKING:
-    from sessiond_client import CallerKey, Grant
+    from sessiond_client import CallerInfo, CallerKey, Grant
 
 __all__ = ["callers"]
 
@@ -30,7 +30,7 @@ def callers(context: click.Context) -> None:
 
     A caller is a service, a tool or a person. Without any caller, everyone who can connect may make every call. The
     first caller must be an admin for all applications: `sessionctl callers add ops --role admin`. From then on each
-    call needs the key of a caller.
+    call needs the key of a caller, or the certificate of one.
     """
     if context.invoked_subcommand is not None:
         return
@@ -39,7 +39,9 @@ def callers(context: click.Context) -> None:
     if settings().json:
         for caller in found:
             as_json(caller)
-    elif not show_table(CALLERS, map(caller_row, found)):
+        return
+    columns, rows = without_empty(CALLERS, list(map(caller_row, found)), "CERTIFICATES")
+    if not show_table(columns, rows):
         show_note("no callers: everyone who can connect may make every call")
 
 
@@ -53,18 +55,46 @@ def callers(context: click.Context) -> None:
     required=True,
     help=f"One of {', '.join(_ROLES)}; for all applications unless one is named. Repeat for several.",
 )
+@click.option(
+    "--certificate",
+    "certificates",
+    metavar="NAME",
+    multiple=True,
+    help="A URI, such as spiffe://example.org/shop, or DNS name that its client certificate must have. Repeat for "
+    "several.",
+)
+@click.option(
+    "--key/--no-key",
+    "with_key",
+    default=None,
+    help="Whether to make a key. [default: only without --certificate]",
+)
 @click.option("--reason", default="", help="Why, for the event.")
-@click.option("--key-only", is_flag=True, help="Write the key and nothing else.")
+@click.option("--key-only", is_flag=True, help="Make a key, and write it and nothing else.")
 @global_options
-def add(name: str, roles: tuple[str, ...], reason: str, key_only: bool) -> None:
+def add(
+    name: str,
+    roles: tuple[str, ...],
+    certificates: tuple[str, ...],
+    with_key: bool | None,
+    reason: str,
+    key_only: bool,
+) -> None:
     """Add the caller NAME, and show its key. The key is not shown again.
 
     An application that opens and checks sessions needs `--role issuer:APP`, one that only checks them `--role
     validator:APP`, a near cache also `validator:APP`, and live connections `subscriber:APP`.
+
+    With --certificate the caller needs no key: over mutual TLS it is known by a name in its certificate.
     """
     grants = [_grant(role) for role in roles]
+    if key_only and with_key is False:
+        raise click.UsageError("--key-only and --no-key exclude each other; leave one of them out.")
+    makes_key = key_only or (not certificates if with_key is None else with_key)
     with settings().client() as client:
-        issued = client.create_caller(name, grants, reason=reason)
+        issued = client.create_caller(
+            name, grants, certificate_names=certificates, without_key=not makes_key, reason=reason
+        )
     _show_key(issued, "added", key_only)
 
 
@@ -84,6 +114,26 @@ def rotate(name: str, overlap: timedelta | None, reason: str, key_only: bool) ->
     with settings().client() as client:
         issued = client.rotate_caller(name, overlap=overlap, reason=reason)
     _show_key(issued, "rotated", key_only)
+
+
+@callers.command("certificates")
+@click.argument("name")
+@click.option("--add", "added", metavar="NAME", multiple=True, help="A URI or DNS name to add. Repeat for several.")
+@click.option("--remove", "removed", metavar="NAME", multiple=True, help="One to remove. Repeat for several.")
+@click.option("--reason", default="", help="Why, for the event.")
+@global_options
+def certificates(name: str, added: tuple[str, ...], removed: tuple[str, ...], reason: str) -> None:
+    """Change by which names in a client certificate the caller NAME is known.
+
+    A name that was removed proves nothing from then on. Open streams of the caller end, and clients resume them.
+    """
+    with settings().client() as client:
+        answer = client.update_caller_certificates(name, add=added, remove=removed, reason=reason)
+    if settings().json:
+        as_json(answer)
+        return
+    show(("changed", "green"), f": {printable(answer.caller.name)}")
+    _show_certificates(answer.caller)
 
 
 @callers.command("revoke")
@@ -120,5 +170,13 @@ def _show_key(issued: CallerKey, done: str, key_only: bool) -> None:
         as_json(issued, key=issued.key.reveal())
     else:
         show((done, "green"), f": {printable(issued.caller.name)}")
-        show(("key", "bold"), f": {issued.key.reveal()}")
-        show_note("The key is secret and not shown again: keep it in a file with mode 0600.")
+        _show_certificates(issued.caller)
+        if issued.key.reveal():
+            show(("key", "bold"), f": {issued.key.reveal()}")
+            show_note("The key is secret and not shown again: keep it in a file with mode 0600.")
+
+
+def _show_certificates(caller: CallerInfo) -> None:
+    for name in (credential.certificate_name for credential in caller.credentials):
+        if name:
+            show(("certificate", "bold"), f": {printable(name)}")

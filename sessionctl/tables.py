@@ -10,7 +10,7 @@ from sessionctl.output import printable, show
 from sessionctl.screen import clipped, columns_of, screen
 from sessionctl.settings import settings
 
-__all__ = ["Cell", "Column", "Row", "Table", "show_table"]
+__all__ = ["Cell", "Column", "Row", "Table", "show_table", "without_empty"]
 
 Cell = tuple[str, str]
 """A text and its style."""
@@ -114,6 +114,14 @@ def show_table(columns: Sequence[Column], rows: Iterable[Row]) -> int:
         table.row(row)
         count += 1
     return count
+
+
+def without_empty(columns: Sequence[Column], rows: Sequence[Row], name: str) -> tuple[Sequence[Column], Sequence[Row]]:
+    """The columns and rows without the column of that name, if no row has a text in it."""
+    index = [column.name for column in columns].index(name)
+    if any(row[index][0] for row in rows):
+        return columns, rows
+    return [*columns[:index], *columns[index + 1 :]], [[*row[:index], *row[index + 1 :]] for row in rows]
 
 
 def _legible(text: str, column: Column, limit: int | None) -> str:

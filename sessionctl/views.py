@@ -96,18 +96,21 @@ CALLERS = (
     Column("CALLER", cut=True),
     Column("ROLES", cut=True, least=14),
     Column("KEY"),
-    Column("OLD KEYS", cut=True, least=22, rank=1),
-    Column("ADDED", rank=2),
+    Column("CERTIFICATES", cut=True, least=24, rank=1),
+    Column("OLD KEYS", cut=True, least=22, rank=2),
+    Column("ADDED", rank=3),
 )
 
 
 def caller_row(caller: CallerInfo) -> Row:
     """The cells of a caller, as in `CALLERS`."""
-    newest, *others = [_key(credential) for credential in reversed(caller.credentials)] or [""]
+    keys = [credential for credential in caller.credentials if not credential.certificate_name]
+    newest, *others = [_key(credential) for credential in reversed(keys)] or [""]
     return (
         (caller.name, ""),
         (", ".join(map(_role, caller.grants)), ""),
         (newest, ""),
+        (", ".join(one.certificate_name for one in caller.credentials if one.certificate_name), ""),
         (", ".join(others), ""),
         (when(caller.create_time), ""),
     )

@@ -8,7 +8,9 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
+import grpc
 import structlog
 
 from sessiond import __version__
@@ -56,6 +58,7 @@ from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
+from sessiond.rpc.caller_sockets import CallerSockets
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -267,16 +270,25 @@ def rpc_server(
     transport: str = "grpcio",
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
+    return rpc_servers(authority, bounds, max_calls)(transport, callers or Callers())
+
+
+def rpc_servers(authority: Authority, bounds: StreamBounds, max_calls: int) -> Callable[[str, Callers], RpcServer]:
+    """Return what makes servers of an authority, not started. They share its limits on streams, but not `max_calls`."""
     unary_calls = UnaryCalls()
     services = services_of(authority, bounds, unary_calls)
-    return RpcServer(
-        services,
-        callers or Callers(),
-        services[0].fast_path,
-        max_calls=max_calls,
-        transport=transport,
-        unary_calls=unary_calls,
-    )
+
+    def server_for(transport: str, callers: Callers) -> RpcServer:
+        return RpcServer(
+            services,
+            callers,
+            services[0].fast_path,
+            max_calls=max_calls,
+            transport=transport,
+            unary_calls=unary_calls,
+        )
+
+    return server_for
 
 
 @immutable
@@ -364,7 +376,7 @@ class App:
         self._following: asyncio.Task[None] | None = None
         if parts.follower is not None:
             self._following = asyncio.create_task(parts.follower.run(), name="follower")
-        self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(), name="tls")
+        self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(self._on_tls), name="tls")
         serves_anyone = self._tls is not None and config.tls_client_ca is None and self._book.is_open
         if serves_anyone and not is_local(config.listen):
             _log.warning(
@@ -385,6 +397,7 @@ class App:
             settings={key: origin for key, origin in config.server_origins.items() if origin != "default"},
             applications=sorted(config.policies),
             callers=len(self._book.records),
+            **({"sockets": {one.caller: one.path for one in config.sockets}} if config.sockets else {}),
             revision=parts.feed.revision,
             version=__version__,
             **({} if self._workers is None else {"workers": self._workers.pids}),
@@ -394,17 +407,36 @@ class App:
                 "open to everyone who can connect",
                 remedy="sessionctl callers add ops --role admin: from then on every call needs a key",
             )
+            return
+        for one in config.sockets:
+            if self._book.revision_of(one.caller) is None:
+                remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
+                _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
 
     async def _listen(self) -> None:
         """Answer on the address, or have workers answer there."""
         config = self._config
-        reads = config.tls_client_ca is not None
-        callers = CallersOfWorkers(self._book) if config.workers else Callers(self._book, reads_certificates=reads)
+        if config.workers:
+            self._callers: Callers = CallersOfWorkers(self._book)
+        else:
+            authorities = None if self._tls is None else self._tls.current.authorities
+            reads = config.tls_client_ca is not None
+            self._callers = Callers(self._book, reads_certificates=reads, authorities=authorities)
         credentials = None if self._tls is None else server_credentials(self._tls)
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport)
+        server_for = rpc_servers(self.authority, bounds, config.max_calls)
+        self._server = server_for(config.transport, self._callers)
+        self._sockets = await CallerSockets.start(config.sockets, self._book, partial(server_for, "grpcio"))
+        try:
+            await self._bind(credentials)
+        except BaseException:
+            await self._sockets.stop(0)
+            raise
+
+    async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
+        config = self._config
         if not config.workers:
             self.address = await self._server.start(config.listen, config.socket_mode, credentials)
             return
@@ -444,6 +476,7 @@ class App:
         """Put the policies of another configuration in force; other settings need a restart."""
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
+            self._on_tls()
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
@@ -460,9 +493,9 @@ class App:
         if self._workers is not None:
             await self._workers.stop(_STOP_GRACE + _WORKER_END)
             self._release_port()
-        await self._server.announce_stop()
+        await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
         self.authority.parts.feed.close()
-        await self._server.stop(_STOP_GRACE)
+        await asyncio.gather(self._server.stop(_STOP_GRACE), self._sockets.stop(_STOP_GRACE))
         await _cancelled(self._sweeping)
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
             await self.sweeper.save_activity(everything=True)
@@ -506,6 +539,11 @@ class App:
         # Also if nothing is to be encrypted: what was encrypted before must stay readable.
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
         return StoreKeys(cipher, self._keys.fingerprints())
+
+    def _on_tls(self) -> None:
+        """Trust only certificates of clients that the newest authorities have signed."""
+        if self._tls is not None:
+            self._callers.trust(self._tls.current.authorities)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
         if self.failure.done():

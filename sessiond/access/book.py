@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from sessiond.access.proof import AUTHORIZATION, Identified, sends_key
 from sessiond.crypto.caller_keys import presented_key
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind
-from sessiond.domain.errors import Unauthenticated, Unavailable
+from sessiond.domain.errors import Unauthenticated, Unavailable, shown
 from sessiond.domain.values import Instant
 
 __all__ = ["CallerBook"]
 
 _BEARER = "bearer "
+_FOREVER = 1 << 63
+_UNCONFIRMED = "this replica has lost touch with the others, and cannot tell who may call; call again"
 
 
 class CallerBook:
@@ -23,10 +26,9 @@ class CallerBook:
     def __init__(self, records: Iterable[CallerRecord], now: Callable[[], Instant]) -> None:
         self._now = now
         self._records: dict[str, CallerRecord] = {}
-        self._keys: dict[str, tuple[CallerRecord, Credential]] = {}
+        self._keys: dict[str, tuple[Identified, Credential]] = {}
         self._names: dict[tuple[CredentialKind, bytes], tuple[CallerRecord, Credential]] = {}
-        self.on_change: Callable[[frozenset[str]], None] = lambda names: None
-        """Called with the names of the callers that have changed or gone."""
+        self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.is_confirmed: Callable[[], bool] = lambda: True
         """Whether no other process can have changed callers without notice."""
         self.replace(records)
@@ -48,7 +50,12 @@ class CallerBook:
         changed = {name for name in before.keys() | self._records.keys() if before.get(name) != self._records.get(name)}
         if changed:
             # When the first caller is added, everyone else was somebody whom nobody knows any more.
-            self.on_change(frozenset(changed))
+            for listener in self._listeners:
+                listener(frozenset(changed))
+
+    def listen(self, listener: Callable[[frozenset[str]], None]) -> None:
+        """Have `listener` called with the names of callers that have changed or gone, after each change."""
+        self._listeners.append(listener)
 
     def apply(self, changed: Mapping[str, CallerRecord | None]) -> None:
         """Apply changes of callers; None: the caller has gone."""
@@ -61,8 +68,9 @@ class CallerBook:
         metadata: Sequence[tuple[str, str | bytes]] | None,
         proofs: Iterable[tuple[CredentialKind, str]] = (),
         proved_until: Instant | None = None,
-    ) -> CallerRecord | None:
-        """Return who is calling; None if no caller is configured.
+        hint: str = "",
+    ) -> Identified | None:
+        """Return who is calling; None if no caller is configured. `hint` is added to an error about no credentials.
 
         A key in the metadata counts before what the connection proves (`proofs`), which counts until `proved_until`
         (None: as long as the connection). Raises `Unauthenticated`, and `Unavailable` while the callers may be others
@@ -71,29 +79,57 @@ class CallerBook:
         if not self._records:
             return None
         if not self.is_confirmed():
-            raise Unavailable("this replica has lost touch with the others, and cannot tell who may call; call again")
+            raise Unavailable(_UNCONFIRMED)
         now = self._now()
-        sent = [value for key, value in metadata or () if key == "authorization"]
+        sent = [value for key, value in metadata or () if key == AUTHORIZATION]
         if sent:
             return self._by_key(sent, now)
-        if proved_until is not None and now >= proved_until:
-            proofs = ()
-        found = [self._names[kind, name.encode()] for kind, name in proofs if (kind, name.encode()) in self._names]
-        records = {record.name: record for record, credential in found if credential.is_good(now)}
-        if len(records) == 1:
-            return next(iter(records.values()))
-        raise Unauthenticated(
-            "the connection proves the names of several callers; send a key"
-            if records
-            else "no credentials: send the key of a caller, as `authorization: Bearer KEY`"
-        )
+        return self._by_connection(tuple(proofs), proved_until, now, hint)
+
+    def identify_on_socket(
+        self, metadata: Sequence[tuple[str, str | bytes]] | None, name: str, *, is_forwarded: bool
+    ) -> Identified | None:
+        """Return who is calling on the socket of the caller `name`; see `identify`.
+
+        A key counts before the socket, which says nothing about calls that somebody has forwarded.
+        """
+        record = self._records.get(name)
+        if record is None or is_forwarded or sends_key(metadata):
+            hint = "" if is_forwarded else f"; there is no caller {shown(name)}, whose socket this is"
+            return self.identify(metadata, hint=hint)
+        if not self.is_confirmed():
+            raise Unavailable(_UNCONFIRMED)
+        return Identified(record, None)
+
+    def now(self) -> Instant:
+        """Return the authority's time."""
+        return self._now()
 
     def revision_of(self, name: str) -> int | None:
         """Return the revision of a caller's latest change; None if there is no such caller."""
         record = self._records.get(name)
         return None if record is None else record.revision
 
-    def _by_key(self, sent: Sequence[str | bytes], now: Instant) -> CallerRecord:
+    def _by_connection(
+        self, proofs: Sequence[tuple[CredentialKind, str]], until: Instant | None, now: Instant, hint: str
+    ) -> Identified:
+        has_ended = until is not None and now >= until
+        found = [self._names[kind, name.encode()] for kind, name in proofs if (kind, name.encode()) in self._names]
+        good = [(record, credential) for record, credential in found if credential.is_good(now) and not has_ended]
+        if len({record.name for record, _ in good}) == 1:
+            # Several names of one caller: the caller is known for as long as one of them counts.
+            last = max(good, key=lambda pair: _FOREVER if pair[1].expires is None else pair[1].expires)
+            ends = [end for end in (until, last[1].expires) if end is not None]
+            return Identified(last[0], min(ends, default=None))
+        if good:
+            raise Unauthenticated("the connection proves the names of several callers; send a key")
+        if has_ended and proofs:
+            hint = "; the certificate of this connection has expired: connect again with a new one"
+        elif proofs:
+            hint = "; the names in the certificate of this connection are those of no caller"
+        raise Unauthenticated(f"no credentials: send the key of a caller, as `authorization: Bearer KEY`{hint}")
+
+    def _by_key(self, sent: Sequence[str | bytes], now: Instant) -> Identified:
         text = sent[0] if len(sent) == 1 and isinstance(sent[0], str) else ""
         key = presented_key(text[len(_BEARER) :].strip()) if text[: len(_BEARER)].lower() == _BEARER else None
         if key is None:
@@ -112,6 +148,6 @@ class CallerBook:
         for record in self._records.values():
             for credential in record.credentials:
                 if credential.kind is CredentialKind.KEY:
-                    self._keys[credential.id] = (record, credential)
+                    self._keys[credential.id] = (Identified(record, credential.expires), credential)
                 else:
                     self._names[credential.kind, credential.value] = (record, credential)

@@ -7,17 +7,19 @@ section 2).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from sessiond.access.authorities import ClientAuthorities
 from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.values import Instant
 from sessiond.system.lru import Lru
 
-__all__ = ["AuthContext", "CertificateReader", "certificate_in"]
+__all__ = ["AuthContext", "CertificateReader", "certificate_in", "why_unusable"]
 
 AuthContext = Mapping[str, Sequence[bytes]]
 """The properties of a connection by name, as gRPC gives them."""
@@ -35,11 +37,26 @@ _DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 class CertificateReader:
     """Reads the certificates of callers, and remembers the latest ones: parsing takes longer than a cached answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, authorities: ClientAuthorities | None = None) -> None:
+        self._authorities = authorities or ClientAuthorities()
         self._known: Lru[bytes, ClientCertificate] = Lru(_REMEMBERED)
 
+    def trust(self, authorities: bytes | None) -> bool:
+        """Trust the certificates that these have signed from now on. Return whether others were removed."""
+        has_removed = self._authorities.replace(authorities)
+        if has_removed:
+            self._known = Lru(_REMEMBERED)
+        return has_removed
+
+    def is_withdrawn(self, certificate: ClientCertificate) -> bool:
+        """Return whether the authority that has signed a certificate is not trusted any more."""
+        return self._authorities.have_withdrawn(certificate.text)
+
     def read(self, context: AuthContext | None) -> ClientCertificate | None:
-        """Return the certificate that the other side of a connection has proved to own; None if there is none."""
+        """Return the certificate that the other side of a connection has proved to own; None if there is none.
+
+        One whose authority was removed since the handshake proves nothing any more.
+        """
         if not context or tuple(context.get("transport_security_type", ())) != (b"ssl",):
             return None
         texts = tuple(context.get("x509_pem_cert", ()))
@@ -47,6 +64,8 @@ class CertificateReader:
             return None
         known = self._known.get(texts[0])
         if known is None and (known := certificate_in(texts[0])) is not None:
+            if self.is_withdrawn(known):
+                return None
             self._known.put(texts[0], known)
         return known
 
@@ -68,7 +87,52 @@ def certificate_in(text: bytes) -> ClientCertificate | None:
         uris, dns_names, count = [], [], 0
     if count > _MOST_NAMES:
         uris, dns_names = [], []
-    return ClientCertificate(fingerprint, not_after, _usable_uris(uris), _usable_dns_names(dns_names))
+    return ClientCertificate(fingerprint, not_after, _usable_uris(uris), _usable_dns_names(dns_names), text)
+
+
+def why_unusable(name: str) -> str:
+    """Return why no certificate can prove a caller by this name, with the remedy; empty if one can.
+
+    Names are compared exactly, so only those are accepted that `certificate_in` returns for some certificate.
+    """
+    prefix, colon, rest = name.partition(":")
+    host = rest.removeprefix("//").partition("/")[0]
+    if not name:
+        return "is empty; write a URI such as spiffe://example.org/shop, or a DNS name such as shop.example.org"
+    if colon and prefix.lower() in ("dns", "uri", "ip", "email", "othername"):
+        return f"has the prefix {prefix}: of another notation; leave it out"
+    if _is_address(name):
+        return "is an IP address, which proves nobody; use a URI or a DNS name of the certificate"
+    if "*" in name:
+        return "is a wildcard, which names nobody in particular; write the whole name"
+    if colon and rest.isdecimal():
+        return "has a port, and certificates have none; leave it out"
+    if not colon:
+        return _why_no_dns_name(name)
+    if prefix.lower() != "spiffe":
+        usable = _URI.fullmatch(name) is not None and len(name) <= _LONGEST_URI
+        return (
+            "" if usable else f"is not a URI of at most {_LONGEST_URI} characters; write it as it is in the certificate"
+        )
+    if _usable_uris([name]):
+        return ""
+    if prefix != "spiffe" or host != host.lower():
+        return "has upper case before the path of a SPIFFE ID; write scheme and trust domain in lower case"
+    return "is not a SPIFFE ID: write spiffe://TRUST-DOMAIN/PATH, without a port, a query, or a / at the end"
+
+
+def _why_no_dns_name(name: str) -> str:
+    if len(name) <= _LONGEST_DNS_NAME and _DNS_NAME.fullmatch(name.lower()):
+        return "" if name == name.lower() else "has upper case; write DNS names in lower case, as they are compared"
+    return "is neither a URI such as spiffe://example.org/shop nor a DNS name such as shop.example.org"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _usable_uris(uris: Sequence[str]) -> tuple[str, ...]:

@@ -7,24 +7,32 @@ from collections.abc import Sequence
 from sessiond.authority.parts import Parts
 from sessiond.authority.results import AnswerSpec, EncodedAnswer
 from sessiond.authority.retries import Retries
-from sessiond.changes.callers import AddCaller, RemoveCaller, RotateCaller
+from sessiond.changes.callers import AddCaller, ChangeCertificates, RemoveCaller, RotateCaller
 from sessiond.crypto.caller_keys import new_key
 from sessiond.crypto.tokens import Token
-from sessiond.domain.access import CallerRecord, Grants
+from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Grants
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.values import NOBODY, Millis, Revision
 
-__all__ = ["CallerAdmin", "KeyIssued"]
+__all__ = ["CallerAdmin", "CertificatesChanged", "KeyIssued"]
 
 
 @immutable
 class KeyIssued:
-    """A caller with its new key, which is not kept."""
+    """A caller with its new key, which is not kept; None: it got none."""
 
     caller: CallerRecord
-    key: Token
+    key: Token | None
+    revision: Revision
+
+
+@immutable
+class CertificatesChanged:
+    """A caller with the names that its certificate may have now."""
+
+    caller: CallerRecord
     revision: Revision
 
 
@@ -43,10 +51,19 @@ class CallerAdmin:
         """Return all callers, by name."""
         return await self._parts.store.callers()
 
-    async def add(self, call: Call, name: str, grants: Grants, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
-        """Add a caller with a key. Raises `CallerExists` and `LastAdmin`."""
-        key, credential = new_key(self._parts.entropy, self._parts.clock.now())
-        unit = AddCaller(name, grants, credential, call.cause)
+    async def add(
+        self,
+        call: Call,
+        name: str,
+        grants: Grants,
+        spec: AnswerSpec[KeyIssued],
+        *,
+        with_key: bool = True,
+        certificate_names: Sequence[str] = (),
+    ) -> EncodedAnswer:
+        """Add a caller, with a key and names in certificates. Raises `CallerExists`, `LastAdmin` and `InvalidField`."""
+        key, credential = new_key(self._parts.entropy, self._parts.clock.now()) if with_key else (None, None)
+        unit = AddCaller(name, grants, credential, call.cause, self._certificates(certificate_names))
         return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
 
     async def rotate(self, call: Call, name: str, overlap: Millis, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
@@ -55,6 +72,22 @@ class CallerAdmin:
         unit = RotateCaller(name, credential, overlap, call.cause)
         return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
 
+    async def change_certificates(
+        self,
+        call: Call,
+        name: str,
+        add: Sequence[str],
+        remove: Sequence[str],
+        spec: AnswerSpec[CertificatesChanged],
+    ) -> EncodedAnswer:
+        """Change by which names in a certificate a caller is known. Raises `CallerNotFound` and `InvalidField`."""
+        unit = ChangeCertificates(name, self._certificates(add), tuple(remove), call.cause)
+        return await self._retries.carry_out(unit, lambda done: CertificatesChanged(done.result, done.revision), spec)
+
     async def remove(self, call: Call, name: str, spec: AnswerSpec[Revision]) -> EncodedAnswer:
         """Remove a caller. Raises `CallerNotFound` and `LastAdmin`."""
         return await self._retries.carry_out(RemoveCaller(name, call.cause), lambda done: done.revision, spec)
+
+    def _certificates(self, names: Sequence[str]) -> tuple[Credential, ...]:
+        now = self._parts.clock.now()
+        return tuple(Credential(name, CredentialKind.CERTIFICATE, name.encode(), now) for name in names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Grants
@@ -12,21 +12,23 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Cause, Instant, Millis, Revision
 from sessiond.eventlog.work import Needs, Work
 
-__all__ = ["AddCaller", "RemoveCaller", "RotateCaller"]
+__all__ = ["AddCaller", "ChangeCertificates", "RemoveCaller", "RotateCaller"]
 
 _CALLERS = Needs(callers=True)
 _MAX_REASON = 256
 _MAX_CALLERS = 10_000
+_MAX_CERTIFICATES = 10
 
 
 @immutable
 class AddCaller:
-    """Add a caller with its first credential."""
+    """Add a caller with its first credentials: a key, names in certificates, or both. It may have none."""
 
     name: str
     grants: Grants
-    credential: Credential
+    credential: Credential | None
     cause: Cause
+    certificates: tuple[Credential, ...] = ()
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
@@ -39,10 +41,14 @@ class AddCaller:
             raise CallerExists(f"name: there is a caller {shown(self.name)}; rotate its credential, or revoke it first")
         if len(callers) >= _MAX_CALLERS:
             raise InvalidField("name", f"there are {_MAX_CALLERS} callers already; revoke some first")
-        _check_unproven(callers, self.credential)
-        caller = CallerRecord(self.name, self.grants, (self.credential,), work.now, work.next_revision)
+        key = () if self.credential is None else (self.credential,)
+        for credential in key:
+            _check_unproven(callers, credential, "credential")
+        for credential in self.certificates:
+            _check_unproven(callers, credential, "certificate_names")
+        caller = CallerRecord(self.name, self.grants, (*key, *self.certificates), work.now, work.next_revision)
         _check_admin({**callers, self.name: caller}, work.now)
-        _record(work, self.cause, f"added {self.name}: {_words(self.grants)}; credential {self.credential.id}")
+        _record(work, self.cause, f"added {self.name}: {_words(self.grants)}{_proofs(caller.credentials)}")
         work.put_caller(self.name, caller)
         return caller
 
@@ -66,7 +72,7 @@ class RotateCaller:
         known = callers.get(self.name)
         if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
-        _check_unproven(callers, self.credential)
+        _check_unproven(callers, self.credential, "credential")
         end = Instant(work.now + self.overlap)
         kept = [_ending(old, end) if old.kind is self.credential.kind else old for old in known.credentials]
         good = tuple(old for old in kept if old.is_good(work.now))
@@ -74,6 +80,52 @@ class RotateCaller:
         _record(work, self.cause, f"rotated {self.name}: credential {self.credential.id}")
         work.put_caller(self.name, changed)
         return changed
+
+
+@immutable
+class ChangeCertificates:
+    """Add names in certificates to a caller, and remove others, which prove nothing from then on."""
+
+    name: str
+    add: tuple[Credential, ...]
+    remove: tuple[str, ...]
+    cause: Cause
+
+    def needs(self) -> Needs:
+        """Return what to read: all callers."""
+        return _CALLERS
+
+    def apply(self, work: Work) -> CallerRecord:
+        """Return the changed caller. Raises `CallerNotFound` and `InvalidField`."""
+        callers = work.callers()
+        known = callers.get(self.name)
+        if known is None:
+            raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
+        has = {old.id for old in known.credentials if old.kind is CredentialKind.CERTIFICATE}
+        for name in self.remove:
+            if name not in has:
+                problem = f"{shown(name)} is not a certificate name of this caller; see `sessionctl callers`"
+                raise InvalidField("remove", problem)
+        for new in self.add:
+            _check_unproven(callers, new, "add")
+        kept = [
+            old
+            for old in known.credentials
+            if old.is_good(work.now) and not (old.kind is CredentialKind.CERTIFICATE and old.id in self.remove)
+        ]
+        if not kept and not self.add:
+            remedy = "would leave the caller without a credential; give it a key first, or revoke it"
+            raise InvalidField("remove", remedy)
+        if len(has) - len(self.remove) + len(self.add) > _MAX_CERTIFICATES:
+            raise InvalidField("add", f"a caller has at most {_MAX_CERTIFICATES} certificate names; remove some")
+        changed = replace(known, credentials=(*kept, *self.add), revision=work.next_revision)
+        parts = [f"{verb} {', '.join(names)}" for verb, names in self._changes() if names]
+        _record(work, self.cause, f"certificates of {self.name}: {'; '.join(parts)}")
+        work.put_caller(self.name, changed)
+        return changed
+
+    def _changes(self) -> tuple[tuple[str, list[str]], ...]:
+        return ("added", [new.id for new in self.add]), ("removed", list(self.remove))
 
 
 @immutable
@@ -106,12 +158,11 @@ def _ending(credential: Credential, end: Instant) -> Credential:
     return credential if ends_before else replace(credential, expires=end)
 
 
-def _check_unproven(callers: Mapping[str, CallerRecord], credential: Credential) -> None:
+def _check_unproven(callers: Mapping[str, CallerRecord], credential: Credential, field: str) -> None:
     """Raise `InvalidField` if another credential would be proved by the same thing."""
     for caller in callers.values():
         for other in caller.credentials:
             if (other.kind, other.value) == (credential.kind, credential.value) or other.id == credential.id:
-                field = "credential" if credential.kind is CredentialKind.KEY else credential.kind.value
                 raise InvalidField(field, f"belongs to the caller {shown(caller.name)} already")
 
 
@@ -119,14 +170,20 @@ def _check_admin(callers: Mapping[str, CallerRecord], now: Instant) -> None:
     """Raise `LastAdmin` if there would be callers, but nobody who could manage them."""
     if not any(caller.is_good_admin(now) for caller in callers.values()):
         raise LastAdmin(
-            "grants: someone must be admin for all applications (*), with a credential that does not expire; add that "
-            "caller first, and remove it last"
+            "grants: someone must be admin for all applications (*), with a key that does not expire (a certificate "
+            "ends); add that caller first, and remove it last"
         )
 
 
 def _record(work: Work, cause: Cause, change: str) -> None:
     text = f"{change}; {cause.reason}" if cause.reason else change
     work.record_other(EventType.CALLER_CHANGED, "", replace(cause, reason=text[:_MAX_REASON]))
+
+
+def _proofs(credentials: Sequence[Credential]) -> str:
+    """Return for an event how a new caller proves who it is."""
+    shown_as = {CredentialKind.KEY: "credential", CredentialKind.CERTIFICATE: "certificate"}
+    return "".join(f"; {shown_as[one.kind]} {one.id}" for one in credentials if one.kind in shown_as)
 
 
 def _words(grants: Grants) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from sessiond.config.addresses import is_local
+from sessiond.config.caller_sockets import CallerSocket, socket_problems, sockets_in
 from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.overrides import Override
@@ -71,6 +72,7 @@ class Config:
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     operators, countries      MaxMind files with the operator and the country of each address
+    sockets                   the sockets of callers, on which whoever can connect is that caller
     policies                  the policy of each application
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
                               `FILE:LINE`
@@ -101,6 +103,7 @@ class Config:
     log_level: str
     operators: Path | None
     countries: Path | None
+    sockets: tuple[CallerSocket, ...]
     policies: Mapping[str, Policy]
     origins: Mapping[str, Mapping[str, str]]
     server_origins: Mapping[str, str]
@@ -111,7 +114,8 @@ class Config:
 
         These are all keys outside of the applications' sections: a reload replaces nothing but policies.
         """
-        return [key for key in self.server_origins if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
+        keys = [key for key in self.server_origins if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
+        return keys if self.sockets == other.sockets else [*keys, "sockets"]
 
 
 def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config:
@@ -129,6 +133,10 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     policies = {application: section.policy() for application, section in file.applications.items()}
     problems = [_Problem(nearest_line(lines, path), path, remedy) for path, remedy in wrong]
     problems += _too_many_applications(document, lines)
+    listen = outside.server.given().get("listen", file.server.listen)
+    problems += [
+        _Problem(nearest_line(lines, path), path, remedy) for path, remedy in socket_problems(file.sockets, listen)
+    ]
     problems += [
         _contradiction(lines, application, found)
         for application, policy in policies.items()
@@ -171,6 +179,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         log_level=log.level,
         operators=_path(networks.operators),
         countries=_path(networks.countries),
+        sockets=sockets_in(file.sockets),
         policies=policies,
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
         server_origins=server_origins,

@@ -33,6 +33,8 @@ def remedy_for(detail: Any) -> str:
             return _unknown_key(path_of(detail), is_table=isinstance(detail["input"], dict))
         case "model_type" | "dict_type":
             return "must be a table"
+        case "missing":
+            return "must be set"
         case "int_type":
             return "must be a whole number"
         case "bool_type":
@@ -63,7 +65,8 @@ def _unknown_key(path: tuple[str, ...], *, is_table: bool) -> str:
     """Return the remedy for a key that does not exist, with the key that was probably meant."""
     *outer, name = path
     section = tuple(
-        "NAME" if position == 1 and outer[0] == "applications" else part for position, part in enumerate(outer)
+        "NAME" if position == 1 and outer[0] in ("applications", "sockets") else part
+        for position, part in enumerate(outer)
     )
     here = SECTIONS[section].model_fields
     elsewhere = [".".join((*other, name)) for other, model in SECTIONS.items() if name in model.model_fields]

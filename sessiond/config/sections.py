@@ -28,6 +28,7 @@ __all__ = [
     "File",
     "PathText",
     "Section",
+    "SocketSection",
     "TlsSection",
     "parse_listen",
 ]
@@ -84,6 +85,20 @@ def _cookie_path(value: Any) -> str:
 def _path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("must be the path of a file or folder, and not empty")
+    return value
+
+
+def _socket_path(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a socket, and not empty")
+    if value.startswith("unix:"):
+        raise ValueError("must be a path without unix:")
+    return value
+
+
+def _group(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError('must be the name or the number of a group, as a string: "shop" or "1001"')
     return value
 
 
@@ -209,6 +224,14 @@ class TlsSection(Section):
     client_ca: PathText | None = None
 
 
+class SocketSection(Section):
+    """`[sockets.NAME]`."""
+
+    path: Annotated[str, BeforeValidator(_socket_path)]
+    mode: Literal["0600", "0660"] = "0600"
+    group: Annotated[str, BeforeValidator(_group)] | None = None
+
+
 class _Server(Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
@@ -244,6 +267,7 @@ class File(Section):
     server: _Server = _Server()
     log: _Log = _Log()
     networks: _Networks = _Networks()
+    sockets: Annotated[dict[str, SocketSection], Field(max_length=64)] = {}
     applications: dict[str, ApplicationSection] = Field(
         default_factory=lambda: {"default": ApplicationSection()}, min_length=1
     )
@@ -263,7 +287,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         if f"{section}.{name}" not in _OF_SERVER
     }
 )
-"""The type of each key outside of the applications' sections, by its path, such as `server.tls.key`."""
+"""The type of each key outside of the sections that have a name of their own, by its path, such as `server.tls.key`."""
 
 SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
     {
@@ -272,6 +296,7 @@ SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
         ("server", "tls"): TlsSection,
         ("log",): _Log,
         ("networks",): _Networks,
+        ("sockets", "NAME"): SocketSection,
         ("applications", "NAME"): ApplicationSection,
         ("applications", "NAME", "guessing"): _Guessing,
         ("applications", "NAME", "cookie"): _Cookie,

@@ -45,7 +45,7 @@ class CredentialKind(StrEnum):
     KEY = "key"
     """A secret that it sends with each call. Only its hash is stored."""
     CERTIFICATE = "certificate"
-    """A name in its TLS client certificate: a URI such as a SPIFFE id, or a DNS name."""
+    """A name in its TLS client certificate: a URI such as a SPIFFE ID, or a DNS name."""
     UID = "uid"
     """The user id of its process, on a Unix socket."""
 
@@ -63,7 +63,8 @@ EVERYTHING: Grants = frozenset({(ANY_APPLICATION, Role.ADMIN)})
 class Credential:
     """One proof of identity.
 
-    id       public; names the credential in lists and logs. For a key, the part of it that may be seen
+    id       public; names the credential in lists and logs. For a key, the part of it that may be seen; for a
+             certificate, the name that it must have
     value    for a key SHA-256 of its secret part; otherwise the name or number in bytes
     expires  from then on it proves nothing; None: it does not expire
     """
@@ -93,9 +94,13 @@ class CallerRecord:
     revision: Revision
 
     def is_good_admin(self, now: Instant) -> bool:
-        """Return whether it can manage callers for good: an admin for everything, by a credential without an end."""
+        """Return whether it can manage callers for good: an admin for everything, by a key without an end.
+
+        Other credentials do not count: a certificate ends, and proves nothing on a server whose TLS is switched off.
+        """
         return self.grants >= EVERYTHING and any(
-            credential.expires is None and credential.is_good(now) for credential in self.credentials
+            credential.kind is CredentialKind.KEY and credential.expires is None and credential.is_good(now)
+            for credential in self.credentials
         )
 
 
@@ -156,6 +161,7 @@ RULES: Mapping[str, Rule] = {
     "ListCallers": _rule(scope=Scope.AUTHORITY),
     "RotateCaller": _rule(scope=Scope.AUTHORITY),
     "RevokeCaller": _rule(scope=Scope.AUTHORITY),
+    "UpdateCallerCertificates": _rule(scope=Scope.AUTHORITY),
 }
 """The rule of each call of the contract. A call without a rule is denied to everyone."""
 

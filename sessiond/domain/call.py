@@ -9,12 +9,15 @@ from sessiond.domain.access import EVERYTHING, Grants
 from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
-from sessiond.domain.values import Cause, CauseKind, ClientContext
+from sessiond.domain.values import Cause, CauseKind, ClientContext, Instant
 
-__all__ = ["PEER_KEY", "Call", "Caller"]
+__all__ = ["FORWARDED_KEY", "PEER_KEY", "Call", "Caller"]
 
 PEER_KEY = "sessiond-peer"
 """The metadata in which a worker says on which connection it received a call. Nobody else may set it."""
+FORWARDED_KEY = "sessiond-forwarded"
+"""The metadata with which a sidecar marks each call that it forwards: the certificate of the connection is the
+sidecar's, and says nothing about who calls. Whoever sets it only loses what a certificate proves."""
 
 
 @immutable
@@ -26,7 +29,9 @@ class Caller:
     metadata     the metadata of the call; hidden from `repr` because it may hold credentials
     grants       what it may do
     version      differs after each change of the caller, so that nothing that was kept for it outlives a change
-    certificate  the certificate whose key the caller has proved to own, with mutual TLS; None: it has shown none
+    certificate  the certificate whose key the caller has proved to own, with mutual TLS; None: it has shown none, or
+                 the call was forwarded by a sidecar
+    until        when what proved the caller expires; its streams end then. None: it does not expire
     """
 
     name: str
@@ -35,6 +40,7 @@ class Caller:
     grants: Grants = EVERYTHING
     version: int = 0
     certificate: ClientCertificate | None = None
+    until: Instant | None = None
 
 
 @immutable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant
 
@@ -18,12 +20,14 @@ class ClientCertificate:
     not_after    when it ends. The connection may live longer, so whoever trusts the names must compare this
     uris         its URIs, as they are
     dns_names    its DNS names, in lower case
+    text         the certificate in PEM form
     """
 
     fingerprint: str
     not_after: Instant
     uris: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
+    text: bytes = field(default=b"", repr=False)
 
     @property
     def spiffe_id(self) -> str:

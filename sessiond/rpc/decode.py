@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from sessiond.access.identity import why_unusable
 from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
 from sessiond.authority.results import SessionRef, TicketChoice
@@ -33,6 +34,8 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 __all__ = [
     "caller_name",
     "caller_reason",
+    "certificate_changes",
+    "certificate_names",
     "grants",
     "overlap",
     "application",
@@ -84,6 +87,7 @@ _LONGEST_SECONDS = 10 * _YEAR
 _LONGEST_LIFETIME = Millis(1_000 * _LONGEST_SECONDS)
 _CALLER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_CALLER_REASON, _MAX_GRANTS, _MAX_OVERLAP_SECONDS = 128, 100, 30 * 86_400
+_MAX_CERTIFICATE_NAMES = 10
 _ROLE_BACK = {pb.Role.Value(f"ROLE_{role.name}"): role for role in Role}
 _MAX_DURATION = 315_576_000_000  # seconds, the range of google.protobuf.Duration
 # An address with a port, or in brackets, as in the header `Forwarded` (RFC 7239) and in other proxy headers.
@@ -388,6 +392,27 @@ def grants(messages: Sequence[pb.Grant]) -> Grants:
     if not 1 <= len(messages) <= _MAX_GRANTS:
         raise InvalidField("grants", f"has {len(messages)} entries; 1 to {_MAX_GRANTS} are allowed")
     return frozenset(_grant(f"grants[{number}]", message) for number, message in enumerate(messages))
+
+
+def certificate_names(field: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Return names that prove a caller if its certificate has one of them."""
+    if len(values) > _MAX_CERTIFICATE_NAMES:
+        raise InvalidField(field, f"has {len(values)} entries; at most {_MAX_CERTIFICATE_NAMES} are allowed")
+    for number, value in enumerate(values):
+        if problem := why_unusable(value):
+            raise InvalidField(field, f"{shown(value)} {problem}")
+        if value in values[:number]:
+            raise InvalidField(field, f"{shown(value)} is there twice; name it once")
+    return tuple(values)
+
+
+def certificate_changes(request: pb.UpdateCallerCertificatesRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names to add to a caller, and those to remove."""
+    add = certificate_names("add", request.add)
+    remove = certificate_names("remove", request.remove)
+    if not add and not remove:
+        raise InvalidField("add", "is empty, and remove is too; name a certificate to add or to remove")
+    return add, remove
 
 
 def _grant(field: str, message: pb.Grant) -> tuple[str, Role]:

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sessiond.authority.results import Limit, ValidationResult
 from sessiond.detection.devices import describe
 from sessiond.detection.guesses import SourceLock
-from sessiond.domain.access import CallerRecord
+from sessiond.domain.access import CallerRecord, CredentialKind
 from sessiond.domain.device import Device, DeviceType
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.judge import Verdict
@@ -101,6 +101,8 @@ def caller_message(caller: CallerRecord) -> pb.CallerInfo:
         message.grants.add(application=application, role=pb.Role.Value(f"ROLE_{role.name}"))
     for credential in caller.credentials:
         shown = message.credentials.add(id=credential.id)
+        if credential.kind is CredentialKind.CERTIFICATE:
+            shown.certificate_name = credential.id
         set_time(shown.create_time, credential.created)
         if credential.expires is not None:
             set_time(shown.expire_time, credential.expires)

@@ -28,7 +28,10 @@ class GrpcioTransport:
         intake: Intake,
         max_calls: int,
     ) -> None:
-        self._server = grpc.aio.server(options=server_options(max_calls), maximum_concurrent_rpcs=max_calls)
+        self._server = grpc.aio.server(
+            options=server_options(max_calls, renews=intake.callers.reads_certificates),
+            maximum_concurrent_rpcs=max_calls,
+        )
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
         # Orchestrators check the health of servers without any credentials.
         health_pb2_grpc.add_HealthServicer_to_server(health_checks, BoundedServer(self._server, intake.arrivals))

@@ -37,11 +37,23 @@ _OPTIONS = [
     ("grpc.http2.max_ping_strikes", 3),
 ]
 
+_CONNECTION_AGE_MS, _CONNECTION_GRACE_MS = 10 * 60_000, 50 * 60_000
+"""How long a connection takes new calls (gRPC adds or subtracts up to a tenth), and how long the others may go on."""
 
-def server_options(max_calls: int, *, shares_port: bool = False) -> list[tuple[str, Any]]:
-    """Return the options of a server. `shares_port` lets other servers of this user bind the same port."""
+
+def server_options(max_calls: int, *, shares_port: bool = False, renews: bool = False) -> list[tuple[str, Any]]:
+    """Return the options of a server.
+
+    `shares_port` lets other servers of this user bind the same port. With `renews` connections have an end, so that
+    each client shows a certificate again that is valid then, and is signed by an authority that is trusted then.
+    """
+    ages = [
+        ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
+    ]
     return [
         *_OPTIONS,
+        *(ages if renews else ()),
         # By default a second server could bind the same port without an error.
         ("grpc.so_reuseport", int(shares_port)),
         # Further calls wait in the client. Calls that begin before the client knows this limit are reset.
@@ -49,11 +61,13 @@ def server_options(max_calls: int, *, shares_port: bool = False) -> list[tuple[s
     ]
 
 
-def bind(add_port: Callable[[str], int], address: str, socket_mode: int = 0o600) -> str:
+def bind(
+    add_port: Callable[[str], int], address: str, socket_mode: int = 0o600, socket_group: str | None = None
+) -> str:
     """Bind `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-    `add_port` is the server's own method; it returns the port. `socket_mode` is the mode of the Unix socket, which
-    controls who may connect.
+    `add_port` is the server's own method; it returns the port. `socket_mode` and `socket_group` are the mode and the
+    group of the Unix socket, which control who may connect.
     Raise `CannotListen` if that is not possible.
     """
     if address.startswith("unix:"):
@@ -64,5 +78,5 @@ def bind(add_port: Callable[[str], int], address: str, socket_mode: int = 0o600)
     except (RuntimeError, OSError):
         raise why_not(address) from None
     if address.startswith("unix:"):
-        open_socket(address.removeprefix("unix:"), socket_mode)
+        open_socket(address.removeprefix("unix:"), socket_mode, socket_group)
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

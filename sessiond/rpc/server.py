@@ -87,14 +87,19 @@ class RpcServer:
             self._transport = NativeTransport(by_path, intake, self._transport, max_calls)
 
     async def start(
-        self, address: str, socket_mode: int = 0o600, credentials: grpc.ServerCredentials | None = None
+        self,
+        address: str,
+        socket_mode: int = 0o600,
+        credentials: grpc.ServerCredentials | None = None,
+        socket_group: str | None = None,
     ) -> str:
         """Listen on `host:port` (port 0: any free port) or `unix:path`, and return the bound address.
 
-        `socket_mode` is the mode of the Unix socket, which controls who may connect. `credentials` are for TLS.
+        `socket_mode` and `socket_group` are those of the Unix socket, which control who may connect. `credentials` are
+        for TLS.
         Raise `CannotListen` if that is not possible.
         """
-        bound = bind(partial(self._transport.bind, credentials=credentials), address, socket_mode)
+        bound = bind(partial(self._transport.bind, credentials=credentials), address, socket_mode, socket_group)
         await self._transport.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return bound

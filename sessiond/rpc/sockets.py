@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 import stat
@@ -186,9 +187,28 @@ def _is_answered(path: str) -> bool:
     return True
 
 
-def open_socket(path: str, mode: int) -> None:
-    """Give a socket that was created as a private one its mode."""
+def open_socket(path: str, mode: int, group: str | None = None) -> None:
+    """Give a socket that was created as a private one its group, by name or number, and its mode.
+
+    Raises `CannotListen` if it cannot have that group; the socket is removed then.
+    """
+    if group is not None and (reason := _give(path, group)):
+        # The server that has bound it may live on for a while.
+        Path(path).unlink()
+        raise _refusal(path, reason)
     Path(path).chmod(mode)
+
+
+def _give(path: str, group: str) -> str:
+    """Give a socket to a group; return why that is not possible, or ""."""
+    try:
+        # A name of digits is a number: groups that only the host of a container knows have no name.
+        os.chown(path, -1, int(group) if group.isascii() and group.isdecimal() else grp.getgrnam(group).gr_gid)
+    except (KeyError, OverflowError):
+        return f"there is no group {group}; create it, or choose another one"
+    except OSError:
+        return f"this user may not give the socket to the group {group}; make the user a member of it"
+    return ""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import grpc
 import structlog
 
+from sessiond.domain.call import FORWARDED_KEY
 from sessiond.domain.errors import AuthorityError, Overloaded, Unavailable
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
@@ -59,7 +60,9 @@ class Way:
     """What a call passes on its way to the authority.
 
     write_timeout  how many seconds a caller may leave a message of a stream unread
-    metadata       what is sent with each call beside the caller's own metadata, for a caller on that connection
+    metadata       what is sent with each call beside the caller's own metadata, for a caller on that connection. Every
+                   forwarded call must have something that says that it is one: else what the connection to the
+                   authority proves would count for callers that prove nothing
     """
 
     upstream: Upstream
@@ -68,7 +71,7 @@ class Way:
     arrivals: Arrivals
     limit: StreamLimit
     write_timeout: float
-    metadata: Callable[[str], Metadata] = lambda _: ()
+    metadata: Callable[[str], Metadata] = lambda _: ((FORWARDED_KEY, "sidecar"),)
 
 
 class Forwarding(grpc.GenericRpcHandler):

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from sessiond.access.tls import TlsFile, TlsFiles, TlsMaterial
 from sessiond.access.tls_watch import TlsWatch
 from sessiond.config.sidecar import SidecarConfig
-from sessiond.domain.call import PEER_KEY
+from sessiond.domain.call import FORWARDED_KEY, PEER_KEY
 from sessiond.domain.immutable import immutable
 from sessiond.system.clock import Clock
 from sessiond_client.connection import Channels, channel_options
@@ -40,7 +40,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 _PROBE_SECONDS = 2.0
 _CHECK = "/grpc.health.v1.Health/Check"
-_OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host", PEER_KEY}
+_OF_THE_CONNECTION = {"user-agent", "te", "content-type", "connection", "host", PEER_KEY, FORWARDED_KEY}
 _MOST_METHODS = 100
 _RENEWAL_GRACE = 30.0
 """Seconds for which calls and streams may go on over a connection whose certificates have been replaced."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +15,18 @@ import grpc
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, Unauthenticated
+from sessiond_client import AsyncClient, TlsFiles, Unauthenticated
+from tests.support.server import config_for, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "add-callers.md"
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS: list[tuple[str, str]] = _BLOCK.findall(PAGE.read_text(encoding="utf-8"))
 
 
-async def run(block: tuple[str, str], folder: Path, address: str) -> subprocess.CompletedProcess[str]:
+async def run(block: tuple[str, str], folder: Path, address: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one block as a reader would, in a folder of its own."""
     language, text = block
-    environment = dict(os.environ) | {"SESSIOND_TARGET": address}
+    environment = dict(os.environ) | {"SESSIOND_TARGET": address} | variables
     if (folder / "ops.key").exists():
         environment["SESSIOND_KEY_FILE"] = str(folder / "ops.key")  # the guide's `export`, for the blocks after it
     if language == "sh":
@@ -39,8 +41,8 @@ async def run(block: tuple[str, str], folder: Path, address: str) -> subprocess.
 @pytest.mark.slow
 async def test_the_guide_runs(app: App, tmp_path: Path) -> None:
     """Each block works in the order of the page; then the service's key works, is replaced, and works no more."""
-    first, second, client, rotate, revoke = BLOCKS
-    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "sh", "sh"]
+    first, second, client, *_, rotate, revoke = BLOCKS
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "sh", "sh", "sh", "sh", "sh"]
 
     done = await run(first, tmp_path, app.address)
     assert done.returncode == 0, done.stderr
@@ -69,6 +71,56 @@ async def test_the_guide_runs(app: App, tmp_path: Path) -> None:
     async with AsyncClient(app.address, key=old) as before:
         with pytest.raises(Unauthenticated):
             await before.validate("")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the guide makes its certificates with openssl")
+async def test_certificates_instead_of_keys(tmp_path: Path) -> None:
+    """With the certificates of the guide about TLS, its client is known without a key, until its name is removed."""
+    *_, add, change, _, _, _ = BLOCKS
+    make = _BLOCK.findall((PAGE.parent / "use-tls.md").read_text(encoding="utf-8"))[0]
+    made = await run(make, tmp_path, "")
+    assert made.returncode == 0, made.stderr
+    files: dict[str, Any] = {
+        "certificate": tmp_path / "server.crt",
+        "key": tmp_path / "server.key",
+        "client_ca": tmp_path / "ca.pem",
+    }
+    config = config_for(tmp_path, transport="grpcio", **{f"tls_{name}": file for name, file in files.items()})
+    tls = TlsFiles(ca=tmp_path / "ca.pem", certificate=tmp_path / "client.crt", key=tmp_path / "client.key")
+    variables = {
+        "SESSIOND_TLS_CA": str(tls.ca),
+        "SESSIOND_TLS_CLIENT_CERTIFICATE": str(tls.certificate),
+        "SESSIOND_TLS_CLIENT_KEY": str(tls.key),
+    }
+    async with serving(config) as app:
+        for block in (BLOCKS[0], add):
+            done = await run(block, tmp_path, app.address, **variables)
+            assert done.returncode == 0, done.stderr
+        assert "certificate: spiffe://example.org/shop" in done.stdout
+        async with AsyncClient(app.address, tls=tls) as client:
+            token = (await client.create(subject="ada")).token
+            assert (await client.validate(token)).valid
+            done = await run(change, tmp_path, app.address, **variables)
+            assert done.returncode == 0, done.stderr
+            with pytest.raises(Unauthenticated, match="those of no caller"):
+                await client.validate(token)
+
+
+@pytest.mark.slow
+async def test_sockets_instead_of_keys(tmp_path: Path) -> None:
+    """With the section of the guide, whoever can open the socket is known without a key."""
+    *_, add, _, _ = BLOCKS
+    (section,) = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    text = section.replace("/run/sessiond", str(tmp_path)).replace("www-data", str(os.getgid()))
+    assert text != section
+    async with serving(config_for(tmp_path, text)) as app:
+        for block in (BLOCKS[0], add):
+            done = await run(block, tmp_path, app.address)
+            assert done.returncode == 0, done.stderr
+        assert "key" not in done.stdout
+        async with AsyncClient(f"unix:{tmp_path / 'worker.sock'}") as worker:
+            assert (await worker.validate((await worker.create(subject="ada")).token)).valid
 
 
 async def test_other_languages_send_metadata(app: App, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "ListCallers": (pb.ListCallersRequest(), "A"),
     "RotateCaller": (pb.RotateCallerRequest(name="nobody"), "A"),
     "RevokeCaller": (pb.RevokeCallerRequest(name="nobody"), "A"),
+    "UpdateCallerCertificates": (pb.UpdateCallerCertificatesRequest(name="nobody", add=["nobody.example"]), "A"),
 }
 LETTERS = dict(zip("visoa", ("VALIDATOR", "ISSUER", "SUBSCRIBER", "OPERATOR", "ADMIN"), strict=True))
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
@@ -143,6 +144,23 @@ async def status(stub: Any, name: str, request: Any, metadata: Any) -> grpc.Stat
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK
+
+
+async def served_by(address: str, metadata: Any = ()) -> set[str]:
+    """The calls of the table that an address serves to a caller with this metadata.
+
+    A call is repeated until it is served or denied. A stream whose caller is refused while it sends its first message
+    ends with UNAVAILABLE or, by grpcio itself, with INTERNAL, instead of with the refusal.
+    """
+    undecided = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+    served = set()
+    async with stub_for(address) as stub:
+        for name, (request, _) in TABLE.items():
+            while (found := await status(stub, name, request, metadata)) in undecided:
+                continue
+            if found not in DENIED:
+                served.add(name)
+    return served
 
 
 class Callers:

@@ -68,7 +68,7 @@ async def test_the_stories_reach_everything(world: World) -> None:
     for step in range(10_000):
         await world.take(dice.choice(KINDS), dice.randrange(2**32))
         met = {event.type for event in world.events.values()}
-        if step > 1000 and met >= set(EventType) - other and world.done >= set(DRIVERS):
+        if step > 1200 and met >= set(EventType) - other and world.done >= set(DRIVERS):
             break
     assert met == set(EventType) - other
     assert world.done == set(DRIVERS)

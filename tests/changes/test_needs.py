@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessiond.changes.callers import AddCaller, RemoveCaller, RotateCaller
+from sessiond.changes.callers import AddCaller, ChangeCertificates, RemoveCaller, RotateCaller
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Idempotent, Recall
 from sessiond.changes.judging import EndBatch
@@ -85,6 +85,7 @@ CASES: list[tuple[Any, Needs]] = [
     (AddCaller("shop", EVERYTHING, KEY, CAUSE), Needs(callers=True)),
     (RotateCaller("shop", KEY, Millis(0), CAUSE), Needs(callers=True)),
     (RemoveCaller("shop", CAUSE), Needs(callers=True)),
+    (ChangeCertificates("shop", (), ("shop.example",), CAUSE), Needs(callers=True)),
     (RecordOther(EventType.POLICY_CHANGED, "default", CAUSE), NOTHING),
     (Unlock(GuessWatch(), PLAIN, "192.0.2.1"), NOTHING),
     (Recall([retry(b"a"), retry(b"b")]), Needs(answers=(b"a", b"b"))),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sessiond.changes
-from sessiond.changes.callers import AddCaller, RemoveCaller, RotateCaller
+from sessiond.changes.callers import AddCaller, ChangeCertificates, RemoveCaller, RotateCaller
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Idempotent, Recall
 from sessiond.changes.judging import EndBatch, OpenedSessionRef, Outcome, Suspicion
@@ -415,6 +415,14 @@ async def _remove_caller(world: World, dice: random.Random) -> RemoveCaller:
     return RemoveCaller(dice.choice(("ops", "shop", "edge")), Cause(CauseKind.REQUEST, "ops"))
 
 
+async def _change_certificates(world: World, dice: random.Random) -> ChangeCertificates:
+    name, cause = f"host-{dice.randrange(4)}.example", Cause(CauseKind.REQUEST, "ops")
+    added = Credential(name, CredentialKind.CERTIFICATE, name.encode(), world.clock.now())
+    if dice.random() < 0.5:
+        return ChangeCertificates(dice.choice(("ops", "shop")), (added,), (), cause)
+    return ChangeCertificates(dice.choice(("ops", "shop")), (), (name,), cause)
+
+
 def _credential(world: World, dice: random.Random) -> Credential:
     return Credential(f"{dice.randrange(10**9):010d}", CredentialKind.KEY, dice.randbytes(32), world.clock.now())
 
@@ -439,6 +447,7 @@ DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]
     AddCaller: _add_caller,
     RotateCaller: _rotate_caller,
     RemoveCaller: _remove_caller,
+    ChangeCertificates: _change_certificates,
     Total: _total,
     RecordOther: _record_other,
     Unlock: _unlock,

@@ -64,6 +64,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "list_callers": lambda client, **more: client.list_callers(**more),
     "rotate_caller": lambda client, **more: client.rotate_caller("shop", request_id=REQUEST_ID, **more),
     "revoke_caller": lambda client, **more: client.revoke_caller("shop", request_id=REQUEST_ID, **more),
+    "update_caller_certificates": lambda client, **more: client.update_caller_certificates(
+        "shop", add=["spiffe://example.org/shop"], request_id=REQUEST_ID, **more
+    ),
     "authority": lambda client, **more: client.authority(**more),
 }
 """By the name of the method. `more` goes to the method as it is."""

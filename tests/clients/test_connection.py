@@ -35,6 +35,9 @@ CHANGING: dict[str, Callable[..., Call[Any]]] = {
     ),
     "RotateCaller": lambda application, **more: calls.rotate_caller(application, "ops", **more),
     "RevokeCaller": lambda application, **more: calls.revoke_caller(application, "ops", **more),
+    "UpdateCallerCertificates": lambda application, **more: calls.update_caller_certificates(
+        application, "ops", add=["ops.example"], **more
+    ),
 }
 READING: list[Call[Any]] = [
     calls.validate("shop", "any"),

@@ -545,6 +545,7 @@ CHANGES: list[tuple[Call[Any], Any]] = [
     (calls.create_caller("shop", "ops", [Grant(role=Role.ADMIN)]), pb.CreateCallerResponse),
     (calls.rotate_caller("shop", "ops"), pb.RotateCallerResponse),
     (calls.revoke_caller("shop", "ops"), pb.RevokeCallerResponse),
+    (calls.update_caller_certificates("shop", "ops", add=["ops.example"]), pb.UpdateCallerCertificatesResponse),
 ]
 
 
@@ -570,6 +571,22 @@ def test_a_caller_has_its_roles_and_the_public_part_of_its_keys() -> None:
     )
     assert [key.id for key in caller.credentials] == ["aaaaaaaaaa", "bbbbbbbbbb"]
     assert [key.expire_time for key in caller.credentials] == [None, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)]
+
+
+def test_names_in_certificates_are_sent_and_read() -> None:
+    """Names go along when a caller is added or changed; those of a caller are its credentials beside its keys."""
+    names = ["spiffe://example.org/ops", "ops.example"]
+    adding = calls.create_caller("shop", "ops", [], certificate_names=names, without_key=True)
+    assert (list(adding.request.certificate_names), adding.request.without_key) == (names, True)
+    changing = calls.update_caller_certificates("shop", "ops", add=iter(names[:1]), remove=names[1:], reason="new")
+    assert changing.request == pb.UpdateCallerCertificatesRequest(
+        name="ops", add=names[:1], remove=names[1:], reason="new"
+    )
+    message = pb.CallerInfo(name="ops", credentials=[pb.CallerCredential(id="aaaaaaaaaa")])
+    message.credentials.add(id=names[0], certificate_name=names[0])
+    answer = changing.read(pb.UpdateCallerCertificatesResponse(caller=message, consistency_token="state"))
+    assert [one.certificate_name for one in answer.caller.credentials] == ["", names[0]]
+    assert adding.read(pb.CreateCallerResponse(caller=message)).key == Token("")
 
 
 def test_the_key_of_a_caller_does_not_show() -> None:

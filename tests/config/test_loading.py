@@ -218,6 +218,7 @@ def test_origins(tmp_path: Path) -> None:
 
 
 PER_APPLICATION = {"policies", "origins"}
+PER_CALLER = {"sockets"}  # tests/access/test_caller_sockets.py
 ABOUT_THE_FILE = {"server_origins", "files"}
 OTHER_VALUES = {
     "server.listen": "unix:s",
@@ -248,7 +249,7 @@ OTHER_VALUES = {
 def test_every_setting_of_the_server_needs_a_restart() -> None:
     """A changed value is reported by its key in the file, for each field of the configuration except the policies."""
     config = load_config(None)
-    names = {field.name for field in fields(Config)} - PER_APPLICATION - ABOUT_THE_FILE
+    names = {field.name for field in fields(Config)} - PER_APPLICATION - PER_CALLER - ABOUT_THE_FILE
     changed = {
         name: replace(config, **cast("Any", {name: value}))
         for key, value in OTHER_VALUES.items()

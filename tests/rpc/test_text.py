@@ -118,6 +118,7 @@ def requests_of(own: pb.CreateSessionResponse) -> dict[str, Message]:
         "ListCallers": {},
         "RotateCaller": {"name": "nobody"},
         "RevokeCaller": {"name": "nobody"},
+        "UpdateCallerCertificates": {"name": "nobody", "add": ["nobody.example"]},
         # The last one: from the first caller on, a call needs a key.
         "CreateCaller": {"name": "ops", "grants": [{"application": "*", "role": pb.ROLE_ADMIN}]},
     }
@@ -167,7 +168,7 @@ async def test_the_requests_are_good_without_it(stub: AsyncStub) -> None:
     for name in requests_of(pb.CreateSessionResponse()):
         own = await create(stub)
         request: Any = requests_of(own)[name]
-        if name in ("ClearSourceLock", "RotateCaller", "RevokeCaller"):  # there is no lock here, and no caller
+        if name in ("ClearSourceLock", "RotateCaller", "RevokeCaller", "UpdateCallerCertificates"):  # there is none
             assert (await refusal_of(getattr(stub, name)(request))).code == grpc.StatusCode.NOT_FOUND
         elif name == "Subscribe":
             stream = stub.Subscribe(request)

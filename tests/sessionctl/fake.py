@@ -20,6 +20,7 @@ from sessiond_client import (
     CallerInfo,
     CallerKey,
     CallerRevoked,
+    CallerUpdated,
     Cause,
     CauseKind,
     Checkpoint,
@@ -231,6 +232,16 @@ LOCKS = (
     SourceLock(source="2001:db8:85a3:8d3::/64", application="shop", lock_time=ago(hours=1), expire_time=ahead(hours=2)),
 )
 
+
+def certificates(names: Sequence[str], but: Sequence[str] = ()) -> tuple[CallerCredential, ...]:
+    """The credentials for names in certificates."""
+    return tuple(
+        CallerCredential(id=name, create_time=ago(days=1), expire_time=None, certificate_name=name)
+        for name in names
+        if name not in but
+    )
+
+
 OPS = CallerInfo(
     name="ops",
     grants=(Grant(role=Role.ADMIN),),
@@ -252,6 +263,7 @@ CALLERS = (
             CallerCredential(id="b6t3j2yhre", create_time=ago(days=2), expire_time=ago(minutes=4)),
             CallerCredential(id="m4d7xq5oia", create_time=ago(days=1), expire_time=ahead(hours=23, minutes=30)),
             CallerCredential(id="p2g6wzn3ku", create_time=ago(minutes=30), expire_time=None),
+            *certificates(["spiffe://example.org/shop-web"]),
         ),
         create_time=ago(days=2),
     ),
@@ -369,11 +381,29 @@ class FakeClient:
     def list_callers(self) -> tuple[CallerInfo, ...]:
         return CALLERS
 
-    def create_caller(self, name: str, grants: Sequence[Grant], **_: Any) -> CallerKey:
-        return CallerKey(caller=replace(OPS, name=name, grants=tuple(grants)), key=KEY, consistency_token="")
+    def create_caller(
+        self,
+        name: str,
+        grants: Sequence[Grant],
+        *,
+        certificate_names: Sequence[str] = (),
+        without_key: bool = False,
+        **_: Any,
+    ) -> CallerKey:
+        credentials = (*(() if without_key else OPS.credentials), *certificates(certificate_names))
+        caller = replace(OPS, name=name, grants=tuple(grants), credentials=credentials)
+        return CallerKey(caller=caller, key=Token("") if without_key else KEY, consistency_token="")
 
     def rotate_caller(self, name: str, **_: Any) -> CallerKey:
         return CallerKey(caller=replace(OPS, name=name), key=KEY, consistency_token="")
+
+    def update_caller_certificates(
+        self, name: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), **_: Any
+    ) -> CallerUpdated:
+        names = ["spiffe://example.org/shop-web", *add]
+        return CallerUpdated(
+            caller=replace(OPS, name=name, credentials=certificates(names, remove)), consistency_token=""
+        )
 
     def revoke_caller(self, name: str, **_: Any) -> CallerRevoked:
         return CallerRevoked(consistency_token="")

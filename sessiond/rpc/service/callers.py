@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.callers import KeyIssued
+from sessiond.authority.callers import CertificatesChanged, KeyIssued
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.values import Revision
 from sessiond.rpc import decode, encode
@@ -28,7 +28,7 @@ class _CallsAboutCallers(Calls):
 
 
 class CallerService:
-    """The calls CreateCaller, ListCallers, RotateCaller and RevokeCaller."""
+    """The calls CreateCaller, ListCallers, RotateCaller, RevokeCaller and UpdateCallerCertificates."""
 
     def __init__(self, authority: Authority) -> None:
         self._calls: Calls = _CallsAboutCallers(authority)
@@ -39,13 +39,33 @@ class CallerService:
     def CreateCaller(self, call: Call, request: pb.CreateCallerRequest) -> Change[KeyIssued]:
         """Add a caller."""
         name, grants = decode.caller_name(request.name), decode.grants(request.grants)
-        return Change(lambda reply: self._callers.add(call, name, grants, reply), self._fill)
+        names, with_key = (
+            decode.certificate_names("certificate_names", request.certificate_names),
+            not request.without_key,
+        )
+        return Change(
+            lambda reply: self._callers.add(call, name, grants, reply, with_key=with_key, certificate_names=names),
+            self._fill,
+        )
 
     @changing(pb.RotateCallerResponse)
     def RotateCaller(self, call: Call, request: pb.RotateCallerRequest) -> Change[KeyIssued]:
         """Give a caller a new key."""
         name, overlap = decode.caller_name(request.name), decode.overlap(request)
         return Change(lambda reply: self._callers.rotate(call, name, overlap, reply), self._fill)
+
+    @changing(pb.UpdateCallerCertificatesResponse)
+    def UpdateCallerCertificates(
+        self, call: Call, request: pb.UpdateCallerCertificatesRequest
+    ) -> Change[CertificatesChanged]:
+        """Change by which names in a certificate a caller is known."""
+        name, (add, remove) = decode.caller_name(request.name), decode.certificate_changes(request)
+
+        def fill(response: pb.UpdateCallerCertificatesResponse, changed: CertificatesChanged) -> None:
+            response.caller.CopyFrom(encode.caller_message(changed.caller))
+            response.consistency_token = self._calls.consistency_token(changed.revision)
+
+        return Change(lambda reply: self._callers.change_certificates(call, name, add, remove, reply), fill)
 
     @changing(pb.RevokeCallerResponse)
     def RevokeCaller(self, call: Call, request: pb.RevokeCallerRequest) -> Change[Revision]:
@@ -64,5 +84,5 @@ class CallerService:
 
     def _fill(self, response: Any, issued: KeyIssued) -> None:
         response.caller.CopyFrom(encode.caller_message(issued.caller))
-        response.key = issued.key.reveal()
+        response.key = "" if issued.key is None else issued.key.reveal()
         response.consistency_token = self._calls.consistency_token(issued.revision)

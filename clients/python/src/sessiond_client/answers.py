@@ -30,6 +30,7 @@ __all__ = [
     "Authority",
     "CallerKey",
     "CallerRevoked",
+    "CallerUpdated",
     "CompanionIssued",
     "Created",
     "Data",
@@ -237,7 +238,15 @@ class CallerKey:
 
     caller: CallerInfo
     key: Token
-    """Give it to the caller over a protected channel. It is not shown again."""
+    """Give it to the caller over a protected channel. It is not shown again. Empty if it was created `without_key`."""
+    consistency_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerUpdated:
+    """The answer to `update_caller_certificates`."""
+
+    caller: CallerInfo
     consistency_token: str
 
 

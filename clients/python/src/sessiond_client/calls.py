@@ -36,6 +36,7 @@ from sessiond_client.answers import (
     Authority,
     CallerKey,
     CallerRevoked,
+    CallerUpdated,
     CompanionIssued,
     Created,
     Data,
@@ -89,6 +90,7 @@ __all__ = [
     "revoke_caller",
     "roll",
     "rotate_caller",
+    "update_caller_certificates",
     "update_data",
     "validate",
     "validate_many",
@@ -826,6 +828,8 @@ def create_caller(
     name: str,
     grants: Items[Grant],
     *,
+    certificate_names: Items[str] = (),
+    without_key: bool = False,
     reason: str = "",
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
@@ -835,6 +839,9 @@ def create_caller(
     - `name`: 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`; events have it as their actor.
     - `grants`: its roles, such as `[Grant(role=Role.VALIDATOR, application="shop")]`. The first caller must be an admin
       for all applications: `Grant(role=Role.ADMIN)`.
+    - `certificate_names`: names that prove the caller if its client certificate (mutual TLS) has one of them: URIs such
+      as `spiffe://example.org/shop`, and DNS names, compared exactly; at most 10.
+    - `without_key`: create no key, because the caller is known by its certificate or by a socket of its own.
     - `reason`: why, for the event; at most 128 characters.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own.
@@ -846,6 +853,8 @@ def create_caller(
     request = pb.CreateCallerRequest(
         name=name,
         grants=[convert.grant_message(grant) for grant in grants],
+        certificate_names=certificate_names,
+        without_key=without_key,
         reason=reason,
         request_id=convert.secret_text(request_id),
     )
@@ -925,6 +934,39 @@ def revoke_caller(
     del application
     request = pb.RevokeCallerRequest(name=name, reason=reason, request_id=convert.secret_text(request_id))
     return _REVOKE_CALLER.call(request, timeout)
+
+
+_UPDATE_CALLER_CERTIFICATES = Rpc("UpdateCallerCertificates", reading.caller_updated, changes=True)
+
+
+@checked
+def update_caller_certificates(
+    application: str,
+    name: str,
+    *,
+    add: Items[str] = (),
+    remove: Items[str] = (),
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[CallerUpdated]:
+    """Change by which names in a client certificate a caller is known.
+
+    - `name`: the caller.
+    - `add`: names to add, as for `create_caller`.
+    - `remove`: names that prove nothing from then on.
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if there is no such caller, and `InvalidArgument` if a name cannot be used or is that of another
+    caller.
+    """
+    del application
+    request = pb.UpdateCallerCertificatesRequest(
+        name=name, add=add, remove=remove, reason=reason, request_id=convert.secret_text(request_id)
+    )
+    return _UPDATE_CALLER_CERTIFICATES.call(request, timeout)
 
 
 # The authority

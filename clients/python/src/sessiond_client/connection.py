@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from sessiond_client import forks
 from sessiond_client.arguments import invalid_argument
-from sessiond_client.errors import ClientClosed, SessiondError, Unavailable, Violation
+from sessiond_client.errors import ClientClosed, SessiondError, Unauthenticated, Unavailable, Violation
 from sessiond_client.flow import Flows
 from sessiond_client.key_files import KEY_VARIABLE, key_in
 from sessiond_client.near_cache import NearCache, NearCacheStats
@@ -188,17 +188,19 @@ class Channels:
             for _, streams in (*self._streams, *self._old.streams):
                 streams.discard(stream)
 
-    def renew(self) -> None:
+    def renew(self) -> bool:
         """Open new channels from now on if their credentials would be others. Calls and streams under way go on.
 
-        Called before a stream begins, and after a call that found no connection.
+        Called before a stream begins, and after a call that found no connection, or whose connection proved nothing.
+        Return whether there are others.
         """
         if not self._is_renewed():
-            return
+            return False
         with self._lock:
             calls = [opened for opened in (self._calls, self._validations) if opened is not None]
             self._old.add(calls, self._streams)
             self._calls, self._validations, self._streams = None, None, []
+        return True
 
     def close(self) -> list[Any]:
         """Refuse further calls. Returns the channels, which the caller must close."""
@@ -311,9 +313,15 @@ class Connection:
         return Conversation(near.cache, (self.application or "default",))
 
     def _renewing(self, error: SessiondError) -> SessiondError:
-        """The exception of a call; if it had no connection, the next attempt uses files that have changed."""
-        if self._tls is not None and isinstance(error, Unavailable):
-            self._channels.renew()
+        """The exception of a call; if it had no connection, the next attempt uses files that have changed.
+
+        So does one whose connection had a certificate that has expired: it was refused before it did anything.
+        """
+        if self._tls is None or not isinstance(error, (Unavailable, Unauthenticated)):
+            return error
+        is_renewed = self._channels.renew()
+        if is_renewed and isinstance(error, Unauthenticated):
+            return Unavailable("the certificate was replaced; call again", status="UNAVAILABLE")
         return error
 
     @property

@@ -387,6 +387,7 @@ def caller_info(message: pb.CallerInfo) -> CallerInfo:
                 id=credential.id,
                 create_time=_moment(credential.create_time),
                 expire_time=moment_or_none(credential, "expire_time"),
+                certificate_name=credential.certificate_name,
             )
             for credential in message.credentials
         ),

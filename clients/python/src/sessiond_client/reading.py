@@ -11,6 +11,7 @@ from sessiond_client.answers import (
     Authority,
     CallerKey,
     CallerRevoked,
+    CallerUpdated,
     CompanionIssued,
     Created,
     Data,
@@ -73,6 +74,11 @@ def caller_key(answer: pb.CreateCallerResponse | pb.RotateCallerResponse) -> Cal
 def caller_revoked(answer: pb.RevokeCallerResponse) -> CallerRevoked:
     """The answer to `revoke_caller`."""
     return CallerRevoked(consistency_token=answer.consistency_token)
+
+
+def caller_updated(answer: pb.UpdateCallerCertificatesResponse) -> CallerUpdated:
+    """The answer to `update_caller_certificates`."""
+    return CallerUpdated(caller=convert.caller_info(answer.caller), consistency_token=answer.consistency_token)
 
 
 def callers(answer: pb.ListCallersResponse) -> tuple[CallerInfo, ...]:

@@ -110,6 +110,7 @@ class Client(Connection):
     list_callers = _unary(calls.list_callers)
     rotate_caller = _unary(calls.rotate_caller)
     revoke_caller = _unary(calls.revoke_caller)
+    update_caller_certificates = _unary(calls.update_caller_certificates)
 
     def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
         self,

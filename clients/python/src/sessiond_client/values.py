@@ -264,13 +264,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerCredential:
-    """One key of a caller, without its secret."""
+    """One key of a caller, without its secret, or a name that its certificate may have."""
 
     id: str
-    """Public. The key begins with `sessiond_` and this id."""
+    """Public. A key begins with `sessiond_` and this id; that of a certificate name is the name."""
     create_time: datetime
     expire_time: datetime | None
     """When it stops working; None: it does not expire."""
+    certificate_name: str = ""
+    """The URI or DNS name that proves the caller if its client certificate has it; empty: this is a key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

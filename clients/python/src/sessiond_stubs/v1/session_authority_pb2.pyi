@@ -4395,15 +4395,18 @@ class CallerCredential(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_NAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its public id. A key begins with `sessiond_` and this id."""
+    """Its public id. A key begins with `sessiond_` and this id. That of a name in certificates is the name."""
+    certificate_name: _builtins.str
+    """A name that proves the caller if its client certificate has it: a URI or a DNS name. Empty: this is a key."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it stops proving anything. Unset: it does not expire."""
+        """When it stops proving anything. Unset: it does not expire. A certificate with the name may end earlier."""
 
     def __init__(
         self,
@@ -4411,10 +4414,11 @@ class CallerCredential(_message.Message):
         id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        certificate_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_name", b"certificate_name", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4470,15 +4474,27 @@ class CreateCallerRequest(_message.Message):
     GRANTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_NAMES_FIELD_NUMBER: _builtins.int
+    WITHOUT_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit."""
     reason: _builtins.str
     """Why, for the event. At most 128 characters."""
     request_id: _builtins.str
     """Makes the call safe to retry."""
+    without_key: _builtins.bool
+    """Whether to create no key: the caller is known by its certificate, or by a socket of its own, only."""
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
         """Its roles, 1 to 100."""
+
+    @_builtins.property
+    def certificate_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that prove the caller if the certificate of its connection (mutual TLS) has one of them as a subject
+        alternative name: URIs such as `spiffe://example.org/shop`, and DNS names. At most 10. They are compared exactly;
+        there are no wildcards. A key counts before a certificate, and a sidecar's certificate does not count for the calls
+        that it forwards.
+        """
 
     def __init__(
         self,
@@ -4487,10 +4503,12 @@ class CreateCallerRequest(_message.Message):
         grants: _abc.Iterable[Global___Grant] | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        certificate_names: _abc.Iterable[_builtins.str] | None = ...,
+        without_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_names", b"certificate_names", "grants", b"grants", "name", b"name", "reason", b"reason", "request_id", b"request_id", "without_key", b"without_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4506,7 +4524,7 @@ class CreateCallerResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Secret. Its key, which is not shown again."""
+    """Secret. Its key, which is not shown again. Empty if the request says `without_key`."""
     consistency_token: _builtins.str
     """The state after the change."""
     @_builtins.property
@@ -4693,3 +4711,73 @@ class RevokeCallerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeCallerResponse: _TypeAlias = RevokeCallerResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCallerCertificatesRequest(_message.Message):
+    """Request of UpdateCallerCertificates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The caller."""
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    @_builtins.property
+    def add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names to add, as in CreateCallerRequest."""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names to remove, which the caller must have."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        add: _abc.Iterable[_builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "name", b"name", "reason", b"reason", "remove", b"remove", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCallerCertificatesRequest: _TypeAlias = UpdateCallerCertificatesRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCallerCertificatesResponse(_message.Message):
+    """Response of UpdateCallerCertificates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def caller(self) -> Global___CallerInfo:
+        """The caller."""
+
+    def __init__(
+        self,
+        *,
+        caller: Global___CallerInfo | None = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "consistency_token", b"consistency_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCallerCertificatesResponse: _TypeAlias = UpdateCallerCertificatesResponse  # noqa: Y015

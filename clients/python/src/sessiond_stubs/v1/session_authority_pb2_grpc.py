@@ -164,6 +164,11 @@ class SessionAuthorityStub:
                 request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerRequest.SerializeToString,
                 response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerResponse.FromString,
                 _registered_method=True)
+        self.UpdateCallerCertificates = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/UpdateCallerCertificates',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesResponse.FromString,
+                _registered_method=True)
 
 
 class SessionAuthorityServicer:
@@ -546,6 +551,19 @@ class SessionAuthorityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCallerCertificates(self, request, context):
+        """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
+        caller's open streams end with UNAVAILABLE; clients resume them.
+
+        Errors:
+        - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
+        caller would have no credential, or too many names.
+        - NOT_FOUND: there is no such caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionAuthorityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -673,6 +691,11 @@ def add_SessionAuthorityServicer_to_server(servicer, server):
                     servicer.RevokeCaller,
                     request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerRequest.FromString,
                     response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerResponse.SerializeToString,
+            ),
+            'UpdateCallerCertificates': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCallerCertificates,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1355,6 +1378,33 @@ class SessionAuthority:
             '/sessiond.v1.SessionAuthority/RevokeCaller',
             sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerRequest.SerializeToString,
             sessiond__stubs_dot_v1_dot_session__authority__pb2.RevokeCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCallerCertificates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/UpdateCallerCertificates',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

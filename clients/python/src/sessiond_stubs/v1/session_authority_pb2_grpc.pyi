@@ -482,6 +482,15 @@ class SessionAuthorityStub:
       - NOT_FOUND: there is no such caller.
       - FAILED_PRECONDITION: no other caller is an admin for all applications.
     """
+    UpdateCallerCertificates: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.UpdateCallerCertificatesRequest, _session_authority_pb2.UpdateCallerCertificatesResponse]
+    """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
+    caller's open streams end with UNAVAILABLE; clients resume them.
+
+    Errors:
+      - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
+        caller would have no credential, or too many names.
+      - NOT_FOUND: there is no such caller.
+    """
 
 @_typing.type_check_only
 class SessionAuthorityAsyncStub(SessionAuthorityStub):
@@ -763,6 +772,15 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     Errors:
       - NOT_FOUND: there is no such caller.
       - FAILED_PRECONDITION: no other caller is an admin for all applications.
+    """
+    UpdateCallerCertificates: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.UpdateCallerCertificatesRequest, _session_authority_pb2.UpdateCallerCertificatesResponse]  # type: ignore[assignment]
+    """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
+    caller's open streams end with UNAVAILABLE; clients resume them.
+
+    Errors:
+      - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
+        caller would have no credential, or too many names.
+      - NOT_FOUND: there is no such caller.
     """
 
 class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
@@ -1192,6 +1210,21 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           - NOT_FOUND: there is no such caller.
           - FAILED_PRECONDITION: no other caller is an admin for all applications.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCallerCertificates(
+        self,
+        request: _session_authority_pb2.UpdateCallerCertificatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.UpdateCallerCertificatesResponse, _abc.Awaitable[_session_authority_pb2.UpdateCallerCertificatesResponse]]:
+        """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
+        caller's open streams end with UNAVAILABLE; clients resume them.
+
+        Errors:
+          - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
+            caller would have no credential, or too many names.
+          - NOT_FOUND: there is no such caller.
         """
 
 def add_SessionAuthorityServicer_to_server(servicer: SessionAuthorityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
