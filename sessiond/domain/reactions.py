@@ -67,7 +67,7 @@ def consequences_of(session: Session, judgement: Judgement, policy: Policy) -> C
 
 def _after_reaction(session: Session, judgement: Judgement, reaction: Reaction, *, ends: bool) -> Judgement:
     if judgement.verdict is not Verdict.VALID:
-        return judgement
+        return replace(judgement, keeps_token=True) if not ends and _is_behind(session, judgement) else judgement
     if ends:
         return Judgement(Verdict.REVOKED, signals=judgement.signals)
     if reaction is Reaction.IGNORE and judgement.signals:
@@ -75,3 +75,18 @@ def _after_reaction(session: Session, judgement: Judgement, reaction: Reaction, 
     if reaction is Reaction.STEP_UP or session.must_authenticate:
         return replace(judgement, verdict=Verdict.INSUFFICIENT)
     return judgement
+
+
+def _is_behind(session: Session, judgement: Judgement) -> bool:
+    """Return whether a denied old token is a copy whose client probably holds a newer token of the session by now.
+
+    Its response must not delete the newer token: it may arrive after that one. A guest's session is left out. A guest
+    who holds nothing but the copy may never log in, and so would never get rid of it.
+    """
+    return (
+        judgement.verdict is Verdict.REPLAYED
+        and judgement.newer_in_use
+        and bool(session.subject)
+        and bool(judgement.signals)
+        and all(signal.type is SignalType.TOKEN_COPY for signal in judgement.signals)
+    )
