@@ -63,7 +63,7 @@ class Judgement:
     in_flight             the session ended moments ago, and this request may have been sent before; a newer token may
                           be on its way to the client, so the response must not delete the client's cookie
     newer_in_use          REPLAYED: somebody has used a newer token of the session
-    keeps_token           REPLAYED: the client probably holds a newer token, so the response must not delete its cookie
+    keeps_token           REPLAYED: the client may hold a newer token by now, so the response must not delete its cookie
     """
 
     verdict: Verdict

@@ -114,7 +114,7 @@ def test_a_valid_token_with_a_signal(row: Row, kind: SignalType) -> None:
 def test_a_denied_token_with_a_signal(row: Row, kind: SignalType) -> None:
     """A verdict that denies stays as it is, signals included; the effects are those of the table all the same."""
     for verdict in DENIED:
-        judgement = Judgement(verdict, signals=(signal(kind),), may_have_missed_roll=True)
+        judgement = Judgement(verdict, signals=(signal(kind),))
         found = consequences_of(HELD if row.must_authenticate else FREE, judgement, rules(row.reaction, kind))
         assert found.judgement is judgement
         assert (found.reaction, effects(found)) == (row.reaction, row.effects)
@@ -224,19 +224,34 @@ def test_every_other_denied_token_is_discarded(session: Session, judgement: Judg
     assert consequences_of(session, judgement, rules(IGNORE)).judgement is judgement
 
 
+def test_a_client_that_may_have_missed_a_roll_keeps_its_token() -> None:
+    """Its new token may be late instead of lost, so the answer about the old one touches no cookie."""
+    judgement = Judgement(Verdict.REPLAYED, may_have_missed_roll=True)
+    found = consequences_of(FREE, judgement, rules(REVOKE_SUBJECT, *SignalType))
+    assert found.judgement == replace(judgement, keeps_token=True)
+    assert (found.reaction, effects(found)) == (IGNORE, frozenset())
+
+
 @given(
     verdict=sampled_from(Verdict),
     kinds=lists(sampled_from(SignalType), max_size=3),
     newer=booleans(),
+    missed=booleans(),
     subject=sampled_from(["", "ada"]),
     reactions=fixed_dictionaries({kind: sampled_from(Reaction) for kind in SignalType}),
 )
 def test_what_is_kept_is_denied(
-    verdict: Verdict, kinds: list[SignalType], newer: bool, subject: str, reactions: dict[SignalType, Reaction]
+    verdict: Verdict,
+    kinds: list[SignalType],
+    newer: bool,
+    missed: bool,
+    subject: str,
+    reactions: dict[SignalType, Reaction],
 ) -> None:
-    """Whatever a policy says, a token is kept only as a denied copy on a live session, and never by a stranger."""
-    judgement = Judgement(verdict, signals=tuple(signal(kind) for kind in kinds), newer_in_use=newer)
+    """Whatever a policy says, only denied old tokens of sessions that live on are kept: copies, and missed rolls."""
+    signals = tuple(signal(kind) for kind in kinds)
+    judgement = Judgement(verdict, signals=signals, newer_in_use=newer, may_have_missed_roll=missed)
     policy = replace(PRESETS["owasp-low"], reactions=reactions)
     found = consequences_of(replace(FREE, subject=subject), judgement, policy)
-    kept = verdict is Verdict.REPLAYED and newer and bool(subject) and set(kinds) == {COPY} and not found.ends_session
-    assert found.judgement.keeps_token is kept
+    behind = missed or (newer and bool(subject) and set(kinds) == {COPY})
+    assert found.judgement.keeps_token is (verdict is Verdict.REPLAYED and behind and not found.ends_session)
