@@ -294,7 +294,7 @@ async def test_a_copy_is_kept_only_if_the_new_token_is_in_use(tmp_path: Path, cl
 
 @pytest.mark.parametrize("client", [VICTIM, ATTACKER], ids=["victim", "attacker"])
 async def test_an_answer_that_may_be_late(tmp_path: Path, clock: ManualClock, client: pb.ClientContext) -> None:
-    """Within `lost_answer_tolerance` the new token may still arrive: whoever sends the old one, no cookie is touched."""
+    """Within `lost_answer_tolerance` the new token may still arrive: whoever sends the old one keeps its cookie."""
     async with authority(tmp_path, clock) as (_, stub):
         guest = await create(stub, "")
         await login(stub, guest.token)

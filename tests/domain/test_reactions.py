@@ -200,7 +200,7 @@ COPIED = Judgement(Verdict.REPLAYED, signals=(signal(COPY),), newer_in_use=True)
 @pytest.mark.parametrize("session", [FREE, HELD])
 @pytest.mark.parametrize("reaction", list(Reaction))
 def test_a_copy_keeps_the_token_of_a_session_that_lives_on(session: Session, reaction: Reaction) -> None:
-    """The client of a copy keeps its token, unless the reaction ends the session; nothing else of its denial changes."""
+    """The client of a copy keeps its token, unless the reaction ends the session; nothing else changes."""
     found = consequences_of(session, COPIED, rules(reaction, COPY))
     lives = reaction in (IGNORE, ALERT, STEP_UP)
     assert found.judgement == replace(COPIED, keeps_token=lives)

@@ -129,7 +129,8 @@ class AuthorityClient:
             session_id = kwargs.get("session_id") or self._records.session_of(kwargs["token"])
             self._records.wrote(session_id, answer.version, kwargs["set"], kwargs["delete"])
         if method != "validate" and getattr(answer, "verdict", None) is not None:
-            self._tally.verdicts[answer.verdict.name] += 1
+            replayed = answer.verdict.name == "REPLAYED" and request.lives
+            self._tally.verdicts["OLD" if replayed else answer.verdict.name] += 1
 
     def _count(self, request: Request, answer: Validation) -> None:
         name = answer.verdict.name

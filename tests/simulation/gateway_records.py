@@ -165,7 +165,7 @@ class Records:
             return
         if self._is_replaced(held, now):
             return  # the browser never received the newer token, or lost it
-        if got is not None and got.session_id == held.session_id and got.rolls >= held.rolls:
+        if got is not None and got.session_id == held.session_id and not self._is_replaced(got, now):
             return
         kind = ""
         if response.left <= held.at:

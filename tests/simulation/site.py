@@ -162,9 +162,7 @@ class Site:
             return self._shown(LOGIN, answer)
         return await self._authenticate(request, token, elevate=True)
 
-    async def _authenticate(
-        self, request: Request, token: str, *, elevate: bool, or_create: bool = False
-    ) -> Response:
+    async def _authenticate(self, request: Request, token: str, *, elevate: bool, or_create: bool = False) -> Response:
         level = self._level + 1 if elevate else self._level
         message = pb.AuthenticateSessionRequest(
             token=token,

@@ -1,4 +1,4 @@
-"""A copy of an old token in front of the gateway: late answers touch no newer cookie, and no device is stuck with it."""
+"""A copy of an old token in front of the gateway: late answers keep the newer cookie, and no device is stuck."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ renewals = pytest.mark.parametrize("renewed", [False, True], ids=["rolled", "ren
 async def test_a_late_answer_leaves_the_newer_cookie_alone(
     visitor: Visitor, clock: ManualClock, renewed: bool, method: str
 ) -> None:
-    """A request that was sent with the old cookie is denied, and its answer neither deletes nor replaces the new one."""
+    """A request that was sent with the old cookie is denied, and its answer does not touch the new one."""
     late = await denied(await copied(visitor, clock, renewed=renewed), method, "/upload")
     assert (late.keeps_cookie, late.may_create) == (True, False)
     assert await visitor.do(account.csrf_token(late)) == ""

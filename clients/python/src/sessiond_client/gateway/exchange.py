@@ -365,8 +365,8 @@ def _take(exchange: Exchange, answer: Validation) -> None:
         return
     # A dead token may have come after a login replaced it: the authority does not know that, but this process may.
     exchange._is_replaced = exchange.token is not None and bool(exchange.gateway.replaced.at_least(exchange.token))
-    # A form or an upload may take minutes to arrive, and the client may have logged in again by then. A dead cookie that
-    # it still has is deleted with the next page.
+    # A form or an upload may take minutes to arrive, and the client may have logged in again by then. If it has not,
+    # the next page deletes the dead cookie.
     if exchange.request.is_safe and not exchange._is_replaced:
         exchange._outgoing.validated(answer.cookies.headers())
     kinds = {unmet.kind for unmet in answer.unmet}
