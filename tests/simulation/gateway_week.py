@@ -59,7 +59,7 @@ async def simulate_gateway(week: GatewayWeek) -> Report:
 
 async def _endings(assembled: Assembled, ids: Iterable[str], now: Instant) -> dict[str, int]:
     """Return when these sessions ended. A deadline counts from its time on, whenever it was noticed."""
-    ended = {}
+    ended: dict[str, int] = {}
     for session_id in sorted(ids):
         session = await assembled.store.session(SessionId.parse(session_id))
         assert session is not None
