@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sessiond.domain import reactions
 from sessiond.domain.judge import Judgement
+from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
+from sessiond.domain.values import Millis
 from sessiond_client import Verdict
 from sessiond_client.answers import Validation
 from sessiond_client.gateway import Exchange, SessionValues, exchange
 from sessiond_client.gateway.outgoing import Headers, Outgoing
 from sessiond_client.gateway.steps import Steps
-from tests.simulation.bounds import Bounds
+from tests.simulation.bounds import MINUTE, Bounds
 from tests.simulation.expected import ENDED, Life
 from tests.simulation.gateway_week import GatewayWeek, simulate_gateway
 
@@ -40,6 +43,7 @@ _TRAFFIC = (
     Life.UNFLUSHED,
 )
 _LOGGED_OUT = "logged out by a cookie"
+_NO_EFFECT = "login without effect"
 
 
 async def test_an_ordinary_week() -> None:
@@ -124,11 +128,15 @@ def _discards_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reactions, "_may_hold_newer_token", may_hold_newer_token)
 
 
+def _renewing(policy: Policy) -> Policy:
+    return replace(policy, renewal_timeout=Millis(MINUTE))  # so that many logins come while a renewal is due
+
+
 @pytest.mark.parametrize(
     ("without", "found"),
     [
         (_sends_late_cookies, _LOGGED_OUT),
-        (_sends_all_cookies, "login without effect"),
+        (_sends_all_cookies, _NO_EFFECT),
         (_keeps_no_cookie, _LOGGED_OUT),
         (_names_late_requests_by_token, ENDED),
         (_keeps_data_for_the_next_user, "data of somebody else"),
@@ -138,8 +146,11 @@ async def test_without_a_rule(
     monkeypatch: pytest.MonkeyPatch, without: Callable[[pytest.MonkeyPatch], None], found: str
 ) -> None:
     """If one rule of the gateway is taken away, the simulation reports what it prevents."""
-    without(monkeypatch)
     week = GatewayWeek("owasp-low", days=3, users=4, bounds=Bounds(extension=0, double_click=0.3), slow=0.25)
+    if found == _NO_EFFECT:
+        week = replace(week, days=1, change=_renewing)
+        assert not (await simulate_gateway(week)).alarms[found]
+    without(monkeypatch)
     report = await simulate_gateway(week)
     assert report.alarms[found], f"\n{report}"
 
@@ -175,6 +186,7 @@ async def test_late_answers_log_nobody_out(
     without(monkeypatch)
     report = await simulate_gateway(GatewayWeek("owasp-low", days=3, users=4, bounds=bounds))
     assert report.verdicts["OLD"] > 10
+    assert not report.alarms[_NO_EFFECT]
     assert bool(report.alarms[_LOGGED_OUT]) is logs_out, f"\n{report}"
 
 
