@@ -76,6 +76,7 @@ _REPLICA = "(lease>0)"
 _STALE = "wanted"
 _TOO_OLD = "!((carried[tab].secret"
 _ALARM = "overtaken||("
+_LOGOUT = "!(cookie.rolled)"
 VARIANTS = (
     Variant("lease", "one authority", ("EMBEDDED", "LEASE=4")),
     *_controls(
@@ -100,9 +101,8 @@ VARIANTS = (
     *_controls("rotation", "isRolledAway", "ROLL_KEEPS_SECRET"),
     *_controls("rotation", _TOO_OLD, "NO_OVERLAP", "SHORT_RENEWAL", "RENEWAL_WITHIN_REPEAT"),
     *_controls("rotation", _ALARM, "FORKED_CHAIN", "SHORT_ROLL_TOLERANCE", "NO_LOST_ANSWER_TOLERANCE"),
-    *_controls("rotation", _ALARM, "NO_RESTART_AT_LATE_REPEAT"),
     *_controls("rotation", "0||(", "OVERTAKEN_COUNTS"),
-    *_controls("rotation", "!(cookie.rolled)", "DISCARD_COUNTS"),
+    *_controls("rotation", _LOGOUT, "NO_RESTART_AT_LATE_REPEAT", "MISSED_ROLL_DISCARDS", "COPY_DISCARDS"),
 )
 
 

@@ -6,10 +6,12 @@
  *   one successor  whoever is handed a generation is handed the same token
  *   no alarm       no token with the current secret is too old, and no other token raises an alarm, but for the
  *                  exceptions at `alarm`
+ *   no logout      an answer never deletes the cookie of a login that is newer than the answer
  *   rolled away    a token from before the roll is never VALID after it
  *
  * The rules: the table "Judging a token" in docs/design.md, in code sessiond/domain/judge.py;
- * docs/decisions/0014-lost-answers.md and 0015-a-login-always-works.md, in code sessiond/changes/login.py.
+ * docs/decisions/0014-lost-answers.md and 0015-a-login-always-works.md, in code sessiond/changes/login.py;
+ * docs/decisions/0034-copies-keep-the-cookie.md, in code sessiond/domain/reactions.py.
  *
  *     spin -a rotation.pml
  *
@@ -179,8 +181,18 @@ inline judge() {
     :: !proven(carried[tab]) && current.rolled && sinceRoll < ROLL_TOLERANCE ->
         skip                                      /* SUPERSEDED */
     :: !proven(carried[tab]) && current.rolled && sinceRoll >= ROLL_TOLERANCE && sinceRoll < LOST_ANSWER && !used ->
-        oldTokenCame = true; step[tab] = DISCARD  /* REPLAYED without a signal */
-    :: else -> alarm()
+        oldTokenCame = true                       /* REPLAYED without a signal: the new token may be on its way */
+#ifdef MISSED_ROLL_DISCARDS
+        ; step[tab] = DISCARD
+#endif
+    :: else ->
+        alarm();
+#ifndef COPY_DISCARDS
+        if
+        :: used -> step[tab] = KEEP               /* a copy, and the new token is in use */
+        :: else
+        fi
+#endif
     fi
 }
 
@@ -249,11 +261,7 @@ end:
                 overtaken = overtaken || (cookie.rolled && !carried[tab].rolled);
                 cookie.generation = carried[tab].generation; cookie.secret = carried[tab].secret;
                 cookie.rolled = carried[tab].rolled; loggedOut = false
-            :: step[tab] == DISCARD ->
-#ifdef DISCARD_COUNTS
-                assert(!cookie.rolled);
-#endif
-                loggedOut = true
+            :: step[tab] == DISCARD -> assert(!cookie.rolled); loggedOut = true
             fi
         }
         fi

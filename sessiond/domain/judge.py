@@ -62,6 +62,8 @@ class Judgement:
                           suspicious by itself, but the next use of the new token will be
     in_flight             the session ended moments ago, and this request may have been sent before; a newer token may
                           be on its way to the client, so the response must not delete the client's cookie
+    newer_in_use          REPLAYED: somebody has used a newer token of the session
+    keeps_token           REPLAYED: the client may hold a newer token by now, so the response must not delete its cookie
     """
 
     verdict: Verdict
@@ -70,6 +72,8 @@ class Judgement:
     signals: tuple[Signal, ...] = ()
     may_have_missed_roll: bool = False
     in_flight: bool = False
+    newer_in_use: bool = False
+    keeps_token: bool = False
 
 
 MALFORMED = Judgement(Verdict.MALFORMED)
@@ -122,7 +126,10 @@ def judge(session: Session, presented: Presented, policy: Policy, now: Instant) 
             return Judgement(Verdict.VALID, hand_out=session.generation, signals=signals)
         case _:
             replay = token_replay(session.generation, presented.generation, other_secret=False)
-            return Judgement(Verdict.REPLAYED, signals=(replay,))
+            # A generation becomes current at its first use.
+            return Judgement(
+                Verdict.REPLAYED, signals=(replay,), newer_in_use=presented.generation < session.generation
+            )
 
 
 def _second_holder(session: Session) -> tuple[Signal, ...]:
@@ -140,7 +147,11 @@ def _judge_other_secret(session: Session, presented: Presented, policy: Policy, 
         if _may_have_missed_roll(session, presented) and now < session.rolled_at + policy.lost_answer_tolerance:
             return _MAY_HAVE_MISSED_ROLL
     replay = token_replay(session.generation, presented.generation, other_secret=True)
-    return Judgement(Verdict.REPLAYED, signals=(replay,))
+    return Judgement(Verdict.REPLAYED, signals=(replay,), newer_in_use=_is_used_since_roll(session))
+
+
+def _is_used_since_roll(session: Session) -> bool:
+    return session.rolled_at is not None and session.last_active > session.rolled_at
 
 
 def _may_have_missed_roll(session: Session, presented: Presented) -> bool:
@@ -150,5 +161,5 @@ def _may_have_missed_roll(session: Session, presented: Presented) -> bool:
     not replaced by renewals long before. It never applies to an anonymous session: there the new token may be in the
     hands of a thief, who could log in with it as another subject.
     """
-    unused = session.rolled_at is not None and session.last_active <= session.rolled_at
+    unused = not _is_used_since_roll(session)
     return unused and bool(session.subject) and presented.generation >= session.generation - 2

@@ -67,7 +67,8 @@ def consequences_of(session: Session, judgement: Judgement, policy: Policy) -> C
 
 def _after_reaction(session: Session, judgement: Judgement, reaction: Reaction, *, ends: bool) -> Judgement:
     if judgement.verdict is not Verdict.VALID:
-        return judgement
+        keeps = not ends and _may_hold_newer_token(session, judgement)
+        return replace(judgement, keeps_token=True) if keeps else judgement
     if ends:
         return Judgement(Verdict.REVOKED, signals=judgement.signals)
     if reaction is Reaction.IGNORE and judgement.signals:
@@ -75,3 +76,18 @@ def _after_reaction(session: Session, judgement: Judgement, reaction: Reaction, 
     if reaction is Reaction.STEP_UP or session.must_authenticate:
         return replace(judgement, verdict=Verdict.INSUFFICIENT)
     return judgement
+
+
+def _may_hold_newer_token(session: Session, judgement: Judgement) -> bool:
+    """Return whether the client of a denied old token may hold a newer one of the session by the time of the response.
+
+    There are two such clients. One may have missed a roll: its new token may be late instead of lost. The other is the
+    session's own, and a newer token than its copy is in use. A guest's copy does not count. A guest may never log in,
+    and so would never get rid of a copy that is all the client has.
+    """
+    if judgement.verdict is not Verdict.REPLAYED:
+        return False
+    if judgement.may_have_missed_roll:
+        return True
+    copies = bool(judgement.signals) and all(signal.type is SignalType.TOKEN_COPY for signal in judgement.signals)
+    return copies and judgement.newer_in_use and bool(session.subject)

@@ -220,7 +220,7 @@ _STEP_UP = (RequirementKind.LEVEL, RequirementKind.AUTHENTICATION_AGE, Requireme
 
 def next_step(answer: ValidationResult) -> pb.NextStep.ValueType:
     """Return what the caller should do next."""
-    if answer.judgement.in_flight:
+    if answer.judgement.in_flight or answer.judgement.keeps_token:
         return pb.NEXT_STEP_KEEP_TOKEN
     match answer.verdict:
         case Verdict.VALID if answer.renewed is None:

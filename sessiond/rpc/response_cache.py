@@ -38,19 +38,22 @@ class SessionMessages:
 
 
 class Refusals:
-    """The responses to invalid tokens: one for each verdict and application, so that refusing guesses is cheap."""
+    """The responses to invalid tokens, so that refusing guesses is cheap.
+
+    There is one for each application, verdict and next step. Nothing else of an answer shows in it.
+    """
 
     def __init__(self) -> None:
-        self._messages: dict[tuple[str, Verdict, bool], tuple[Policy, pb.ValidateSessionResponse]] = {}
+        self._messages: dict[tuple[str, Verdict, pb.NextStep.ValueType], tuple[Policy, pb.ValidateSessionResponse]] = {}
 
     def message(self, call: Call, answer: ValidationResult) -> pb.ValidateSessionResponse:
         """Return the response to a call whose token is not valid. The caller must not change it."""
-        verdict = answer.judgement.verdict
-        key = (call.application, verdict, answer.judgement.in_flight)
+        verdict, step = answer.judgement.verdict, next_step(answer)
+        key = (call.application, verdict, step)
         cached = self._messages.get(key)
         if cached is None or cached[0] is not call.policy:
-            message = pb.ValidateSessionResponse(verdict=VERDICT[verdict], next_step=next_step(answer))
-            if message.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
+            message = pb.ValidateSessionResponse(verdict=VERDICT[verdict], next_step=step)
+            if step == pb.NEXT_STEP_DISCARD_TOKEN:
                 fill_deletion(message.cookies, call.policy.cookie)
             cached = self._messages[key] = (call.policy, message)
         return cached[1]

@@ -13,6 +13,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import (
     ATTACKER,
     MINUTE,
+    SECOND,
     VICTIM,
     authority,
     create,
@@ -219,6 +220,143 @@ async def test_the_policy_decides_about_copies(tmp_path: Path, clock: ManualCloc
         )
         ended = reaction is Reaction.REVOKE_SUBJECT
         assert (await validate(stub, other.token)).verdict == (pb.VERDICT_REVOKED if ended else pb.VERDICT_VALID)
+
+
+# What happens to the cookie: the answer to a copy may be late, and the browser may have the newer token by then
+
+
+def next_step_of(answer: pb.ValidateSessionResponse) -> tuple[str, list[str]]:
+    """The next step, and the cookies that the answer sets or deletes."""
+    return pb.NextStep.Name(answer.next_step).removeprefix("NEXT_STEP_"), list(answer.cookies.set_cookie)
+
+
+GONE = ["__Host-id=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]
+KEPT: tuple[str, list[str]] = ("KEEP_TOKEN", [])
+DISCARDED = ("DISCARD_TOKEN", GONE)
+
+
+@pytest.mark.parametrize("reaction", [Reaction.IGNORE, Reaction.ALERT, Reaction.STEP_UP])
+@pytest.mark.parametrize("renewed", [False, True], ids=["rolled", "renewed"])
+async def test_the_answer_to_a_copy_leaves_the_newer_cookie_alone(
+    tmp_path: Path, clock: ManualClock, renewed: bool, reaction: Reaction
+) -> None:
+    """A copy is denied, and as long as the session lives its answers touch no cookie, reported or folded."""
+    rules = policy(reactions={SignalType.TOKEN_COPY: reaction})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        one = await copied(stub, clock, renewed=renewed)
+        for _ in range(3):
+            denied = await validate(stub, one.old)
+            assert (denied.verdict, signal_types(denied)) == (pb.VERDICT_REPLAYED, ["TOKEN_COPY"])
+            assert next_step_of(denied) == KEPT
+        batch = await stub.ValidateSessions(
+            pb.ValidateSessionsRequest(
+                requests=[pb.ValidateSessionRequest(token=token, client=VICTIM) for token in (one.old, "x", one.old)]
+            )
+        )
+        assert [next_step_of(answer) for answer in batch.responses] == [KEPT, DISCARDED, KEPT]
+
+
+@pytest.mark.parametrize("reaction", [Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT])
+async def test_a_copy_that_ends_the_session_is_discarded(
+    tmp_path: Path, clock: ManualClock, reaction: Reaction
+) -> None:
+    """If the policy ends the session for a copy, there is no newer token to keep."""
+    rules = policy(reactions={SignalType.TOKEN_COPY: reaction})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        one = await copied(stub, clock)
+        denied = await validate(stub, one.old)
+        assert (denied.verdict, next_step_of(denied)) == (pb.VERDICT_REPLAYED, DISCARDED)
+
+
+@pytest.mark.parametrize("reaction", [Reaction.ALERT, Reaction.REVOKE_SESSION])
+async def test_the_cookie_of_a_replay_is_deleted(tmp_path: Path, clock: ManualClock, reaction: Reaction) -> None:
+    """From another client an old token is discarded, although the session may live on."""
+    rules = policy(reactions={SignalType.TOKEN_REPLAY: reaction})
+    async with authority(tmp_path, clock, rules) as (_, stub):
+        one = await copied(stub, clock)
+        denied = await validate(stub, one.old, ATTACKER)
+        assert (signal_types(denied), next_step_of(denied)) == (["TOKEN_REPLAY"], DISCARDED)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
+async def test_a_copy_is_kept_only_if_the_new_token_is_in_use(tmp_path: Path, clock: ManualClock, used: bool) -> None:
+    """If nobody has used the new token for so long, the answer was lost, and the old one is all that the client has."""
+    async with authority(tmp_path, clock) as (_, stub):
+        old = await create(stub)
+        new = await roll(stub, old.token)
+        clock.advance(1)
+        if used:
+            await validate(stub, new.token)
+        clock.advance(2 * MINUTE)
+        denied = await validate(stub, old.token)
+        assert (signal_types(denied), next_step_of(denied)) == (["TOKEN_COPY"], KEPT if used else DISCARDED)
+
+
+@pytest.mark.parametrize("client", [VICTIM, ATTACKER], ids=["victim", "attacker"])
+async def test_an_answer_that_may_be_late(tmp_path: Path, clock: ManualClock, client: pb.ClientContext) -> None:
+    """Within `lost_answer_tolerance` the new token may still arrive: whoever sends the old one keeps its cookie."""
+    async with authority(tmp_path, clock) as (_, stub):
+        guest = await create(stub, "")
+        await login(stub, guest.token)
+        for wait, verdict, step in (
+            (20 * SECOND - 1, pb.VERDICT_SUPERSEDED, KEPT),
+            (1, pb.VERDICT_REPLAYED, KEPT),
+            (40 * SECOND - 1, pb.VERDICT_REPLAYED, KEPT),
+            (1, pb.VERDICT_REPLAYED, DISCARDED),
+        ):
+            clock.advance(wait)
+            answer = await validate(stub, guest.token, client)
+            assert (answer.verdict, next_step_of(answer)) == (verdict, step)
+
+
+async def test_a_guests_copy_is_discarded(tmp_path: Path, clock: ManualClock) -> None:
+    """A guest may never log in, and would keep a dead copy for as long as the session lives: it is deleted."""
+    async with authority(tmp_path, clock) as (_, stub):
+        guest = await create(stub, "")
+        new = guest.token
+        for _ in range(3):
+            clock.advance(25 * MINUTE)
+            new = (await validate(stub, new)).renewed_token or new
+        await validate(stub, new)
+        clock.advance(2 * MINUTE)
+        denied = await validate(stub, guest.token)
+        assert (signal_types(denied), next_step_of(denied)) == (["TOKEN_COPY"], DISCARDED)
+
+
+async def test_a_device_that_has_only_the_copy(tmp_path: Path, clock: ManualClock) -> None:
+    """It is denied until its user logs in; the login replaces its cookie, and from then on both sessions work."""
+    async with authority(tmp_path, clock) as (_, stub):
+        one = await copied(stub, clock)
+        for _ in range(2):
+            assert next_step_of(await validate(stub, one.old)) == KEPT
+        guest = await create(stub, "", login_page=True)
+        assert [line.partition("=")[0] for line in guest.cookies.set_cookie] == ["__Host-id"]
+        for presented in (one.old, guest.token):
+            again = await login(stub, presented, or_create=True)
+            assert again.cookies.set_cookie[0].startswith(f"__Host-id={again.token};")
+            answer = await validate(stub, again.token)
+            assert (answer.verdict, answer.next_step) == (pb.VERDICT_VALID, pb.NEXT_STEP_PROCEED)
+        assert (await validate(stub, one.new)).verdict == pb.VERDICT_VALID
+
+
+async def test_a_copy_of_a_session_that_ended_later(tmp_path: Path, clock: ManualClock) -> None:
+    """Once the session has ended and its tolerance has passed, its copies are discarded like any of its tokens."""
+    async with authority(tmp_path, clock) as (_, stub):
+        one = await copied(stub, clock)
+        assert next_step_of(await validate(stub, one.old)) == KEPT
+        await stub.RevokeSession(pb.RevokeSessionRequest(session=pb.SessionReference(session_id=one.session_id)))
+        assert next_step_of(await validate(stub, one.old)) == KEPT
+        clock.advance(20 * SECOND)
+        assert next_step_of(await validate(stub, one.old)) == DISCARDED
+
+
+async def test_a_logout_with_a_copy_deletes_the_cookie(tmp_path: Path, clock: ManualClock) -> None:
+    """A user who asks to be logged out is, even if the session that the copy belongs to lives on."""
+    async with authority(tmp_path, clock) as (_, stub):
+        one = await copied(stub, clock)
+        request = pb.RevokeSessionRequest(session=pb.SessionReference(token=one.old), client=VICTIM)
+        answer = await stub.RevokeSession(request)
+        assert (answer.verdict, list(answer.cookies.set_cookie)) == (pb.VERDICT_REPLAYED, GONE)
 
 
 # A native part and a web view that share a jar

@@ -103,7 +103,7 @@ async def test_a_lost_answer_is_no_alarm(tmp_path: Path, clock: ManualClock) -> 
         for wait in (20 * SECOND, 40 * SECOND - 1):
             clock.advance(wait)
             answer = await validate(stub, old)
-            assert (answer.verdict, answer.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_DISCARD_TOKEN)
+            assert (answer.verdict, answer.next_step) == (pb.VERDICT_REPLAYED, pb.NEXT_STEP_KEEP_TOKEN)
             assert (answer.renewed_token, signal_types(answer)) == ("", [])
             for refused in (await login(stub, old), await stub.RollSession(pb.RollSessionRequest(token=old))):
                 assert (refused.verdict, refused.token) == (pb.VERDICT_REPLAYED, "")

@@ -98,6 +98,8 @@ def test_the_next_step_of_each_verdict_is_the_authoritys(verdict: Judged) -> Non
     """The column `next_step` has the steps that the authority can answer this verdict with."""
     ended = verdict in (Judged.REVOKED, Judged.EXPIRED_IDLE, Judged.EXPIRED_ABSOLUTE)
     judgements = [Judgement(verdict), *([Judgement(verdict, in_flight=True)] if ended else [])]
+    if verdict is Judged.REPLAYED:
+        judgements.append(Judgement(verdict, keeps_token=True))
     answers = [ValidationResult(judgement) for judgement in judgements]
     if verdict is Judged.VALID:
         answers.append(ValidationResult(Judgement(verdict), renewed=Token("renewed")))

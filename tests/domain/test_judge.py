@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, none, sampled_from
 
 from sessiond.domain.judge import Judgement, Presented, Verdict, ended_verdict, judge
 from sessiond.domain.policy import PRESETS, Policy
@@ -134,22 +136,23 @@ def test_the_token_before_inside_the_overlap(after: int) -> None:
     assert judged(generation=4, after=after) == Judgement(Verdict.VALID, hand_out=5)
 
 
-def replay(presented: str) -> Judgement:
+def replay(presented: str, *, newer_in_use: bool = False) -> Judgement:
     """A replay against generation 5."""
-    return Judgement(Verdict.REPLAYED, signals=(Signal(SignalType.TOKEN_REPLAY, "generation 5", presented),))
+    signal = Signal(SignalType.TOKEN_REPLAY, "generation 5", presented)
+    return Judgement(Verdict.REPLAYED, signals=(signal,), newer_in_use=newer_in_use)
 
 
 @pytest.mark.parametrize("after", [100, 101, 5_000])
 def test_the_token_before_after_the_overlap(after: int) -> None:
     """From the overlap's end on the token before the current one is a replay."""
-    assert judged(generation=4, after=after) == replay("generation 4")
+    assert judged(generation=4, after=after) == replay("generation 4", newer_in_use=True)
 
 
 @pytest.mark.parametrize("generation", [0, 3, 7, 2**32 - 1])
 @pytest.mark.parametrize("after", [0, 99])
 def test_any_other_generation(generation: int, after: int) -> None:
     """A proven token of any other generation is a replay, even inside the overlap."""
-    assert judged(generation=generation, after=after) == replay(f"generation {generation}")
+    assert judged(generation=generation, after=after) == replay(f"generation {generation}", newer_in_use=generation < 5)
 
 
 @pytest.mark.parametrize("generation", [3, 4, 5, 6])
@@ -165,7 +168,7 @@ USED = replace(SESSION, last_active=Instant(START + 1))
 @pytest.mark.parametrize("after", [50, 51, 5_000])
 def test_a_token_rolled_away_after_the_tolerance(after: int) -> None:
     """From the tolerance's end on a token that was rolled away is a replay, once the one that replaced it was used."""
-    assert judged(4, ROLLED, after, USED) == replay("generation 4, rolled away")
+    assert judged(4, ROLLED, after, USED) == replay("generation 4, rolled away", newer_in_use=True)
 
 
 @pytest.mark.parametrize("after", [50, 499])
@@ -200,6 +203,44 @@ def test_no_lost_answer_without_a_roll() -> None:
 def test_any_other_secret(generation: int) -> None:
     """A token with a secret that is neither the current nor the one rolled away is a replay at once."""
     assert judged(generation, OTHER) == replay(f"generation {generation}, rolled away")
+
+
+@pytest.mark.parametrize("digest", [ROLLED, OTHER])
+@pytest.mark.parametrize("generation", [2, 4, 5, 6])
+@pytest.mark.parametrize("used", [-1, 0, 1])
+def test_whether_the_token_of_a_roll_is_in_use(digest: bytes, generation: int, used: int) -> None:
+    """A token from before a roll knows of a newer one in use only if there was activity after the roll, not at it."""
+    session = replace(SESSION, last_active=Instant(START + used))
+    judgement = judged(generation, digest, 5_000, session)
+    assert (judgement.verdict, judgement.newer_in_use) == (Verdict.REPLAYED, used == 1)
+    without_roll = replace(session, rolled_at=None, rolled_digest=None)
+    assert not judged(generation, digest, 5_000, without_roll).newer_in_use
+
+
+@given(
+    generation=integers(0, 9),
+    digest=sampled_from([DIGEST, ROLLED, OTHER]),
+    after=integers(0, 12_000),
+    active=integers(-2_000, 2_000),
+    rolled=none() | integers(-2_000, 2_000),
+)
+def test_only_a_replay_knows_of_a_newer_token_in_use(
+    generation: int, digest: bytes, after: int, active: int, rolled: int | None
+) -> None:
+    """If a judgement says that a newer token is in use, it is a replay, and that token is not the one presented."""
+    session = replace(
+        SESSION,
+        last_active=Instant(START + active),
+        rolled_digest=None if rolled is None else ROLLED,
+        rolled_at=None if rolled is None else Instant(START + rolled),
+    )
+    judgement = judged(generation, digest, after, session)
+    assert not judgement.keeps_token  # the reactions decide this
+    if judgement.newer_in_use:
+        assert judgement.verdict is Verdict.REPLAYED
+        assert judgement.signals
+        older = generation < session.generation
+        assert older if digest == DIGEST else rolled is not None and active > rolled
 
 
 def test_no_digest_shows() -> None:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import booleans, fixed_dictionaries, lists, sampled_from
 
 from sessiond.domain.judge import PLAIN, Judgement, Verdict
 from sessiond.domain.policy import PRESETS, Policy
 from sessiond.domain.reactions import Consequences, consequences_of
+from sessiond.domain.session import Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from tests.contracts import samples
 
@@ -111,7 +114,7 @@ def test_a_valid_token_with_a_signal(row: Row, kind: SignalType) -> None:
 def test_a_denied_token_with_a_signal(row: Row, kind: SignalType) -> None:
     """A verdict that denies stays as it is, signals included; the effects are those of the table all the same."""
     for verdict in DENIED:
-        judgement = Judgement(verdict, signals=(signal(kind),), may_have_missed_roll=True)
+        judgement = Judgement(verdict, signals=(signal(kind),))
         found = consequences_of(HELD if row.must_authenticate else FREE, judgement, rules(row.reaction, kind))
         assert found.judgement is judgement
         assert (found.reaction, effects(found)) == (row.reaction, row.effects)
@@ -186,3 +189,69 @@ def test_an_anonymous_session_has_no_subject_to_end(verdict: Verdict) -> None:
     judgement = Judgement(verdict, signals=(signal(SignalType.TOKEN_REPLAY),))
     found = consequences_of(replace(FREE, subject=""), judgement, rules(REVOKE_SUBJECT, SignalType.TOKEN_REPLAY))
     assert (found.reaction, effects(found)) == (REVOKE_SUBJECT, ENDS)
+
+
+# The next step of a copy
+
+COPY, REPLAY = SignalType.TOKEN_COPY, SignalType.TOKEN_REPLAY
+COPIED = Judgement(Verdict.REPLAYED, signals=(signal(COPY),), newer_in_use=True)
+
+
+@pytest.mark.parametrize("session", [FREE, HELD])
+@pytest.mark.parametrize("reaction", list(Reaction))
+def test_a_copy_keeps_the_token_of_a_session_that_lives_on(session: Session, reaction: Reaction) -> None:
+    """The client of a copy keeps its token, unless the reaction ends the session; nothing else changes."""
+    found = consequences_of(session, COPIED, rules(reaction, COPY))
+    lives = reaction in (IGNORE, ALERT, STEP_UP)
+    assert found.judgement == replace(COPIED, keeps_token=lives)
+    assert found.ends_session is not lives
+
+
+@pytest.mark.parametrize(
+    ("session", "judgement"),
+    [
+        (FREE, replace(COPIED, newer_in_use=False)),
+        (replace(FREE, subject=""), COPIED),
+        (FREE, replace(COPIED, signals=(signal(REPLAY),))),
+        (FREE, replace(COPIED, signals=(signal(COPY), signal(REPLAY)))),
+        (FREE, replace(COPIED, signals=(signal(COPY), signal(SignalType.REPORTED)))),
+        (FREE, replace(COPIED, signals=())),
+        *((FREE, replace(COPIED, verdict=verdict)) for verdict in DENIED if verdict is not Verdict.REPLAYED),
+    ],
+)
+def test_every_other_denied_token_is_discarded(session: Session, judgement: Judgement) -> None:
+    """A token that is not newer, a guest's, a stranger's, or denied for any other reason is not kept."""
+    assert consequences_of(session, judgement, rules(IGNORE)).judgement is judgement
+
+
+def test_a_client_that_may_have_missed_a_roll_keeps_its_token() -> None:
+    """Its new token may be late instead of lost, so the answer about the old one touches no cookie."""
+    judgement = Judgement(Verdict.REPLAYED, may_have_missed_roll=True)
+    found = consequences_of(FREE, judgement, rules(REVOKE_SUBJECT, *SignalType))
+    assert found.judgement == replace(judgement, keeps_token=True)
+    assert (found.reaction, effects(found)) == (IGNORE, frozenset())
+
+
+@given(
+    verdict=sampled_from(Verdict),
+    kinds=lists(sampled_from(SignalType), max_size=3),
+    newer=booleans(),
+    missed=booleans(),
+    subject=sampled_from(["", "ada"]),
+    reactions=fixed_dictionaries({kind: sampled_from(Reaction) for kind in SignalType}),
+)
+def test_what_is_kept_is_denied(
+    verdict: Verdict,
+    kinds: list[SignalType],
+    newer: bool,
+    missed: bool,
+    subject: str,
+    reactions: dict[SignalType, Reaction],
+) -> None:
+    """Whatever a policy says, only denied old tokens of sessions that live on are kept: copies, and missed rolls."""
+    signals = tuple(signal(kind) for kind in kinds)
+    judgement = Judgement(verdict, signals=signals, newer_in_use=newer, may_have_missed_roll=missed)
+    policy = replace(PRESETS["owasp-low"], reactions=reactions)
+    found = consequences_of(replace(FREE, subject=subject), judgement, policy)
+    behind = missed or (newer and bool(subject) and set(kinds) == {COPY})
+    assert found.judgement.keeps_token is (verdict is Verdict.REPLAYED and behind and not found.ends_session)

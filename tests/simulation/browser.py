@@ -200,11 +200,11 @@ class Browser:
         await self._wheel.sleep(after)
         await self.fetch("/part")
 
-    async def upload(self) -> None:
+    async def upload(self, csrf: str) -> None:
         """Send a file through a proxy that forwards it when it is complete, with the cookies of the beginning."""
         here, run = self._here(), self._run
         cookies = self.jar.sent(self._wheel.now)
-        request = self._request("/part", cookies, here)
+        request = self._request("/upload", cookies, here).with_form("", csrf, "", remember=False)
         self._tally.traffic[Life.UPLOAD] += 1
         await self._wheel.sleep(self._random.randrange(*self._bounds.upload_takes))
         if self._has_left(here) or run != self._run:

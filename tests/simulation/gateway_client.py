@@ -95,7 +95,7 @@ class AuthorityClient:
             call.request.request_id = str(uuid.UUID(bytes=self._random.randbytes(16), version=4))
         began = self._records.now()
         answer = call.read(await self._response_to(call))
-        self._record(request, method, kwargs, answer, began)
+        self._record(request, method, args, kwargs, answer, began)
         if method in ("create", "update_data") and self._random.random() < _LOST:
             self._tally.traffic["answers of writes lost"] += 1
             raise raised.Unavailable("the answer was lost", status="UNAVAILABLE")
@@ -113,11 +113,13 @@ class AuthorityClient:
                 raise kind(error.public) from None
         return response
 
-    def _record(self, request: Request, method: str, kwargs: Any, answer: Any, began: int) -> None:
+    def _record(
+        self, request: Request, method: str, args: tuple[Any, ...], kwargs: Any, answer: Any, began: int
+    ) -> None:
         now = self._wheel.now
         if isinstance(answer, Validation):
             self._count(request, answer)
-            self._records.validated(answer, request.client.device_id, now, began)
+            self._records.validated(answer, args[0].reveal(), request.client.device_id, now, began)
         elif isinstance(answer, Created):
             self._records.issued(answer, now)
             self._records.wrote(answer.session.session_id, answer.session.data_version, kwargs.get("data") or {}, ())
@@ -127,7 +129,8 @@ class AuthorityClient:
             session_id = kwargs.get("session_id") or self._records.session_of(kwargs["token"])
             self._records.wrote(session_id, answer.version, kwargs["set"], kwargs["delete"])
         if method != "validate" and getattr(answer, "verdict", None) is not None:
-            self._tally.verdicts[answer.verdict.name] += 1
+            replayed = answer.verdict.name == "REPLAYED" and request.lives
+            self._tally.verdicts["OLD" if replayed else answer.verdict.name] += 1
 
     def _count(self, request: Request, answer: Validation) -> None:
         name = answer.verdict.name

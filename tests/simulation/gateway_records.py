@@ -9,26 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sessiond.domain.event import Event, EventType
 from sessiond_client import Token
 from sessiond_client.answers import Created, Revoked, Rolled, Validation
 from tests.simulation.bounds import MINUTE, SECOND
-from tests.simulation.expected import _OLD_TOKENS, Life
+from tests.simulation.expected import Life
 from tests.simulation.site import Response
 
 __all__ = ["Records", "Shown"]
 
 _LATE = 5 * SECOND  # the gateway's `late_after`
-_SEEN_LATELY = 5 * MINUTE
-_ENDINGS = (EventType.SESSION_REVOKED, EventType.SESSION_EXPIRED)
+_OVERLAP = MINUTE  # the presets' `renewal_overlap`
 
 
 class Issue(NamedTuple):
-    """What a token belongs to: its session, how often that had been rolled, and since when."""
+    """What a token belongs to: its session, how often that had been rolled, since when, and its place among all."""
 
     session_id: str
     rolls: int
     at: int
+    number: int
 
 
 @dataclass(slots=True)
@@ -62,9 +61,17 @@ class _Write(NamedTuple):
     ended: int
 
 
+class _Use(NamedTuple):
+    number: int
+    at: int
+
+
 class _Loss(NamedTuple):
+    """A cookie that was deleted or replaced. `kind` is what it counts as; empty: a fault, if its session was live."""
+
     at: int
     session_id: str
+    kind: str
     what: str
 
 
@@ -79,7 +86,7 @@ class Records:
     _csrf: dict[str, tuple[str, int]] = field(default_factory=dict)
     _subjects: dict[str, str] = field(default_factory=dict)
     _rolls: Counter[str] = field(default_factory=Counter)
-    _seen: dict[str, int] = field(default_factory=dict)
+    _newest: dict[str, _Use] = field(default_factory=dict)  # by session: the first use of its newest token
     _reads: dict[str, list[_Read]] = field(default_factory=lambda: defaultdict(list))
     _writes: dict[str, list[_Write]] = field(default_factory=lambda: defaultdict(list))
     _losses: list[_Loss] = field(default_factory=list)
@@ -108,12 +115,13 @@ class Records:
         self._subjects[session.session_id] = session.subject
         self._note(answer.token, answer.csrf_token, session.session_id, at)
 
-    def validated(self, answer: Validation, browser: str, at: int, began: int) -> None:
-        """Note what a validation said, and which data it returned."""
+    def validated(self, answer: Validation, token: str, browser: str, at: int, began: int) -> None:
+        """Note what a validation of this token said, and which data it returned."""
         if not answer.valid or answer.session is None:
             return
-        session_id = answer.session.session_id
-        self._seen[session_id] = at
+        session_id, number = answer.session.session_id, self._tokens[token].number
+        if session_id not in self._newest or number > self._newest[session_id].number:
+            self._newest[session_id] = _Use(number, at)
         self._note(answer.renewed_token, answer.csrf_token, session_id, at)
         if answer.data is not None:
             read = _Read(answer.data.version, answer.data.values, began, browser, answer.session.subject)
@@ -140,8 +148,7 @@ class Records:
     def _note(self, token: Token | None, csrf: Token | None, session_id: str, at: int) -> None:
         rolls = self._rolls[session_id]
         if token is not None and token.reveal() not in self._tokens:
-            self._tokens[token.reveal()] = Issue(session_id, rolls, at)
-            self._seen[session_id] = at
+            self._tokens[token.reveal()] = Issue(session_id, rolls, at, len(self._tokens))
         if csrf is not None:
             self._csrf.setdefault(csrf.reveal(), (session_id, rolls))
 
@@ -156,36 +163,48 @@ class Records:
             return
         if held is None or before == after or response.path == "/logout" or not self._subjects[held.session_id]:
             return
-        if held.rolls < self._rolls[held.session_id]:
+        if self._is_replaced(held, now):
             return  # the browser never received the newer token, or lost it
-        if got is not None and got.session_id == held.session_id and got.rolls >= held.rolls:
+        if got is not None and got.session_id == held.session_id and not self._is_replaced(got, now):
             return
+        kind = ""
         if response.left <= held.at:
-            self.traffic["cookies overtaken on the network"] += 1
+            kind = "cookies overtaken on the network"
         elif response.validated <= held.at and response.left - response.validated <= _LATE:
-            self.traffic["cookies overtaken within five seconds"] += 1
+            kind = "cookies overtaken within five seconds"
         elif not response.had_cookie:
             # It was sent before the login's response arrived, and nobody can tell whose it is.
-            self.traffic["cookies replaced by a guest's request without one"] += 1
-        elif explained := sorted(response.lives.intersection(_OLD_TOKENS)):
-            self.traffic[f"cookies deleted: {explained[0]}"] += 1
-        elif now - self._seen.get(held.session_id, 0) <= _SEEN_LATELY:
-            took = (response.left - response.validated) // SECOND
-            self._losses.append(_Loss(now, held.session_id, f"{response.path}, which took {took} s"))
+            kind = "cookies replaced by a guest's request without one"
+        took = (response.left - response.validated) // SECOND
+        why = " or ".join(sorted(response.lives)) or "no part of the table"
+        self._losses.append(_Loss(now, held.session_id, kind, f"{response.path}, which took {took} s ({why})"))
+
+    def _is_replaced(self, held: Issue, now: int) -> bool:
+        """Whether a token is no longer accepted because another one has taken its place."""
+        newest = self._newest.get(held.session_id)
+        renewed = newest is not None and newest.number > held.number and now - newest.at >= _OVERLAP
+        return held.rolls < self._rolls[held.session_id] or renewed
 
     # At the end
 
-    def check(self, events: list[Event], start: int) -> None:
-        """Find the remaining faults: cookies of live sessions that were lost, and data that nobody wrote."""
-        ended: dict[str, int] = {}
-        for event in events:
-            if event.type in _ENDINGS:
-                ended.setdefault(str(event.session_id), event.at)
+    def lost_sessions(self) -> frozenset[str]:
+        """Return the sessions whose cookies were lost, if they were live."""
+        return frozenset(loss.session_id for loss in self._losses)
+
+    def check(self, ended: Mapping[str, int], start: int) -> None:
+        """Find the remaining faults: cookies of live sessions that were lost, and data that nobody wrote.
+
+        `ended` has the time at which each of `lost_sessions` ended, if it has.
+        """
         for loss in self._losses:
-            if loss.at < ended.get(loss.session_id, loss.at + 1):
-                at = (loss.at - start) // MINUTE
-                when = f"day {at // 1440} {at // 60 % 24:02}:{at % 60:02}"
-                self.fault("logged out by a cookie", f"{when}, {self._subjects[loss.session_id]}, by {loss.what}")
+            if ended.get(loss.session_id, loss.at + 1) <= loss.at:
+                continue
+            if loss.kind:
+                self.traffic[loss.kind] += 1
+                continue
+            at = (loss.at - start) // MINUTE
+            when = f"day {at // 1440} {at // 60 % 24:02}:{at % 60:02}"
+            self.fault("logged out by a cookie", f"{when}, {self._subjects[loss.session_id]}, by {loss.what}")
         for session_id, reads in self._reads.items():
             self._check_data(
                 session_id, reads, sorted(self._writes.get(session_id, []), key=lambda write: write.version)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any, TypeVar
 
+from sessiond_client import Verdict
 from sessiond_client.gateway import (
     OUTAGES,
     Action,
@@ -31,7 +32,7 @@ __all__ = ["GatewaySite", "gateway_of"]
 
 T = TypeVar("T")
 _HOST = "shop.example"
-_POSTS = ("/save", "/login", "/elevate", "/password", "/logout")
+_POSTS = ("/save", "/upload", "/login", "/elevate", "/password", "/logout")
 _SLOW_TAKES = (6 * SECOND, 40 * SECOND)
 _NOTES = 0.3  # how often a part of a page notes something in the session by itself
 _PAGES = {Action.LOGIN: LOGIN, Action.STEP_UP: STEP_UP, Action.COMPANION: STEP_UP}
@@ -69,6 +70,7 @@ class GatewaySite(Site):
             "/part": self._some_part,
             "/poll": self._some_part,
             "/save": self._add,
+            "/upload": self._store_upload,
             "/login": self._log_in,
             "/payment": self._pay,
             "/elevate": self._step_up,
@@ -128,7 +130,9 @@ class GatewaySite(Site):
         if not exchange.subject and exchange.without_user() is Action.STEP_UP:
             return Shown(STEP_UP)
         if not exchange.subject and exchange.keeps_cookie:
-            return Shown(AGAIN)
+            # With a copy of an old token the user has to log in; otherwise the next request may have a better cookie.
+            answer = exchange.validation
+            return Shown(LOGIN if answer is not None and answer.verdict is Verdict.REPLAYED else AGAIN)
         token = await run_async(client, account.csrf_token(exchange))
         return Shown(PAGE if exchange.subject else LOGIN, token, user=exchange.subject)
 
@@ -142,6 +146,11 @@ class GatewaySite(Site):
         del exchange.values["cart"][:-12]
         token = exchange.csrf.reveal() if exchange.csrf is not None else ""
         return Shown(PAGE if exchange.subject else LOGIN, token, user=exchange.subject)
+
+    async def _store_upload(self, exchange: Exchange, request: Request, client: Any) -> Shown:
+        await run_async(client, routes.require(exchange, RouteRequirements()))
+        exchange.values["upload"] = [self._item(exchange, request)]
+        return Shown(PAGE, user=exchange.subject)
 
     async def _log_in(self, exchange: Exchange, request: Request, client: Any) -> Shown:
         before, cart = exchange.session, list(exchange.values.get("cart", []))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random
 
+from sessiond.domain.lifecycle import expired_view
+from sessiond.domain.values import Instant, SessionId
 from tests.simulation.bounds import DAY, Bounds
 from tests.simulation.gateway_client import AuthorityClient, Outages
 from tests.simulation.gateway_people import Shopper, watched
@@ -14,6 +17,7 @@ from tests.simulation.service import Service
 from tests.simulation.tally import Report, Tally, report_of
 from tests.simulation.week import MIDNIGHT, Week, authority_of, log_of, start_user, sweep
 from tests.simulation.wheel import Wheel
+from tests.support.assembled import Assembled
 from tests.support.clock import ManualClock
 
 __all__ = ["GatewayWeek", "simulate_gateway"]
@@ -45,7 +49,20 @@ async def simulate_gateway(week: GatewayWeek) -> Report:
         finally:
             await wheel.close()
         events = await log_of(assembled)
-    records.check(events, MIDNIGHT)
+        await assembled.sweeper.save_activity(everything=True)
+        ended = await _endings(assembled, records.lost_sessions(), clock.now())
+    records.check(ended, MIDNIGHT)
     title = f"through the gateway, {week.preset}: {week.users} users, {week.days} days, seed {week.seed}"
     report = report_of(title, tally, events, week.policy, MIDNIGHT)
     return replace(report, alarms=report.alarms + records.faults, examples=(*report.examples, *records.examples))
+
+
+async def _endings(assembled: Assembled, ids: Iterable[str], now: Instant) -> dict[str, int]:
+    """Return when these sessions ended. A deadline counts from its time on, whenever it was noticed."""
+    ended: dict[str, int] = {}
+    for session_id in sorted(ids):
+        session = await assembled.store.session(SessionId.parse(session_id))
+        assert session is not None
+        if (ending := expired_view(session, now).ending) is not None:
+            ended[session_id] = ending.at
+    return ended

@@ -96,7 +96,7 @@ class Person:
         for deed in range(deeds):
             await self._wheel.sleep(self._pause(long=long))
             if uploads and deed == upload_at:
-                self._wheel.start(self._browser.upload())
+                self._wheel.start(self._browser.upload(self._csrf))
             if switches and deed == switch_at:
                 self._browser.desktop_site = True
             if self._habits.has_browser and deed == in_app_at:

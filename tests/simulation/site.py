@@ -93,6 +93,7 @@ class Site:
         self._pages: Mapping[str, Callable[[Request, str], Awaitable[Response]]] = {
             "/": self._view,
             "/part": self._part,
+            "/upload": self._part,
             "/poll": self._poll,
             "/save": self._save,
             "/login": self._login,
@@ -140,6 +141,9 @@ class Site:
 
     async def _login(self, request: Request, token: str) -> Response:
         answer = await self._validate(request, token, csrf=request.csrf)
+        if answer.verdict == pb.VERDICT_REPLAYED and answer.next_step == pb.NEXT_STEP_KEEP_TOKEN:
+            # Its login page had no CSRF token. A real application checks where the form comes from.
+            return await self._authenticate(request, token, elevate=False, or_create=True)
         # SUPERSEDED: the form was sent twice, the first one rolled the token, and its response is stored.
         # STEP_UP: the client must authenticate, which is what this login does.
         if answer.verdict != pb.VERDICT_SUPERSEDED and answer.next_step != pb.NEXT_STEP_STEP_UP:
@@ -158,7 +162,7 @@ class Site:
             return self._shown(LOGIN, answer)
         return await self._authenticate(request, token, elevate=True)
 
-    async def _authenticate(self, request: Request, token: str, *, elevate: bool) -> Response:
+    async def _authenticate(self, request: Request, token: str, *, elevate: bool, or_create: bool = False) -> Response:
         level = self._level + 1 if elevate else self._level
         message = pb.AuthenticateSessionRequest(
             token=token,
@@ -167,6 +171,7 @@ class Site:
             authentication=pb.Authentication(level=level, methods=["otp" if elevate else "pwd"]),
             persistent=request.remember,
             elevate=elevate,
+            or_create=or_create,
             # A login needs no id: if it is sent twice, it gets its first response again.
             request_id=request.nonce if elevate else "",
         )
@@ -236,13 +241,15 @@ class Site:
             return None
         if answer.next_step == pb.NEXT_STEP_DISCARD_TOKEN:
             return await self._anew(request)
+        if answer.verdict == pb.VERDICT_REPLAYED:  # a copy of an old token: the user has to log in
+            return Response(LOGIN)
         if answer.next_step != pb.NEXT_STEP_STEP_UP:
             return self._shown(AGAIN, answer)
         return self._shown(STEP_UP if answer.session.subject else LOGIN, answer)
 
     async def _anew(self, request: Request) -> Response:
         """Return the login page, with a new anonymous session."""
-        if request.path in ("/part", "/poll"):
+        if request.path in ("/part", "/upload", "/poll"):
             return Response(AGAIN)
         opened = await self._service.ask(
             "CreateSession",

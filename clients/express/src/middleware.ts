@@ -189,7 +189,10 @@ export class Gate {
       ...(state.csrfChecked ? { requirements: { csrf: { csrfToken: presentedCsrfToken(request) } } } : {}),
     });
     state.present(presented.token);
-    state.validated(answer);
+    state.validated(answer, {
+      unsafe: !SAFE_METHODS.has(request.method ?? ""),
+      atLogin: pathOf(request) === this.#loginPath,
+    });
     if (answer.verdict === "VERDICT_LOCKED") {
       throw new SessiondError("locked", "the source is locked", { retryAfter: rules.lockSeconds });
     }

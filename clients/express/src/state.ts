@@ -54,9 +54,14 @@ export class RequestState {
   }
 
   /** Take over the answer to a validation of the request's token. */
-  validated(answer: ValidateSessionResponse__Output): void {
-    this.cookies(answer.cookies, true);
-    this.session = answer.verdict === "VERDICT_VALID" ? (answer.session ?? undefined) : undefined;
+  validated(answer: ValidateSessionResponse__Output, { unsafe, atLogin }: { unsafe: boolean; atLogin: boolean }): void {
+    const valid = answer.verdict === "VERDICT_VALID";
+    // A form or an upload may take minutes to arrive, and the client may have logged in again by then. A dead cookie
+    // that it still has is deleted with the next page.
+    if (valid || !unsafe) {
+      this.cookies(answer.cookies, true);
+    }
+    this.session = valid ? (answer.session ?? undefined) : undefined;
     if (this.session !== undefined) {
       this.standing = "live";
       this.csrfToken = answer.csrfToken === "" ? undefined : new Token(answer.csrfToken);
@@ -64,7 +69,10 @@ export class RequestState {
       this.data = new RequestData(answer.data?.values);
       return;
     }
-    this.standing = answer.nextStep === "NEXT_STEP_DISCARD_TOKEN" ? "none" : "kept";
+    // A copy of an old token is kept because the client probably has a newer one. The login page is requested after a
+    // denial, with the cookie that the client has by then: so this client has none.
+    const onlyCopy = atLogin && answer.verdict === "VERDICT_REPLAYED" && answer.signals.length > 0;
+    this.standing = answer.nextStep === "NEXT_STEP_DISCARD_TOKEN" || onlyCopy ? "none" : "kept";
     if (answer.nextStep === "NEXT_STEP_STEP_UP") {
       this.denial = new SessiondError("reauthentication_required", "the subject must authenticate again");
     }

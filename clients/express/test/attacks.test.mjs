@@ -496,3 +496,76 @@ function cycleless() {
     return value;
   };
 }
+
+/** A browser that logged in and has a newer token by now, and the cookie from before, which is a copy of an old token. */
+async function browserWithCopy(own, user) {
+  const browser = new Browser(own);
+  await browser.login(user);
+  const old = browser.cookie;
+  const client = new Authority({ target: authority.target, timeout: 30_000, application: "short" });
+  const question = {
+    token: old.split("=")[1],
+    client: { ipAddress: "127.0.0.1", userAgent: browser.headers["User-Agent"] },
+  };
+  let answer;
+  do {
+    await browser.get("/");
+    answer = await client.call("ValidateSession", question);
+  } while (answer.verdict !== "VERDICT_REPLAYED");
+  client.close();
+  assert.equal(answer.nextStep, "NEXT_STEP_KEEP_TOKEN");
+  return { browser, old };
+}
+
+const withLoginPage = (app) => app.get("/login", async (req, res) => res.send(await req.sessiond.csrfToken()));
+const short = { options: { application: "short" }, routes: withLoginPage };
+
+test("A late answer to a copy of an old token deletes no cookie, and the browser stays logged in.", async () => {
+  await withSite(short, async (own) => {
+    const { browser, old } = await browserWithCopy(own, "carla");
+    const late = { cookie: old, headers: { "Sec-Fetch-Site": "same-origin" } };
+    const page = await browser.send("GET", "/", late);
+    assert.deepEqual([page.json.subject, page.setCookie], [null, []]);
+    assert.deepEqual((await browser.send("GET", "/form", late)).setCookie, []);
+    const upload = await browser.send("POST", "/cart", { ...late, fields: { item: "late" } });
+    assert.deepEqual([upload.status, upload.setCookie], [401, []]);
+    assert.equal((await browser.get("/account")).status, 200);
+  });
+});
+
+test("A device that has only a copy of an old token gets a new cookie on the login page, and can log in.", async () => {
+  await withSite(short, async (own) => {
+    const { browser, old } = await browserWithCopy(own, "doris");
+    const [first, second] = [new Browser(own), new Browser(own)];
+    for (const device of [first, second]) {
+      device.cookies = new Map([old.split("=")]);
+      for (let visit = 0; visit < 3; visit += 1) {
+        const denied = await device.page("/account");
+        assert.deepEqual([denied.status, denied.location, denied.setCookie], [303, "/login?next=%2Faccount", []]);
+      }
+    }
+    const csrf_token = (await first.page("/login")).text;
+    assert.notEqual(csrf_token, "");
+    assert.notEqual(first.cookie, old);
+    assert.equal((await first.post("/login", { user: "doris", csrf_token })).status, 303);
+    // A login page elsewhere has no token for its form.
+    assert.equal((await second.get("/form")).text, "");
+    assert.equal((await second.post("/login", { user: "doris" })).status, 303);
+    for (const one of [browser, first, second]) {
+      assert.equal((await one.get("/account")).text, "account of doris");
+    }
+  });
+});
+
+test("The answer to a form deletes no dead cookie; the next page does.", async () => {
+  const browser = new Browser(site);
+  browser.cookies = new Map([["__Host-id", "A".repeat(70)]]);
+  const form = await browser.post("/cart", { item: "x" });
+  assert.deepEqual(
+    form.setCookie.filter((text) => /Max-Age=0/i.test(text)),
+    [],
+  );
+  const other = new Browser(site);
+  other.cookies = new Map([["__Host-id", "A".repeat(70)]]);
+  assert.match((await other.get("/")).setCookie[0], /Max-Age=0/i);
+});

@@ -100,7 +100,7 @@ class NextStep(StrEnum):
     """Deny this request, and leave the client's token alone: it is still good, or a newer one may be on its way.
 
     A client that presents the same dead token for longer than a request is in flight has missed the newer one: treat it
-    as a guest.
+    as a guest. After REPLAYED have the user log in, which gives a client that has nothing but the old token a new one.
     """
     STEP_UP = "STEP_UP"
     """Ask the user to authenticate (again), then call `authenticate`."""

@@ -210,6 +210,29 @@ async def test_a_late_response(app: App, clock: ManualClock, seconds: float, sen
         assert len(answer.headers.get_list("set-cookie")) == sent
 
 
+async def test_a_device_that_has_only_an_old_copy(app: App, clock: ManualClock) -> None:
+    """Late requests with an old token keep the cookie, and a device that has nothing else gets one to log in with."""
+    async with visiting(app.address) as browser:
+        await browser.log_in()
+        await browser.seen()
+        old = browser.cookies
+        for wait in (25, 25, 25, 1, 2):
+            clock.advance(wait * MINUTE)
+            await browser.seen()
+        newer, browser.cookies = browser.cookies, old
+        for late in (await browser.get("/"), await browser.get("/token"), await browser.post("/cart", token="")):
+            assert late.headers.get_list("Set-Cookie") == []
+        assert (await browser.get("/account", **PAGE)).status_code == 303
+        assert browser.cookies == old
+        form = (await browser.get("/login")).text
+        assert form
+        assert browser.cookies != old
+        assert (await browser.post("/login", token=form)).status_code == 303
+        assert (await browser.seen())["subject"] == "alice"
+        browser.cookies = newer
+        assert (await browser.seen())["subject"] == "alice"
+
+
 async def test_an_expired_session(app: App, clock: ManualClock) -> None:
     """After the idle timeout the cookie is deleted, and a page that needs a user leads to the login."""
     async with visiting(app.address) as browser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.clients.contrib.django.shop import hooks, waiting
 from tests.clients.contrib.django.site import Browser, Site, Wsgi, visiting
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
+
+MINUTE = 60_000
 
 
 async def live(app: App, user: str = "alice") -> list[Session]:
@@ -113,6 +116,27 @@ async def test_a_step_up(browser: Browser, app: App) -> None:
     assert (after.session_id, after.authentication.level) == (before.session_id, 2)
     assert after.authentication.methods == ("pwd", "otp")
     assert browser.jar["__Host-id"] != old
+
+
+async def test_a_device_that_has_only_an_old_copy(browser: Browser, clock: ManualClock) -> None:
+    """Late requests with an old token keep the cookie, and a device that has nothing else gets one at its login."""
+    await browser.log_in()
+    await browser.get("/")
+    device = browser.copy()
+    for wait in (25, 25, 25, 1, 2):
+        clock.advance(wait * MINUTE)
+        await browser.get("/")
+    late = [await device.get("/cart"), await device.get("/"), await device.post("/cart", {"item": "x"}, csrf=None)]
+    assert [answer.all("Set-Cookie") for answer in late] == [[], [], []]
+    page = await device.get("/login")
+    found = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+    # The asynchronous login page has another path than LOGIN_URL: its form needs no token, but comes from this site.
+    assert bool(found) is bool(page.all("Set-Cookie")) is (browser.site.prefix == "")
+    assert (
+        await device.post("/login", {"user": "alice", "password": "teapot"}, csrf=found[0] if found else None)
+    ).status == 303
+    for one in (device, browser):
+        assert (await one.get("/cart")).json["user"] == "alice"
 
 
 async def test_devices(browser: Browser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from typing import Any
@@ -104,6 +105,26 @@ async def test_a_login_after_an_expiry(browser: Browser, clock: ManualClock) -> 
     await browser.send("POST", "/login")
     assert len(browser.seen) == 1
     assert (await browser.get("/")).text == "alice"
+
+
+async def test_a_device_that_has_only_an_old_copy(browser: Browser, clock: ManualClock) -> None:
+    """Late requests with an old token keep the cookie, and a device that has nothing else gets one to log in with."""
+    await browser.log_in()
+    await browser.get("/")
+    device = browser.copy()
+    for wait in (25, 25, 25, 1, 2):
+        clock.advance(wait * MINUTE)
+        await browser.get("/")
+    old = dict(device.jar)
+    for method, path in (("GET", "/"), ("GET", "/form"), ("GET", "/account"), ("POST", "/cart?item=x")):
+        await device.send(method, path, {"Sec-Fetch-Site": "same-origin"})
+        assert device.seen == []
+    page = (await device.get("/login")).text
+    assert device.jar != old
+    (csrf,) = re.findall(r'value="([^"]+)"', page)
+    assert (await device.send("POST", "/login", {"X-CSRF-Token": csrf})).status_code == 303
+    for one in (device, browser):
+        assert (await one.get("/")).text == "alice"
 
 
 async def test_a_request_that_a_login_overtook(browser: Browser) -> None:

@@ -100,15 +100,13 @@ class Exchange:
     @property
     def keeps_cookie(self) -> bool:
         """Whether the client's cookie must stay as it is: a newer one may be on its way, or nobody could check it."""
-        answer = self.validation
-        denied = answer is not None and self.session is None
         return (
             matches(self.request.path, self.gateway.settings.ignored_paths)  # nobody has looked at the cookie
             or self._failure is not None
             or self._csrf_failed
             or self._is_replaced
             or self._presented.ambiguous
-            or (denied and answer is not None and answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP))
+            or _was_told_to_keep_cookie(self)
         )
 
     @property
@@ -294,6 +292,18 @@ class Exchange:
         return is_cross_site(request.headers("sec-fetch-site"), request.headers("origin"), request.host, trusted)
 
 
+def _was_told_to_keep_cookie(exchange: Exchange) -> bool:
+    answer = exchange.validation
+    if answer is None or exchange.session is not None:
+        return False
+    is_copy = answer.verdict is Verdict.REPLAYED and bool(answer.signals)
+    if is_copy and exchange.request.path == exchange.gateway.settings.login_path:
+        # A copy of an old token is kept because the client probably has a newer one. The login page is requested after
+        # a denial, with the cookie that the client has by then: so this client has none.
+        return False
+    return answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP)
+
+
 def _note(exchange: Exchange, consistency_token: str) -> None:
     if exchange.token is not None:
         exchange.gateway.recent.note(exchange.token, consistency_token)
@@ -355,7 +365,9 @@ def _take(exchange: Exchange, answer: Validation) -> None:
         return
     # A dead token may have come after a login replaced it: the authority does not know that, but this process may.
     exchange._is_replaced = exchange.token is not None and bool(exchange.gateway.replaced.at_least(exchange.token))
-    if not exchange._is_replaced:
+    # A form or an upload may take minutes to arrive, and the client may have logged in again by then. If it has not,
+    # the next page deletes the dead cookie.
+    if exchange.request.is_safe and not exchange._is_replaced:
         exchange._outgoing.validated(answer.cookies.headers())
     kinds = {unmet.kind for unmet in answer.unmet}
     exchange._csrf_failed = kinds == {RequirementKind.CSRF_TOKEN}

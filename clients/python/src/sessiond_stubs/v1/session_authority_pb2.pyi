@@ -46,8 +46,11 @@ Validate a web request.
                    or the CSRF token is missing
     KEEP_TOKEN     SUPERSEDED, LOCKED; REVOKED, EXPIRED_*    deny the request; leave the client's token alone
                    up to `roll_tolerance` after the end
-    DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN, REPLAYED;     deny the request; send `cookies`, which delete the
-                   REVOKED, EXPIRED_* after that time        client's token
+    KEEP_TOKEN     REPLAYED, if the client may hold a newer  deny the request; have the subject log in; leave the
+                   token (see NextStep)                      client's token alone, but a login page may replace it
+    DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN; REPLAYED      deny the request; send `cookies`, which delete the
+                   otherwise; REVOKED, EXPIRED_* after that  client's token
+                   time
 
 "Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
 an RPC error, always refuse it.
@@ -473,7 +476,14 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     """Deny this one request, and do not touch the client's token.
 
     After SUPERSEDED a newer token is on its way to the client. If the client has missed it, the old token becomes
-    REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
+    REPLAYED after `roll_tolerance`. Until `lost_answer_tolerance`, and as long as nobody has used the new token, the
+    next step remains KEEP_TOKEN, because the new token may still arrive. After that it is DISCARD_TOKEN.
+
+    This is also the next step after REPLAYED if the only signals are of type TOKEN_COPY, the session has a subject and
+    is still live, and a newer token is in use. The request is probably late (an upload, for example), and the client
+    has the newer token. A client that has nothing but the copy must not be left with it: send it to the login page.
+    AuthenticateSession with `or_create` replaces its token, and so may a CreateSession for the login page itself: that
+    page is requested after the denial, with the token that the client has by then.
 
     This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
     given the client another token, and this response may reach the client after that one. Exception: a request that
@@ -497,7 +507,14 @@ NEXT_STEP_KEEP_TOKEN: NextStep.ValueType  # 4
 """Deny this one request, and do not touch the client's token.
 
 After SUPERSEDED a newer token is on its way to the client. If the client has missed it, the old token becomes
-REPLAYED after `roll_tolerance`, and the next step DISCARD_TOKEN.
+REPLAYED after `roll_tolerance`. Until `lost_answer_tolerance`, and as long as nobody has used the new token, the
+next step remains KEEP_TOKEN, because the new token may still arrive. After that it is DISCARD_TOKEN.
+
+This is also the next step after REPLAYED if the only signals are of type TOKEN_COPY, the session has a subject and
+is still live, and a newer token is in use. The request is probably late (an upload, for example), and the client
+has the newer token. A client that has nothing but the copy must not be left with it: send it to the login page.
+AuthenticateSession with `or_create` replaces its token, and so may a CreateSession for the login page itself: that
+page is requested after the denial, with the token that the client has by then.
 
 This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
 given the client another token, and this response may reach the client after that one. Exception: a request that

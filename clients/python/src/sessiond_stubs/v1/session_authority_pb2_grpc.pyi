@@ -46,8 +46,11 @@ Validate a web request.
                    or the CSRF token is missing
     KEEP_TOKEN     SUPERSEDED, LOCKED; REVOKED, EXPIRED_*    deny the request; leave the client's token alone
                    up to `roll_tolerance` after the end
-    DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN, REPLAYED;     deny the request; send `cookies`, which delete the
-                   REVOKED, EXPIRED_* after that time        client's token
+    KEEP_TOKEN     REPLAYED, if the client may hold a newer  deny the request; have the subject log in; leave the
+                   token (see NextStep)                      client's token alone, but a login page may replace it
+    DISCARD_TOKEN  MALFORMED, FORGED, UNKNOWN; REPLAYED      deny the request; send `cookies`, which delete the
+                   otherwise; REVOKED, EXPIRED_* after that  client's token
+                   time
 
 "Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
 an RPC error, always refuse it.
