@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from sessiond.access.pem import certificates_in
+
 __all__ = ["ClientAuthorities"]
 
 
@@ -36,14 +38,14 @@ class ClientAuthorities:
         if not self._removed:
             return False
         try:
-            found = x509.load_pem_x509_certificate(certificate)
-        except (ValueError, x509.InvalidVersion):
+            found, *_ = certificates_in(certificate)
+        except ValueError:
             return True
         return _has_signed(self._removed, found) and not _has_signed(self._current, found)
 
 
 def _parsed(text: bytes | None) -> Sequence[x509.Certificate]:
-    return [] if text is None else x509.load_pem_x509_certificates(text)
+    return [] if text is None else certificates_in(text)
 
 
 def _has_signed(authorities: Iterable[x509.Certificate], certificate: x509.Certificate) -> bool:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from sessiond.access.authorities import ClientAuthorities
+from sessiond.access.pem import certificates_in
 from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.values import Instant
 from sessiond.system.lru import Lru
@@ -73,10 +74,10 @@ class CertificateReader:
 def certificate_in(text: bytes) -> ClientCertificate | None:
     """Return what a certificate in PEM form says about its owner; None if it cannot be parsed."""
     try:
-        found = x509.load_pem_x509_certificate(text)
+        found, *_ = certificates_in(text)
         fingerprint = found.fingerprint(SHA256()).hex()
         not_after = Instant(int(found.not_valid_after_utc.timestamp()) * 1000)
-    except (ValueError, x509.InvalidVersion):
+    except ValueError:
         return None
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from sessiond.access.pem import certificates_in
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant
 
@@ -148,8 +149,8 @@ def _read(file: TlsFile, *, secret: bool = False) -> bytes:
 
 def _certificates(file: TlsFile, text: bytes) -> Sequence[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(text)
-    except (ValueError, x509.InvalidVersion):
+        return certificates_in(text)
+    except ValueError:
         raise file.bad("has no certificate in PEM form; name another file") from None
 
 
