@@ -31,7 +31,7 @@ from sessiond.authority.token_gate import TokenGate
 from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
-from sessiond.config import Config
+from sessiond.config import Config, ProxySettings
 from sessiond.config.addresses import is_local
 from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
@@ -56,6 +56,8 @@ from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
+from sessiond.proxying import change as change_proxies
+from sessiond.proxying import decider_of
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -265,12 +267,20 @@ def rpc_server(
     max_calls: int = DEFAULT_MAX_CALLS,
     callers: Callers | None = None,
     transport: str = "grpcio",
+    proxies: Mapping[str, ProxySettings] | None = None,
 ) -> RpcServer:
-    """The gRPC server of an authority, not started."""
+    """The gRPC server of an authority, not started. `proxies`: serve Envoy too, with these settings."""
     unary_calls = UnaryCalls()
     services = services_of(authority, bounds, unary_calls)
+    further: list[object] = []
+    if proxies is not None:
+        # Imported here: the package that it needs is optional.
+        from sessiond.rpc.ext_authz import service
+
+        decider = decider_of(authority.parts.policies, proxies, services, services[0].fast_path)
+        further.append(service(decider.decide))
     return RpcServer(
-        services,
+        [*services, *further],
         callers or Callers(),
         services[0].fast_path,
         max_calls=max_calls,
@@ -307,6 +317,7 @@ class App:
 
     def __init__(self, config: Config, clock: Clock, entropy: Entropy) -> None:
         self._config = config
+        self._proxies = dict(config.proxies)
         self._clock = clock
         self._entropy = entropy
         loop = asyncio.get_running_loop()
@@ -404,7 +415,14 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport)
+        self._server = rpc_server(
+            self.authority,
+            bounds,
+            config.max_calls,
+            callers,
+            config.transport,
+            self._proxies if config.envoy else None,
+        )
         if not config.workers:
             self.address = await self._server.start(config.listen, config.socket_mode, credentials)
             return
@@ -445,6 +463,8 @@ class App:
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
         changed = await self.authority.change_policies(config.policies, config.origins)
+        for application, what in change_proxies(self._proxies, config.proxies).items():
+            changed[application] = ", ".join(filter(None, (changed.get(application), what)))
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
             _log.log(level, "policy changed", application=application, change=what)

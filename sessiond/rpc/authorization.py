@@ -34,6 +34,7 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "ListCallers": _none,
     "RotateCaller": _none,
     "RevokeCaller": _none,
+    "Check": lambda request: (request.attributes.context_extensions.get("application", ""),),
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
 

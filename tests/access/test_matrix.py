@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -18,10 +22,13 @@ from sessiond.rpc.authorization import authorize
 from sessiond_client import AsyncClient, Grant
 from sessiond_client import Role as ClientRole
 from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving, stub_for
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
+CHECK = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"]
+METHODS = (*SERVICE.methods, *CHECK.methods)
 ROLES = ("validator", "issuer", "subscriber", "operator", "admin")
 SESSION_ID = "0197b5a0-0000-7000-8000-000000000000"
 
@@ -109,14 +116,18 @@ TABLE: dict[str, tuple[Any, str]] = {
     "ListCallers": (pb.ListCallersRequest(), "A"),
     "RotateCaller": (pb.RotateCallerRequest(name="nobody"), "A"),
     "RevokeCaller": (pb.RevokeCallerRequest(name="nobody"), "A"),
+    "Check": (
+        CheckRequest(attributes={"context_extensions": {"application": "shop"}, "request": {"http": {"path": "/"}}}),
+        "viaA",
+    ),
 }
 LETTERS = dict(zip("visoa", ("VALIDATOR", "ISSUER", "SUBSCRIBER", "OPERATOR", "ADMIN"), strict=True))
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 def test_the_table_has_every_rpc() -> None:
-    """The table lists every RPC of the contract, and so do the rules."""
-    names = {method.name for method in SERVICE.methods}
+    """The table lists every RPC of the contract and of Envoy's, and so do the rules."""
+    names = {method.name for method in METHODS}
     assert {name.split()[0] for name in TABLE} == names
     assert RULES.keys() == names
 
@@ -129,7 +140,7 @@ def test_an_rpc_without_a_rule_is_denied() -> None:
 
 async def status(stub: Any, name: str, request: Any, metadata: Any) -> grpc.StatusCode:
     """The status of one call. A stream that is served counts as OK once something comes."""
-    method = next(method for method in SERVICE.methods if method.name == name.split()[0])
+    method = next(method for method in METHODS if method.name == name.split()[0])
     send = getattr(stub, method.name)
     call = send(iter([request]), metadata=metadata) if method.client_streaming else send(request, metadata=metadata)
     try:
@@ -143,6 +154,15 @@ async def status(stub: Any, name: str, request: Any, metadata: Any) -> grpc.Stat
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK
+
+
+@asynccontextmanager
+async def calls_to(address: str) -> AsyncIterator[Any]:
+    """Every call that a server serves, each as a method of one stub."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = SessionAuthorityStub(channel)
+        stub.Check = AuthorizationStub(channel).Check
+        yield stub
 
 
 class Callers:
@@ -160,7 +180,7 @@ class Callers:
 @pytest.fixture
 async def shops(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
     """An authority with two applications."""
-    async with serving(config_for(tmp_path, "[applications.shop]\n[applications.bank]\n"), clock) as app:
+    async with serving(config_for(tmp_path, "[applications.shop]\n[applications.bank]\n", envoy=True), clock) as app:
         yield app
 
 
@@ -188,7 +208,7 @@ async def callers(shops: App, clock: ManualClock) -> Callers:
 async def test_every_rpc_against_every_role(name: str, shops: App, callers: Callers) -> None:
     """An RPC is served to exactly the roles of the table, and to no role for another application."""
     request, allowed = TABLE[name]
-    async with stub_for(shops.address) as stub:
+    async with calls_to(shops.address) as stub:
         served = {
             caller
             for caller, metadata in callers.metadata.items()
@@ -216,7 +236,7 @@ async def test_nobody_gets_in_without_a_credential(name: str, shops: App, caller
         callers.metadata["revoked"],
         callers.metadata["expired"],
     ]
-    async with stub_for(shops.address) as stub:
+    async with calls_to(shops.address) as stub:
         for metadata in tries:
             assert await status(stub, name, request, metadata) is grpc.StatusCode.UNAUTHENTICATED
 
