@@ -47,7 +47,7 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_matrix.py tests/access/test_managing_callers.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express floors mutate simulate simulate-web \
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge floors mutate simulate simulate-web \
 	consistency soak model check bench generate lock format clean
 
 help: ## List the targets and the variables.
@@ -101,6 +101,10 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 # They are part of `make test` too. Without a network they skip, with the reason.
 test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
 	@$(BIN)/python -m pytest -rs tests/suites
+
+# They are part of `make test` too. Without an Envoy, which pip installs on Linux, those with it skip.
+test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
+	@$(BIN)/python -m pytest -rs tests/edge
 
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.

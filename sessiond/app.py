@@ -33,7 +33,7 @@ from sessiond.authority.token_gate import TokenGate
 from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
-from sessiond.config import Config
+from sessiond.config import Config, ProxySettings
 from sessiond.config.addresses import is_local
 from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
@@ -58,6 +58,8 @@ from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
+from sessiond.proxying import change as change_proxies
+from sessiond.proxying import decider_of
 from sessiond.rpc.caller_sockets import CallerSockets
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
@@ -268,19 +270,35 @@ def rpc_server(
     max_calls: int = DEFAULT_MAX_CALLS,
     callers: Callers | None = None,
     transport: str = "grpcio",
+    proxies: Mapping[str, ProxySettings] | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    return rpc_servers(authority, bounds, max_calls)(transport, callers or Callers())
+    return rpc_servers(authority, bounds, max_calls, proxies)(transport, callers or Callers())
 
 
-def rpc_servers(authority: Authority, bounds: StreamBounds, max_calls: int) -> Callable[[str, Callers], RpcServer]:
-    """Return what makes servers of an authority, not started. They share its limits on streams, but not `max_calls`."""
+def rpc_servers(
+    authority: Authority,
+    bounds: StreamBounds,
+    max_calls: int,
+    proxies: Mapping[str, ProxySettings] | None = None,
+) -> Callable[[str, Callers], RpcServer]:
+    """Return what makes servers of an authority, not started. They share its limits on streams, but not `max_calls`.
+
+    `proxies`: serve Envoy too, with these settings.
+    """
     unary_calls = UnaryCalls()
     services = services_of(authority, bounds, unary_calls)
+    further: list[object] = []
+    if proxies is not None:
+        # Imported here: the package that it needs is optional.
+        from sessiond.rpc.ext_authz import service
+
+        decider = decider_of(authority.parts.policies, proxies, services, services[0].fast_path)
+        further.append(service(decider.decide))
 
     def server_for(transport: str, callers: Callers) -> RpcServer:
         return RpcServer(
-            services,
+            [*services, *further],
             callers,
             services[0].fast_path,
             max_calls=max_calls,
@@ -319,6 +337,7 @@ class App:
 
     def __init__(self, config: Config, clock: Clock, entropy: Entropy) -> None:
         self._config = config
+        self._proxies = dict(config.proxies)
         self._clock = clock
         self._entropy = entropy
         loop = asyncio.get_running_loop()
@@ -426,7 +445,7 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        server_for = rpc_servers(self.authority, bounds, config.max_calls)
+        server_for = rpc_servers(self.authority, bounds, config.max_calls, self._proxies if config.envoy else None)
         self._server = server_for(config.transport, self._callers)
         self._sockets = await CallerSockets.start(config.sockets, self._book, partial(server_for, "grpcio"))
         try:
@@ -478,6 +497,8 @@ class App:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
             self._on_tls()
         changed = await self.authority.change_policies(config.policies, config.origins)
+        for application, what in change_proxies(self._proxies, config.proxies).items():
+            changed[application] = ", ".join(filter(None, (changed.get(application), what)))
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
             _log.log(level, "policy changed", application=application, change=what)

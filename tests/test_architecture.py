@@ -127,6 +127,7 @@ REVEALS = {
     "authority/token_gate.py": "opens presented session tokens",
     "crypto/csrf.py": "compares a presented CSRF token with the session's, in constant time",
     "crypto/tickets.py": "opens presented tickets",
+    "edge/check.py": "writes CSRF tokens into the headers of requests that a proxy passes on",
     "rpc/cookies.py": "writes Set-Cookie values",
     "rpc/encode.py": "writes tickets into answers",
     "rpc/service/callers.py": "writes the new key into the answer to its creation or rotation",

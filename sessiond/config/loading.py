@@ -18,6 +18,7 @@ from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.overrides import Override
 from sessiond.config.problems import path_of, remedy_for
+from sessiond.config.proxy import ProxySettings
 from sessiond.config.sections import DEFAULT_LISTEN, SETTINGS, File, TlsSection
 from sessiond.config.store_address import PostgresAddress
 from sessiond.domain.immutable import immutable
@@ -69,11 +70,13 @@ class Config:
     max_validation_streams    how many streams of validations are served at once; one connection may have half of them
     max_calls                 how many calls, streams included, are served at once; one connection may have half of them
     workers                   how many processes answer on the port beside the one that owns the store; 0: that one does
+    envoy                     whether Envoy's external authorization is served on the same address
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     operators, countries      MaxMind files with the operator and the country of each address
     sockets                   the sockets of callers, on which whoever can connect is that caller
     policies                  the policy of each application
+    proxies                   for each application, how proxies in front of it use its sessions
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
                               `FILE:LINE`
     server_origins            the same for the keys of the other sections, such as `server.listen`: `default`,
@@ -98,6 +101,7 @@ class Config:
     max_validation_streams: int
     max_calls: int
     workers: int
+    envoy: bool
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -105,6 +109,7 @@ class Config:
     countries: Path | None
     sockets: tuple[CallerSocket, ...]
     policies: Mapping[str, Policy]
+    proxies: Mapping[str, ProxySettings]
     origins: Mapping[str, Mapping[str, str]]
     server_origins: Mapping[str, str]
     files: tuple[Path, ...]
@@ -174,6 +179,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         max_validation_streams=server.max_validation_streams,
         max_calls=server.max_calls,
         workers=server.workers,
+        envoy=server.envoy,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,
@@ -181,6 +187,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         countries=_path(networks.countries),
         sockets=sockets_in(file.sockets),
         policies=policies,
+        proxies={application: section.proxy.settings() for application, section in file.applications.items()},
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
         server_origins=server_origins,
         files=() if path is None else (path,),

@@ -14,10 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sessiond.config.durations import Duration, DurationOrZero, Timeout, parse_duration
 from sessiond.config.near import must_be_one_of
+from sessiond.config.proxy import ProxySettings
 from sessiond.config.store_address import PostgresAddress, parse_store
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
+from sessiond_client.gateway.origins import own_form, safe_path
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -116,6 +118,17 @@ def _transport(value: Any) -> str:
     return str(value)
 
 
+def _envoy(value: Any) -> Any:
+    if value is True:
+        try:
+            import_module("envoy.service.auth.v3.external_auth_pb2")
+        except ImportError:
+            raise ValueError(
+                "needs the package xds-protos, which cannot be imported; run: pip install 'sessiond[envoy]'"
+            ) from None
+    return value
+
+
 def _store(value: Any) -> PostgresAddress | None:
     if not isinstance(value, str):
         raise ValueError('must be "sqlite" or "postgres://USER:PASSWORD@HOST:PORT/DATABASE"')
@@ -160,6 +173,43 @@ class _Cookie(Section):
         return given | {"clear_site_data": tuple(self.clear_site_data)} if "clear_site_data" in given else given
 
 
+def _paths(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(path, str) and _COOKIE_PATH.fullmatch(path) for path in value):
+        return tuple(value)
+    raise ValueError('must be a list of paths without query, such as ["/static/"]')
+
+
+def _origins(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(one, str) and own_form(one) and "*" not in one for one in value):
+        return tuple(own_form(one) for one in value)
+    raise ValueError('must be a list of origins (scheme, host, perhaps a port), such as ["https://app.example.com"]')
+
+
+def _login_path(value: Any) -> str:
+    if isinstance(value, str) and (not value or (safe_path(value, "") and "?" not in value and "#" not in value)):
+        return value
+    raise ValueError('must be a path of the site without query, such as "/login", or "" to answer 401')
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+
+
+class ProxySection(Section):
+    """`[applications.NAME.proxy]`."""
+
+    login_path: Annotated[str, BeforeValidator(_login_path)] = "/login"
+    trusted_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    csrf_exempt: Paths = ()
+    ignored_paths: Paths = ()
+    passive_paths: Paths = ()
+    public_paths: Paths = ()
+    forward_cookie: bool = False
+
+    def settings(self) -> ProxySettings:
+        """Return the settings, the defaults included."""
+        return ProxySettings(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
 class ApplicationSection(Section):
     """`[applications.NAME]`."""
 
@@ -199,12 +249,14 @@ class ApplicationSection(Section):
     ] = {}
     guessing: _Guessing = _Guessing()
     cookie: _Cookie = _Cookie()
+    proxy: ProxySection = ProxySection()
 
     def policy(self) -> Policy:
         """Return the preset with the keys that the file sets."""
         preset = PRESETS[self.preset]
         given = self.given()
         given.pop("preset", None)
+        given.pop("proxy", None)
         if "related_agents" in given:
             given["related_agents"] = tuple(tuple(group) for group in self.related_agents)
         if "reactions" in given:
@@ -247,6 +299,7 @@ class _Server(Section):
     max_validation_streams: Annotated[int, Field(ge=1, le=100_000)] = 128
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     workers: Annotated[int, Field(ge=0, le=256)] = 0
+    envoy: Annotated[bool, BeforeValidator(_envoy)] = False
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 
@@ -300,6 +353,7 @@ SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
         ("applications", "NAME"): ApplicationSection,
         ("applications", "NAME", "guessing"): _Guessing,
         ("applications", "NAME", "cookie"): _Cookie,
+        ("applications", "NAME", "proxy"): ProxySection,
     }
 )
 """Every section with a fixed set of keys, by its path."""

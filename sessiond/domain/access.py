@@ -162,8 +162,9 @@ RULES: Mapping[str, Rule] = {
     "RotateCaller": _rule(scope=Scope.AUTHORITY),
     "RevokeCaller": _rule(scope=Scope.AUTHORITY),
     "UpdateCallerCertificates": _rule(scope=Scope.AUTHORITY),
+    "Check": _rule(_VALIDATOR, _ISSUER),
 }
-"""The rule of each call of the contract. A call without a rule is denied to everyone."""
+"""The rule of each call of the contract and of those that proxies make. A call without a rule is denied to everyone."""
 
 
 def may(grants: Grants, rule: Rule | None, applications: Iterable[str], *, about_one_subject: bool = False) -> bool:

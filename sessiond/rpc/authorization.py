@@ -35,6 +35,7 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "RotateCaller": _none,
     "RevokeCaller": _none,
     "UpdateCallerCertificates": _none,
+    "Check": lambda request: (request.attributes.context_extensions.get("application", ""),),
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
 

@@ -18,12 +18,11 @@ __all__ = ["GrpcioTransport"]
 
 
 class GrpcioTransport:
-    """A `grpc.aio` server for the handlers of one service, with health checking and reflection; see `Transport`."""
+    """A `grpc.aio` server for the handlers of services, with health checking and reflection; see `Transport`."""
 
     def __init__(
         self,
-        service: str,
-        handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
+        handlers: Mapping[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]],
         health_checks: health.HealthServicer,
         intake: Intake,
         max_calls: int,
@@ -32,11 +31,13 @@ class GrpcioTransport:
             options=server_options(max_calls, renews=intake.callers.reads_certificates),
             maximum_concurrent_rpcs=max_calls,
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(service, dict(methods)) for service, methods in handlers.items()]
+        )
         # Orchestrators check the health of servers without any credentials.
         health_pb2_grpc.add_HealthServicer_to_server(health_checks, BoundedServer(self._server, intake.arrivals))
         bounded = BoundedServer(self._server, intake.arrivals, intake.caller)
-        names = (service, HEALTH, reflection.SERVICE_NAME)
+        names = (*handlers, HEALTH, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

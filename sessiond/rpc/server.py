@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health
 
 from sessiond.access.callers import Callers
+from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.grpcio import GrpcioTransport
@@ -19,6 +21,7 @@ from sessiond.rpc.handlers import (
     Intake,
     Method,
     StreamMethod,
+    UnaryHandler,
     UnaryMethod,
     bidirectional,
     on_grpcio,
@@ -28,7 +31,7 @@ from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "Transport"]
+__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "FurtherService", "RpcServer", "Transport"]
 
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
@@ -51,11 +54,24 @@ class Transport(Protocol):
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
 
 
+@immutable
+class FurtherService:
+    """A service beside that of the contract, all of whose methods are unary.
+
+    name     its full name
+    methods  the type of the request and the handler of each method, by name
+    """
+
+    name: str
+    methods: Mapping[str, tuple[type[Message], UnaryHandler]]
+
+
 class RpcServer:
     """A gRPC server for the SessionAuthority service. Call `start` to serve.
 
     `services` implement the calls of the contract as methods with the same names. A call without a method is refused
-    with UNIMPLEMENTED. `fast_path` may answer a ValidateSession call before its message is parsed.
+    with UNIMPLEMENTED. Each `FurtherService` among them is served beside the contract's.
+    `fast_path` may answer a ValidateSession call before its message is parsed.
     Calls beyond `max_calls` at once, streams included, are refused with RESOURCE_EXHAUSTED, because each message may
     take 4 MB of memory until it is parsed. One connection may have at most half of `max_calls`.
     `unary_calls` counts those that are under way, for services that give way to them.
@@ -75,15 +91,22 @@ class RpcServer:
         self._health = health.HealthServicer()
         arrivals = Arrivals()
         intake = Intake(callers, arrivals, HeavyMessages(), callers.open_streams, unary_calls or UnaryCalls())
+        further = [service for service in services if isinstance(service, FurtherService)]
         methods, others = _served(services, intake, fast_path)
-        found = {name: on_grpcio(method, intake) for name, method in methods.items()} | others
-        self._transport: Transport = GrpcioTransport(SERVICE, found, self._health, intake, max_calls)
+        by_service = {SERVICE: methods} | {service.name: _methods(service, intake) for service in further}
+        found = {
+            service: {name: on_grpcio(method, intake) for name, method in served.items()}
+            for service, served in by_service.items()
+        }
+        found[SERVICE] |= others
+        self._transport: Transport = GrpcioTransport(found, self._health, intake, max_calls)
         if transport == "native":
             # Imported here: the package that it needs is optional.
             from sessiond.rpc.native import NativeTransport
 
-            by_path = {f"/{SERVICE}/{name}": method for name, method in methods.items()}
-            by_path |= health_methods(self._health)
+            by_path = health_methods(self._health)
+            for service, served in by_service.items():
+                by_path |= {f"/{service}/{name}": method for name, method in served.items()}
             self._transport = NativeTransport(by_path, intake, self._transport, max_calls)
 
     async def start(
@@ -115,6 +138,13 @@ class RpcServer:
     async def _set_health(self, status: Any) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+def _methods(service: FurtherService, intake: Intake) -> dict[str, Method]:
+    return {
+        name: UnaryMethod(name, request_type, handler, intake.heavy)
+        for name, (request_type, handler) in service.methods.items()
+    }
 
 
 def _served(

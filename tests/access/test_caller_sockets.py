@@ -45,7 +45,7 @@ def sockets(folder: Path, *names: str) -> str:
 @asynccontextmanager
 async def administered(folder: Path, *names: str, **settings: Any) -> AsyncIterator[tuple[App, AsyncClient]]:
     """An authority with sockets of these callers, which are not added yet, and an admin with a key."""
-    async with serving(config_for(folder, APPLICATIONS + sockets(folder, *names), **settings)) as app:
+    async with serving(config_for(folder, APPLICATIONS + sockets(folder, *names), envoy=True, **settings)) as app:
         async with AsyncClient(app.address) as anyone:
             first = await anyone.create_caller("ops", ADMIN)
         async with AsyncClient(app.address, key=first.key) as admin:

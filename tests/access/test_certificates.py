@@ -32,8 +32,7 @@ from sessiond_client import (
     Verdict,
 )
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
-from tests.access.test_matrix import DENIED, LETTERS, TABLE, status
+from tests.access.test_matrix import DENIED, LETTERS, TABLE, every_call, status
 from tests.rpc.refusals import refusal_of
 from tests.support.certificates import Authority, Pair, credentials, server_files
 from tests.support.clock import ManualClock
@@ -60,12 +59,12 @@ def tls_files(folder: Path, own: Pair) -> TlsFiles:
 async def stub_of(app: App, own: Pair, **options: Any) -> AsyncIterator[AsyncStub]:
     """The generated stub on a connection with this certificate."""
     async with grpc.aio.secure_channel(app.address, credentials(CA, own), **options) as channel:
-        yield SessionAuthorityStub(channel)
+        yield every_call(channel)
 
 
 def settings(folder: Path, clients: Authority = CLIENTS) -> dict[str, Any]:
     """The settings of an authority with mutual TLS, which only grpcio has."""
-    return {"transport": "grpcio", **server_files(CA, folder / "tls", clients)}
+    return {"transport": "grpcio", "envoy": True, **server_files(CA, folder / "tls", clients)}
 
 
 @asynccontextmanager

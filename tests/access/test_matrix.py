@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -18,10 +22,13 @@ from sessiond.rpc.authorization import authorize
 from sessiond_client import AsyncClient, Grant
 from sessiond_client import Role as ClientRole
 from sessiond_stubs.v1 import session_authority_pb2 as pb
+from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving, stub_for
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
+CHECK = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"]
+METHODS = (*SERVICE.methods, *CHECK.methods)
 ROLES = ("validator", "issuer", "subscriber", "operator", "admin")
 SESSION_ID = "0197b5a0-0000-7000-8000-000000000000"
 
@@ -110,14 +117,18 @@ TABLE: dict[str, tuple[Any, str]] = {
     "RotateCaller": (pb.RotateCallerRequest(name="nobody"), "A"),
     "RevokeCaller": (pb.RevokeCallerRequest(name="nobody"), "A"),
     "UpdateCallerCertificates": (pb.UpdateCallerCertificatesRequest(name="nobody", add=["nobody.example"]), "A"),
+    "Check": (
+        CheckRequest(attributes={"context_extensions": {"application": "shop"}, "request": {"http": {"path": "/"}}}),
+        "viaA",
+    ),
 }
 LETTERS = dict(zip("visoa", ("VALIDATOR", "ISSUER", "SUBSCRIBER", "OPERATOR", "ADMIN"), strict=True))
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 def test_the_table_has_every_rpc() -> None:
-    """The table lists every RPC of the contract, and so do the rules."""
-    names = {method.name for method in SERVICE.methods}
+    """The table lists every RPC of the contract and of Envoy's, and so do the rules."""
+    names = {method.name for method in METHODS}
     assert {name.split()[0] for name in TABLE} == names
     assert RULES.keys() == names
 
@@ -130,7 +141,7 @@ def test_an_rpc_without_a_rule_is_denied() -> None:
 
 async def status(stub: Any, name: str, request: Any, metadata: Any) -> grpc.StatusCode:
     """The status of one call. A stream that is served counts as OK once something comes."""
-    method = next(method for method in SERVICE.methods if method.name == name.split()[0])
+    method = next(method for method in METHODS if method.name == name.split()[0])
     send = getattr(stub, method.name)
     call = send(iter([request]), metadata=metadata) if method.client_streaming else send(request, metadata=metadata)
     try:
@@ -154,13 +165,27 @@ async def served_by(address: str, metadata: Any = ()) -> set[str]:
     """
     undecided = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
     served = set()
-    async with stub_for(address) as stub:
+    async with calls_to(address) as stub:
         for name, (request, _) in TABLE.items():
             while (found := await status(stub, name, request, metadata)) in undecided:
                 continue
             if found not in DENIED:
                 served.add(name)
     return served
+
+
+def every_call(channel: grpc.aio.Channel) -> Any:
+    """One stub with every call that a server serves, those of proxies included."""
+    stub: Any = SessionAuthorityStub(channel)
+    stub.Check = AuthorizationStub(channel).Check
+    return stub
+
+
+@asynccontextmanager
+async def calls_to(address: str) -> AsyncIterator[Any]:
+    """Every call to an address."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield every_call(channel)
 
 
 class Callers:
@@ -178,7 +203,7 @@ class Callers:
 @pytest.fixture
 async def shops(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
     """An authority with two applications."""
-    async with serving(config_for(tmp_path, "[applications.shop]\n[applications.bank]\n"), clock) as app:
+    async with serving(config_for(tmp_path, "[applications.shop]\n[applications.bank]\n", envoy=True), clock) as app:
         yield app
 
 
@@ -206,7 +231,7 @@ async def callers(shops: App, clock: ManualClock) -> Callers:
 async def test_every_rpc_against_every_role(name: str, shops: App, callers: Callers) -> None:
     """An RPC is served to exactly the roles of the table, and to no role for another application."""
     request, allowed = TABLE[name]
-    async with stub_for(shops.address) as stub:
+    async with calls_to(shops.address) as stub:
         served = {
             caller
             for caller, metadata in callers.metadata.items()
@@ -234,7 +259,7 @@ async def test_nobody_gets_in_without_a_credential(name: str, shops: App, caller
         callers.metadata["revoked"],
         callers.metadata["expired"],
     ]
-    async with stub_for(shops.address) as stub:
+    async with calls_to(shops.address) as stub:
         for metadata in tries:
             assert await status(stub, name, request, metadata) is grpc.StatusCode.UNAUTHENTICATED
 

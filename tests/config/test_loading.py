@@ -217,8 +217,8 @@ def test_origins(tmp_path: Path) -> None:
     assert config.server_origins["server.listen"] == config.server_origins["networks.operators"] == "default"
 
 
-PER_APPLICATION = {"policies", "origins"}
 PER_CALLER = {"sockets"}  # tests/access/test_caller_sockets.py
+PER_APPLICATION = {"policies", "origins", "proxies"}
 ABOUT_THE_FILE = {"server_origins", "files"}
 OTHER_VALUES = {
     "server.listen": "unix:s",
@@ -235,6 +235,7 @@ OTHER_VALUES = {
     "server.max_validation_streams": 7,
     "server.max_calls": 77,
     "server.workers": 3,
+    "server.envoy": True,
     "server.max_answer_bytes": 7_000_000,
     "server.tls.certificate": Path("s.crt"),
     "server.tls.key": Path("s.key"),

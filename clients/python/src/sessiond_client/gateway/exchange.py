@@ -128,10 +128,11 @@ class Exchange:
         """Whether the answer about this request is so old that the client may have another token by now."""
         return self.gateway.clock() - self._answered_at > self.gateway.settings.late_after
 
-    def open(self, *, csrf: bool | None = None) -> Steps[None]:
+    def open(self, *, csrf: bool | None = None, with_data: bool = True, with_csrf_token: bool = True) -> Steps[None]:
         """Ask about the request's session, with its data and CSRF token, in one question. An outage does not raise.
 
-        `csrf`: whether the CSRF token is required. None: as method and settings say.
+        `csrf`: whether the CSRF token is required. None: as method and settings say. `with_data`, `with_csrf_token`:
+        whether `values` and `csrf` are needed; without them the question costs less.
         """
         request, settings = self.request, self.gateway.settings
         if matches(request.path, settings.ignored_paths):
@@ -149,7 +150,7 @@ class Exchange:
                 return
             self.token = token
             requirements = Requirements(csrf=self.presented_csrf()) if csrf and not request.is_handshake else None
-            answer = yield from _question(self, token, requirements)
+            answer = yield from _question(self, token, requirements, data=with_data, csrf_token=with_csrf_token)
         except OUTAGES as error:
             self._failure = error
             return
@@ -320,15 +321,17 @@ def _find_token(exchange: Exchange) -> Steps[Presented]:
     return presented(request.headers("cookie"), facts.cookies)
 
 
-def _question(exchange: Exchange, token: Token, requirements: Requirements | None) -> Steps[Validation]:
+def _question(
+    exchange: Exchange, token: Token, requirements: Requirements | None, *, data: bool, csrf_token: bool
+) -> Steps[Validation]:
     """The one question about a request."""
     at_least = exchange.gateway.recent.at_least(token)
     kwargs = {
         "client": exchange.client,
         "passive": exchange.is_passive,
         "requirements": requirements,
-        "with_csrf_token": True,
-        "data": True,
+        "with_csrf_token": csrf_token,
+        "data": data or None,
     }
     if at_least:
         try:

@@ -56,6 +56,11 @@ class Gateway:
         """How long a locked network stays locked; 0 if that is not known yet."""
         return self._facts.lock_seconds if self._facts is not None else 0
 
+    @property
+    def cookie_names(self) -> CookieNames | None:
+        """The names of the session cookies; None if no request has needed them yet."""
+        return self.settings.cookie_names or (self._facts.cookies if self._facts is not None else None)
+
     def facts(self) -> Steps[PolicyFacts]:
         """Read the policy, now and then. If that fails later, what is known stays; at first it raises."""
         if self.settings.cookie_names is not None:

@@ -13,7 +13,7 @@ from sessiond_client.gateway.steps import Ask, Steps
 from sessiond_client.questions import NOT_REQUIRED, Requirements
 from sessiond_client.tokens import Token
 
-__all__ = ["check", "check_csrf", "require"]
+__all__ = ["check", "check_csrf", "require", "unmet"]
 
 
 def check(exchange: Exchange, requirements: RouteRequirements) -> Steps[Action]:
@@ -45,10 +45,10 @@ def require(exchange: Exchange, requirements: RouteRequirements) -> Steps[None]:
     """Raise `Refused` unless the request meets the requirements. It names those that are not met."""
     action = yield from check(exchange, requirements)
     if action is not Action.PROCEED:
-        raise exchange.refuse(action, _unmet(exchange, requirements))
+        raise exchange.refuse(action, unmet(exchange, requirements))
 
 
-def _unmet(exchange: Exchange, requirements: RouteRequirements) -> RouteRequirements:
+def unmet(exchange: Exchange, requirements: RouteRequirements) -> RouteRequirements:
     """Those of the requirements that a step-up has to meet. An authentication with the level is recent, too."""
     session = exchange.session
     level = session.authentication.level if session is not None and session.authentication is not None else 0

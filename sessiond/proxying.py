@@ -1,0 +1,42 @@
+"""What a server has for the proxies in front of applications: their settings, and who decides about their requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sessiond.config import ProxySettings
+from sessiond.domain.call import Caller
+from sessiond.domain.policy import CookieRules, Policy
+from sessiond.edge.decider import Decider
+from sessiond.edge.local import LocalClient
+from sessiond.rpc.cookies import browser_name
+from sessiond.rpc.handlers import FastPath
+from sessiond.rpc.local import LocalCalls
+from sessiond_client.gateway.cookies import CookieNames
+
+__all__ = ["change", "decider_of"]
+
+
+def decider_of(
+    policies: Mapping[str, Policy], proxies: Mapping[str, ProxySettings], services: Sequence[object], fast: FastPath
+) -> Decider:
+    """Return what decides about requests, with calls that the services answer in this process."""
+    local = LocalCalls(services, fast)
+
+    def client_of(application: str, caller: Caller) -> LocalClient:
+        return LocalClient(application, caller, local.respond)
+
+    return Decider(policies, proxies, client_of, _names_of)
+
+
+def change(proxies: dict[str, ProxySettings], others: Mapping[str, ProxySettings]) -> dict[str, str]:
+    """Put other settings in force. Return what changed, by application."""
+    changed = {name: "proxy" for name, settings in others.items() if proxies.get(name) != settings}
+    for application in proxies.keys() - others.keys():
+        del proxies[application]
+    proxies.update({name: others[name] for name in changed})
+    return changed
+
+
+def _names_of(rules: CookieRules) -> CookieNames:
+    return CookieNames(browser_name(rules, anonymous=False), browser_name(rules, anonymous=True))

@@ -1,0 +1,121 @@
+"""Envoy's external authorization: `envoy.service.auth.v3.Authorization`, with the rules of the gateway.
+
+Envoy asks about each request and passes the answer on: identity headers for the application, cookies for the client.
+See https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/ext_authz_filter. An answer without a
+status would let the request pass, so each answer has one.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.auth.v3 import external_auth_pb2
+from google.rpc import code_pb2
+
+from sessiond.domain.call import Caller
+from sessiond.edge.check import Decision
+from sessiond.edge.routes import Route, route_of
+from sessiond.rpc.server import FurtherService
+from sessiond_client.gateway.actions import Action
+from sessiond_client.gateway.request import WebRequest
+
+__all__ = ["SERVICE", "Decide", "ExternalAuthorization", "service", "web_request"]
+
+SERVICE = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_APPEND = base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+_IF_ABSENT = base_pb2.HeaderValueOption.ADD_IF_ABSENT
+_RESPONSE_ACTIONS = {"set-cookie": _APPEND, "vary": _APPEND, "cache-control": _IF_ABSENT}
+
+Decide = Callable[[WebRequest, Route, Caller], Awaitable[Decision]]
+
+
+class ExternalAuthorization:
+    """The service's methods. `decide` decides about a request of a route, on behalf of a caller.
+
+    A route's requirements are in `context_extensions` of its `CheckSettings` (see `sessiond.edge.routes`).
+    """
+
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
+
+    async def Check(self, request: Any, caller: Caller) -> Any:  # noqa: N802 - the name in Envoy's contract
+        """Decide about one request. Raise `InvalidField` if the route's settings are wrong: Envoy then denies it."""
+        attributes = request.attributes
+        route = route_of(attributes.context_extensions)
+        return _response(await self._decide(web_request(attributes), route, caller))
+
+
+def service(decide: Decide) -> FurtherService:
+    """Return the service, for a server that serves it beside the contract's."""
+    methods = {"Check": (external_auth_pb2.CheckRequest, ExternalAuthorization(decide).Check)}
+    return FurtherService(SERVICE, methods)
+
+
+def web_request(attributes: Any) -> WebRequest:
+    """Return the web request that Envoy describes. Its peer is the client, as Envoy's listener determines it."""
+    http = attributes.request.http
+    path, _, query = http.path.partition("?")
+    headers = _headers(http)
+    return WebRequest(
+        method=http.method,
+        path=unquote(path, errors="replace"),
+        query=query.partition("#")[0],
+        host=http.host,
+        peer=attributes.source.address.socket_address.address,
+        headers=lambda name: headers.get(name, ()),
+        is_handshake=_is_handshake(headers),
+        certificate_thumbprint=_thumbprint(attributes.source.certificate),
+    )
+
+
+def _headers(http: Any) -> Mapping[str, Sequence[str]]:
+    """Return all values by lower-case name. With `encode_raw_headers`, Envoy keeps several of one name apart."""
+    if not http.header_map.headers:
+        return {name.lower(): (value,) for name, value in http.headers.items()}
+    found: dict[str, list[str]] = {}
+    for header in http.header_map.headers:
+        value = header.value or header.raw_value.decode("latin-1")
+        found.setdefault(header.key.lower(), []).append(value)
+    return found
+
+
+def _is_handshake(headers: Mapping[str, Sequence[str]]) -> bool:
+    # Envoy turns the extended CONNECT of HTTP/2 (RFC 8441) into an upgrade.
+    return any("websocket" in value.lower() for value in headers.get("upgrade", ()))
+
+
+def _thumbprint(certificate: str) -> bytes:
+    """Return SHA-256 of the client's certificate, which Envoy sends as URL-encoded PEM; empty if there is none."""
+    if not certificate:
+        return b""
+    try:
+        return sha256(ssl.PEM_cert_to_DER_cert(unquote(certificate))).digest()
+    except ValueError:
+        return b"unreadable"  # not empty: a session that is bound to a certificate must not match
+
+
+def _response(decision: Decision) -> Any:
+    if decision.action is Action.PROCEED:
+        response = external_auth_pb2.CheckResponse(status={"code": code_pb2.OK})
+        _set(response.ok_response.headers, decision.upstream, {})
+        response.ok_response.headers_to_remove.extend(decision.remove)
+        _set(response.ok_response.response_headers_to_add, decision.response, _RESPONSE_ACTIONS)
+        return response
+    response = external_auth_pb2.CheckResponse(status={"code": code_pb2.PERMISSION_DENIED})
+    denied = response.denied_response
+    denied.status.code = decision.status
+    denied.body = decision.body.decode()
+    _set(denied.headers, decision.response, {"set-cookie": _APPEND, "vary": _APPEND})
+    return response
+
+
+def _set(headers: Any, values: Iterable[tuple[str, str]], actions: Mapping[str, Any]) -> None:
+    for name, value in values:
+        option = headers.add(append_action=actions.get(name, _OVERWRITE))
+        option.header.key, option.header.value = name, value

