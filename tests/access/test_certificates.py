@@ -392,7 +392,7 @@ async def test_a_key_that_expires_ends_its_streams(app: App, clock: ManualClock)
     async with AsyncClient(app.address, key=first.key) as admin:
         second = await admin.rotate_caller("ops", overlap=timedelta(hours=1))
     async with grpc.aio.insecure_channel(app.address) as channel:
-        stub: Any = SessionAuthorityStub(channel)
+        stub = every_call(channel)
         streams = []
         for issued in (first, second):
             metadata = bearer(issued.key.reveal())

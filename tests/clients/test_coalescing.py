@@ -289,8 +289,8 @@ async def test_without_retries_a_broken_stream_is_unavailable(app: App) -> None:
 async def test_an_older_server_gets_unary_calls(app: App) -> None:
     """Against a server without the RPC all validations are answered by unary calls, and it is tried only once."""
     services = services_of(app.authority, StreamBounds(), UnaryCalls())
-    services = [service for service in services if not isinstance(service, ValidationStreams)]
-    server = RpcServer(services, Callers())
+    older = [service for service in services if not isinstance(service, ValidationStreams)]
+    server = RpcServer(older, Callers())
     relay = Counting(await server.start("127.0.0.1:0"))
     async with relay.running() as address, AsyncClient(address) as client:
         tokens = await opened(client)
