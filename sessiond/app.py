@@ -12,6 +12,8 @@ from contextlib import suppress
 import structlog
 
 from sessiond import __version__
+from sessiond.access.audit import Audit
+from sessiond.access.audit_reload import record_refused_reload, record_reload
 from sessiond.access.book import CallerBook
 from sessiond.access.callers import Callers, CallersOfWorkers
 from sessiond.access.tls import TlsFile, TlsFiles
@@ -81,6 +83,7 @@ from sessiond.store.shared import LEASE, SharedStore
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.sqlite.files import hold_folder
 from sessiond.store.sqlite.store import SqliteStore
+from sessiond.system.audit_file import AuditFile, write_to_log
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.following import Lease
@@ -311,18 +314,24 @@ class App:
         self._entropy = entropy
         loop = asyncio.get_running_loop()
         self._security_log = SecurityLog(loop.call_later)
+        file = None if config.log_audit_file is None else AuditFile(config.log_audit_file)
+        self.audit = Audit(write_to_log, file, clock.now, loop.call_later)
         self.failure: asyncio.Future[StoreFailed] = loop.create_future()
 
     @classmethod
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `WorkersNeedPort`, `BadTls`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile`,
-        `CannotListen` or `WorkersFailed`; nothing is left running then.
+        Raises `RemotePlaintext`, `WorkersNeedPort`, `BadTls`, `BadAuditFile`, `StoreRefused`, `BadKeyFile`,
+        `BadNetworkFile`, `CannotListen` or `WorkersFailed`; nothing is left running then.
         """
         _refuse_contradictions(config)
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
-        await app._start()
+        try:
+            await app._start()
+        except BaseException:
+            app.audit.close()
+            raise
         return app
 
     async def _start(self) -> None:
@@ -399,7 +408,9 @@ class App:
         """Answer on the address, or have workers answer there."""
         config = self._config
         reads = config.tls_client_ca is not None
-        callers = CallersOfWorkers(self._book) if config.workers else Callers(self._book, reads_certificates=reads)
+        callers = Callers(self._book, reads_certificates=reads, audit=self.audit)
+        if config.workers:
+            callers = CallersOfWorkers(self._book, audit=self.audit)
         credentials = None if self._tls is None else server_credentials(self._tls)
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
@@ -442,8 +453,10 @@ class App:
 
     async def reload(self, config: Config) -> Reloaded:
         """Put the policies of another configuration in force; other settings need a restart."""
+        self.audit.reopen()
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
+        before = dict(self.authority.parts.policies)
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
@@ -453,7 +466,13 @@ class App:
             _log.warning("restart required", settings=waiting)
         if not changed:
             _log.info("policies unchanged")
+        record_reload(self.audit, before, config.policies, changed)
         return Reloaded(changed, waiting)
+
+    def refuse_reload(self) -> None:
+        """Record that the configuration has errors, so that nothing was changed."""
+        self.audit.reopen()
+        record_refused_reload(self.audit)
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
@@ -473,6 +492,8 @@ class App:
             self._shared.keep_lease()
         await self._close_store()
         self._security_log.end_window()
+        self.audit.end_window()
+        self.audit.close()
         if self._watching is not None:
             await _cancelled(self._watching)
         _log.info("stopped", revision=self.authority.parts.feed.revision)

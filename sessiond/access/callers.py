@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from sessiond.access.audit import NO_AUDIT, Audit
 from sessiond.access.identity import AuthContext, CertificateReader
 from sessiond.access.streams import OpenStreams
 from sessiond.domain.access import ANY_APPLICATION, CallerRecord, CredentialKind, Role
@@ -46,11 +47,12 @@ class Callers:
     """Identifies callers. Without a book, or with an empty one, all share one name and may do everything.
 
     `reads_certificates`: whether connections have certificates of clients, for which `identify` then needs the
-    properties of the connection.
+    properties of the connection. `audit`: where the calls of these callers are recorded.
     """
 
-    def __init__(self, book: Book | None = None, *, reads_certificates: bool = False) -> None:
+    def __init__(self, book: Book | None = None, *, reads_certificates: bool = False, audit: Audit = NO_AUDIT) -> None:
         self.reads_certificates = reads_certificates
+        self.audit = audit
         self._certificates = CertificateReader()
         self._book = book
         self.open_streams = OpenStreams(self._refusal)
@@ -75,6 +77,10 @@ class Callers:
         if record is None:
             return Caller(_ANY_CALLER, peer, metadata or (), certificate=certificate)
         return Caller(record.name, peer, metadata or (), record.grants, record.revision, certificate)
+
+    def peer_of(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+        """Return the peer that a caller has, or would have if it could be identified."""
+        return peer
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         """Return why a stream of this caller must end; None if the caller is as it was when it was identified."""
@@ -104,13 +110,21 @@ class CallersOfWorkers(Callers):
         self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
     ) -> Caller:
         """Return the caller; its peer is the connection to the worker. Raises `Unauthenticated` and `Unavailable`."""
-        for key, value in metadata or ():
-            if key == PEER_KEY and isinstance(value, str):
-                return super().identify(value, metadata)
+        if through := _peer_behind_worker(metadata):
+            return super().identify(through, metadata)
         return Caller(_WORKER, peer, metadata or (), _OF_A_WORKER)
+
+    def peer_of(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+        """Return the connection to the worker."""
+        return _peer_behind_worker(metadata) or peer
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         return None if caller.name == _WORKER else super()._refusal(caller)
+
+
+def _peer_behind_worker(metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+    """Return on which connection a worker received a call; empty if the call is its own."""
+    return next((value for key, value in metadata or () if key == PEER_KEY and isinstance(value, str)), "")
 
 
 def _proofs(certificate: ClientCertificate) -> Iterator[tuple[CredentialKind, str]]:

@@ -16,15 +16,24 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.values import NOBODY, Millis, Revision
 
-__all__ = ["CallerAdmin", "KeyIssued"]
+__all__ = ["CallerAdmin", "CallerRemoved", "KeyIssued"]
 
 
 @immutable
 class KeyIssued:
-    """A caller with its new key, which is not kept."""
+    """A caller with its new key, which is not kept. `before`: the caller before the change, if there was one."""
 
     caller: CallerRecord
     key: Token
+    revision: Revision
+    before: CallerRecord | None = None
+
+
+@immutable
+class CallerRemoved:
+    """A caller that was removed, as it was, and the revision of the change."""
+
+    caller: CallerRecord
     revision: Revision
 
 
@@ -53,8 +62,12 @@ class CallerAdmin:
         """Give a caller a new key; the others expire after the overlap. Raises `CallerNotFound`."""
         key, credential = new_key(self._parts.entropy, self._parts.clock.now())
         unit = RotateCaller(name, credential, overlap, call.cause)
-        return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
+        return await self._retries.carry_out(
+            unit, lambda done: KeyIssued(done.result.after, key, done.revision, done.result.before), spec
+        )
 
-    async def remove(self, call: Call, name: str, spec: AnswerSpec[Revision]) -> EncodedAnswer:
+    async def remove(self, call: Call, name: str, spec: AnswerSpec[CallerRemoved]) -> EncodedAnswer:
         """Remove a caller. Raises `CallerNotFound` and `LastAdmin`."""
-        return await self._retries.carry_out(RemoveCaller(name, call.cause), lambda done: done.revision, spec)
+        return await self._retries.carry_out(
+            RemoveCaller(name, call.cause), lambda done: CallerRemoved(done.result, done.revision), spec
+        )

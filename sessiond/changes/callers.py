@@ -9,10 +9,10 @@ from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Gra
 from sessiond.domain.errors import CallerExists, CallerNotFound, InvalidField, LastAdmin, shown
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
-from sessiond.domain.values import Cause, Instant, Millis, Revision
+from sessiond.domain.values import Cause, Instant, Millis
 from sessiond.eventlog.work import Needs, Work
 
-__all__ = ["AddCaller", "RemoveCaller", "RotateCaller"]
+__all__ = ["AddCaller", "RemoveCaller", "RotateCaller", "Rotated"]
 
 _CALLERS = Needs(callers=True)
 _MAX_REASON = 256
@@ -48,6 +48,14 @@ class AddCaller:
 
 
 @immutable
+class Rotated:
+    """A caller before and after it got a new credential."""
+
+    before: CallerRecord
+    after: CallerRecord
+
+
+@immutable
 class RotateCaller:
     """Add a credential to a caller. Its credentials of the same kind expire after `overlap` milliseconds."""
 
@@ -60,8 +68,8 @@ class RotateCaller:
         """Return what to read: all callers."""
         return _CALLERS
 
-    def apply(self, work: Work) -> CallerRecord:
-        """Return the changed caller. Raises `CallerNotFound` and `InvalidField`."""
+    def apply(self, work: Work) -> Rotated:
+        """Return the caller before and after. Raises `CallerNotFound` and `InvalidField`."""
         callers = work.callers()
         known = callers.get(self.name)
         if known is None:
@@ -73,7 +81,7 @@ class RotateCaller:
         changed = replace(known, credentials=(*good, self.credential), revision=work.next_revision)
         _record(work, self.cause, f"rotated {self.name}: credential {self.credential.id}")
         work.put_caller(self.name, changed)
-        return changed
+        return Rotated(known, changed)
 
 
 @immutable
@@ -87,17 +95,17 @@ class RemoveCaller:
         """Return what to read: all callers."""
         return _CALLERS
 
-    def apply(self, work: Work) -> Revision:
-        """Return the revision of the change. Raises `CallerNotFound` and `LastAdmin`."""
+    def apply(self, work: Work) -> CallerRecord:
+        """Return the caller as it was. Raises `CallerNotFound` and `LastAdmin`."""
         callers = work.callers()
-        if self.name not in callers:
+        known = callers.get(self.name)
+        if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
         rest = {name: caller for name, caller in callers.items() if name != self.name}
         _check_admin(rest, work.now)
-        revision = work.next_revision
         _record(work, self.cause, f"revoked {self.name}")
         work.put_caller(self.name, None)
-        return revision
+        return known
 
 
 def _ending(credential: Credential, end: Instant) -> Credential:

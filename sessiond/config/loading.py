@@ -70,6 +70,7 @@ class Config:
     workers                   how many processes answer on the port beside the one that owns the store; 0: that one does
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
+    log_audit_file            the file of audit lines; None: they go to the log
     operators, countries      MaxMind files with the operator and the country of each address
     policies                  the policy of each application
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
@@ -99,6 +100,7 @@ class Config:
     max_answer_bytes: int
     log_format: str
     log_level: str
+    log_audit_file: Path | None
     operators: Path | None
     countries: Path | None
     policies: Mapping[str, Policy]
@@ -169,6 +171,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,
+        log_audit_file=_path(log.audit_file),
         operators=_path(networks.operators),
         countries=_path(networks.countries),
         policies=policies,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 
-from sessiond.domain.access import EVERYTHING, Grants
+from sessiond.domain.access import ANY_APPLICATION, EVERYTHING, Grants
+from sessiond.domain.audit import Trail
 from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
@@ -27,6 +28,7 @@ class Caller:
     grants       what it may do
     version      differs after each change of the caller, so that nothing that was kept for it outlives a change
     certificate  the certificate whose key the caller has proved to own, with mutual TLS; None: it has shown none
+    trail        what the call says for its line in the audit log; None: it has none
     """
 
     name: str
@@ -35,6 +37,11 @@ class Caller:
     grants: Grants = EVERYTHING
     version: int = 0
     certificate: ClientCertificate | None = None
+    trail: Trail | None = field(default=None, repr=False, compare=False)
+
+    def may_see(self, application: str) -> bool:
+        """Return whether the caller may know of an application: it has a role for it."""
+        return any(granted in (application, ANY_APPLICATION) for granted, _ in self.grants)
 
 
 @immutable

@@ -240,6 +240,7 @@ OTHER_VALUES = {
     "server.tls.client_ca": Path("ca.pem"),
     "log.format": "json",
     "log.level": "debug",
+    "log.audit_file": Path("audit.log"),
     "networks.operators": Path("a.mmdb"),
     "networks.countries": Path("c.mmdb"),
 }

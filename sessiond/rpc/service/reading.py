@@ -8,7 +8,6 @@ from sessiond.authority.authority import Authority
 from sessiond.domain.call import Caller
 from sessiond.domain.values import SessionId
 from sessiond.rpc import decode, encode
-from sessiond.rpc.authorization import may_see
 from sessiond.rpc.cursor import decode_page, decode_revision_page, encode_page
 from sessiond.rpc.pages import fitting
 from sessiond.rpc.service.calls import Calls
@@ -93,7 +92,7 @@ class ReadingService:
             applications=[
                 pb.Application(name=name, policy=encode.policy_message(policy, state.origins.get(name, {})))
                 for name, policy in sorted(state.policies.items())
-                if may_see(caller, name)
+                if caller.may_see(name)
             ],
             consistency_token=self._calls.consistency_token(state.position.revision),
             incarnation=state.position.incarnation.hex(),
