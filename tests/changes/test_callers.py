@@ -110,7 +110,9 @@ def test_a_rotation_ends_the_other_keys() -> None:
     """The other keys end with the overlap, or earlier if they did before; those that have ended are dropped."""
     gone, soon, later, good = key(1, START), key(2, START + 5), key(3, START + 500), key(4)
     shop = replace(SHOP, credentials=(gone, soon, later, good))
-    rotated = work_with(OPS, shop).run(RotateCaller("shop", key(5), Millis(100), CAUSE)).result
+    done = work_with(OPS, shop).run(RotateCaller("shop", key(5), Millis(100), CAUSE)).result
+    assert done.before == shop
+    rotated = done.after
     end = Instant(START + 100)
     assert rotated.credentials == (soon, replace(later, expires=end), replace(good, expires=end), key(5))
     assert (rotated.grants, rotated.created, rotated.revision) == (shop.grants, shop.created, 8)
@@ -120,7 +122,7 @@ def test_a_rotation_without_overlap_leaves_one_key() -> None:
     """Without an overlap only the new key is left, and credentials of another kind."""
     uid = Credential("1000", CredentialKind.UID, b"1000", Instant(START))
     shop = replace(SHOP, credentials=(key(1), uid))
-    rotated = work_with(OPS, shop).run(RotateCaller("shop", key(2), Millis(0), CAUSE)).result
+    rotated = work_with(OPS, shop).run(RotateCaller("shop", key(2), Millis(0), CAUSE)).result.after
     assert rotated.credentials == (uid, key(2))
 
 

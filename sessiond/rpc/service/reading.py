@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from sessiond.authority.authority import Authority
+from sessiond.domain.access import ANY_APPLICATION
 from sessiond.domain.call import Caller
 from sessiond.domain.values import SessionId
 from sessiond.rpc import decode, encode
@@ -97,5 +98,6 @@ class ReadingService:
             consistency_token=self._calls.consistency_token(state.position.revision),
             incarnation=state.position.incarnation.hex(),
             policies_fingerprint=state.fingerprint,
-            replicas_with_other_policies=state.replicas_with_other_policies,
+            # Their names are those of machines, which only those need who operate all of it.
+            replicas_with_other_policies=state.replicas_with_other_policies if caller.may_see(ANY_APPLICATION) else (),
         )

@@ -146,3 +146,5 @@ def _note_revoked(trail: Trail, result: RevocationResult) -> None:
     note_change(trail, result.ended)
     if result.revoked:
         trail.note("live", f"revoked: {trail.after}", 1)
+    else:
+        trail.note("", trail.after)

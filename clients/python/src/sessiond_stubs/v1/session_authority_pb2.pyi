@@ -3864,7 +3864,9 @@ class EventFilter(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Events of one of these applications, at most 100. Unknown names match nothing."""
+        """Events of one of these applications, at most 100. Unknown names match nothing. An empty name matches the events that
+        belong to no application, such as CALLER_CHANGED; a caller needs a role for all applications to ask for these.
+        """
 
     @_builtins.property
     def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -4336,7 +4338,7 @@ class GetAuthorityResponse(_message.Message):
     @_builtins.property
     def replicas_with_other_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The replicas whose policies differ from those of this server, by name. They are configured differently, or have not
-        been reloaded yet.
+        been reloaded yet. Empty for a caller that has no role for all applications.
         """
 
     def __init__(
