@@ -38,7 +38,10 @@ class CallerRemoved:
 
 
 class CallerAdmin:
-    """The use cases about callers. Who may use them is decided before."""
+    """The use cases about callers. Who may use them is decided before.
+
+    Each change also raises `Unauthenticated` or `Unavailable` if the caller that asks for it has changed since then.
+    """
 
     def __init__(self, parts: Parts, retries: Retries) -> None:
         self._parts = parts
@@ -55,13 +58,13 @@ class CallerAdmin:
     async def add(self, call: Call, name: str, grants: Grants, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
         """Add a caller with a key. Raises `CallerExists` and `LastAdmin`."""
         key, credential = new_key(self._parts.entropy, self._parts.clock.now())
-        unit = AddCaller(name, grants, credential, call.cause)
+        unit = AddCaller(name, grants, credential, call.cause, call.caller.version)
         return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
 
     async def rotate(self, call: Call, name: str, overlap: Millis, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
         """Give a caller a new key; the others expire after the overlap. Raises `CallerNotFound`."""
         key, credential = new_key(self._parts.entropy, self._parts.clock.now())
-        unit = RotateCaller(name, credential, overlap, call.cause)
+        unit = RotateCaller(name, credential, overlap, call.cause, call.caller.version)
         return await self._retries.carry_out(
             unit, lambda done: KeyIssued(done.result.after, key, done.revision, done.result.before), spec
         )
@@ -69,5 +72,7 @@ class CallerAdmin:
     async def remove(self, call: Call, name: str, spec: AnswerSpec[CallerRemoved]) -> EncodedAnswer:
         """Remove a caller. Raises `CallerNotFound` and `LastAdmin`."""
         return await self._retries.carry_out(
-            RemoveCaller(name, call.cause), lambda done: CallerRemoved(done.result, done.revision), spec
+            RemoveCaller(name, call.cause, call.caller.version),
+            lambda done: CallerRemoved(done.result, done.revision),
+            spec,
         )

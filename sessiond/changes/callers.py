@@ -1,4 +1,9 @@
-"""Units that change callers. Each change is an event, and none leaves the authority without an admin."""
+"""Units that change callers. Each change is an event, and none leaves the authority without an admin.
+
+A unit has the `version` of the caller that asks for it, as it was when it was identified (0: there was no caller then,
+and nobody had to be one). The process that identified it may not have known the latest changes. Here they are known, so
+whoever was revoked meanwhile cannot add a caller to come back as.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Grants
-from sessiond.domain.errors import CallerExists, CallerNotFound, InvalidField, LastAdmin, shown
+from sessiond.domain.errors import (
+    CallerExists,
+    CallerNotFound,
+    InvalidField,
+    LastAdmin,
+    Unauthenticated,
+    Unavailable,
+    shown,
+)
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Cause, Instant, Millis
@@ -27,14 +40,16 @@ class AddCaller:
     grants: Grants
     credential: Credential
     cause: Cause
+    version: int
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
         return _CALLERS
 
     def apply(self, work: Work) -> CallerRecord:
-        """Return the new caller. Raises `CallerExists`, `LastAdmin` and `InvalidField`."""
+        """Return the new caller. Raises `CallerExists`, `LastAdmin`, `InvalidField`, and as `_check_actor`."""
         callers = work.callers()
+        _check_actor(callers, self.cause, self.version)
         if self.name in callers:
             raise CallerExists(f"name: there is a caller {shown(self.name)}; rotate its credential, or revoke it first")
         if len(callers) >= _MAX_CALLERS:
@@ -63,14 +78,16 @@ class RotateCaller:
     credential: Credential
     overlap: Millis
     cause: Cause
+    version: int
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
         return _CALLERS
 
     def apply(self, work: Work) -> Rotated:
-        """Return the caller before and after. Raises `CallerNotFound` and `InvalidField`."""
+        """Return the caller before and after. Raises `CallerNotFound`, `InvalidField`, and as `_check_actor`."""
         callers = work.callers()
+        _check_actor(callers, self.cause, self.version)
         known = callers.get(self.name)
         if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
@@ -90,14 +107,16 @@ class RemoveCaller:
 
     name: str
     cause: Cause
+    version: int
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
         return _CALLERS
 
     def apply(self, work: Work) -> CallerRecord:
-        """Return the caller as it was. Raises `CallerNotFound` and `LastAdmin`."""
+        """Return the caller as it was. Raises `CallerNotFound`, `LastAdmin`, and as `_check_actor`."""
         callers = work.callers()
+        _check_actor(callers, self.cause, self.version)
         known = callers.get(self.name)
         if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
@@ -112,6 +131,17 @@ def _ending(credential: Credential, end: Instant) -> Credential:
     """Return a credential that ends then, or earlier if it did before."""
     ends_before = credential.expires is not None and credential.expires <= end
     return credential if ends_before else replace(credential, expires=end)
+
+
+def _check_actor(callers: Mapping[str, CallerRecord], cause: Cause, version: int) -> None:
+    """Raise `Unauthenticated` or `Unavailable` if the caller that asks is not as it was when it was identified."""
+    known = callers.get(cause.actor)
+    if not version and not callers:
+        return
+    if not version or known is None:
+        raise Unauthenticated("this caller was revoked, or the call has none; call again with the key of a caller")
+    if known.revision != version:
+        raise Unavailable("this caller was changed; call again")
 
 
 def _check_unproven(callers: Mapping[str, CallerRecord], credential: Credential) -> None:
