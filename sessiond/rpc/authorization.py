@@ -48,6 +48,8 @@ def applications_of(name: str, request: Any) -> frozenset[str]:
     """Return the applications that a request is about, `default` included; none means all of them."""
     if name == "Follow":
         applications: Iterable[str] = request.start.applications
+    elif name not in RULES:
+        applications = ()  # nobody may make the call, and its request may have no such field
     else:
         applications = APPLICATIONS_OF.get(name, _one)(request)
     return frozenset(application or _UNNAMED.get(name, "default") for application in applications)
