@@ -17,21 +17,24 @@ import grpc
 import pytest
 import structlog
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
 from sessiond.access.audit import Audit
 from sessiond.app import App
 from sessiond.domain.access import EVERYTHING, RULES, Role, administrative_role
-from sessiond.domain.audit import ACTIONS, FIELDS, NOT_AUDITED, AuditRecord
+from sessiond.domain.audit import ACTIONS, FIELDS, NOT_AUDITED, RELOAD, AuditRecord
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import SessionNotFound, Unavailable
+from sessiond.domain.event import EventType
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond.system.audit_file import AuditFile
 from sessiond_client import AsyncClient, Grant
 from sessiond_client import Role as ClientRole
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.access.test_matrix import DENIED, LETTERS, SESSION_ID, TABLE, Callers, status
+from tests.support.canary import Canary
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub, ServerProcess, config_for, serving, stub_for
 from tests.support.streams import EARLIEST
@@ -88,6 +91,22 @@ def test_every_rpc_is_decided_about() -> None:
     only = {name for name, rule in RULES.items() if rule.roles <= {Role.OPERATOR, Role.ADMIN}}
     assert only <= ACTIONS.keys()
     assert all(NOT_AUDITED.values())
+
+
+def test_the_page_has_every_action_and_field() -> None:
+    """The page about the audit log has a line for each action, with its event, and for each field, in their order."""
+    page = (Path(__file__).parents[2] / "docs/reference/audit.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in page.splitlines() if row.startswith("| ")]
+    events = {name: "none, reads" if a.event is None else str(a.event).upper() for name, a in ACTIONS.items()}
+    wanted = {**events, RELOAD: str(EventType.POLICY_CHANGED).upper()}
+    assert {row[0]: row[1] for row in rows if len(row) == 3 and row[0] not in ("call", "---")} == wanted
+    counted = {row[0] for row in rows if len(row) == 3 and row[2].startswith("count: ") and row[1] == "none, reads"}
+    assert counted == {name for name, action in ACTIONS.items() if action.counts}
+    begun = {row[0] for row in rows if len(row) == 3 and row[2] == "written when the stream begins"}
+    assert begun == {name for name, action in ACTIONS.items() if action.begins}
+    fields = [name.strip("`, ") for row in rows if len(row) == 2 for name in row[0].split("`, `")]
+    assert fields[fields.index("log") :] == ["log", "time", *FIELDS.values()]
+    assert all(name in page for name in NOT_AUDITED)
 
 
 def test_the_role_of_a_call() -> None:
@@ -441,6 +460,47 @@ def test_no_token_in_a_line() -> None:
     assert len(line["target"]) == 256
     assert line["target"].endswith("...")
     assert line["client_agent"] == "\x1b[2J\u202e", "the form of the log escapes it"
+
+
+async def test_nothing_secret_in_the_file(stub: AsyncStub, callers: Callers, file: Path) -> None:
+    """Whatever field a key, token, request id or session data is put into, of a call that is refused too, no line has
+    it.
+    """
+    canary, request_id, value = Canary(), str(uuid.uuid4()), b"canary-value-of-session-data"
+    canary.know_id(request_id)
+    canary.know_text("session data", value.decode())
+    for metadata in callers.metadata.values():
+        key = metadata[0][1].removeprefix("Bearer ")
+        canary.know_text("key", key.split("_", 2)[2])
+        canary.know_text("key", key)
+    created = await stub.CreateSession(
+        pb.CreateSessionRequest(application="shop", subject="alice", data={"k": value}, request_id=request_id),
+        metadata=callers.metadata["A"],
+    )
+    admin_key = callers.metadata["A"][0][1].removeprefix("Bearer ")
+    for text in (canary.know_token(created.token), canary.know_token(created.csrf_token), admin_key):
+        context = pb.ClientContext(ip_address="192.0.2.7", user_agent=f"x {text} y", device_id=text)
+        session = pb.SessionReference(session_id=text)
+        places: list[tuple[str, Message]] = [
+            ("RevokeSession", pb.RevokeSessionRequest(application="shop", session=session, reason=text)),
+            ("RevokeSession", pb.RevokeSessionRequest(application=text, session=session, subject=text, client=context)),
+            ("ListSessions", pb.ListSessionsRequest(application="shop", filter=pb.SessionFilter(subject=text))),
+            ("ListSessions", pb.ListSessionsRequest(application="shop", filter=pb.SessionFilter(labels={text: text}))),
+            ("ListSessions", pb.ListSessionsRequest(application="shop", page_token=text)),
+            ("ListActivity", pb.ListActivityRequest(application="shop", subject=text)),
+            ("ClearSourceLock", pb.ClearSourceLockRequest(application="shop", source=text, reason=text)),
+            ("CreateCaller", pb.CreateCallerRequest(name=text, reason=text)),
+            ("RotateCaller", pb.RotateCallerRequest(name=text[:64], request_id=request_id)),
+            ("UpdateSessionData", pb.UpdateSessionDataRequest(application="shop", session=session, set={"k": value})),
+            ("Subscribe", pb.SubscribeRequest(filter=pb.EventFilter(applications=[text], subjects=[text]))),
+        ]
+        for name, request in places:
+            for caller in ("A", "o", "v"):
+                await status(stub, name, request, callers.metadata[caller])
+            await status(stub, name, request, [("authorization", f"Bearer {text}")])
+    assert canary.found_in_files([file]) == []
+    outcomes = {line["outcome"] for line in lines_of(file)}
+    assert {"OK", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED"} <= outcomes
 
 
 # A line that cannot be written
