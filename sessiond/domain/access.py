@@ -14,6 +14,7 @@ __all__ = [
     "ANY_APPLICATION",
     "EVERYTHING",
     "KEY_FORM",
+    "RESERVED_NAMES",
     "RULES",
     "CallerRecord",
     "Credential",
@@ -59,6 +60,9 @@ KEY_FORM = re.compile(r"sessiond_([a-z2-7]{10})_([A-Za-z0-9_-]{43})")
 
 ANY_APPLICATION = "*"
 """A role for every application, those included that are configured later."""
+
+RESERVED_NAMES = frozenset({"authority", "caller"})
+"""Names that no caller gets: events and audit lines have them for the authority itself, and for calls without a key."""
 
 Grants = frozenset[tuple[str, Role]]
 """Pairs of application and role."""

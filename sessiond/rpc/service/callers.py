@@ -39,7 +39,7 @@ class CallerService:
     @changing(pb.CreateCallerResponse)
     def CreateCaller(self, call: Call, request: pb.CreateCallerRequest) -> Change[KeyIssued]:
         """Add a caller."""
-        name, grants = decode.caller_name(request.name), decode.grants(request.grants)
+        name, grants = decode.new_caller_name(request.name), decode.grants(request.grants)
         return Change(lambda reply: self._callers.add(call, name, grants, reply), self._fill, _note_key)
 
     @changing(pb.RotateCallerResponse)

@@ -4473,7 +4473,9 @@ class CreateCallerRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit."""
+    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit. Not `authority` or
+    `caller`, which events have for the authority itself and for calls without a key.
+    """
     reason: _builtins.str
     """Why, for the event. At most 128 characters."""
     request_id: _builtins.str
