@@ -391,7 +391,7 @@ async def test_reflection_and_health(app: App, keys: Keys) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await reflection.ServerReflectionInfo(iter([asked]), metadata=keys.of[name]).read()
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        for metadata in ([], keys.of["revoked"], keys.of["expired"], keys.of["bank"]):
+        for metadata in (None, keys.of["revoked"], keys.of["expired"], keys.of["bank"]):
             check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), metadata=metadata)
             answers.add((await check).SerializeToString())
         assert len(answers) == 1
