@@ -75,6 +75,7 @@ async def keys(app: App, clock: ManualClock) -> Keys:
         await keys.add(admin, "issuer", ("ISSUER", "shop"))
         await keys.add(admin, "second-issuer", ("ISSUER", "shop"))
         await keys.add(admin, "events", ("SUBSCRIBER", "bank"))
+        await keys.add(admin, "default-events", ("SUBSCRIBER", "default"))
         await keys.add(admin, "early", ("ISSUER", "not-yet-there"))
         await keys.add(admin, "revoked", ("ADMIN", "shop"))
         await admin.revoke_caller("revoked")
@@ -347,10 +348,12 @@ async def test_cursors(stub: AsyncStub, keys: Keys) -> None:
         seen = await _applications_seen(stub, key, state.revision, cursor=cursor, filter=mine)
         assert seen == {("bank", f"EVENT_TYPE_{str(EventType.SESSION_CREATED).upper()}")}
     assert last.token
-    for applications in (["bank", ""], [""], ["bank", "shop"], []):
+    tries = [("events", applications) for applications in (["bank", ""], [""], ["bank", "shop"], [])]
+    # The empty name is not that of the application `default` here: it selects what belongs to none, such as callers.
+    for name, applications in (*tries, ("default-events", [""])):
         stream = stub.Subscribe(
             pb.SubscribeRequest(cursor=cursor, filter=pb.EventFilter(applications=applications)),
-            metadata=keys.of["events"],
+            metadata=keys.of[name],
         )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
