@@ -158,8 +158,7 @@ def test_who_is_not_there_cannot_change() -> None:
 
 @pytest.mark.parametrize("version", [0, 1, 9])
 def test_who_asks_is_still_a_caller(version: int) -> None:
-    """A caller that was revoked or changed since it was identified changes no caller, and nor does one that has none.
-
+    """A caller that was revoked or changed since it was identified changes no caller, and nor does one without a key.
     Another process may have identified it, which did not know the latest changes yet.
     """
     units = (
