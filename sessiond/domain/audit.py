@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import field, fields
 
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
@@ -81,27 +81,29 @@ class AuditRecord:
     outcome     `OK`, `REPEATED` (a retry got the first response, and nothing was changed), `STARTED` (a stream),
                 `CANCELLED` (the server stopped before it was known), or the code of the error
     request     the beginning of SHA-256 of the request id, which is itself a secret
+
+    Text that a caller chose is hidden from `repr`: somebody may have put a token there. `Audit` hides that in the line.
     """
 
     actor: str = ""
     credential: str = ""
     role: str = ""
     action: str = ""
-    application: str = ""
-    target: str = ""
+    application: str = field(default="", repr=False)
+    target: str = field(default="", repr=False)
     peer: str = ""
-    client_ip: str = ""
-    client_agent: str = ""
-    reason: str = ""
-    before: str = ""
-    after: str = ""
+    client_ip: str = field(default="", repr=False)
+    client_agent: str = field(default="", repr=False)
+    reason: str = field(default="", repr=False)
+    before: str = field(default="", repr=False)
+    after: str = field(default="", repr=False)
     count: int = 0
     outcome: str = "OK"
     request: str = ""
 
 
 _NAMES = {"peer": "from", "request": "request_id"}
-FIELDS: Mapping[str, str] = {field.name: _NAMES.get(field.name, field.name) for field in fields(AuditRecord)}
+FIELDS: Mapping[str, str] = {one.name: _NAMES.get(one.name, one.name) for one in fields(AuditRecord)}
 """The name in a line of each field of a record. Before them a line has `log`, which is `audit`, and `time`."""
 
 
