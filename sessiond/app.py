@@ -14,6 +14,8 @@ import grpc
 import structlog
 
 from sessiond import __version__
+from sessiond.access.audit import Audit
+from sessiond.access.audit_reload import record_refused_reload, record_reload
 from sessiond.access.book import CallerBook
 from sessiond.access.callers import Callers, CallersOfWorkers
 from sessiond.access.tls import TlsFile, TlsFiles
@@ -33,7 +35,7 @@ from sessiond.authority.token_gate import TokenGate
 from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
-from sessiond.config import Config, ProxySettings
+from sessiond.config import Config, ProxySettings, change_proxies
 from sessiond.config.addresses import is_local
 from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
@@ -58,8 +60,6 @@ from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
-from sessiond.proxying import change as change_proxies
-from sessiond.proxying import decider_of
 from sessiond.rpc.caller_sockets import CallerSockets
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
@@ -86,6 +86,7 @@ from sessiond.store.shared import LEASE, SharedStore
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.sqlite.files import hold_folder
 from sessiond.store.sqlite.store import SqliteStore
+from sessiond.system.audit_file import AuditFile, write_to_log
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.following import Lease
@@ -290,7 +291,8 @@ def rpc_servers(
     services = services_of(authority, bounds, unary_calls)
     further: list[object] = []
     if proxies is not None:
-        # Imported here: the package that it needs is optional.
+        # Imported here: the package that they need is optional.
+        from sessiond.proxying import decider_of
         from sessiond.rpc.ext_authz import service
 
         decider = decider_of(authority.parts.policies, proxies, services, services[0].fast_path)
@@ -342,18 +344,24 @@ class App:
         self._entropy = entropy
         loop = asyncio.get_running_loop()
         self._security_log = SecurityLog(loop.call_later)
+        file = None if config.log_audit_file is None else AuditFile(config.log_audit_file)
+        self.audit = Audit(write_to_log, file, clock.now, loop.call_later)
         self.failure: asyncio.Future[StoreFailed] = loop.create_future()
 
     @classmethod
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `WorkersNeedPort`, `BadTls`, `StoreRefused`, `BadKeyFile`, `BadNetworkFile`,
-        `CannotListen` or `WorkersFailed`; nothing is left running then.
+        Raises `RemotePlaintext`, `WorkersNeedPort`, `BadTls`, `BadAuditFile`, `StoreRefused`, `BadKeyFile`,
+        `BadNetworkFile`, `CannotListen` or `WorkersFailed`; nothing is left running then.
         """
         _refuse_contradictions(config)
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
-        await app._start()
+        try:
+            await app._start()
+        except BaseException:
+            app.audit.close()
+            raise
         return app
 
     async def _start(self) -> None:
@@ -436,18 +444,18 @@ class App:
         """Answer on the address, or have workers answer there."""
         config = self._config
         if config.workers:
-            self._callers: Callers = CallersOfWorkers(self._book)
+            self._callers: Callers = CallersOfWorkers(self._book, audit=self.audit)
         else:
             authorities = None if self._tls is None else self._tls.current.authorities
             reads = config.tls_client_ca is not None
-            self._callers = Callers(self._book, reads_certificates=reads, authorities=authorities)
+            self._callers = Callers(self._book, reads_certificates=reads, authorities=authorities, audit=self.audit)
         credentials = None if self._tls is None else server_credentials(self._tls)
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
         server_for = rpc_servers(self.authority, bounds, config.max_calls, self._proxies if config.envoy else None)
         self._server = server_for(config.transport, self._callers)
-        self._sockets = await CallerSockets.start(config.sockets, self._book, partial(server_for, "grpcio"))
+        self._sockets = await CallerSockets.start(config.sockets, self._book, self.audit, partial(server_for, "grpcio"))
         try:
             await self._bind(credentials)
         except BaseException:
@@ -493,9 +501,11 @@ class App:
 
     async def reload(self, config: Config) -> Reloaded:
         """Put the policies of another configuration in force; other settings need a restart."""
+        self.audit.reopen()
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
             self._on_tls()
+        before = dict(self.authority.parts.policies)
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in change_proxies(self._proxies, config.proxies).items():
             changed[application] = ", ".join(filter(None, (changed.get(application), what)))
@@ -507,7 +517,13 @@ class App:
             _log.warning("restart required", settings=waiting)
         if not changed:
             _log.info("policies unchanged")
+        record_reload(self.audit, before, config.policies, changed)
         return Reloaded(changed, waiting)
+
+    def refuse_reload(self) -> None:
+        """Record that the configuration has errors, so that nothing was changed."""
+        self.audit.reopen()
+        record_refused_reload(self.audit)
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
@@ -527,6 +543,8 @@ class App:
             self._shared.keep_lease()
         await self._close_store()
         self._security_log.end_window()
+        self.audit.end_window()
+        self.audit.close()
         if self._watching is not None:
             await _cancelled(self._watching)
         _log.info("stopped", revision=self.authority.parts.feed.revision)

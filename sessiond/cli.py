@@ -42,6 +42,7 @@ from sessiond.sidecar.upstream import BadKey
 from sessiond.sidecar.workers import WorkersFailed, owner_is_gone
 from sessiond.sidecar_app import Sidecar
 from sessiond.store.contract import StoreHeld, StoreRefused
+from sessiond.system.audit_file import BadAuditFile
 from sessiond.system.clock import since_boot
 from sessiond.system.logs import set_up_logs
 from sessiond.system.reports import write_report
@@ -249,7 +250,16 @@ def serve(file: Path | None, **options: Any) -> None:
         sys.exit(uvloop.run(_serve(config, load)))
     except (CannotListen, StoreHeld, WorkersFailed) as error:
         raise _Failure(error) from error
-    except (BadConfig, BadKeyFile, BadNetworkFile, BadTls, RemotePlaintext, StoreRefused, WorkersNeedPort) as error:
+    except (
+        BadAuditFile,
+        BadConfig,
+        BadKeyFile,
+        BadNetworkFile,
+        BadTls,
+        RemotePlaintext,
+        StoreRefused,
+        WorkersNeedPort,
+    ) as error:
         raise _Misconfigured(error) from error
 
 
@@ -419,6 +429,7 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
             problems = str(error).splitlines()
             outcome |= {"outcome": "refused", "problems": problems}
             _log.error("configuration refused", problems=problems, effect="nothing has changed")
+            app.refuse_reload()
         except Exception:  # noqa: BLE001 - after a failed reload the next one must still work
             outcome |= {"outcome": "failed", "problems": ["the reload failed; see the server's log"]}
             _log.exception("reload failed", effect="`sessionctl policies` shows the policies in force")

@@ -14,7 +14,7 @@ from sessiond.rpc.handlers import FastPath
 from sessiond.rpc.local import LocalCalls
 from sessiond_client.gateway.cookies import CookieNames
 
-__all__ = ["change", "decider_of"]
+__all__ = ["decider_of"]
 
 
 def decider_of(
@@ -27,15 +27,6 @@ def decider_of(
         return LocalClient(application, caller, local.respond)
 
     return Decider(policies, proxies, client_of, _names_of)
-
-
-def change(proxies: dict[str, ProxySettings], others: Mapping[str, ProxySettings]) -> dict[str, str]:
-    """Put other settings in force. Return what changed, by application."""
-    changed = {name: "proxy" for name, settings in others.items() if proxies.get(name) != settings}
-    for application in proxies.keys() - others.keys():
-        del proxies[application]
-    proxies.update({name: others[name] for name in changed})
-    return changed
 
 
 def _names_of(rules: CookieRules) -> CookieNames:

@@ -27,7 +27,8 @@ from sessiond_client import AsyncClient, Client, Created, RequirementKind, Verdi
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "clients/python/README.md", *sorted(DOCS.rglob("*.md"))]
+_OTHERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "clients/python/README.md")
+PAGES = [*(ROOT / name for name in _OTHERS), *sorted(DOCS.rglob("*.md"))]
 PROGRAMS = {"sessiond": sessiond.cli.main, "sessionctl": sessionctl.main}
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from sessiond.access.audit import NO_AUDIT, Audit
 from sessiond.access.authorities import ClientAuthorities
 from sessiond.access.identity import AuthContext, CertificateReader
 from sessiond.access.proof import Identified, sends_key
@@ -57,13 +58,20 @@ class Callers:
     """Identifies callers. Without a book, or with an empty one, all share one name and may do everything.
 
     `reads_certificates`: whether connections have certificates of clients, for which `identify` then needs the
-    properties of the connection. `authorities`: the certificates, in PEM form, of those that sign them.
+    properties of the connection. `authorities`: the certificates, in PEM form, of those that sign them. `audit`: where
+    the calls of these callers are recorded.
     """
 
     def __init__(
-        self, book: Book | None = None, *, reads_certificates: bool = False, authorities: bytes | None = None
+        self,
+        book: Book | None = None,
+        *,
+        reads_certificates: bool = False,
+        authorities: bytes | None = None,
+        audit: Audit = NO_AUDIT,
     ) -> None:
         self.reads_certificates = reads_certificates
+        self.audit = audit
         self._certificates = CertificateReader(ClientAuthorities(authorities))
         self._book = book
         self.open_streams = OpenStreams(self._refusal)
@@ -89,6 +97,10 @@ class Callers:
             # The connection may outlive the certificate.
             found = self._book.identify(metadata, _proofs(certificate), certificate.not_after)
         return _caller(found, peer, metadata, certificate)
+
+    def peer_of(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+        """Return the peer that a caller has, or would have if it could be identified."""
+        return peer
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         """Return why a stream of this caller must end; None if the caller is as it was when it was identified."""
@@ -136,10 +148,13 @@ class CallersOfWorkers(Callers):
         self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None, proved: AuthContext | None = None
     ) -> Caller:
         """Return the caller; its peer is the connection to the worker. Raises `Unauthenticated` and `Unavailable`."""
-        for key, value in metadata or ():
-            if key == PEER_KEY and isinstance(value, str):
-                return super().identify(value, metadata)
+        if through := _peer_behind_worker(metadata):
+            return super().identify(through, metadata)
         return Caller(_WORKER, peer, metadata or (), _OF_A_WORKER)
+
+    def peer_of(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+        """Return the connection to the worker."""
+        return _peer_behind_worker(metadata) or peer
 
     def _refusal(self, caller: Caller) -> AuthorityError | None:
         return None if caller.name == _WORKER else super()._refusal(caller)
@@ -151,8 +166,8 @@ class CallersOfSocket(Callers):
     `name` is the caller, and `path` that of the socket. A key in a call counts before the socket.
     """
 
-    def __init__(self, book: Book, name: str, path: str) -> None:
-        super().__init__(book)
+    def __init__(self, book: Book, name: str, path: str, audit: Audit = NO_AUDIT) -> None:
+        super().__init__(book, audit=audit)
         self._of_socket = book.identify_on_socket
         self._name = name
         self._peer = f"unix:{path}"
@@ -166,6 +181,10 @@ class CallersOfSocket(Callers):
         """
         found = self._of_socket(metadata, self._name, is_forwarded=_is_forwarded(metadata))
         return _caller(found, self._peer, metadata)
+
+    def peer_of(self, peer: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+        """Return the socket."""
+        return self._peer
 
 
 def _is_forwarded(metadata: Sequence[tuple[str, str | bytes]] | None) -> bool:
@@ -183,6 +202,11 @@ def _caller(
         return Caller(_ANY_CALLER, peer, metadata or (), certificate=certificate)
     record = found.record
     return Caller(record.name, peer, metadata or (), record.grants, record.revision, certificate, found.until)
+
+
+def _peer_behind_worker(metadata: Sequence[tuple[str, str | bytes]] | None) -> str:
+    """Return on which connection a worker received a call; empty if the call is its own."""
+    return next((value for key, value in metadata or () if key == PEER_KEY and isinstance(value, str)), "")
 
 
 def _proofs(certificate: ClientCertificate) -> Iterator[tuple[CredentialKind, str]]:

@@ -51,7 +51,10 @@ class Authority:
         """Return a call with the policy of its application. Raises `InvalidField` if the application is unknown."""
         policy = self.parts.policies.get(application)
         if policy is None:
-            configured = ", ".join(sorted(self.parts.policies))
+            # The names of other applications are not everyone's business.
+            configured = (
+                ", ".join(sorted(filter(caller.may_see, self.parts.policies))) or "none that you have a role for"
+            )
             raise InvalidField("application", f"unknown application {shown(application)} (configured: {configured})")
         return Call(application, policy, caller, client or NOBODY, reason, client is not None)
 

@@ -16,28 +16,44 @@ from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.values import NOBODY, Millis, Revision
 
-__all__ = ["CallerAdmin", "CertificatesChanged", "KeyIssued"]
+__all__ = ["CallerAdmin", "CallerRemoved", "CertificatesChanged", "KeyIssued"]
 
 
 @immutable
 class KeyIssued:
-    """A caller with its new key, which is not kept; None: it got none."""
+    """A caller with its new key, which is not kept; None: it got none.
+
+    `before`: the caller before the change, if there was one.
+    """
 
     caller: CallerRecord
     key: Token | None
     revision: Revision
+    before: CallerRecord | None = None
 
 
 @immutable
 class CertificatesChanged:
-    """A caller with the names that its certificate may have now."""
+    """A caller with the names that its certificate may have now. `before`: as it was before the change."""
+
+    caller: CallerRecord
+    revision: Revision
+    before: CallerRecord
+
+
+@immutable
+class CallerRemoved:
+    """A caller that was removed, as it was, and the revision of the change."""
 
     caller: CallerRecord
     revision: Revision
 
 
 class CallerAdmin:
-    """The use cases about callers. Who may use them is decided before."""
+    """The use cases about callers. Who may use them is decided before.
+
+    Each change also raises `Unauthenticated` or `Unavailable` if the caller that asks for it has changed since then.
+    """
 
     def __init__(self, parts: Parts, retries: Retries) -> None:
         self._parts = parts
@@ -63,14 +79,17 @@ class CallerAdmin:
     ) -> EncodedAnswer:
         """Add a caller, with a key and names in certificates. Raises `CallerExists`, `LastAdmin` and `InvalidField`."""
         key, credential = new_key(self._parts.entropy, self._parts.clock.now()) if with_key else (None, None)
-        unit = AddCaller(name, grants, credential, call.cause, self._certificates(certificate_names))
+        certificates = self._certificates(certificate_names)
+        unit = AddCaller(name, grants, credential, call.cause, call.caller.version, certificates)
         return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
 
     async def rotate(self, call: Call, name: str, overlap: Millis, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
         """Give a caller a new key; the others expire after the overlap. Raises `CallerNotFound`."""
         key, credential = new_key(self._parts.entropy, self._parts.clock.now())
-        unit = RotateCaller(name, credential, overlap, call.cause)
-        return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
+        unit = RotateCaller(name, credential, overlap, call.cause, call.caller.version)
+        return await self._retries.carry_out(
+            unit, lambda done: KeyIssued(done.result.after, key, done.revision, done.result.before), spec
+        )
 
     async def change_certificates(
         self,
@@ -81,12 +100,18 @@ class CallerAdmin:
         spec: AnswerSpec[CertificatesChanged],
     ) -> EncodedAnswer:
         """Change by which names in a certificate a caller is known. Raises `CallerNotFound` and `InvalidField`."""
-        unit = ChangeCertificates(name, self._certificates(add), tuple(remove), call.cause)
-        return await self._retries.carry_out(unit, lambda done: CertificatesChanged(done.result, done.revision), spec)
+        unit = ChangeCertificates(name, self._certificates(add), tuple(remove), call.cause, call.caller.version)
+        return await self._retries.carry_out(
+            unit, lambda done: CertificatesChanged(done.result.after, done.revision, done.result.before), spec
+        )
 
-    async def remove(self, call: Call, name: str, spec: AnswerSpec[Revision]) -> EncodedAnswer:
+    async def remove(self, call: Call, name: str, spec: AnswerSpec[CallerRemoved]) -> EncodedAnswer:
         """Remove a caller. Raises `CallerNotFound` and `LastAdmin`."""
-        return await self._retries.carry_out(RemoveCaller(name, call.cause), lambda done: done.revision, spec)
+        return await self._retries.carry_out(
+            RemoveCaller(name, call.cause, call.caller.version),
+            lambda done: CallerRemoved(done.result, done.revision),
+            spec,
+        )
 
     def _certificates(self, names: Sequence[str]) -> tuple[Credential, ...]:
         now = self._parts.clock.now()

@@ -1,4 +1,9 @@
-"""Units that change callers. Each change is an event, and none leaves the authority without an admin."""
+"""Units that change callers. Each change is an event, and none leaves the authority without an admin.
+
+A unit has the `version` of the caller that asks for it, as it was when it was identified (0: there was no caller then,
+and nobody had to be one). The process that identified it may not have known the latest changes. Here they are known, so
+whoever was revoked meanwhile cannot add a caller to come back as.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Grants
-from sessiond.domain.errors import CallerExists, CallerNotFound, InvalidField, LastAdmin, shown
+from sessiond.domain.errors import (
+    CallerExists,
+    CallerNotFound,
+    InvalidField,
+    LastAdmin,
+    Unauthenticated,
+    Unavailable,
+    shown,
+)
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
-from sessiond.domain.values import Cause, Instant, Millis, Revision
+from sessiond.domain.values import Cause, Instant, Millis
 from sessiond.eventlog.work import Needs, Work
 
-__all__ = ["AddCaller", "ChangeCertificates", "RemoveCaller", "RotateCaller"]
+__all__ = ["AddCaller", "CallerChanged", "ChangeCertificates", "RemoveCaller", "RotateCaller"]
 
 _CALLERS = Needs(callers=True)
 _MAX_REASON = 256
@@ -28,6 +41,7 @@ class AddCaller:
     grants: Grants
     credential: Credential | None
     cause: Cause
+    version: int
     certificates: tuple[Credential, ...] = ()
 
     def needs(self) -> Needs:
@@ -35,8 +49,9 @@ class AddCaller:
         return _CALLERS
 
     def apply(self, work: Work) -> CallerRecord:
-        """Return the new caller. Raises `CallerExists`, `LastAdmin` and `InvalidField`."""
+        """Return the new caller. Raises `CallerExists`, `LastAdmin`, `InvalidField`, and as `_check_actor`."""
         callers = work.callers()
+        _check_actor(callers, self.cause, self.version)
         if self.name in callers:
             raise CallerExists(f"name: there is a caller {shown(self.name)}; rotate its credential, or revoke it first")
         if len(callers) >= _MAX_CALLERS:
@@ -54,6 +69,14 @@ class AddCaller:
 
 
 @immutable
+class CallerChanged:
+    """A caller before and after its credentials changed."""
+
+    before: CallerRecord
+    after: CallerRecord
+
+
+@immutable
 class RotateCaller:
     """Add a credential to a caller. Its credentials of the same kind expire after `overlap` milliseconds."""
 
@@ -61,14 +84,16 @@ class RotateCaller:
     credential: Credential
     overlap: Millis
     cause: Cause
+    version: int
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
         return _CALLERS
 
-    def apply(self, work: Work) -> CallerRecord:
-        """Return the changed caller. Raises `CallerNotFound` and `InvalidField`."""
+    def apply(self, work: Work) -> CallerChanged:
+        """Return the caller before and after. Raises `CallerNotFound`, `InvalidField`, and as `_check_actor`."""
         callers = work.callers()
+        _check_actor(callers, self.cause, self.version)
         known = callers.get(self.name)
         if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
@@ -79,7 +104,7 @@ class RotateCaller:
         changed = replace(known, credentials=(*good, self.credential), revision=work.next_revision)
         _record(work, self.cause, f"rotated {self.name}: credential {self.credential.id}")
         work.put_caller(self.name, changed)
-        return changed
+        return CallerChanged(known, changed)
 
 
 @immutable
@@ -90,14 +115,16 @@ class ChangeCertificates:
     add: tuple[Credential, ...]
     remove: tuple[str, ...]
     cause: Cause
+    version: int
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
         return _CALLERS
 
-    def apply(self, work: Work) -> CallerRecord:
-        """Return the changed caller. Raises `CallerNotFound` and `InvalidField`."""
+    def apply(self, work: Work) -> CallerChanged:
+        """Return the caller before and after. Raises `CallerNotFound`, `InvalidField`, and as `_check_actor`."""
         callers = work.callers()
+        _check_actor(callers, self.cause, self.version)
         known = callers.get(self.name)
         if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
@@ -122,7 +149,7 @@ class ChangeCertificates:
         parts = [f"{verb} {', '.join(names)}" for verb, names in self._changes() if names]
         _record(work, self.cause, f"certificates of {self.name}: {'; '.join(parts)}")
         work.put_caller(self.name, changed)
-        return changed
+        return CallerChanged(known, changed)
 
     def _changes(self) -> tuple[tuple[str, list[str]], ...]:
         return ("added", [new.id for new in self.add]), ("removed", list(self.remove))
@@ -134,28 +161,41 @@ class RemoveCaller:
 
     name: str
     cause: Cause
+    version: int
 
     def needs(self) -> Needs:
         """Return what to read: all callers."""
         return _CALLERS
 
-    def apply(self, work: Work) -> Revision:
-        """Return the revision of the change. Raises `CallerNotFound` and `LastAdmin`."""
+    def apply(self, work: Work) -> CallerRecord:
+        """Return the caller as it was. Raises `CallerNotFound`, `LastAdmin`, and as `_check_actor`."""
         callers = work.callers()
-        if self.name not in callers:
+        _check_actor(callers, self.cause, self.version)
+        known = callers.get(self.name)
+        if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
         rest = {name: caller for name, caller in callers.items() if name != self.name}
         _check_admin(rest, work.now)
-        revision = work.next_revision
         _record(work, self.cause, f"revoked {self.name}")
         work.put_caller(self.name, None)
-        return revision
+        return known
 
 
 def _ending(credential: Credential, end: Instant) -> Credential:
     """Return a credential that ends then, or earlier if it did before."""
     ends_before = credential.expires is not None and credential.expires <= end
     return credential if ends_before else replace(credential, expires=end)
+
+
+def _check_actor(callers: Mapping[str, CallerRecord], cause: Cause, version: int) -> None:
+    """Raise `Unauthenticated` or `Unavailable` if the caller that asks is not as it was when it was identified."""
+    known = callers.get(cause.actor)
+    if not version and not callers:
+        return
+    if not version or known is None:
+        raise Unauthenticated("this caller was revoked, or the call has none; call again with the key of a caller")
+    if known.revision != version:
+        raise Unavailable("this caller was changed; call again")
 
 
 def _check_unproven(callers: Mapping[str, CallerRecord], credential: Credential, field: str) -> None:

@@ -157,12 +157,14 @@ def carry_out(
 ) -> Session:
     """Carry out the consequences of a judgement. Return the session after that.
 
-    A suspicion that was reported recently is not reported again, unless it changes the session or `always` is set.
+    A suspicion that was reported recently is not reported again, unless it changes the session or `always` is set,
+    because the caller reports it.
     `one_holder` says that the same client presented the old token and now uses the new one: unless the session ends,
     its record of the old token is cleared.
     """
     signals, reaction = consequences.judgement.signals, consequences.reaction
-    cause = Cause(CauseKind.SIGNAL)
+    # What somebody reports is that caller's doing, whatever it leads to.
+    cause = Cause(CauseKind.SIGNAL, call.caller.name) if always else Cause(CauseKind.SIGNAL)
     if reaction is Reaction.IGNORE:
         if one_holder:
             session = work.save(replace(session, old_token=None), EventType.SESSION_REFRESHED, cause, call.client)

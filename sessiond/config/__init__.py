@@ -3,7 +3,7 @@
 from sessiond.config.durations import format_duration, parse_duration
 from sessiond.config.loading import DEFAULT_LISTEN, BadConfig, Config, effective, load_config
 from sessiond.config.overrides import Override, overrides_in, unknown_variables, variable_of
-from sessiond.config.proxy import ProxySettings
+from sessiond.config.proxy import ProxySettings, change_proxies
 from sessiond.config.sections import parse_listen
 from sessiond.config.sidecar import SidecarConfig, load_sidecar, parse_upstream, sidecar_overrides_in
 from sessiond.config.standards import Departure, departures
@@ -16,6 +16,7 @@ __all__ = [
     "Override",
     "ProxySettings",
     "SidecarConfig",
+    "change_proxies",
     "departures",
     "effective",
     "format_duration",

@@ -73,6 +73,7 @@ class Config:
     envoy                     whether Envoy's external authorization is served on the same address
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
+    log_audit_file            the file of audit lines; None: they go to the log
     operators, countries      MaxMind files with the operator and the country of each address
     sockets                   the sockets of callers, on which whoever can connect is that caller
     policies                  the policy of each application
@@ -105,6 +106,7 @@ class Config:
     max_answer_bytes: int
     log_format: str
     log_level: str
+    log_audit_file: Path | None
     operators: Path | None
     countries: Path | None
     sockets: tuple[CallerSocket, ...]
@@ -183,6 +185,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,
+        log_audit_file=_path(log.audit_file),
         operators=_path(networks.operators),
         countries=_path(networks.countries),
         sockets=sockets_in(file.sockets),

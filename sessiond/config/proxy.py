@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sessiond.domain.immutable import immutable
 
-__all__ = ["ProxySettings"]
+__all__ = ["ProxySettings", "change_proxies"]
 
 
 @immutable
@@ -30,3 +32,12 @@ class ProxySettings:
     passive_paths: tuple[str, ...] = ()
     public_paths: tuple[str, ...] = ()
     forward_cookie: bool = False
+
+
+def change_proxies(proxies: dict[str, ProxySettings], others: Mapping[str, ProxySettings]) -> dict[str, str]:
+    """Put other settings in force. Return what changed, by application."""
+    changed = {name: "proxy" for name, settings in others.items() if proxies.get(name) != settings}
+    for application in proxies.keys() - others.keys():
+        del proxies[application]
+    proxies.update({name: others[name] for name in changed})
+    return changed

@@ -307,6 +307,7 @@ class _Server(Section):
 class _Log(Section):
     format: Literal["auto", "json", "console"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    audit_file: PathText | None = None
 
 
 class _Networks(Section):

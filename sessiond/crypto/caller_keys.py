@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
 from hashlib import sha256
 from hmac import compare_digest
 
 from sessiond.crypto import base64url
 from sessiond.crypto.tokens import Token
-from sessiond.domain.access import Credential, CredentialKind
+from sessiond.domain.access import KEY_FORM, Credential, CredentialKind
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Entropy, Instant
 
 __all__ = ["PresentedKey", "new_key", "presented_key"]
 
 _PREFIX = "sessiond"
-_KEY = re.compile(rf"{_PREFIX}_([a-z2-7]{{10}})_([A-Za-z0-9_-]{{43}})")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _ID_LENGTH = 10
 _SECRET_BYTES = 32
@@ -49,7 +47,7 @@ def new_key(entropy: Entropy, created: Instant) -> tuple[Token, Credential]:
 
 def presented_key(text: str) -> PresentedKey | None:
     """Return the key in a text that a caller sent; None if it is none."""
-    found = _KEY.fullmatch(text)
+    found = KEY_FORM.fullmatch(text)
     return None if found is None else PresentedKey(found[1], _digest(found[2]))
 
 

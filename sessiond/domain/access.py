@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from enum import StrEnum
@@ -12,6 +13,8 @@ from sessiond.domain.values import Instant, Revision
 __all__ = [
     "ANY_APPLICATION",
     "EVERYTHING",
+    "KEY_FORM",
+    "RESERVED_NAMES",
     "RULES",
     "CallerRecord",
     "Credential",
@@ -20,6 +23,8 @@ __all__ = [
     "Role",
     "Rule",
     "Scope",
+    "administrative_role",
+    "id_of_key",
     "may",
 ]
 
@@ -50,8 +55,14 @@ class CredentialKind(StrEnum):
     """The user id of its process, on a Unix socket."""
 
 
+KEY_FORM = re.compile(r"sessiond_([a-z2-7]{10})_([A-Za-z0-9_-]{43})")
+"""The form of a key: its public id, and its secret."""
+
 ANY_APPLICATION = "*"
 """A role for every application, those included that are configured later."""
+
+RESERVED_NAMES = frozenset({"authority", "caller"})
+"""Names that no caller gets: events and audit lines have them for the authority itself, and for calls without a key."""
 
 Grants = frozenset[tuple[str, Role]]
 """Pairs of application and role."""
@@ -102,6 +113,12 @@ class CallerRecord:
             credential.kind is CredentialKind.KEY and credential.expires is None and credential.is_good(now)
             for credential in self.credentials
         )
+
+
+def id_of_key(text: str) -> str:
+    """Return the public id of a key that a caller sent, which may be wrong; empty if the text has no such form."""
+    found = KEY_FORM.fullmatch(text)
+    return "" if found is None else found[1]
 
 
 class Scope(StrEnum):
@@ -185,3 +202,21 @@ def may(grants: Grants, rule: Rule | None, applications: Iterable[str], *, about
         any(granted in (application, ANY_APPLICATION) and role in roles for granted, role in grants)
         for application in wanted
     )
+
+
+_ADMINISTRATIVE = (Role.OPERATOR, Role.ADMIN)
+
+
+def administrative_role(
+    grants: Grants, rule: Rule, applications: Iterable[str], *, about_one_subject: bool = False
+) -> Role | None:
+    """Return the role by which a caller makes a call that it may make: `operator` or `admin`.
+
+    None: its other roles allow the call too, so it is ordinary use.
+    """
+    applications = list(applications)
+    for role, without in ((None, _ADMINISTRATIVE), (Role.OPERATOR, (Role.ADMIN,))):
+        left = frozenset((application, granted) for application, granted in grants if granted not in without)
+        if may(left, rule, applications, about_one_subject=about_one_subject):
+            return role
+    return Role.ADMIN

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 
-from sessiond.domain.access import EVERYTHING, Grants
+from sessiond.domain.access import ANY_APPLICATION, EVERYTHING, Grants
+from sessiond.domain.audit import Trail
 from sessiond.domain.identity import ClientCertificate
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
@@ -32,6 +33,7 @@ class Caller:
     certificate  the certificate whose key the caller has proved to own, with mutual TLS; None: it has shown none, or
                  the call was forwarded by a sidecar
     until        when what proved the caller expires; its streams end then. None: it does not expire
+    trail        what the call says for its line in the audit log; None: it has none
     """
 
     name: str
@@ -41,6 +43,11 @@ class Caller:
     version: int = 0
     certificate: ClientCertificate | None = None
     until: Instant | None = None
+    trail: Trail | None = field(default=None, repr=False, compare=False)
+
+    def may_see(self, application: str) -> bool:
+        """Return whether the caller may know of an application: it has a role for it."""
+        return any(granted in (application, ANY_APPLICATION) for granted, _ in self.grants)
 
 
 @immutable

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from sessiond.domain.access import ANY_APPLICATION, EVERYTHING, RULES, Grants, Role, Scope, may
+from sessiond.domain.access import ANY_APPLICATION, EVERYTHING, RULES, Grants, Role, Scope, administrative_role, may
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import NotPermitted, shown
 
-__all__ = ["APPLICATIONS_OF", "authorize", "may_see"]
+__all__ = ["APPLICATIONS_OF", "applications_of", "authorize", "role_of"]
 
 
 def _one(request: Any) -> Iterable[str]:
@@ -38,34 +38,69 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "Check": lambda request: (request.attributes.context_extensions.get("application", ""),),
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
+_UNNAMED = {"Subscribe": ANY_APPLICATION}
+"""What an empty name means if not `default`: a filter selects the events that belong to no application by it."""
+_PRIVILEGED = frozenset({Role.OPERATOR, Role.ADMIN})
+_OPEN: Grants = frozenset((ANY_APPLICATION, role) for role in Role if role is not Role.OPERATOR)
+_ORDINARY_IF_OPEN = {name for name, rule in RULES.items() if rule.roles - _PRIVILEGED}
+"""The calls that another role than these two allows whatever the request."""
+
+
+def applications_of(name: str, request: Any) -> frozenset[str]:
+    """Return the applications that a request is about, `default` included; none means all of them."""
+    if name == "Follow":
+        applications: Iterable[str] = request.start.applications
+    elif name not in RULES:
+        applications = ()  # nobody may make the call, and its request may have no such field
+    else:
+        applications = APPLICATIONS_OF.get(name, _one)(request)
+    return frozenset(application or _UNNAMED.get(name, "default") for application in applications)
 
 
 def authorize(name: str, request: Any, caller: Caller) -> None:
     """Raise `NotPermitted` unless the caller may make this call. A call without a rule is denied to everyone."""
     if name not in RULES:
         raise NotPermitted(f"nobody may call {name}")
-    if caller.grants == EVERYTHING:
+    if caller.grants == EVERYTHING or _asks_nothing(name, request):
         return
-    if name == "Follow":
-        if request.WhichOneof("item") != "start":
-            return  # only the first message says what the stream is about
-        applications: Iterable[str] = request.start.applications
-        batch = True
-    else:
-        applications = APPLICATIONS_OF.get(name, _one)(request)
-        batch = name in ("ValidateSessions", "StreamValidations")
-    named = frozenset(application or "default" for application in applications)
-    if batch and not named and name != "Follow":
-        return  # an empty batch asks nothing
+    named = applications_of(name, request)
     # Most rules do not ask whether the request is about one subject, and looking takes longer than the rest.
     about_one_subject = bool(RULES[name].for_one_subject) and _is_about_one_subject(request)
     if not _may(caller.grants, name, named, about_one_subject):
         raise NotPermitted(_refusal(caller, name, named))
 
 
-def may_see(caller: Caller, application: str) -> bool:
-    """Return whether a caller may know of an application: it has a role for it."""
-    return any(granted in (application, ANY_APPLICATION) for granted, _ in caller.grants)
+def role_of(name: str, request: Any, caller: Caller) -> Role | None:
+    """Return the role by which a caller makes a call that it may make: `operator` or `admin`.
+
+    None: its other roles allow the call too. Without any caller there are no roles, and everyone counts as if it had
+    those of an application, and as admin.
+    """
+    if not caller.version and name in _ORDINARY_IF_OPEN:
+        return None
+    grants = caller.grants if caller.version else _OPEN
+    if not _is_privileged(grants) or _asks_nothing(name, request):
+        return None
+    about_one_subject = bool(RULES[name].for_one_subject) and _is_about_one_subject(request)
+    return _administrative_role(grants, name, applications_of(name, request), about_one_subject)
+
+
+def _asks_nothing(name: str, request: Any) -> bool:
+    if name == "Follow":
+        return bool(request.WhichOneof("item") != "start")  # only the first message says what the stream is about
+    return name in ("ValidateSessions", "StreamValidations") and not request.requests
+
+
+@lru_cache(maxsize=4096)
+def _is_privileged(grants: Grants) -> bool:
+    return any(role in _PRIVILEGED for _, role in grants)
+
+
+@lru_cache(maxsize=4096)
+def _administrative_role(
+    grants: Grants, name: str, applications: frozenset[str], about_one_subject: bool
+) -> Role | None:
+    return administrative_role(grants, RULES[name], applications, about_one_subject=about_one_subject)
 
 
 @lru_cache(maxsize=4096)

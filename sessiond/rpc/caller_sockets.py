@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from sessiond.access.audit import Audit
 from sessiond.access.callers import Book, Callers, CallersOfSocket
 from sessiond.config.caller_sockets import CallerSocket
 from sessiond.rpc.server import RpcServer
@@ -24,13 +25,13 @@ class CallerSockets:
 
     @classmethod
     async def start(
-        cls, sockets: Iterable[CallerSocket], book: Book, server_for: Callable[[Callers], RpcServer]
+        cls, sockets: Iterable[CallerSocket], book: Book, audit: Audit, server_for: Callable[[Callers], RpcServer]
     ) -> CallerSockets:
         """Listen on the sockets. Raises `CannotListen`; then none is listened on."""
         servers: list[RpcServer] = []
         started = cls(servers)
         for one in sockets:
-            server = server_for(CallersOfSocket(book, one.caller, one.path))
+            server = server_for(CallersOfSocket(book, one.caller, one.path, audit))
             servers.append(server)
             try:
                 await server.start(f"unix:{one.path}", one.mode, socket_group=one.group)

@@ -19,7 +19,7 @@ from sessiond.authority.question import DataRequest, Question
 from sessiond.authority.requirements import NO_REQUIREMENTS, Requirements
 from sessiond.authority.results import SessionRef, TicketChoice
 from sessiond.crypto.tokens import Token
-from sessiond.domain.access import Grants, Role
+from sessiond.domain.access import RESERVED_NAMES, Grants, Role
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField, shown
 from sessiond.domain.event import EventFilter, EventType
@@ -380,6 +380,15 @@ def caller_name(value: str) -> str:
             "name", "must have 1 to 64 characters of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit"
         )
     return value
+
+
+def new_caller_name(value: str) -> str:
+    """Return the name of a caller that is to be added."""
+    if value in RESERVED_NAMES:
+        raise InvalidField(
+            "name", f"{shown(value)} is in events for the authority itself, or for calls without a key; choose another"
+        )
+    return caller_name(value)
 
 
 def caller_reason(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -36,7 +37,7 @@ class GrpcioTransport:
         )
         # Orchestrators check the health of servers without any credentials.
         health_pb2_grpc.add_HealthServicer_to_server(health_checks, BoundedServer(self._server, intake.arrivals))
-        bounded = BoundedServer(self._server, intake.arrivals, intake.caller)
+        bounded = BoundedServer(self._server, intake.arrivals, partial(intake.caller, "ServerReflectionInfo"))
         names = (*handlers, HEALTH, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 

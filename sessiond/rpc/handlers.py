@@ -10,6 +10,7 @@ memory for incomplete messages.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import field
 from typing import Any, Protocol, cast
 
 import grpc
@@ -23,7 +24,7 @@ from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
-from sessiond.rpc.authorization import authorize
+from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
@@ -61,13 +62,14 @@ class Intake:
     heavy: HeavyMessages
     open_streams: OpenStreams
     unary_calls: UnaryCalls
+    audited: AuditedCalls = field(default_factory=AuditedCalls)
 
-    def caller(self, context: Context) -> Caller:
-        """Return the caller of a call."""
+    def caller(self, name: str, context: Context) -> Caller:
+        """Return the caller of a call of the method with this name. Raises `Unauthenticated` and `Unavailable`."""
         metadata = cast("Sequence[tuple[str, str | bytes]] | None", context.invocation_metadata())
         # Reading it costs microseconds, so only if there is something to read.
         proved = cast("AuthContext", context.auth_context()) if self.callers.reads_certificates else None
-        return self.callers.identify(context.peer(), metadata, proved)
+        return self.audited.identify(name, self.callers, context.peer(), metadata, proved)
 
 
 def sent(raw: bytes | None) -> bytes:
@@ -116,6 +118,7 @@ class UnaryMethod:
     fast_path: FastPath | None = None
     streams: bool = False
     is_open: bool = False
+    audited: AuditedCalls = field(default_factory=AuditedCalls)
 
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return the response of the fast path, if there is one."""
@@ -126,8 +129,11 @@ class UnaryMethod:
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service respond."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
-        authorize(self.name, message, caller)
-        response = await self.handler(message, caller)
+        role = self.audited.authorize(self.name, message, caller)
+        if role is None:
+            response = await self.handler(message, caller)
+        else:
+            response = await self.audited.carry_out(self.name, message, caller, role, self.handler)
         return response if isinstance(response, bytes) else response.SerializeToString()
 
 
@@ -142,6 +148,7 @@ class StreamMethod:
     open_streams: OpenStreams
     streams: bool = True
     is_open: bool = False
+    audited: AuditedCalls = field(default_factory=AuditedCalls)
 
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return None: no stream is known in advance."""
@@ -150,7 +157,8 @@ class StreamMethod:
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service write to the context."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
-        authorize(self.name, message, caller)
+        if (role := self.audited.authorize(self.name, message, caller)) is not None:
+            self.audited.begin(self.name, message, caller, role)
         raw = b""  # a stream may last for days
         await self.open_streams.serve(caller, self.handler(message, caller, context))
         return b""
@@ -167,7 +175,7 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
     async def respond(context: Context) -> bytes:
         raw = b""
         try:
-            caller = intake.caller(context)
+            caller = intake.caller(method.name, context)
             raw = sent(await arrivals.next(context, caller.peer))
             if (known := method.known(raw, caller)) is not None:
                 return known
@@ -208,7 +216,8 @@ def bidirectional(
         raw: Any = sent(await intake.arrivals.next(context, caller.peer))
         while raw is not grpc.aio.EOF:
             message = await _parsed(request_type, raw, caller, intake.heavy)
-            authorize(name, message, caller)
+            if (role := intake.audited.authorize(name, message, caller)) is not None:
+                intake.audited.begin(name, message, caller, role)
             yield message
             raw = await context.read()
 
@@ -235,7 +244,7 @@ def _streaming(
 ) -> grpc.RpcMethodHandler[Any, Any]:
     async def respond(context: Context) -> None:
         try:
-            await serve(intake.caller(context), context)
+            await serve(intake.caller(name, context), context)
             return
         except AuthorityError as error:
             status = status_of(error)

@@ -113,6 +113,7 @@ class NativeTransport:
         self._paths = [(path, method.streams) for path, method in methods.items()]
         self._methods = list(methods.values())
         self._callers = intake.callers
+        self._audited = intake.audited
         self._unary_calls = intake.unary_calls
         self._fallback = fallback
         self._max_calls = max_calls
@@ -208,7 +209,10 @@ class NativeTransport:
                     self._front.fail(number, *refusal)
                     continue
                 peer, metadata = details[1], details[0]
-                caller = Caller("", peer) if served.is_open else self._callers.identify(peer, metadata)
+                if served.is_open:
+                    caller = Caller("", peer)
+                else:
+                    caller = self._audited.identify(served.name, self._callers, peer, metadata)
                 if (known := served.known(raw, caller)) is not None:
                     self._front.respond(number, known)
                     continue

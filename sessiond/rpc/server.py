@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as health
 from sessiond.access.callers import Callers
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.grpcio import GrpcioTransport
 from sessiond.rpc.handlers import (
@@ -90,7 +91,9 @@ class RpcServer:
     ) -> None:
         self._health = health.HealthServicer()
         arrivals = Arrivals()
-        intake = Intake(callers, arrivals, HeavyMessages(), callers.open_streams, unary_calls or UnaryCalls())
+        self._audited = audited = AuditedCalls(callers.audit)
+        calls = unary_calls or UnaryCalls()
+        intake = Intake(callers, arrivals, HeavyMessages(), callers.open_streams, calls, audited)
         further = [service for service in services if isinstance(service, FurtherService)]
         methods, others = _served(services, intake, fast_path)
         by_service = {SERVICE: methods} | {service.name: _methods(service, intake) for service in further}
@@ -134,6 +137,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
         await self._transport.stop(grace)
+        await self._audited.finish()
 
     async def _set_health(self, status: Any) -> None:
         for name in ("", SERVICE):
@@ -161,8 +165,10 @@ def _served(
         if method.client_streaming:
             others[name] = bidirectional(name, request_type, handler, intake)
         elif method.server_streaming:
-            methods[name] = StreamMethod(name, request_type, handler, intake.heavy, intake.open_streams)
+            methods[name] = StreamMethod(
+                name, request_type, handler, intake.heavy, intake.open_streams, audited=intake.audited
+            )
         else:
             fast = fast_path if name == "ValidateSession" else None
-            methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast)
+            methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast, audited=intake.audited)
     return methods, others

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from sessiond.access.callers import Callers
 from sessiond.app import App
+from sessiond.domain.access import RESERVED_NAMES
+from sessiond.domain.values import Cause, CauseKind
 from sessiond_client import (
     AlreadyExists,
     AsyncClient,
@@ -276,6 +279,15 @@ async def test_wrong_changes_name_what_is_wrong(admin: AsyncClient) -> None:
         await admin.create_caller("shop", [Grant(role=Role.UNSPECIFIED)])
     with pytest.raises(InvalidArgument, match="overlap: must be a duration from 1 ms to 30 days"):
         await admin.rotate_caller("ops", overlap=timedelta(days=31))
+
+
+async def test_nobody_is_called_like_the_authority(app: App) -> None:
+    """No caller gets a name that events have for the authority itself or for calls without a key."""
+    assert {Cause(CauseKind.CONFIGURATION).actor, Callers().identify("", None).name} == RESERVED_NAMES
+    async with calling(app) as anyone:
+        for name in RESERVED_NAMES:
+            with pytest.raises(InvalidArgument, match=f'name: "{name}" is in events for the authority itself'):
+                await anyone.create_caller(name, ADMIN)
 
 
 async def test_a_repeated_creation_returns_the_same_key(admin: AsyncClient) -> None:

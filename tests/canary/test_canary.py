@@ -401,9 +401,11 @@ def foreign_token(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 async def test_no_token_leaves_by_any_other_way(tmp_path: Path, form: str, foreign_token: str) -> None:
-    """No token, request id, secret or key is in a log line, event, error, database byte, argument or environment."""
+    """No token, request id, secret or key is in a log, audit line, event, error, database, argument or environment."""
     canary = Canary()
-    (tmp_path / "sessiond.toml").write_text(POLICY, encoding="utf-8")
+    audit = tmp_path / "audit.log"
+    settings = f'[log]\naudit_file = "{audit}"\n' if form == "json" else ""
+    (tmp_path / "sessiond.toml").write_text(POLICY + settings, encoding="utf-8")
     arguments = ("--config", str(tmp_path / "sessiond.toml"), "--log-level", "debug", "--log-format", form)
     server = ServerProcess(tmp_path, *arguments, prefix=(sys.executable, "-c", FAULTY))
     try:
@@ -419,15 +421,21 @@ async def test_no_token_leaves_by_any_other_way(tmp_path: Path, form: str, forei
     finally:
         server.kill()
     log = server.log_path.read_bytes()
+    audited = audit.read_bytes() if audit.exists() else log
     leaks += canary.found_in_files(files_of(tmp_path / "data"))
     leaks += canary.found_in("what callers are told", *story.said)
     canary.know_text("session data", DATA_VALUE)  # stored, but never told
     leaks += canary.found_in("the log", log)
+    leaks += canary.found_in("the audit log", audited)
     leaks += canary.found_in("what callers are told", *story.said)
     assert leaks == []
     # The story met what it was to meet, and the searched places hold what they should.
     assert {pb.VERDICT_REPLAYED, pb.VERDICT_SUPERSEDED, pb.VERDICT_FORGED, pb.VERDICT_MALFORMED} <= story.verdicts
     assert {pb.VERDICT_VALID, pb.VERDICT_UNKNOWN, pb.VERDICT_REVOKED, pb.VERDICT_INSUFFICIENT} <= story.verdicts
+    for action in (b"RevokeSession", b"ListSessions", b"ClearSourceLock", b"ListSourceLocks"):
+        assert action in audited, "calls with tokens in the wrong place have audit lines"
+    assert b" characters, SHA-256 " in audited
+    assert audit.exists() == (form == "json")
     assert story.cookies > 10
     assert len(story.data_brought) == 5
     assert {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL} <= story.codes

@@ -45,6 +45,7 @@ RENEWAL, LIMIT, SIGNAL, IDLE = (
     Cause(kind, "authority", "")
     for kind in (CauseKind.RENEWAL, CauseKind.CONCURRENCY_LIMIT, CauseKind.SIGNAL, CauseKind.IDLE_TIMEOUT)
 )
+REPORTED = Cause(CauseKind.SIGNAL, CALL.caller.name)
 
 MINE = samples.session(
     START - 600_000,
@@ -167,7 +168,7 @@ CASES: dict[str, tuple[Any, Facts]] = {
     ),
     "report": (
         Report(CALL, token_of(MINE)),
-        [("hijack_suspected", SIGNAL, ELSEWHERE), ("session_revoked", SIGNAL, ELSEWHERE)],
+        [("hijack_suspected", REPORTED, ELSEWHERE), ("session_revoked", REPORTED, ELSEWHERE)],
     ),
     "end some": (EndBatch(CALL, [MINE.id], "ada", LIMIT), [("session_revoked", LIMIT, ELSEWHERE)]),
     "use what has been idle": (

@@ -398,29 +398,36 @@ async def _recall(world: World, dice: random.Random) -> Recall:
     return Recall([retry(b"call %27d" % dice.randrange(9))])
 
 
+async def _asking(world: World, dice: random.Random) -> tuple[Cause, int]:
+    """A caller, and its version when it was identified, which was now and then before its latest change."""
+    callers = await world.store.callers()
+    if not callers:
+        return Cause(CauseKind.REQUEST, "caller"), 0
+    asking = dice.choice(callers)
+    return Cause(CauseKind.REQUEST, asking.name), asking.revision - (dice.random() < 0.1)
+
+
 async def _add_caller(world: World, dice: random.Random) -> AddCaller:
     name = dice.choice(("ops", "deputy", "shop", "edge"))
     grants = EVERYTHING if name in ("ops", "deputy") else frozenset({("shop", Role.ISSUER)})
-    return AddCaller(name, grants, _credential(world, dice), Cause(CauseKind.REQUEST, "ops"))
+    return AddCaller(name, grants, _credential(world, dice), *await _asking(world, dice))
 
 
 async def _rotate_caller(world: World, dice: random.Random) -> RotateCaller:
     overlap = Millis(dice.choice((0, 10 * SECOND)))
-    return RotateCaller(
-        dice.choice(("ops", "shop")), _credential(world, dice), overlap, Cause(CauseKind.REQUEST, "ops")
-    )
+    return RotateCaller(dice.choice(("ops", "shop")), _credential(world, dice), overlap, *await _asking(world, dice))
 
 
 async def _remove_caller(world: World, dice: random.Random) -> RemoveCaller:
-    return RemoveCaller(dice.choice(("ops", "shop", "edge")), Cause(CauseKind.REQUEST, "ops"))
+    return RemoveCaller(dice.choice(("ops", "shop", "edge")), *await _asking(world, dice))
 
 
 async def _change_certificates(world: World, dice: random.Random) -> ChangeCertificates:
-    name, cause = f"host-{dice.randrange(4)}.example", Cause(CauseKind.REQUEST, "ops")
+    name, asking = f"host-{dice.randrange(4)}.example", await _asking(world, dice)
     added = Credential(name, CredentialKind.CERTIFICATE, name.encode(), world.clock.now())
     if dice.random() < 0.5:
-        return ChangeCertificates(dice.choice(("ops", "shop")), (added,), (), cause)
-    return ChangeCertificates(dice.choice(("ops", "shop")), (), (name,), cause)
+        return ChangeCertificates(dice.choice(("ops", "shop")), (added,), (), *asking)
+    return ChangeCertificates(dice.choice(("ops", "shop")), (), (name,), *asking)
 
 
 def _credential(world: World, dice: random.Random) -> Credential:

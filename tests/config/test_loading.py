@@ -10,7 +10,16 @@ from typing import Any, cast
 
 import pytest
 
-from sessiond.config import BadConfig, Config, Override, effective, format_duration, load_config, parse_duration
+from sessiond.config import (
+    BadConfig,
+    Config,
+    Override,
+    ProxySettings,
+    effective,
+    format_duration,
+    load_config,
+    parse_duration,
+)
 from sessiond.config.lines import line_index, nearest_line
 from sessiond.config.store_address import PostgresAddress
 from sessiond.domain.guess_limits import GuessLimits
@@ -242,6 +251,7 @@ OTHER_VALUES = {
     "server.tls.client_ca": Path("ca.pem"),
     "log.format": "json",
     "log.level": "debug",
+    "log.audit_file": Path("audit.log"),
     "networks.operators": Path("a.mmdb"),
     "networks.countries": Path("c.mmdb"),
 }
@@ -398,9 +408,15 @@ def documented() -> list[tuple[str, str, str]]:
     return found
 
 
+def defaults(preset: str) -> dict[str, object]:
+    """The values of an application that sets nothing but its preset, by the path of the key."""
+    proxy = ProxySettings()
+    return effective(PRESETS[preset]) | {f"proxy.{one.name}": getattr(proxy, one.name) for one in fields(ProxySettings)}
+
+
 def test_the_documentation_has_every_key() -> None:
-    """Each key of a policy is documented, once, for every preset."""
-    expected = {(preset, key) for preset in PRESETS for key in effective(PRESETS[preset]) if key != "preset"}
+    """Each key of an application is documented, once, for every preset."""
+    expected = {(preset, key) for preset in PRESETS for key in defaults(preset) if key != "preset"}
     found = [(preset, key) for preset, key, _ in documented()]
     assert set(found) == expected
     assert len(found) == len(expected)
@@ -409,7 +425,7 @@ def test_the_documentation_has_every_key() -> None:
 @pytest.mark.parametrize(("preset", "key", "cell"), documented())
 def test_the_documented_defaults_are_true(preset: str, key: str, cell: str) -> None:
     """Each default in the documentation is the preset's value."""
-    documented_value, value = tomllib.loads(f"value = {cell}")["value"], effective(PRESETS[preset])[key]
+    documented_value, value = tomllib.loads(f"value = {cell}")["value"], defaults(preset)[key]
     if key.endswith(("_timeout", "_overlap", "_tolerance", "_window", "_time", ".window", "retention")):
         documented_value = None if documented_value == "none" else parse_duration(documented_value)
     assert value == (tuple(documented_value) if isinstance(documented_value, list) else documented_value)

@@ -33,6 +33,7 @@ VARIABLES = {
     "server.tls.client_ca": ("SESSIOND_TLS_CLIENT_CA", "ca.pem", Path("ca.pem")),
     "log.format": ("SESSIOND_LOG_FORMAT", "json", "json"),
     "log.level": ("SESSIOND_LOG_LEVEL", "debug", "debug"),
+    "log.audit_file": ("SESSIOND_LOG_AUDIT_FILE", "audit.log", Path("audit.log")),
     "networks.operators": ("SESSIOND_NETWORKS_OPERATORS", "a.mmdb", Path("a.mmdb")),
     "networks.countries": ("SESSIOND_NETWORKS_COUNTRIES", "c.mmdb", Path("c.mmdb")),
 }

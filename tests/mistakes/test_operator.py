@@ -33,8 +33,8 @@ CLOSED = "127.0.0.1:1"
 
 @pytest.fixture
 async def app(tmp_path: Path, clock: ManualClock) -> AsyncIterator[App]:
-    """A server with the applications `desk` and `shop`."""
-    async with serving(config_for(tmp_path, CONFIG), clock) as app:
+    """A server with the applications `desk` and `shop`. Its audit lines must not be taken for those of the command."""
+    async with serving(config_for(tmp_path, CONFIG, log_audit_file=tmp_path / "audit.log"), clock) as app:
         yield app
 
 

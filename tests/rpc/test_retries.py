@@ -109,7 +109,7 @@ def change(request: Any, field: Any) -> None:
         is_text = field.message_type.fields_by_name["value"].type == field.TYPE_STRING
         value["a"] = "1" if is_text else b"1"
     elif field.is_repeated:
-        value.append("x")
+        value.add() if field.type == field.TYPE_MESSAGE else value.append("x")
     elif field.type == field.TYPE_MESSAGE:
         value.SetInParent()
     else:

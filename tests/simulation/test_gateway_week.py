@@ -179,9 +179,7 @@ async def test_late_answers_log_nobody_out(
     monkeypatch: pytest.MonkeyPatch, without: Callable[[pytest.MonkeyPatch], None], bounds: Bounds, logs_out: bool
 ) -> None:
     """However many uploads and logins are late, nobody loses the cookie of a live session, but would without a rule.
-
-    Against late uploads of a live session the server's rule is enough, even for an application that deletes cookies in
-    its answers to forms.
+    Against late uploads the server's rule is enough, even if an application deletes cookies in its answers to forms.
     """
     without(monkeypatch)
     report = await simulate_gateway(GatewayWeek("owasp-low", days=3, users=4, bounds=bounds))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.callers import CertificatesChanged, KeyIssued
+from sessiond.authority.callers import CallerRemoved, CertificatesChanged, KeyIssued
+from sessiond.domain.access import CallerRecord
+from sessiond.domain.audit import Trail
 from sessiond.domain.call import Call, Caller
-from sessiond.domain.values import Revision
 from sessiond.rpc import decode, encode
 from sessiond.rpc.service.calls import Calls, Change, changing
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -38,7 +39,7 @@ class CallerService:
     @changing(pb.CreateCallerResponse)
     def CreateCaller(self, call: Call, request: pb.CreateCallerRequest) -> Change[KeyIssued]:
         """Add a caller."""
-        name, grants = decode.caller_name(request.name), decode.grants(request.grants)
+        name, grants = decode.new_caller_name(request.name), decode.grants(request.grants)
         names, with_key = (
             decode.certificate_names("certificate_names", request.certificate_names),
             not request.without_key,
@@ -46,13 +47,14 @@ class CallerService:
         return Change(
             lambda reply: self._callers.add(call, name, grants, reply, with_key=with_key, certificate_names=names),
             self._fill,
+            _note_key,
         )
 
     @changing(pb.RotateCallerResponse)
     def RotateCaller(self, call: Call, request: pb.RotateCallerRequest) -> Change[KeyIssued]:
         """Give a caller a new key."""
         name, overlap = decode.caller_name(request.name), decode.overlap(request)
-        return Change(lambda reply: self._callers.rotate(call, name, overlap, reply), self._fill)
+        return Change(lambda reply: self._callers.rotate(call, name, overlap, reply), self._fill, _note_key)
 
     @changing(pb.UpdateCallerCertificatesResponse)
     def UpdateCallerCertificates(
@@ -65,17 +67,23 @@ class CallerService:
             response.caller.CopyFrom(encode.caller_message(changed.caller))
             response.consistency_token = self._calls.consistency_token(changed.revision)
 
-        return Change(lambda reply: self._callers.change_certificates(call, name, add, remove, reply), fill)
+        def note(trail: Trail, changed: CertificatesChanged) -> None:
+            trail.note(_words(changed.before), _words(changed.caller), 1)
+
+        return Change(lambda reply: self._callers.change_certificates(call, name, add, remove, reply), fill, note)
 
     @changing(pb.RevokeCallerResponse)
-    def RevokeCaller(self, call: Call, request: pb.RevokeCallerRequest) -> Change[Revision]:
+    def RevokeCaller(self, call: Call, request: pb.RevokeCallerRequest) -> Change[CallerRemoved]:
         """Remove a caller."""
         name = decode.caller_name(request.name)
 
-        def fill(response: pb.RevokeCallerResponse, revision: Revision) -> None:
-            response.consistency_token = self._calls.consistency_token(revision)
+        def fill(response: pb.RevokeCallerResponse, removed: CallerRemoved) -> None:
+            response.consistency_token = self._calls.consistency_token(removed.revision)
 
-        return Change(lambda reply: self._callers.remove(call, name, reply), fill)
+        def note(trail: Trail, removed: CallerRemoved) -> None:
+            trail.note(_words(removed.caller), "removed", 1)
+
+        return Change(lambda reply: self._callers.remove(call, name, reply), fill, note)
 
     async def ListCallers(self, request: pb.ListCallersRequest, _: Caller) -> pb.ListCallersResponse:
         """Return all callers."""
@@ -86,3 +94,17 @@ class CallerService:
         response.caller.CopyFrom(encode.caller_message(issued.caller))
         response.key = "" if issued.key is None else issued.key.reveal()
         response.consistency_token = self._calls.consistency_token(issued.revision)
+
+
+def _note_key(trail: Trail, issued: KeyIssued) -> None:
+    trail.note("" if issued.before is None else _words(issued.before), _words(issued.caller), 1)
+
+
+def _words(caller: CallerRecord) -> str:
+    """Return the roles of a caller and the public ids of its credentials."""
+    roles = ", ".join(f"{role.value} for {application}" for application, role in sorted(caller.grants))
+    credentials = ", ".join(
+        f"{credential.kind.value} {credential.id}" + ("" if credential.expires is None else " (expires)")
+        for credential in caller.credentials
+    )
+    return f"{credentials}; {roles}"

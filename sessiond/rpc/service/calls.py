@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from sessiond.authority.authority import Authority
-from sessiond.authority.results import AnswerSpec, EncodedAnswer
+from sessiond.authority.results import AnswerSpec, ChangeResult, EncodedAnswer
+from sessiond.domain.audit import Trail
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.immutable import immutable
 from sessiond.domain.position import Position
@@ -19,7 +20,7 @@ from sessiond.rpc.cursor import decode_consistency_token, encode_consistency_tok
 from sessiond.rpc.retries import request_id_of
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["Calls", "Change", "changing"]
+__all__ = ["Calls", "Change", "changing", "note_change"]
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
@@ -73,12 +74,20 @@ class _Service(Protocol):
     _calls: Calls
 
 
+def _note_nothing(trail: Trail, result: object) -> None:
+    """The default of `Change.note`."""
+
+
 @immutable
 class Change(Generic[R]):
-    """One decoded change: `ask` calls the authority for it, and `fill` writes the result into the response."""
+    """One decoded change: `ask` calls the authority for it, and `fill` writes the result into the response.
+
+    `note` says for the audit log what the change was.
+    """
 
     ask: Callable[[AnswerSpec[R]], Awaitable[R | EncodedAnswer]]
     fill: Callable[[Any, R], None]
+    note: Callable[[Trail, R], None] = _note_nothing
 
 
 _ChangeDecoder = Callable[[S, Call, Any], Change[R]]
@@ -97,7 +106,14 @@ def changing(response_type: type[Message]) -> Callable[[_ChangeDecoder[S, R]], _
             call = self._calls.of(request, caller)
             change = decode_change(self, call, request)
 
+            trail = caller.trail
+            if trail is not None:
+                trail.is_repeat = True  # unless a result is encoded
+
             def encode(result: R) -> Message:
+                if trail is not None:
+                    trail.is_repeat = False
+                    change.note(trail, result)
                 message = response_type()
                 change.fill(message, result)
                 return message
@@ -111,3 +127,15 @@ def changing(response_type: type[Message]) -> Callable[[_ChangeDecoder[S, R]], _
         return method
 
     return decorate
+
+
+def note_change(trail: Trail, changed: ChangeResult) -> None:
+    """Say which session a change is about, and how it is now; or why nothing was changed."""
+    session = changed.session
+    if session is None:
+        limited = "refused by the limit of concurrent sessions" if changed.limit is not None else ""
+        trail.note("", limited or f"unchanged: {changed.verdict.value}")
+        return
+    who = f"subject {session.subject}" if session.subject else "a guest"
+    state = f"generation {session.generation}, data version {session.data_version}"
+    trail.note("", f"session {session.id} of {who}, {state}", 1)

@@ -8,7 +8,7 @@ from sessiond.authority.reading import Reading
 from sessiond.authority.results import ChangeResult
 from sessiond.domain.call import Call, Caller
 from sessiond.rpc import decode, encode
-from sessiond.rpc.service.calls import Calls, Change, changing
+from sessiond.rpc.service.calls import Calls, Change, changing, note_change
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DataService"]
@@ -53,4 +53,5 @@ class DataService:
         return Change(
             lambda reply: self._data.update(call, named, changes, reply, expected_version=expected, wanted=wanted),
             fill,
+            note_change,
         )

@@ -7,7 +7,7 @@ from sessiond.authority.results import ChangeResult
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.rpc import cookies, decode, encode
-from sessiond.rpc.service.calls import Calls, Change, changing
+from sessiond.rpc.service.calls import Calls, Change, changing, note_change
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["LoginService"]
@@ -35,6 +35,7 @@ class LoginService:
         return Change(
             lambda reply: self._logins.create(call, login, data, reply, login_page=request.login_page, choice=choice),
             lambda response, changed: self._fill_login(response, call, changed),
+            note_change,
         )
 
     @changing(pb.AuthenticateSessionResponse)
@@ -55,6 +56,7 @@ class LoginService:
                 call, token, login, reply, elevates=request.elevate, or_create=request.or_create, choice=choice
             ),
             fill,
+            note_change,
         )
 
     @changing(pb.RollSessionResponse)
@@ -66,7 +68,7 @@ class LoginService:
             response.verdict = encode.VERDICT[changed.verdict]
             self._fill_token(response, call, changed)
 
-        return Change(lambda reply: self._logins.roll(call, token, reply), fill)
+        return Change(lambda reply: self._logins.roll(call, token, reply), fill, note_change)
 
     def _fill_login(
         self, response: pb.CreateSessionResponse | pb.AuthenticateSessionResponse, call: Call, changed: ChangeResult

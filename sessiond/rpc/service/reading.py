@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 
 from sessiond.authority.authority import Authority
+from sessiond.domain.access import ANY_APPLICATION
 from sessiond.domain.call import Caller
 from sessiond.domain.values import SessionId
 from sessiond.rpc import decode, encode
-from sessiond.rpc.authorization import may_see
 from sessiond.rpc.cursor import decode_page, decode_revision_page, encode_page
 from sessiond.rpc.pages import fitting
 from sessiond.rpc.service.calls import Calls
@@ -93,10 +93,11 @@ class ReadingService:
             applications=[
                 pb.Application(name=name, policy=encode.policy_message(policy, state.origins.get(name, {})))
                 for name, policy in sorted(state.policies.items())
-                if may_see(caller, name)
+                if caller.may_see(name)
             ],
             consistency_token=self._calls.consistency_token(state.position.revision),
             incarnation=state.position.incarnation.hex(),
             policies_fingerprint=state.fingerprint,
-            replicas_with_other_policies=state.replicas_with_other_policies,
+            # Their names are those of machines, which only those need who operate all of it.
+            replicas_with_other_policies=state.replicas_with_other_policies if caller.may_see(ANY_APPLICATION) else (),
         )

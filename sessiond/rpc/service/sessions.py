@@ -8,12 +8,13 @@ from typing import TypeVar
 from sessiond.authority.authority import Authority
 from sessiond.authority.results import BulkRevocationResult, ChangeResult, RevocationResult
 from sessiond.crypto.tokens import Token
+from sessiond.domain.audit import Trail
 from sessiond.domain.call import Call
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.judge import Verdict
 from sessiond.domain.values import Revision
 from sessiond.rpc import cookies, decode, encode
-from sessiond.rpc.service.calls import Calls, Change, changing
+from sessiond.rpc.service.calls import Calls, Change, changing, note_change
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["SessionService"]
@@ -41,7 +42,7 @@ class SessionService:
             if changed.session is not None:
                 encode.fill_session(response.session, changed.session)
 
-        return Change(lambda reply: self._authority.sessions.refresh(call, token, reply, lifetimes), fill)
+        return Change(lambda reply: self._authority.sessions.refresh(call, token, reply, lifetimes), fill, note_change)
 
     @changing(pb.RevokeSessionResponse)
     def RevokeSession(self, call: Call, request: pb.RevokeSessionRequest) -> Change[RevocationResult]:
@@ -55,6 +56,7 @@ class SessionService:
                 self._authority.sessions.revoke(call, named, reply, open_anonymous=request.open_anonymous, owner=owner),
             ),
             lambda response, result: self._fill_revoked(response, call, result, by_token=isinstance(named, Token)),
+            _note_revoked,
         )
 
     def _fill_revoked(
@@ -99,6 +101,7 @@ class SessionService:
         return Change(
             lambda reply: self._awaited(waits, self._authority.sessions.revoke_all(call, query, keep, reply)),
             fill,
+            lambda trail, result: trail.note("live", "revoked", result.count),
         )
 
     async def _awaited(self, waits: bool, change: Awaitable[R]) -> R:
@@ -119,7 +122,10 @@ class SessionService:
             if changed.reaction is not None:
                 response.reaction = encode.REACTION[changed.reaction]
 
-        return Change(lambda reply: self._authority.sessions.report(call, named, reply), fill)
+        def note(trail: Trail, changed: ChangeResult) -> None:
+            trail.note("", "no reaction" if changed.reaction is None else changed.reaction.value, 1)
+
+        return Change(lambda reply: self._authority.sessions.report(call, named, reply), fill, note)
 
     @changing(pb.ClearSourceLockResponse)
     def ClearSourceLock(self, call: Call, request: pb.ClearSourceLockRequest) -> Change[Revision]:
@@ -129,4 +135,16 @@ class SessionService:
         def fill(response: pb.ClearSourceLockResponse, revision: Revision) -> None:
             response.consistency_token = self._calls.consistency_token(revision)
 
-        return Change(lambda reply: self._authority.clear_lock(call, source, reply), fill)
+        return Change(
+            lambda reply: self._authority.clear_lock(call, source, reply),
+            fill,
+            lambda trail, _: trail.note("locked", "unlocked", 1),
+        )
+
+
+def _note_revoked(trail: Trail, result: RevocationResult) -> None:
+    note_change(trail, result.ended)
+    if result.revoked:
+        trail.note("live", f"revoked: {trail.after}", 1)
+    else:
+        trail.note("", trail.after)

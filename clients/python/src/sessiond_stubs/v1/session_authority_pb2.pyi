@@ -3881,7 +3881,9 @@ class EventFilter(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Events of one of these applications, at most 100. Unknown names match nothing."""
+        """Events of one of these applications, at most 100. Unknown names match nothing. An empty name matches the events that
+        belong to no application, such as CALLER_CHANGED; a caller needs a role for all applications to ask for these.
+        """
 
     @_builtins.property
     def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -4353,7 +4355,7 @@ class GetAuthorityResponse(_message.Message):
     @_builtins.property
     def replicas_with_other_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The replicas whose policies differ from those of this server, by name. They are configured differently, or have not
-        been reloaded yet.
+        been reloaded yet. Empty for a caller that has no role for all applications.
         """
 
     def __init__(
@@ -4494,7 +4496,9 @@ class CreateCallerRequest(_message.Message):
     CERTIFICATE_NAMES_FIELD_NUMBER: _builtins.int
     WITHOUT_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit."""
+    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit. Not `authority` or
+    `caller`, which events have for the authority itself and for calls without a key.
+    """
     reason: _builtins.str
     """Why, for the event. At most 128 characters."""
     request_id: _builtins.str
