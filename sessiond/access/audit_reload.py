@@ -23,11 +23,9 @@ def record_reload(
     audit.record(AuditRecord(_AUTHORITY, action=RELOAD, application=ANY_APPLICATION, count=len(changed)))
     for application, change in changed.items():
         was, now = _differing(before.get(application), after.get(application))
-        target = f"policy of {application}"
+        target, now = f"policy of {application}", now if was or now else change
         audit.record(
-            AuditRecord(
-                _AUTHORITY, action=RELOAD, application=application, target=target, before=was, after=now or change
-            )
+            AuditRecord(_AUTHORITY, action=RELOAD, application=application, target=target, before=was, after=now)
         )
 
 

@@ -33,7 +33,7 @@ from sessiond.system.audit_file import AuditFile
 from sessiond_client import AsyncClient, Grant
 from sessiond_client import Role as ClientRole
 from sessiond_stubs.v1 import session_authority_pb2 as pb
-from tests.access.test_matrix import DENIED, LETTERS, SESSION_ID, TABLE, Callers, status
+from tests.access.test_matrix import DENIED, LETTERS, SESSION_ID, TABLE, Callers, calls_to, status
 from tests.support.canary import Canary
 from tests.support.clock import ManualClock
 from tests.support.server import AsyncStub, ServerProcess, config_for, serving, stub_for
@@ -57,7 +57,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 async def shops(tmp_path: Path, file: Path, clock: ManualClock) -> AsyncIterator[App]:
     """An authority with two applications and an audit file."""
-    async with serving(config_for(tmp_path, SHOPS, log_audit_file=file), clock) as app:
+    async with serving(config_for(tmp_path, SHOPS, log_audit_file=file, envoy=True), clock) as app:
         yield app
 
 
@@ -80,7 +80,7 @@ async def callers(shops: App) -> Callers:
 @pytest.fixture
 async def stub(shops: App) -> AsyncIterator[AsyncStub]:
     """The generated stub."""
-    async with stub_for(shops.address) as stub:
+    async with calls_to(shops.address) as stub:
         yield stub
 
 
@@ -241,6 +241,7 @@ async def story(stub: AsyncStub, key: Any) -> Mapping[str, Any]:
     added = await ask("CreateCaller", name="edge", grants=grants, reason="new")
     rotated = await ask("RotateCaller", name="edge", overlap={"seconds": 60})
     await ask("ListCallers")
+    await ask("UpdateCallerCertificates", name="edge", add=["edge.example"])
     await ask("RevokeCaller", name="edge", reason="old")
     keys = [caller.credentials[-1].id for caller in (added.caller, rotated.caller)]
     return {"session": login.session.session_id, "keys": keys, "guest": guest.session.session_id}
@@ -249,7 +250,8 @@ async def story(stub: AsyncStub, key: Any) -> Mapping[str, Any]:
 async def test_what_each_action_says(tmp_path: Path, file: Path, clock: ManualClock) -> None:
     """Each action says what it was about, what was before and is now, and how many sessions, events or callers."""
     text = "[applications.shop]\n[applications.shop.guessing]\nlock_after = 5\nalarm_after = 3\n"
-    async with serving(config_for(tmp_path, text, log_audit_file=file), clock) as app, stub_for(app.address) as stub:
+    config = config_for(tmp_path, text, log_audit_file=file, envoy=True)
+    async with serving(config, clock) as app, calls_to(app.address) as stub:
         first = await stub.CreateCaller(pb.CreateCallerRequest(name="ops", grants=[ADMIN_GRANT]))
         met = await story(stub, [("authorization", f"Bearer {first.key}")])
     session, (old, new) = met["session"], met["keys"]
@@ -294,9 +296,17 @@ async def test_what_each_action_says(tmp_path: Path, file: Path, clock: ManualCl
         ),
         ("ListCallers", "", "", "", 2, ""),
         (
-            "RevokeCaller",
+            "UpdateCallerCertificates",
             "caller edge",
             f"key {old} (expires), key {new}; validator for shop",
+            f"key {old} (expires), key {new}, certificate edge.example; validator for shop",
+            1,
+            "",
+        ),
+        (
+            "RevokeCaller",
+            "caller edge",
+            f"key {old} (expires), key {new}, certificate edge.example; validator for shop",
             "removed",
             1,
             "old",

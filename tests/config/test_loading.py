@@ -411,7 +411,8 @@ def documented() -> list[tuple[str, str, str]]:
 def defaults(preset: str) -> dict[str, object]:
     """The values of an application that sets nothing but its preset, by the path of the key."""
     proxy = ProxySettings()
-    return effective(PRESETS[preset]) | {f"proxy.{one.name}": getattr(proxy, one.name) for one in fields(ProxySettings)}
+    own = {f"proxy.{one.name}": getattr(proxy, one.name) for one in fields(ProxySettings)}
+    return {**effective(PRESETS[preset]), **own}
 
 
 def test_the_documentation_has_every_key() -> None:
