@@ -57,13 +57,23 @@ def authorize(name: str, request: Any, caller: Caller) -> None:
         return  # an empty batch asks nothing
     # Most rules do not ask whether the request is about one subject, and looking takes longer than the rest.
     about_one_subject = bool(RULES[name].for_one_subject) and _is_about_one_subject(request)
-    if not _may(caller.grants, name, named, about_one_subject):
+    if len(named) <= _CACHED_NAMES and all(len(application) <= _CACHED_NAME for application in named):
+        allowed = _may(caller.grants, name, named, about_one_subject)
+    else:
+        allowed = may(caller.grants, RULES.get(name), named, about_one_subject=about_one_subject)
+    if not allowed:
         raise NotPermitted(_refusal(caller, name, named))
 
 
 def may_see(caller: Caller, application: str) -> bool:
     """Return whether a caller may know of an application: it has a role for it."""
     return any(granted in (application, ANY_APPLICATION) for granted, _ in caller.grants)
+
+
+_CACHED_NAMES, _CACHED_NAME = 16, 64
+"""The most names that a cached decision is about, and the longest of them. The names are as the caller sent them:
+without these limits the cache would keep up to 4 MB for each of its entries."""
+_SHOWN_NAMES = 5
 
 
 @lru_cache(maxsize=4096)
@@ -87,5 +97,7 @@ def _refusal(caller: Caller, name: str, applications: frozenset[str]) -> str:
     rule = RULES[name]
     roles = " or ".join(sorted(rule.roles - {Role.ADMIN})) or Role.ADMIN
     where = "all applications" if rule.scope is Scope.AUTHORITY or not applications else ""
-    named = where or ", ".join(shown(application) for application in sorted(applications))
+    first = sorted(applications)[:_SHOWN_NAMES]
+    more = f" and {len(applications) - len(first)} more" if len(applications) > len(first) else ""
+    named = where or ", ".join(map(shown, first)) + more
     return f"caller {shown(caller.name)} may not call {name} for {named}: it needs the role {roles} there"
