@@ -250,8 +250,7 @@ def test_the_limit_on_connections(target: Target) -> None:
         pytest.skip("the limit is the same for connections with TLS, but none of them gets beyond the handshake")
     before = target.settled()
     for _ in range(2):
-        with held_connections(target.wire, MOST_CONNECTIONS, start()):
-            with pytest.raises(grpc.RpcError):
-                target.honest(connections=1, timeout=1)
+        with held_connections(target.wire, MOST_CONNECTIONS, start()), pytest.raises(grpc.RpcError):
+            target.honest(connections=1, timeout=1)
         assert not any("descriptors" in one for one in target.not_back(before, within=10))
         target.honest()
