@@ -22,6 +22,8 @@ from tests.hostile import frames
 __all__ = ["ATTACKS", "SLOW", "Attack", "Wire", "closed_after", "connections"]
 
 RESETS = 20_000
+SIZES = {15_000: 200, 200_000: 200, 5_000_000: 40}
+"""Bytes of metadata, and the number of calls that have them."""
 LONGEST = 20.0
 """Seconds that an attack may take. A server that stops reading ends it earlier."""
 _STUCK = 1.0
@@ -133,14 +135,14 @@ def empty_data(wire: Wire) -> None:
 
 
 def large_metadata(wire: Wire) -> None:
-    """Make 200 calls, each with 15 KB, and 200 each with 200 KB of metadata."""
-    for size in (15_000, 200_000):
+    """Make 200 calls with 15 KB of metadata each, 200 with 200 KB, and 40 with 5 MB."""
+    for size, count in SIZES.items():
         filler = frames.block({"x-filler": "x" * size})
         whole = frames.CALL("ValidateSession") + filler
 
-        def calls(whole: bytes = whole) -> Iterator[bytes]:
+        def calls(whole: bytes = whole, count: int = count) -> Iterator[bytes]:
             yield frames.start()
-            for stream in _streams(200):
+            for stream in _streams(count):
                 parts = [whole[at : at + 16_384] for at in range(0, len(whole), 16_384)]
                 yield frames.headers(stream, parts[0], frames.END_HEADERS if len(parts) == 1 else 0)
                 for number, part in enumerate(parts[1:], 2):
@@ -321,7 +323,7 @@ ATTACKS = {
     "settings": Attack("500,000 frames of settings, answers not read", settings_flood),
     "pings": Attack("500,000 pings, answers not read", ping_flood),
     "empty data": Attack("500,000 empty frames of data on one call", empty_data),
-    "large metadata": Attack("400 calls with 15 and 200 KB of metadata", large_metadata),
+    "large metadata": Attack("440 calls with 15 KB to 5 MB of metadata", large_metadata),
     "large messages": Attack("200 calls that announce messages of 4 GB", large_messages),
     "garbage": Attack("300 times random bytes, bare and as frames", garbage),
     "malformed messages": Attack("1,000 calls with malformed messages", malformed_messages),
