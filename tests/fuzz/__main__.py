@@ -27,7 +27,7 @@ def _names() -> list[str]:
 
 def _fuzz(name: str, seconds: int) -> None:
     """Fuzz one target in this process. Does not return."""
-    import atheris  # type: ignore[import-not-found, unused-ignore]  # not in the developers' environment
+    import atheris  # type: ignore[import-untyped]  # not in the developers' environment
 
     with atheris.instrument_imports(include=_INSTRUMENTED):
         from tests.fuzz.targets import CORPUS, TARGETS, seeds_of

@@ -27,10 +27,19 @@ _UNKNOWN = 2**29 - 1
 
 
 def filled(descriptor: Any, texts: Mapping[str, Sequence[str]], depth: int = _DEPTH) -> Message:
-    """Return a request as a real caller makes it: each field has the first of its plausible texts, or is not set."""
+    """Return a request as a real caller makes it: each field has the first of its plausible texts, or is not set.
+
+    Of a list of messages that have such texts there is one, with the first kind of each enum that is not the default.
+    """
     message: Any = message_factory.GetMessageClass(descriptor)()
     for field in descriptor.fields:
         if field.is_repeated:
+            if field.message_type is not None and depth and (inner := filled(field.message_type, texts, 0)).ByteSize():
+                for own in field.message_type.fields:
+                    if own.enum_type is not None and not own.is_repeated:
+                        setattr(inner, own.name, 1)
+                if not field.message_type.GetOptions().map_entry:
+                    getattr(message, field.name).append(inner)
             continue
         if field.type == FieldDescriptor.TYPE_STRING and field.name in texts:
             setattr(message, field.name, texts[field.name][0])

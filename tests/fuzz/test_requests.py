@@ -98,7 +98,7 @@ async def test_requests_at_their_boundaries(app: App, stub: AsyncStub, method: A
 
     That a fault is noticed is shown below.
     """
-    texts = await known_texts(stub)
+    texts = {**await known_texts(stub), "name": ["other"]}
     sender_key = await admin_key(stub)
     count, faults = 0, []
     async with grpc.aio.insecure_channel(app.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:

@@ -27,7 +27,7 @@ async def port() -> AsyncIterator[int]:
 
     shorter = [(name, 1_000 if name == IDLE else value) for name, value in server_options(100)]
     server = grpc.aio.server(options=shorter)
-    handlers = {"Talk": grpc.stream_stream_rpc_method_handler(talk)}
+    handlers: Any = {"Talk": grpc.stream_stream_rpc_method_handler(talk)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Echo", handlers)])
     found = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -48,7 +48,7 @@ async def test_connections_with_a_stream_stay(port: int) -> None:
     """A connection is not idle while a stream is open on it, even if the stream is silent."""
     other, writer = await asyncio.open_connection("127.0.0.1", port)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.stream_stream("/test.Echo/Talk")()
+        call: Any = channel.stream_stream("/test.Echo/Talk")()
         assert await call.read() == b"hello"
         writer.write(start())  # one that begins later and is idle shows how long is long enough
         async with asyncio.timeout(SOON):

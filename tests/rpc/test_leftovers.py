@@ -44,14 +44,14 @@ async def test_metadata_is_freed(most: int, few: bool) -> None:
         return request
 
     server = grpc.aio.server(options=server_options(100))
-    handlers = {"Say": grpc.unary_unary_rpc_method_handler(echo)}
+    handlers: Any = {"Say": grpc.unary_unary_rpc_method_handler(echo)}
     own = grpc.method_handlers_generic_handler("test.Echo", handlers)
     server.add_generic_rpc_handlers([Leftovers(most), own])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            say = channel.unary_unary("/test.Echo/Say")
+            say: Any = channel.unary_unary("/test.Echo/Say")
             # Less than what gRPC refuses by itself, so that each call is served.
             for _ in range(CALLS):
                 await say(b"hello", metadata=[("x-filler", "x" * (SIZE - 2_500))])
