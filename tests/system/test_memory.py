@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from contextlib import suppress
 
 from sessiond.system.memory import MemoryReturn, resident_bytes, trim
@@ -82,6 +84,25 @@ def test_this_process_can_be_measured_and_trimmed() -> None:
     """On this system the resident memory is known, and returning memory raises nothing."""
     assert resident_bytes() > MB
     trim()
+
+
+def test_cycles_are_freed_first() -> None:
+    """Reference cycles of recent calls are collected, so that their memory is free."""
+
+    class Kept:
+        """Something that refers to itself."""
+
+    kept = Kept()
+    kept.itself = kept  # type: ignore[attr-defined]
+    gone = weakref.ref(kept)
+    gc.disable()
+    try:
+        del kept
+        assert gone() is not None
+        trim()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_it_goes_on_until_it_is_cancelled() -> None:
