@@ -95,7 +95,6 @@ def requests(method: Any, texts: Any) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize("method", list(SERVICE.methods), ids=lambda method: method.name)
 async def test_requests_at_their_boundaries(app: App, stub: AsyncStub, method: Any) -> None:
     """Each is answered or refused: never INTERNAL or UNKNOWN, no error in the log, and the store unchanged if refused.
-
     That a fault is noticed is shown below.
     """
     texts = {**await known_texts(stub), "name": ["other"]}

@@ -153,7 +153,6 @@ def _after(target: Target, attack: Attack) -> tuple[Measured, list[str]]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_after_an_attack(target: Target, name: str) -> None:
     """After the attack honest calls succeed, memory is back within 10 %, all descriptors are, and no error is logged.
-
     It would fail if a protection of gRPC were switched off, or if we kept anything for a call that has ended; the
     control below shows that kept connections and memory are noticed.
     """
@@ -168,7 +167,6 @@ def test_after_an_attack(target: Target, name: str) -> None:
 
 def test_what_the_first_flood_leaves(target: Target) -> None:
     """The first flood of headers leaves less than 40 MB, once: those after it are compared with what is then used.
-
     gRPC keeps them in buffers of its threads. A bare server, with none of our code, keeps the same 17 MB after one such
     flood and after ten. If every flood left as much, `test_after_an_attack` would fail.
     """
@@ -194,7 +192,6 @@ def test_what_is_kept_is_noticed(target: Target) -> None:
 @pytest.mark.parametrize("kind", SLOW)
 def test_slow_handshakes(target: Target, kind: str) -> None:
     """200 connections that do not finish their handshake are closed within 20 seconds, and nobody waits for them.
-
     They would stay if the timeout of the handshake were not set: gRPC's own is two minutes.
     """
     if target.server.name == "native":
@@ -206,7 +203,6 @@ def test_slow_handshakes(target: Target, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["slow hello", "half of a hello", "no answer to the server's hello"])
 def test_slow_tls_handshakes(target: Target, kind: str) -> None:
     """200 TLS handshakes that do not end are closed within 20 seconds, and nobody waits for them.
-
     They would stay if the timeout did not include TLS, as in servers whose TLS is a layer of its own.
     """
     if target.wire.tls is None:
@@ -232,7 +228,6 @@ def _slow(target: Target, first: bytes, rest: bytes) -> None:
 
 def test_aborted_tls_handshakes(target: Target) -> None:
     """After 700 handshakes that are broken off, or that are none, everything is as before.
-
     It would fail if the state of a handshake were kept until its timeout: the descriptors would be counted.
     """
     if target.wire.tls is None:
@@ -245,7 +240,6 @@ def test_aborted_tls_handshakes(target: Target) -> None:
 
 def test_the_limit_on_connections(target: Target) -> None:
     """With 2,000 connections open a further one is not served; when they are closed all places are free, every time.
-
     That the further one is not served is the control: the places were used up indeed.
     """
     if target.server.name == "native":

@@ -22,7 +22,6 @@ needs_dieharder = pytest.mark.skipif(
 @needs_ent
 def test_what_is_issued_looks_random(tmp_path: Path) -> None:
     """Secrets, sealed tokens, CSRF and companion tokens, tickets and caller keys look random, and nothing repeats.
-
     They are issued over both workers of a server, before and after a restart. `make randomness` has ten times as many
     tokens. The controls are below.
     """

@@ -40,7 +40,6 @@ def texts_in(thing: Any) -> set[str]:
 
 async def test_the_fast_path_keeps_no_secrets(app: App, stub: AsyncStub) -> None:
     """A remembered question keeps neither the token nor the metadata of its call, and is still answered.
-
     Metadata has the caller's key, and up to 16 KB of whatever a caller sends, for each of thousands of questions. The
     control: both are found in the question itself.
     """

@@ -36,7 +36,6 @@ def left_behind() -> int:
 @pytest.mark.parametrize(("most", "few"), [(MOST, True), (1_000_000_000, False)])
 async def test_metadata_is_freed(most: int, few: bool) -> None:
     """Not much more than the limit stays, after calls that have four times as much; with a huge limit all of it does.
-
     The second case is the control: without the protection each call leaves all of its metadata behind.
     """
 

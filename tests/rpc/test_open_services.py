@@ -50,7 +50,6 @@ async def channels(stack: AsyncExitStack, address: str, count: int) -> list[grpc
 
 async def test_streams_of_health_are_limited(address: str) -> None:
     """At most 200 streams of health checks are open, 100 of them on one connection; calls go on, and places come back.
-
     Without the limit, 3,000 of these streams would take all places that there are for calls.
     """
     async with AsyncExitStack() as stack, stub_for(address) as stub:
