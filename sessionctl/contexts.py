@@ -83,8 +83,10 @@ def load_contexts() -> Contexts:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadContexts(f"{path}:{error.lineno}: invalid JSON: {error.msg}; correct it, or remove the file") from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise BadContexts(f"{path}: is not UTF-8 text; remove the file") from None
+    except (ValueError, RecursionError):
+        raise BadContexts(f"{path}: has a number or a nesting that no context has; remove the file") from None
     return _parsed(path, document)
 
 

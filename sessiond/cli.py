@@ -45,6 +45,7 @@ from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.audit_file import BadAuditFile
 from sessiond.system.clock import since_boot
 from sessiond.system.logs import set_up_logs
+from sessiond.system.memory import MemoryReturn
 from sessiond.system.reports import write_report
 
 __all__ = ["MISCONFIGURED", "main"]
@@ -450,9 +451,11 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
     _tune_collector()
     stop = asyncio.create_task(stopping.wait())
     reloads = asyncio.create_task(_reload(app, load, reloading, reload_report_in(config.data)))
+    memory = asyncio.create_task(MemoryReturn().run())
     await asyncio.wait((stop, app.failure), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     reloads.cancel()
+    memory.cancel()
     await app.stop()
     if not app.failure.done():
         return 0
@@ -475,8 +478,9 @@ async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> i
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
     if is_worker:
         ends.append(asyncio.create_task(owner_is_gone(running.address)))
+    memory = asyncio.create_task(MemoryReturn().run())
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     await running.stop()
-    for one in ends:
+    for one in (*ends, memory):
         one.cancel()
     return 0

@@ -132,8 +132,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     every problem that was found.
     """
     name, text = str(path), "" if path is None else _read(path)
-    document = _parse(name, text)
-    lines = line_index(text)
+    document, lines = _parse(name, text)
     chosen = {override.key: override for override in overrides}
     file, wrong = _checked(document)
     outside, wrong_outside = _checked(_nested(chosen))
@@ -236,13 +235,21 @@ def _read(path: Path) -> str:
         raise BadConfig(f"{path}: is not UTF-8 text; save it in that encoding") from error
 
 
-def _parse(name: str, text: str) -> dict[str, Any]:
+def _parse(name: str, text: str) -> tuple[dict[str, Any], _Lines]:
+    """Return the document and the lines of its keys."""
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text), line_index(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         # The parser gives no line for an error at the end of the document.
         raise BadConfig(f"{name}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}") from error
+    except RecursionError:
+        raise BadConfig(
+            f"{name}: has values that are nested too deeply; no setting needs more than three levels"
+        ) from None
+    except ValueError:
+        # Python refuses to convert numbers of thousands of digits.
+        raise BadConfig(f"{name}: has a number, a date or a time that is out of range; correct it") from None
 
 
 def _checked(document: Mapping[str, Any]) -> tuple[File, list[tuple[KeyPath, str]]]:

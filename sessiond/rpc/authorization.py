@@ -66,7 +66,11 @@ def authorize(name: str, request: Any, caller: Caller) -> None:
     named = applications_of(name, request)
     # Most rules do not ask whether the request is about one subject, and looking takes longer than the rest.
     about_one_subject = bool(RULES[name].for_one_subject) and _is_about_one_subject(request)
-    if not _may(caller.grants, name, named, about_one_subject):
+    if len(named) <= _CACHED_NAMES and all(len(application) <= _CACHED_NAME for application in named):
+        allowed = _may(caller.grants, name, named, about_one_subject)
+    else:
+        allowed = may(caller.grants, RULES.get(name), named, about_one_subject=about_one_subject)
+    if not allowed:
         raise NotPermitted(_refusal(caller, name, named))
 
 
@@ -103,6 +107,12 @@ def _administrative_role(
     return administrative_role(grants, RULES[name], applications, about_one_subject=about_one_subject)
 
 
+_CACHED_NAMES, _CACHED_NAME = 16, 64
+"""The most names that a cached decision is about, and the longest of them. The names are as the caller sent them:
+without these limits the cache would keep up to 4 MB for each of its entries."""
+_SHOWN_NAMES = 5
+
+
 @lru_cache(maxsize=4096)
 def _may(grants: Grants, name: str, applications: frozenset[str], about_one_subject: bool) -> bool:
     return may(grants, RULES.get(name), applications, about_one_subject=about_one_subject)
@@ -124,5 +134,7 @@ def _refusal(caller: Caller, name: str, applications: frozenset[str]) -> str:
     rule = RULES[name]
     roles = " or ".join(sorted(rule.roles - {Role.ADMIN})) or Role.ADMIN
     where = "all applications" if rule.scope is Scope.AUTHORITY or not applications else ""
-    named = where or ", ".join(shown(application) for application in sorted(applications))
+    first = sorted(applications)[:_SHOWN_NAMES]
+    more = f" and {len(applications) - len(first)} more" if len(applications) > len(first) else ""
+    named = where or ", ".join(map(shown, first)) + more
     return f"caller {shown(caller.name)} may not call {name} for {named}: it needs the role {roles} there"

@@ -9,11 +9,13 @@ caller. A plain answer is VALID without signals, new tokens or session data.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 
 from sessiond.authority.question import Question
 from sessiond.authority.results import ValidationResult
 from sessiond.authority.validation import Validation
+from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
 from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Presented
@@ -22,6 +24,8 @@ from sessiond.system.lru import Lru
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["FastPath"]
+
+_NO_TOKEN = Token("")
 
 
 @immutable
@@ -61,8 +65,11 @@ class FastPath:
         """
         if answer.presented is None:
             return
-        cache_key = self._cache_key(question.call.caller, request.SerializeToString())
-        self._questions.put(cache_key, _CachedQuestion(question, answer.presented))
+        caller = question.call.caller
+        cache_key = self._cache_key(caller, request.SerializeToString())
+        # Without the secrets: the token, and the metadata, which has the caller's key and may have 16 KB.
+        call = replace(question.call, caller=replace(caller, metadata=()))
+        self._questions.put(cache_key, _CachedQuestion(replace(question, call=call, token=_NO_TOKEN), answer.presented))
 
     def _cache_key(self, caller: Caller, raw: bytes) -> tuple[str, int, bytes]:
         return caller.name, caller.version, blake2b(raw, digest_size=16, key=self._key).digest()

@@ -12,6 +12,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from sessiond.rpc.handlers import Intake
+from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import HEALTH, BoundedServer
 from sessiond.rpc.listening import server_options
 
@@ -32,9 +33,8 @@ class GrpcioTransport:
             options=server_options(max_calls, renews=intake.callers.reads_certificates),
             maximum_concurrent_rpcs=max_calls,
         )
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(service, dict(methods)) for service, methods in handlers.items()]
-        )
+        own = [grpc.method_handlers_generic_handler(service, dict(methods)) for service, methods in handlers.items()]
+        self._server.add_generic_rpc_handlers((Leftovers(), *own))
         # Orchestrators check the health of servers without any credentials.
         health_pb2_grpc.add_HealthServicer_to_server(health_checks, BoundedServer(self._server, intake.arrivals))
         bounded = BoundedServer(self._server, intake.arrivals, partial(intake.caller, "ServerReflectionInfo"))

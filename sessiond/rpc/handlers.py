@@ -173,7 +173,7 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
     arrivals = intake.arrivals
 
     async def respond(context: Context) -> bytes:
-        raw = b""
+        raw, caller = b"", None
         try:
             caller = intake.caller(method.name, context)
             raw = sent(await arrivals.next(context, caller.peer))
@@ -187,7 +187,8 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             status = internal_error(method.name)
         # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
-        raw = b""
+        # It must keep neither the message nor the metadata, which may have megabytes.
+        raw, caller = b"", None
         await context.abort_with_status(status)
         raise AssertionError("abort never returns")
 

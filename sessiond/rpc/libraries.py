@@ -17,11 +17,15 @@ from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.handlers import Method, sent
 from sessiond.rpc.heavy import HEAVY_BYTES
 from sessiond.rpc.status import status_of
+from sessiond.rpc.stream_limit import StreamLimit
 
 __all__ = ["HEALTH", "BoundedServer", "health_methods"]
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]
+_MOST_STREAMS = 200
+"""How many streams of each of these services may be open. Some are open to callers without credentials, who could
+otherwise take all places that there are for calls."""
 
 
 class BoundedServer:
@@ -34,15 +38,20 @@ class BoundedServer:
         self._server = server
         self._arrivals = arrivals
         self._identify = identify
+        self._streams = _stream_limit()
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add the handlers of a service."""
         self._server.add_generic_rpc_handlers(
-            [_Bounded(handler, self._arrivals, self._identify) for handler in handlers]
+            [_Bounded(handler, self._arrivals, self._identify, self._streams) for handler in handlers]
         )
 
     def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
         """Do nothing: these are the same handlers as the generic ones."""
+
+
+def _stream_limit() -> StreamLimit:
+    return StreamLimit(_MOST_STREAMS, "streams of this service")
 
 
 def _parsed(found: Any, raw: bytes) -> Any:
@@ -61,10 +70,12 @@ class _Bounded(grpc.GenericRpcHandler):
         handlers: grpc.GenericRpcHandler,
         arrivals: Arrivals,
         identify: Callable[[Context], Caller] | None,
+        streams: StreamLimit,
     ) -> None:
         self._handlers = handlers
         self._arrivals = arrivals
         self._identify = identify
+        self._streams = streams
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         found: Any = self._handlers.service(details)
@@ -86,10 +97,13 @@ class _Bounded(grpc.GenericRpcHandler):
             try:
                 self._check(context)
                 request = _parsed(found, sent(await self._arrivals.next(context, context.peer())))
+                if found.response_streaming:
+                    with self._streams.counted(context.peer()):
+                        return await found.unary_stream(request, context)
+                answer = found.unary_unary(request, context)
+                return await answer if inspect.isawaitable(answer) else answer
             except AuthorityError as error:
                 await context.abort_with_status(status_of(error))
-            answer = (found.unary_stream if found.response_streaming else found.unary_unary)(request, context)
-            return await answer if inspect.isawaitable(answer) else answer
 
         return call
 
@@ -101,8 +115,9 @@ class _Bounded(grpc.GenericRpcHandler):
 
             try:
                 self._check(context)
-                async for response in found.stream_stream(requests(), context):
-                    yield response
+                with self._streams.counted(context.peer()):
+                    async for response in found.stream_stream(requests(), context):
+                        yield response
             except AuthorityError as error:
                 await context.abort_with_status(status_of(error))
 
@@ -113,7 +128,8 @@ def health_methods(servicer: health.HealthServicer) -> dict[str, Method]:
     """Return the methods of health checking, by path, for a transport that serves methods by itself."""
     collected = _Collected()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, collected)
-    return {f"/{HEALTH}/{name}": _LibraryMethod(name, found) for name, found in collected.handlers.items()}
+    streams = _stream_limit()
+    return {f"/{HEALTH}/{name}": _LibraryMethod(name, found, streams) for name, found in collected.handlers.items()}
 
 
 class _Collected:
@@ -133,8 +149,9 @@ class _Collected:
 class _LibraryMethod:
     """A method of a library whose request is one message; see `Method`."""
 
-    def __init__(self, name: str, found: Any) -> None:
+    def __init__(self, name: str, found: Any, streams: StreamLimit) -> None:
         self.name = name
+        self._streams = streams
         self.is_open = True
         self.streams = bool(found.response_streaming)
         self._found = found
@@ -147,6 +164,7 @@ class _LibraryMethod:
         """Parse the request, and let the library respond."""
         request = _parsed(self._found, raw)
         if self.streams:
-            await self._found.unary_stream(request, context)
+            with self._streams.counted(caller.peer):
+                await self._found.unary_stream(request, context)
             return b""
         return bytes(self._found.response_serializer(await self._found.unary_unary(request, context)))

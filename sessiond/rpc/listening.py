@@ -10,6 +10,7 @@ from sessiond.rpc.sockets import open_socket, prepare_socket, private_sockets, w
 __all__ = [
     "KEEPALIVE_TIMEOUT_MS",
     "KEEPALIVE_TIME_MS",
+    "MAX_IDLE_MS",
     "MAX_MESSAGE_BYTES",
     "MAX_METADATA_BYTES",
     "bind",
@@ -19,6 +20,8 @@ __all__ = [
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
 KEEPALIVE_TIME_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
+MAX_IDLE_MS = 300_000
+"""For how long a connection may have no call under way. Clients connect again when they need to."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -29,7 +32,9 @@ _OPTIONS = [
     # Calls that wait to be accepted. Beyond these limits gRPC ends random calls as CANCELLED, as if by the caller.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    # The handshake of TLS, if there is one, and that of HTTP/2 together.
     ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),

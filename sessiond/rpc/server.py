@@ -146,7 +146,7 @@ class RpcServer:
 
 def _methods(service: FurtherService, intake: Intake) -> dict[str, Method]:
     return {
-        name: UnaryMethod(name, request_type, handler, intake.heavy)
+        name: UnaryMethod(name, request_type, handler, intake.heavy, audited=intake.audited)
         for name, (request_type, handler) in service.methods.items()
     }
 

@@ -29,13 +29,13 @@ class StreamBounds:
 class StreamLimit:
     """Counts the open streams of one kind. At most half of `most` may be on one connection.
 
-    `what` names them in the error message, and `setting` the setting that raises the limit.
+    `what` names them in the error message, and `setting` the setting that raises the limit, if there is one.
     """
 
-    def __init__(self, most: int, what: str, setting: str) -> None:
+    def __init__(self, most: int, what: str, setting: str = "") -> None:
         self._most = most
         self._what = what
-        self._setting = setting
+        self._remedy = f"close some, or raise {setting}" if setting else "close some"
         self._by_peer: Counter[str] = Counter()
 
     @contextmanager
@@ -44,8 +44,7 @@ class StreamLimit:
         total, own = self._by_peer.total(), self._by_peer[peer]
         if total >= self._most or own >= max(1, self._most // 2):
             raise Overloaded(
-                f"there are already {total} {self._what}, {own} of them on this connection; "
-                f"close some, or raise {self._setting}"
+                f"there are already {total} {self._what}, {own} of them on this connection; {self._remedy}"
             )
         self._by_peer[peer] += 1
         try:

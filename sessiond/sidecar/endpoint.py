@@ -7,6 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import BoundedServer
 from sessiond.rpc.listening import bind, server_options
 from sessiond.sidecar.forwarding import Forwarding
@@ -31,6 +32,7 @@ class Endpoint:
     ) -> None:
         options = server_options(max_calls, shares_port=shares_port)
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
+        self._server.add_generic_rpc_handlers((Leftovers(),))
         self._health = health.HealthServicer()
         self._is_stopping = False
         health_pb2_grpc.add_HealthServicer_to_server(self._health, BoundedServer(self._server, arrivals))

@@ -917,3 +917,19 @@ def test_an_unknown_signal_that_resembles_none(tmp_path: Path) -> None:
     """A key of `reactions` that resembles no signal is reported with all signals."""
     with pytest.raises(BadConfig, match=r"reactions\.zzz: no such key; the keys are token_replay, .*, reported$"):
         load_config(write(tmp_path, '[applications.shop]\nreactions.zzz = "alert"\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a = " + "[" * 5_000, "nested too deeply"),
+        ("a = " + "{b=" * 5_000, "nested too deeply"),
+        ("[server]\nmax_calls = " + "1" * 5_000, "out of range"),
+    ],
+)
+def test_what_the_parser_cannot_stand(tmp_path: Path, text: str, problem: str) -> None:
+    """Nesting of thousands of levels and numbers of thousands of digits are refused with the file's name."""
+    path = write(tmp_path, text)
+    with pytest.raises(BadConfig, match=problem) as refused:
+        load_config(path)
+    assert str(refused.value).startswith(f"{path}: ")

@@ -16,8 +16,8 @@ from tests.mutation.report import Report
 
 _HERE = Path(__file__).parent
 _IGNORED = (
-    "canary clients config demo eventlog express faults ha model mutation sessionctl simulation store "
-    "attacks/test_flood.py"
+    "canary clients config demo eventlog express faults ha hostile model mutation randomness sessionctl simulation "
+    "store attacks/test_flood.py"
 )
 """Tests that run whole processes, load a server, test other packages, or would test this one."""
 

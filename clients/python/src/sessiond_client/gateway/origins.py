@@ -34,7 +34,10 @@ def is_cross_site(fetch_site: Sequence[str], origin: Sequence[str], host: str, t
     if not origin:
         return False
     sender = own_form(origin[0])
-    return not sender or sender != own_form(f"{sender.partition('://')[0]}://{host}")
+    # Pages of other schemes, such as those of extensions and apps, are other sites, whatever their host is called.
+    return not sender.startswith(("https://", "http://")) or sender != own_form(
+        f"{sender.partition('://')[0]}://{host}"
+    )
 
 
 def own_form(origin: str) -> str:

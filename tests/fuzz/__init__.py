@@ -1,0 +1,1 @@
+"""Fuzzing: what callers and files may contain, in any bytes."""

@@ -1,0 +1,1 @@
+"""Hostile traffic on real sockets."""
