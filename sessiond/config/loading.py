@@ -19,12 +19,14 @@ from sessiond.config.overrides import Override
 from sessiond.config.problems import path_of, remedy_for
 from sessiond.config.sections import DEFAULT_LISTEN, SETTINGS, File, TlsSection
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.call_limits import CallLimits
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
 
 __all__ = ["DEFAULT_LISTEN", "BadConfig", "Config", "effective", "load_config"]
 
+_LIMITS = "limits."
 _Lines = Mapping[KeyPath, int]
 _MOST_APPLICATIONS = 500
 """GetAuthority answers with all policies in one message: 1.3 MB for 500 ordinary ones. Clients accept 4 MiB."""
@@ -71,6 +73,7 @@ class Config:
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     operators, countries      MaxMind files with the operator and the country of each address
+    limits                    how many calls each caller, and all callers of one application, may make
     policies                  the policy of each application
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
                               `FILE:LINE`
@@ -101,6 +104,7 @@ class Config:
     log_level: str
     operators: Path | None
     countries: Path | None
+    limits: CallLimits
     policies: Mapping[str, Policy]
     origins: Mapping[str, Mapping[str, str]]
     server_origins: Mapping[str, str]
@@ -109,9 +113,10 @@ class Config:
     def restart_required(self, other: Config) -> list[str]:
         """Return the keys (`server.listen`) whose values differ and which a server reads only when it starts.
 
-        These are all keys outside of the applications' sections: a reload replaces nothing but policies.
+        These are all keys outside of the sections of applications and limits, which a reload replaces.
         """
-        return [key for key in self.server_origins if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
+        keys = [key for key in self.server_origins if not key.startswith(_LIMITS)]
+        return [key for key in keys if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
 
 
 def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config:
@@ -142,6 +147,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         getattr(file, section).model_copy(update=getattr(outside, section).given())
         for section in ("server", "log", "networks")
     )
+    limits = file.limits.model_copy(update=outside.limits.given())
     tls = file.server.tls.model_copy(update=outside.server.tls.given())
     server_origins = _server_origins(name, lines, chosen)
     if problem := _tls_problem(tls, server.listen, server.transport, server_origins):
@@ -171,6 +177,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         log_level=log.level,
         operators=_path(networks.operators),
         countries=_path(networks.countries),
+        limits=limits.limits(),
         policies=policies,
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
         server_origins=server_origins,
@@ -179,7 +186,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
 
 
 def _field_of(key: str) -> str:
-    """Return the field of `Config` for a key outside of the applications' sections."""
+    """Return the field of `Config` for a key outside of the sections of applications and limits."""
     section, _, name = key.partition(".")
     return f"log_{name}" if section == "log" else name.replace(".", "_")
 
