@@ -14,6 +14,8 @@ import structlog
 from sessiond import __version__
 from sessiond.access.book import CallerBook
 from sessiond.access.callers import Callers, CallersOfWorkers
+from sessiond.access.limit_log import LimitLog
+from sessiond.access.limits import CallLimiter
 from sessiond.access.tls import TlsFile, TlsFiles
 from sessiond.access.tls_watch import TlsWatch
 from sessiond.authority.authority import Authority
@@ -242,9 +244,12 @@ def _lock_time(policies: PolicyBook, application: str) -> Millis:
     return Millis(0) if policy is None else policy.guessing.lock_time
 
 
-def services_of(authority: Authority, bounds: StreamBounds, unary_calls: UnaryCalls) -> Services:
+def services_of(
+    authority: Authority, bounds: StreamBounds, unary_calls: UnaryCalls, limiter: CallLimiter | None = None
+) -> Services:
     """The calls of the contract over an authority, by subject. Some give way to the unary calls that are under way."""
-    calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
+    limiter = limiter or CallLimiter()
+    calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy, limiter=limiter)
     validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals())
     return (
         validations,
@@ -254,7 +259,7 @@ def services_of(authority: Authority, bounds: StreamBounds, unary_calls: UnaryCa
         ReadingService(calls, authority, __version__),
         EventService(authority.reading, bounds.write_timeout, bounds.subscribers),
         FollowService(authority, bounds.write_timeout, bounds.subscribers),
-        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls),
+        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls, limiter),
         CallerService(authority),
     )
 
@@ -265,10 +270,11 @@ def rpc_server(
     max_calls: int = DEFAULT_MAX_CALLS,
     callers: Callers | None = None,
     transport: str = "grpcio",
+    limiter: CallLimiter | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    unary_calls = UnaryCalls()
-    services = services_of(authority, bounds, unary_calls)
+    unary_calls, limiter = UnaryCalls(), limiter or CallLimiter()
+    services = services_of(authority, bounds, unary_calls, limiter)
     return RpcServer(
         services,
         callers or Callers(),
@@ -276,15 +282,20 @@ def rpc_server(
         max_calls=max_calls,
         transport=transport,
         unary_calls=unary_calls,
+        limiter=limiter,
     )
 
 
 @immutable
 class Reloaded:
-    """What a reload did: what changed, in words, by application; and the keys whose new values need a restart."""
+    """What a reload did: what changed, in words, by application; and the keys whose new values need a restart.
+
+    limits_changed  whether other limits on calls are in force
+    """
 
     changed: Mapping[str, str]
     restart_required: Sequence[str]
+    limits_changed: bool = False
 
 
 class RemotePlaintext(Exception):
@@ -311,6 +322,8 @@ class App:
         self._entropy = entropy
         loop = asyncio.get_running_loop()
         self._security_log = SecurityLog(loop.call_later)
+        self._limit_log = LimitLog(loop.call_later)
+        self._limiter = CallLimiter(config.limits, self._limit_log)
         self.failure: asyncio.Future[StoreFailed] = loop.create_future()
 
     @classmethod
@@ -404,7 +417,7 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport)
+        self._server = rpc_server(self.authority, bounds, config.max_calls, callers, config.transport, self._limiter)
         if not config.workers:
             self.address = await self._server.start(config.listen, config.socket_mode, credentials)
             return
@@ -441,19 +454,21 @@ class App:
             one.close()
 
     async def reload(self, config: Config) -> Reloaded:
-        """Put the policies of another configuration in force; other settings need a restart."""
+        """Put the policies and limits of another configuration in force; other settings need a restart."""
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
             _log.log(level, "policy changed", application=application, change=what)
+        if limits_changed := self._limiter.replace(config.limits):
+            _log.info("limits changed", limits=_limits_text(config))
         waiting = self._config.restart_required(config)
         if waiting:
             _log.warning("restart required", settings=waiting)
         if not changed:
             _log.info("policies unchanged")
-        return Reloaded(changed, waiting)
+        return Reloaded(changed, waiting, limits_changed)
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
@@ -473,6 +488,7 @@ class App:
             self._shared.keep_lease()
         await self._close_store()
         self._security_log.end_window()
+        self._limit_log.end_window()
         if self._watching is not None:
             await _cancelled(self._watching)
         _log.info("stopped", revision=self.authority.parts.feed.revision)
@@ -545,6 +561,18 @@ def _tls_files(config: Config) -> TlsFiles | None:
         TlsFile("server.tls.key", config.tls_key),
         None if config.tls_client_ca is None else TlsFile("server.tls.client_ca", config.tls_client_ca),
     )
+
+
+def _limits_text(config: Config) -> dict[str, int]:
+    """Return for the log the limits that hold for every caller and application, and how many callers have their own."""
+    limits = config.limits
+    return {
+        "max_calls_per_caller": limits.caller.max_calls,
+        "max_calls_per_application": limits.application.max_calls,
+        "rate_per_caller": limits.caller.rate,
+        "rate_per_application": limits.application.rate,
+        "callers": len(limits.callers),
+    }
 
 
 def _tls_text(config: Config) -> str:

@@ -10,7 +10,7 @@ from sessiond.domain.access import ANY_APPLICATION, EVERYTHING, RULES, Grants, R
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import NotPermitted, shown
 
-__all__ = ["APPLICATIONS_OF", "authorize", "may_see"]
+__all__ = ["APPLICATIONS_OF", "applications_of", "authorize", "may_see"]
 
 
 def _one(request: Any) -> Iterable[str]:
@@ -36,6 +36,13 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "RevokeCaller": _none,
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
+
+
+def applications_of(name: str, request: Any) -> Iterable[str]:
+    """Return which applications a request is about, as it names them; none: all, or a later message of a stream."""
+    if name != "Follow":
+        return APPLICATIONS_OF.get(name, _one)(request)
+    return request.start.applications if request.WhichOneof("item") == "start" else ()
 
 
 def authorize(name: str, request: Any, caller: Caller) -> None:

@@ -10,6 +10,8 @@ memory for incomplete messages.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import field
 from typing import Any, Protocol, cast
 
 import grpc
@@ -18,6 +20,7 @@ from google.protobuf.message import Message
 
 from sessiond.access.callers import Callers
 from sessiond.access.identity import AuthContext
+from sessiond.access.limits import CallLimiter
 from sessiond.access.streams import OpenStreams
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
@@ -27,6 +30,7 @@ from sessiond.rpc.authorization import authorize
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
+from sessiond.rpc.weights import weight_of, weights_by_application
 from sessiond.rpc.wire import parse
 
 __all__ = [
@@ -41,6 +45,7 @@ __all__ = [
     "sent",
 ]
 
+_NOT_COUNTED = nullcontext()
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Caller], Awaitable[Message | bytes]]
@@ -51,7 +56,7 @@ FastPath = Callable[[Caller, bytes], Message | None]
 
 @immutable
 class Intake:
-    """What a call passes before its message is parsed: the identification of its caller, and the limits on messages.
+    """What a call passes before its message is parsed: who calls, and the limits on calls and messages.
 
     Other work gives way to the unary calls that are counted in `unary_calls`.
     """
@@ -61,6 +66,7 @@ class Intake:
     heavy: HeavyMessages
     open_streams: OpenStreams
     unary_calls: UnaryCalls
+    limiter: CallLimiter = field(default_factory=CallLimiter)
 
     def caller(self, context: Context) -> Caller:
         """Return the caller of a call."""
@@ -114,6 +120,7 @@ class UnaryMethod:
     handler: UnaryHandler
     heavy: HeavyMessages
     fast_path: FastPath | None = None
+    limiter: CallLimiter | None = None
     streams: bool = False
     is_open: bool = False
 
@@ -127,7 +134,8 @@ class UnaryMethod:
         """Parse the request, and let the service respond."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
         authorize(self.name, message, caller)
-        response = await self.handler(message, caller)
+        with counted(self.name, message, caller, self.limiter):
+            response = await self.handler(message, caller)
         return response if isinstance(response, bytes) else response.SerializeToString()
 
 
@@ -140,6 +148,7 @@ class StreamMethod:
     handler: StreamHandler
     heavy: HeavyMessages
     open_streams: OpenStreams
+    limiter: CallLimiter | None = None
     streams: bool = True
     is_open: bool = False
 
@@ -152,7 +161,8 @@ class StreamMethod:
         message = await _parsed(self.request_type, raw, caller, self.heavy)
         authorize(self.name, message, caller)
         raw = b""  # a stream may last for days
-        await self.open_streams.serve(caller, self.handler(message, caller, context))
+        with counted(self.name, message, caller, self.limiter):
+            await self.open_streams.serve(caller, self.handler(message, caller, context))
         return b""
 
 
@@ -165,9 +175,10 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
     arrivals = intake.arrivals
 
     async def respond(context: Context) -> bytes:
-        raw = b""
+        raw, account = b"", None
         try:
             caller = intake.caller(context)
+            account = intake.limiter.begin(caller)
             raw = sent(await arrivals.next(context, caller.peer))
             if (known := method.known(raw, caller)) is not None:
                 return known
@@ -178,6 +189,9 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             status = internal_error(method.name)
+        finally:
+            if account is not None:
+                account.end()
         # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
         raw = b""
         await context.abort_with_status(status)
@@ -218,6 +232,20 @@ def bidirectional(
     return _streaming(name, serve, intake)
 
 
+def counted(name: str, message: Any, caller: Caller, limiter: CallLimiter | None) -> AbstractContextManager[None]:
+    """Count a call beyond the one that its caller began: its weight, and the applications that it is about.
+
+    Raise `LimitReached` if the limit of an application is reached.
+    """
+    if limiter is None:
+        return _NOT_COUNTED
+    if (more := weight_of(name, message) - 1) > 0:
+        limiter.account(caller).charge(more)
+    if not limiter.limits_applications:
+        return _NOT_COUNTED
+    return limiter.about(weights_by_application(name, message))
+
+
 async def _parsed(request_type: type[Message], raw: bytes, caller: Caller, heavy: HeavyMessages) -> Message:
     return await heavy.parse(request_type, raw, caller.peer) if len(raw) >= HEAVY_BYTES else parse(request_type, raw)
 
@@ -234,8 +262,11 @@ def _streaming(
     name: str, serve: Callable[[Caller, Context], Awaitable[None]], intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
     async def respond(context: Context) -> None:
+        account = None
         try:
-            await serve(intake.caller(context), context)
+            caller = intake.caller(context)
+            account = intake.limiter.begin(caller)
+            await serve(caller, context)
             return
         except AuthorityError as error:
             status = status_of(error)
@@ -243,6 +274,9 @@ def _streaming(
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             status = internal_error(name)
+        finally:
+            if account is not None:
+                account.end()
         await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:

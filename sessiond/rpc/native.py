@@ -21,6 +21,7 @@ import grpc
 import structlog
 from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
 
+from sessiond.access.limits import Account
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.rpc.grpcio import GrpcioTransport
@@ -113,6 +114,7 @@ class NativeTransport:
         self._paths = [(path, method.streams) for path, method in methods.items()]
         self._methods = list(methods.values())
         self._callers = intake.callers
+        self._limiter = intake.limiter
         self._unary_calls = intake.unary_calls
         self._fallback = fallback
         self._max_calls = max_calls
@@ -203,23 +205,30 @@ class NativeTransport:
                     task.cancel()
                 continue
             call, served = _Call(self._front, number), self._methods[method]
+            account = None
             try:
                 if (refusal := self._refusal(len(raw))) is not None:
                     self._front.fail(number, *refusal)
                     continue
                 peer, metadata = details[1], details[0]
-                caller = Caller("", peer) if served.is_open else self._callers.identify(peer, metadata)
-                if (known := served.known(raw, caller)) is not None:
-                    self._front.respond(number, known)
+                if served.is_open:
+                    caller = Caller("", peer)
+                else:
+                    caller = self._callers.identify(peer, metadata)
+                    account = self._limiter.begin(caller)
+                if (known := served.known(raw, caller)) is None:
+                    task = loop.create_task(self._serve(call, served, raw, caller))
+                    self._tasks[number] = task
+                    # Not in the task itself: one that is cancelled before it has begun never runs.
+                    task.add_done_callback(partial(self._forget, number, account))
                     continue
+                self._front.respond(number, known)
             except AuthorityError as error:
                 call.fail(status_of(error))
             except Exception:  # noqa: BLE001 - one call must not take the others of its batch with it
                 call.fail(internal_error(served.name))
-            else:
-                task = loop.create_task(self._serve(call, served, raw, caller))
-                self._tasks[number] = task
-                task.add_done_callback(partial(self._forget, number))
+            if account is not None:
+                account.end()
 
     def _refusal(self, size: int) -> tuple[int, str] | None:
         """Return the code and text to refuse a call with before anything looks at it; None to serve it."""
@@ -231,9 +240,10 @@ class NativeTransport:
             return _RESOURCE_EXHAUSTED, f"the message has {size} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
         return None
 
-    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
-        # Not in the task itself: one that is cancelled before it has begun never runs.
+    def _forget(self, number: int, account: Account | None, _: asyncio.Task[None]) -> None:
         del self._tasks[number]
+        if account is not None:
+            account.end()
 
     async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
         if not method.streams:

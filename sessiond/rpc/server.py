@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health
 
 from sessiond.access.callers import Callers
+from sessiond.access.limits import CallLimiter
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.grpcio import GrpcioTransport
@@ -58,7 +59,8 @@ class RpcServer:
     with UNIMPLEMENTED. `fast_path` may answer a ValidateSession call before its message is parsed.
     Calls beyond `max_calls` at once, streams included, are refused with RESOURCE_EXHAUSTED, because each message may
     take 4 MB of memory until it is parsed. One connection may have at most half of `max_calls`.
-    `unary_calls` counts those that are under way, for services that give way to them.
+    `unary_calls` counts those that are under way, for services that give way to them, and `limiter` has the limits of
+    each caller and application.
     `transport` is `grpcio` or `native` (see `sessiond.rpc.native`).
     """
 
@@ -71,10 +73,18 @@ class RpcServer:
         max_calls: int = DEFAULT_MAX_CALLS,
         transport: str = "grpcio",
         unary_calls: UnaryCalls | None = None,
+        limiter: CallLimiter | None = None,
     ) -> None:
         self._health = health.HealthServicer()
         arrivals = Arrivals()
-        intake = Intake(callers, arrivals, HeavyMessages(), callers.open_streams, unary_calls or UnaryCalls())
+        intake = Intake(
+            callers,
+            arrivals,
+            HeavyMessages(),
+            callers.open_streams,
+            unary_calls or UnaryCalls(),
+            limiter or CallLimiter(),
+        )
         methods, others = _served(services, intake, fast_path)
         found = {name: on_grpcio(method, intake) for name, method in methods.items()} | others
         self._transport: Transport = GrpcioTransport(SERVICE, found, self._health, intake, max_calls)
@@ -126,8 +136,8 @@ def _served(
         if method.client_streaming:
             others[name] = bidirectional(name, request_type, handler, intake)
         elif method.server_streaming:
-            methods[name] = StreamMethod(name, request_type, handler, intake.heavy, intake.open_streams)
+            methods[name] = StreamMethod(name, request_type, handler, intake.heavy, intake.open_streams, intake.limiter)
         else:
             fast = fast_path if name == "ValidateSession" else None
-            methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast)
+            methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast, intake.limiter)
     return methods, others
