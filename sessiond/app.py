@@ -62,7 +62,7 @@ from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.secure import server_credentials
-from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, Shared
 from sessiond.rpc.service.callers import CallerService
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -250,7 +250,7 @@ def services_of(
     """The calls of the contract over an authority, by subject. Some give way to the unary calls that are under way."""
     limiter = limiter or CallLimiter()
     calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy, limiter=limiter)
-    validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals())
+    validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals(), unary_calls)
     return (
         validations,
         LoginService(calls, authority.logins),
@@ -281,8 +281,7 @@ def rpc_server(
         services[0].fast_path,
         max_calls=max_calls,
         transport=transport,
-        unary_calls=unary_calls,
-        limiter=limiter,
+        shared=Shared(unary_calls, limiter),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from sessiond.access.limit_log import LimitLog
+from sessiond.access.turns import Lane
 from sessiond.domain.call import Caller
 from sessiond.domain.call_limits import CallLimit, CallLimits
 from sessiond.domain.errors import LimitReached, shown
@@ -32,7 +33,8 @@ _FEW_ACCOUNTS = 1_024
 class Account:
     """The calls of one caller, or about one application: those that are under way, and what their rate has used.
 
-    `who` names it in the message of a refusal, and `settings` are the keys of its limits by kind.
+    `who` names it in the message of a refusal, and `settings` are the keys of its limits by kind. `lane` has the calls
+    of a caller that wait for those of others.
     """
 
     __slots__ = (
@@ -46,12 +48,14 @@ class Account:
         "_settings",
         "_slack",
         "in_flight",
+        "lane",
         "who",
     )
 
     def __init__(self, who: str, clock: Callable[[], int], log: LimitLog) -> None:
         self.who = who
         self.in_flight = 0
+        self.lane = Lane()
         self._clock = clock
         self._log = log
         self._cost = self._slack = self._paid_until = self._promised_until = 0
@@ -69,7 +73,9 @@ class Account:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, and the rate has nothing to remember."""
-        return not self.in_flight and self._paid_until <= self._clock()
+        return (
+            not self.in_flight and not self.lane.waiting and not self.lane.in_work and self._paid_until <= self._clock()
+        )
 
     def begin(self) -> None:
         """Note that a call begins. Raise `LimitReached` if it may not."""

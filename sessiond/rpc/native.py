@@ -12,7 +12,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -22,6 +22,7 @@ import structlog
 from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
 
 from sessiond.access.limits import Account
+from sessiond.access.turns import Work, watched
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.rpc.grpcio import GrpcioTransport
@@ -102,6 +103,12 @@ class _Status:
         self.trailing_metadata = trailing_metadata
 
 
+def _end(account: Account, work: Work | None) -> None:
+    account.end()
+    if work is not None:
+        work.end()
+
+
 class NativeTransport:
     """Serves the methods with one request each by itself, and everything else through `fallback`; see `Transport`.
 
@@ -114,7 +121,7 @@ class NativeTransport:
         self._paths = [(path, method.streams) for path, method in methods.items()]
         self._methods = list(methods.values())
         self._callers = intake.callers
-        self._limiter = intake.limiter
+        self._intake = intake
         self._unary_calls = intake.unary_calls
         self._fallback = fallback
         self._max_calls = max_calls
@@ -202,7 +209,7 @@ class NativeTransport:
         for kind, number, method, raw, _, details in events:
             if kind == EVENT_CANCEL:
                 if (task := self._tasks.get(number)) is not None:
-                    task.cancel()
+                    loop.call_soon(task.cancel)  # after it has begun, so that it can clean up
                 continue
             call, served = _Call(self._front, number), self._methods[method]
             account = None
@@ -212,15 +219,16 @@ class NativeTransport:
                     continue
                 peer, metadata = details[1], details[0]
                 if served.is_open:
-                    caller = Caller("", peer)
-                else:
-                    caller = self._callers.identify(peer, metadata)
-                    account = self._limiter.begin(caller)
+                    self._start(number, self._serve(call, served, raw, Caller("", peer)), None)
+                    continue
+                caller = self._callers.identify(peer, metadata)
+                beginning = self._intake.limiter.account(caller)
+                if (turn := self._intake.begin(beginning, served.turn_weight)) is not None:
+                    self._start(number, self._serve_in_turn(turn, beginning, call, served, raw, caller), None)
+                    continue
+                account = beginning
                 if (known := served.known(raw, caller)) is None:
-                    task = loop.create_task(self._serve(call, served, raw, caller))
-                    self._tasks[number] = task
-                    # Not in the task itself: one that is cancelled before it has begun never runs.
-                    task.add_done_callback(partial(self._forget, number, account))
+                    self._start_work(account, call, served, raw, caller)
                     continue
                 self._front.respond(number, known)
             except AuthorityError as error:
@@ -228,7 +236,25 @@ class NativeTransport:
             except Exception:  # noqa: BLE001 - one call must not take the others of its batch with it
                 call.fail(internal_error(served.name))
             if account is not None:
-                account.end()
+                # Not at once, or all that has arrived would be answered before anything else has its turn.
+                loop.call_soon(self._intake.end, account, served.turn_weight)
+
+    def _start(self, number: int, serving: Coroutine[Any, Any, None], end: Callable[[], None] | None) -> None:
+        task = asyncio.get_running_loop().create_task(serving)
+        self._tasks[number] = task
+        # Not in the task itself: one that is cancelled before it has begun never runs.
+        task.add_done_callback(partial(self._forget, number, end))
+
+    def _start_work(self, account: Account, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
+        work = self._work(account, method)
+        self._start(call.number, self._serve(call, method, raw, caller, work), partial(_end, account, work))
+
+    def _work(self, account: Account, method: Method) -> Work | None:
+        """Return what counts a call that has its turn; None for a stream, whose turn ends when it has begun."""
+        if not method.streams:
+            return Work(self._intake.turns, account.lane, method.turn_weight)
+        self._intake.turns.end(account.lane, method.turn_weight)
+        return None
 
     def _refusal(self, size: int) -> tuple[int, str] | None:
         """Return the code and text to refuse a call with before anything looks at it; None to serve it."""
@@ -240,18 +266,40 @@ class NativeTransport:
             return _RESOURCE_EXHAUSTED, f"the message has {size} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
         return None
 
-    def _forget(self, number: int, account: Account | None, _: asyncio.Task[None]) -> None:
+    def _forget(self, number: int, end: Callable[[], None] | None, _: asyncio.Task[None]) -> None:
         del self._tasks[number]
-        if account is not None:
-            account.end()
+        if end is not None:
+            end()
 
-    async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
+    async def _serve_in_turn(
+        self, turn: Awaitable[None], account: Account, call: _Call, method: Method, raw: bytes, caller: Caller
+    ) -> None:
+        try:
+            await turn
+        except AuthorityError as error:
+            call.fail(status_of(error))
+            return
+        work = self._work(account, method)
+        try:
+            known = method.known(raw, caller)
+            if known is None:
+                serving = self._serve(call, method, raw, caller, work)
+                del raw  # a stream may last for days
+                await serving
+            else:
+                self._front.respond(call.number, known)
+        except AuthorityError as error:
+            call.fail(status_of(error))
+        finally:
+            _end(account, work)
+
+    async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller, work: Work | None = None) -> None:
         if not method.streams:
             self._unary_calls.begin()
         try:
             responding = method.respond(raw, caller, call)
             del raw  # a stream may last for days
-            response = await responding
+            response = await (responding if work is None else watched(responding, work))
         except AuthorityError as error:
             call.fail(status_of(error))
         except grpc.aio.AbortError:

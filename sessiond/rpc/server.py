@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from grpc_health.v1.health import aio as health
 
 from sessiond.access.callers import Callers
 from sessiond.access.limits import CallLimiter
+from sessiond.access.turns import READ, Pace, Turns
+from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.grpcio import GrpcioTransport
@@ -29,11 +32,13 @@ from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "Transport"]
+__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "RpcServer", "Shared", "Transport"]
 
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
+_PACES = {"grpcio": Pace(), "native": Pace(in_work=8 * READ, at_once=4, in_a_row=16)}
+"""On the native transport a call takes less time, and nothing holds calls back."""
 
 
 class Transport(Protocol):
@@ -52,6 +57,18 @@ class Transport(Protocol):
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
 
 
+@immutable
+class Shared:
+    """What a server and its services have in common.
+
+    unary_calls  counts the unary calls that are under way, for services that give way to them
+    limiter      has the limits of each caller and application
+    """
+
+    unary_calls: UnaryCalls = field(default_factory=UnaryCalls)
+    limiter: CallLimiter = field(default_factory=CallLimiter)
+
+
 class RpcServer:
     """A gRPC server for the SessionAuthority service. Call `start` to serve.
 
@@ -59,8 +76,7 @@ class RpcServer:
     with UNIMPLEMENTED. `fast_path` may answer a ValidateSession call before its message is parsed.
     Calls beyond `max_calls` at once, streams included, are refused with RESOURCE_EXHAUSTED, because each message may
     take 4 MB of memory until it is parsed. One connection may have at most half of `max_calls`.
-    `unary_calls` counts those that are under way, for services that give way to them, and `limiter` has the limits of
-    each caller and application.
+    `shared` is what the services use as well.
     `transport` is `grpcio` or `native` (see `sessiond.rpc.native`).
     """
 
@@ -72,18 +88,19 @@ class RpcServer:
         *,
         max_calls: int = DEFAULT_MAX_CALLS,
         transport: str = "grpcio",
-        unary_calls: UnaryCalls | None = None,
-        limiter: CallLimiter | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._health = health.HealthServicer()
-        arrivals = Arrivals()
+        arrivals, shared = Arrivals(), shared or Shared()
         intake = Intake(
             callers,
             arrivals,
             HeavyMessages(),
             callers.open_streams,
-            unary_calls or UnaryCalls(),
-            limiter or CallLimiter(),
+            shared.unary_calls,
+            shared.limiter,
+            # gRPC refuses all calls beyond `max_calls`, whoever makes them.
+            Turns(max_calls * 3 // 4, _PACES[transport]),
         )
         methods, others = _served(services, intake, fast_path)
         found = {name: on_grpcio(method, intake) for name, method in methods.items()} | others
