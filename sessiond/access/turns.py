@@ -24,6 +24,9 @@ READ, CHANGE = 16, 1
 disk, and many at once share one write. A read that waits for something counts as a change."""
 _LONG_WAIT = 0.02
 """Seconds after which a call that waits, such as for a replica, does not count any more."""
+_CROWD, _CROWDED, _BETWEEN_LOOKS = 16, 1.0, 256
+"""A caller with more than so many calls waiting is crowded for that many seconds. A caller that is not is looked at
+again after so many calls."""
 _QUIET, _LONGEST_PAUSE = 0.0005, 0.02
 """Seconds. See `Turns._pauses`."""
 T = TypeVar("T")
@@ -49,12 +52,18 @@ _PACE = Pace()
 
 
 class Lane:
-    """The calls of one caller: what those in work count, and those that wait."""
+    """The calls of one caller: what those in work count, and those that wait.
 
-    __slots__ = ("in_work", "is_queued", "waiting")
+    Only a crowded caller takes turns. How many calls it has is not known, because the transport may hold them back. So
+    after some calls its next ones wait until no more arrive: if these are many, the caller is crowded.
+    """
+
+    __slots__ = ("arrived", "crowded_until", "in_work", "is_queued", "unseen", "waiting")
 
     def __init__(self) -> None:
         self.in_work = 0
+        self.unseen = _BETWEEN_LOOKS
+        self.crowded_until = self.arrived = 0.0
         self.is_queued = False
         self.waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
@@ -137,15 +146,20 @@ class Turns:
             if self._latest is not None:
                 self._shared_until = self._clock() + _SHARED
             self._latest = lane
-        if not lane.waiting and (lane.in_work < self._pace.in_work or self._clock() >= self._shared_until):
+        if not lane.waiting and (lane.in_work < self._pace.in_work or self._may_exceed(lane)):
             lane.in_work += weight
             return None
         if self._waiting >= self._most_waiting:
             self._refuse_one_for(lane)
-        self._arrived = self._clock()
+        now = self._clock()
+        lane.arrived = now
+        if lane.crowded_until > now:
+            self._arrived = now
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.append((turn, weight))
         self._waiting += 1
+        if len(lane.waiting) > _CROWD:
+            lane.crowded_until = now + _CROWDED
         if not lane.is_queued:
             lane.is_queued = True
             self._queue.append(lane)
@@ -166,6 +180,32 @@ class Turns:
         lane.in_work -= weight
         if lane.waiting:
             self._schedule()
+
+    def _may_exceed(self, lane: Lane) -> bool:
+        """Return whether a caller with enough in work may begin another call, because it is alone or not crowded."""
+        now = self._clock()
+        if now >= self._shared_until:
+            return True
+        if now < lane.crowded_until:
+            return False
+        lane.unseen += 1
+        return lane.unseen < _BETWEEN_LOOKS
+
+    def _has_looked(self, lane: Lane) -> bool:
+        """Let the calls of a caller go on that is not crowded; return whether that is known."""
+        if self._clock() - lane.arrived < _QUIET:
+            return False
+        lane.unseen = 0
+        while lane.waiting:
+            self._give(lane)
+        return True
+
+    def _give(self, lane: Lane) -> None:
+        turn, weight = lane.waiting.popleft()
+        self._waiting -= 1
+        if not turn.done():  # the caller has not hung up
+            turn.set_result(None)
+            lane.in_work += weight
 
     def _refuse_one_for(self, lane: Lane) -> None:
         """Make room for a call of this lane, at the cost of the caller with the most waiting calls."""
@@ -189,7 +229,7 @@ class Turns:
         if self._pauses():
             self._schedule()
             return
-        left, busy = self._pace.at_once, 0
+        left, busy, looks = self._pace.at_once, 0, False
         while left and len(self._queue) > busy:  # `busy` callers in a row have enough in work; `end` continues
             lane = self._queue.popleft()
             while lane.waiting and lane.waiting[0][0].done():  # the caller has hung up
@@ -199,17 +239,18 @@ class Turns:
                 lane.is_queued = False
                 continue
             self._queue.append(lane)
+            if self._clock() >= lane.crowded_until and len(lane.waiting) <= _CROWD:
+                looks = not self._has_looked(lane) or looks
+                busy += bool(lane.waiting)
+                continue
             if lane.in_work >= self._pace.in_work:
                 busy += 1
                 continue
-            turn, weight = lane.waiting.popleft()
-            self._waiting -= 1
-            turn.set_result(None)
-            lane.in_work += weight
+            self._give(lane)
             self._given += 1
             left -= 1
             busy = 0
-        if not left:
+        if looks or not left:
             self._schedule()
 
     def _pauses(self) -> bool:

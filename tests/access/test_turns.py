@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -23,9 +24,16 @@ class Seconds:
         return self.now
 
 
+def crowded() -> Lane:
+    """A caller that has had many calls waiting."""
+    lane = Lane()
+    lane.crowded_until = math.inf
+    return lane
+
+
 def shared(turns: Turns) -> tuple[Lane, Lane]:
-    """Two callers, each of which has called once."""
-    lanes = Lane(), Lane()
+    """Two callers, each of which has called once and is crowded."""
+    lanes = crowded(), crowded()
     for lane in lanes:
         assert turns.begin(lane, READ) is None
         turns.end(lane, READ)
@@ -54,8 +62,8 @@ async def test_after_a_long_time_a_caller_is_alone_again() -> None:
     turns = Turns(clock=clock)
     _, other = shared(turns)
     assert len(begin(turns, other, 10)) == 8
-    assert len(begin(turns, Lane(), 10)) == 8
-    lane = Lane()
+    assert len(begin(turns, crowded(), 10)) == 8
+    lane = crowded()
     begin(turns, lane, 2)
     clock.now += 600
     assert begin(turns, lane, 10) == []
@@ -185,7 +193,7 @@ async def test_waiting_calls_have_a_limit() -> None:
     shared(turns)
     refused = 0
     for _ in range(40):
-        lane = Lane()
+        lane = crowded()
         for _ in range(10):
             try:
                 turns.begin(lane, READ)
@@ -263,3 +271,46 @@ async def test_a_watched_call_is_cancelled_as_any_other() -> None:
     assert await serving == "cleaned up"
     with pytest.raises(ValueError, match="why"):
         await watched(fails(), work)
+
+
+async def test_a_caller_with_few_calls_does_not_take_turns() -> None:
+    """A caller with eight calls under way all the time waits only while it is looked at, and then all go on."""
+    clock = Seconds()
+    turns = Turns(clock=clock)
+    shared(turns)
+    lane = Lane()
+    waited = 0
+    for _ in range(200):
+        calls = [turns.begin(lane, READ) for _ in range(8)]
+        waiting = [turn for turn in calls if turn is not None]
+        if waiting:
+            waited += 1
+            await passes(3)
+            assert not any(turn.done() for turn in waiting)
+            clock.now += 0.0006
+            await passes(3)
+        assert all(turn.done() for turn in waiting)
+        for _ in range(8):
+            turns.end(lane, READ)
+    assert (lane.in_work, turns._waiting) == (0, 0)
+    assert 2 <= waited <= 6  # 1,600 calls, of which 1,200 exceed two in work
+
+
+async def test_a_caller_with_many_calls_is_found_out() -> None:
+    """If more than 16 calls arrive while a caller is looked at, it takes turns, until it has had few for a second."""
+    clock = Seconds()
+    turns = Turns(pace=NO_PAUSES, clock=clock)
+    shared(turns)
+    lane = Lane()
+    waiting = begin(turns, lane, 2 + 17)
+    assert len(waiting) == 17
+    await passes()
+    assert not any(turn.done() for turn in waiting)
+    turns.end(lane, READ)
+    await passes()
+    assert sum(turn.done() for turn in waiting) == 1
+    clock.now += 1.1
+    await passes()
+    turns.end(lane, READ)
+    await passes()
+    assert all(turn.done() for turn in waiting)
