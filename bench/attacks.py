@@ -27,7 +27,7 @@ import h2.events
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 
-__all__ = ["ATTACKS", "CONTROL", "Attack"]
+__all__ = ["ATTACKS", "CONTROL", "Attack", "Frames"]
 
 _UNFINISHED = 3_900_000
 _ARRIVING = 16 * 4_194_304
@@ -251,6 +251,79 @@ def _burst(address: str, size: int, ended: threading.Event) -> None:
     _repeat(1, ended, call)
 
 
+class Frames:
+    """One HTTP/2 connection on which unary calls are made by frames that are ready beforehand.
+
+    A gRPC client in Python takes more time for a call than the server does, and so cannot flood it.
+    """
+
+    def __init__(self, address: str, method: str, message: bytes) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        headers = {":method": "POST", ":scheme": "http", ":authority": address, ":path": _SERVICE + method}
+        headers |= {"content-type": "application/grpc", "te": "trailers"}
+        texts = [text.encode() for header in headers.items() for text in header]
+        # RFC 7541, 6.2.2: a literal header field without indexing is 0, then name and value, each with its length.
+        pairs = zip(texts[::2], texts[1::2], strict=True)
+        self._headers = b"".join(b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in pairs)
+        self._message = b"\0" + len(message).to_bytes(4, "big") + message
+        self._stream, self._window, self._unread = 1, 65_535, b""
+        settings = b"\0\4" + (2**31 - 1).to_bytes(4, "big")  # no limit on the bytes of a stream, or of all of them
+        more = (2**31 - 1 - 65_535).to_bytes(4, "big")
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, settings) + _frame(8, 0, 0, more))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def begin(self, count: int) -> int:
+        """Begin so many calls, or as many as the server's window allows, and return the number."""
+        count = min(count, self._window // len(self._message))
+        parts = []
+        for _ in range(count):
+            parts += [_frame(1, 4, self._stream, self._headers), _frame(0, 1, self._stream, self._message)]
+            self._stream += 2
+        self._window -= count * len(self._message)
+        self._socket.sendall(b"".join(parts))
+        return count
+
+    def ended(self) -> int:
+        """Wait for the server to send something, and return how many calls have ended."""
+        data, at, count = self._unread + self._socket.recv(1 << 20), 0, 0
+        while len(data) - at >= 9 and len(data) - at >= 9 + (size := int.from_bytes(data[at : at + 3], "big")):
+            kind, flags, stream = data[at + 3], data[at + 4], int.from_bytes(data[at + 5 : at + 9], "big")
+            content = data[at + 9 : at + 9 + size]
+            at += 9 + size
+            if kind == 3 or (kind in (0, 1) and flags & 1):
+                count += 1
+            elif kind == 8 and not stream:
+                self._window += int.from_bytes(content, "big")
+            elif kind in (4, 6) and not flags & 1:  # settings and pings are acknowledged
+                self._socket.sendall(_frame(kind, 1, 0, content if kind == 6 else b""))
+        self._unread = data[at:]
+        return count
+
+
+def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    """Return an HTTP/2 frame (RFC 9113, 4.1)."""
+    return len(content).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + content
+
+
+def _flood(address: str, size: int, ended: threading.Event) -> None:
+    """Keep so many validations of a valid token under way on one connection."""
+    created = SessionAuthorityStub(_channel(address)).CreateSession(pb.CreateSessionRequest(subject="mallory"))
+    message = pb.ValidateSessionRequest(token=created.token).SerializeToString()
+
+    def flood() -> None:
+        frames, under_way = Frames(address, "ValidateSession", message), 0
+        while not ended.is_set():
+            under_way += frames.begin(size - under_way)
+            under_way -= frames.ended()
+
+    _repeat(1, ended, flood)
+
+
 def _batches(address: str, size: int, ended: threading.Event) -> None:
     stub = SessionAuthorityStub(_channel(address))
     token = stub.CreateSession(pb.CreateSessionRequest(subject="ada")).token
@@ -317,6 +390,13 @@ ATTACKS = {
     "abandoned calls": Attack("4,400 creations at once that are begun and abandoned", _abandoned, 4_400),
     "forged stream": Attack("one stream of batches of 1,000 forged tokens, 8 of them ahead", _forged_stream, 8),
     "burst": Attack("1,500 calls at once", _burst, 1_500),
+    "flood": Attack("1,500 validations under way on one connection all the time", _flood, 1_500),
+    "refused flood": Attack(
+        "the same, almost all of them beyond the rate of their caller",
+        _flood,
+        1_500,
+        config="[limits]\nrate_per_caller = 500\n",
+    ),
 }
 CONTROL = Attack("16 callers of batches of 900 questions: honest, but a load", _batches, 16)
 

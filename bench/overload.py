@@ -90,10 +90,12 @@ def measure(
     seconds: float,
     rounds: int,
     quiet_seconds: float | None = None,
+    module: str = "sessiond",
 ) -> AttackResult:
     """Measure an honest caller alternately without and during the attack, `rounds` times. `folder` must be empty.
 
-    Each interval with the attack takes `seconds`, and each one without it `quiet_seconds`, or as long.
+    Each interval with the attack takes `seconds`, and each one without it `quiet_seconds`, or as long. `module` is the
+    server; a test runs another one.
     """
     attack = ATTACKS.get(name, CONTROL)
     quiet_seconds = seconds if quiet_seconds is None else quiet_seconds
@@ -107,7 +109,8 @@ def measure(
         config.write_text(attack.config, encoding="utf-8")
     quiet: dict[str, list[float]] = {"validate": [], "create": []}
     attacked: dict[str, list[float]] = {"validate": [], "create": []}
-    with serving("sessiond", sessiond(data, config), folder / "server.log") as server:
+    command = [module if part == "sessiond" else part for part in sessiond(data, config)]
+    with serving("sessiond", command, folder / "server.log") as server:
         honest = _HonestCaller(server)
         honest.watch(0.3)
         before, most = server.resident_bytes(), 0

@@ -1,4 +1,4 @@
-"""The command that makes a running server reload its policies."""
+"""The command that makes a running server reload its policies and limits."""
 
 from __future__ import annotations
 
@@ -53,12 +53,13 @@ _FLOCK = (
 @timeout_option("Time limit for the server's report.")
 @output_options
 def reload(folder: Path | None, file: Path | None) -> None:
-    """Make a running server reload its policies.
+    """Make a running server reload its policies and limits.
 
     The server is the one on this machine that uses the data folder. The folder is chosen as by `sessiond serve`: --data
     overrides SESSIOND_DATA, which overrides the configuration; the default is ./data. Use either --data or --config,
-    not both. Run the command as the server's user or as root. It shows which policies changed and which changed
-    settings need a restart. If the configuration has an error, the server keeps its policies, and the exit code is 78.
+    not both. Run the command as the server's user or as root. It shows which policies changed, whether the limits on
+    calls changed, and which changed settings need a restart. If the configuration has an error, the server keeps its
+    policies and limits, and the exit code is 78.
     """
     if folder is None:
         folder = _configured_folder(file)
@@ -199,6 +200,8 @@ def _show(report: dict[str, Any]) -> None:
     ]
     if not show_table(_CHANGES, rows):
         show("policies unchanged")
+    if report.get("limits_changed"):
+        show("limits changed")
     for setting in report["restart_required"]:
         show(("restart required", "yellow"), f" for {printable(setting)}")
 

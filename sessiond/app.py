@@ -18,6 +18,8 @@ from sessiond.access.audit import Audit
 from sessiond.access.audit_reload import record_refused_reload, record_reload
 from sessiond.access.book import CallerBook
 from sessiond.access.callers import Callers, CallersOfWorkers
+from sessiond.access.limit_log import LimitLog
+from sessiond.access.limits import CallLimiter
 from sessiond.access.tls import TlsFile, TlsFiles
 from sessiond.access.tls_watch import TlsWatch
 from sessiond.authority.authority import Authority
@@ -65,7 +67,7 @@ from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.secure import server_credentials
-from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, Shared
 from sessiond.rpc.service.callers import CallerService
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -248,10 +250,13 @@ def _lock_time(policies: PolicyBook, application: str) -> Millis:
     return Millis(0) if policy is None else policy.guessing.lock_time
 
 
-def services_of(authority: Authority, bounds: StreamBounds, unary_calls: UnaryCalls) -> Services:
+def services_of(
+    authority: Authority, bounds: StreamBounds, unary_calls: UnaryCalls, limiter: CallLimiter | None = None
+) -> Services:
     """The calls of the contract over an authority, by subject. Some give way to the unary calls that are under way."""
-    calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy)
-    validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals())
+    limiter = limiter or CallLimiter()
+    calls, fast_path = Calls(authority), FastPath(authority.validation, authority.parts.entropy, limiter=limiter)
+    validations = ValidationService(calls, authority, fast_path, SessionMessages(), Refusals(), unary_calls)
     return (
         validations,
         LoginService(calls, authority.logins),
@@ -260,7 +265,7 @@ def services_of(authority: Authority, bounds: StreamBounds, unary_calls: UnaryCa
         ReadingService(calls, authority, __version__),
         EventService(authority.reading, bounds.write_timeout, bounds.subscribers),
         FollowService(authority, bounds.write_timeout, bounds.subscribers),
-        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls),
+        ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls, limiter),
         CallerService(authority),
     )
 
@@ -271,24 +276,25 @@ def rpc_server(
     max_calls: int = DEFAULT_MAX_CALLS,
     callers: Callers | None = None,
     transport: str = "grpcio",
-    proxies: Mapping[str, ProxySettings] | None = None,
+    limiter: CallLimiter | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    return rpc_servers(authority, bounds, max_calls, proxies)(transport, callers or Callers())
+    return rpc_servers(authority, bounds, max_calls, limiter)(transport, callers or Callers())
 
 
 def rpc_servers(
     authority: Authority,
     bounds: StreamBounds,
     max_calls: int,
+    limiter: CallLimiter | None = None,
     proxies: Mapping[str, ProxySettings] | None = None,
 ) -> Callable[[str, Callers], RpcServer]:
-    """Return what makes servers of an authority, not started. They share its limits on streams, but not `max_calls`.
+    """Return what makes servers of an authority, not started. They share all limits but `max_calls`.
 
     `proxies`: serve Envoy too, with these settings.
     """
-    unary_calls = UnaryCalls()
-    services = services_of(authority, bounds, unary_calls)
+    shared = Shared() if limiter is None else Shared(limiter=limiter)
+    services = services_of(authority, bounds, shared.unary_calls, shared.limiter)
     further: list[object] = []
     if proxies is not None:
         # Imported here: the package that they need is optional.
@@ -305,7 +311,7 @@ def rpc_servers(
             services[0].fast_path,
             max_calls=max_calls,
             transport=transport,
-            unary_calls=unary_calls,
+            shared=shared,
         )
 
     return server_for
@@ -313,10 +319,14 @@ def rpc_servers(
 
 @immutable
 class Reloaded:
-    """What a reload did: what changed, in words, by application; and the keys whose new values need a restart."""
+    """What a reload did: what changed, in words, by application; and the keys whose new values need a restart.
+
+    limits_changed  whether other limits on calls are in force
+    """
 
     changed: Mapping[str, str]
     restart_required: Sequence[str]
+    limits_changed: bool = False
 
 
 class RemotePlaintext(Exception):
@@ -346,6 +356,8 @@ class App:
         self._security_log = SecurityLog(loop.call_later)
         file = None if config.log_audit_file is None else AuditFile(config.log_audit_file)
         self.audit = Audit(write_to_log, file, clock.now, loop.call_later)
+        self._limit_log = LimitLog(loop.call_later)
+        self._limiter = CallLimiter(config.limits, self._limit_log)
         self.failure: asyncio.Future[StoreFailed] = loop.create_future()
 
     @classmethod
@@ -453,7 +465,9 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        server_for = rpc_servers(self.authority, bounds, config.max_calls, self._proxies if config.envoy else None)
+        server_for = rpc_servers(
+            self.authority, bounds, config.max_calls, self._limiter, self._proxies if config.envoy else None
+        )
         self._server = server_for(config.transport, self._callers)
         self._sockets = await CallerSockets.start(config.sockets, self._book, self.audit, partial(server_for, "grpcio"))
         try:
@@ -512,13 +526,15 @@ class App:
         for application, what in changed.items():
             level = logging.WARNING if application not in config.policies else logging.INFO
             _log.log(level, "policy changed", application=application, change=what)
+        if limits_changed := self._limiter.replace(config.limits):
+            _log.info("limits changed", limits=_limits_text(config))
         waiting = self._config.restart_required(config)
         if waiting:
             _log.warning("restart required", settings=waiting)
         if not changed:
             _log.info("policies unchanged")
         record_reload(self.audit, before, config.policies, changed)
-        return Reloaded(changed, waiting)
+        return Reloaded(changed, waiting, limits_changed)
 
     def refuse_reload(self) -> None:
         """Record that the configuration has errors, so that nothing was changed."""
@@ -545,6 +561,7 @@ class App:
         self._security_log.end_window()
         self.audit.end_window()
         self.audit.close()
+        self._limit_log.end_window()
         if self._watching is not None:
             await _cancelled(self._watching)
         _log.info("stopped", revision=self.authority.parts.feed.revision)
@@ -622,6 +639,18 @@ def _tls_files(config: Config) -> TlsFiles | None:
         TlsFile("server.tls.key", config.tls_key),
         None if config.tls_client_ca is None else TlsFile("server.tls.client_ca", config.tls_client_ca),
     )
+
+
+def _limits_text(config: Config) -> dict[str, int]:
+    """Return for the log the limits that hold for every caller and application, and how many callers have their own."""
+    limits = config.limits
+    return {
+        "max_calls_per_caller": limits.caller.max_calls,
+        "max_calls_per_application": limits.application.max_calls,
+        "rate_per_caller": limits.caller.rate,
+        "rate_per_application": limits.application.rate,
+        "callers": len(limits.callers),
+    }
 
 
 def _tls_text(config: Config) -> str:

@@ -222,9 +222,9 @@ def serve(file: Path | None, **options: Any) -> None:
     """Start the server.
 
     Options override environment variables, which override the configuration file. Every key of [server],
-    [server.tls], [log] and [networks] has a variable: SESSIOND_MAX_CALLS for server.max_calls, SESSIOND_TLS_KEY for
-    server.tls.key, SESSIOND_LOG_LEVEL for log.level, SESSIOND_NETWORKS_OPERATORS for networks.operators. Without a file
-    there is one application, `default`.
+    [server.tls], [log], [networks] and [limits] has a variable: SESSIOND_MAX_CALLS for server.max_calls,
+    SESSIOND_TLS_KEY for server.tls.key, SESSIOND_LOG_LEVEL for log.level, SESSIOND_NETWORKS_OPERATORS for
+    networks.operators, SESSIOND_LIMITS_BURST for limits.burst. Without a file there is one application, `default`.
 
     Exit codes: 0 stopped by SIGTERM or SIGINT; 1 the store failed, the server cannot listen on the address, another
     process uses the data folder, or a worker does not start; 2 wrong usage; 78 the configuration, a file that it names,
@@ -422,10 +422,15 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
         await asked.wait()
         asked.clear()
         outcome: dict[str, Any] = {"pid": os.getpid(), "load_began": since_boot()}
-        outcome |= {"changed": {}, "restart_required": [], "problems": []}
+        outcome |= {"changed": {}, "limits_changed": False, "restart_required": [], "problems": []}
         try:
             done = await app.reload(load())
-            outcome |= {"outcome": "reloaded", "changed": done.changed, "restart_required": done.restart_required}
+            outcome |= {
+                "outcome": "reloaded",
+                "changed": done.changed,
+                "limits_changed": done.limits_changed,
+                "restart_required": done.restart_required,
+            }
         except BadConfig as error:
             problems = str(error).splitlines()
             outcome |= {"outcome": "refused", "problems": problems}
@@ -441,7 +446,7 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
 
 
 async def _serve(config: Config, load: Callable[[], Config]) -> int:
-    """Serve until SIGTERM or SIGINT (returns 0) or until the store fails (returns 1). SIGHUP reloads the policies."""
+    """Serve until SIGTERM or SIGINT (returns 0) or until the store fails (returns 1). SIGHUP reloads."""
     stopping, reloading = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -21,12 +21,14 @@ from sessiond.config.problems import path_of, remedy_for
 from sessiond.config.proxy import ProxySettings
 from sessiond.config.sections import DEFAULT_LISTEN, SETTINGS, File, TlsSection
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.call_limits import CallLimits
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
 
 __all__ = ["DEFAULT_LISTEN", "BadConfig", "Config", "effective", "load_config"]
 
+_LIMITS = "limits."
 _Lines = Mapping[KeyPath, int]
 _MOST_APPLICATIONS = 500
 """GetAuthority answers with all policies in one message: 1.3 MB for 500 ordinary ones. Clients accept 4 MiB."""
@@ -76,6 +78,7 @@ class Config:
     log_audit_file            the file of audit lines; None: they go to the log
     operators, countries      MaxMind files with the operator and the country of each address
     sockets                   the sockets of callers, on which whoever can connect is that caller
+    limits                    how many calls each caller, and all callers of one application, may make
     policies                  the policy of each application
     proxies                   for each application, how proxies in front of it use its sessions
     origins                   for each application, where each of its `effective` values comes from: `preset NAME`, or
@@ -110,6 +113,7 @@ class Config:
     operators: Path | None
     countries: Path | None
     sockets: tuple[CallerSocket, ...]
+    limits: CallLimits
     policies: Mapping[str, Policy]
     proxies: Mapping[str, ProxySettings]
     origins: Mapping[str, Mapping[str, str]]
@@ -119,10 +123,11 @@ class Config:
     def restart_required(self, other: Config) -> list[str]:
         """Return the keys (`server.listen`) whose values differ and which a server reads only when it starts.
 
-        These are all keys outside of the applications' sections: a reload replaces nothing but policies.
+        These are all keys outside of the sections of applications and limits, which a reload replaces.
         """
-        keys = [key for key in self.server_origins if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
-        return keys if self.sockets == other.sockets else [*keys, "sockets"]
+        keys = [key for key in self.server_origins if not key.startswith(_LIMITS)]
+        changed = [key for key in keys if getattr(self, _field_of(key)) != getattr(other, _field_of(key))]
+        return changed if self.sockets == other.sockets else [*changed, "sockets"]
 
 
 def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config:
@@ -156,6 +161,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         getattr(file, section).model_copy(update=getattr(outside, section).given())
         for section in ("server", "log", "networks")
     )
+    limits = file.limits.model_copy(update=outside.limits.given())
     tls = file.server.tls.model_copy(update=outside.server.tls.given())
     server_origins = _server_origins(name, lines, chosen)
     if problem := _tls_problem(tls, server.listen, server.transport, server_origins):
@@ -188,6 +194,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         operators=_path(networks.operators),
         countries=_path(networks.countries),
         sockets=sockets_in(file.sockets),
+        limits=limits.limits(),
         policies=policies,
         proxies={application: section.proxy.settings() for application, section in file.applications.items()},
         origins={application: _origins(name, lines, application, policy) for application, policy in policies.items()},
@@ -197,7 +204,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
 
 
 def _field_of(key: str) -> str:
-    """Return the field of `Config` for a key outside of the applications' sections."""
+    """Return the field of `Config` for a key outside of the sections of applications and limits."""
     section, _, name = key.partition(".")
     return f"log_{name}" if section == "log" else name.replace(".", "_")
 

@@ -1,7 +1,8 @@
 """Settings from outside the file: environment variables and options of the command line.
 
-Every key of `[server]`, `[server.tls]`, `[log]` and `[networks]` has a variable: `SESSIOND_LISTEN` for `server.listen`,
-`SESSIOND_TLS_KEY` for `server.tls.key`, `SESSIOND_LOG_LEVEL` for `log.level`. Policies are set in the file only.
+Every key of `[server]`, `[server.tls]`, `[log]`, `[networks]` and `[limits]` has a variable: `SESSIOND_LISTEN` for
+`server.listen`, `SESSIOND_TLS_KEY` for `server.tls.key`, `SESSIOND_LIMITS_BURST` for `limits.burst`. Policies, and the
+limits of single callers, are set in the file only.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from sessiond.domain.signals import SignalType
 
 __all__ = ["path_of", "remedy_for"]
 
+_OF_NAMES = (("applications",), ("sockets",), ("limits", "callers"))
+"""The tables whose keys are names."""
 _ALMOST_THE_SAME = 0.8
 _DOCUMENTED = "see docs/reference/configuration.md"
 _WRONG_KEY = "[key]"
@@ -26,7 +28,7 @@ def path_of(detail: Any) -> tuple[str, ...]:
 def remedy_for(detail: Any) -> str:
     """Return what is wrong in a pydantic error, or what would be right."""
     limits = detail.get("ctx", {})
-    if detail["loc"][-1] == _WRONG_KEY:
+    if detail["loc"][-1] == _WRONG_KEY and detail["loc"][0] == "applications":
         return _unknown_signal(path_of(detail)[-1])
     match detail["type"]:
         case "extra_forbidden":
@@ -64,10 +66,7 @@ def _entries(count: int) -> str:
 def _unknown_key(path: tuple[str, ...], *, is_table: bool) -> str:
     """Return the remedy for a key that does not exist, with the key that was probably meant."""
     *outer, name = path
-    section = tuple(
-        "NAME" if position == 1 and outer[0] in ("applications", "sockets") else part
-        for position, part in enumerate(outer)
-    )
+    section = tuple("NAME" if tuple(outer[:position]) in _OF_NAMES else part for position, part in enumerate(outer))
     here = SECTIONS[section].model_fields
     elsewhere = [".".join((*other, name)) for other, model in SECTIONS.items() if name in model.model_fields]
     meant = nearest(name, here, similarity=_ALMOST_THE_SAME) or (elsewhere[0] if elsewhere else nearest(name, here))
@@ -76,6 +75,6 @@ def _unknown_key(path: tuple[str, ...], *, is_table: bool) -> str:
 
 
 def _unknown_signal(name: str) -> str:
-    """Return the remedy for a key of `reactions` that is no signal. That is the only mapping whose keys are checked."""
+    """Return the remedy for a key of `reactions` that is no signal."""
     meant = nearest(name, list(SignalType))
     return f"no such key; did you mean '{meant}'?" if meant else f"no such key; the keys are {', '.join(SignalType)}"

@@ -10,12 +10,13 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sessiond.config.durations import Duration, DurationOrZero, Timeout, parse_duration
 from sessiond.config.near import must_be_one_of
 from sessiond.config.proxy import ProxySettings
 from sessiond.config.store_address import PostgresAddress, parse_store
+from sessiond.domain.call_limits import CallLimit, CallLimits
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
@@ -28,6 +29,7 @@ __all__ = [
     "TRANSPORTS",
     "ApplicationSection",
     "File",
+    "LimitsSection",
     "PathText",
     "Section",
     "SocketSection",
@@ -41,6 +43,8 @@ TRANSPORTS = ("grpcio", "native")
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 # Browsers ignore the case of a prefix.
 _COOKIE_PREFIXES = ("__Host-", "__Secure-", "__Http-", "__Host-Http-")
+_LONGEST_BURST = 60_000
+_CALLER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_PORT = 65535
 _COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ignored by browsers (RFC 6265bis)
 
@@ -126,6 +130,21 @@ def _envoy(value: Any) -> Any:
             raise ValueError(
                 "needs the package xds-protos, which cannot be imported; run: pip install 'sessiond[envoy]'"
             ) from None
+    return value
+
+
+def _caller_name(value: Any) -> str:
+    if not isinstance(value, str) or not _CALLER_NAME.fullmatch(value):
+        raise ValueError(
+            "must be the name of a caller: 1 to 64 of a-z, 0-9, '.', '_', '-', the first one a letter or digit"
+        )
+    return value
+
+
+def _burst(value: Any) -> Any:
+    """Return a duration of the burst. It is kept in memory as time that is owed, so it is short."""
+    if value > _LONGEST_BURST:
+        raise ValueError("must be at most 1m")
     return value
 
 
@@ -315,6 +334,38 @@ class _Networks(Section):
     countries: PathText | None = None
 
 
+_MaxCalls = Annotated[int, Field(ge=0, le=100_000)]
+_Rate = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class _CallerLimit(Section):
+    """`[limits.callers.NAME]`."""
+
+    max_calls: _MaxCalls = 0
+    rate: _Rate = 0
+
+
+class LimitsSection(Section):
+    """`[limits]`."""
+
+    max_calls_per_caller: _MaxCalls = 1_500
+    max_calls_per_application: _MaxCalls = 0
+    rate_per_caller: _Rate = 0
+    rate_per_application: _Rate = 0
+    burst: Annotated[Duration, AfterValidator(_burst)] = parse_duration("1s")
+    callers: dict[Annotated[str, BeforeValidator(_caller_name)], _CallerLimit] = {}
+
+    def limits(self) -> CallLimits:
+        """Return the limits. A caller has those of all callers for what its own section does not set."""
+        every = CallLimit(self.max_calls_per_caller, self.rate_per_caller)
+        return CallLimits(
+            every,
+            CallLimit(self.max_calls_per_application, self.rate_per_application),
+            self.burst,
+            MappingProxyType({name: replace(every, **section.given()) for name, section in self.callers.items()}),
+        )
+
+
 class File(Section):
     """The whole of `sessiond.toml`."""
 
@@ -322,6 +373,7 @@ class File(Section):
     log: _Log = _Log()
     networks: _Networks = _Networks()
     sockets: Annotated[dict[str, SocketSection], Field(max_length=64)] = {}
+    limits: LimitsSection = LimitsSection()
     applications: dict[str, ApplicationSection] = Field(
         default_factory=lambda: {"default": ApplicationSection()}, min_length=1
     )
@@ -332,13 +384,16 @@ _OF_SERVER: Mapping[str, type[BaseModel]] = {
     "server.tls": TlsSection,
     "log": _Log,
     "networks": _Networks,
+    "limits": LimitsSection,
 }
+_TABLES = {*_OF_SERVER, "limits.callers"}
+"""The keys of these sections that are sections themselves."""
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         f"{section}.{name}": field.annotation
         for section, model in _OF_SERVER.items()
         for name, field in model.model_fields.items()
-        if f"{section}.{name}" not in _OF_SERVER
+        if f"{section}.{name}" not in _TABLES
     }
 )
 """The type of each key outside of the sections that have a name of their own, by its path, such as `server.tls.key`."""
@@ -351,6 +406,8 @@ SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
         ("log",): _Log,
         ("networks",): _Networks,
         ("sockets", "NAME"): SocketSection,
+        ("limits",): LimitsSection,
+        ("limits", "callers", "NAME"): _CallerLimit,
         ("applications", "NAME"): ApplicationSection,
         ("applications", "NAME", "guessing"): _Guessing,
         ("applications", "NAME", "cookie"): _Cookie,

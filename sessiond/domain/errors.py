@@ -13,6 +13,7 @@ __all__ = [
     "DataUnreadable",
     "InvalidField",
     "LastAdmin",
+    "LimitReached",
     "LockNotFound",
     "NotPermitted",
     "Overloaded",
@@ -124,6 +125,19 @@ class LastAdmin(AuthorityError):
 
 class Overloaded(AuthorityError):
     """The authority has reached a load limit. The call changed nothing and may be retried soon."""
+
+
+class LimitReached(Overloaded):
+    """The caller, or the application, has reached its limit on calls. The call changed nothing.
+
+    setting      the setting that limits it, such as `limits.rate_per_caller`
+    retry_after  milliseconds after which the call may succeed
+    """
+
+    def __init__(self, message: str, setting: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.retry_after = retry_after
 
 
 class Unavailable(AuthorityError):

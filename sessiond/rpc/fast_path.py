@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import blake2b
 
+from sessiond.access.limits import CallLimiter
 from sessiond.authority.question import Question
 from sessiond.authority.results import ValidationResult
 from sessiond.authority.validation import Validation
@@ -42,20 +43,31 @@ class FastPath:
     digest, and a caller never gets an answer that was cached for another caller, or that it may not have any more.
     """
 
-    def __init__(self, validation: Validation, entropy: Entropy, capacity: int = 20_000) -> None:
+    def __init__(
+        self, validation: Validation, entropy: Entropy, capacity: int = 20_000, limiter: CallLimiter | None = None
+    ) -> None:
         self._validation = validation
+        self._limiter = limiter
         self._key = entropy(32)
         self._questions: Lru[tuple[str, int, bytes], _CachedQuestion] = Lru(capacity)
 
     def answer(self, caller: Caller, raw: bytes) -> ValidationResult | None:
-        """Return the plain answer to a message; None if the ordinary path must decide."""
+        """Return the plain answer to a message; None if the ordinary path must decide.
+
+        Raise `LimitReached` if the limit of the application is reached.
+        """
         known = self._questions.get(self._cache_key(caller, raw))
         if known is None:
             return None
         question = known.question
-        return self._validation.plain_valid_result(
+        if self._limiter is not None:
+            self._limiter.check(question.call.application)
+        answer = self._validation.plain_valid_result(
             question.call, known.presented, passive=question.passive, at_least=question.at_least
         )
+        if self._limiter is not None and answer is not None:
+            self._limiter.charge(question.call.application)
+        return answer
 
     def remember(self, request: pb.ValidateSessionRequest, question: Question, answer: ValidationResult) -> None:
         """Cache a question, if the ordinary path gave it a plain VALID answer.

@@ -38,8 +38,10 @@ class UnaryCalls:
         """Note that a call has ended."""
         self._count -= 1
 
-    async def give_way(self, since: float) -> None:
+    async def give_way(self, since: float, beside: int = 0) -> None:
         """Pause after a slice that began at that time of the clock, as long as calls are under way.
+
+        `beside`: how many of these are the work itself.
 
         The pause consists of turns of the loop, because the loop's timers have a resolution of a millisecond only.
         """
@@ -47,5 +49,5 @@ class UnaryCalls:
         end = now + _PAUSE * (now - since)
         for _ in range(_ARRIVAL):
             await asyncio.sleep(0)
-        while self._count and self.clock() < min(end, self._last_begin + _RECENT):  # noqa: ASYNC110 - see above
+        while self._count > beside and self.clock() < min(end, self._last_begin + _RECENT):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0)

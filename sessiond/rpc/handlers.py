@@ -9,9 +9,11 @@ memory for incomplete messages.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import field
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import grpc
 import structlog
@@ -19,15 +21,18 @@ from google.protobuf.message import Message
 
 from sessiond.access.callers import Callers
 from sessiond.access.identity import AuthContext
+from sessiond.access.limits import Account, CallLimiter
 from sessiond.access.streams import OpenStreams
+from sessiond.access.turns import CHANGE, READ, Turns, Work, watched
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import AuthorityError, InvalidField
+from sessiond.domain.errors import AuthorityError, InvalidField, LimitReached, Overloaded
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
+from sessiond.rpc.weights import weight_of, weights_by_application
 from sessiond.rpc.wire import parse
 
 __all__ = [
@@ -42,6 +47,10 @@ __all__ = [
     "sent",
 ]
 
+_NOT_COUNTED = nullcontext()
+_REFUSAL = 0.001
+"""Seconds."""
+_READS = ("Validate", "Get", "List")
 _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Caller], Awaitable[Message | bytes]]
@@ -52,7 +61,7 @@ FastPath = Callable[[Caller, bytes], Message | None]
 
 @immutable
 class Intake:
-    """What a call passes before its message is parsed: the identification of its caller, and the limits on messages.
+    """What a call passes before its message is parsed: who calls, its turn, and the limits on calls and messages.
 
     Other work gives way to the unary calls that are counted in `unary_calls`.
     """
@@ -62,7 +71,57 @@ class Intake:
     heavy: HeavyMessages
     open_streams: OpenStreams
     unary_calls: UnaryCalls
+    limiter: CallLimiter = field(default_factory=CallLimiter)
+    turns: Turns = field(default_factory=Turns)
     audited: AuditedCalls = field(default_factory=AuditedCalls)
+
+    def begin(self, account: Account, weight: int) -> Awaitable[None] | None:
+        """Begin a call, which lasts until `end`. Return what to wait for before its message is read; None: nothing.
+
+        This, and what it returns, raise `Overloaded` and `LimitReached`.
+        """
+        refusal = None
+        try:
+            account.begin()
+        except LimitReached as error:
+            # To refuse a call takes almost as long as to answer it, so a flood of refusals takes turns as well.
+            refusal, weight = error, READ
+        try:
+            turn = self.turns.begin(account.lane, weight)
+        except Overloaded:
+            if refusal is None:
+                account.end()
+            raise
+        if turn is not None:
+            return self._wait(turn, account, weight, refusal)
+        if refusal is not None:
+            self._refuse(account, refusal)
+        return None
+
+    async def _wait(
+        self, turn: asyncio.Future[None], account: Account, weight: int, refusal: LimitReached | None
+    ) -> None:
+        try:
+            await self.turns.wait(turn, account.lane, weight)
+        except BaseException:
+            if refusal is None:
+                account.end()
+            raise
+        if refusal is not None:
+            self._refuse(account, refusal)
+
+    def _refuse(self, account: Account, refusal: LimitReached) -> NoReturn:
+        """Raise a refusal. Its turn lasts a little longer, so that refusals take only a part of the time."""
+        asyncio.get_running_loop().call_later(_REFUSAL, self.turns.end, account.lane, READ)
+        raise refusal
+
+    def end(self, account: Account, weight: int, work: Work | None = None) -> None:
+        """End what has begun. `work` counts a call that was more than a cached answer."""
+        account.end()
+        if work is None:
+            self.turns.end(account.lane, weight)
+        else:
+            work.end()
 
     def caller(self, name: str, context: Context) -> Caller:
         """Return the caller of a call of the method with this name. Raises `Unauthenticated` and `Unavailable`."""
@@ -94,10 +153,14 @@ class Method(Protocol):
     def is_open(self) -> bool:
         """Whether everyone may call it, without credentials."""
 
+    @property
+    def turn_weight(self) -> int:
+        """What a call counts among those of its caller that are in work; see `Turns`."""
+
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return the response if it is known without parsing the request; None if `respond` must decide."""
 
-    async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
+    def respond(self, raw: bytes, caller: Caller, context: Any) -> Coroutine[Any, Any, bytes]:
         """Respond to a request. `context` is the call, with the methods `write` and `abort` of grpc.aio's context.
 
         Return the response; for a stream, nothing. Raise `AuthorityError` to refuse the call.
@@ -116,9 +179,15 @@ class UnaryMethod:
     handler: UnaryHandler
     heavy: HeavyMessages
     fast_path: FastPath | None = None
+    limiter: CallLimiter | None = None
     streams: bool = False
     is_open: bool = False
     audited: AuditedCalls = field(default_factory=AuditedCalls)
+
+    @property
+    def turn_weight(self) -> int:
+        """What a call counts among those of its caller that are in work."""
+        return READ if self.name.startswith(_READS) else CHANGE
 
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return the response of the fast path, if there is one."""
@@ -130,10 +199,11 @@ class UnaryMethod:
         """Parse the request, and let the service respond."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
         role = self.audited.authorize(self.name, message, caller)
-        if role is None:
-            response = await self.handler(message, caller)
-        else:
-            response = await self.audited.carry_out(self.name, message, caller, role, self.handler)
+        with counted(self.name, message, caller, self.limiter):
+            if role is None:
+                response = await self.handler(message, caller)
+            else:
+                response = await self.audited.carry_out(self.name, message, caller, role, self.handler)
         return response if isinstance(response, bytes) else response.SerializeToString()
 
 
@@ -146,9 +216,15 @@ class StreamMethod:
     handler: StreamHandler
     heavy: HeavyMessages
     open_streams: OpenStreams
+    limiter: CallLimiter | None = None
     streams: bool = True
     is_open: bool = False
     audited: AuditedCalls = field(default_factory=AuditedCalls)
+
+    @property
+    def turn_weight(self) -> int:
+        """What the begin of a stream counts among the calls of its caller that are in work."""
+        return READ
 
     def known(self, raw: bytes, caller: Caller) -> bytes | None:
         """Return None: no stream is known in advance."""
@@ -160,7 +236,8 @@ class StreamMethod:
         if (role := self.audited.authorize(self.name, message, caller)) is not None:
             self.audited.begin(self.name, message, caller, role)
         raw = b""  # a stream may last for days
-        await self.open_streams.serve(caller, self.handler(message, caller, context))
+        with counted(self.name, message, caller, self.limiter):
+            await self.open_streams.serve(caller, self.handler(message, caller, context))
         return b""
 
 
@@ -170,34 +247,37 @@ def on_grpcio(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]
 
 
 def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[Any, Any]:
-    arrivals = intake.arrivals
+    arrivals, unary_calls, weight = intake.arrivals, intake.unary_calls, method.turn_weight
 
-    async def respond(context: Context) -> bytes:
-        raw, caller = b"", None
+    async def call(_: Any, context: Context) -> bytes:
+        raw, caller, account, work = b"", None, None, None
         try:
             caller = intake.caller(method.name, context)
+            beginning = intake.limiter.account(caller)
+            if (turn := intake.begin(beginning, weight)) is not None:
+                await turn
+            account = beginning
+            unary_calls.begin()
             raw = sent(await arrivals.next(context, caller.peer))
             if (known := method.known(raw, caller)) is not None:
                 return known
-            return await method.respond(raw, caller, context)
+            work = Work(intake.turns, account.lane, weight)
+            return await watched(method.respond(raw, caller, context), work)
         except AuthorityError as error:
             status = status_of(error)
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             status = internal_error(method.name)
+        finally:
+            if account is not None:
+                unary_calls.end()
+                intake.end(account, weight, work)
         # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
         # It must keep neither the message nor the metadata, which may have megabytes.
         raw, caller = b"", None
         await context.abort_with_status(status)
         raise AssertionError("abort never returns")
-
-    async def call(_: Any, context: Context) -> bytes:
-        intake.unary_calls.begin()
-        try:
-            return await respond(context)
-        finally:
-            intake.unary_calls.end()
 
     return grpc.stream_unary_rpc_method_handler(call)
 
@@ -228,6 +308,20 @@ def bidirectional(
     return _streaming(name, serve, intake)
 
 
+def counted(name: str, message: Any, caller: Caller, limiter: CallLimiter | None) -> AbstractContextManager[None]:
+    """Count a call beyond the one that its caller began: its weight, and the applications that it is about.
+
+    Raise `LimitReached` if the limit of an application is reached.
+    """
+    if limiter is None:
+        return _NOT_COUNTED
+    if (more := weight_of(name, message) - 1) > 0:
+        limiter.account(caller).charge(more)
+    if not limiter.limits_applications:
+        return _NOT_COUNTED
+    return limiter.about(weights_by_application(name, message))
+
+
 async def _parsed(request_type: type[Message], raw: bytes, caller: Caller, heavy: HeavyMessages) -> Message:
     return await heavy.parse(request_type, raw, caller.peer) if len(raw) >= HEAVY_BYTES else parse(request_type, raw)
 
@@ -244,8 +338,16 @@ def _streaming(
     name: str, serve: Callable[[Caller, Context], Awaitable[None]], intake: Intake
 ) -> grpc.RpcMethodHandler[Any, Any]:
     async def respond(context: Context) -> None:
+        account = None
         try:
-            await serve(intake.caller(name, context), context)
+            caller = intake.caller(name, context)
+            beginning = intake.limiter.account(caller)
+            if (turn := intake.begin(beginning, READ)) is not None:
+                await turn
+            account = beginning
+            # Later messages of a stream have limits of their own.
+            intake.turns.end(account.lane, READ)
+            await serve(caller, context)
             return
         except AuthorityError as error:
             status = status_of(error)
@@ -253,6 +355,9 @@ def _streaming(
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             status = internal_error(name)
+        finally:
+            if account is not None:
+                account.end()
         await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:

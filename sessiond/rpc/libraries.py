@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from sessiond.access.turns import READ
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.rpc.arrivals import Arrivals
@@ -153,6 +154,7 @@ class _LibraryMethod:
         self.name = name
         self._streams = streams
         self.is_open = True
+        self.turn_weight = READ
         self.streams = bool(found.response_streaming)
         self._found = found
 

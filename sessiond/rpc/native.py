@@ -12,7 +12,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -21,6 +21,8 @@ import grpc
 import structlog
 from pygrpc_native import EVENT_CANCEL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
 
+from sessiond.access.limits import Account
+from sessiond.access.turns import Work, watched
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.rpc.grpcio import GrpcioTransport
@@ -101,6 +103,12 @@ class _Status:
         self.trailing_metadata = trailing_metadata
 
 
+def _end(account: Account, work: Work | None) -> None:
+    account.end()
+    if work is not None:
+        work.end()
+
+
 class NativeTransport:
     """Serves the methods with one request each by itself, and everything else through `fallback`; see `Transport`.
 
@@ -114,6 +122,7 @@ class NativeTransport:
         self._methods = list(methods.values())
         self._callers = intake.callers
         self._audited = intake.audited
+        self._intake = intake
         self._unary_calls = intake.unary_calls
         self._fallback = fallback
         self._max_calls = max_calls
@@ -201,29 +210,52 @@ class NativeTransport:
         for kind, number, method, raw, _, details in events:
             if kind == EVENT_CANCEL:
                 if (task := self._tasks.get(number)) is not None:
-                    task.cancel()
+                    loop.call_soon(task.cancel)  # after it has begun, so that it can clean up
                 continue
             call, served = _Call(self._front, number), self._methods[method]
+            account = None
             try:
                 if (refusal := self._refusal(len(raw))) is not None:
                     self._front.fail(number, *refusal)
                     continue
                 peer, metadata = details[1], details[0]
                 if served.is_open:
-                    caller = Caller("", peer)
-                else:
-                    caller = self._audited.identify(served.name, self._callers, peer, metadata)
-                if (known := served.known(raw, caller)) is not None:
-                    self._front.respond(number, known)
+                    self._start(number, self._serve(call, served, raw, Caller("", peer)), None)
                     continue
+                caller = self._audited.identify(served.name, self._callers, peer, metadata)
+                beginning = self._intake.limiter.account(caller)
+                if (turn := self._intake.begin(beginning, served.turn_weight)) is not None:
+                    self._start(number, self._serve_in_turn(turn, beginning, call, served, raw, caller), None)
+                    continue
+                account = beginning
+                if (known := served.known(raw, caller)) is None:
+                    self._start_work(account, call, served, raw, caller)
+                    continue
+                self._front.respond(number, known)
             except AuthorityError as error:
                 call.fail(status_of(error))
             except Exception:  # noqa: BLE001 - one call must not take the others of its batch with it
                 call.fail(internal_error(served.name))
-            else:
-                task = loop.create_task(self._serve(call, served, raw, caller))
-                self._tasks[number] = task
-                task.add_done_callback(partial(self._forget, number))
+            if account is not None:
+                # Not at once, or all that has arrived would be answered before anything else has its turn.
+                loop.call_soon(self._intake.end, account, served.turn_weight)
+
+    def _start(self, number: int, serving: Coroutine[Any, Any, None], end: Callable[[], None] | None) -> None:
+        task = asyncio.get_running_loop().create_task(serving)
+        self._tasks[number] = task
+        # Not in the task itself: one that is cancelled before it has begun never runs.
+        task.add_done_callback(partial(self._forget, number, end))
+
+    def _start_work(self, account: Account, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
+        work = self._work(account, method)
+        self._start(call.number, self._serve(call, method, raw, caller, work), partial(_end, account, work))
+
+    def _work(self, account: Account, method: Method) -> Work | None:
+        """Return what counts a call that has its turn; None for a stream, whose turn ends when it has begun."""
+        if not method.streams:
+            return Work(self._intake.turns, account.lane, method.turn_weight)
+        self._intake.turns.end(account.lane, method.turn_weight)
+        return None
 
     def _refusal(self, size: int) -> tuple[int, str] | None:
         """Return the code and text to refuse a call with before anything looks at it; None to serve it."""
@@ -235,17 +267,40 @@ class NativeTransport:
             return _RESOURCE_EXHAUSTED, f"the message has {size} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
         return None
 
-    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
-        # Not in the task itself: one that is cancelled before it has begun never runs.
+    def _forget(self, number: int, end: Callable[[], None] | None, _: asyncio.Task[None]) -> None:
         del self._tasks[number]
+        if end is not None:
+            end()
 
-    async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller) -> None:
+    async def _serve_in_turn(
+        self, turn: Awaitable[None], account: Account, call: _Call, method: Method, raw: bytes, caller: Caller
+    ) -> None:
+        try:
+            await turn
+        except AuthorityError as error:
+            call.fail(status_of(error))
+            return
+        work = self._work(account, method)
+        try:
+            known = method.known(raw, caller)
+            if known is None:
+                serving = self._serve(call, method, raw, caller, work)
+                del raw  # a stream may last for days
+                await serving
+            else:
+                self._front.respond(call.number, known)
+        except AuthorityError as error:
+            call.fail(status_of(error))
+        finally:
+            _end(account, work)
+
+    async def _serve(self, call: _Call, method: Method, raw: bytes, caller: Caller, work: Work | None = None) -> None:
         if not method.streams:
             self._unary_calls.begin()
         try:
             responding = method.respond(raw, caller, call)
             del raw  # a stream may last for days
-            response = await responding
+            response = await (responding if work is None else watched(responding, work))
         except AuthorityError as error:
             call.fail(status_of(error))
         except grpc.aio.AbortError:

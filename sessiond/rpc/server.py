@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health
 
 from sessiond.access.callers import Callers
+from sessiond.access.limits import CallLimiter
+from sessiond.access.turns import READ, Pace, Turns
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.auditing import AuditedCalls
@@ -32,11 +35,13 @@ from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "FurtherService", "RpcServer", "Transport"]
+__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "FurtherService", "RpcServer", "Shared", "Transport"]
 
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
+_PACES = {"grpcio": Pace(), "native": Pace(in_work=8 * READ, at_once=4, in_a_row=16)}
+"""On the native transport a call takes less time, and nothing holds calls back."""
 
 
 class Transport(Protocol):
@@ -67,6 +72,18 @@ class FurtherService:
     methods: Mapping[str, tuple[type[Message], UnaryHandler]]
 
 
+@immutable
+class Shared:
+    """What a server and its services have in common.
+
+    unary_calls  counts the unary calls that are under way, for services that give way to them
+    limiter      has the limits of each caller and application
+    """
+
+    unary_calls: UnaryCalls = field(default_factory=UnaryCalls)
+    limiter: CallLimiter = field(default_factory=CallLimiter)
+
+
 class RpcServer:
     """A gRPC server for the SessionAuthority service. Call `start` to serve.
 
@@ -75,7 +92,7 @@ class RpcServer:
     `fast_path` may answer a ValidateSession call before its message is parsed.
     Calls beyond `max_calls` at once, streams included, are refused with RESOURCE_EXHAUSTED, because each message may
     take 4 MB of memory until it is parsed. One connection may have at most half of `max_calls`.
-    `unary_calls` counts those that are under way, for services that give way to them.
+    `shared` is what the services use as well.
     `transport` is `grpcio` or `native` (see `sessiond.rpc.native`).
     """
 
@@ -87,13 +104,22 @@ class RpcServer:
         *,
         max_calls: int = DEFAULT_MAX_CALLS,
         transport: str = "grpcio",
-        unary_calls: UnaryCalls | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._health = health.HealthServicer()
-        arrivals = Arrivals()
-        self._audited = audited = AuditedCalls(callers.audit)
-        calls = unary_calls or UnaryCalls()
-        intake = Intake(callers, arrivals, HeavyMessages(), callers.open_streams, calls, audited)
+        arrivals, shared = Arrivals(), shared or Shared()
+        self._audited = AuditedCalls(callers.audit)
+        intake = Intake(
+            callers,
+            arrivals,
+            HeavyMessages(),
+            callers.open_streams,
+            shared.unary_calls,
+            shared.limiter,
+            # gRPC refuses all calls beyond `max_calls`, whoever makes them.
+            Turns(max_calls * 3 // 4, _PACES[transport]),
+            self._audited,
+        )
         further = [service for service in services if isinstance(service, FurtherService)]
         methods, others = _served(services, intake, fast_path)
         by_service = {SERVICE: methods} | {service.name: _methods(service, intake) for service in further}
@@ -146,7 +172,7 @@ class RpcServer:
 
 def _methods(service: FurtherService, intake: Intake) -> dict[str, Method]:
     return {
-        name: UnaryMethod(name, request_type, handler, intake.heavy, audited=intake.audited)
+        name: UnaryMethod(name, request_type, handler, intake.heavy, limiter=intake.limiter, audited=intake.audited)
         for name, (request_type, handler) in service.methods.items()
     }
 
@@ -166,9 +192,11 @@ def _served(
             others[name] = bidirectional(name, request_type, handler, intake)
         elif method.server_streaming:
             methods[name] = StreamMethod(
-                name, request_type, handler, intake.heavy, intake.open_streams, audited=intake.audited
+                name, request_type, handler, intake.heavy, intake.open_streams, intake.limiter, audited=intake.audited
             )
         else:
             fast = fast_path if name == "ValidateSession" else None
-            methods[name] = UnaryMethod(name, request_type, handler, intake.heavy, fast, audited=intake.audited)
+            methods[name] = UnaryMethod(
+                name, request_type, handler, intake.heavy, fast, intake.limiter, audited=intake.audited
+            )
     return methods, others

@@ -13,7 +13,10 @@ from sessiond.domain import errors
 
 __all__ = ["INTERNAL", "INTERNAL_MESSAGE", "STATUS", "status_message", "status_of"]
 
-_RETRY_NANOS = 200_000_000
+_RETRY_AFTER = 200
+"""Milliseconds, if nobody can know when a call will succeed."""
+_DOMAIN = "sessiond"
+_LIMIT_REACHED = "LIMIT_REACHED"
 
 STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
@@ -29,6 +32,7 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.CallerNotFound: grpc.StatusCode.NOT_FOUND,
     errors.LastAdmin: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -41,14 +45,19 @@ def status_of(error: errors.AuthorityError) -> Any:
 def status_message(error: errors.AuthorityError) -> status_pb2.Status:
     """Return the status of an exception as a message.
 
-    It contains a google.rpc.BadRequest if a field is invalid, and a google.rpc.RetryInfo if the call may be retried.
+    It contains a google.rpc.BadRequest if a field is invalid, a google.rpc.RetryInfo if the call may be retried, and a
+    google.rpc.ErrorInfo with the name of the setting if a limit on calls was reached.
     """
     # Subclasses, such as the store's failures, have the code of the nearest base class in the table.
     row = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     status = status_pb2.Status(code=row.value[0], message=error.public)
     if isinstance(error, errors.Unavailable | errors.Overloaded):
-        retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=_RETRY_NANOS))
-        status.details.add().Pack(retry)
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(error.retry_after if isinstance(error, errors.LimitReached) else _RETRY_AFTER)
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, errors.LimitReached):
+        info = error_details_pb2.ErrorInfo(reason=_LIMIT_REACHED, domain=_DOMAIN, metadata={"setting": error.setting})
+        status.details.add().Pack(info)
     if isinstance(error, errors.InvalidField):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.remedy)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))

@@ -22,6 +22,7 @@ from sessiond.config import (
 )
 from sessiond.config.lines import line_index, nearest_line
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.call_limits import CallLimit, CallLimits
 from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.policy import PRESETS, CookieRules, LimitRule
 from sessiond.domain.signals import Reaction, SignalType
@@ -226,7 +227,7 @@ def test_origins(tmp_path: Path) -> None:
     assert config.server_origins["server.listen"] == config.server_origins["networks.operators"] == "default"
 
 
-PER_CALLER = {"sockets"}  # tests/access/test_caller_sockets.py
+PER_CALLER = {"sockets", "limits"}  # tests/access/test_caller_sockets.py, tests/access/test_limits.py
 PER_APPLICATION = {"policies", "origins", "proxies"}
 ABOUT_THE_FILE = {"server_origins", "files"}
 OTHER_VALUES = {
@@ -258,7 +259,7 @@ OTHER_VALUES = {
 
 
 def test_every_setting_of_the_server_needs_a_restart() -> None:
-    """A changed value is reported by its key in the file, for each field of the configuration except the policies."""
+    """A changed value is reported by its key in the file, for each field except the policies and the limits."""
     config = load_config(None)
     names = {field.name for field in fields(Config)} - PER_APPLICATION - PER_CALLER - ABOUT_THE_FILE
     changed = {
@@ -270,8 +271,38 @@ def test_every_setting_of_the_server_needs_a_restart() -> None:
     assert set(changed) == names
     reported = [config.restart_required(changed[name]) for name in sorted(names)]
     assert all(len(keys) == 1 for keys in reported)
-    assert {keys[0] for keys in reported} == set(OTHER_VALUES) == set(config.server_origins)
+    outside = {key for key in config.server_origins if not key.startswith("limits.")}
+    assert {keys[0] for keys in reported} == set(OTHER_VALUES) == outside
     assert config.restart_required(config) == []
+
+
+def test_limits_on_calls(tmp_path: Path) -> None:
+    """The limits of the file reach the configuration; a caller has those of all for what its own section leaves out."""
+    text = """[limits]
+max_calls_per_caller = 40
+rate_per_caller = 100
+max_calls_per_application = 50
+rate_per_application = 200
+burst = "3s"
+[limits.callers.shop-web]
+rate = 500
+[limits.callers.batch]
+max_calls = 0
+"""
+    limits = load_config(write(tmp_path, text)).limits
+    assert (limits.caller, limits.application) == (CallLimit(40, 100), CallLimit(50, 200))
+    assert limits.burst == 3_000
+    assert limits.of_caller("shop-web") == CallLimit(40, 500)
+    assert limits.of_caller("batch") == CallLimit(0, 100)
+    assert limits.of_caller("desk") == limits.caller
+
+
+def test_changed_limits_need_no_restart(tmp_path: Path) -> None:
+    """Other limits are not among the settings that need a restart; without a section there are the documented ones."""
+    before, after = load_config(None), load_config(write(tmp_path, "[limits]\nrate_per_caller = 5\n"))
+    assert before.limits == CallLimits(CallLimit(1_500, 0), CallLimit(0, 0), Millis(1_000))
+    assert before.limits != after.limits
+    assert before.restart_required(after) == []
 
 
 TLS = '[server.tls]\ncertificate = "s.crt"\nkey = "s.key"\n'
@@ -578,6 +609,23 @@ BAD = {
         2,
         "networks.cities: no such key; did you mean 'countries'?",
     ),
+    "a negative rate": ("[limits]\nrate_per_caller = -1\n", 2, "limits.rate_per_caller: must be at least 0"),
+    "a rate as text": ('[limits]\nrate_per_caller = "5/s"\n', 2, "limits.rate_per_caller: must be a whole number"),
+    "an absurd rate": ("[limits]\nrate_per_application = 1000001\n", 2, "limits.rate_per_application: must be at most"),
+    "too many calls": ("[limits]\nmax_calls_per_caller = 100001\n", 2, "limits.max_calls_per_caller: must be at most"),
+    "no burst": ('[limits]\nburst = "0s"\n', 2, "limits.burst: must be"),
+    "an absurd burst": ('[limits]\nburst = "2m"\n', 2, "limits.burst: must be at most 1m"),
+    "a bad name of a caller": (
+        "[limits.callers.Shop]\nrate = 5\n",
+        1,
+        "limits.callers.Shop: must be the name of a caller: 1 to 64 of a-z, ",
+    ),
+    "an unknown key of a caller": (
+        "[limits.callers.shop]\nrates = 5\n",
+        2,
+        "limits.callers.shop.rates: no such key; did you mean 'rate'?",
+    ),
+    "a caller that is no table": ("[limits.callers]\nshop = 5\n", 2, "limits.callers.shop: must be a table"),
     "an application that is no table": ("[applications]\nshop = 5\n", 2, "applications.shop: must be a table"),
     "reactions that are no table": (
         '[applications.shop]\nreactions = "x"\n',

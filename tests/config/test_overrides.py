@@ -9,6 +9,8 @@ import pytest
 
 from sessiond.config import BadConfig, Config, Override, load_config, overrides_in, unknown_variables, variable_of
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.call_limits import CallLimit, CallLimits
+from sessiond.domain.values import Millis
 
 # For each key outside of the applications' sections: its variable, a text, and the value of the field.
 VARIABLES = {
@@ -37,6 +39,23 @@ VARIABLES = {
     "networks.operators": ("SESSIOND_NETWORKS_OPERATORS", "a.mmdb", Path("a.mmdb")),
     "networks.countries": ("SESSIOND_NETWORKS_COUNTRIES", "c.mmdb", Path("c.mmdb")),
 }
+
+LIMITS = {
+    "limits.max_calls_per_caller": ("SESSIOND_LIMITS_MAX_CALLS_PER_CALLER", "7", CallLimits(CallLimit(7))),
+    "limits.rate_per_caller": ("SESSIOND_LIMITS_RATE_PER_CALLER", "8", CallLimits(CallLimit(1_500, 8))),
+    "limits.max_calls_per_application": (
+        "SESSIOND_LIMITS_MAX_CALLS_PER_APPLICATION",
+        "9",
+        CallLimits(application=CallLimit(9)),
+    ),
+    "limits.rate_per_application": (
+        "SESSIOND_LIMITS_RATE_PER_APPLICATION",
+        "10",
+        CallLimits(application=CallLimit(0, 10)),
+    ),
+    "limits.burst": ("SESSIOND_LIMITS_BURST", "4s", CallLimits(burst=Millis(4_000))),
+}
+"""The same for the limits, with all of them as they are then. A reload puts them in force."""
 
 
 NEEDED = {"server.tls.certificate": "other.crt", "server.tls.key": "other.key"}
@@ -71,9 +90,18 @@ def test_every_key_has_a_variable(key: str, variable: str, text: str, value: obj
     }
 
 
+@pytest.mark.parametrize(("key", "variable", "text", "limits"), [(key, *row) for key, row in LIMITS.items()])
+def test_every_limit_has_a_variable(key: str, variable: str, text: str, limits: CallLimits) -> None:
+    """The variable of a limit sets it, and no other one."""
+    assert variable_of(key) == variable
+    config = from_environment({variable: text})
+    assert config.limits == limits
+    assert config.server_origins[key] == variable
+
+
 def test_no_key_is_without_a_variable() -> None:
-    """The table above has every key outside of the applications' sections."""
-    assert set(VARIABLES) == set(load_config(None).server_origins)
+    """The tables above have every key outside of the sections of applications and single callers."""
+    assert set(VARIABLES) | set(LIMITS) == set(load_config(None).server_origins)
 
 
 def test_precedence(tmp_path: Path) -> None:

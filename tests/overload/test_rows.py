@@ -23,13 +23,13 @@ SIZES = {"idle subscribers": 300, "replays": 100}
 pytestmark = [pytest.mark.measured, pytest.mark.slow]
 
 
-def beside(name: str, folder: Path, number: int) -> AttackResult:
-    """Run one small measurement."""
+def beside(name: str, folder: Path, number: int, module: str = "sessiond") -> AttackResult:
+    """Run one small measurement. `module` is the server."""
     attack, own = ATTACKS.get(name, CONTROL), folder / str(number)
     own.mkdir()
     size, sessions = SIZES.get(name, attack.size), min(attack.sessions, 20_000)
     # Some attacks come in waves of a second. In shorter intervals the median depends on which part of a wave they meet.
-    return measure(name, own, size=size, sessions=sessions, seconds=1.5, rounds=4)
+    return measure(name, own, size=size, sessions=sessions, seconds=1.5, rounds=4, module=module)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -54,3 +54,8 @@ def test_honest_callers_hardly_wait(tmp_path: Path, name: str) -> None:
 def test_what_does_cost_the_others_is_noticed(tmp_path: Path) -> None:
     """The measurement can fail: many callers of large but honest batches do slow down the others."""
     assert beside("control", tmp_path, 0).ratio > MOST
+
+
+def test_a_flood_without_turns_is_noticed(tmp_path: Path) -> None:
+    """If callers do not take turns, the flood of one makes the others wait."""
+    assert beside("flood", tmp_path, 0, "tests.overload.unfair").ratio > MOST

@@ -21,6 +21,7 @@ from sessiond.domain.guess_limits import GuessLimits
 from sessiond.domain.judge import PLAIN, Verdict
 from sessiond.rpc import decode
 from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.server import RpcServer
 from sessiond.rpc.service.calls import Calls
@@ -127,7 +128,7 @@ class ByMetadata(Callers):
 async def named_callers(app: App) -> AsyncIterator[AsyncStub]:
     """Return a second port of the authority, which identifies callers by their metadata."""
     calls, fast_path = Calls(app.authority), FastPath(app.authority.validation, os.urandom)
-    validation = ValidationService(calls, app.authority, fast_path, SessionMessages(), Refusals())
+    validation = ValidationService(calls, app.authority, fast_path, SessionMessages(), Refusals(), UnaryCalls())
     server = RpcServer((validation,), ByMetadata(), validation.fast_path, transport=transport())
     try:
         async with stub_for(await server.start("127.0.0.1:0")) as stub:

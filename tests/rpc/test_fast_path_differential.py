@@ -277,7 +277,7 @@ async def authority(
     """
     made: list[Counting] = []
 
-    def make(*parts: Any) -> Counting:
+    def make(*parts: Any, **_: Any) -> Counting:
         made.append(kind(*parts))
         return made[-1]
 

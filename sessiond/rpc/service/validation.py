@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
 
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
@@ -14,6 +14,7 @@ from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
 from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.pages import PAGE_BYTES
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.service.calls import Calls
@@ -23,19 +24,29 @@ __all__ = ["MAX_BATCH", "ValidationService"]
 
 MAX_BATCH = 1000
 """How many requests a batch may have."""
+_SLICE = 32
+"""How many requests of a batch are worked on before other calls have their turn."""
+T = TypeVar("T")
 
 
 class ValidationService:
-    """The calls ValidateSession, ValidateSessions and IssueCompanionToken."""
+    """The calls ValidateSession, ValidateSessions and IssueCompanionToken. Batches give way to the unary calls."""
 
     def __init__(
-        self, calls: Calls, authority: Authority, fast_path: FastPath, sessions: SessionMessages, refusals: Refusals
+        self,
+        calls: Calls,
+        authority: Authority,
+        fast_path: FastPath,
+        sessions: SessionMessages,
+        refusals: Refusals,
+        unary_calls: UnaryCalls,
     ) -> None:
         self._calls = calls
         self._authority = authority
         self._fast_path = fast_path
         self._sessions = sessions
         self._refusals = refusals
+        self._unary_calls = unary_calls
 
     async def ValidateSession(self, request: pb.ValidateSessionRequest, caller: Caller) -> pb.ValidateSessionResponse:
         """Judge one token."""
@@ -64,12 +75,15 @@ class ValidationService:
         if len(request.requests) > MAX_BATCH:
             raise InvalidField("requests", f"has {len(request.requests)} entries; at most {MAX_BATCH} are allowed")
         # All questions are checked before any is judged: an invalid call must change nothing.
-        questions = [self._question_of_batch(number, one, caller) for number, one in enumerate(request.requests)]
+        questions = []
+        async for number, one in self._in_slices(request.requests):
+            questions.append(self._question_of_batch(number, one, caller))
         for position in {question.at_least for question in questions}:
             await self._authority.reading.wait_for(position)
         answers = await self._answers(questions)
         response, size = pb.ValidateSessionsResponse(), 0
-        for question, answer in zip(questions, answers, strict=True):
+        async for number, question in self._in_slices(questions):
+            answer = answers[number]
             message = self.response(question.call, answer)
             size += message.ByteSize()
             if size > PAGE_BYTES and answer.data is not None:
@@ -79,11 +93,20 @@ class ValidationService:
             response.responses.append(message)
         return response
 
+    async def _in_slices(self, items: Sequence[T]) -> AsyncIterator[tuple[int, T]]:
+        """Number the items, and give way to other calls after each few of them."""
+        for start in range(0, len(items), _SLICE):
+            since = self._unary_calls.clock()
+            for item in enumerate(items[start : start + _SLICE], start):
+                yield item
+            if start + _SLICE < len(items):
+                await self._unary_calls.give_way(since, beside=1)
+
     async def _answers(self, questions: Sequence[Question]) -> Sequence[ValidationResult]:
         # A task costs more than most questions do, so only the questions that have to wait get one.
         answers: dict[int, ValidationResult] = {}
         waiting = {}
-        for number, question in enumerate(questions):
+        async for number, question in self._in_slices(questions):
             found = self._authority.validation.immediate_result(question)
             if isinstance(found, ValidationResult):
                 answers[number] = found

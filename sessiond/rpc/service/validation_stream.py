@@ -12,11 +12,12 @@ import grpc
 import structlog
 from google.rpc import status_pb2
 
+from sessiond.access.limits import Account, CallLimiter
 from sessiond.authority.authority import Authority
 from sessiond.authority.question import Question
 from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import AuthorityError, InvalidField, Overloaded, Unavailable
+from sessiond.domain.errors import AuthorityError, InvalidField, LimitReached, Overloaded, Unavailable
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.service.validation import MAX_BATCH, ValidationService
 from sessiond.rpc.status import INTERNAL_MESSAGE, status_message
@@ -61,19 +62,21 @@ class ValidationStreams:
         write_timeout: float,
         max_streams: int,
         unary_calls: UnaryCalls,
+        limiter: CallLimiter,
     ) -> None:
         self._authority = authority
         self._validations = validations
         self._write_timeout = write_timeout
         self._limit = StreamLimit(max_streams, "streams of validations", "server.max_validation_streams")
         self._turns = _Turns(unary_calls)
+        self._limiter = limiter
 
     async def StreamValidations(
         self, batches: AsyncIterator[pb.StreamValidationsRequest], caller: Caller, context: Context
     ) -> None:
         """Answer batches until the caller ends its side, or the authority shuts down."""
         with self._limit.counted(caller.peer):
-            stream = _Stream(self._authority, self._validations, caller, self._turns)
+            stream = _Stream(self._authority, self._validations, caller, self._turns, self._limiter)
             reading = asyncio.create_task(stream.read(batches))
             writing = asyncio.create_task(stream.write(context, self._write_timeout))
             closing = asyncio.create_task(self._authority.reading.until_shutdown())
@@ -92,11 +95,21 @@ class ValidationStreams:
 class _Stream:
     """One stream: what it has read and not yet answered."""
 
-    def __init__(self, authority: Authority, validations: ValidationService, caller: Caller, turns: _Turns) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        validations: ValidationService,
+        caller: Caller,
+        turns: _Turns,
+        limiter: CallLimiter,
+    ) -> None:
         self._authority = authority
         self._validations = validations
         self._caller = caller
         self._turns = turns
+        self._limiter = limiter
+        # The stream is under way, so its caller's account stays.
+        self._account: Account = limiter.account(caller)
         self._outbox = _Outbox()
         self._waiting: set[asyncio.Task[None]] = set()
         self._unanswered: Counter[int] = Counter()  # the waiting requests of each batch
@@ -158,12 +171,15 @@ class _Stream:
         responses, of, left, index = answer.responses, len(requests), size, start
         for index, request in enumerate(requests[start : start + size], start):
             try:
+                self._account.take()
                 if self._validations.answer_repeated(request, self._caller, responses):
                     answered.append(index)
                     left -= 1
                 else:
                     left -= _JUDGED
                     question = self._validations.question(request, self._caller)
+                    self._limiter.check(question.call.application)
+                    self._limiter.charge(question.call.application)
                     found = self._validations.immediate(request, question)
                     if isinstance(found, pb.ValidateSessionResponse):
                         responses.append(found)
@@ -173,6 +189,7 @@ class _Stream:
                         self._wait_for(batch, index, question, found)
             except Exception as error:  # noqa: BLE001 - it must not end the stream for the other requests
                 del responses[len(answered) :]  # perhaps a part of a response
+                left -= isinstance(error, LimitReached)
                 _fill_failure(answer.failures.add(), index, error)
             if left <= 0:
                 break

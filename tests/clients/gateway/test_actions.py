@@ -39,8 +39,11 @@ def test_statuses(action: Action, page: int, program: int, error: str) -> None:
 
 
 def test_when_to_come_back() -> None:
-    """An outage says when to try again, and so does a lock whose length is known."""
+    """An outage, a limit and a lock whose length is known say when to try again; a limit blames no client (no 429)."""
     assert dict(refusal(Action.RETRY_LATER, page=True, login_path=None).headers) == {"Retry-After": "2"}
+    for asked, header in ((0.2, "2"), (7.2, "8")):
+        limited = refusal(Action.RETRY_LATER, page=False, login_path=None, retry_after=asked)
+        assert (limited.status, dict(limited.headers)) == (503, {"Retry-After": header})
     locked = refusal(Action.LOCKED, page=True, login_path="/login", lock_seconds=900)
     assert dict(locked.headers) == {"Retry-After": "900"}
     assert refusal(Action.LOCKED, page=True, login_path="/login").headers == ()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, Unavailable
+from sessiond_client import AsyncClient, ResourceExhausted, Unavailable
 from sessiond_client.gateway import Action, Exchange, Gateway, GatewaySettings, WebRequest, routes, run_async
 
 ORIGIN = "https://shop.example"
@@ -82,6 +82,14 @@ async def test_a_late_check_of_what_needs_none(site: Site, method: str, path: st
     """A safe method and an exempt path need no CSRF token in a later check either."""
     exchange = await site.opened(None, method=method, path=path)
     assert await run_async(site.client, routes.check_csrf(exchange)) is Action.PROCEED
+
+
+async def test_a_limit_says_when_to_come_back(site: Site) -> None:
+    """If the application is at its limit on calls, the response is 503 with the time that the authority named."""
+    exchange = await site.opened(site.csrf)
+    limit = ResourceExhausted("too many", retry_after=7.2, setting="limits.rate_per_caller")
+    refusal = exchange.refusal(exchange.failed(limit))
+    assert (refusal.status, refusal.error, dict(refusal.headers)) == (503, "unavailable", {"Retry-After": "8"})
 
 
 async def test_after_a_failure_no_cookie_is_sent(site: Site) -> None:

@@ -225,7 +225,26 @@ class Cancelled(SessiondError):
 
 
 class ResourceExhausted(SessiondError):
-    """The authority is overloaded and did not begin the call (try again later), or a message is too large."""
+    """The authority is overloaded and did not begin the call (try again later), or a message is too large.
+
+    `retry_after`: after how many seconds the authority asked to try again; None: it did not. The client does so by
+    itself as long as the call's timeout and `retries` allow.
+
+    `setting`: the limit on calls that was reached, by the name of the setting in the authority's configuration, such as
+    `limits.rate_per_caller`; empty: the reason is another one.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: str = "RESOURCE_EXHAUSTED",
+        retry_after: float | None = None,
+        setting: str = "",
+    ) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
+        self.setting = setting
 
 
 class NotServed(SessiondError):
@@ -286,6 +305,9 @@ def _exception(name: str, message: str, details: Callable[[], Iterable[Any]]) ->
     kind = _BY_STATUS.get(name, SessiondError)
     if issubclass(kind, InvalidArgument):
         return kind(message or name, status=name, violations=_violations(details()))
+    if issubclass(kind, ResourceExhausted):
+        retry_after, setting = _limit(details())
+        return kind(message or name, status=name, retry_after=retry_after, setting=setting)
     if name == "UNAVAILABLE":
         message = with_tls_hint(message)
     return kind(message or name, status=name)
@@ -301,15 +323,32 @@ def _details(status: Any) -> Iterable[Any]:
 
 def _violations(details: Iterable[Any]) -> tuple[Violation, ...]:
     """The fields that a google.rpc.BadRequest among the details of a status names; empty if there is none."""
-    found = error_details_pb2.BadRequest()
+    found = _unpacked(details, error_details_pb2.BadRequest)
+    fields = () if found is None else found.field_violations
+    return tuple(Violation(item.field, item.description) for item in fields)
+
+
+def _limit(details: Iterable[Any]) -> tuple[float | None, str]:
+    """The seconds of a google.rpc.RetryInfo, and the setting that a google.rpc.ErrorInfo names."""
+    known = tuple(details)
+    retry = _unpacked(known, error_details_pb2.RetryInfo)
+    info = _unpacked(known, error_details_pb2.ErrorInfo)
+    setting = info.metadata.get("setting", "") if info is not None and info.reason == "LIMIT_REACHED" else ""
+    delay = None if retry is None else retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return None if delay is None else max(0.0, delay), setting
+
+
+def _unpacked(details: Iterable[Any], kind: Any) -> Any:
+    """The first of the details that is of this kind; None if there is none."""
     for detail in details:
-        if detail.Is(found.DESCRIPTOR):
+        if detail.Is(kind.DESCRIPTOR):
+            found = kind()
             try:
                 detail.Unpack(found)
             except Exception:  # noqa: BLE001 - as above
-                return ()
-            break
-    return tuple(Violation(item.field, item.description) for item in found.field_violations)
+                return None
+            return found
+    return None
 
 
 _TLS_HINTS = (

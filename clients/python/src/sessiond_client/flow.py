@@ -18,6 +18,7 @@ from sessiond_client.errors import (
     Cancelled,
     ClientUnusable,
     DeadlineExceeded,
+    ResourceExhausted,
     SessiondError,
     Unavailable,
     may_have_taken_effect,
@@ -182,6 +183,9 @@ class _Attempts:
             self._outcome_unknown = self._call.rpc.changes and may_have_taken_effect(error)
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * _GROWTH**self._repeats)
         pause = self._flows.jitter(0.8 * longest, 1.2 * longest)
+        if isinstance(error, ResourceExhausted) and error.retry_after is not None:
+            # Not earlier than the authority asked for; a little later, so that not all come at the same moment.
+            pause = self._flows.jitter(error.retry_after, error.retry_after + _FIRST_PAUSE / 2)
         if not self._may_retry(error, unsent=unsent) or now + pause >= self._deadline:
             raise self.to_raise(error)
         self._repeats += 1
@@ -195,6 +199,8 @@ class _Attempts:
             return False
         # gRPC's server answers CANCELLED to a call that arrives while it shuts down.
         repeatable = self._call.rpc.repeatable or bool(getattr(self._call.request, "request_id", ""))
+        if isinstance(error, ResourceExhausted):
+            return error.retry_after is not None  # nothing has begun, so every call may be repeated
         return unsent or (repeatable and isinstance(error, (Unavailable, Cancelled)))
 
     def to_raise(self, error: SessiondError) -> SessiondError:

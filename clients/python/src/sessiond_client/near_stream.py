@@ -8,7 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sessiond_client import forks
-from sessiond_client.errors import InvalidArgument, NotServed, OutOfRange, PermissionDenied, SessiondError
+from sessiond_client.errors import (
+    InvalidArgument,
+    NotServed,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    SessiondError,
+)
 from sessiond_client.following import Change
 from sessiond_client.near_cache import NearCache, boot_millis
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -91,7 +98,9 @@ class Conversation:
         if isinstance(error, (NotServed, PermissionDenied)):
             return _NOT_SERVED
         self._failures += 1
-        return _PAUSES[min(self._failures, len(_PAUSES)) - 1]
+        pause = _PAUSES[min(self._failures, len(_PAUSES)) - 1]
+        asked = error.retry_after if isinstance(error, ResourceExhausted) else None
+        return max(pause, asked or 0.0)
 
     def release(self) -> list[pb.FollowRequest]:
         """Close the cache for good. Returns what to send, so that no revocation waits for it."""

@@ -38,7 +38,8 @@ class ClientOptions(TypedDict, total=False):
     """The key of this caller, if the authority has callers (`sessionctl callers add`). None: none is sent."""
     retries: Int32
     """How often a call is repeated after `Unavailable`, or after the `Cancelled` of an authority that shuts down, with
-    growing pauses and within the deadline. 4 (the default) takes about two seconds; 0: never."""
+    growing pauses and within the deadline. 4 (the default) takes about two seconds; 0: never. A call that an authority
+    has refused because of a limit or overload (`ResourceExhausted`) is repeated after the time that it asked for."""
     safe_retries: bool
     """True (the default): send a `request_id` with each changing call, so that it may be repeated and still takes
     effect once. Each id costs the authority a sealed answer, kept for the policy's `answer_retention` (24 hours by

@@ -16,6 +16,7 @@ from sessiond_client.errors import (
     NotServed,
     OutOfRange,
     PermissionDenied,
+    ResourceExhausted,
     SessiondError,
     Unauthenticated,
     Unavailable,
@@ -142,12 +143,15 @@ class Position:
         """How many seconds to wait before the next stream. Raises `error` if another stream cannot fix it.
 
         The pause doubles from 0.1 s to 5 s while nothing arrives, minus a random part of up to a half, so that the
-        subscribers of a restarted authority do not all reconnect at the same moment.
+        subscribers of a restarted authority do not all reconnect at the same moment. What the authority asked for is
+        added.
         """
         if isinstance(error, _NOT_REPAIRABLE):
             raise error
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._breaks, 16))
         self._breaks += 1
         pause = self._jitter(longest / 2, longest)
+        if isinstance(error, ResourceExhausted) and error.retry_after is not None:
+            pause += error.retry_after
         _log.info("event stream broke (%s); resuming in %.2f s", error.status, pause)
         return pause

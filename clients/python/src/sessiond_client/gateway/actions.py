@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from html import escape
+from math import ceil
 from typing import Any
 from urllib.parse import quote
 
 __all__ = ["OUTAGE_SECONDS", "Action", "Refusal", "Refused", "RouteRequirements"]
 
 OUTAGE_SECONDS = 2
-"""After how many seconds a client should try again when the authority is out of reach."""
+"""After how many seconds a client should try again when the authority is out of reach or overloaded, at least."""
 
 
 class Action(Enum):
@@ -124,11 +125,13 @@ def refusal(
     next_path: str = "",
     requirements: RouteRequirements | None = None,
     lock_seconds: int = 0,
+    retry_after: float = 0.0,
 ) -> Refusal:
     """The response for an action other than PROCEED, as the client's guide says ("From verdict to HTTP").
 
     `page`: whether a browser shows the response. `login_path`: where a page is sent for LOGIN and STEP_UP; None: it
     gets a 401. `next_path`: where to return to after the login; empty: nowhere. `lock_seconds`: how long a lock lasts.
+    `retry_after`: after how many seconds the authority asked to try again.
     """
     status, error, text = _RESPONSES[action]
     details = _details(action, requirements)
@@ -138,7 +141,7 @@ def refusal(
     elif status == 401:
         headers = (("WWW-Authenticate", "Session"),)
     elif action is Action.RETRY_LATER:
-        headers = (("Retry-After", str(OUTAGE_SECONDS)),)
+        headers = (("Retry-After", str(max(OUTAGE_SECONDS, ceil(retry_after)))),)
     elif action is Action.LOCKED and lock_seconds:
         headers = (("Retry-After", str(lock_seconds)),)
     return Refusal(action=action, status=status, error=error, text=text, headers=headers, details=details)

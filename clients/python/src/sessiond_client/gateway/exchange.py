@@ -194,6 +194,7 @@ class Exchange:
             next_path=request.own_path if request.path != login_path else "",
             requirements=requirements,
             lock_seconds=self.gateway.lock_seconds,
+            retry_after=getattr(self._failure, "retry_after", None) or 0.0,
         )
 
     def refuse(self, action: Action, requirements: RouteRequirements | None = None) -> Refused:

@@ -174,6 +174,11 @@ after the delay in the RetryInfo detail, or soon if there is none. Large request
 RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
 2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
+Callers may have limits on their calls at once and on their rates, and applications as well. A call beyond one is
+RESOURCE_EXHAUSTED and was not begun. Its details have a google.rpc.RetryInfo, and a google.rpc.ErrorInfo with the
+reason LIMIT_REACHED, the domain "sessiond", and the name of the setting in its metadata under "setting". A caller
+should not call again before that time has passed.
+
 One connection may have half of that number of calls open (1,500 by default); each connection over a Unix socket
 counts by itself. Further calls wait in the client. On a new connection the client does not know the limit yet; if it
 begins more calls at once, some of them may end in UNAVAILABLE.
