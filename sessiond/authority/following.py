@@ -23,6 +23,7 @@ _WITHOUT_EFFECT = {
     EventType.CONCURRENCY_LIMIT_REACHED,
     EventType.GUESSING_SUSPECTED,
     EventType.SOURCE_UNLOCKED,
+    EventType.KEY_RING_CHANGED,
 }
 """Events that change no result that a cache may keep: it keeps none of a session before the session exists."""
 _TYPES = frozenset(EventType) - _WITHOUT_EFFECT

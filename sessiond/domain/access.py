@@ -156,6 +156,10 @@ RULES: Mapping[str, Rule] = {
     "ListCallers": _rule(scope=Scope.AUTHORITY),
     "RotateCaller": _rule(scope=Scope.AUTHORITY),
     "RevokeCaller": _rule(scope=Scope.AUTHORITY),
+    "GetKeyRing": _rule(scope=Scope.AUTHORITY),
+    "AddSealingKey": _rule(scope=Scope.AUTHORITY),
+    "PromoteSealingKey": _rule(scope=Scope.AUTHORITY),
+    "RetireSealingKey": _rule(scope=Scope.AUTHORITY),
 }
 """The rule of each call of the contract. A call without a rule is denied to everyone."""
 

@@ -9,7 +9,7 @@ for a read, and sessions that are not used here cost nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -82,6 +82,11 @@ class Follower:
         """Return the names of the replicas whose policies differ from this replica's."""
         return self._neighbours.other_policies
 
+    async def holders(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the fingerprints of the keys that each replica holds, by its name. Raises `StoreUnavailable`."""
+        self._neighbours.note(await self._store.leases())
+        return self._neighbours.holders
+
     def publish(self, commit: Commit) -> Awaitable[None] | None:
         """Apply a commit of this process. If other replicas wrote before it, the result must be awaited."""
         events = commit.events
@@ -93,6 +98,12 @@ class Follower:
                 self._store.announce()
             return None
         return self._publish_after_others(commit)
+
+    def report_keys(self, fingerprints: Sequence[bytes]) -> None:
+        """Report soon that this replica holds these keys durably."""
+        self._store.hold_keys(fingerprints)
+        self._renewed = -_RENEW_EVERY
+        self._hinted.set()
 
     def hint(self) -> None:
         """Look at the log soon."""
@@ -174,7 +185,7 @@ class Follower:
     async def _publish_after_others(self, commit: Commit) -> None:
         async with self._turn:
             await self._catch_up()  # applies the commit's own events too
-            self._apply(replace(commit, events=(), callers=None))
+            self._apply(replace(commit, events=(), callers=None, keys=None))
         self._store.announce()
 
     async def _catch_up(self) -> None:
@@ -194,7 +205,10 @@ class Follower:
                 callers = None
                 if any(event.type is EventType.CALLER_CHANGED for event in fresh):
                     callers = await self._store.callers()
-                commit = Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, changed, callers)
+                keys = None
+                if any(event.type is EventType.KEY_RING_CHANGED for event in fresh):
+                    keys = await self._store.keys()
+                commit = Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, changed, callers, keys)
                 self._apply(commit)
             elif not events:
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sessiond.domain.values import Revision
 from sessiond.store.shared import LEASE, ReplicaLease
@@ -46,6 +46,12 @@ class Neighbours:
         """Return the names of the replicas whose policies differ from this replica's."""
         mine = {lease.policies for lease in self._leases if lease.replica == self._replica}
         return tuple(other.name for other in self._alive() if other.policies and other.policies not in mine)
+
+    @property
+    def holders(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the fingerprints of the keys of this replica, and of those that may be alive, by their names."""
+        mine = [lease for lease in self._leases if lease.replica == self._replica]
+        return {lease.name: lease.keys for lease in (*mine, *self._alive()) if lease.replica and lease.keys}
 
     def lagging(self, revision: Revision) -> Sequence[str]:
         """Return the names of those that may answer from a cache that does not include a revision."""

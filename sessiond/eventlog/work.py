@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sessiond.domain.access import CallerRecord
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.immutable import immutable
+from sessiond.domain.key_ring import SealingKey
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Activity, Session
@@ -46,6 +47,7 @@ class Needs:
     subjects     the live sessions of these subjects (application, subject)
     data         the data of these sessions
     callers      all callers
+    keys         the recorded key ring, and which process holds which keys
     answers      the answers kept under these keys, and the sessions that they depend on
     max_live     how many live sessions of a subject to read; if it has more, the oldest and the newest are read
     quiet        the unit is expected to record activity alone, or to delete what has expired, and no event
@@ -59,6 +61,7 @@ class Needs:
     max_live: int = MAX_ENDED_PER_UNIT
     quiet: bool = False
     callers: bool = False
+    keys: bool = False
 
 
 NOTHING = Needs()
@@ -143,6 +146,8 @@ class Read:
     data: Mapping[SessionId, Mapping[str, bytes]] = field(default_factory=dict)
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
     callers: Mapping[str, CallerRecord] = field(default_factory=dict)
+    keys: Sequence[SealingKey] = ()
+    holders: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     truncated: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The number of live sessions of each subject that has more than were read."""
 
@@ -196,6 +201,17 @@ class Work:
     def callers(self) -> dict[str, CallerRecord]:
         """Return all callers, including the changes of earlier units and of this one."""
         return _changed(self._read.callers, (layer.callers for layer in (self.changes, self._draft)))
+
+    def key_ring(self) -> Sequence[SealingKey]:
+        """Return the key ring, including the changes of earlier units and of this one."""
+        for layer in (self._draft, self.changes):
+            if layer.keys is not None:
+                return layer.keys
+        return self._read.keys
+
+    def holders(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the fingerprints of the keys of each process that may use the store, by its name."""
+        return self._read.holders
 
     def data_count(self, session_id: SessionId) -> int:
         """Return how many keys a session's data has, including the changes of earlier units and of this one."""
@@ -321,6 +337,10 @@ class Work:
         """Save a caller, or delete it (None). The same unit must record an event, whose revision the caller has."""
         self._draft.callers[name] = caller
 
+    def put_keys(self, keys: Sequence[SealingKey]) -> None:
+        """Save the whole key ring, the sealing key first. The same unit must record an event."""
+        self._draft.keys = keys
+
     def keep_answer(self, answer: KeptAnswer) -> None:
         """Keep the first answer to a call. This also deletes some answers that have expired."""
         self._draft.answers.append(answer)
@@ -428,6 +448,8 @@ def _check_recorded(draft: Changes, before: Revision) -> None:
             raise AssertionError(f"session {session.id} was changed without an event")
     if draft.callers and not draft.events:
         raise AssertionError(f"callers were changed without an event: {sorted(draft.callers)}")
+    if draft.keys is not None and not draft.events:
+        raise AssertionError("the key ring was changed without an event")
     for session_id in draft.data:
         if session_id not in draft.sessions:
             raise AssertionError(f"the data of session {session_id} was changed without an event")

@@ -34,6 +34,10 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "ListCallers": _none,
     "RotateCaller": _none,
     "RevokeCaller": _none,
+    "GetKeyRing": _none,
+    "AddSealingKey": _none,
+    "PromoteSealingKey": _none,
+    "RetireSealingKey": _none,
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
 

@@ -6,10 +6,14 @@ import os
 import sqlite3
 import stat
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from sessiond.domain.key_ring import SealingKey, reconciled
 from sessiond.store.contract import StoreRefused
 from sessiond.store.migrations import check_version, load_migrations
+from sessiond.store.rows import key_from_row, key_row
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.statements import STATEMENTS, ParameterStyle
@@ -135,12 +139,22 @@ async def check_keys(db: Connection, path: Path, version: int, fingerprints: Seq
         )
 
 
-async def record_keys(db: Connection, fingerprints: Sequence[bytes]) -> None:
-    """Record the key ring, the sealing key first."""
-    await db.all(_STATEMENTS["delete_keys"].sql)
+async def record_keys(db: Connection, keys: StoreKeys) -> tuple[Sequence[SealingKey], Sequence[SealingKey]]:
+    """Record the key ring that this process holds. Return what was recorded before, and what is now."""
+    recorded = [key_from_row(row) for row in await db.all(_STATEMENTS["read_keys"].sql)]
+    now = reconciled(recorded, keys.known(recorded), keys.now, alone=True, may_promote=True)
+    if now != recorded:
+        await db.run(partial(_replace_keys, now))
+    return recorded, now
+
+
+def _replace_keys(keys: Sequence[SealingKey], connection: sqlite3.Connection) -> None:
+    """Write the recorded ring in one transaction: a database never has a part of it."""
     put = _STATEMENTS["put_key"]
-    for number, fingerprint in enumerate(fingerprints):
-        await db.all(put.sql, put.bind({"number": number, "fingerprint": fingerprint}))
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_STATEMENTS["delete_keys"].sql)
+    connection.executemany(put.sql, [put.bind(key_row(number, key)) for number, key in enumerate(keys)])
+    connection.execute("COMMIT")
 
 
 async def set_pragmas(db: Connection, version: int) -> None:
