@@ -64,6 +64,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "list_callers": lambda client, **more: client.list_callers(**more),
     "rotate_caller": lambda client, **more: client.rotate_caller("shop", request_id=REQUEST_ID, **more),
     "revoke_caller": lambda client, **more: client.revoke_caller("shop", request_id=REQUEST_ID, **more),
+    "key_ring": lambda client, **more: client.key_ring(**more),
+    "add_sealing_key": lambda client, **more: client.add_sealing_key(request_id=REQUEST_ID, **more),
+    "promote_sealing_key": lambda client, **more: client.promote_sealing_key("5aedb482", request_id=REQUEST_ID, **more),
+    "retire_sealing_key": lambda client, **more: client.retire_sealing_key("5aedb482", request_id=REQUEST_ID, **more),
     "authority": lambda client, **more: client.authority(**more),
 }
 """By the name of the method. `more` goes to the method as it is."""

@@ -35,6 +35,9 @@ CHANGING: dict[str, Callable[..., Call[Any]]] = {
     ),
     "RotateCaller": lambda application, **more: calls.rotate_caller(application, "ops", **more),
     "RevokeCaller": lambda application, **more: calls.revoke_caller(application, "ops", **more),
+    "AddSealingKey": calls.add_sealing_key,
+    "PromoteSealingKey": lambda application, **more: calls.promote_sealing_key(application, "5aedb482", **more),
+    "RetireSealingKey": lambda application, **more: calls.retire_sealing_key(application, "5aedb482", **more),
 }
 READING: list[Call[Any]] = [
     calls.validate("shop", "any"),
@@ -46,6 +49,7 @@ READING: list[Call[Any]] = [
     calls.issue_companion_token("shop", "any", "pay"),
     calls.list_source_locks("shop"),
     calls.list_callers("shop"),
+    calls.key_ring("shop"),
     calls.authority("shop"),
 ]
 

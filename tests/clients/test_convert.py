@@ -348,6 +348,7 @@ AT_LEAST: list[Call[Any]] = [
     calls.list_sessions("shop", at_least="state"),
     calls.activity("shop", "ada", at_least="state"),
     calls.list_callers("shop", at_least="state"),
+    calls.key_ring("shop", at_least="state"),
 ]
 
 
@@ -545,6 +546,9 @@ CHANGES: list[tuple[Call[Any], Any]] = [
     (calls.create_caller("shop", "ops", [Grant(role=Role.ADMIN)]), pb.CreateCallerResponse),
     (calls.rotate_caller("shop", "ops"), pb.RotateCallerResponse),
     (calls.revoke_caller("shop", "ops"), pb.RevokeCallerResponse),
+    (calls.add_sealing_key("shop"), pb.AddSealingKeyResponse),
+    (calls.promote_sealing_key("shop"), pb.PromoteSealingKeyResponse),
+    (calls.retire_sealing_key("shop", "5aedb482"), pb.RetireSealingKeyResponse),
 ]
 
 
