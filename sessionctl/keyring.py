@@ -67,7 +67,7 @@ def add(reason: str) -> None:
         return
     lacking = [key.lacking_replicas for key in ring.keys if key.fingerprint == changed.key.fingerprint]
     if any(lacking):
-        names = ", ".join(map(printable, lacking[0]))
+        names = "; ".join(map(printable, lacking[0]))
         show_note(f"Not held yet by: {names}. See `sessionctl keyring status`.")
     show_note("Back up the key file before you promote the key.")
 

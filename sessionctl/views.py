@@ -136,8 +136,8 @@ def key_row(key: SealingKey) -> Row:
         (_tokens_end(key), ""),
         (f"{key.sealed_values:,}", ""),
         (f"{key.moved_values:,}" if key.moved_values else "", ""),
-        (", ".join(key.lacking_replicas), "yellow"),
-        (", ".join(key.holding_replicas), ""),
+        ("; ".join(key.lacking_replicas), "yellow"),
+        ("; ".join(key.holding_replicas), ""),
     )
 
 

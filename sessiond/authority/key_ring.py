@@ -25,7 +25,7 @@ from sessiond.crypto.tokens import KEY_BYTES, fingerprint_of
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import KeyRingRefused
 from sessiond.domain.immutable import immutable
-from sessiond.domain.key_ring import KeyState, SealingKey, in_use, sealing_key, short
+from sessiond.domain.key_ring import KeyHolder, KeyState, SealingKey, in_use, sealing_key, short
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.values import NOBODY, Instant, Millis, Revision
 
@@ -33,8 +33,8 @@ __all__ = ["KeyChanged", "KeyRingAdmin", "KeyUsage", "RingDescription"]
 
 _COUNT_SECONDS = 2.0
 """How long one call counts sessions and values at most."""
-_HELD_SECONDS = 5.0
-"""How long the addition of a key waits until every replica holds it."""
+_HELD_SECONDS = 3.0
+"""How long the addition of a key waits until every replica holds it: less than clients wait."""
 _LOOK_EVERY = 0.05
 
 
@@ -112,7 +112,7 @@ class KeyRingAdmin:
             [
                 KeyUsage(
                     key,
-                    [name for name, held in holders.items() if key.fingerprint in held],
+                    [holder.name for holder in holders if key.fingerprint in holder.keys],
                     lacking(holders, key.fingerprint),
                     tokens.get(key.fingerprint),
                     of_key.get(key.fingerprint) or 0,
@@ -254,9 +254,9 @@ class KeyRingAdmin:
         longest = max((max(p.ticket_timeout, p.companion_timeout) for p in policies), default=Millis(0))
         return Instant(key.sealed_until + longest)
 
-    async def _replicas(self) -> dict[str, Sequence[bytes]]:
+    async def _replicas(self) -> Sequence[KeyHolder]:
         follower = self._parts.follower
-        return {} if follower is None else dict(await follower.holders())
+        return () if follower is None else await follower.holders()
 
     async def _until_held(self, fingerprint: bytes) -> None:
         follower = self._parts.follower

@@ -16,6 +16,8 @@ from sessiond.domain.key_ring import MAX_KEYS, KeyState, SealingKey, in_use, sea
 
 __all__ = ["RingKeeper"]
 
+_RETRY = 2.0
+"""Seconds until keys that could not be stored are stored again."""
 _log = structlog.get_logger(__name__)
 
 
@@ -38,6 +40,7 @@ class RingKeeper:
         self._turn = asyncio.Lock()
         self._saving: asyncio.Task[None] | None = None
         self._lacking: tuple[bytes, ...] = ()
+        self._problem = ""
 
     @property
     def lacks_keys(self) -> bool:
@@ -155,6 +158,11 @@ class RingKeeper:
             while self.ring.materials() != self._saved:
                 await self.save()
         except BadKeyFile as error:
-            _log.error("keys not stored", problem=str(error), effect="this server lacks a key after its next start")
+            if str(error) != self._problem:
+                _log.error("keys not stored", problem=str(error), effect="this server lacks a key after its next start")
+            self._problem = str(error)
+            asyncio.get_running_loop().call_later(_RETRY, self._use)
+        else:
+            self._problem = ""
         finally:
             self._saving = None

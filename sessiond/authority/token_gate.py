@@ -40,6 +40,11 @@ class TokenGate:
         self._clock = clock
         self._records: set[asyncio.Task[object]] = set()
 
+    @property
+    def version(self) -> int:
+        """Differs once tokens may be opened by other keys than before."""
+        return self._keys.version
+
     def open(self, call: Call, token: Token) -> OpenedToken | Judgement:
         """Return the content of a presented token, or a judgement if it is locked out or was never issued.
 

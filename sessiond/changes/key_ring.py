@@ -8,7 +8,17 @@ from dataclasses import replace
 from sessiond.domain.errors import InvalidField, KeyNotFound, KeyRingRefused, shown
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
-from sessiond.domain.key_ring import MAX_KEYS, KeyState, SealingKey, in_use, promoted, reconciled, sealing_key, short
+from sessiond.domain.key_ring import (
+    MAX_KEYS,
+    KeyHolder,
+    KeyState,
+    SealingKey,
+    in_use,
+    promoted,
+    reconciled,
+    sealing_key,
+    short,
+)
 from sessiond.domain.values import Cause, CauseKind
 from sessiond.eventlog.work import Needs, Work
 
@@ -71,7 +81,7 @@ class PromoteSealingKey:
         if without := lacking(work.holders(), key.fingerprint):
             raise KeyRingRefused(
                 f"fingerprint: these replicas do not hold the key {short(key.fingerprint)} yet, and would take tokens "
-                f"that it seals for forged ones: {', '.join(without)}"
+                f"that it seals for forged ones: {'; '.join(without)}"
             )
         before = sealing_key(keys)
         change = f"promoted {short(key.fingerprint)}" + ("" if before is None else f", which replaces {_of(before)}")
@@ -130,7 +140,7 @@ class RemoveSealingKey:
         key = next((key for key in keys if key.fingerprint == self.fingerprint), None)
         if key is None or key.state is not KeyState.RETIRING:
             return False
-        if any(held[:1] == [self.fingerprint] for held in map(list, work.holders().values())):
+        if any(holder.keys[0] == self.fingerprint for holder in work.holders()):
             return False
         # What was encrypted under this key for other replicas may be read by whoever has it.
         rest = [replace(other, wrapped=b"") for other in keys]
@@ -209,9 +219,9 @@ def find_key(keys: Sequence[SealingKey], prefix: str) -> SealingKey:
     return found[0]
 
 
-def lacking(holders: Mapping[str, Sequence[bytes]], fingerprint: bytes) -> list[str]:
+def lacking(holders: Sequence[KeyHolder], fingerprint: bytes) -> list[str]:
     """Return the names of those that do not hold a key."""
-    return sorted(name for name, held in holders.items() if fingerprint not in held)
+    return sorted(holder.name for holder in holders if fingerprint not in holder.keys)
 
 
 def _only_added(keys: Sequence[SealingKey]) -> SealingKey:

@@ -141,6 +141,9 @@ class KeyRing:
     Raise ValueError for another number of keys, or for a key of the wrong length.
     """
 
+    version = 0
+    """Differs after each replacement of the keys. What was found out about a token holds for one version."""
+
     def __init__(self, keys: Sequence[bytes]) -> None:
         self.replace(keys)
 
@@ -153,6 +156,7 @@ class KeyRing:
         # One assignment each, of a whole tuple: a store's thread may be opening a value meanwhile.
         self._keys: tuple[bytes, ...] = tuple(keys)
         self._ciphers: tuple[AESSIV, ...] = tuple(AESSIV(key) for key in keys)
+        self.version += 1
 
     def __repr__(self) -> str:
         return f"<KeyRing with {len(self._ciphers)} keys>"

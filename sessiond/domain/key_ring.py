@@ -12,7 +12,17 @@ from enum import StrEnum
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant
 
-__all__ = ["MAX_KEYS", "KeyState", "SealingKey", "in_use", "promoted", "reconciled", "sealing_key", "short"]
+__all__ = [
+    "MAX_KEYS",
+    "KeyHolder",
+    "KeyState",
+    "SealingKey",
+    "in_use",
+    "promoted",
+    "reconciled",
+    "sealing_key",
+    "short",
+]
 
 MAX_KEYS = 3
 _MAX_RETIRED = 16
@@ -54,6 +64,17 @@ class SealingKey:
     log_out: bool = False
     wrapped: bytes = field(default=b"", repr=False)
     moved: int = 0
+
+
+@immutable
+class KeyHolder:
+    """A process that shares the store, and the keys that it holds, by fingerprint, the one that it seals with first.
+
+    `name` is for people: two processes may have the same one.
+    """
+
+    name: str
+    keys: Sequence[bytes]
 
 
 def short(fingerprint: bytes) -> str:

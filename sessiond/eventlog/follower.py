@@ -9,13 +9,14 @@ for a read, and sessions that are not used here cost nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
+from sessiond.domain.key_ring import KeyHolder
 from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.neighbours import Neighbours
@@ -82,8 +83,8 @@ class Follower:
         """Return the names of the replicas whose policies differ from this replica's."""
         return self._neighbours.other_policies
 
-    async def holders(self) -> Mapping[str, Sequence[bytes]]:
-        """Return the fingerprints of the keys that each replica holds, by its name. Raises `StoreUnavailable`."""
+    async def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each replica holds. Raises `StoreUnavailable`."""
         self._neighbours.note(await self._store.leases())
         return self._neighbours.holders
 

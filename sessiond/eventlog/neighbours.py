@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from sessiond.domain.key_ring import KeyHolder
 from sessiond.domain.values import Revision
 from sessiond.store.shared import LEASE, ReplicaLease
 
@@ -48,10 +49,10 @@ class Neighbours:
         return tuple(other.name for other in self._alive() if other.policies and other.policies not in mine)
 
     @property
-    def holders(self) -> Mapping[str, Sequence[bytes]]:
-        """Return the fingerprints of the keys of this replica, and of those that may be alive, by their names."""
+    def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys this replica holds, and those that may be alive."""
         mine = [lease for lease in self._leases if lease.replica == self._replica]
-        return {lease.name: lease.keys for lease in (*mine, *self._alive()) if lease.replica and lease.keys}
+        return [KeyHolder(lease.name, lease.keys) for lease in (*mine, *self._alive()) if lease.replica and lease.keys]
 
     def lagging(self, revision: Revision) -> Sequence[str]:
         """Return the names of those that may answer from a cache that does not include a revision."""

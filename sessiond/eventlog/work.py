@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sessiond.domain.access import CallerRecord
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.immutable import immutable
-from sessiond.domain.key_ring import SealingKey
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Activity, Session
@@ -147,7 +147,7 @@ class Read:
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
     callers: Mapping[str, CallerRecord] = field(default_factory=dict)
     keys: Sequence[SealingKey] = ()
-    holders: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    holders: Sequence[KeyHolder] = ()
     truncated: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The number of live sessions of each subject that has more than were read."""
 
@@ -209,8 +209,8 @@ class Work:
                 return layer.keys
         return self._read.keys
 
-    def holders(self) -> Mapping[str, Sequence[bytes]]:
-        """Return the fingerprints of the keys of each process that may use the store, by its name."""
+    def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each process holds that may use the store; empty if none but this one may."""
         return self._read.holders
 
     def data_count(self, session_id: SessionId) -> int:

@@ -33,15 +33,16 @@ class _CachedQuestion:
 class FastPath:
     """A cache of the latest questions with a plain VALID answer, at most `capacity` of them.
 
-    The key of an entry is the caller, as it is since its latest change, and a digest of the message, keyed with a
-    random value of this process. So the cache holds no token, an attacker cannot construct two messages with the same
-    digest, and a caller never gets an answer that was cached for another caller, or that it may not have any more.
+    The key of an entry is the caller, as it is since its latest change, the version of the key ring, and a digest of
+    the message, keyed with a random value of this process. So the cache holds no token, an attacker cannot construct
+    two messages with the same digest, a caller never gets an answer that was cached for another caller or that it may
+    not have any more, and no answer outlives the key that opened its token.
     """
 
     def __init__(self, validation: Validation, entropy: Entropy, capacity: int = 20_000) -> None:
         self._validation = validation
         self._key = entropy(32)
-        self._questions: Lru[tuple[str, int, bytes], _CachedQuestion] = Lru(capacity)
+        self._questions: Lru[tuple[str, int, int, bytes], _CachedQuestion] = Lru(capacity)
 
     def answer(self, caller: Caller, raw: bytes) -> ValidationResult | None:
         """Return the plain answer to a message; None if the ordinary path must decide."""
@@ -64,5 +65,6 @@ class FastPath:
         cache_key = self._cache_key(question.call.caller, request.SerializeToString())
         self._questions.put(cache_key, _CachedQuestion(question, answer.presented))
 
-    def _cache_key(self, caller: Caller, raw: bytes) -> tuple[str, int, bytes]:
-        return caller.name, caller.version, blake2b(raw, digest_size=16, key=self._key).digest()
+    def _cache_key(self, caller: Caller, raw: bytes) -> tuple[str, int, int, bytes]:
+        digest = blake2b(raw, digest_size=16, key=self._key).digest()
+        return caller.name, caller.version, self._validation.keys_version, digest

@@ -13,7 +13,7 @@ from sessiond.domain.access import CallerRecord
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
 from sessiond.domain.immutable import immutable
-from sessiond.domain.key_ring import SealingKey
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.position import Incarnation
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Activity, Session
@@ -302,11 +302,8 @@ class Transaction(Protocol):
     async def keys(self) -> Sequence[SealingKey]:
         """Return the recorded key ring, the sealing key first; empty if the store was opened without keys."""
 
-    async def holders(self) -> Mapping[str, Sequence[bytes]]:
-        """Return for each process that may use the store the fingerprints of the keys that it holds, by its name.
-
-        The key that it seals with is the first. Empty if no other process can use the store.
-        """
+    async def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each process holds that may use the store; empty if no other one can."""
 
     async def walk_data(self, after: Place, rows: int, size: int) -> DataWalk:
         """Return a part of the session data after a place: at most `rows` values, and about `size` bytes of stale ones.

@@ -12,7 +12,7 @@ from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.access import CallerRecord
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.event import Event
-from sessiond.domain.key_ring import SealingKey
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Session
 from sessiond.domain.values import Instant, Millis, Revision, SessionId, VersionedData
@@ -176,9 +176,9 @@ class TransactionReads(ABC):
         """See `Transaction`."""
         return [key_from_row(row) for row in await self._query("read_keys", {})]
 
-    async def holders(self) -> Mapping[str, Sequence[bytes]]:
+    async def holders(self) -> Sequence[KeyHolder]:
         """See `Transaction`. No other process: an engine that several share overrides this."""
-        return {}
+        return ()
 
     async def walk_data(self, after: Place, rows: int, size: int) -> DataWalk:
         """See `Transaction`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from sessiond.cache.sessions import SessionCache
 from sessiond.domain.access import CallerRecord
-from sessiond.domain.key_ring import SealingKey
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.work import Needs, Read
@@ -109,7 +109,7 @@ class _WithEarlyReads:
     async def keys(self) -> Sequence[SealingKey]:
         return await self._transaction.keys()
 
-    async def holders(self) -> Mapping[str, Sequence[bytes]]:
+    async def holders(self) -> Sequence[KeyHolder]:
         return await self._transaction.holders()
 
     async def walk_data(self, after: Place, rows: int, size: int) -> DataWalk:

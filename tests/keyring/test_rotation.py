@@ -16,7 +16,9 @@ from sessiond_client import (
     NotFound,
     SealingKeyState,
     Token,
+    Verdict,
 )
+from tests.keyring.rings import key_file, rotate, states, until_removed
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 from tests.support.sidecars import until
@@ -28,33 +30,6 @@ HOUR = 3_600_000
 async def client(app: App) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(app.address) as client:
         yield client
-
-
-def key_file(app: App) -> Path:
-    """The key file of a server."""
-    return app._config.data / "sessiond.key"
-
-
-async def states(client: AsyncClient) -> list[SealingKeyState]:
-    """The states of the keys, the sealing key's first."""
-    return [key.state for key in (await client.key_ring()).keys]
-
-
-async def rotate(client: AsyncClient) -> str:
-    """Add a key and promote it. Return the fingerprint of the key before."""
-    before = (await client.key_ring()).keys[0].fingerprint
-    await client.add_sealing_key()
-    await client.promote_sealing_key()
-    return before
-
-
-async def until_removed(client: AsyncClient, fingerprint: str) -> None:
-    """Wait until a key that is being retired is gone."""
-
-    async def is_removed() -> bool:
-        return fingerprint not in [key.fingerprint for key in (await client.key_ring()).keys]
-
-    await until(is_removed)
 
 
 async def test_a_new_server_has_one_sealing_key(client: AsyncClient) -> None:
@@ -127,6 +102,40 @@ async def test_each_change_is_an_event(client: AsyncClient) -> None:
         f"began to retire {old[:8]}, even if that logs out sessions; ticket 17",
         f"removed {old[:8]}: nothing needs it any more",
     ]
+
+
+async def test_a_key_that_is_removed_by_force_logs_out(app: App) -> None:
+    """Once a key was removed by force, tokens of it are FORGED, also those that the fast path has answered before."""
+    async with AsyncClient(app.address, coalesce=False) as client:
+        created = await client.create(subject="ada")
+        assert [(await client.validate(created.token)).verdict for _ in range(3)] == [Verdict.VALID] * 3
+        old = await rotate(client)
+        assert (await client.validate(created.token)).verdict is Verdict.VALID
+        await client.retire_sealing_key(old, log_out_sessions=True)
+        await until_removed(client, old)
+        assert (await client.validate(created.token)).verdict is Verdict.FORGED
+
+
+async def test_a_near_cache_forgets_what_a_removed_key_sealed(app: App) -> None:
+    """A near cache does not answer for a token whose key was removed by force."""
+    async with AsyncClient(app.address, near_cache=True) as near, AsyncClient(app.address) as client:
+        created = await client.create(subject="ada")
+
+        async def is_near() -> bool:
+            before = near.near_cache
+            await near.validate(created.token)
+            after = near.near_cache
+            return before is not None and after is not None and after.hits > before.hits
+
+        await until(is_near)
+        old = await rotate(client)
+        await until(is_near)
+        await client.retire_sealing_key(old, log_out_sessions=True)
+
+        async def is_forged() -> bool:
+            return (await near.validate(created.token)).verdict is Verdict.FORGED
+
+        await until(is_forged)
 
 
 async def test_refusals(client: AsyncClient) -> None:

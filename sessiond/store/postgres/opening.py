@@ -133,13 +133,13 @@ async def _prepare(
     others = await connection.fetch(own("live_replicas").sql)
     opened.keys_before = [key_from_row(row) for row in await connection.fetch(STATEMENTS["read_keys"].sql)]
     fingerprints = [] if keys is None else list(keys.known(opened.keys_before))
-    if keys is not None and fingerprints:
+    if keys is not None and keys.fingerprints:
         await _check_keys(connection, address, fingerprints, others, waits=keys.waits)
     if head is None:
         create = own("create_head")
         await connection.execute(create.sql, *create.bind({"authority_id": entropy(16)}))
         (head,) = await connection.fetch(take.sql)
-    if keys is not None and fingerprints:
+    if keys is not None and keys.fingerprints:
         await _record_keys(connection, opened.keys_before, fingerprints, keys.now, others)
     opened.cipher, opened.fingerprints = None if keys is None else keys.cipher, fingerprints
     opened.authority_id = head["authority_id"]

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.key_ring import KeyHolder
 from sessiond.store.contract import Head
 from sessiond.store.postgres.connections import Connection
 from sessiond.store.postgres.statements import STATEMENTS, own
@@ -23,10 +24,10 @@ class PostgresTransaction(TransactionReads):
         super().__init__(cipher, head)
         self._connection = connection
 
-    async def holders(self) -> Mapping[str, Sequence[bytes]]:
+    async def holders(self) -> Sequence[KeyHolder]:
         """See `Transaction`. Replicas register while they hold the log's head, so none can begin to run meanwhile."""
         rows = await self._connection.fetch(own("live_replicas").sql)
-        return {row["name"]: row["fingerprints"] for row in rows if row["fingerprints"]}
+        return [KeyHolder(row["name"], row["fingerprints"]) for row in rows if row["fingerprints"]]
 
     async def _query(self, name: str, values: Mapping[str, Any]) -> Sequence[asyncpg.Record]:
         statement = STATEMENTS[name]

@@ -964,7 +964,7 @@ def add_sealing_key(
 
     - `reason`: why, for the event; at most 128 characters.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
-    - `timeout`: seconds for this call, retries included; None: the client's own. The call waits up to 5 seconds until
+    - `timeout`: seconds for this call, retries included; None: the client's own. The call waits up to 3 seconds until
       every replica holds the key.
 
     Raises `FailedPrecondition` if the ring has three keys, or if the keys come from a file or a command of yours.

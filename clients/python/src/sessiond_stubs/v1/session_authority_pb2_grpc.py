@@ -576,7 +576,7 @@ class SessionAuthorityServicer:
 
     def AddSealingKey(self, request, context):
         """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-        the others. Responds once every replica holds it, or after 5 seconds.
+        the others. Responds once every replica holds it, or after 3 seconds.
 
         Errors:
         - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator

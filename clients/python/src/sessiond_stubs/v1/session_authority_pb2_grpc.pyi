@@ -488,7 +488,7 @@ class SessionAuthorityStub:
     """
     AddSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.AddSealingKeyRequest, _session_authority_pb2.AddSealingKeyResponse]
     """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-    the others. Responds once every replica holds it, or after 5 seconds.
+    the others. Responds once every replica holds it, or after 3 seconds.
 
     Errors:
       - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
@@ -800,7 +800,7 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """
     AddSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.AddSealingKeyRequest, _session_authority_pb2.AddSealingKeyResponse]  # type: ignore[assignment]
     """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-    the others. Responds once every replica holds it, or after 5 seconds.
+    the others. Responds once every replica holds it, or after 3 seconds.
 
     Errors:
       - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
@@ -1271,7 +1271,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.AddSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.AddSealingKeyResponse]]:
         """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-        the others. Responds once every replica holds it, or after 5 seconds.
+        the others. Responds once every replica holds it, or after 3 seconds.
 
         Errors:
           - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
