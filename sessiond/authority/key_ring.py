@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sessiond.authority.key_usage import LiveTokens, count_tokens, count_values
+from sessiond.authority.key_usage import LiveTokens, count_tokens, count_values, tickets_end
 from sessiond.authority.parts import Parts
 from sessiond.authority.results import AnswerSpec, EncodedAnswer
 from sessiond.authority.retries import Retries
@@ -27,7 +27,7 @@ from sessiond.domain.errors import KeyRingRefused
 from sessiond.domain.immutable import immutable
 from sessiond.domain.key_ring import KeyHolder, KeyState, SealingKey, in_use, sealing_key, short
 from sessiond.domain.policy import PRESETS
-from sessiond.domain.values import NOBODY, Instant, Millis, Revision
+from sessiond.domain.values import NOBODY, Instant, Revision
 
 __all__ = ["KeyChanged", "KeyRingAdmin", "KeyUsage", "RingDescription"]
 
@@ -116,7 +116,7 @@ class KeyRingAdmin:
                     lacking(holders, key.fingerprint),
                     tokens.get(key.fingerprint),
                     of_key.get(key.fingerprint) or 0,
-                    self._needed_until(key),
+                    tickets_end(key, self._parts.policies.values()),
                 )
                 for key in keys
             ],
@@ -239,20 +239,12 @@ class KeyRingAdmin:
                 f"({until}); wait until they have renewed their tokens or have ended, or let them be logged out "
                 "(log_out_sessions)"
             )
-        until_then = self._needed_until(key)
+        until_then = tickets_end(key, self._parts.policies.values())
         if until_then is not None and self._parts.clock.now() < until_then:
             raise KeyRingRefused(
                 f"fingerprint: tickets and companion tokens that {short(key.fingerprint)} sealed may be valid until "
                 f"{_moment(until_then)}; wait, or let them become invalid (log_out_sessions)"
             )
-
-    def _needed_until(self, key: SealingKey) -> Instant | None:
-        """Return until when a ticket or a companion token that a key sealed may be valid; None: there are none."""
-        if key.sealed_until is None:
-            return None
-        policies = self._parts.policies.values()
-        longest = max((max(p.ticket_timeout, p.companion_timeout) for p in policies), default=Millis(0))
-        return Instant(key.sealed_until + longest)
 
     async def _replicas(self) -> Sequence[KeyHolder]:
         follower = self._parts.follower

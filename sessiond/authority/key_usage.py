@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sessiond.domain.immutable import immutable
 from sessiond.domain.key_ring import SealingKey
+from sessiond.domain.policy import Policy
 from sessiond.domain.values import FIRST_ID, Instant, SessionId
 from sessiond.store.contract import Place, Store, TokenAge
 
-__all__ = ["LiveTokens", "count_tokens", "count_values"]
+__all__ = ["LiveTokens", "count_tokens", "count_values", "tickets_end"]
 
 _ROWS = 500
 """Rows that are read at once. Other calls wait meanwhile."""
@@ -37,6 +38,14 @@ class LiveTokens:
         endless = self.is_endless or absolute_deadline is None
         until = None if endless else Instant(max(self.until or 0, absolute_deadline or 0))
         return LiveTokens(self.count + 1, until, endless, self.is_partial)
+
+
+def tickets_end(key: SealingKey, policies: Iterable[Policy]) -> Instant | None:
+    """Return until when a ticket or a companion token that a key sealed may be valid; None: it seals, or never did."""
+    if key.sealed_until is None:
+        return None
+    longest = max((max(policy.ticket_timeout, policy.companion_timeout) for policy in policies), default=0)
+    return Instant(key.sealed_until + longest)
 
 
 async def count_tokens(

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from sessiond.authority.key_usage import count_tokens
+from sessiond.authority.key_usage import count_tokens, tickets_end
 from sessiond.authority.parts import Parts
 from sessiond.authority.ring_keeper import RingKeeper
 from sessiond.changes.key_ring import RemoveSealingKey
@@ -94,6 +94,9 @@ class Resealing:
     async def _may_go(self, key: SealingKey) -> bool:
         if key.log_out:
             return True
+        end = tickets_end(key, self._parts.policies.values())
+        if end is not None and self._parts.clock.now() < end:
+            return False
         now = asyncio.get_running_loop().time()
         if now < self._counted.get(key.fingerprint, 0):
             return False
