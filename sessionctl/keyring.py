@@ -52,15 +52,17 @@ def status() -> None:
 
 
 @keyring.command("add")
+@click.option("--local", is_flag=True, help="Only this server gets the key. Copy its key file to the other replicas.")
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
-def add(reason: str) -> None:
+def add(local: bool, reason: str) -> None:
     """Add a new random key. It opens, and does not seal before it is promoted.
 
-    The server creates the key and keeps it in its key file. With replicas over one database, all of them learn it.
+    The server creates the key and keeps it in its key file. With replicas over one database, all of them learn it: the
+    database has it for them, encrypted under the sealing key. If that one was stolen, use --local.
     """
     with settings().client() as client:
-        changed = client.add_sealing_key(reason=reason, timeout=_PATIENCE)
+        changed = client.add_sealing_key(local=local, reason=reason, timeout=_PATIENCE)
         ring = None if settings().json else client.key_ring(timeout=_PATIENCE)
     _show("added", "green", changed)
     if ring is None:

@@ -127,10 +127,10 @@ class KeyRingAdmin:
             cipher is not None and cipher.encrypts,
         )
 
-    async def add(self, call: Call, spec: AnswerSpec[KeyChanged]) -> EncodedAnswer:
+    async def add(self, call: Call, spec: AnswerSpec[KeyChanged], *, local: bool) -> EncodedAnswer:
         """Add a new random key, which opens and does not seal. Raises `KeyRingRefused`.
 
-        Returns when every replica holds it, or after some seconds.
+        Returns when every replica holds it, or after some seconds. `local`: only this one gets it.
         """
         self._check_source("add a key")
         async with self._turn:
@@ -141,7 +141,7 @@ class KeyRingAdmin:
             # nothing, which the next start records.
             await self._store_key(key)
             try:
-                wrapped = b"" if self._parts.follower is None else self._keeper.wrapped(fingerprint)
+                wrapped = b"" if local or self._parts.follower is None else self._keeper.wrapped(fingerprint)
                 unit = AddSealingKey(fingerprint, wrapped, call.cause)
                 answer = await self._retries.carry_out(unit, lambda done: KeyChanged(done.result, done.revision), spec)
             except KeyRingRefused:
@@ -149,7 +149,7 @@ class KeyRingAdmin:
                 raise
             if fingerprint not in {known.fingerprint for known in self._keeper.records}:
                 await self._drop_key(fingerprint)  # this call is a repeat, and the first one has added a key
-            else:
+            elif not local:
                 await self._until_held(fingerprint)
         return answer
 

@@ -54,7 +54,7 @@ class SealingKey:
     sealed_until  when it stopped sealing; None if it seals, or never did
     log_out       it is removed even if that logs out sessions whose tokens it sealed
     wrapped       the key itself, encrypted under another key of the ring, for other replicas; empty: there is none
-    moved         how many values and answers that it had sealed have been sealed again
+    moved         how many values of session data that it had sealed have been sealed again
     """
 
     fingerprint: bytes

@@ -62,6 +62,26 @@ async def test_no_key_is_in_the_database(both: list[App], clients: list[AsyncCli
     assert KeyRing([new]).unwrap(rows[1]["wrapped"], rows[1]["fingerprint"]) is None
 
 
+async def test_a_local_key_is_copied_by_hand(both: list[App], clients: list[AsyncClient], database: str) -> None:
+    """A key that was added for one replica alone is not in the database; others get it by their file and a reload."""
+    added = (await clients[0].add_sealing_key(local=True)).key
+    connection = await asyncpg.connect(database)
+    try:
+        assert await connection.fetchval("SELECT max(length(wrapped)) FROM keys") == 0
+    finally:
+        await connection.close()
+    with pytest.raises(FailedPrecondition, match="do not hold the key"):
+        await clients[0].promote_sealing_key()
+    shutil.copy(key_file(both[0]), key_file(both[1]))
+    await both[1].reload(both[1]._config)
+
+    async def is_held() -> bool:
+        return not any(key.lacking_replicas for key in (await clients[0].key_ring()).keys)
+
+    await until(is_held)
+    assert (await clients[1].promote_sealing_key()).key.fingerprint == added.fingerprint
+
+
 async def test_a_promotion_counts_at_every_replica(both: list[App], clients: list[AsyncClient]) -> None:
     """After a promotion at one replica both seal with the new key, and each opens the tokens of the other."""
     await rotate(clients[0])

@@ -37,7 +37,7 @@ class KeyRingService:
     @changing(pb.AddSealingKeyResponse)
     def AddSealingKey(self, call: Call, request: pb.AddSealingKeyRequest) -> Change[KeyChanged]:
         """Add a key."""
-        return Change(lambda reply: self._key_ring.add(call, reply), self._fill)
+        return Change(lambda reply: self._key_ring.add(call, reply, local=request.local), self._fill)
 
     @changing(pb.PromoteSealingKeyResponse)
     def PromoteSealingKey(self, call: Call, request: pb.PromoteSealingKeyRequest) -> Change[KeyChanged]:

@@ -956,12 +956,14 @@ _ADD_SEALING_KEY = Rpc("AddSealingKey", reading.key_changed, changes=True)
 def add_sealing_key(
     application: str,
     *,
+    local: bool = False,
     reason: str = "",
     request_id: str | Token | None = None,
     timeout: Seconds | None = None,
 ) -> Call[SealingKeyChanged]:
     """Add a new random key to the key ring. It opens, and does not seal before it is promoted.
 
+    - `local`: only the server that answers gets the key, and you copy its key file to the other replicas.
     - `reason`: why, for the event; at most 128 characters.
     - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
     - `timeout`: seconds for this call, retries included; None: the client's own. The call waits up to 3 seconds until
@@ -970,7 +972,7 @@ def add_sealing_key(
     Raises `FailedPrecondition` if the ring has three keys, or if the keys come from a file or a command of yours.
     """
     del application
-    request = pb.AddSealingKeyRequest(reason=reason, request_id=convert.secret_text(request_id))
+    request = pb.AddSealingKeyRequest(local=local, reason=reason, request_id=convert.secret_text(request_id))
     return _ADD_SEALING_KEY.call(request, timeout)
 
 

@@ -280,7 +280,7 @@ class SealingKey:
     sealed_values: int
     """How many values of session data it has sealed."""
     moved_values: int
-    """How many values and kept answers of it have been sealed again."""
+    """How many values of session data of it have been sealed again with the sealing key."""
     logs_out_sessions: bool
     """It is removed even if sessions are logged out."""
 

@@ -4769,7 +4769,7 @@ class SealingKey(_message.Message):
     sealed_values: _builtins.int
     """How many values of session data the key has sealed."""
     moved_values: _builtins.int
-    """How many values and kept responses of it have been sealed again with the sealing key."""
+    """How many values of session data of it have been sealed again with the sealing key."""
     logs_out_sessions: _builtins.bool
     """It is removed even if sessions are logged out."""
     @_builtins.property
@@ -4892,19 +4892,25 @@ class AddSealingKeyRequest(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, for the event. At most 128 characters."""
     request_id: _builtins.str
     """Makes the call safe to retry."""
+    local: _builtins.bool
+    """Only this server gets the key. Otherwise the store has it for other replicas, encrypted under the sealing key, which
+    does not protect it from someone who has stolen that one.
+    """
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        local: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local", b"local", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
