@@ -52,7 +52,7 @@ class AddSealingKey:
 
     def apply(self, work: Work) -> SealingKey:
         """Return the new key. Raises `KeyRingRefused`."""
-        keys = work.key_ring()
+        keys = work.ring.keys
         check_room(keys)
         key = SealingKey(self.fingerprint, KeyState.ADDED, work.now, wrapped=self.wrapped)
         _save(work, [*in_use(keys), key, *_retired(keys)], self.cause, f"added {short(key.fingerprint)}")
@@ -72,13 +72,13 @@ class PromoteSealingKey:
 
     def apply(self, work: Work) -> SealingKey:
         """Return the promoted key. Raises `KeyNotFound` and `KeyRingRefused`."""
-        keys = work.key_ring()
+        keys = work.ring.keys
         key = find_key(keys, self.prefix) if self.prefix else _only_added(keys)
         if key.state is KeyState.SEALING:
             raise KeyRingRefused(f"fingerprint: {short(key.fingerprint)} is the sealing key already")
         if key.state is KeyState.RETIRING:
             raise KeyRingRefused(f"fingerprint: {short(key.fingerprint)} is being retired; add a new key instead")
-        if without := lacking(work.holders(), key.fingerprint):
+        if without := lacking(work.ring.holders, key.fingerprint):
             raise KeyRingRefused(
                 f"fingerprint: these replicas do not hold the key {short(key.fingerprint)} yet, and would take tokens "
                 f"that it seals for forged ones: {'; '.join(without)}"
@@ -107,7 +107,7 @@ class RetireSealingKey:
 
     def apply(self, work: Work) -> SealingKey:
         """Return the changed key. Raises `KeyNotFound` and `KeyRingRefused`."""
-        keys = work.key_ring()
+        keys = work.ring.keys
         key = find_key(keys, self.prefix)
         if key.state is KeyState.SEALING:
             raise KeyRingRefused(
@@ -136,11 +136,11 @@ class RemoveSealingKey:
 
     def apply(self, work: Work) -> bool:
         """Return whether the key was removed. It stays if it is not being retired, or if some process seals with it."""
-        keys = work.key_ring()
+        keys = work.ring.keys
         key = next((key for key in keys if key.fingerprint == self.fingerprint), None)
         if key is None or key.state is not KeyState.RETIRING:
             return False
-        if any(holder.keys[0] == self.fingerprint for holder in work.holders()):
+        if any(holder.keys[0] == self.fingerprint for holder in work.ring.holders):
             return False
         # What was encrypted under this key for other replicas may be read by whoever has it.
         rest = [replace(other, wrapped=b"") for other in keys]
@@ -168,8 +168,8 @@ class ReconcileKeys:
 
     def apply(self, work: Work) -> Sequence[SealingKey]:
         """Return the key ring. If nothing changes, no event is recorded."""
-        recorded = work.key_ring()
-        may_promote = not lacking(work.holders(), self.held[0])
+        recorded = work.ring.keys
+        may_promote = not lacking(work.ring.holders, self.held[0])
         keys = reconciled(recorded, self.held, work.now, alone=False, may_promote=may_promote)
         keys = [
             replace(key, state=KeyState.RETIRING, since=work.now)
@@ -199,7 +199,7 @@ class RecordKeys:
 
     def apply(self, work: Work) -> None:
         """Record the event, unless nothing has changed."""
-        keys = [_wrapped(key, self.wrapped) for key in work.key_ring()]
+        keys = [_wrapped(key, self.wrapped) for key in work.ring.keys]
         if change := _difference(self.before, keys):
             _save(work, keys, _by_itself(self.source), change)
 
@@ -239,7 +239,7 @@ def _only_added(keys: Sequence[SealingKey]) -> SealingKey:
 def _save(work: Work, keys: Sequence[SealingKey], cause: Cause, change: str) -> None:
     text = f"{change}; {cause.reason}" if cause.reason else change
     work.record_other(EventType.KEY_RING_CHANGED, "", replace(cause, reason=text[:_MAX_REASON]))
-    work.put_keys(keys)
+    work.ring.put(keys)
 
 
 def _by_itself(source: str) -> Cause:

@@ -152,6 +152,32 @@ class Read:
     """The number of live sessions of each subject that has more than were read."""
 
 
+class RingWork:
+    """What the units of one transaction read and write of the key ring."""
+
+    def __init__(self, read: Read, changes: Changes, draft: Changes) -> None:
+        self._read = read
+        self._changes = changes
+        self._draft = draft
+
+    @property
+    def keys(self) -> Sequence[SealingKey]:
+        """Return the key ring, including the changes of earlier units and of this one."""
+        for layer in (self._draft, self._changes):
+            if layer.keys is not None:
+                return layer.keys
+        return self._read.keys
+
+    @property
+    def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each process holds that may use the store; empty if none but this one may."""
+        return self._read.holders
+
+    def put(self, keys: Sequence[SealingKey]) -> None:
+        """Save the whole key ring, the sealing key first. The same unit must record an event."""
+        self._draft.keys = keys
+
+
 class Work:
     """What the units of one transaction read and write. `now` is the same for all of them.
 
@@ -165,6 +191,7 @@ class Work:
         self._read = read
         self._memory = memory
         self._draft = Changes()
+        self.ring = RingWork(read, self.changes, self._draft)
         # An index of sessions by subject, built on first use because most applications set no limit. It may hold
         # sessions that belong to another subject by now.
         self._subjects: dict[tuple[str, str], set[SessionId]] | None = None
@@ -201,17 +228,6 @@ class Work:
     def callers(self) -> dict[str, CallerRecord]:
         """Return all callers, including the changes of earlier units and of this one."""
         return _changed(self._read.callers, (layer.callers for layer in (self.changes, self._draft)))
-
-    def key_ring(self) -> Sequence[SealingKey]:
-        """Return the key ring, including the changes of earlier units and of this one."""
-        for layer in (self._draft, self.changes):
-            if layer.keys is not None:
-                return layer.keys
-        return self._read.keys
-
-    def holders(self) -> Sequence[KeyHolder]:
-        """Return which keys each process holds that may use the store; empty if none but this one may."""
-        return self._read.holders
 
     def data_count(self, session_id: SessionId) -> int:
         """Return how many keys a session's data has, including the changes of earlier units and of this one."""
@@ -336,10 +352,6 @@ class Work:
     def put_caller(self, name: str, caller: CallerRecord | None) -> None:
         """Save a caller, or delete it (None). The same unit must record an event, whose revision the caller has."""
         self._draft.callers[name] = caller
-
-    def put_keys(self, keys: Sequence[SealingKey]) -> None:
-        """Save the whole key ring, the sealing key first. The same unit must record an event."""
-        self._draft.keys = keys
 
     def keep_answer(self, answer: KeptAnswer) -> None:
         """Keep the first answer to a call. This also deletes some answers that have expired."""
