@@ -450,7 +450,8 @@ async def _record_keys(world: World, dice: random.Random) -> RecordKeys:
 async def _print(world: World, dice: random.Random) -> bytes:
     """The fingerprint of a key, mostly of one that is recorded."""
     known = [key.fingerprint for key in await world.store.keys()]
-    return dice.choice([*known, dice.randbytes(16)])
+    chosen: bytes = dice.choice([*known, dice.randbytes(16)])
+    return chosen
 
 
 def _credential(world: World, dice: random.Random) -> Credential:

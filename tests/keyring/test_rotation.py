@@ -64,6 +64,23 @@ async def test_a_whole_rotation_keeps_every_session(app: App, client: AsyncClien
     assert len(key_file(app).read_text().split()) == 1
 
 
+async def test_which_sessions_keep_a_key(client: AsyncClient, clock: ManualClock) -> None:
+    """Sessions from before a promotion count, with the end of the last; ended and later ones do not."""
+    first, second, ended = [await client.create(subject="ada") for _ in range(3)]
+    clock.advance(60_000)
+    await rotate(client)
+    clock.advance(60_000)
+    await client.create(subject="later")
+    await client.revoke(token=ended.token)
+    (_, old) = (await client.key_ring()).keys
+    assert old.live_tokens == 2
+    ends = [created.session.absolute_expire_time for created in (first, second)]
+    assert old.tokens_end_time == max(end for end in ends if end is not None)
+    await client.roll(first.token)
+    await client.authenticate(second.token, "ada")
+    assert (await client.key_ring()).keys[1].live_tokens == 0  # a roll shows when the token was sealed
+
+
 async def test_tokens_of_the_promoted_key_are_not_opened_by_the_old_one(app: App, client: AsyncClient) -> None:
     """After a promotion new tokens are sealed with the new key alone: the first key of the file opens them."""
     old = KeyRing([bytes.fromhex(key_file(app).read_text().strip())])
