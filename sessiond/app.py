@@ -533,7 +533,8 @@ class App:
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
         self._keeper = RingKeeper(self._keys, source, cipher)
         waits = bool(source.change)
-        return StoreKeys(cipher, self._keys.fingerprints(), self._clock.now(), self._keeper.learn, waits=waits)
+        name = source.name if waits else ""
+        return StoreKeys(cipher, self._keys.fingerprints(), self._clock.now(), self._keeper.learn, name, waits)
 
     def _on_store_failure(self, failure: StoreFailed) -> None:
         if self.failure.done():

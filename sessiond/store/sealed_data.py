@@ -24,6 +24,7 @@ class StoreKeys:
     now           the time from which changes of the ring count
     learn         called with the recorded ring before it is checked; returns the fingerprints again, which may be more
                   if the store has keys that another process has left for this one
+    name          what messages call the place that the keys come from; empty: the key file in the data folder
     waits         whether the first key may be unknown to other processes, because it does not seal before they know it
     """
 
@@ -31,6 +32,7 @@ class StoreKeys:
     fingerprints: Sequence[bytes] = ()
     now: Instant = Instant(0)
     learn: Callable[[Sequence[SealingKey]], Sequence[bytes]] | None = None
+    name: str = ""
     waits: bool = False
 
     def known(self, recorded: Sequence[SealingKey]) -> Sequence[bytes]:

@@ -203,7 +203,9 @@ async def test_a_populated_store_without_its_key(tmp_path: Path, mount: Mount, c
     async with serving(config, clock) as app, AsyncClient(app.address) as client:
         token = (await client.create(subject="ada")).token
     mount.put(other)
-    with pytest.raises(StoreRefused, match="does not contain the key that this database was last written with"):
+    with pytest.raises(
+        StoreRefused, match=r"server\.keyring_file\) does not contain the key that this database was last written with"
+    ):
         async with serving(config, clock):
             pass
     command = script(tmp_path, f"echo {other}\n")

@@ -134,7 +134,7 @@ async def _prepare(
     opened.keys_before = [key_from_row(row) for row in await connection.fetch(STATEMENTS["read_keys"].sql)]
     fingerprints = [] if keys is None else list(keys.known(opened.keys_before))
     if keys is not None and keys.fingerprints:
-        await _check_keys(connection, address, fingerprints, others, waits=keys.waits)
+        await _check_keys(connection, address, fingerprints, others, keys)
     if head is None:
         create = own("create_head")
         await connection.execute(create.sql, *create.bind({"authority_id": entropy(16)}))
@@ -159,25 +159,25 @@ async def _check_keys(
     address: PostgresAddress,
     fingerprints: Sequence[bytes],
     others: Sequence[asyncpg.Record],
-    *,
-    waits: bool,
+    keys: StoreKeys,
 ) -> None:
     """Raise `StoreRefused` unless every replica can open the tokens of every other one."""
+    name = keys.name or "the key file"
     row = await connection.fetchrow(STATEMENTS["read_sealing_key"].sql)
     if row is not None and row["fingerprint"] not in fingerprints:
         raise StoreRefused(
-            f"the key file does not contain the key that {address} was last written with "
+            f"{name} does not contain the key that {address} was last written with "
             f"({row['fingerprint'].hex()[:8]}): it is a different file or an older copy. Copy the key file of a "
             "running replica, or use an empty database to start over"
         )
     for other in others:
         if other["fingerprints"] and other["fingerprints"][0] not in fingerprints:
             raise StoreRefused(
-                f"the key file does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
+                f"{name} does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
                 f"the replica {other['name']}, which is running, gives out: they would be taken for forged ones here. "
                 "Keep that key as the second line until no replica has it as its first"
             )
-        if other["fingerprints"] and fingerprints[0] not in other["fingerprints"] and not waits:
+        if other["fingerprints"] and fingerprints[0] not in other["fingerprints"] and not keys.waits:
             raise StoreRefused(
                 f"the first key of the key file ({fingerprints[0].hex()[:8]}) is unknown to the replica "
                 f"{other['name']}, which is running: it would take this replica's tokens for forged ones. Add the key "

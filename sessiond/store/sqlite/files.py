@@ -122,18 +122,19 @@ async def read_version(db: Connection, path: Path) -> int:
     return version
 
 
-async def check_keys(db: Connection, path: Path, version: int, fingerprints: Sequence[bytes]) -> None:
-    """Raise `StoreRefused` unless the recorded sealing key of this database is among `fingerprints`.
+async def check_keys(db: Connection, path: Path, version: int, keys: StoreKeys) -> None:
+    """Raise `StoreRefused` unless the recorded sealing key of this database is among these.
 
     Without this check a wrong key file, or an outdated copy of the right one, would log users out: their tokens would
     count as forged, and their addresses as sources of guesses.
     """
-    if version < _KEYS_SINCE or not fingerprints:
+    if version < _KEYS_SINCE or not keys.fingerprints:
         return  # the database does not record keys yet, or there is nothing to compare
     rows = await db.all(_STATEMENTS["read_sealing_key"].sql)
-    if rows and rows[0]["fingerprint"] not in fingerprints:
+    if rows and rows[0]["fingerprint"] not in keys.fingerprints:
+        name = keys.name or f"the key file beside {path}"
         raise StoreRefused(
-            f"the key file beside {path} does not contain the key that this database was last written with "
+            f"{name} does not contain the key that this database was last written with "
             f"({rows[0]['fingerprint'].hex()[:8]}): it is a different file or an older copy. Restore the right key "
             "file, or use an empty data folder to start over"
         )

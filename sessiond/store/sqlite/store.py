@@ -98,7 +98,7 @@ class SqliteStore(StoreReads):
         version = await check_ours(self._db, self._path)
         keys = None if load_keys is None else load_keys(version == 0)
         if keys is not None:
-            await check_keys(self._db, self._path, version, keys.fingerprints)
+            await check_keys(self._db, self._path, version, keys)
             self._cipher = keys.cipher
         await set_pragmas(self._db, version)
         await migrate(self._db, version)
