@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Device,
         Event,
         Grant,
+        SealingKey,
         Session,
         Signal,
         SourceLock,
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLERS",
     "EVENTS",
+    "KEYS",
     "LOCKS",
     "SESSIONS",
     "caller_row",
     "event_row",
+    "key_row",
     "lock_row",
     "session_facts",
     "session_row",
+    "short_key",
     "signal_text",
 ]
 
@@ -60,6 +64,7 @@ _EVENT_STYLES = {
     "SESSION_LEVEL_LOWERED": "yellow",
     "OLD_TOKEN_PRESENTED": "yellow",
     "CALLER_CHANGED": "yellow",
+    "KEY_RING_CHANGED": "yellow",
 }
 
 SESSIONS = (
@@ -100,6 +105,53 @@ CALLERS = (
     Column("OLD KEYS", cut=True, least=22, rank=2),
     Column("ADDED", rank=3),
 )
+
+
+KEYS = (
+    Column("KEY"),
+    Column("STATE"),
+    Column("SINCE"),
+    Column("TOKENS"),
+    Column("UNTIL"),
+    Column("VALUES"),
+    Column("MOVED", rank=2),
+    Column("NOT HELD BY", cut=True, rank=1, least=12),
+    Column("HELD BY", cut=True, rank=3, least=16),
+)
+_KEY_STYLES = {"SEALING": "green", "ADDED": "cyan", "RETIRING": "yellow"}
+_SHORT_KEY = 8
+
+
+def short_key(key: SealingKey) -> str:
+    """The part of a key's fingerprint that is shown, and that is enough to name it."""
+    return key.fingerprint[:_SHORT_KEY]
+
+
+def key_row(key: SealingKey) -> Row:
+    """The cells of a key of the key ring, as in `KEYS`."""
+    return (
+        (key.fingerprint if settings().wide else short_key(key), ""),
+        (key.state.lower(), _KEY_STYLES.get(key.state, "")),
+        (when(key.state_time), ""),
+        (_live_tokens(key), ""),
+        (_tokens_end(key), ""),
+        (f"{key.sealed_values:,}", ""),
+        (f"{key.moved_values:,}" if key.moved_values else "", ""),
+        ("; ".join(key.lacking_replicas), "yellow"),
+        ("; ".join(key.holding_replicas), ""),
+    )
+
+
+def _live_tokens(key: SealingKey) -> str:
+    """How many sessions may have a token of the key; a plus sign: they were not all counted."""
+    if key.live_tokens is None:
+        return ""
+    return f"{key.live_tokens:,}" + ("+" if key.tokens_partial else "")
+
+
+def _tokens_end(key: SealingKey) -> str:
+    """When the last of those sessions ends."""
+    return when(key.tokens_end_time) if key.live_tokens else ""
 
 
 def caller_row(caller: CallerInfo) -> Row:

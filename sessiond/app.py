@@ -26,11 +26,15 @@ from sessiond.authority.authority import Authority
 from sessiond.authority.callers import CallerAdmin
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
+from sessiond.authority.key_ring import KeyRingAdmin
+from sessiond.authority.key_sources import key_source
 from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import PolicyBook
 from sessiond.authority.reading import Reading
 from sessiond.authority.retries import Retries
+from sessiond.authority.ring_keeper import RingKeeper
+from sessiond.authority.ring_tasks import RingTasks
 from sessiond.authority.sessions import Sessions
 from sessiond.authority.sweeper import Sweeper
 from sessiond.authority.token_gate import TokenGate
@@ -39,9 +43,8 @@ from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config, ProxySettings, change_proxies
 from sessiond.config.addresses import is_local
-from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
+from sessiond.config.data_folder import database_in, worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
-from sessiond.crypto.key_file import load_key_ring
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.client_facts import FactReader
@@ -73,6 +76,7 @@ from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
 from sessiond.rpc.service.events import EventService
 from sessiond.rpc.service.following import FollowService
+from sessiond.rpc.service.key_ring import KeyRingService
 from sessiond.rpc.service.logins import LoginService
 from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
@@ -115,6 +119,7 @@ Services = tuple[
     FollowService,
     ValidationStreams,
     CallerService,
+    KeyRingService,
 ]
 
 _STOP_GRACE = 5.0
@@ -144,6 +149,8 @@ class Process:
     """The store, if other replicas share it."""
     passed: Callable[[], int] = lambda: since_boot() // 1_000_000
     """Milliseconds of a clock that never goes backwards, for leases."""
+    keeper: RingKeeper | None = None
+    """Keeps `keys` as the store records them. None: they do not change."""
 
 
 class _Memory:
@@ -180,6 +187,8 @@ async def assemble(store: Store, process: Process) -> Authority:
     head = await store.head()
     # After the head: what another replica changes later is in an event that this one follows.
     process.on_callers(await store.callers())
+    keeper = process.keeper or RingKeeper(process.keys)
+    keeper.apply(await store.keys())
     feed, lease = Feed(head, store), Lease()
     activity, reported, uses = UnsavedActivity(), ReportedSignals(), UseWatch()
     guesses = GuessWatch(lambda application: _lock_time(process.policies, application))
@@ -196,6 +205,8 @@ async def assemble(store: Store, process: Process) -> Authority:
         # Memory first, subscribers last: whoever hears of an event finds everything that it says.
         if commit.callers is not None:
             process.on_callers(commit.callers)
+        if commit.keys is not None:
+            keeper.apply(commit.keys)
         cache.apply(commit)
         learn(commit.events)
         feed.publish(commit.events, commit.horizon)
@@ -216,10 +227,17 @@ async def assemble(store: Store, process: Process) -> Authority:
     caches = FollowingCaches(rules)
     if follower is not None:
         follower.applied = caches.applied
+        keeper.on_held = follower.report_keys
         await follower.step()
     publish: Callable[[Commit], Awaitable[None] | None] = apply if follower is None else follower.publish
     journal = Journal(store, process.clock, _Memory(activity, reported, suspicions), publish, process.on_store_failure)
-    gate = TokenGate(process.keys, guesses, journal, process.clock)
+    gate = TokenGate(
+        process.keys,
+        guesses,
+        journal,
+        process.clock,
+        lambda: keeper.lacks_keys or not (is_open is None or is_open()),
+    )
     parts = Parts(
         store,
         journal,
@@ -241,8 +259,8 @@ async def assemble(store: Store, process: Process) -> Authority:
     sessions = Sessions(parts, validation, retries, logins)
     data = SessionData(parts, validation, retries, reading)
     following = Following(feed, process.policies, caches)
-    callers = CallerAdmin(parts, retries)
-    return Authority(parts, validation, retries, logins, sessions, data, reading, following, callers)
+    callers, key_ring = CallerAdmin(parts, retries), KeyRingAdmin(parts, retries, keeper)
+    return Authority(parts, validation, retries, logins, sessions, data, reading, following, callers, key_ring)
 
 
 def _lock_time(policies: PolicyBook, application: str) -> Millis:
@@ -267,6 +285,7 @@ def services_of(
         FollowService(authority, bounds.write_timeout, bounds.subscribers),
         ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls, limiter),
         CallerService(authority),
+        KeyRingService(authority),
     )
 
 
@@ -396,6 +415,7 @@ class App:
                 self._security_log.apply,
                 self._book.replace,
                 shared,
+                keeper=self._keeper,
             )
             self.authority = await assemble(self._store, process)
         except BaseException:
@@ -405,6 +425,8 @@ class App:
         self._book.is_confirmed = lambda: parts.cache.is_open
         try:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
+            self.ring = RingTasks(parts, self.authority.key_ring, self._keeper, self._on_store_failure)
+            await self.ring.record(self._store.keys_before)
             self._workers: Workers | None = None
             await self._listen()
         except BaseException:
@@ -412,6 +434,7 @@ class App:
             await self._close_store()
             raise
         self._sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
+        self.ring.start()
         self._following: asyncio.Task[None] | None = None
         if parts.follower is not None:
             self._following = asyncio.create_task(parts.follower.run(), name="follower")
@@ -520,6 +543,7 @@ class App:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
             self._on_tls()
         before = dict(self.authority.parts.policies)
+        await self.ring.reload()
         changed = await self.authority.change_policies(config.policies, config.origins)
         for application, what in change_proxies(self._proxies, config.proxies).items():
             changed[application] = ", ".join(filter(None, (changed.get(application), what)))
@@ -549,6 +573,7 @@ class App:
         await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
         self.authority.parts.feed.close()
         await asyncio.gather(self._server.stop(_STOP_GRACE), self._sockets.stop(_STOP_GRACE))
+        await self.ring.stop()
         await _cancelled(self._sweeping)
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
             await self.sweeper.save_activity(everything=True)
@@ -571,7 +596,7 @@ class App:
         config, database = self._config, database_in(self._config.data)
         self._lock: FileLock | None = None
         if config.store is None:
-            self._store: Store = await SqliteStore.open(
+            self._store: SqliteStore | PostgresStore = await SqliteStore.open(
                 database, self._load_keys, max_answer_bytes=config.max_answer_bytes
             )
             return None
@@ -591,10 +616,14 @@ class App:
             self._lock.release()
 
     def _load_keys(self, is_new: bool) -> StoreKeys:
-        self._keys = load_key_ring(key_file_in(self._config.data), self._entropy, may_create=is_new)
+        source = key_source(self._config, self._entropy)
+        self._keys = source.load(may_create=is_new)
         # Also if nothing is to be encrypted: what was encrypted before must stay readable.
         cipher = DataCipher(self._keys.materials(), self._entropy, encrypts=self._config.encrypt_data)
-        return StoreKeys(cipher, self._keys.fingerprints())
+        self._keeper = RingKeeper(self._keys, source, cipher)
+        waits = bool(source.change)
+        name = source.name if waits else ""
+        return StoreKeys(cipher, self._keys.fingerprints(), self._clock.now(), self._keeper.learn, name, waits)
 
     def _on_tls(self) -> None:
         """Trust only certificates of clients that the newest authorities have signed."""

@@ -105,7 +105,7 @@ def _check_keys(folder: Path, identity: Identity, name: str) -> None:
     """Raise `StoreRefused` unless the key file has the key that the source was last written with."""
     path = key_file_in(folder)
     fingerprints = load_key_ring(path, os.urandom, may_create=False).fingerprints()
-    for log, number, fingerprint in identity.keys:
+    for log, number, fingerprint, *_ in identity.keys:
         if (log, number) == (0, 0) and fingerprint not in fingerprints:
             raise StoreRefused(
                 f"the key file {path} does not contain the key that {name} was last written with "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from sessiond.authority.callers import CallerAdmin
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
+from sessiond.authority.key_ring import KeyRingAdmin
 from sessiond.authority.logins import Logins
 from sessiond.authority.parts import Parts
 from sessiond.authority.policy_book import Origins
@@ -46,6 +47,7 @@ class Authority:
     reading: Reading
     following: Following
     callers: CallerAdmin
+    key_ring: KeyRingAdmin
 
     def call(self, application: str, caller: Caller, client: ClientContext | None, reason: str = "") -> Call:
         """Return a call with the policy of its application. Raises `InvalidField` if the application is unknown."""

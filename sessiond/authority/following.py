@@ -25,6 +25,7 @@ _WITHOUT_EFFECT = {
     EventType.SOURCE_UNLOCKED,
 }
 """Events that change no result that a cache may keep: it keeps none of a session before the session exists."""
+_EVERYWHERE = frozenset({EventType.CALLER_CHANGED, EventType.KEY_RING_CHANGED})
 _TYPES = frozenset(EventType) - _WITHOUT_EFFECT
 _QUIET = 10.0
 """Seconds without a message after which the position is sent."""
@@ -187,8 +188,8 @@ class Following:
     @contextmanager
     def stream(self, after: Revision, applications: frozenset[str], name: str) -> Iterator[Stream]:
         """Follow from a revision. An empty set of applications is all of them. Raises `PositionOutOfRange`."""
-        # When a caller changes, caches drop what they keep for it, whatever their applications.
-        wanted = EventFilter(applications, types=_TYPES, everywhere=frozenset({EventType.CALLER_CHANGED}))
+        # When a caller or the key ring changes, caches drop everything, whatever their applications.
+        wanted = EventFilter(applications, types=_TYPES, everywhere=_EVERYWHERE)
         with self._feed.reader(after, wanted) as reader:
             stream = Stream(self._feed, self._policies, self._caches, reader, name)
             try:

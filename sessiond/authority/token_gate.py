@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from sessiond.changes.maintenance import RecordOther
 from sessiond.changes.sources import Unlock
@@ -10,6 +11,7 @@ from sessiond.crypto.tokens import KeyRing, OpenedToken, Token, TokenForged, Tok
 from sessiond.detection.client_facts import source_of
 from sessiond.detection.guesses import GuessEffect, GuessWatch, SourceLock
 from sessiond.domain.call import Call
+from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import FORGED, LOCKED, MALFORMED, Judgement
 from sessiond.domain.values import Cause, CauseKind
@@ -23,17 +25,31 @@ __all__ = ["TokenGate"]
 class TokenGate:
     """Opens tokens, counts those that were never issued, and locks their sources (OWASP, strict session management)."""
 
-    def __init__(self, keys: KeyRing, guesses: GuessWatch, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: KeyRing,
+        guesses: GuessWatch,
+        journal: Journal,
+        clock: Clock,
+        may_lack_keys: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._keys = keys
+        self._may_lack_keys = may_lack_keys
         self._guesses = guesses
         self._journal = journal
         self._clock = clock
         self._records: set[asyncio.Task[object]] = set()
 
+    @property
+    def version(self) -> int:
+        """Differs once tokens may be opened by other keys than before."""
+        return self._keys.version
+
     def open(self, call: Call, token: Token) -> OpenedToken | Judgement:
         """Return the content of a presented token, or a judgement if it is locked out or was never issued.
 
-        A token that was never issued counts as a guess.
+        A token that was never issued counts as a guess. Raises `Unavailable` if that cannot be told, because there may
+        be keys that this process does not hold.
         """
         if self.is_locked_out(call):
             return LOCKED
@@ -44,6 +60,8 @@ class TokenGate:
                 self._count_guess(call)
             return MALFORMED
         except TokenForged:
+            if self._may_lack_keys():
+                raise Unavailable("this replica may lack a key of the key ring; call again") from None
             self._count_guess(call)
             return FORGED
 

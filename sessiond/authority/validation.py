@@ -37,6 +37,11 @@ class Validation:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
+    @property
+    def keys_version(self) -> int:
+        """Differs once tokens may be opened by other keys: what was presented before may be forged since."""
+        return self._parts.gate.version
+
     async def validate(self, question: Question) -> ValidationResult:
         """Judge a token.
 

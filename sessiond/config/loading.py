@@ -63,6 +63,8 @@ class Config:
     tls_certificate, tls_key  the PEM files of the server's certificate and its private key; None: no TLS
     tls_client_ca             a PEM file with the certificates that may sign those of clients, which must then show one
     data                      the folder of the embedded database and the key file
+    keyring_file              a file that something else provides, from which the key ring comes; None: not from one
+    keyring_command           a command whose output is the key ring; empty: none
     store                     the Postgres database that replicas share; None: the embedded database in `data`
     encrypt_data              whether session data is encrypted at rest
     event_retention           how long events are kept
@@ -96,6 +98,8 @@ class Config:
     tls_key: Path | None
     tls_client_ca: Path | None
     data: Path
+    keyring_file: Path | None
+    keyring_command: tuple[str, ...]
     store: PostgresAddress | None
     encrypt_data: bool
     event_retention: Millis
@@ -166,6 +170,11 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     server_origins = _server_origins(name, lines, chosen)
     if problem := _tls_problem(tls, server.listen, server.transport, server_origins):
         raise BadConfig(problem)
+    if server.keyring_file is not None and server.keyring_command:
+        origin = _where("server.keyring_command", server_origins)
+        raise BadConfig(
+            f"{origin}: server.keyring_file is set too; keep one of them, because a key ring has one source"
+        )
     if server.transport == "native" and not is_local(server.listen):
         raise BadConfig(_remote_native(server_origins, server.listen))
     return Config(
@@ -177,6 +186,8 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         tls_key=_path(tls.key),
         tls_client_ca=_path(tls.client_ca),
         data=Path(server.data),
+        keyring_file=_path(server.keyring_file),
+        keyring_command=tuple(server.keyring_command),
         store=server.store,
         encrypt_data=server.encrypt_data,
         event_retention=server.event_retention,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -17,6 +18,7 @@ from sessiond.config.near import must_be_one_of
 from sessiond.config.proxy import ProxySettings
 from sessiond.config.store_address import PostgresAddress, parse_store
 from sessiond.domain.call_limits import CallLimit, CallLimits
+from sessiond.domain.errors import shown
 from sessiond.domain.policy import PRESETS, LimitRule, Policy
 from sessiond.domain.signals import Reaction, SignalType
 from sessiond.domain.values import Millis
@@ -46,6 +48,7 @@ _COOKIE_PREFIXES = ("__Host-", "__Secure-", "__Http-", "__Host-Http-")
 _LONGEST_BURST = 60_000
 _CALLER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_PORT = 65535
+_MOST_ARGUMENTS = 64
 _COOKIE_PATH = re.compile(r"/[ -+\--:<-~]{0,1023}")  # longer attributes are ignored by browsers (RFC 6265bis)
 
 
@@ -106,6 +109,25 @@ def _group(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError('must be the name or the number of a group, as a string: "shop" or "1001"')
     return value
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    """Return the arguments of a command. A text, as in a variable, is split like a shell does."""
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError:  # an open quotation; its message says less
+        words = None
+    if (
+        not isinstance(words, list)
+        or not 0 < len(words) <= _MOST_ARGUMENTS
+        or not all(isinstance(word, str) and word and "\0" not in word for word in words)
+    ):
+        raise ValueError(
+            'must be the command and its arguments, a list of text such as ["/usr/local/bin/unwrap", "-q"]'
+        )
+    if not words[0].startswith("/"):
+        raise ValueError(f"must begin with an absolute path, not {shown(words[0])}")
+    return tuple(words)
 
 
 def _transport(value: Any) -> str:
@@ -309,6 +331,8 @@ class _Server(Section):
     transport: Annotated[str, BeforeValidator(_transport)] = "grpcio"
     allow_remote_plaintext: bool = False
     data: PathText = "data"
+    keyring_file: PathText | None = None
+    keyring_command: Annotated[tuple[str, ...], BeforeValidator(_command)] = ()
     store: Annotated[Any, BeforeValidator(_store)] = None
     encrypt_data: bool = False
     event_retention: Duration = parse_duration("30d")

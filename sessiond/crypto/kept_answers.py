@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from sessiond.crypto.tokens import KeyRing
 
-__all__ = ["open_answer", "seal_answer"]
+__all__ = ["open_answer", "renew_answer", "seal_answer"]
 
 _PURPOSE = b"sessiond/answer/v1"
 
@@ -31,6 +31,14 @@ def open_answer(keys: KeyRing, secret: bytes, sealed: bytes) -> bytes:
     Raise `cryptography.exceptions.InvalidTag` if `secret` is not the one that it was sealed with.
     """
     return _cipher(secret).decrypt(keys.uncover(sealed, _PURPOSE), None)
+
+
+def renew_answer(keys: KeyRing, sealed: bytes) -> bytes | None:
+    """Return the same answer with the sealing key outside; None if it has that already, or if no key opens it.
+
+    The inner key, and so the response itself, is not needed.
+    """
+    return keys.renew(sealed, _PURPOSE) if sealed else None
 
 
 def _cipher(secret: bytes) -> AESSIV:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing
 from sessiond.domain.values import Entropy
 
-__all__ = ["BadKeyFile", "copy_key_file", "load_key_ring"]
+__all__ = ["MOST_BYTES", "BadKeyFile", "copy_key_file", "load_key_ring", "parse_keys", "save_keys"]
 
 _FORMAT = f"must contain one to three lines of {2 * KEY_BYTES} hex digits each"
-_MOST_BYTES = 4096
+MOST_BYTES = 4096
+"""More than a key ring takes, which is all that is read of one."""
 
 
 class BadKeyFile(Exception):
@@ -71,40 +72,72 @@ def _read(path: Path) -> bytes:
             raise BadKeyFile(f"cannot read the key file {path}: it is not a regular file; remove it")
         if found.st_mode & 0o077:
             raise BadKeyFile(f"other users can access the key file {path}; run: chmod 600 {path}")
-        return os.read(handle, _MOST_BYTES)
+        return os.read(handle, MOST_BYTES)
     finally:
         os.close(handle)
 
 
-def _parse(path: Path, content: bytes) -> KeyRing:
+def parse_keys(name: str, content: bytes) -> KeyRing:
+    """Return the keys in the content of a key file; `name` is what messages call it. Raise `BadKeyFile`."""
     try:
         keys = [bytes.fromhex(line) for line in content.decode("ascii").split()]
         ring = KeyRing(keys)
     except ValueError:
         # Without `from None` the traceback would show the content of the file.
-        raise BadKeyFile(f"the key file {path} {_FORMAT}") from None
+        raise BadKeyFile(f"{name} {_FORMAT}") from None
     if len(set(keys)) < len(keys):
-        raise BadKeyFile(f"the key file {path} contains the same key twice; remove one of the lines")
+        raise BadKeyFile(f"{name} contains the same key twice; remove one of the lines")
     if any(len(set(key)) == 1 for key in keys):
-        raise BadKeyFile(f"the key file {path} contains a key that is one byte repeated, not a secret; replace it")
+        raise BadKeyFile(f"{name} contains a key that is one byte repeated, not a secret; replace it")
     return ring
+
+
+def _parse(path: Path, content: bytes) -> KeyRing:
+    return parse_keys(f"the key file {path}", content)
+
+
+def save_keys(path: Path, keys: Sequence[bytes]) -> None:
+    """Replace the keys in the file `path`, the sealing key first, durably and with mode 0600. Raise `BadKeyFile`.
+
+    After a crash the file has either the keys from before or these.
+    """
+    try:
+        draft = _write_draft(path, "".join(key.hex() + "\n" for key in keys))
+        try:
+            os.replace(draft, path)
+        except OSError:
+            draft.unlink()
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise BadKeyFile(f"cannot write the key file {path}: {error.strerror}") from error
 
 
 def _create_key_file(path: Path, content: Callable[[], str]) -> None:
     if os.path.lexists(path):
         raise FileExistsError(path)
     # Write a draft and link it into place: a crash cannot leave a partial key, and a race cannot create a second one.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    draft = _write_draft(path, content())
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(content())
-            file.flush()
-            os.fsync(file.fileno())
         os.link(draft, path)
         _sync_folder(path.parent)
     finally:
         draft.unlink()
+
+
+def _write_draft(path: Path, content: str) -> Path:
+    """Write a file beside `path` that only this user can read, durably. Return its path."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        draft.unlink()
+        raise
+    return draft
 
 
 def _remove_drafts(path: Path) -> None:

@@ -23,18 +23,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.values import Entropy, SessionId
 
-__all__ = ["SEALING_BYTES", "DataCipher"]
+__all__ = ["MARK_BYTES", "SEALING_BYTES", "DataCipher"]
 
 _PURPOSE = b"sessiond/session-data/v1"
 _MIN_MATERIAL_BYTES = 32
 _KEY_BYTES = 64
-_MARK_BYTES = 4
+MARK_BYTES = 4
+"""The number of bytes at the beginning of a sealed value that identify its key."""
 _NONCE_BYTES = 16
 _TAG_BYTES = 16
 # A value may be empty, but some versions of the library refuse to encrypt an empty message. So a byte precedes each.
 _PREFIX = b"\0"
 
-SEALING_BYTES = _MARK_BYTES + _NONCE_BYTES + _TAG_BYTES + len(_PREFIX)
+SEALING_BYTES = MARK_BYTES + _NONCE_BYTES + _TAG_BYTES + len(_PREFIX)
 """The number of bytes by which a sealed value is longer than the plain value."""
 
 
@@ -53,11 +54,20 @@ class DataCipher:
 
         Raise ValueError if there are none, or if one is too short.
         """
-        if not materials or any(len(material) < _MIN_MATERIAL_BYTES for material in materials):
-            raise ValueError(f"session data needs key material of at least {_MIN_MATERIAL_BYTES} bytes")
         self.encrypts = encrypts
         self._entropy = entropy
-        self._keys = [_derive(material) for material in materials]
+        self.replace(materials)
+
+    def replace(self, materials: Sequence[bytes]) -> None:
+        """Use the keys derived from these from now on. Raise ValueError as the constructor does."""
+        if not materials or any(len(material) < _MIN_MATERIAL_BYTES for material in materials):
+            raise ValueError(f"session data needs key material of at least {_MIN_MATERIAL_BYTES} bytes")
+        # One assignment of a whole tuple: a store's thread may be opening a value meanwhile.
+        self._keys = tuple(map(_derive, materials))
+
+    def marks(self) -> tuple[bytes, ...]:
+        """Return the bytes that the values of each key begin with, the sealing key's first."""
+        return tuple(mark for mark, _ in self._keys)
 
     def __repr__(self) -> str:
         return f"<DataCipher with {len(self._keys)} keys, {'sealing' if self.encrypts else 'opening only'}>"
@@ -70,8 +80,8 @@ class DataCipher:
 
     def open(self, session_id: SessionId, key: str, stored: bytes) -> bytes:
         """Return the value that was sealed for that session and key. Raise `DataUnreadable` if it cannot be opened."""
-        mark, nonce = stored[:_MARK_BYTES], stored[_MARK_BYTES : _MARK_BYTES + _NONCE_BYTES]
-        sealed = stored[_MARK_BYTES + _NONCE_BYTES :]
+        mark, nonce = stored[:MARK_BYTES], stored[MARK_BYTES : MARK_BYTES + _NONCE_BYTES]
+        sealed = stored[MARK_BYTES + _NONCE_BYTES :]
         ciphers = [cipher for other, cipher in self._keys if other == mark]
         if not ciphers and len(stored) >= SEALING_BYTES:
             raise DataUnreadable(session_id, "it is sealed under a key that is not in the key ring, or it was altered")
@@ -88,7 +98,7 @@ def _derive(material: bytes) -> tuple[bytes, AESSIV]:
 
     The key differs from the keys that seal tokens. The mark reveals nothing about either of them.
     """
-    derived = HKDF(SHA256(), _KEY_BYTES + _MARK_BYTES, salt=None, info=_PURPOSE).derive(material)
+    derived = HKDF(SHA256(), _KEY_BYTES + MARK_BYTES, salt=None, info=_PURPOSE).derive(material)
     return derived[_KEY_BYTES:], AESSIV(derived[:_KEY_BYTES])
 
 

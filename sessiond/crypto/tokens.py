@@ -31,6 +31,7 @@ __all__ = [
     "TokenMalformed",
     "bind",
     "digest",
+    "fingerprint_of",
     "mac",
     "new_secret",
 ]
@@ -42,6 +43,7 @@ _PLAIN_BYTES = 36
 _TAG_BYTES = 16
 _MAX_GENERATION = 2**32 - 1
 _PURPOSE = b"sessiond/session/v1"
+_WRAPPING = b"sessiond/wrapped-key/v1"
 
 
 class TokenMalformed(Exception):
@@ -128,26 +130,40 @@ def new_secret(entropy: Entropy) -> bytes:
     return entropy(_SECRET_BYTES)
 
 
+def fingerprint_of(key: bytes) -> bytes:
+    """Return the fingerprint of a sealing key: 16 bytes that identify it and reveal nothing about it."""
+    return sha256(b"sessiond/key-fingerprint/v1\0" + key).digest()[:16]
+
+
 class KeyRing:
     """The authority's sealing keys, one to three. The first seals; all of them open.
 
     Raise ValueError for another number of keys, or for a key of the wrong length.
     """
 
+    version = 0
+    """Differs after each replacement of the keys. What was found out about a token holds for one version."""
+
     def __init__(self, keys: Sequence[bytes]) -> None:
+        self.replace(keys)
+
+    def replace(self, keys: Sequence[bytes]) -> None:
+        """Use these keys from now on. Raise ValueError as the constructor does; then nothing has changed."""
         if not 1 <= len(keys) <= 3:
             raise ValueError("a key ring must have one to three keys")
         if any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"a key must have {KEY_BYTES} bytes")
-        self._keys = tuple(keys)
-        self._ciphers = [AESSIV(key) for key in keys]
+        # One assignment each, of a whole tuple: a store's thread may be opening a value meanwhile.
+        self._keys: tuple[bytes, ...] = tuple(keys)
+        self._ciphers: tuple[AESSIV, ...] = tuple(AESSIV(key) for key in keys)
+        self.version += 1
 
     def __repr__(self) -> str:
         return f"<KeyRing with {len(self._ciphers)} keys>"
 
     def fingerprints(self) -> tuple[bytes, ...]:
         """Return a fingerprint of each key, 16 bytes, the sealing key's first. A store may keep them to verify keys."""
-        return tuple(sha256(b"sessiond/key-fingerprint/v1\0" + key).digest()[:16] for key in self._keys)
+        return tuple(map(fingerprint_of, self._keys))
 
     def materials(self) -> tuple[bytes, ...]:
         """Return the material to derive other keys from, the sealing key's first. Never use it as a key directly."""
@@ -209,3 +225,28 @@ class KeyRing:
             except InvalidTag:
                 continue
         raise TokenForged
+
+    def renew(self, sealed: bytes, purpose: bytes) -> bytes | None:
+        """Return what `protect` would yield now for the same bytes; None if it is the same, or if no key opens them."""
+        try:
+            renewed = self.protect(self.uncover(sealed, purpose), purpose)
+        except TokenForged:
+            return None
+        return None if renewed == sealed else renewed
+
+    def wrap(self, key: bytes) -> bytes:
+        """Return another key, encrypted so that only a holder of the sealing key can read it.
+
+        Its fingerprint is authenticated with it, so that it cannot pass for another key.
+        """
+        return self._ciphers[0].encrypt(key, [_WRAPPING, fingerprint_of(key)])
+
+    def unwrap(self, wrapped: bytes, fingerprint: bytes) -> bytes | None:
+        """Return the key with that fingerprint from what `wrap` returned; None if no key of the ring opens it."""
+        for cipher in self._ciphers:
+            try:
+                key = cipher.decrypt(wrapped, [_WRAPPING, fingerprint])
+            except InvalidTag:
+                continue
+            return key if len(key) == KEY_BYTES and fingerprint_of(key) == fingerprint else None
+        return None

@@ -180,6 +180,10 @@ RULES: Mapping[str, Rule] = {
     "RevokeCaller": _rule(scope=Scope.AUTHORITY),
     "UpdateCallerCertificates": _rule(scope=Scope.AUTHORITY),
     "Check": _rule(_VALIDATOR, _ISSUER),
+    "GetKeyRing": _rule(scope=Scope.AUTHORITY),
+    "AddSealingKey": _rule(scope=Scope.AUTHORITY),
+    "PromoteSealingKey": _rule(scope=Scope.AUTHORITY),
+    "RetireSealingKey": _rule(scope=Scope.AUTHORITY),
 }
 """The rule of each call of the contract and of those that proxies make. A call without a rule is denied to everyone."""
 

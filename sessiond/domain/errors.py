@@ -12,6 +12,8 @@ __all__ = [
     "CallerNotFound",
     "DataUnreadable",
     "InvalidField",
+    "KeyNotFound",
+    "KeyRingRefused",
     "LastAdmin",
     "LimitReached",
     "LockNotFound",
@@ -121,6 +123,14 @@ class CallerNotFound(AuthorityError):
 
 class LastAdmin(AuthorityError):
     """After this change nobody could manage the callers any more."""
+
+
+class KeyNotFound(AuthorityError):
+    """The key ring has no such key."""
+
+
+class KeyRingRefused(AuthorityError):
+    """The key ring cannot be changed like this now. The text gives the reason and, if there is one, the remedy."""
 
 
 class Overloaded(AuthorityError):

@@ -31,6 +31,7 @@ class EventType(StrEnum):
     SESSION_LEVEL_LOWERED = "session_level_lowered"
     OLD_TOKEN_PRESENTED = "old_token_presented"  # noqa: S105 - a kind of event, not a secret
     CALLER_CHANGED = "caller_changed"
+    KEY_RING_CHANGED = "key_ring_changed"
 
 
 @immutable

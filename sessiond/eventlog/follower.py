@@ -16,6 +16,7 @@ import structlog
 
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
+from sessiond.domain.key_ring import KeyHolder
 from sessiond.domain.values import Revision
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.neighbours import Neighbours
@@ -82,6 +83,11 @@ class Follower:
         """Return the names of the replicas whose policies differ from this replica's."""
         return self._neighbours.other_policies
 
+    async def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each replica holds. Raises `StoreUnavailable`."""
+        self._neighbours.note(await self._store.leases())
+        return self._neighbours.holders
+
     def publish(self, commit: Commit) -> Awaitable[None] | None:
         """Apply a commit of this process. If other replicas wrote before it, the result must be awaited."""
         events = commit.events
@@ -93,6 +99,12 @@ class Follower:
                 self._store.announce()
             return None
         return self._publish_after_others(commit)
+
+    def report_keys(self, fingerprints: Sequence[bytes]) -> None:
+        """Report soon that this replica holds these keys durably."""
+        self._store.hold_keys(fingerprints)
+        self._renewed = -_RENEW_EVERY
+        self._hinted.set()
 
     def hint(self) -> None:
         """Look at the log soon."""
@@ -174,7 +186,7 @@ class Follower:
     async def _publish_after_others(self, commit: Commit) -> None:
         async with self._turn:
             await self._catch_up()  # applies the commit's own events too
-            self._apply(replace(commit, events=(), callers=None))
+            self._apply(replace(commit, events=(), callers=None, keys=None))
         self._store.announce()
 
     async def _catch_up(self) -> None:
@@ -194,7 +206,10 @@ class Follower:
                 callers = None
                 if any(event.type is EventType.CALLER_CHANGED for event in fresh):
                     callers = await self._store.callers()
-                commit = Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, changed, callers)
+                keys = None
+                if any(event.type is EventType.KEY_RING_CHANGED for event in fresh):
+                    keys = await self._store.keys()
+                commit = Commit({}, {}, (), fresh, fresh[-1].revision, head.horizon, changed, callers, keys)
                 self._apply(commit)
             elif not events:
                 return

@@ -249,6 +249,7 @@ class Journal:
                 work.revision,
                 horizon,
                 callers=callers,
+                keys=changes.keys,
             )
             return Decision(changes, (commit, outcomes))
 
@@ -273,7 +274,10 @@ class Journal:
         known = {session.id: self._memory.with_activity(session) for session in (*sessions.values(), *theirs)}
         truncated = {subject: found.count for subject, found in live.items() if found.count > max_live}
         callers = await transaction.callers() if any(need.callers for need in needs) else ()
-        return Read(known, data, answers, {caller.name: caller for caller in callers}, truncated)
+        named = {caller.name: caller for caller in callers}
+        if not any(need.keys for need in needs):
+            return Read(known, data, answers, named, truncated=truncated)
+        return Read(known, data, answers, named, await transaction.keys(), await transaction.holders(), truncated)
 
     def _fail(self, failure: StoreFailed, group: Sequence[_Waiting]) -> None:
         self._failed = failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from sessiond.domain.key_ring import KeyHolder
 from sessiond.domain.values import Revision
 from sessiond.store.shared import LEASE, ReplicaLease
 
@@ -46,6 +47,12 @@ class Neighbours:
         """Return the names of the replicas whose policies differ from this replica's."""
         mine = {lease.policies for lease in self._leases if lease.replica == self._replica}
         return tuple(other.name for other in self._alive() if other.policies and other.policies not in mine)
+
+    @property
+    def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys this replica holds, and those that may be alive."""
+        mine = [lease for lease in self._leases if lease.replica == self._replica]
+        return [KeyHolder(lease.name, lease.keys) for lease in (*mine, *self._alive()) if lease.replica and lease.keys]
 
     def lagging(self, revision: Revision) -> Sequence[str]:
         """Return the names of those that may answer from a cache that does not include a revision."""

@@ -29,6 +29,7 @@ _LEVELS = {
     EventType.CONCURRENCY_LIMIT_REACHED: logging.INFO,
     EventType.SESSION_REVOKED: logging.WARNING,
     EventType.CALLER_CHANGED: logging.INFO,
+    EventType.KEY_RING_CHANGED: logging.INFO,
 }
 NOT_LOGGED = frozenset(
     {

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sessiond.domain.access import CallerRecord
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.immutable import immutable
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.lifecycle import expired_view
 from sessiond.domain.policy import Policy
 from sessiond.domain.session import Activity, Session
@@ -46,6 +47,7 @@ class Needs:
     subjects     the live sessions of these subjects (application, subject)
     data         the data of these sessions
     callers      all callers
+    keys         the recorded key ring, and which process holds which keys
     answers      the answers kept under these keys, and the sessions that they depend on
     max_live     how many live sessions of a subject to read; if it has more, the oldest and the newest are read
     quiet        the unit is expected to record activity alone, or to delete what has expired, and no event
@@ -59,6 +61,7 @@ class Needs:
     max_live: int = MAX_ENDED_PER_UNIT
     quiet: bool = False
     callers: bool = False
+    keys: bool = False
 
 
 NOTHING = Needs()
@@ -143,8 +146,36 @@ class Read:
     data: Mapping[SessionId, Mapping[str, bytes]] = field(default_factory=dict)
     answers: Mapping[bytes, KeptAnswer] = field(default_factory=dict)
     callers: Mapping[str, CallerRecord] = field(default_factory=dict)
+    keys: Sequence[SealingKey] = ()
+    holders: Sequence[KeyHolder] = ()
     truncated: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The number of live sessions of each subject that has more than were read."""
+
+
+class RingWork:
+    """What the units of one transaction read and write of the key ring."""
+
+    def __init__(self, read: Read, changes: Changes, draft: Changes) -> None:
+        self._read = read
+        self._changes = changes
+        self._draft = draft
+
+    @property
+    def keys(self) -> Sequence[SealingKey]:
+        """Return the key ring, including the changes of earlier units and of this one."""
+        for layer in (self._draft, self._changes):
+            if layer.keys is not None:
+                return layer.keys
+        return self._read.keys
+
+    @property
+    def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each process holds that may use the store; empty if none but this one may."""
+        return self._read.holders
+
+    def put(self, keys: Sequence[SealingKey]) -> None:
+        """Save the whole key ring, the sealing key first. The same unit must record an event."""
+        self._draft.keys = keys
 
 
 class Work:
@@ -160,6 +191,7 @@ class Work:
         self._read = read
         self._memory = memory
         self._draft = Changes()
+        self.ring = RingWork(read, self.changes, self._draft)
         # An index of sessions by subject, built on first use because most applications set no limit. It may hold
         # sessions that belong to another subject by now.
         self._subjects: dict[tuple[str, str], set[SessionId]] | None = None
@@ -428,6 +460,8 @@ def _check_recorded(draft: Changes, before: Revision) -> None:
             raise AssertionError(f"session {session.id} was changed without an event")
     if draft.callers and not draft.events:
         raise AssertionError(f"callers were changed without an event: {sorted(draft.callers)}")
+    if draft.keys is not None and not draft.events:
+        raise AssertionError("the key ring was changed without an event")
     for session_id in draft.data:
         if session_id not in draft.sessions:
             raise AssertionError(f"the data of session {session_id} was changed without an event")

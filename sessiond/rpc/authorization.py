@@ -36,6 +36,10 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "RevokeCaller": _none,
     "UpdateCallerCertificates": _none,
     "Check": lambda request: (request.attributes.context_extensions.get("application", ""),),
+    "GetKeyRing": _none,
+    "AddSealingKey": _none,
+    "PromoteSealingKey": _none,
+    "RetireSealingKey": _none,
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
 _UNNAMED = {"Subscribe": ANY_APPLICATION}

@@ -37,6 +37,7 @@ __all__ = [
     "certificate_changes",
     "certificate_names",
     "grants",
+    "fingerprint",
     "overlap",
     "application",
     "checkpoint_interval",
@@ -85,6 +86,7 @@ _SHORTEST_LIFETIME = 1_000  # milliseconds
 _YEAR = 365 * 86_400
 _LONGEST_SECONDS = 10 * _YEAR
 _LONGEST_LIFETIME = Millis(1_000 * _LONGEST_SECONDS)
+_FINGERPRINT = re.compile(r"[0-9a-fA-F]{8,32}")
 _CALLER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_CALLER_REASON, _MAX_GRANTS, _MAX_OVERLAP_SECONDS = 128, 100, 30 * 86_400
 _MAX_CERTIFICATE_NAMES = 10
@@ -431,6 +433,15 @@ def _grant(field: str, message: pb.Grant) -> tuple[str, Role]:
     if not application:
         raise InvalidField(f"{field}.application", "must be set; `*` means all applications")
     return application, _ROLE_BACK[message.role]
+
+
+def fingerprint(value: str, *, optional: bool = False) -> str:
+    """Return the beginning of a key's fingerprint; empty if it is optional and not given."""
+    if optional and not value:
+        return ""
+    if not _FINGERPRINT.fullmatch(value):
+        raise InvalidField("fingerprint", "must be the first 8 to 32 hexadecimal digits, as GetKeyRing shows them")
+    return value.lower()
 
 
 def overlap(request: pb.RotateCallerRequest) -> Millis:

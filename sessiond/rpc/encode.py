@@ -14,6 +14,7 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from sessiond.authority.key_ring import RingDescription
 from sessiond.authority.results import Limit, ValidationResult
 from sessiond.detection.devices import describe
 from sessiond.detection.guesses import SourceLock
@@ -21,6 +22,7 @@ from sessiond.domain.access import CallerRecord, CredentialKind
 from sessiond.domain.device import Device, DeviceType
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.judge import Verdict
+from sessiond.domain.key_ring import SealingKey
 from sessiond.domain.policy import Policy
 from sessiond.domain.requirements import RequirementKind, Unmet
 from sessiond.domain.session import Activity, Session, SessionState
@@ -41,6 +43,8 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
     "caller_message",
+    "key_message",
+    "ring_message",
     "REACTION",
     "VERDICT",
     "event_message",
@@ -107,6 +111,42 @@ def caller_message(caller: CallerRecord) -> pb.CallerInfo:
         if credential.expires is not None:
             set_time(shown.expire_time, credential.expires)
     set_time(message.create_time, caller.created)
+    return message
+
+
+def key_message(key: SealingKey) -> pb.SealingKey:
+    """Return the message that shows a key of the key ring, without the key itself."""
+    state = pb.SealingKeyState.Value(f"SEALING_KEY_STATE_{key.state.name}")
+    message = pb.SealingKey(
+        fingerprint=key.fingerprint.hex(), state=state, moved_values=key.moved, logs_out_sessions=key.log_out
+    )
+    if key.since is not None:
+        set_time(message.state_time, key.since)
+    return message
+
+
+def ring_message(ring: RingDescription) -> pb.GetKeyRingResponse:
+    """Return the message that shows the key ring."""
+    message = pb.GetKeyRingResponse(
+        source=ring.source,
+        change=ring.change,
+        encrypts_data=ring.encrypts,
+        plain_values=ring.plain,
+        values_partial=ring.is_partial,
+    )
+    for usage in ring.keys:
+        shown = message.keys.add()
+        shown.CopyFrom(key_message(usage.key))
+        shown.holding_replicas.extend(usage.held_by)
+        shown.lacking_replicas.extend(usage.missing_at)
+        shown.sealed_values = usage.values
+        if usage.tokens is not None:
+            shown.live_tokens = usage.tokens.count
+            shown.tokens_partial = usage.tokens.is_partial
+            if usage.tokens.until is not None:
+                set_time(shown.tokens_end_time, usage.tokens.until)
+        if usage.needed_until is not None:
+            set_time(shown.tickets_end_time, usage.needed_until)
     return message
 
 

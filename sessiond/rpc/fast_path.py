@@ -38,9 +38,10 @@ class _CachedQuestion:
 class FastPath:
     """A cache of the latest questions with a plain VALID answer, at most `capacity` of them.
 
-    The key of an entry is the caller, as it is since its latest change, and a digest of the message, keyed with a
-    random value of this process. So the cache holds no token, an attacker cannot construct two messages with the same
-    digest, and a caller never gets an answer that was cached for another caller, or that it may not have any more.
+    The key of an entry is the caller, as it is since its latest change, the version of the key ring, and a digest of
+    the message, keyed with a random value of this process. So the cache holds no token, an attacker cannot construct
+    two messages with the same digest, a caller never gets an answer that was cached for another caller or that it may
+    not have any more, and no answer outlives the key that opened its token.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class FastPath:
         self._validation = validation
         self._limiter = limiter
         self._key = entropy(32)
-        self._questions: Lru[tuple[str, int, bytes], _CachedQuestion] = Lru(capacity)
+        self._questions: Lru[tuple[str, int, int, bytes], _CachedQuestion] = Lru(capacity)
 
     def answer(self, caller: Caller, raw: bytes) -> ValidationResult | None:
         """Return the plain answer to a message; None if the ordinary path must decide.
@@ -83,5 +84,6 @@ class FastPath:
         call = replace(question.call, caller=replace(caller, metadata=()))
         self._questions.put(cache_key, _CachedQuestion(replace(question, call=call, token=_NO_TOKEN), answer.presented))
 
-    def _cache_key(self, caller: Caller, raw: bytes) -> tuple[str, int, bytes]:
-        return caller.name, caller.version, blake2b(raw, digest_size=16, key=self._key).digest()
+    def _cache_key(self, caller: Caller, raw: bytes) -> tuple[str, int, int, bytes]:
+        digest = blake2b(raw, digest_size=16, key=self._key).digest()
+        return caller.name, caller.version, self._validation.keys_version, digest

@@ -31,6 +31,8 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.CallerExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.CallerNotFound: grpc.StatusCode.NOT_FOUND,
     errors.LastAdmin: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.KeyNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.KeyRingRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,

@@ -13,6 +13,7 @@ from sessiond.domain.access import CallerRecord
 from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import Event
 from sessiond.domain.immutable import immutable
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.position import Incarnation
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Activity, Session
@@ -22,15 +23,19 @@ __all__ = [
     "ANY_GENERATION",
     "Changes",
     "Commit",
+    "DataWalk",
     "Decision",
     "Head",
     "KeptAnswer",
     "Live",
+    "Moved",
+    "Place",
     "Store",
     "StoreFailed",
     "StoreHeld",
     "StoreRefused",
     "StoreUnavailable",
+    "TokenAge",
     "Transaction",
 ]
 
@@ -101,6 +106,57 @@ ANY_GENERATION = -1
 """The generation of a kept answer that is valid while its session lives, however often its token is replaced."""
 
 
+Place = tuple[bytes, str]
+"""A place in the session data: a session id and a key of its data."""
+
+
+@immutable
+class Moved:
+    """What is stored again under the sealing key. None of it changes for any caller.
+
+    data     values of session data, in plain, to be encrypted
+    answers  kept answers, in the form in which they are to be stored
+    counts   how many of them each key had sealed, by its fingerprint
+    """
+
+    data: Mapping[SessionId, Mapping[str, bytes]]
+    answers: Mapping[bytes, bytes]
+    counts: Mapping[bytes, int]
+
+
+@immutable
+class DataWalk:
+    """A part of the session data.
+
+    marks   how many of the values are sealed under the key with each mark; plain ones are counted under an empty mark
+    stale   values that the sealing key should seal, and did not, in plain; those that cannot be opened are left out
+    stale_marks  under which mark each of the stale values is sealed, with the number of them
+    after   where the next part begins; None: this was the last one
+    """
+
+    marks: Mapping[bytes, int]
+    stale: Mapping[SessionId, Mapping[str, bytes]]
+    stale_marks: Mapping[bytes, int]
+    after: Place | None
+
+
+@immutable
+class TokenAge:
+    """When the current token of a session was issued, as far as the store knows, and when it ends at the latest.
+
+    began    when the token was first used, or rolled
+    rolled   whether a roll made it, so that it was issued then
+    idle     the session's idle timeout; None: it has none
+    """
+
+    session_id: SessionId
+    ended: bool
+    began: Instant
+    rolled: bool
+    idle: Millis | None
+    absolute_deadline: Instant | None
+
+
 @dataclass(slots=True)
 class Changes:
     """What one transaction writes. Units of work fill it, and `Store.write` applies it.
@@ -114,6 +170,8 @@ class Changes:
     forget     drop kept answers that expired at or before this time, a bounded number of them; None: drop none
     pruned     ended sessions to delete
     callers    callers by name, in their new state; None: to delete
+    keys       the whole key ring in its new state, the sealing key first; None: unchanged
+    moved      what to store again under the sealing key; None: nothing. The other changes of the same data count
     horizon    delete events up to and including this revision; None: delete none
     """
 
@@ -126,6 +184,8 @@ class Changes:
     forget: Instant | None = None
     pruned: list[SessionId] = field(default_factory=list)
     callers: dict[str, CallerRecord | None] = field(default_factory=dict)
+    keys: Sequence[SealingKey] | None = None
+    moved: Moved | None = None
     horizon: Revision | None = None
 
     def merge(self, other: Changes) -> None:
@@ -154,6 +214,8 @@ class Changes:
             self.pruned.extend(other.pruned)
         if other.callers:
             self.callers.update(other.callers)
+        if other.keys is not None:
+            self.keys = other.keys
         self.forget = other.forget if self.forget is None else self.forget
         if other.horizon is not None and (self.horizon is None or self.horizon < other.horizon):
             self.horizon = other.horizon
@@ -163,6 +225,7 @@ class Changes:
         for part in (self.sessions, self.activity, self.data, self.retention, self.events, self.answers, self.pruned):
             part.clear()
         self.callers.clear()
+        self.keys = self.moved = None
         self.forget = self.horizon = None
 
 
@@ -171,7 +234,8 @@ class Commit:
     """What one committed transaction changed, for caches and event feeds.
 
     `outdated` are sessions that another process has changed; their new state has to be read.
-    `callers` are all callers after the commit; None: no caller has changed.
+    `callers` are all callers after the commit; None: no caller has changed. `keys` are those of the key ring; None: it
+    has not changed.
     """
 
     sessions: Mapping[SessionId, Session]
@@ -182,6 +246,7 @@ class Commit:
     horizon: Revision
     outdated: Sequence[SessionId] = ()
     callers: Sequence[CallerRecord] | None = None
+    keys: Sequence[SealingKey] | None = None
 
 
 @immutable
@@ -233,6 +298,21 @@ class Transaction(Protocol):
 
     async def callers(self) -> Sequence[CallerRecord]:
         """Return all callers, by name."""
+
+    async def keys(self) -> Sequence[SealingKey]:
+        """Return the recorded key ring, the sealing key first; empty if the store was opened without keys."""
+
+    async def holders(self) -> Sequence[KeyHolder]:
+        """Return which keys each process holds that may use the store; empty if no other one can."""
+
+    async def walk_data(self, after: Place, rows: int, size: int) -> DataWalk:
+        """Return a part of the session data after a place: at most `rows` values, and about `size` bytes of stale ones.
+
+        Plain values count as stale if the store was opened to encrypt.
+        """
+
+    async def walk_answers(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        """Return the next `limit` kept answers after a key: their keys, and what is stored."""
 
 
 class Store(Protocol):
@@ -305,6 +385,18 @@ class Store(Protocol):
 
     async def callers(self) -> Sequence[CallerRecord]:
         """Return all callers, by name."""
+
+    async def keys(self) -> Sequence[SealingKey]:
+        """Return the recorded key ring, the sealing key first; empty if the store was opened without keys."""
+
+    async def data_marks(self, after: Place, limit: int) -> tuple[Mapping[bytes, int], Place | None]:
+        """Return how many of the next `limit` values are sealed under the key with each mark, and where to go on.
+
+        Plain values are counted under an empty mark. None: there are no more values.
+        """
+
+    async def token_ages(self, after: SessionId, before: SessionId, limit: int) -> Sequence[TokenAge]:
+        """Return the next `limit` sessions between two ids, those that have ended included."""
 
     async def tidy(self) -> None:
         """If deleted rows have left much unused space, release a bounded amount of it."""

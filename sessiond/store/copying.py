@@ -94,7 +94,7 @@ class Identity:
 
     heads         (log, authority id, revision, horizon) of each log
     incarnations  (log, number, id, first revision) of each incarnation
-    keys          (log, number, fingerprint) of each key of the ring, the sealing key's number is 0
+    keys          (log, number, fingerprint, ...) of each key of the ring, the sealing key's number is 0
     """
 
     heads: tuple[Row, ...]
@@ -103,7 +103,7 @@ class Identity:
 
     HEAD_COLUMNS = ("log", "authority_id", "revision", "horizon")
     INCARNATION_COLUMNS = ("log", "number", "incarnation", "first_revision")
-    KEY_COLUMNS = ("log", "number", "fingerprint")
+    KEY_COLUMNS = ("log", "number", "fingerprint", "state", "since", "sealed_until", "log_out", "wrapped", "moved")
 
     @property
     def authorities(self) -> set[bytes]:

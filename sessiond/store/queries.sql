@@ -27,13 +27,22 @@ DELETE FROM incarnations WHERE log = 0 AND EXISTS (
 -- The fingerprint of the key that seals new tokens.
 SELECT fingerprint FROM keys WHERE log = 0 AND number = 0;
 
+-- read_keys
+-- The key ring, the sealing key first.
+SELECT fingerprint, state, since, sealed_until, log_out, wrapped, moved FROM keys WHERE log = 0 ORDER BY number;
+
 -- delete_keys
 -- Delete the recorded key ring, before recording it again.
 DELETE FROM keys WHERE log = 0;
 
 -- put_key
 -- Record one key of the ring.
-INSERT INTO keys (log, number, fingerprint) VALUES (0, :number, :fingerprint);
+INSERT INTO keys (log, number, fingerprint, state, since, sealed_until, log_out, wrapped, moved)
+VALUES (0, :number, :fingerprint, :state, :since, :sealed_until, :log_out, :wrapped, :moved);
+
+-- count_moved
+-- Count values that a key had sealed, and that were sealed again.
+UPDATE keys SET moved = moved + :count WHERE log = 0 AND fingerprint = :fingerprint;
 
 -- read_callers
 -- All callers, by name.
@@ -209,6 +218,34 @@ WHERE sessions.log = 0 AND sessions.session_id = :session_id;
 -- get_data
 -- The data of the sessions with these ids.
 SELECT session_id, key, value, sealed FROM session_data WHERE log = 0 AND session_id {among};
+
+-- walk_data
+-- Which key sealed each value after a place in the table, and how long it is.
+SELECT session_id, key, sealed, substr(value, 1, 4) AS mark, length(value) AS size FROM session_data
+WHERE log = 0 AND (session_id, key) > (:session_id, :key) ORDER BY session_id, key LIMIT :limit;
+
+-- get_value
+-- One value of a session's data.
+SELECT key, value, sealed FROM session_data WHERE log = 0 AND session_id = :session_id AND key = :key;
+
+-- reseal_data
+-- Store a value again, encrypted under another key.
+UPDATE session_data SET value = :value, sealed = :sealed
+WHERE log = 0 AND session_id = :session_id AND key = :key;
+
+-- walk_answers
+-- The kept answers after a key.
+SELECT answer_key, sealed FROM answers WHERE log = 0 AND answer_key > :after ORDER BY answer_key LIMIT :limit;
+
+-- reseal_answer
+-- Store a kept answer again, encrypted under another key.
+UPDATE answers SET sealed = :sealed WHERE log = 0 AND answer_key = :key;
+
+-- walk_tokens
+-- When the current tokens of sessions were issued, between two ids. Sessions that have ended are among them, so that
+-- the limit bounds the work.
+SELECT session_id, ended_at, last_active, idle_deadline, absolute_deadline, generation_began, rolled_at
+FROM sessions WHERE log = 0 AND session_id > :after AND session_id < :before ORDER BY session_id LIMIT :limit;
 
 -- set_data
 -- Set one key of a session's data.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.access import CallerRecord
+from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.event import Event
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.query import SessionQuery
 from sessiond.domain.session import Session
-from sessiond.domain.values import Instant, Revision, SessionId, VersionedData
-from sessiond.store.contract import Head, KeptAnswer, Live
+from sessiond.domain.values import Instant, Millis, Revision, SessionId, VersionedData
+from sessiond.store.contract import DataWalk, Head, KeptAnswer, Live, Place, TokenAge
 from sessiond.store.listing import listing, walk_end
-from sessiond.store.rows import Row, answer_from_row, caller_from_row, event_from_row, session_from_row
+from sessiond.store.rows import Row, answer_from_row, caller_from_row, event_from_row, key_from_row, session_from_row
 from sessiond.store.sealed_data import SealedValues
 
 __all__ = ["StoreReads", "TransactionReads"]
@@ -104,6 +107,20 @@ class StoreReads(ABC):
         """See `Store`."""
         return [caller_from_row(row) for row in await self._query("read_callers", {})]
 
+    async def keys(self) -> Sequence[SealingKey]:
+        """See `Store`."""
+        return [key_from_row(row) for row in await self._query("read_keys", {})]
+
+    async def data_marks(self, after: Place, limit: int) -> tuple[Mapping[bytes, int], Place | None]:
+        """See `Store`."""
+        rows = await self._query("walk_data", {"session_id": after[0], "key": after[1], "limit": limit})
+        return _marks(rows), _place_of(rows[-1]) if len(rows) == limit else None
+
+    async def token_ages(self, after: SessionId, before: SessionId, limit: int) -> Sequence[TokenAge]:
+        """See `Store`."""
+        values = {"after": bytes(after), "before": bytes(before), "limit": limit}
+        return [_token_age(row) for row in await self._query("walk_tokens", values)]
+
 
 class TransactionReads(ABC):
     """The reads of `Transaction`."""
@@ -155,8 +172,70 @@ class TransactionReads(ABC):
         """See `Transaction`."""
         return [caller_from_row(row) for row in await self._query("read_callers", {})]
 
+    async def keys(self) -> Sequence[SealingKey]:
+        """See `Transaction`."""
+        return [key_from_row(row) for row in await self._query("read_keys", {})]
+
+    async def holders(self) -> Sequence[KeyHolder]:
+        """See `Transaction`. No other process: an engine that several share overrides this."""
+        return ()
+
+    async def walk_data(self, after: Place, rows: int, size: int) -> DataWalk:
+        """See `Transaction`."""
+        found = await self._query("walk_data", {"session_id": after[0], "key": after[1], "limit": rows})
+        part, total, cipher = list[Row](), 0, self._cipher
+        current = b"" if cipher is None else cipher.marks()[0]
+        stale, marks = dict[SessionId, dict[str, bytes]](), dict[bytes, int]()
+        for row in found:
+            part.append(row)
+            if cipher is None or not _is_stale(row, current, encrypts=cipher.encrypts):
+                continue
+            session_id, key = SessionId(row["session_id"]), row["key"]
+            values = await self._query("get_value", {"session_id": row["session_id"], "key": key})
+            try:
+                stale.setdefault(session_id, {})[key] = SealedValues(cipher, session_id, values)[key]
+            except (DataUnreadable, KeyError):
+                continue  # no key of the ring opens it, so none of them has to stay for it
+            mark = row["mark"] if row["sealed"] else b""
+            marks[mark] = marks.get(mark, 0) + 1
+            total += row["size"]
+            if total >= size:
+                break
+        is_last = len(part) == len(found) < rows
+        return DataWalk(_marks(part), stale, marks, None if is_last else _place_of(part[-1]))
+
+    async def walk_answers(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        """See `Transaction`."""
+        rows = await self._query("walk_answers", {"after": after, "limit": limit})
+        return [(row["answer_key"], row["sealed"]) for row in rows]
+
     async def _sessions(self, name: str, values: Mapping[str, Any]) -> list[Session]:
         return [session_from_row(row) for row in await self._query(name, values)]
+
+
+def _is_stale(row: Row, current: bytes, *, encrypts: bool) -> bool:
+    """Return whether a value should be sealed under the key with the mark `current`, and is not."""
+    return bool(row["mark"] != current) if row["sealed"] else encrypts
+
+
+def _marks(rows: Iterable[Row]) -> Mapping[bytes, int]:
+    return Counter(row["mark"] if row["sealed"] else b"" for row in rows)
+
+
+def _place_of(row: Row) -> Place:
+    return row["session_id"], row["key"]
+
+
+def _token_age(row: Row) -> TokenAge:
+    idle = None if row["idle_deadline"] is None else Millis(row["idle_deadline"] - row["last_active"])
+    return TokenAge(
+        SessionId(row["session_id"]),
+        ended=row["ended_at"] is not None,
+        began=Instant(row["generation_began"]),
+        rolled=row["rolled_at"] == row["generation_began"],
+        idle=idle,
+        absolute_deadline=row["absolute_deadline"],
+    )
 
 
 def _ids(rows: Iterable[Row]) -> list[SessionId]:

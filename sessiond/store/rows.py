@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind, Role
 from sessiond.domain.event import Event, EventType
+from sessiond.domain.key_ring import KeyState, SealingKey
 from sessiond.domain.session import Activity, Elevation, Ending, Session
 from sessiond.domain.signals import Reaction, Signal, SignalType
 from sessiond.domain.values import (
@@ -33,6 +34,8 @@ __all__ = [
     "caller_row",
     "event_from_row",
     "event_row",
+    "key_from_row",
+    "key_row",
     "session_from_row",
     "session_row",
 ]
@@ -207,6 +210,33 @@ def caller_from_row(row: Row) -> CallerRecord:
         ),
         created=Instant(row["created_at"]),
         revision=Revision(row["revision"]),
+    )
+
+
+def key_row(number: int, key: SealingKey) -> dict[str, Any]:
+    """Return the row of a key of the ring; `number` orders the keys."""
+    return {
+        "number": number,
+        "fingerprint": key.fingerprint,
+        "state": key.state.value,
+        "since": key.since,
+        "sealed_until": key.sealed_until,
+        "log_out": int(key.log_out),
+        "wrapped": key.wrapped,
+        "moved": key.moved,
+    }
+
+
+def key_from_row(row: Row) -> SealingKey:
+    """Return the key of the ring that a row describes."""
+    return SealingKey(
+        fingerprint=row["fingerprint"],
+        state=KeyState(row["state"]),
+        since=row["since"],
+        sealed_until=row["sealed_until"],
+        log_out=bool(row["log_out"]),
+        wrapped=row["wrapped"],
+        moved=row["moved"],
     )
 
 

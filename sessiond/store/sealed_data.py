@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.errors import DataUnreadable
 from sessiond.domain.immutable import immutable
-from sessiond.domain.values import SessionId
+from sessiond.domain.key_ring import SealingKey
+from sessiond.domain.values import Instant, SessionId
 from sessiond.store.rows import Row
 
 __all__ = ["SealedValues", "StoreKeys", "value_row"]
@@ -20,15 +21,30 @@ class StoreKeys:
 
     cipher        encrypts and decrypts session data
     fingerprints  of the key ring, the sealing key's first; empty: the store does not check that keys and database match
+    now           the time from which changes of the ring count
+    learn         called with the recorded ring before it is checked; returns the fingerprints again, which may be more
+                  if the store has keys that another process has left for this one
+    name          what messages call the place that the keys come from; empty: the key file in the data folder
+    waits         whether the first key may be unknown to other processes, because it does not seal before they know it
     """
 
     cipher: DataCipher
     fingerprints: Sequence[bytes] = ()
+    now: Instant = Instant(0)
+    learn: Callable[[Sequence[SealingKey]], Sequence[bytes]] | None = None
+    name: str = ""
+    waits: bool = False
+
+    def known(self, recorded: Sequence[SealingKey]) -> Sequence[bytes]:
+        """Return the fingerprints of the keys that are held after learning from the recorded ring."""
+        return self.fingerprints if self.learn is None else self.learn(recorded)
 
 
-def value_row(cipher: DataCipher | None, session_id: SessionId, key: str, value: bytes) -> dict[str, Any]:
-    """Return the row of one value, sealed if the cipher is set to encrypt."""
-    sealed = cipher is not None and cipher.encrypts
+def value_row(
+    cipher: DataCipher | None, session_id: SessionId, key: str, value: bytes, *, sealed: bool = False
+) -> dict[str, Any]:
+    """Return the row of one value, sealed if the cipher is set to encrypt. `sealed`: seal it also if it is not."""
+    sealed = cipher is not None and (sealed or cipher.encrypts)
     stored = cipher.seal(session_id, key, value) if cipher is not None and sealed else value
     return {"session_id": bytes(session_id), "key": key, "value": stored, "sealed": int(sealed)}
 

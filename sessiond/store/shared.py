@@ -24,6 +24,7 @@ class ReplicaLease:
     version       differs after each renewal
     acknowledged  the newest revision that the replica's cache includes
     policies      the fingerprint of its policies; empty if it has not renewed a lease yet
+    keys          the fingerprints of the keys that it holds, the one that it seals with first
     """
 
     replica: bytes
@@ -31,6 +32,7 @@ class ReplicaLease:
     version: str
     acknowledged: Revision
     policies: str
+    keys: Sequence[bytes] = ()
 
 
 class SharedStore(Store, Protocol):
@@ -52,6 +54,9 @@ class SharedStore(Store, Protocol):
 
     async def acknowledge(self, revision: Revision) -> None:
         """Record that this replica's cache includes everything up to a revision. The record may be lost in a crash."""
+
+    def hold_keys(self, fingerprints: Sequence[bytes]) -> None:
+        """Report with the next renewal that this replica holds these keys durably, the one that it seals with first."""
 
     async def leases(self) -> Sequence[ReplicaLease]:
         """Return what is known of every replica, this one and those that are gone included, ordered by id."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sessiond.crypto.session_data import DataCipher
 from sessiond.domain.values import SessionId
 from sessiond.store.contract import Changes, Head
-from sessiond.store.rows import activity_row, answer_row, caller_row, event_row, session_row
+from sessiond.store.rows import activity_row, answer_row, caller_row, event_row, key_row, session_row
 from sessiond.store.sealed_data import value_row
 from sessiond.store.statements import Statements, insertions
 
@@ -34,6 +34,7 @@ class Writes:
         self.head = head
         self._named = statements
         self._writes: list[Write] = []
+        self._moved(changes, cipher)
         self._sessions(changes)
         self._data(changes, cipher)
         # Two units may keep an answer under the same key: the later one counts.
@@ -41,6 +42,7 @@ class Writes:
         self._among("prune_sessions", changes.pruned)
         self._among("prune_labels", changes.pruned)
         self._callers(changes)
+        self._keys(changes)
         self._log(changes)
 
     def __bool__(self) -> bool:
@@ -72,6 +74,21 @@ class Writes:
     def _callers(self, changes: Changes) -> None:
         self._many("delete_caller", ({"name": name} for name in changes.callers))
         self._many("put_caller", (caller_row(caller) for caller in changes.callers.values() if caller is not None))
+
+    def _keys(self, changes: Changes) -> None:
+        if changes.keys is not None:
+            self._many("delete_keys", [{}])
+            self._many("put_key", (key_row(number, key) for number, key in enumerate(changes.keys)))
+
+    def _moved(self, changes: Changes, cipher: DataCipher | None) -> None:
+        """Store values and answers again. This precedes everything else, so that other changes of them count."""
+        moved = changes.moved
+        if moved is None or cipher is None:
+            return
+        cells = [(i, key, value) for i, values in moved.data.items() for key, value in values.items()]
+        self._many("reseal_data", (value_row(cipher, i, key, value, sealed=True) for i, key, value in cells))
+        self._many("reseal_answer", ({"key": key, "sealed": sealed} for key, sealed in moved.answers.items()))
+        self._many("count_moved", ({"fingerprint": f, "count": count} for f, count in moved.counts.items()))
 
     def _log(self, changes: Changes) -> None:
         self._insert("append_event", map(event_row, changes.events))

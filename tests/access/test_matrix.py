@@ -121,6 +121,10 @@ TABLE: dict[str, tuple[Any, str]] = {
         CheckRequest(attributes={"context_extensions": {"application": "shop"}, "request": {"http": {"path": "/"}}}),
         "viaA",
     ),
+    "GetKeyRing": (pb.GetKeyRingRequest(), "A"),
+    "AddSealingKey": (pb.AddSealingKeyRequest(), "A"),
+    "PromoteSealingKey": (pb.PromoteSealingKeyRequest(fingerprint="00000000"), "A"),
+    "RetireSealingKey": (pb.RetireSealingKeyRequest(fingerprint="00000000"), "A"),
 }
 LETTERS = dict(zip("visoa", ("VALIDATOR", "ISSUER", "SUBSCRIBER", "OPERATOR", "ADMIN"), strict=True))
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}

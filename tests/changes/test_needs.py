@@ -11,6 +11,14 @@ from sessiond.changes.callers import AddCaller, ChangeCertificates, RemoveCaller
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Idempotent, Recall
 from sessiond.changes.judging import EndBatch
+from sessiond.changes.key_ring import (
+    AddSealingKey,
+    PromoteSealingKey,
+    ReconcileKeys,
+    RecordKeys,
+    RemoveSealingKey,
+    RetireSealingKey,
+)
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Refresh, Roll
 from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
@@ -86,6 +94,12 @@ CASES: list[tuple[Any, Needs]] = [
     (RotateCaller("shop", KEY, Millis(0), CAUSE, 1), Needs(callers=True)),
     (RemoveCaller("shop", CAUSE, 1), Needs(callers=True)),
     (ChangeCertificates("shop", (), ("shop.example",), CAUSE, 1), Needs(callers=True)),
+    (AddSealingKey(bytes(16), b"", CAUSE), Needs(keys=True)),
+    (PromoteSealingKey("", CAUSE), Needs(keys=True)),
+    (RetireSealingKey("00000000", False, CAUSE), Needs(keys=True)),
+    (RemoveSealingKey(bytes(16)), Needs(keys=True)),
+    (ReconcileKeys([bytes(16)], [], {}, "the key file"), Needs(keys=True)),
+    (RecordKeys([], {}, "the key file"), Needs(keys=True)),
     (RecordOther(EventType.POLICY_CHANGED, "default", CAUSE), NOTHING),
     (Unlock(GuessWatch(), PLAIN, "192.0.2.1"), NOTHING),
     (Recall([retry(b"a"), retry(b"b")]), Needs(answers=(b"a", b"b"))),

@@ -15,6 +15,14 @@ from sessiond.changes.callers import AddCaller, ChangeCertificates, RemoveCaller
 from sessiond.changes.data import UpdateData
 from sessiond.changes.idempotency import Idempotent, Recall
 from sessiond.changes.judging import EndBatch, OpenedSessionRef, Outcome, Suspicion
+from sessiond.changes.key_ring import (
+    AddSealingKey,
+    PromoteSealingKey,
+    ReconcileKeys,
+    RecordKeys,
+    RemoveSealingKey,
+    RetireSealingKey,
+)
 from sessiond.changes.limits import Choice
 from sessiond.changes.login import Authenticate, Create, OpenInstead, Refresh, Roll
 from sessiond.changes.maintenance import Expire, ForgetAnswers, Prune, PruneLog, RecordOther, SaveActivity, Total
@@ -430,6 +438,37 @@ async def _change_certificates(world: World, dice: random.Random) -> ChangeCerti
     return ChangeCertificates(dice.choice(("ops", "shop")), (), (name,), *asking)
 
 
+async def _add_key(world: World, dice: random.Random) -> AddSealingKey:
+    return AddSealingKey(dice.randbytes(16), b"", Cause(CauseKind.REQUEST, "ops"))
+
+
+async def _promote_key(world: World, dice: random.Random) -> PromoteSealingKey:
+    return PromoteSealingKey((await _print(world, dice)).hex(), Cause(CauseKind.REQUEST, "ops"))
+
+
+async def _retire_key(world: World, dice: random.Random) -> RetireSealingKey:
+    return RetireSealingKey((await _print(world, dice)).hex(), dice.random() < 0.5, Cause(CauseKind.REQUEST, "ops"))
+
+
+async def _remove_key(world: World, dice: random.Random) -> RemoveSealingKey:
+    return RemoveSealingKey(await _print(world, dice))
+
+
+async def _reconcile_keys(world: World, dice: random.Random) -> ReconcileKeys:
+    return ReconcileKeys([await _print(world, dice)], [await _print(world, dice)], {}, "the key file")
+
+
+async def _record_keys(world: World, dice: random.Random) -> RecordKeys:
+    return RecordKeys((await world.store.keys())[: dice.randint(0, 2)], {}, "the key file")
+
+
+async def _print(world: World, dice: random.Random) -> bytes:
+    """The fingerprint of a key, mostly of one that is recorded."""
+    known = [key.fingerprint for key in await world.store.keys()]
+    chosen: bytes = dice.choice([*known, dice.randbytes(16)])
+    return chosen
+
+
 def _credential(world: World, dice: random.Random) -> Credential:
     return Credential(f"{dice.randrange(10**9):010d}", CredentialKind.KEY, dice.randbytes(32), world.clock.now())
 
@@ -455,6 +494,12 @@ DRIVERS: dict[type, Callable[[World, random.Random], Awaitable[Unit[Any] | None]
     RotateCaller: _rotate_caller,
     RemoveCaller: _remove_caller,
     ChangeCertificates: _change_certificates,
+    AddSealingKey: _add_key,
+    PromoteSealingKey: _promote_key,
+    RetireSealingKey: _retire_key,
+    RemoveSealingKey: _remove_key,
+    ReconcileKeys: _reconcile_keys,
+    RecordKeys: _record_keys,
     Total: _total,
     RecordOther: _record_other,
     Unlock: _unlock,

@@ -67,6 +67,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "update_caller_certificates": lambda client, **more: client.update_caller_certificates(
         "shop", add=["spiffe://example.org/shop"], request_id=REQUEST_ID, **more
     ),
+    "key_ring": lambda client, **more: client.key_ring(**more),
+    "add_sealing_key": lambda client, **more: client.add_sealing_key(request_id=REQUEST_ID, **more),
+    "promote_sealing_key": lambda client, **more: client.promote_sealing_key("5aedb482", request_id=REQUEST_ID, **more),
+    "retire_sealing_key": lambda client, **more: client.retire_sealing_key("5aedb482", request_id=REQUEST_ID, **more),
     "authority": lambda client, **more: client.authority(**more),
 }
 """By the name of the method. `more` goes to the method as it is."""

@@ -38,6 +38,9 @@ CHANGING: dict[str, Callable[..., Call[Any]]] = {
     "UpdateCallerCertificates": lambda application, **more: calls.update_caller_certificates(
         application, "ops", add=["ops.example"], **more
     ),
+    "AddSealingKey": calls.add_sealing_key,
+    "PromoteSealingKey": lambda application, **more: calls.promote_sealing_key(application, "5aedb482", **more),
+    "RetireSealingKey": lambda application, **more: calls.retire_sealing_key(application, "5aedb482", **more),
 }
 READING: list[Call[Any]] = [
     calls.validate("shop", "any"),
@@ -49,6 +52,7 @@ READING: list[Call[Any]] = [
     calls.issue_companion_token("shop", "any", "pay"),
     calls.list_source_locks("shop"),
     calls.list_callers("shop"),
+    calls.key_ring("shop"),
     calls.authority("shop"),
 ]
 

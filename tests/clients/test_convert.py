@@ -36,6 +36,7 @@ from sessiond_client import (
     Grant,
     GuessLimits,
     InvalidArgument,
+    KeyRing,
     Lifetimes,
     LockCleared,
     NextStep,
@@ -49,6 +50,9 @@ from sessiond_client import (
     RevokedAll,
     Role,
     Rolled,
+    SealingKey,
+    SealingKeyChanged,
+    SealingKeyState,
     Session,
     SessionData,
     SessionState,
@@ -77,6 +81,7 @@ WORDS: list[tuple[type[StrEnum], Any, str]] = [
     (Reaction, pb.Reaction, "REACTION_"),
     (RequirementKind, pb.RequirementKind, "REQUIREMENT_KIND_"),
     (Role, pb.Role, "ROLE_"),
+    (SealingKeyState, pb.SealingKeyState, "SEALING_KEY_STATE_"),
 ]
 
 
@@ -115,6 +120,7 @@ def test_every_set_of_words_has_its_counterpart() -> None:
         (Found, pb.GetSessionResponse, set()),
         (GuessLimits, pb.GuessLimits, set()),
         (Lifetimes, pb.Lifetimes, set()),
+        (KeyRing, pb.GetKeyRingResponse, set()),
         (LockCleared, pb.ClearSourceLockResponse, set()),
         (Policy, pb.Policy, set()),
         (Question, pb.ValidateSessionRequest, {"application"}),  # the client's own
@@ -123,6 +129,8 @@ def test_every_set_of_words_has_its_counterpart() -> None:
         (Revoked, pb.RevokeSessionResponse, set()),
         (RevokedAll, pb.RevokeSessionsResponse, set()),
         (Rolled, pb.AuthenticateSessionResponse, {"limit"}),  # raised, not answered
+        (SealingKey, pb.SealingKey, set()),
+        (SealingKeyChanged, pb.AddSealingKeyResponse, set()),
         (Session, pb.Session, set()),
         (SessionData, pb.SessionData, set()),
         (Signal, pb.Signal, set()),
@@ -348,6 +356,7 @@ AT_LEAST: list[Call[Any]] = [
     calls.list_sessions("shop", at_least="state"),
     calls.activity("shop", "ada", at_least="state"),
     calls.list_callers("shop", at_least="state"),
+    calls.key_ring("shop", at_least="state"),
 ]
 
 
@@ -546,6 +555,9 @@ CHANGES: list[tuple[Call[Any], Any]] = [
     (calls.rotate_caller("shop", "ops"), pb.RotateCallerResponse),
     (calls.revoke_caller("shop", "ops"), pb.RevokeCallerResponse),
     (calls.update_caller_certificates("shop", "ops", add=["ops.example"]), pb.UpdateCallerCertificatesResponse),
+    (calls.add_sealing_key("shop"), pb.AddSealingKeyResponse),
+    (calls.promote_sealing_key("shop"), pb.PromoteSealingKeyResponse),
+    (calls.retire_sealing_key("shop", "5aedb482"), pb.RetireSealingKeyResponse),
 ]
 
 
@@ -587,6 +599,23 @@ def test_names_in_certificates_are_sent_and_read() -> None:
     answer = changing.read(pb.UpdateCallerCertificatesResponse(caller=message, consistency_token="state"))
     assert [one.certificate_name for one in answer.caller.credentials] == ["", names[0]]
     assert adding.read(pb.CreateCallerResponse(caller=message)).key == Token("")
+
+
+def test_a_key_of_the_ring_has_its_state_and_what_needs_it() -> None:
+    """A key of the ring has what the message says; an unknown state is UNSPECIFIED, and what is unset is None."""
+    message = pb.GetKeyRingResponse(source="a file", change="it", encrypts_data=True, plain_values=3)
+    message.keys.add(fingerprint="5aedb482", state=pb.SEALING_KEY_STATE_SEALING, sealed_values=7)
+    other = message.keys.add(live_tokens=0, tokens_partial=True, moved_values=9, lacking_replicas=["east"])
+    other.MergeFromString(b"\x10\x63")  # state = 99
+    other.tokens_end_time.FromMilliseconds(1_000)
+    ring = calls.key_ring("shop").read(message)
+    assert (ring.source, ring.change, ring.encrypts_data, ring.plain_values) == ("a file", "it", True, 3)
+    first, second = ring.keys
+    assert (first.fingerprint, first.state, first.sealed_values) == ("5aedb482", SealingKeyState.SEALING, 7)
+    assert (first.live_tokens, first.tokens_end_time, first.state_time) == (None, None, None)
+    assert (second.state, second.live_tokens, second.tokens_partial) == (SealingKeyState.UNSPECIFIED, 0, True)
+    assert second.tokens_end_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert (second.moved_values, second.lacking_replicas, second.holding_replicas) == (9, ("east",), ())
 
 
 def test_the_key_of_a_caller_does_not_show() -> None:

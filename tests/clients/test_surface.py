@@ -48,6 +48,7 @@ def test_the_whole_surface_is_there_and_documented(kind: type) -> None:
         *("list_source_locks", "list_source_locks_page", "clear_source_lock"),
         *("create_caller", "list_callers", "rotate_caller", "revoke_caller"),
         "update_caller_certificates",
+        *("key_ring", "add_sealing_key", "promote_sealing_key", "retire_sealing_key"),
     }
     assert surface(kind).keys() == calls | {
         *("events", "close", "target", "application", "near_cache", "from_environment")

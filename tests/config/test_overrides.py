@@ -20,6 +20,8 @@ VARIABLES = {
     "server.allow_remote_plaintext": ("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "true", True),
     "server.data": ("SESSIOND_DATA", "elsewhere", Path("elsewhere")),
     "server.store": ("SESSIOND_STORE", "postgres://db/sessiond", PostgresAddress("postgres://db/sessiond")),
+    "server.keyring_file": ("SESSIOND_KEYRING_FILE", "ring.key", Path("ring.key")),
+    "server.keyring_command": ("SESSIOND_KEYRING_COMMAND", "/bin/unwrap 'a b' -q", ("/bin/unwrap", "a b", "-q")),
     "server.encrypt_data": ("SESSIOND_ENCRYPT_DATA", "1", True),
     "server.event_retention": ("SESSIOND_EVENT_RETENTION", "2d", 172_800_000),
     "server.cache_sessions": ("SESSIOND_CACHE_SESSIONS", "7", 7),

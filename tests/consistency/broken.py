@@ -14,11 +14,12 @@ from typing import Any
 
 from sessiond.cache.sessions import SessionCache
 from sessiond.domain.access import CallerRecord
+from sessiond.domain.key_ring import KeyHolder, SealingKey
 from sessiond.domain.values import SessionId
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.work import Needs, Read
 from sessiond.sidecar import workers
-from sessiond.store.contract import Commit, KeptAnswer, Live, Transaction
+from sessiond.store.contract import Commit, DataWalk, KeptAnswer, Live, Place, Transaction
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.postgres.transaction import PostgresTransaction
 from sessiond.system.clock import since_boot
@@ -104,6 +105,18 @@ class _WithEarlyReads:
 
     async def callers(self) -> Sequence[CallerRecord]:
         return await self._transaction.callers()
+
+    async def keys(self) -> Sequence[SealingKey]:
+        return await self._transaction.keys()
+
+    async def holders(self) -> Sequence[KeyHolder]:
+        return await self._transaction.holders()
+
+    async def walk_data(self, after: Place, rows: int, size: int) -> DataWalk:
+        return await self._transaction.walk_data(after, rows, size)
+
+    async def walk_answers(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        return await self._transaction.walk_answers(after, limit)
 
 
 def _in_workers(fault: str) -> Callable[[], None]:

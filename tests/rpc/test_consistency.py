@@ -45,6 +45,7 @@ READS: dict[str, Read] = {
         loose.ListActivityRequest(subject="ada", at_least=at_least)
     ),
     "ListCallers": lambda stub, own, at_least: stub.ListCallers(pb.ListCallersRequest(at_least=at_least)),
+    "GetKeyRing": lambda stub, own, at_least: stub.GetKeyRing(pb.GetKeyRingRequest(at_least=at_least)),
 }
 FIELDS = {"ValidateSessions": "requests[1].at_least"}
 """How a refusal names the field, if it is not simply `at_least`."""

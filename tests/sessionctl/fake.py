@@ -38,6 +38,7 @@ from sessiond_client import (
     EventType,
     Found,
     Grant,
+    KeyRing,
     LockCleared,
     NextStep,
     Reaction,
@@ -45,6 +46,9 @@ from sessiond_client import (
     Revoked,
     RevokedAll,
     Role,
+    SealingKey,
+    SealingKeyChanged,
+    SealingKeyState,
     Session,
     SessionState,
     Signal,
@@ -268,6 +272,51 @@ CALLERS = (
         create_time=ago(days=2),
     ),
 )
+_SEALING = SealingKey(
+    fingerprint="9c1f4e2ab07d53c688f1a5d2e36b4c70",
+    state=SealingKeyState.SEALING,
+    state_time=ago(hours=2),
+    holding_replicas=(),
+    lacking_replicas=(),
+    live_tokens=None,
+    tokens_partial=False,
+    tokens_end_time=None,
+    tickets_end_time=None,
+    sealed_values=31_220,
+    moved_values=0,
+    logs_out_sessions=False,
+)
+KEY_RING = KeyRing(
+    keys=(
+        replace(_SEALING, holding_replicas=("east-1", "east-2")),
+        replace(
+            _SEALING,
+            fingerprint="4b7e0d9135fa62c81e4490bb7a3dc256",
+            state=SealingKeyState.RETIRING,
+            state_time=ago(minutes=3),
+            holding_replicas=("east-1", "east-2"),
+            live_tokens=1_208,
+            tokens_end_time=ahead(hours=6),
+            tickets_end_time=ago(hours=1),
+            sealed_values=1_782,
+            moved_values=29_411,
+        ),
+        replace(
+            _SEALING,
+            fingerprint="e03a7715cb98d2f4406d1b8fa95e7c31",
+            state=SealingKeyState.ADDED,
+            state_time=ago(seconds=20),
+            holding_replicas=("east-1",),
+            lacking_replicas=("east-2",),
+            sealed_values=0,
+        ),
+    ),
+    source="the key file /var/lib/sessiond/sessiond.key",
+    change="",
+    encrypts_data=True,
+    plain_values=640,
+    values_partial=False,
+)
 KEY = Token("sessiond_k3vq7a2xmd_" + "K" * 43)
 
 
@@ -407,6 +456,18 @@ class FakeClient:
 
     def revoke_caller(self, name: str, **_: Any) -> CallerRevoked:
         return CallerRevoked(consistency_token="")
+
+    def key_ring(self, **_: Any) -> KeyRing:
+        return KEY_RING
+
+    def add_sealing_key(self, **_: Any) -> SealingKeyChanged:
+        return SealingKeyChanged(key=KEY_RING.keys[2], consistency_token="")
+
+    def promote_sealing_key(self, _: str, **__: Any) -> SealingKeyChanged:
+        return SealingKeyChanged(key=KEY_RING.keys[0], consistency_token="")
+
+    def retire_sealing_key(self, _: str, **__: Any) -> SealingKeyChanged:
+        return SealingKeyChanged(key=KEY_RING.keys[1], consistency_token="")
 
     def revoke(self, **_: Any) -> Revoked:
         return Revoked(

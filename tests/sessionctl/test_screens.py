@@ -126,6 +126,10 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "data-get": ("data", "get", ADA.session_id),
     "data-set": ("data", "set", ADA.session_id, "theme=dark"),
     "list": ("list",),
+    "keyring-add": ("keyring", "add"),
+    "keyring-promote": ("keyring", "promote", "e03a7715"),
+    "keyring-retire": ("keyring", "retire", "4b7e0d91"),
+    "keyring-status": ("keyring", "status"),
     "list-all": ("list", "--state", "all"),
     "locks": ("locks", "--application", "shop"),
     "locks-clear": ("locks", "clear", "203.0.113.9/32"),
@@ -153,6 +157,7 @@ WIDE = (
     "callers",
     "context-list",
     "data-get",
+    "keyring-status",
     "list-all",
     "locks",
     "policies",
@@ -279,7 +284,9 @@ def test_no_file_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("width", [20, 40])
-@pytest.mark.parametrize("name", ["list-all", "activity", "callers", "watch", "show", "policies", "check-config"])
+@pytest.mark.parametrize(
+    "name", ["list-all", "activity", "callers", "keyring-status", "watch", "show", "policies", "check-config"]
+)
 def test_a_narrow_terminal(name: str, width: int) -> None:
     """However narrow the terminal is, rows are cut and not wrapped."""
     lines = shown(SCREENS[name], width).splitlines()

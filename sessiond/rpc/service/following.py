@@ -118,11 +118,12 @@ class FollowService:
         key: tuple[bytes | int, ...] = (self._feed.incarnation.id, *(event.revision for event in events))
         body = self._batches.get(key)
         if body is None:
-            body = encode.batch_message([_without_caller(event) for event in events])
+            body = encode.batch_message([_without_cause(event) for event in events])
             self._batches.put(key, body)
         return body
 
 
-def _without_caller(event: Event) -> Event:
-    """Return an event as caches may see it: which caller has changed is not their business."""
-    return replace(event, cause=_NO_CAUSE) if event.type is EventType.CALLER_CHANGED else event
+def _without_cause(event: Event) -> Event:
+    """Return an event as caches may see it: which caller or key has changed is not their business."""
+    hidden = event.type in (EventType.CALLER_CHANGED, EventType.KEY_RING_CHANGED)
+    return replace(event, cause=_NO_CAUSE) if hidden else event

@@ -9,12 +9,14 @@ import asyncpg
 
 from sessiond.config.store_address import PostgresAddress
 from sessiond.crypto.session_data import DataCipher
+from sessiond.domain.key_ring import SealingKey, reconciled
 from sessiond.domain.position import INCARNATION_BYTES, Incarnation
-from sessiond.domain.values import Entropy, Revision
+from sessiond.domain.values import Entropy, Instant, Revision
 from sessiond.store.contract import StoreRefused
 from sessiond.store.migrations import check_version, load_migrations
 from sessiond.store.postgres.connections import Connection, Connections
 from sessiond.store.postgres.statements import STATEMENTS, own
+from sessiond.store.rows import key_from_row, key_row
 from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.shared import LEASE
 
@@ -41,6 +43,7 @@ class Opened:
     incarnations: Sequence[Incarnation]
     cipher: DataCipher | None = None
     fingerprints: Sequence[bytes] = ()
+    keys_before: Sequence[SealingKey] = ()
 
 
 async def open_database(
@@ -128,15 +131,16 @@ async def _prepare(
     head = await connection.fetchrow(take.sql)
     keys = None if load_keys is None else load_keys(head is None)
     others = await connection.fetch(own("live_replicas").sql)
-    fingerprints = [] if keys is None else list(keys.fingerprints)
-    if fingerprints:
-        await _check_keys(connection, address, fingerprints, others)
+    opened.keys_before = [key_from_row(row) for row in await connection.fetch(STATEMENTS["read_keys"].sql)]
+    fingerprints = [] if keys is None else list(keys.known(opened.keys_before))
+    if keys is not None and keys.fingerprints:
+        await _check_keys(connection, address, fingerprints, others, keys)
     if head is None:
         create = own("create_head")
         await connection.execute(create.sql, *create.bind({"authority_id": entropy(16)}))
         (head,) = await connection.fetch(take.sql)
-    if fingerprints:
-        await _record_keys(connection, fingerprints)
+    if keys is not None and keys.fingerprints:
+        await _record_keys(connection, opened.keys_before, fingerprints, keys.now, others)
     opened.cipher, opened.fingerprints = None if keys is None else keys.cipher, fingerprints
     opened.authority_id = head["authority_id"]
     if not others or head["lineage"] != head["lineage_now"]:
@@ -151,24 +155,29 @@ async def _prepare(
 
 
 async def _check_keys(
-    connection: Connection, address: PostgresAddress, fingerprints: Sequence[bytes], others: Sequence[asyncpg.Record]
+    connection: Connection,
+    address: PostgresAddress,
+    fingerprints: Sequence[bytes],
+    others: Sequence[asyncpg.Record],
+    keys: StoreKeys,
 ) -> None:
     """Raise `StoreRefused` unless every replica can open the tokens of every other one."""
+    name = keys.name or "the key file"
     row = await connection.fetchrow(STATEMENTS["read_sealing_key"].sql)
     if row is not None and row["fingerprint"] not in fingerprints:
         raise StoreRefused(
-            f"the key file does not contain the key that {address} was last written with "
+            f"{name} does not contain the key that {address} was last written with "
             f"({row['fingerprint'].hex()[:8]}): it is a different file or an older copy. Copy the key file of a "
             "running replica, or use an empty database to start over"
         )
     for other in others:
         if other["fingerprints"] and other["fingerprints"][0] not in fingerprints:
             raise StoreRefused(
-                f"the key file does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
+                f"{name} does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
                 f"the replica {other['name']}, which is running, gives out: they would be taken for forged ones here. "
                 "Keep that key as the second line until no replica has it as its first"
             )
-        if other["fingerprints"] and fingerprints[0] not in other["fingerprints"]:
+        if other["fingerprints"] and fingerprints[0] not in other["fingerprints"] and not keys.waits:
             raise StoreRefused(
                 f"the first key of the key file ({fingerprints[0].hex()[:8]}) is unknown to the replica "
                 f"{other['name']}, which is running: it would take this replica's tokens for forged ones. Add the key "
@@ -176,11 +185,21 @@ async def _check_keys(
             )
 
 
-async def _record_keys(connection: Connection, fingerprints: Sequence[bytes]) -> None:
+async def _record_keys(
+    connection: Connection,
+    recorded: Sequence[SealingKey],
+    fingerprints: Sequence[bytes],
+    now: Instant,
+    others: Sequence[asyncpg.Record],
+) -> None:
+    may_promote = all(fingerprints[0] in other["fingerprints"] for other in others if other["fingerprints"])
+    keys = reconciled(recorded, fingerprints, now, alone=not others, may_promote=may_promote)
+    if keys == recorded:
+        return
     await connection.execute(STATEMENTS["delete_keys"].sql)
     put = STATEMENTS["put_key"]
-    for number, fingerprint in enumerate(fingerprints):
-        await connection.execute(put.sql, *put.bind({"number": number, "fingerprint": fingerprint}))
+    for number, key in enumerate(keys):
+        await connection.execute(put.sql, *put.bind(key_row(number, key)))
 
 
 async def begin_incarnation(

@@ -71,14 +71,18 @@ INSERT INTO replicas (log, replica, name, lease_until, acknowledged, fingerprint
 VALUES (0, :replica, :name, clock_timestamp() + CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond',
     :acknowledged, :fingerprints, :policies)
 ON CONFLICT (log, replica) DO UPDATE SET
-    lease_until = excluded.lease_until, acknowledged = excluded.acknowledged, policies = excluded.policies;
+    lease_until = excluded.lease_until, acknowledged = excluded.acknowledged, fingerprints = excluded.fingerprints,
+    policies = excluded.policies;
 
 -- read_leases
 -- Every replica, in the order of their ids. `version` changes with each renewal. After the database was replaced there is
 -- one more for a while, because leases may have been lost with the end of the log.
-SELECT replica, name, policies, acknowledged, CAST(lease_until AS TEXT) AS version FROM replicas WHERE log = 0
+SELECT replica, name, policies, acknowledged, fingerprints, CAST(lease_until AS TEXT) AS version
+FROM replicas WHERE log = 0
 UNION ALL
-SELECT '', 'a replica from before the database was replaced', '', -1, CAST(incarnation_began AS TEXT) FROM log_head
+SELECT '', 'a replica from before the database was replaced', '', -1, CAST(ARRAY[] AS BYTEA[]),
+    CAST(incarnation_began AS TEXT)
+FROM log_head
 WHERE log = 0 AND replaced
     AND incarnation_began > clock_timestamp() - CAST(:milliseconds AS BIGINT) * INTERVAL '1 millisecond'
 ORDER BY replica;

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.key_ring import SealingKey
 from sessiond.domain.position import Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget
@@ -31,7 +32,7 @@ _REPLICA_BYTES = 16
 _MEASURE_EVERY = 60
 """Rounds of the sweeper between two measurements of the kept answers."""
 _LOG_READERS = 4
-_LOG_STATEMENTS = ("read_events", "read_incarnations")
+_LOG_STATEMENTS = ("read_events", "read_incarnations", "read_keys")
 _DEFAULT_ANSWER_BYTES = 256_000_000
 
 
@@ -40,6 +41,8 @@ class PostgresStore(StoreReads):
 
     authority_id: bytes
     incarnations: Sequence[Incarnation]
+    keys_before: Sequence[SealingKey] = ()
+    """The key ring as it was recorded before this replica opened the store."""
     _walked_application = "application"
 
     def __init__(self, address: PostgresAddress, entropy: Entropy, max_answer_bytes: int, name: str) -> None:
@@ -79,6 +82,7 @@ class PostgresStore(StoreReads):
             opened = await open_database(store._connections, address, store.replica, store._name, load_keys, entropy)
             store.authority_id, store.incarnations = opened.authority_id, opened.incarnations
             store._cipher, store._fingerprints = opened.cipher, opened.fingerprints
+            store.keys_before = opened.keys_before
             store._answers.load((await store._query("measure_answers", {}))[0])
         except DATABASE_ERRORS as error:
             await store._connections.close()
@@ -156,12 +160,23 @@ class PostgresStore(StoreReads):
         """See `SharedStore`."""
         await self._change("acknowledge", {"replica": self.replica, "acknowledged": revision}, durable=False)
 
+    def hold_keys(self, fingerprints: Sequence[bytes]) -> None:
+        """See `SharedStore`."""
+        self._fingerprints = list(fingerprints)
+
     async def leases(self) -> Sequence[ReplicaLease]:
         """See `SharedStore`."""
         statement = own("read_leases")
         rows = await self._read(statement.sql, statement.bind({"milliseconds": LEASE}), self._log_connections)
         return [
-            ReplicaLease(row["replica"], row["name"], row["version"], Revision(row["acknowledged"]), row["policies"])
+            ReplicaLease(
+                row["replica"],
+                row["name"],
+                row["version"],
+                Revision(row["acknowledged"]),
+                row["policies"],
+                row["fingerprints"],
+            )
             for row in rows
         ]
 

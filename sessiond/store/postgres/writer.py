@@ -266,7 +266,9 @@ class Writer:
 
 
 def _is_quiet(changes: Changes) -> bool:
-    return not (changes.sessions or changes.data or changes.events or changes.answers or changes.horizon)
+    return not (
+        changes.sessions or changes.data or changes.events or changes.answers or changes.moved or changes.horizon
+    )
 
 
 async def _delete_answers(connection: Connection, deletion: AnswerDeletion) -> None:

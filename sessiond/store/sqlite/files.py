@@ -6,10 +6,14 @@ import os
 import sqlite3
 import stat
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from sessiond.domain.key_ring import SealingKey, reconciled
 from sessiond.store.contract import StoreRefused
 from sessiond.store.migrations import check_version, load_migrations
+from sessiond.store.rows import key_from_row, key_row
+from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.statements import STATEMENTS, ParameterStyle
@@ -118,29 +122,40 @@ async def read_version(db: Connection, path: Path) -> int:
     return version
 
 
-async def check_keys(db: Connection, path: Path, version: int, fingerprints: Sequence[bytes]) -> None:
-    """Raise `StoreRefused` unless the recorded sealing key of this database is among `fingerprints`.
+async def check_keys(db: Connection, path: Path, version: int, keys: StoreKeys) -> None:
+    """Raise `StoreRefused` unless the recorded sealing key of this database is among these.
 
     Without this check a wrong key file, or an outdated copy of the right one, would log users out: their tokens would
     count as forged, and their addresses as sources of guesses.
     """
-    if version < _KEYS_SINCE or not fingerprints:
+    if version < _KEYS_SINCE or not keys.fingerprints:
         return  # the database does not record keys yet, or there is nothing to compare
     rows = await db.all(_STATEMENTS["read_sealing_key"].sql)
-    if rows and rows[0]["fingerprint"] not in fingerprints:
+    if rows and rows[0]["fingerprint"] not in keys.fingerprints:
+        name = keys.name or f"the key file beside {path}"
         raise StoreRefused(
-            f"the key file beside {path} does not contain the key that this database was last written with "
+            f"{name} does not contain the key that this database was last written with "
             f"({rows[0]['fingerprint'].hex()[:8]}): it is a different file or an older copy. Restore the right key "
             "file, or use an empty data folder to start over"
         )
 
 
-async def record_keys(db: Connection, fingerprints: Sequence[bytes]) -> None:
-    """Record the key ring, the sealing key first."""
-    await db.all(_STATEMENTS["delete_keys"].sql)
+async def record_keys(db: Connection, keys: StoreKeys) -> tuple[Sequence[SealingKey], Sequence[SealingKey]]:
+    """Record the key ring that this process holds. Return what was recorded before, and what is now."""
+    recorded = [key_from_row(row) for row in await db.all(_STATEMENTS["read_keys"].sql)]
+    now = reconciled(recorded, keys.known(recorded), keys.now, alone=True, may_promote=True)
+    if now != recorded:
+        await db.run(partial(_replace_keys, now))
+    return recorded, now
+
+
+def _replace_keys(keys: Sequence[SealingKey], connection: sqlite3.Connection) -> None:
+    """Write the recorded ring in one transaction: a database never has a part of it."""
     put = _STATEMENTS["put_key"]
-    for number, fingerprint in enumerate(fingerprints):
-        await db.all(put.sql, put.bind({"number": number, "fingerprint": fingerprint}))
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_STATEMENTS["delete_keys"].sql)
+    connection.executemany(put.sql, [put.bind(key_row(number, key)) for number, key in enumerate(keys)])
+    connection.execute("COMMIT")
 
 
 async def set_pragmas(db: Connection, version: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sessiond.domain.key_ring import SealingKey
 from sessiond.domain.position import INCARNATION_BYTES, Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget
@@ -41,6 +42,8 @@ class SqliteStore(StoreReads):
 
     authority_id: bytes
     incarnations: Sequence[Incarnation]
+    keys_before: Sequence[SealingKey] = ()
+    """The key ring as it was recorded before the store was opened."""
 
     def __init__(self, path: Path, db: Connection, lock: FileLock) -> None:
         super().__init__()
@@ -95,12 +98,12 @@ class SqliteStore(StoreReads):
         version = await check_ours(self._db, self._path)
         keys = None if load_keys is None else load_keys(version == 0)
         if keys is not None:
-            await check_keys(self._db, self._path, version, keys.fingerprints)
+            await check_keys(self._db, self._path, version, keys)
             self._cipher = keys.cipher
         await set_pragmas(self._db, version)
         await migrate(self._db, version)
         if keys is not None and keys.fingerprints:
-            await record_keys(self._db, keys.fingerprints)
+            self.keys_before, _ = await record_keys(self._db, keys)
         row = (await self._db.all(_STATEMENTS["read_head"].sql))[0]
         self.authority_id = row["authority_id"]
         self._answers.load((await self._db.all(_STATEMENTS["measure_answers"].sql))[0])

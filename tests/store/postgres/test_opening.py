@@ -75,6 +75,7 @@ async def test_a_sealing_key_that_a_running_replica_does_not_know_is_refused(ope
 
 async def test_a_key_that_a_running_replica_seals_with_cannot_be_missing(open_with: Open) -> None:
     """A replica that lacks the sealing key of a running one is refused, though the last one to start had another."""
+    await (await open_with([ONE])).close()
     running = [await open_with([ONE, TWO], "the old one"), await open_with([TWO, ONE])]
     with pytest.raises(StoreRefused, match=r"does not contain the key \(01010101\) .* the old one.*second line"):
         await open_with([TWO])

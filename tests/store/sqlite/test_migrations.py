@@ -91,11 +91,12 @@ LABELLED = _session(
 _FIRST = (PLAIN, FULL, REVOKED, EXPIRED)
 _SECOND = (*_FIRST, ELEVATED, LOGIN_PAGE, HELD)
 _THIRD = tuple(replace(one, revision=Revision(number)) for number, one in enumerate((*_SECOND, LABELLED), 1))
-SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD, 5: _THIRD, 6: _THIRD}
+SESSIONS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _THIRD, 5: _THIRD, 6: _THIRD, 7: _THIRD}
 ANSWER = KeptAnswer(b"k" * 32, b"p" * 32, b"sealed", Instant(START + 900))
 _TIED = replace(ANSWER, session_id=PLAIN.id, generation=4)
-ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED], 5: [_TIED], 6: [_TIED]}
-RUNS = {1: [], 2: [], 3: [Revision(1)], 4: [Revision(1), Revision(len(_THIRD) + 3)], 5: [Revision(1)], 6: [Revision(1)]}
+ANSWERS = {1: [], 2: [ANSWER], 3: [_TIED], 4: [_TIED], 5: [_TIED], 6: [_TIED], 7: [_TIED]}
+_TWO_RUNS = [Revision(1), Revision(len(_THIRD) + 3)]
+RUNS = {1: [], 2: [], 3: [Revision(1)], 4: _TWO_RUNS, 5: [Revision(1)], 6: [Revision(1)], 7: _TWO_RUNS}
 """The first revisions of the recorded incarnations of the log, by schema version."""
 _TABLE = "CREATE TABLE {} (theirs)"
 IN_THE_WAY = {
@@ -105,6 +106,7 @@ IN_THE_WAY = {
     4: ("old_sessions", _TABLE),
     5: ("earlier_csrf_at", "ALTER TABLE sessions ADD COLUMN {} INTEGER"),
     6: ("callers", _TABLE),
+    7: ("sealed_until", "ALTER TABLE keys ADD COLUMN {} INTEGER"),
 }
 """A table or column that the next migration creates, by schema version; if it exists, the migration fails."""
 

@@ -20,6 +20,7 @@ from sessiond_client.values import (
     Application,
     CallerInfo,
     CookieDirectives,
+    SealingKey,
     Session,
     SessionData,
     Signal,
@@ -38,6 +39,7 @@ __all__ = [
     "Found",
     "LockCleared",
     "Page",
+    "SealingKeyChanged",
     "Refreshed",
     "Revoked",
     "RevokedAll",
@@ -254,6 +256,15 @@ class CallerUpdated:
 class CallerRevoked:
     """The answer to `revoke_caller`."""
 
+    consistency_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealingKeyChanged:
+    """The answer to `add_sealing_key`, `promote_sealing_key` and `retire_sealing_key`."""
+
+    key: SealingKey
+    """The key with its state; `key_ring` says also what needs it."""
     consistency_token: str
 
 

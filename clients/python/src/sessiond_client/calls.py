@@ -48,6 +48,7 @@ from sessiond_client.answers import (
     Revoked,
     RevokedAll,
     Rolled,
+    SealingKeyChanged,
     SignalReported,
     Validation,
 )
@@ -63,6 +64,7 @@ from sessiond_client.values import (
     ClientContext,
     Event,
     Grant,
+    KeyRing,
     Lifetimes,
     Session,
     SourceLock,
@@ -72,6 +74,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 __all__ = [
     "RPCS",
     "activity",
+    "add_sealing_key",
     "authenticate",
     "authority",
     "clear_source_lock",
@@ -80,11 +83,14 @@ __all__ = [
     "get",
     "get_data",
     "issue_companion_token",
+    "key_ring",
     "list_callers",
     "list_sessions",
     "list_source_locks",
+    "promote_sealing_key",
     "refresh",
     "report_signal",
+    "retire_sealing_key",
     "revoke",
     "revoke_all",
     "revoke_caller",
@@ -967,6 +973,110 @@ def update_caller_certificates(
         name=name, add=add, remove=remove, reason=reason, request_id=convert.secret_text(request_id)
     )
     return _UPDATE_CALLER_CERTIFICATES.call(request, timeout)
+
+
+# The key ring
+
+_KEY_RING = Rpc("GetKeyRing", reading.key_ring)
+
+
+@checked
+def key_ring(application: str, *, at_least: str = "", timeout: Seconds | None = None) -> Call[KeyRing]:
+    """The keys that seal tokens and stored data, by their fingerprints, and what still needs each of them.
+
+    - `at_least`: the `consistency_token` of an earlier answer; empty: any state.
+    - `timeout`: seconds for this call, retries included; None: the client's own. Counting takes up to four seconds.
+    """
+    del application  # the key ring belongs to no application
+    return _KEY_RING.call(pb.GetKeyRingRequest(at_least=at_least), timeout)
+
+
+_ADD_SEALING_KEY = Rpc("AddSealingKey", reading.key_changed, changes=True)
+
+
+@checked
+def add_sealing_key(
+    application: str,
+    *,
+    local: bool = False,
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[SealingKeyChanged]:
+    """Add a new random key to the key ring. It opens, and does not seal before it is promoted.
+
+    - `local`: only the server that answers gets the key, and you copy its key file to the other replicas.
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own. The call waits up to 3 seconds until
+      every replica holds the key.
+
+    Raises `FailedPrecondition` if the ring has three keys, or if the keys come from a file or a command of yours.
+    """
+    del application
+    request = pb.AddSealingKeyRequest(local=local, reason=reason, request_id=convert.secret_text(request_id))
+    return _ADD_SEALING_KEY.call(request, timeout)
+
+
+_PROMOTE_SEALING_KEY = Rpc("PromoteSealingKey", reading.key_changed, changes=True)
+
+
+@checked
+def promote_sealing_key(
+    application: str,
+    fingerprint: str = "",
+    *,
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[SealingKeyChanged]:
+    """Make a key the sealing key. Nobody is logged out: the one before opens what it sealed.
+
+    - `fingerprint`: at least the first 8 digits; empty: the only key that was never promoted.
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if there is no such key, and `FailedPrecondition` if a replica does not hold it yet.
+    """
+    del application
+    request = pb.PromoteSealingKeyRequest(
+        fingerprint=fingerprint, reason=reason, request_id=convert.secret_text(request_id)
+    )
+    return _PROMOTE_SEALING_KEY.call(request, timeout)
+
+
+_RETIRE_SEALING_KEY = Rpc("RetireSealingKey", reading.key_changed, changes=True)
+
+
+@checked
+def retire_sealing_key(
+    application: str,
+    fingerprint: str,
+    *,
+    log_out_sessions: bool = False,
+    reason: str = "",
+    request_id: str | Token | None = None,
+    timeout: Seconds | None = None,
+) -> Call[SealingKeyChanged]:
+    """Begin to retire a key. It is removed once nothing needs it any more.
+
+    - `fingerprint`: at least the first 8 digits.
+    - `log_out_sessions`: do so even if live sessions may have a token of it; they are logged out when it is removed.
+    - `reason`: why, for the event; at most 128 characters.
+    - `request_id`: a UUIDv4 of your own, to repeat this call yourself; None: the client creates one.
+    - `timeout`: seconds for this call, retries included; None: the client's own.
+
+    Raises `NotFound` if there is no such key, and `FailedPrecondition` if it seals or may still be needed.
+    """
+    del application
+    request = pb.RetireSealingKeyRequest(
+        fingerprint=fingerprint,
+        log_out_sessions=log_out_sessions,
+        reason=reason,
+        request_id=convert.secret_text(request_id),
+    )
+    return _RETIRE_SEALING_KEY.call(request, timeout)
 
 
 # The authority

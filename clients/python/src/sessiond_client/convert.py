@@ -21,6 +21,7 @@ from sessiond_client.enums import (
     Reaction,
     RequirementKind,
     Role,
+    SealingKeyState,
     SessionState,
     SignalType,
     Verdict,
@@ -44,8 +45,10 @@ from sessiond_client.values import (
     Event,
     Grant,
     GuessLimits,
+    KeyRing,
     Lifetimes,
     Policy,
+    SealingKey,
     Session,
     SessionData,
     Signal,
@@ -66,6 +69,7 @@ __all__ = [
     "event_type_number",
     "fill_client",
     "grant_message",
+    "key_ring",
     "lazy_session",
     "lifetimes_message",
     "moment_or_none",
@@ -74,6 +78,7 @@ __all__ = [
     "reference_message",
     "requirements_message",
     "secret_text",
+    "sealing_key",
     "session",
     "session_data",
     "span_or_none",
@@ -112,6 +117,7 @@ _event_type = _reader(EventType, pb.EventType, "EVENT_TYPE_")
 _device_type = _reader(DeviceType, pb.DeviceType, "DEVICE_TYPE_")
 _requirement_kind = _reader(RequirementKind, pb.RequirementKind, "REQUIREMENT_KIND_")
 reaction = _reader(Reaction, pb.Reaction, "REACTION_")
+_key_state = _reader(SealingKeyState, pb.SealingKeyState, "SEALING_KEY_STATE_")
 _role = _reader(Role, pb.Role, "ROLE_")
 _ROLE_NUMBERS = _numbers(Role, pb.Role, "ROLE_")
 _STATE_NUMBERS = _numbers(SessionState, pb.SessionState, "SESSION_STATE_")
@@ -392,6 +398,36 @@ def caller_info(message: pb.CallerInfo) -> CallerInfo:
             for credential in message.credentials
         ),
         create_time=_moment(message.create_time),
+    )
+
+
+def sealing_key(message: pb.SealingKey) -> SealingKey:
+    """A key of the key ring."""
+    return SealingKey(
+        fingerprint=message.fingerprint,
+        state=_key_state(message.state),
+        state_time=moment_or_none(message, "state_time"),
+        holding_replicas=tuple(message.holding_replicas),
+        lacking_replicas=tuple(message.lacking_replicas),
+        live_tokens=message.live_tokens if message.HasField("live_tokens") else None,
+        tokens_partial=message.tokens_partial,
+        tokens_end_time=moment_or_none(message, "tokens_end_time"),
+        tickets_end_time=moment_or_none(message, "tickets_end_time"),
+        sealed_values=message.sealed_values,
+        moved_values=message.moved_values,
+        logs_out_sessions=message.logs_out_sessions,
+    )
+
+
+def key_ring(message: pb.GetKeyRingResponse) -> KeyRing:
+    """The key ring."""
+    return KeyRing(
+        keys=tuple(map(sealing_key, message.keys)),
+        source=message.source,
+        change=message.change,
+        encrypts_data=message.encrypts_data,
+        plain_values=message.plain_values,
+        values_partial=message.values_partial,
     )
 
 

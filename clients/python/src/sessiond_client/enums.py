@@ -15,6 +15,7 @@ __all__ = [
     "Reaction",
     "RequirementKind",
     "Role",
+    "SealingKeyState",
     "SessionState",
     "SignalType",
     "Verdict",
@@ -224,6 +225,26 @@ class EventType(StrEnum):
     not an alarm by itself. The next use of the new token is: two clients may hold the session then."""
     CALLER_CHANGED = "CALLER_CHANGED"
     """A caller was added, rotated or revoked. The event has no application; `cause.reason` says what changed."""
+    KEY_RING_CHANGED = "KEY_RING_CHANGED"
+    """A key of the key ring was added, promoted, retired or removed. The event has no application; `cause.reason` says
+    what changed."""
+
+
+class SealingKeyState(StrEnum):
+    """What a key of the key ring is for."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    """A state that is newer than this package."""
+    ADDED = "ADDED"
+    """It opens, and has never sealed anything."""
+    SEALING = "SEALING"
+    """It seals and opens. Exactly one key does."""
+    OPENING = "OPENING"
+    """It sealed before another key was promoted, and opens what it sealed."""
+    RETIRING = "RETIRING"
+    """It opens until nothing needs it any more, and is then removed."""
+    RETIRED = "RETIRED"
+    """It was removed."""
 
 
 class Role(StrEnum):
@@ -240,4 +261,4 @@ class Role(StrEnum):
     OPERATOR = "OPERATOR"
     """List and end sessions of anyone, read activity and session data, lift locks."""
     ADMIN = "ADMIN"
-    """Every call for the application. For all applications: also manage the callers."""
+    """Every call for the application. For all applications: also manage the callers and the key ring."""

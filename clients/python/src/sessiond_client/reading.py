@@ -23,13 +23,14 @@ from sessiond_client.answers import (
     Revoked,
     RevokedAll,
     Rolled,
+    SealingKeyChanged,
     SignalReported,
     Validation,
 )
 from sessiond_client.errors import ConcurrencyLimitReached
 from sessiond_client.lazy import Readers, lazily
 from sessiond_client.tokens import Token
-from sessiond_client.values import CallerInfo, Event, Session, SessionData, SourceLock
+from sessiond_client.values import CallerInfo, Event, KeyRing, Session, SessionData, SourceLock
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "caller_key",
     "caller_revoked",
     "callers",
+    "key_changed",
+    "key_ring",
     "companion_issued",
     "created",
     "data",
@@ -79,6 +82,18 @@ def caller_revoked(answer: pb.RevokeCallerResponse) -> CallerRevoked:
 def caller_updated(answer: pb.UpdateCallerCertificatesResponse) -> CallerUpdated:
     """The answer to `update_caller_certificates`."""
     return CallerUpdated(caller=convert.caller_info(answer.caller), consistency_token=answer.consistency_token)
+
+
+def key_ring(answer: pb.GetKeyRingResponse) -> KeyRing:
+    """The answer to `key_ring`."""
+    return convert.key_ring(answer)
+
+
+def key_changed(
+    answer: pb.AddSealingKeyResponse | pb.PromoteSealingKeyResponse | pb.RetireSealingKeyResponse,
+) -> SealingKeyChanged:
+    """The answer to `add_sealing_key`, `promote_sealing_key` and `retire_sealing_key`."""
+    return SealingKeyChanged(key=convert.sealing_key(answer.key), consistency_token=answer.consistency_token)
 
 
 def callers(answer: pb.ListCallersResponse) -> tuple[CallerInfo, ...]:

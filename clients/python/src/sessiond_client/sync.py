@@ -111,6 +111,10 @@ class Client(Connection):
     rotate_caller = _unary(calls.rotate_caller)
     revoke_caller = _unary(calls.revoke_caller)
     update_caller_certificates = _unary(calls.update_caller_certificates)
+    key_ring = _unary(calls.key_ring)
+    add_sealing_key = _unary(calls.add_sealing_key)
+    promote_sealing_key = _unary(calls.promote_sealing_key)
+    retire_sealing_key = _unary(calls.retire_sealing_key)
 
     def validate(  # noqa: D102 - `as_method` gives it the documentation of `calls.validate`
         self,

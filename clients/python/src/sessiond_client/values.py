@@ -13,6 +13,7 @@ from sessiond_client.enums import (
     Reaction,
     RequirementKind,
     Role,
+    SealingKeyState,
     SessionState,
     SignalType,
 )
@@ -36,8 +37,10 @@ __all__ = [
     "Event",
     "Grant",
     "GuessLimits",
+    "KeyRing",
     "Lifetimes",
     "Policy",
+    "SealingKey",
     "Session",
     "SessionData",
     "Signal",
@@ -251,6 +254,53 @@ class SourceLock:
     lock_time: datetime
     expire_time: datetime
     """When the lock ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealingKey:
+    """A key of the key ring, and what needs it. The key itself is not shown to anyone."""
+
+    fingerprint: str
+    """32 hexadecimal digits; the first 8 are enough to name it."""
+    state: SealingKeyState
+    state_time: datetime | None
+    """Since when it is in that state."""
+    holding_replicas: tuple[str, ...]
+    """The replicas that hold it; empty if no other replica can use the store."""
+    lacking_replicas: tuple[str, ...]
+    """The replicas that run, and do not hold it."""
+    live_tokens: int | None
+    """How many live sessions may have a token that it sealed. None: it seals, or it never did."""
+    tokens_partial: bool
+    """There may be more of them: counting took too long."""
+    tokens_end_time: datetime | None
+    """When the last of them ends at the latest. None: one of them has no end, or there are none."""
+    tickets_end_time: datetime | None
+    """Until when tickets and companion tokens of it may be valid."""
+    sealed_values: int
+    """How many values of session data it has sealed."""
+    moved_values: int
+    """How many values of session data of it have been sealed again with the sealing key."""
+    logs_out_sessions: bool
+    """It is removed even if sessions are logged out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRing:
+    """The keys that seal tokens and stored data."""
+
+    keys: tuple[SealingKey, ...]
+    """The sealing key first."""
+    source: str
+    """Where the keys of the server that answered come from."""
+    change: str
+    """Where the operator changes them; empty: with `add_sealing_key` and the other calls."""
+    encrypts_data: bool
+    """Whether session data is encrypted."""
+    plain_values: int
+    """How many values of session data are not encrypted."""
+    values_partial: bool
+    """There may be more values: counting took too long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -647,6 +647,10 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """
     EVENT_TYPE_CALLER_CHANGED: _EventType.ValueType  # 17
     """A caller was added, rotated or revoked. The event has no application, and `cause.reason` says what changed."""
+    EVENT_TYPE_KEY_RING_CHANGED: _EventType.ValueType  # 20
+    """A key of the key ring was added, promoted, retired or removed. The event has no application, and `cause.reason` says
+    what changed, with the first 8 digits of fingerprints.
+    """
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """The kinds of events."""
@@ -693,6 +697,10 @@ itself. The next use of the new token is one, because two clients may then hold 
 """
 EVENT_TYPE_CALLER_CHANGED: EventType.ValueType  # 17
 """A caller was added, rotated or revoked. The event has no application, and `cause.reason` says what changed."""
+EVENT_TYPE_KEY_RING_CHANGED: EventType.ValueType  # 20
+"""A key of the key ring was added, promoted, retired or removed. The event has no application, and `cause.reason` says
+what changed, with the first 8 digits of fingerprints.
+"""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _RevocationWait:
@@ -772,7 +780,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_OPERATOR: _Role.ValueType  # 4
     """Lists and ends sessions of anyone, reads activity and session data, and lifts locks."""
     ROLE_ADMIN: _Role.ValueType  # 5
-    """Makes every call for the application. For all applications: also manages the callers."""
+    """Makes every call for the application. For all applications: also manages the callers and the key ring."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What a caller may do for an application. The roles are independent, but ROLE_ADMIN includes all others."""
@@ -788,8 +796,44 @@ ROLE_SUBSCRIBER: Role.ValueType  # 3
 ROLE_OPERATOR: Role.ValueType  # 4
 """Lists and ends sessions of anyone, reads activity and session data, and lifts locks."""
 ROLE_ADMIN: Role.ValueType  # 5
-"""Makes every call for the application. For all applications: also manages the callers."""
+"""Makes every call for the application. For all applications: also manages the callers and the key ring."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _SealingKeyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SealingKeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SealingKeyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEALING_KEY_STATE_UNSPECIFIED: _SealingKeyState.ValueType  # 0
+    """The value of an unset field."""
+    SEALING_KEY_STATE_ADDED: _SealingKeyState.ValueType  # 1
+    """It opens, and has never sealed anything."""
+    SEALING_KEY_STATE_SEALING: _SealingKeyState.ValueType  # 2
+    """It seals and opens. Exactly one key does."""
+    SEALING_KEY_STATE_OPENING: _SealingKeyState.ValueType  # 3
+    """It sealed before another key was promoted, and opens what it sealed."""
+    SEALING_KEY_STATE_RETIRING: _SealingKeyState.ValueType  # 4
+    """It opens until nothing needs it any more, and is then removed."""
+    SEALING_KEY_STATE_RETIRED: _SealingKeyState.ValueType  # 5
+    """It was removed. Only responses to changes have this state."""
+
+class SealingKeyState(_SealingKeyState, metaclass=_SealingKeyStateEnumTypeWrapper):
+    """What a key of the key ring is for."""
+
+SEALING_KEY_STATE_UNSPECIFIED: SealingKeyState.ValueType  # 0
+"""The value of an unset field."""
+SEALING_KEY_STATE_ADDED: SealingKeyState.ValueType  # 1
+"""It opens, and has never sealed anything."""
+SEALING_KEY_STATE_SEALING: SealingKeyState.ValueType  # 2
+"""It seals and opens. Exactly one key does."""
+SEALING_KEY_STATE_OPENING: SealingKeyState.ValueType  # 3
+"""It sealed before another key was promoted, and opens what it sealed."""
+SEALING_KEY_STATE_RETIRING: SealingKeyState.ValueType  # 4
+"""It opens until nothing needs it any more, and is then removed."""
+SEALING_KEY_STATE_RETIRED: SealingKeyState.ValueType  # 5
+"""It was removed. Only responses to changes have this state."""
+Global___SealingKeyState: _TypeAlias = SealingKeyState  # noqa: Y015
 
 @_typing.final
 class ClientContext(_message.Message):
@@ -4807,3 +4851,331 @@ class UpdateCallerCertificatesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateCallerCertificatesResponse: _TypeAlias = UpdateCallerCertificatesResponse  # noqa: Y015
+
+@_typing.final
+class SealingKey(_message.Message):
+    """A key of the key ring, and what needs it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    HOLDING_REPLICAS_FIELD_NUMBER: _builtins.int
+    LACKING_REPLICAS_FIELD_NUMBER: _builtins.int
+    LIVE_TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENS_PARTIAL_FIELD_NUMBER: _builtins.int
+    TOKENS_END_TIME_FIELD_NUMBER: _builtins.int
+    TICKETS_END_TIME_FIELD_NUMBER: _builtins.int
+    SEALED_VALUES_FIELD_NUMBER: _builtins.int
+    MOVED_VALUES_FIELD_NUMBER: _builtins.int
+    LOGS_OUT_SESSIONS_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """Identifies the key and reveals nothing about it: 32 hexadecimal digits."""
+    state: Global___SealingKeyState.ValueType
+    """What it is for."""
+    live_tokens: _builtins.int
+    """How many live sessions may have a token that the key sealed. Never too low, except if `tokens_partial`. Unset for
+    the sealing key, and for one that has never sealed.
+    """
+    tokens_partial: _builtins.bool
+    """There may be more of them: counting took too long."""
+    sealed_values: _builtins.int
+    """How many values of session data the key has sealed."""
+    moved_values: _builtins.int
+    """How many values of session data of it have been sealed again with the sealing key."""
+    logs_out_sessions: _builtins.bool
+    """It is removed even if sessions are logged out."""
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def holding_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replicas that hold the key, by name. Empty if no other replica can use the store."""
+
+    @_builtins.property
+    def lacking_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replicas that run, and do not hold the key."""
+
+    @_builtins.property
+    def tokens_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last of those sessions ends at the latest. Unset: one of them has no end, or there are none."""
+
+    @_builtins.property
+    def tickets_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when tickets and companion tokens that the key sealed may be valid. Unset: there are none, or it seals."""
+
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        state: Global___SealingKeyState.ValueType = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        holding_replicas: _abc.Iterable[_builtins.str] | None = ...,
+        lacking_replicas: _abc.Iterable[_builtins.str] | None = ...,
+        live_tokens: _builtins.int | None = ...,
+        tokens_partial: _builtins.bool = ...,
+        tokens_end_time: _timestamp_pb2.Timestamp | None = ...,
+        tickets_end_time: _timestamp_pb2.Timestamp | None = ...,
+        sealed_values: _builtins.int = ...,
+        moved_values: _builtins.int = ...,
+        logs_out_sessions: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_tokens", b"_live_tokens", "live_tokens", b"live_tokens", "state_time", b"state_time", "tickets_end_time", b"tickets_end_time", "tokens_end_time", b"tokens_end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_tokens", b"_live_tokens", "fingerprint", b"fingerprint", "holding_replicas", b"holding_replicas", "lacking_replicas", b"lacking_replicas", "live_tokens", b"live_tokens", "logs_out_sessions", b"logs_out_sessions", "moved_values", b"moved_values", "sealed_values", b"sealed_values", "state", b"state", "state_time", b"state_time", "tickets_end_time", b"tickets_end_time", "tokens_end_time", b"tokens_end_time", "tokens_partial", b"tokens_partial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__live_tokens: _TypeAlias = _typing.Literal["live_tokens"]  # noqa: Y015
+    _WhichOneofArgType__live_tokens: _TypeAlias = _typing.Literal["_live_tokens", b"_live_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_tokens) -> _WhichOneofReturnType__live_tokens | None: ...
+
+Global___SealingKey: _TypeAlias = SealingKey  # noqa: Y015
+
+@_typing.final
+class GetKeyRingRequest(_message.Message):
+    """Request of GetKeyRing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    at_least: _builtins.str
+    """Respond only from a state at least this new: a consistency token. Empty: any state."""
+    def __init__(
+        self,
+        *,
+        at_least: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyRingRequest: _TypeAlias = GetKeyRingRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyRingResponse(_message.Message):
+    """Response of GetKeyRing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    ENCRYPTS_DATA_FIELD_NUMBER: _builtins.int
+    PLAIN_VALUES_FIELD_NUMBER: _builtins.int
+    VALUES_PARTIAL_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Where this server's keys come from."""
+    change: _builtins.str
+    """Where the operator changes them. Empty: with AddSealingKey, PromoteSealingKey and RetireSealingKey."""
+    encrypts_data: _builtins.bool
+    """Whether session data is encrypted (`server.encrypt_data`)."""
+    plain_values: _builtins.int
+    """How many values of session data are not encrypted."""
+    values_partial: _builtins.bool
+    """There may be more values: counting took too long."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealingKey]:
+        """The keys, the sealing key first; at most three."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___SealingKey] | None = ...,
+        source: _builtins.str = ...,
+        change: _builtins.str = ...,
+        encrypts_data: _builtins.bool = ...,
+        plain_values: _builtins.int = ...,
+        values_partial: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "encrypts_data", b"encrypts_data", "keys", b"keys", "plain_values", b"plain_values", "source", b"source", "values_partial", b"values_partial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyRingResponse: _TypeAlias = GetKeyRingResponse  # noqa: Y015
+
+@_typing.final
+class AddSealingKeyRequest(_message.Message):
+    """Request of AddSealingKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    local: _builtins.bool
+    """Only this server gets the key. Otherwise the store has it for other replicas, encrypted under the sealing key, which
+    does not protect it from someone who has stolen that one.
+    """
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        local: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local", b"local", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddSealingKeyRequest: _TypeAlias = AddSealingKeyRequest  # noqa: Y015
+
+@_typing.final
+class AddSealingKeyResponse(_message.Message):
+    """Response of AddSealingKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def key(self) -> Global___SealingKey:
+        """The new key: its fingerprint, state and time."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___SealingKey | None = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddSealingKeyResponse: _TypeAlias = AddSealingKeyResponse  # noqa: Y015
+
+@_typing.final
+class PromoteSealingKeyRequest(_message.Message):
+    """Request of PromoteSealingKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """The fingerprint, or at least its first 8 digits. Empty: the only key that was never promoted."""
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteSealingKeyRequest: _TypeAlias = PromoteSealingKeyRequest  # noqa: Y015
+
+@_typing.final
+class PromoteSealingKeyResponse(_message.Message):
+    """Response of PromoteSealingKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def key(self) -> Global___SealingKey:
+        """The key: its fingerprint, state and time."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___SealingKey | None = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteSealingKeyResponse: _TypeAlias = PromoteSealingKeyResponse  # noqa: Y015
+
+@_typing.final
+class RetireSealingKeyRequest(_message.Message):
+    """Request of RetireSealingKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    LOG_OUT_SESSIONS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """The fingerprint, or at least its first 8 digits."""
+    log_out_sessions: _builtins.bool
+    """Retire the key even if live sessions may have tokens of it. They are logged out when it is removed, which is as soon
+    as all stored data is sealed again.
+    """
+    reason: _builtins.str
+    """Why, for the event. At most 128 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to retry."""
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        log_out_sessions: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "log_out_sessions", b"log_out_sessions", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireSealingKeyRequest: _TypeAlias = RetireSealingKeyRequest  # noqa: Y015
+
+@_typing.final
+class RetireSealingKeyResponse(_message.Message):
+    """Response of RetireSealingKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """The state after the change."""
+    @_builtins.property
+    def key(self) -> Global___SealingKey:
+        """The key: its fingerprint, state and time."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___SealingKey | None = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireSealingKeyResponse: _TypeAlias = RetireSealingKeyResponse  # noqa: Y015

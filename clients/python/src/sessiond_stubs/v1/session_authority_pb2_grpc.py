@@ -169,6 +169,26 @@ class SessionAuthorityStub:
                 request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesRequest.SerializeToString,
                 response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesResponse.FromString,
                 _registered_method=True)
+        self.GetKeyRing = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/GetKeyRing',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetKeyRingRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetKeyRingResponse.FromString,
+                _registered_method=True)
+        self.AddSealingKey = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/AddSealingKey',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.AddSealingKeyRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.AddSealingKeyResponse.FromString,
+                _registered_method=True)
+        self.PromoteSealingKey = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/PromoteSealingKey',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.PromoteSealingKeyRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.PromoteSealingKeyResponse.FromString,
+                _registered_method=True)
+        self.RetireSealingKey = channel.unary_unary(
+                '/sessiond.v1.SessionAuthority/RetireSealingKey',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyResponse.FromString,
+                _registered_method=True)
 
 
 class SessionAuthorityServicer:
@@ -564,6 +584,52 @@ class SessionAuthorityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetKeyRing(self, request, context):
+        """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
+        them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddSealingKey(self, request, context):
+        """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
+        the others. Responds once every replica holds it, or after 3 seconds.
+
+        Errors:
+        - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
+        changes, which the message names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteSealingKey(self, request, context):
+        """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
+        move to the new key when they are renewed, and stored data is sealed again in the background.
+
+        Errors:
+        - NOT_FOUND: there is no such key.
+        - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
+        from elsewhere, as for AddSealingKey.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireSealingKey(self, request, context):
+        """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
+        the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+
+        Errors:
+        - NOT_FOUND: there is no such key.
+        - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
+        the keys come from elsewhere, as for AddSealingKey.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionAuthorityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -696,6 +762,26 @@ def add_SessionAuthorityServicer_to_server(servicer, server):
                     servicer.UpdateCallerCertificates,
                     request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesRequest.FromString,
                     response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesResponse.SerializeToString,
+            ),
+            'GetKeyRing': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyRing,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetKeyRingRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.GetKeyRingResponse.SerializeToString,
+            ),
+            'AddSealingKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSealingKey,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.AddSealingKeyRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.AddSealingKeyResponse.SerializeToString,
+            ),
+            'PromoteSealingKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteSealingKey,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.PromoteSealingKeyRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.PromoteSealingKeyResponse.SerializeToString,
+            ),
+            'RetireSealingKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireSealingKey,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1405,6 +1491,114 @@ class SessionAuthority:
             '/sessiond.v1.SessionAuthority/UpdateCallerCertificates',
             sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesRequest.SerializeToString,
             sessiond__stubs_dot_v1_dot_session__authority__pb2.UpdateCallerCertificatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyRing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/GetKeyRing',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.GetKeyRingRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.GetKeyRingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSealingKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/AddSealingKey',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.AddSealingKeyRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.AddSealingKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteSealingKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/PromoteSealingKey',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.PromoteSealingKeyRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.PromoteSealingKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireSealingKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/RetireSealingKey',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

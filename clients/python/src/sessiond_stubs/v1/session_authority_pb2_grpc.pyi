@@ -499,6 +499,36 @@ class SessionAuthorityStub:
         caller would have no credential, or too many names.
       - NOT_FOUND: there is no such caller.
     """
+    GetKeyRing: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.GetKeyRingRequest, _session_authority_pb2.GetKeyRingResponse]
+    """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
+    them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+    """
+    AddSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.AddSealingKeyRequest, _session_authority_pb2.AddSealingKeyResponse]
+    """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
+    the others. Responds once every replica holds it, or after 3 seconds.
+
+    Errors:
+      - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
+        changes, which the message names.
+    """
+    PromoteSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.PromoteSealingKeyRequest, _session_authority_pb2.PromoteSealingKeyResponse]
+    """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
+    move to the new key when they are renewed, and stored data is sealed again in the background.
+
+    Errors:
+      - NOT_FOUND: there is no such key.
+      - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
+        from elsewhere, as for AddSealingKey.
+    """
+    RetireSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RetireSealingKeyRequest, _session_authority_pb2.RetireSealingKeyResponse]
+    """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
+    the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+
+    Errors:
+      - NOT_FOUND: there is no such key.
+      - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
+        the keys come from elsewhere, as for AddSealingKey.
+    """
 
 @_typing.type_check_only
 class SessionAuthorityAsyncStub(SessionAuthorityStub):
@@ -789,6 +819,36 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
       - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
         caller would have no credential, or too many names.
       - NOT_FOUND: there is no such caller.
+    """
+    GetKeyRing: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.GetKeyRingRequest, _session_authority_pb2.GetKeyRingResponse]  # type: ignore[assignment]
+    """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
+    them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+    """
+    AddSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.AddSealingKeyRequest, _session_authority_pb2.AddSealingKeyResponse]  # type: ignore[assignment]
+    """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
+    the others. Responds once every replica holds it, or after 3 seconds.
+
+    Errors:
+      - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
+        changes, which the message names.
+    """
+    PromoteSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.PromoteSealingKeyRequest, _session_authority_pb2.PromoteSealingKeyResponse]  # type: ignore[assignment]
+    """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
+    move to the new key when they are renewed, and stored data is sealed again in the background.
+
+    Errors:
+      - NOT_FOUND: there is no such key.
+      - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
+        from elsewhere, as for AddSealingKey.
+    """
+    RetireSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RetireSealingKeyRequest, _session_authority_pb2.RetireSealingKeyResponse]  # type: ignore[assignment]
+    """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
+    the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+
+    Errors:
+      - NOT_FOUND: there is no such key.
+      - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
+        the keys come from elsewhere, as for AddSealingKey.
     """
 
 class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
@@ -1233,6 +1293,60 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
           - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
             caller would have no credential, or too many names.
           - NOT_FOUND: there is no such caller.
+        """
+
+    @_abc_1.abstractmethod
+    def GetKeyRing(
+        self,
+        request: _session_authority_pb2.GetKeyRingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.GetKeyRingResponse, _abc.Awaitable[_session_authority_pb2.GetKeyRingResponse]]:
+        """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
+        them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+        """
+
+    @_abc_1.abstractmethod
+    def AddSealingKey(
+        self,
+        request: _session_authority_pb2.AddSealingKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.AddSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.AddSealingKeyResponse]]:
+        """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
+        the others. Responds once every replica holds it, or after 3 seconds.
+
+        Errors:
+          - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
+            changes, which the message names.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteSealingKey(
+        self,
+        request: _session_authority_pb2.PromoteSealingKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.PromoteSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.PromoteSealingKeyResponse]]:
+        """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
+        move to the new key when they are renewed, and stored data is sealed again in the background.
+
+        Errors:
+          - NOT_FOUND: there is no such key.
+          - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
+            from elsewhere, as for AddSealingKey.
+        """
+
+    @_abc_1.abstractmethod
+    def RetireSealingKey(
+        self,
+        request: _session_authority_pb2.RetireSealingKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_authority_pb2.RetireSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.RetireSealingKeyResponse]]:
+        """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
+        the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+
+        Errors:
+          - NOT_FOUND: there is no such key.
+          - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
+            the keys come from elsewhere, as for AddSealingKey.
         """
 
 def add_SessionAuthorityServicer_to_server(servicer: SessionAuthorityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Tests of the key ring: its commands, replicas, sources, and sealing again."""
