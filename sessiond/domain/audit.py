@@ -49,6 +49,10 @@ ACTIONS: Mapping[str, Action] = {
     "RotateCaller": Action(EventType.CALLER_CHANGED),
     "RevokeCaller": Action(EventType.CALLER_CHANGED),
     "UpdateCallerCertificates": Action(EventType.CALLER_CHANGED),
+    "GetKeyRing": Action(counts="keys"),
+    "AddSealingKey": Action(EventType.KEY_RING_CHANGED),
+    "PromoteSealingKey": Action(EventType.KEY_RING_CHANGED),
+    "RetireSealingKey": Action(EventType.KEY_RING_CHANGED),
 }
 """Each call that has a line if its caller may make it only as operator or admin."""
 
@@ -79,7 +83,7 @@ class AuditRecord:
     client_ip, client_agent  the address and user agent of the client context, if the call has one
     reason      the caller's reason, in its own words
     before, after  what was, and what is now
-    count       how many sessions, events, locks or callers were changed or read; calls, if lines were left out
+    count       how many sessions, events, locks, callers or keys were changed or read; calls, if lines were left out
     outcome     `OK`, `REPEATED` (a retry got the first response, and nothing was changed), `STARTED` (a stream),
                 `CANCELLED` (the server stopped before it was known), or the code of the error
     request     the beginning of SHA-256 of the request id, which is itself a secret

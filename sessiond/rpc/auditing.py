@@ -146,14 +146,14 @@ def _record(name: str, message: Any, caller: Caller, role: Role | None) -> Audit
 
 
 def _target(message: Any) -> str:
-    """Return what a request names: a session, a caller, a source, a subject, or the conditions of a filter."""
+    """Return what a request names: a session, caller, source, subject, sealing key, or the conditions of a filter."""
     fields, parts = message.DESCRIPTOR.fields_by_name, []
     if "session" in fields:
         by_id = message.session.WhichOneof("reference") == "session_id"
         parts.append(f"session {message.session.session_id}" if by_id else "session of a token")
     elif "token" in fields:
         parts.append("session of a token" if message.token else "no token")
-    for field, word in (("name", "caller"), ("source", "source"), ("subject", "subject")):
+    for field, word in (("name", "caller"), ("source", "source"), ("subject", "subject"), ("fingerprint", "key")):
         if field in fields and (value := getattr(message, field)):
             parts.append(f"{word} {value}")
     if "filter" in fields and (words := MessageToString(message.filter, as_one_line=True).strip()):

@@ -243,8 +243,17 @@ async def story(stub: AsyncStub, key: Any) -> Mapping[str, Any]:
     await ask("ListCallers")
     await ask("UpdateCallerCertificates", name="edge", add=["edge.example"])
     await ask("RevokeCaller", name="edge", reason="old")
+    first = (await ask("GetKeyRing")).keys[0].fingerprint
+    second = (await ask("AddSealingKey")).key.fingerprint
+    await ask("PromoteSealingKey")
+    await ask("RetireSealingKey", fingerprint=first, log_out_sessions=True, reason="yearly")
     keys = [caller.credentials[-1].id for caller in (added.caller, rotated.caller)]
-    return {"session": login.session.session_id, "keys": keys, "guest": guest.session.session_id}
+    return {
+        "session": login.session.session_id,
+        "keys": keys,
+        "guest": guest.session.session_id,
+        "ring": (first, second),
+    }
 
 
 async def test_what_each_action_says(tmp_path: Path, file: Path, clock: ManualClock) -> None:
@@ -254,7 +263,7 @@ async def test_what_each_action_says(tmp_path: Path, file: Path, clock: ManualCl
     async with serving(config, clock) as app, calls_to(app.address) as stub:
         first = await stub.CreateCaller(pb.CreateCallerRequest(name="ops", grants=[ADMIN_GRANT]))
         met = await story(stub, [("authorization", f"Bearer {first.key}")])
-    session, (old, new) = met["session"], met["keys"]
+    session, (old, new), sealing = met["session"], met["keys"], met["ring"]
     by_id, by_token = f"session {session}", "session of a token"
     lines = [
         (line["action"], line["target"], line["before"], line["after"], line["count"], line["reason"])
@@ -311,6 +320,10 @@ async def test_what_each_action_says(tmp_path: Path, file: Path, clock: ManualCl
             1,
             "old",
         ),
+        ("GetKeyRing", "", "", "", 1, ""),
+        ("AddSealingKey", "", "", f"key {sealing[1][:8]} added", 1, ""),
+        ("PromoteSealingKey", "", "", f"key {sealing[1][:8]} sealing", 1, ""),
+        ("RetireSealingKey", f"key {sealing[0]}", "", f"key {sealing[0][:8]} retiring", 1, "yearly"),
     ]
 
 

@@ -41,6 +41,7 @@ from tests.clients.relay import Holding, Losing
 CHANGES = [
     *("create", "authenticate", "roll", "refresh", "revoke", "revoke_all", "update_data", "report_signal"),
     *("clear_source_lock", "create_caller", "rotate_caller", "revoke_caller"),
+    *("update_caller_certificates", "add_sealing_key", "promote_sealing_key", "retire_sealing_key"),
 ]
 
 

@@ -239,10 +239,12 @@ class ResourceExhausted(SessiondError):
         message: str = "",
         *,
         status: str = "RESOURCE_EXHAUSTED",
+        outcome_unknown: bool = False,
+        request_id: Token | None = None,
         retry_after: float | None = None,
         setting: str = "",
     ) -> None:
-        super().__init__(message, status=status)
+        super().__init__(message, status=status, outcome_unknown=outcome_unknown, request_id=request_id)
         self.retry_after = retry_after
         self.setting = setting
 

@@ -4875,8 +4875,9 @@ class SealingKey(_message.Message):
     state: Global___SealingKeyState.ValueType
     """What it is for."""
     live_tokens: _builtins.int
-    """How many live sessions may have a token that the key sealed. Never too low, except if `tokens_partial`. Unset for
-    the sealing key, and for one that has never sealed.
+    """How many live sessions may have a token that the key sealed. Too low if `tokens_partial`, and by tokens that a
+    client has not used for longer than the idle timeout while another one kept the session alive. Unset for the sealing
+    key, and for one that has never sealed.
     """
     tokens_partial: _builtins.bool
     """There may be more of them: counting took too long."""
