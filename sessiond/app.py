@@ -8,9 +8,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 
-import grpc
 import structlog
 
 from sessiond import __version__
@@ -43,8 +41,7 @@ from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config, ProxySettings, change_proxies
 from sessiond.config.addresses import is_local
-from sessiond.config.data_folder import database_in, worker_socket_in
-from sessiond.config.sidecar import MOST_ENTRIES
+from sessiond.config.data_folder import database_in
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.client_facts import FactReader
@@ -59,13 +56,13 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
+from sessiond.endpoints import Endpoints
 from sessiond.eventlog.caches import FollowingCaches, LeaseRules
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
-from sessiond.rpc.caller_sockets import CallerSockets
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -82,9 +79,7 @@ from sessiond.rpc.service.reading import ReadingService
 from sessiond.rpc.service.sessions import SessionService
 from sessiond.rpc.service.validation import ValidationService
 from sessiond.rpc.service.validation_stream import ValidationStreams
-from sessiond.rpc.sockets import reserve_port
 from sessiond.rpc.stream_limit import StreamBounds
-from sessiond.sidecar.workers import Workers
 from sessiond.store.contract import Commit, Store, StoreFailed
 from sessiond.store.postgres.store import PostgresStore
 from sessiond.store.sealed_data import StoreKeys
@@ -124,8 +119,6 @@ Services = tuple[
 
 _STOP_GRACE = 5.0
 _STREAM_BOUNDS = StreamBounds()
-_WORKER_END = 3.0
-"""Seconds that a worker may take to end beside the grace of its calls."""
 _log = structlog.get_logger(__name__)
 
 
@@ -427,7 +420,6 @@ class App:
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
             self.ring = RingTasks(parts, self.authority.key_ring, self._keeper, self._on_store_failure)
             await self.ring.record(self._store.keys_before)
-            self._workers: Workers | None = None
             await self._listen()
         except BaseException:
             await parts.journal.close()
@@ -462,7 +454,7 @@ class App:
             **({"sockets": {one.caller: one.path for one in config.sockets}} if config.sockets else {}),
             revision=parts.feed.revision,
             version=__version__,
-            **({} if self._workers is None else {"workers": self._workers.pids}),
+            **({} if self._endpoints.worker_pids is None else {"workers": self._endpoints.worker_pids}),
         )
         if self._book.is_open:
             _log.info(
@@ -476,7 +468,7 @@ class App:
                 _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
 
     async def _listen(self) -> None:
-        """Answer on the address, or have workers answer there."""
+        """Answer everywhere."""
         config = self._config
         if config.workers:
             self._callers: Callers = CallersOfWorkers(self._book, audit=self.audit)
@@ -491,53 +483,11 @@ class App:
         server_for = rpc_servers(
             self.authority, bounds, config.max_calls, self._limiter, self._proxies if config.envoy else None
         )
-        self._server = server_for(config.transport, self._callers)
-        self._sockets = await CallerSockets.start(config.sockets, self._book, self.audit, partial(server_for, "grpcio"))
-        try:
-            await self._bind(credentials)
-        except BaseException:
-            await self._sockets.stop(0)
-            raise
-
-    async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
-        config = self._config
-        if not config.workers:
-            self.address = await self._server.start(config.listen, config.socket_mode, credentials)
-            return
-        self._reserved, self.address = reserve_port(config.listen)
-        socket_path = worker_socket_in(config.data)
-        try:
-            socket_path.parent.mkdir(mode=0o700, exist_ok=True)
-            socket_path.parent.chmod(0o700)
-            upstream = await self._server.start(f"unix:{socket_path}")
-            try:
-                self._workers = await Workers.start(config.workers, self._worker_arguments(upstream))
-            except BaseException:
-                await self._server.stop(0)
-                raise
-        except BaseException:
-            self._release_port()
-            raise
-
-    def _worker_arguments(self, upstream: str) -> list[str]:
-        config = self._config
-        settings = {
-            "upstream": upstream,
-            "listen": self.address,
-            "cache-entries": str(min(config.cache_sessions, MOST_ENTRIES)),
-            "max-calls": str(config.max_calls),
-            "max-streams": str(config.max_calls),
-            "log-format": config.log_format,
-            "log-level": config.log_level,
-        }
-        return [part for name, value in settings.items() for part in (f"--{name}", value)]
-
-    def _release_port(self) -> None:
-        for one in self._reserved:
-            one.close()
+        self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials)
+        self.address = self._endpoints.address
 
     async def reload(self, config: Config) -> Reloaded:
-        """Put the policies of another configuration in force; other settings need a restart."""
+        """Put the policies and limits of another configuration in force; other settings need a restart."""
         self.audit.reopen()
         if self._tls is not None:
             await asyncio.to_thread(self._tls.look, self._clock.now(), at_once=True)
@@ -567,12 +517,9 @@ class App:
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
-        if self._workers is not None:
-            await self._workers.stop(_STOP_GRACE + _WORKER_END)
-            self._release_port()
-        await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
+        await self._endpoints.withdraw(_STOP_GRACE)
         self.authority.parts.feed.close()
-        await asyncio.gather(self._server.stop(_STOP_GRACE), self._sockets.stop(_STOP_GRACE))
+        await self._endpoints.stop(_STOP_GRACE)
         await self.ring.stop()
         await _cancelled(self._sweeping)
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -25,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the transport for the servers in this process and for those that run in processes of their own."""
+    # How long an example takes says something about the machine only.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     os.environ.pop("SESSIOND_TRANSPORT", None)
     if (chosen := config.getoption("--transport")) != TRANSPORTS[0]:
         os.environ["SESSIOND_TRANSPORT"] = chosen

@@ -172,7 +172,7 @@ async def served_by(address: str, metadata: Any = ()) -> set[str]:
         for name, (request, _) in TABLE.items():
             while (found := await status(stub, name, request, metadata)) in undecided:
                 continue
-            if found not in DENIED:
+            if found not in (*DENIED, grpc.StatusCode.UNIMPLEMENTED):
                 served.add(name)
     return served
 

@@ -189,7 +189,7 @@ async def test_a_revoked_session_stops_at_the_proxy(site: Site) -> None:
 async def test_without_an_authority_nobody_passes(site: Site) -> None:
     """While the authority is down, no request reaches the application, and clients get 503."""
     token = await login(site)
-    await site.app._server.stop(0)
+    await site.app._endpoints.stop(0)
     for presented in (token, None):
         assert (await site.get("/account/", presented)).status_code == 503
     assert site.application.seen == []

@@ -34,7 +34,7 @@ async def near_an_authority(
 ) -> AsyncIterator[tuple[App, AsyncClient, Sidecar]]:
     """An authority with mutual TLS, an admin with a key, and a sidecar that is a caller by its certificate."""
     tls = server_files(CA, folder / "tls", CLIENTS)
-    config = config_for(folder, "[applications.default]\n[applications.shop]\n", transport="grpcio", **tls)
+    config = config_for(folder, "[applications.default]\n[applications.shop]\n", transport="grpcio", envoy=True, **tls)
     ca = CA.write(folder, "ca")
     certificate, key = CLIENTS.client("spiffe://test/ops").write(folder, "ops")
     files = TlsFiles(ca=ca, certificate=certificate, key=key)
