@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from sessiond.authority.parts import Parts
 from sessiond.authority.results import AnswerSpec, EncodedAnswer
@@ -15,8 +18,15 @@ from sessiond.domain.call import Call, Caller
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.values import NOBODY, Millis, Revision
+from sessiond.eventlog.work import Done, Unit
+from sessiond.store.contract import StoreUnavailable
 
 __all__ = ["CallerAdmin", "CallerRemoved", "CertificatesChanged", "KeyIssued"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+_REPLICA_SECONDS = 3.0
+"""How long a change of a caller waits until every replica knows of it: less than clients wait."""
 
 
 @immutable
@@ -81,13 +91,13 @@ class CallerAdmin:
         key, credential = new_key(self._parts.entropy, self._parts.clock.now()) if with_key else (None, None)
         certificates = self._certificates(certificate_names)
         unit = AddCaller(name, grants, credential, call.cause, call.caller.version, certificates)
-        return await self._retries.carry_out(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
+        return await self._everywhere(unit, lambda done: KeyIssued(done.result, key, done.revision), spec)
 
     async def rotate(self, call: Call, name: str, overlap: Millis, spec: AnswerSpec[KeyIssued]) -> EncodedAnswer:
         """Give a caller a new key; the others expire after the overlap. Raises `CallerNotFound`."""
         key, credential = new_key(self._parts.entropy, self._parts.clock.now())
         unit = RotateCaller(name, credential, overlap, call.cause, call.caller.version)
-        return await self._retries.carry_out(
+        return await self._everywhere(
             unit, lambda done: KeyIssued(done.result.after, key, done.revision, done.result.before), spec
         )
 
@@ -101,17 +111,31 @@ class CallerAdmin:
     ) -> EncodedAnswer:
         """Change by which names in a certificate a caller is known. Raises `CallerNotFound` and `InvalidField`."""
         unit = ChangeCertificates(name, self._certificates(add), tuple(remove), call.cause, call.caller.version)
-        return await self._retries.carry_out(
+        return await self._everywhere(
             unit, lambda done: CertificatesChanged(done.result.after, done.revision, done.result.before), spec
         )
 
     async def remove(self, call: Call, name: str, spec: AnswerSpec[CallerRemoved]) -> EncodedAnswer:
         """Remove a caller. Raises `CallerNotFound` and `LastAdmin`."""
-        return await self._retries.carry_out(
+        return await self._everywhere(
             RemoveCaller(name, call.cause, call.caller.version),
             lambda done: CallerRemoved(done.result, done.revision),
             spec,
         )
+
+    async def _everywhere(self, unit: Unit[T], result: Callable[[Done[T]], R], spec: AnswerSpec[R]) -> EncodedAnswer:
+        """Carry out a change, and wait until every replica knows it, at most as long as callers of this call do.
+
+        So whoever is given a key may use it at once, at any replica.
+        """
+        answer = await self._retries.carry_out(unit, result, spec)
+        follower = self._parts.follower
+        if follower is not None:
+            # The change is committed. A replica that does not follow refuses all callers until it does.
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(_REPLICA_SECONDS):
+                    await follower.wait_for_replicas()
+        return answer
 
     def _certificates(self, names: Sequence[str]) -> tuple[Credential, ...]:
         now = self._parts.clock.now()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from sessiond.app import App
@@ -37,13 +37,13 @@ class Site:
     clock: ManualClock
     application: Application
     authority: AsyncClient
-    browser: httpx.AsyncClient
+    browser: httpx2.AsyncClient
 
-    async def get(self, path: str, token: Token | None = None, **headers: str) -> httpx.Response:
+    async def get(self, path: str, token: Token | None = None, **headers: str) -> httpx2.Response:
         """Fetch a page, with a session cookie if there is a token."""
         return await self.request("GET", path, token, **headers)
 
-    async def request(self, method: str, path: str, token: Token | None = None, **headers: str) -> httpx.Response:
+    async def request(self, method: str, path: str, token: Token | None = None, **headers: str) -> httpx2.Response:
         """Make a request as a browser does; underscores in the names of headers are hyphens."""
         sent = PAGE | {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
@@ -66,7 +66,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         application() as behind,
         running_envoy(tmp_path, app.address, behind.port) as port,
         AsyncClient(app.address) as authority,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser,
     ):
         yield Site(app, clock, behind, authority, browser)
 

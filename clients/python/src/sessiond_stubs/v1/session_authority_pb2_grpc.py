@@ -529,8 +529,9 @@ class SessionAuthorityServicer:
     def CreateCaller(self, request, context):
         """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
-        first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
+        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
+        other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
+        the open streams of everyone who called before end with UNAUTHENTICATED.
 
         Errors:
         - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.

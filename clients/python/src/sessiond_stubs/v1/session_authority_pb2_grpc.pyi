@@ -465,8 +465,9 @@ class SessionAuthorityStub:
     CreateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]
     """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
-    first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
+    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
+    other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
+    the open streams of everyone who called before end with UNAUTHENTICATED.
 
     Errors:
       - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
@@ -786,8 +787,9 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     CreateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]  # type: ignore[assignment]
     """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
-    first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
+    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
+    other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
+    the open streams of everyone who called before end with UNAUTHENTICATED.
 
     Errors:
       - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
@@ -1236,8 +1238,9 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_authority_pb2.CreateCallerResponse, _abc.Awaitable[_session_authority_pb2.CreateCallerResponse]]:
         """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
 
-        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. With the
-        first caller, the open streams of everyone who called before end with UNAUTHENTICATED.
+        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
+        other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
+        the open streams of everyone who called before end with UNAUTHENTICATED.
 
         Errors:
           - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
