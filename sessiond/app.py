@@ -96,6 +96,7 @@ __all__ = [
     "App",
     "Process",
     "Reloaded",
+    "OpenToOthers",
     "RemotePlaintext",
     "Services",
     "WorkersNeedPort",
@@ -345,6 +346,10 @@ class RemotePlaintext(Exception):
     """The address can be reached from other machines, and nothing would protect the tokens on the way."""
 
 
+class OpenToOthers(Exception):
+    """The address can be reached from other machines, and without callers everyone there would have full access."""
+
+
 class WorkersNeedPort(Exception):
     """Workers share a port, and the address is a Unix socket; or they would have to serve TLS."""
 
@@ -376,8 +381,8 @@ class App:
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `WorkersNeedPort`, `BadTls`, `BadAuditFile`, `StoreRefused`, `BadKeyFile`,
-        `BadNetworkFile`, `CannotListen` or `WorkersFailed`; nothing is left running then.
+        Raises `RemotePlaintext`, `OpenToOthers`, `WorkersNeedPort`, `BadTls`, `BadAuditFile`, `StoreRefused`,
+        `BadKeyFile`, `BadNetworkFile`, `CannotListen` or `WorkersFailed`; nothing is left running then.
         """
         _refuse_contradictions(config)
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
@@ -411,6 +416,7 @@ class App:
                 keeper=self._keeper,
             )
             self.authority = await assemble(self._store, process)
+            self._refuse_open_access()
         except BaseException:
             await self._close_store()
             raise
@@ -431,14 +437,6 @@ class App:
         if parts.follower is not None:
             self._following = asyncio.create_task(parts.follower.run(), name="follower")
         self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(self._on_tls), name="tls")
-        serves_anyone = self._tls is not None and config.tls_client_ca is None and self._book.is_open
-        if serves_anyone and not is_local(config.listen):
-            _log.warning(
-                "any client may connect",
-                address=self.address,
-                effect="whoever reaches the address has full access",
-                remedy="set server.tls.client_ca, add callers, or let a firewall decide who reaches it",
-            )
         _log.info(
             "serving",
             address=self.address,
@@ -466,6 +464,15 @@ class App:
             if self._book.revision_of(one.caller) is None:
                 remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
                 _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
+
+    def _refuse_open_access(self) -> None:
+        listen = self._config.listen
+        if self._book.is_open and not (is_local(listen) or self._config.allow_without_callers):
+            raise OpenToOthers(
+                f"{listen} can be reached from other machines, and without callers everyone who connects has full "
+                "access: listen on 127.0.0.1 or unix:PATH first, run `sessionctl callers add ops --role admin`, and "
+                "then listen there; or accept the risk with --allow-without-callers"
+            )
 
     async def _listen(self) -> None:
         """Answer everywhere."""

@@ -18,7 +18,7 @@ import uvloop
 
 from sessiond import __version__
 from sessiond.access.tls import BadTls
-from sessiond.app import App, RemotePlaintext, WorkersNeedPort
+from sessiond.app import App, OpenToOthers, RemotePlaintext, WorkersNeedPort
 from sessiond.config import (
     BadConfig,
     Config,
@@ -59,6 +59,7 @@ _OPTIONS = {
     "transport": "server.transport",
     "data": "server.data",
     "allow_remote_plaintext": "server.allow_remote_plaintext",
+    "allow_without_callers": "server.allow_without_callers",
     "tls_certificate": "server.tls.certificate",
     "tls_key": "server.tls.key",
     "tls_client_ca": "server.tls.client_ca",
@@ -204,6 +205,12 @@ def main() -> None:
     help=_help("allow_remote_plaintext", "Listen on an address that other machines can reach, without encryption."),
 )
 @click.option(
+    "--allow-without-callers",
+    is_flag=True,
+    default=None,
+    help=_help("allow_without_callers", "Give full access to everyone who can connect from other machines."),
+)
+@click.option(
     "--workers",
     type=click.IntRange(0, 256),
     help=_help("workers", "Processes that answer on the port beside the one that owns the store."),
@@ -257,6 +264,7 @@ def serve(file: Path | None, **options: Any) -> None:
         BadKeyFile,
         BadNetworkFile,
         BadTls,
+        OpenToOthers,
         RemotePlaintext,
         StoreRefused,
         WorkersNeedPort,

@@ -128,7 +128,9 @@ def taken() -> Iterator[int]:
 
 def refusal(folder: Path, listen: str, *prefix: str) -> str:
     """Run a server that cannot listen there, with exit code 1; return the cause that its one line states."""
-    code, stderr = start(folder, "--listen", listen, "--allow-remote-plaintext", prefix=prefix)
+    code, stderr = start(
+        folder, "--listen", listen, "--allow-remote-plaintext", "--allow-without-callers", prefix=prefix
+    )
     assert (code, stderr.count("\n")) == (1, 1), stderr
     prefix_of_all = f"Error: cannot listen on {listen}: "
     assert stderr.startswith(prefix_of_all)

@@ -60,6 +60,7 @@ class Config:
     socket_mode               the mode of the Unix socket
     transport                 what carries the calls: `grpcio`, or `native` for the package pygrpc-native
     allow_remote_plaintext    whether to listen on an address that other machines can reach, without encryption
+    allow_without_callers     whether to listen on such an address although there are no callers
     tls_certificate, tls_key  the PEM files of the server's certificate and its private key; None: no TLS
     tls_client_ca             a PEM file with the certificates that may sign those of clients, which must then show one
     data                      the folder of the embedded database and the key file
@@ -94,6 +95,7 @@ class Config:
     socket_mode: int
     transport: str
     allow_remote_plaintext: bool
+    allow_without_callers: bool
     tls_certificate: Path | None
     tls_key: Path | None
     tls_client_ca: Path | None
@@ -182,6 +184,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         socket_mode=int(server.socket_mode, 8),
         transport=server.transport,
         allow_remote_plaintext=server.allow_remote_plaintext,
+        allow_without_callers=server.allow_without_callers,
         tls_certificate=_path(tls.certificate),
         tls_key=_path(tls.key),
         tls_client_ca=_path(tls.client_ca),

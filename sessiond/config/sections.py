@@ -330,6 +330,7 @@ class _Server(Section):
     socket_mode: Literal["0600", "0660"] = "0600"
     transport: Annotated[str, BeforeValidator(_transport)] = "grpcio"
     allow_remote_plaintext: bool = False
+    allow_without_callers: bool = False
     data: PathText = "data"
     keyring_file: PathText | None = None
     keyring_command: Annotated[tuple[str, ...], BeforeValidator(_command)] = ()

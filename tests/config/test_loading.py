@@ -44,6 +44,7 @@ def test_without_a_file() -> None:
     assert dict(config.policies) == {"default": PRESETS["owasp-low"]}
     assert config.listen.startswith("127.0.0.1:")
     assert not config.allow_remote_plaintext
+    assert not config.allow_without_callers
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
@@ -235,6 +236,7 @@ OTHER_VALUES = {
     "server.socket_mode": 0o660,
     "server.transport": "native",
     "server.allow_remote_plaintext": True,
+    "server.allow_without_callers": True,
     "server.data": Path("elsewhere"),
     "server.store": PostgresAddress("postgres://db/sessiond"),
     "server.keyring_file": Path("ring.key"),

@@ -17,6 +17,7 @@ VARIABLES = {
     "server.listen": ("SESSIOND_LISTEN", "unix:/run/s", "unix:/run/s"),
     "server.socket_mode": ("SESSIOND_SOCKET_MODE", "0660", 0o660),
     "server.transport": ("SESSIOND_TRANSPORT", "native", "native"),
+    "server.allow_without_callers": ("SESSIOND_ALLOW_WITHOUT_CALLERS", "true", True),
     "server.allow_remote_plaintext": ("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "true", True),
     "server.data": ("SESSIOND_DATA", "elsewhere", Path("elsewhere")),
     "server.store": ("SESSIOND_STORE", "postgres://db/sessiond", PostgresAddress("postgres://db/sessiond")),

@@ -21,6 +21,7 @@ from tests.support.server import config_for, serving
 
 ROOT = Path(__file__).parents[2]
 WRONG_USAGE, CANNOT_NOW, MISCONFIGURED = 2, 1, 78
+REMOTE = ("--allow-remote-plaintext", "--allow-without-callers")
 
 
 class Mistake(NamedTuple):
@@ -158,17 +159,22 @@ MISTAKES = {
     "unknown host": Mistake(
         CANNOT_NOW,
         ("the host nowhere.invalid was not found", "check its spelling"),
-        arguments=("serve", "--listen", "nowhere.invalid:7443", "--allow-remote-plaintext"),
+        arguments=("serve", "--listen", "nowhere.invalid:7443", *REMOTE),
     ),
     "address of another machine": Mistake(
         CANNOT_NOW,
         ("192.0.2.1 is not an address of this machine", "choose another host"),
-        arguments=("serve", "--listen", "192.0.2.1:7443", "--allow-remote-plaintext"),
+        arguments=("serve", "--listen", "192.0.2.1:7443", *REMOTE),
     ),
     "public address": Mistake(
         MISCONFIGURED,
         ("0.0.0.0:7443 can be reached from other machines", "127.0.0.1 or unix:PATH", "--allow-remote-plaintext"),
         arguments=("serve", "--listen", "0.0.0.0:7443"),
+    ),
+    "public address without callers": Mistake(
+        MISCONFIGURED,
+        ("0.0.0.0:7443 can be reached from other machines", "sessionctl callers add", "--allow-without-callers"),
+        arguments=("serve", "--listen", "0.0.0.0:7443", "--allow-remote-plaintext"),
     ),
     "native transport on a public address": Mistake(
         MISCONFIGURED,

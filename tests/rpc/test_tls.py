@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 
 from sessiond.access.callers import Callers
 from sessiond.access.tls import BadTls
-from sessiond.app import App, RemotePlaintext, WorkersNeedPort
+from sessiond.app import App, OpenToOthers, RemotePlaintext, WorkersNeedPort
 from sessiond.domain.call import Caller
 from sessiond_client import (
     AsyncClient,
@@ -378,14 +378,24 @@ async def test_a_client_whose_files_change(tmp_path: Path, asynchronous: bool) -
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1:0"])
 async def test_tls_needs_no_flag(tmp_path: Path, listen: str) -> None:
-    """With TLS the server listens on any address without the flag; without client_ca a remote one is warned of."""
-    with capture_logs() as lines:
-        async with serving(config_for(tmp_path, listen=listen, **server_files(CA, tmp_path / "tls"))) as app:
-            port = app.address.rpartition(":")[2]
-            async with AsyncClient(f"localhost:{port}", tls=tls_files(tmp_path / "client", CA)) as client:
-                assert (await client.authority()).version
-    warned = [line for line in lines if line["event"] == "any client may connect"]
-    assert bool(warned) is (listen == "0.0.0.0:0")
+    """With TLS the server listens on any address without the flag for plain text."""
+    files = server_files(CA, tmp_path / "tls")
+    async with serving(config_for(tmp_path, listen=listen, allow_without_callers=True, **files)) as app:
+        port = app.address.rpartition(":")[2]
+        async with AsyncClient(f"localhost:{port}", tls=tls_files(tmp_path / "client", CA)) as client:
+            assert (await client.authority()).version
+
+
+@pytest.mark.parametrize("clients", [None, CLIENTS])
+async def test_without_callers_a_flag_is_needed(tmp_path: Path, clients: Authority | None) -> None:
+    """Without callers an address that other machines can reach is refused, with client_ca too, and nothing is left."""
+    config = config_for(tmp_path, listen="0.0.0.0:0", **server_files(CA, tmp_path / "tls", clients))
+    with pytest.raises(OpenToOthers) as error:
+        await App.start(config)
+    assert "sessionctl callers add ops --role admin" in str(error.value)
+    assert "--allow-without-callers" in str(error.value)
+    async with serving(replace(config, listen="127.0.0.1:0")):
+        pass  # the store was closed
 
 
 async def test_without_tls_the_flag_is_needed(tmp_path: Path) -> None:
@@ -534,7 +544,7 @@ async def test_new_files_keep_the_key(tmp_path: Path) -> None:
 
 
 async def test_a_key_without_client_certificates(tmp_path: Path) -> None:
-    """With callers, a server with TLS that anyone can reach does not warn that any client has full access."""
+    """With callers, a server with TLS listens where anyone can reach it, and does not say that it is open."""
     files = tls_files(tmp_path / "client", CA)
     config = config_for(tmp_path, **server_files(CA, tmp_path / "tls"))
     async with serving(config) as app, AsyncClient(app.address, tls=files) as anyone:
@@ -544,4 +554,4 @@ async def test_a_key_without_client_certificates(tmp_path: Path) -> None:
             address = f"localhost:{app.address.rpartition(':')[2]}"
             async with AsyncClient(address, tls=files, key=first.key) as client:
                 assert (await client.authority()).version
-    assert not {"any client may connect", "open to everyone who can connect"} & {line["event"] for line in lines}
+    assert "open to everyone who can connect" not in {line["event"] for line in lines}
