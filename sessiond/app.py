@@ -54,12 +54,14 @@ from sessiond.domain.policy import Policy
 from sessiond.domain.session import Session
 from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
+from sessiond.edge.decider import Decider
 from sessiond.eventlog.caches import FollowingCaches, LeaseRules
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
+from sessiond.proxying import decider_of, http_server
 from sessiond.rpc.caller_sockets import CallerSockets
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
@@ -274,28 +276,29 @@ def rpc_server(
     proxies: Mapping[str, ProxySettings] | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    return rpc_servers(authority, bounds, max_calls, proxies)(transport, callers or Callers())
+    unary_calls = UnaryCalls()
+    services = services_of(authority, bounds, unary_calls)
+    decider = None if proxies is None else decider_for(authority, services, proxies)
+    return rpc_servers(services, unary_calls, max_calls, decider)(transport, callers or Callers())
+
+
+def decider_for(authority: Authority, services: Services, proxies: Mapping[str, ProxySettings]) -> Decider:
+    """Return what decides about the requests of proxies with these settings, with the calls of these services."""
+    return decider_of(authority.parts.policies, proxies, services, services[0].fast_path)
 
 
 def rpc_servers(
-    authority: Authority,
-    bounds: StreamBounds,
-    max_calls: int,
-    proxies: Mapping[str, ProxySettings] | None = None,
+    services: Services, unary_calls: UnaryCalls, max_calls: int, decider: Decider | None = None
 ) -> Callable[[str, Callers], RpcServer]:
     """Return what makes servers of an authority, not started. They share its limits on streams, but not `max_calls`.
 
-    `proxies`: serve Envoy too, with these settings.
+    `decider`: serve Envoy too, with its decisions.
     """
-    unary_calls = UnaryCalls()
-    services = services_of(authority, bounds, unary_calls)
     further: list[object] = []
-    if proxies is not None:
-        # Imported here: the package that they need is optional.
-        from sessiond.proxying import decider_of
+    if decider is not None:
+        # Imported here: the package that it needs is optional.
         from sessiond.rpc.ext_authz import service
 
-        decider = decider_of(authority.parts.policies, proxies, services, services[0].fast_path)
         further.append(service(decider.decide))
 
     def server_for(transport: str, callers: Callers) -> RpcServer:
@@ -428,6 +431,7 @@ class App:
             revision=parts.feed.revision,
             version=__version__,
             **({} if self._workers is None else {"workers": self._workers.pids}),
+            **({} if self._http is None else {"http": self._http.address}),
         )
         if self._book.is_open:
             _log.info(
@@ -453,13 +457,24 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        server_for = rpc_servers(self.authority, bounds, config.max_calls, self._proxies if config.envoy else None)
+        unary_calls = UnaryCalls()
+        services = services_of(self.authority, bounds, unary_calls)
+        decider = decider_for(self.authority, services, self._proxies)
+        server_for = rpc_servers(services, unary_calls, config.max_calls, decider if config.envoy else None)
         self._server = server_for(config.transport, self._callers)
-        self._sockets = await CallerSockets.start(config.sockets, self._book, self.audit, partial(server_for, "grpcio"))
+        self._http = await http_server(config, decider, Callers(self._book, audit=self.audit))
         try:
-            await self._bind(credentials)
+            self._sockets = await CallerSockets.start(
+                config.sockets, self._book, self.audit, partial(server_for, "grpcio")
+            )
+            try:
+                await self._bind(credentials)
+            except BaseException:
+                await self._sockets.stop(0)
+                raise
         except BaseException:
-            await self._sockets.stop(0)
+            if self._http is not None:
+                await self._http.stop(0)
             raise
 
     async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
@@ -531,6 +546,10 @@ class App:
             await self._workers.stop(_STOP_GRACE + _WORKER_END)
             self._release_port()
         await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
+        if self._http is not None:
+            # First: what it asks, the services of the other servers answer.
+            self._http.announce_stop()
+            await self._http.stop(_STOP_GRACE)
         self.authority.parts.feed.close()
         await asyncio.gather(self._server.stop(_STOP_GRACE), self._sockets.stop(_STOP_GRACE))
         await _cancelled(self._sweeping)
@@ -598,6 +617,11 @@ def _refuse_contradictions(config: Config) -> None:
             f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: set "
             "server.tls.certificate and server.tls.key, listen on 127.0.0.1 or unix:PATH, or accept the risk with "
             "--allow-remote-plaintext"
+        )
+    if config.http_listen and not (config.allow_remote_plaintext or is_local(config.http_listen)):
+        raise RemotePlaintext(
+            f"server.http_listen: {config.http_listen} can be reached from other machines, and tokens would be sent "
+            "unencrypted: listen on 127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
         )
     if not config.workers:
         return
