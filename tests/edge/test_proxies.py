@@ -82,6 +82,12 @@ async def login(site: Site, level: int = 1) -> Token:
     return created.token
 
 
+async def _stop_answering(site: Site) -> None:
+    await site.app._server.stop(0)
+    assert site.app._http is not None
+    await site.app._http.stop(0)
+
+
 async def test_the_application_learns_who_is_logged_in(site: Site) -> None:
     """A request of a user who is logged in reaches the application with the subject and without the session cookie."""
     response = await site.get("/account/orders?page=2", await login(site))
@@ -115,11 +121,15 @@ async def test_no_client_can_claim_to_be_someone(site: Site, path: str) -> None:
         "x_session_application": "admin",
         "x_session_csrf_token": "t",
     }
+    # For an application with CGI or WSGI, these are other ways to write the same names.
+    others = [("X_Session_Subject", "root"), ("x-session_level", "3"), ("x_session-methods", "hwk")]
     token = await login(site)
     for presented in (None, token):
-        await site.get(path, presented, **claims)
-    texts = json.dumps(site.application.seen)
-    assert not [claim for claim in ("root", "hwk", "x-session-csrf-token") if claim in texts]
+        assert (await site.get(path, presented, **claims)).status_code in (200, 303)
+        cookies = [("cookie", f"{COOKIE}={presented.reveal()}")] if presented else []
+        await site.browser.get(path, headers=[*PAGE.items(), *cookies, *others])
+    texts = json.dumps(site.application.seen).lower()
+    assert not [claim for claim in ("root", "hwk", "x-session-csrf-token", "x_session") if claim in texts]
     assert site.seen["x-session-level"] == ["1"]
     guest = site.application.seen[0]
     assert path != "/" or not any(name.startswith("x-session") for name in guest)
@@ -195,9 +205,87 @@ async def test_a_revoked_session_stops_at_the_proxy(site: Site) -> None:
 async def test_without_an_authority_nobody_passes(site: Site) -> None:
     """While the authority is down, no request reaches the application, and clients get 503."""
     token = await login(site)
-    await site.app._server.stop(0)
-    assert site.app._http is not None
-    await site.app._http.stop(0)
+    await _stop_answering(site)
     for presented in (token, None):
         assert (await site.get("/account/", presented)).status_code == 503
     assert site.application.seen == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/admin", "/%61dmin", "//admin", "/./admin", "/account/../admin", "/x/%2e%2e/admin", "/x/..%2fadmin", "/admin/?a"],
+)
+async def test_no_way_to_write_a_path_leads_past_its_route(site: Site, path: str) -> None:
+    """However a guest writes the path of the admin page, the application does not get a request for it."""
+    response = await site.browser.get("/", headers=PAGE, extensions={"target": path.encode()})
+    assert response.status_code in (303, 307, 308, 400, 404), path
+    assert site.application.seen == []
+
+
+async def test_the_clients_address_is_that_of_its_connection(site: Site) -> None:
+    """Whatever a client writes about its address, the authority learns that of the connection."""
+    token = await login(site)
+    forged = {"x_forwarded_for": "203.0.113.66", "x_real_ip": "203.0.113.66", "forwarded": "for=203.0.113.66"}
+    assert (await site.get("/account/", token, **forged)).status_code == 200
+    session = (await site.authority.get(token=token)).session
+    assert session is not None
+    assert session.last_client is not None
+    assert session.last_client.ip_address == "127.0.0.1"
+
+
+async def test_bodies_and_long_requests_pass(site: Site) -> None:
+    """A body of a megabyte reaches the application, and so do a path and cookies of several kilobytes."""
+    token = await login(site)
+    headers = PAGE | {"cookie": f"{COOKIE}={token.reveal()}", "sec-fetch-site": "same-origin"}
+    posted = await site.browser.post("/account/photo", headers=headers, content=b"x" * 1_000_000)
+    assert (posted.status_code, site.seen["content-length"]) == (200, ["1000000"])
+    wide = "a" * 6_000
+    page = await site.browser.get(f"/account/{wide}", headers=headers | {"cookie": f"{headers['cookie']}; b={wide}"})
+    assert (page.status_code, site.seen["cookie"]) == (200, [f"b={wide}"])
+    guest = await site.browser.get(f"/account/{'ä' * 1_000}", headers=PAGE)
+    assert (guest.status_code, len(guest.headers["location"])) == (303, len("/login?next=/account/") + 10_000)
+
+
+async def test_the_responses_of_the_application_stay_as_they_are(site: Site) -> None:
+    """The application's own status, redirect, cookies and Cache-Control reach the client, and HEAD has no body."""
+    token = await login(site)
+    site.application.headers = ["Cache-Control: max-age=60", "Location: http://elsewhere.example/", "Set-Cookie: a=1"]
+    for status in (401, 403, 500):
+        site.application.status = f"{status} Own"
+        response = await site.get("/account/", token)
+        assert response.status_code == status
+        assert response.headers.get_list("cache-control") == ["max-age=60"]
+        assert response.headers["location"] == "http://elsewhere.example/"
+        assert response.headers.get_list("set-cookie") == ["a=1"]
+        assert "Cookie" in response.headers["vary"]
+        assert not [name for name in response.headers if name.startswith("x-session")]
+
+
+async def test_a_dead_session_is_forgotten_on_pages_for_guests(site: Site) -> None:
+    """A page for guests is served to the holder of a session that has ended, and its cookies are deleted."""
+    token = await login(site)
+    await site.authority.revoke(token=token)
+    site.clock.advance(2 * MINUTE)
+    response = await site.get("/", token)
+    assert response.status_code == 200
+    assert not [name for name in site.seen if name.startswith("x-session")]
+    assert [one.partition(";")[0] for one in response.headers.get_list("set-cookie")] == [f"{COOKIE}="]
+
+
+async def test_everything_is_redirected_to_https_before_any_cookie(site: Site) -> None:
+    """Without TLS there is only a redirect, and each response with TLS says that the site is never used without."""
+    if not site.front.plain_url:
+        pytest.skip("the deployed configuration has no TLS")
+    async with httpx.AsyncClient(trust_env=False) as plain:
+        response = await plain.get(f"{site.front.plain_url}/account/?a=1", headers=PAGE)
+    assert response.status_code in (301, 308)
+    # Caddy takes its port for the one that the outside sees as 443.
+    url = site.front.url if site.proxy == "nginx" else "https://localhost"
+    assert response.headers["location"] == f"{url}/account/?a=1"
+    assert "set-cookie" not in response.headers
+    token = await login(site)
+    site.application.status = "404 Not Found"
+    for path, presented in (("/", None), ("/account/", None), ("/account/", token), ("/admin", token)):
+        assert "max-age" in (await site.get(path, presented)).headers["strict-transport-security"]
+    await _stop_answering(site)
+    assert "max-age" in (await site.get("/", token)).headers["strict-transport-security"]

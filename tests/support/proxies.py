@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -145,6 +146,8 @@ def _nginx(folder: Path, app: App, application_port: int, key: str) -> tuple[Seq
     }
     file = _written(folder, "nginx/nginx.conf", changes)
     globals_ = f"daemon off; pid {folder / 'pid'};"
+    if os.geteuid() == 0:
+        globals_ += " user root;"  # another user may not write in the folders of tests
     arguments = ["-p", str(folder), "-c", str(file), "-e", "stderr", "-g", globals_]
     return arguments, Front(f"https://localhost:{port}", f"http://localhost:{plain}")
 
@@ -187,9 +190,15 @@ def _certificate(folder: Path) -> Path:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return a port that nobody has, and that the kernel gives to nobody who asks for any."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 async def _accepts(port: int) -> bool:
