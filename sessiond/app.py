@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import grpc
@@ -37,6 +37,7 @@ from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config, ProxySettings, change_proxies
 from sessiond.config.addresses import is_local
+from sessiond.config.caller_sockets import CallerSocket
 from sessiond.config.data_folder import database_in, key_file_in, worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
 from sessiond.crypto.key_file import load_key_ring
@@ -433,16 +434,7 @@ class App:
             **({} if self._workers is None else {"workers": self._workers.pids}),
             **({} if self._http is None else {"http": self._http.address}),
         )
-        if self._book.is_open:
-            _log.info(
-                "open to everyone who can connect",
-                remedy="sessionctl callers add ops --role admin: from then on every call needs a key",
-            )
-            return
-        for one in config.sockets:
-            if self._book.revision_of(one.caller) is None:
-                remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
-                _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
+        _log_who_may_call(self._book, config.sockets)
 
     async def _listen(self) -> None:
         """Answer on the address, or have workers answer there."""
@@ -462,20 +454,15 @@ class App:
         decider = decider_for(self.authority, services, self._proxies)
         server_for = rpc_servers(services, unary_calls, config.max_calls, decider if config.envoy else None)
         self._server = server_for(config.transport, self._callers)
-        self._http = await http_server(config, decider, Callers(self._book, audit=self.audit))
-        try:
-            self._sockets = await CallerSockets.start(
-                config.sockets, self._book, self.audit, partial(server_for, "grpcio")
-            )
-            try:
-                await self._bind(credentials)
-            except BaseException:
-                await self._sockets.stop(0)
-                raise
-        except BaseException:
+        async with AsyncExitStack() as started:
+            self._http = await http_server(config, decider, Callers(self._book, audit=self.audit))
             if self._http is not None:
-                await self._http.stop(0)
-            raise
+                started.push_async_callback(self._http.stop, 0)
+            server_of = partial(server_for, "grpcio")
+            self._sockets = await CallerSockets.start(config.sockets, self._book, self.audit, server_of)
+            started.push_async_callback(self._sockets.stop, 0)
+            await self._bind(credentials)
+            started.pop_all()
 
     async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
         config = self._config
@@ -489,26 +476,13 @@ class App:
             socket_path.parent.chmod(0o700)
             upstream = await self._server.start(f"unix:{socket_path}")
             try:
-                self._workers = await Workers.start(config.workers, self._worker_arguments(upstream))
+                self._workers = await Workers.start(config.workers, _worker_arguments(config, self.address, upstream))
             except BaseException:
                 await self._server.stop(0)
                 raise
         except BaseException:
             self._release_port()
             raise
-
-    def _worker_arguments(self, upstream: str) -> list[str]:
-        config = self._config
-        settings = {
-            "upstream": upstream,
-            "listen": self.address,
-            "cache-entries": str(min(config.cache_sessions, MOST_ENTRIES)),
-            "max-calls": str(config.max_calls),
-            "max-streams": str(config.max_calls),
-            "log-format": config.log_format,
-            "log-level": config.log_level,
-        }
-        return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
     def _release_port(self) -> None:
         for one in self._reserved:
@@ -547,9 +521,7 @@ class App:
             self._release_port()
         await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
         if self._http is not None:
-            # First: what it asks, the services of the other servers answer.
-            self._http.announce_stop()
-            await self._http.stop(_STOP_GRACE)
+            await self._http.stop(_STOP_GRACE)  # first: it asks the services of the other servers
         self.authority.parts.feed.close()
         await asyncio.gather(self._server.stop(_STOP_GRACE), self._sockets.stop(_STOP_GRACE))
         await _cancelled(self._sweeping)
@@ -635,6 +607,32 @@ def _refuse_contradictions(config: Config) -> None:
             f"server.workers is {config.workers}, and workers do not serve TLS: remove server.tls and put a proxy that "
             "adds TLS in front, or set server.workers to 0"
         )
+
+
+def _log_who_may_call(book: CallerBook, sockets: Sequence[CallerSocket]) -> None:
+    if book.is_open:
+        _log.info(
+            "open to everyone who can connect",
+            remedy="sessionctl callers add ops --role admin: from then on every call needs a key",
+        )
+        return
+    for one in sockets:
+        if book.revision_of(one.caller) is None:
+            remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
+            _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
+
+
+def _worker_arguments(config: Config, address: str, upstream: str) -> list[str]:
+    settings = {
+        "upstream": upstream,
+        "listen": address,
+        "cache-entries": str(min(config.cache_sessions, MOST_ENTRIES)),
+        "max-calls": str(config.max_calls),
+        "max-streams": str(config.max_calls),
+        "log-format": config.log_format,
+        "log-level": config.log_level,
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
 
 def _tls_files(config: Config) -> TlsFiles | None:

@@ -9,6 +9,7 @@ cookie is in a header of its own.
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
@@ -25,8 +26,8 @@ _NUMBERED = "x-session-set-cookie-"
 MOST_COOKIES = 4
 """How many cookies a configuration of nginx passes on. A decision has at most two: the session's, and the guest's."""
 _ACTION = "x-session-action"
-_REFUSED = 401
-_BAD = 403
+_REFUSALS = range(300, 600)
+_NAME, _VALUE = re.compile(r"[a-z0-9-]+"), re.compile(r"[\x20-\x7e\x80-\xff]*")
 
 Headers = Sequence[tuple[str, str]]
 
@@ -42,9 +43,7 @@ def for_nginx(decision: Decision, cookie: Sequence[str]) -> Response:
     """Return the answer for nginx. `cookie`: the `Cookie` headers of the request."""
     if decision.action is not Action.PROCEED:
         said = json.dumps([decision.status, decision.response, decision.body.decode()]).encode()
-        return _response(
-            _REFUSED, [(_ACTION, decision.action.value), (REFUSAL, urlsafe_b64encode(said).decode("ascii"))]
-        )
+        return _response(401, [(_ACTION, decision.action.value), (REFUSAL, urlsafe_b64encode(said).decode("ascii"))])
     cookies = [value for name, value in decision.response if name == "set-cookie"]
     if len(cookies) > MOST_COOKIES:
         raise AssertionError("more cookies than a configuration of nginx passes on")
@@ -58,9 +57,12 @@ def refusal_in(sent: Sequence[str]) -> Response:
     try:
         (text,) = sent
         status, headers, body = json.loads(urlsafe_b64decode(text.encode("ascii")))
-        return _response(int(status), [(str(name), str(value)) for name, value in headers], str(body).encode())
-    except ValueError:
-        return _response(_BAD, [("content-type", "text/plain; charset=utf-8")], b"Forbidden.\n")
+        pairs = [(name, value) for name, value in headers]
+        if status in _REFUSALS and all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in pairs):
+            return _response(status, pairs, body.encode())
+    except (ValueError, TypeError, AttributeError):
+        pass
+    return _response(403, [("content-type", "text/plain; charset=utf-8")], b"Forbidden.\n")
 
 
 def unavailable(status: int, text: str, *, retry_after: int | None = None) -> Response:

@@ -20,18 +20,21 @@ __all__ = ["HttpServer"]
 
 _MAX_HEAD_BYTES = 64 * 1024
 """How long the line and the headers of a request may be. A proxy adds little to what it accepts from clients."""
-_HEAD_TIMEOUT = 10.0
-"""Seconds that the head of a request may take, and the first one of a new connection."""
 _IDLE_TIMEOUT = 180
 """Seconds that a connection may be idle. Longer than proxies keep theirs (Caddy 120, nginx as deployed 60): a proxy
 that asks on a connection that is just being closed fails."""
 
 
 class HttpServer:
-    """Answers proxies. `max_connections`: how many connections and requests there may be; further ones get 503."""
+    """Answers proxies.
 
-    def __init__(self, auth: ForwardAuth, max_connections: int) -> None:
+    `max_connections`: how many connections and requests there may be; further ones get 503. `head_timeout`: seconds
+    that the head of a request may take, and the first one of a new connection.
+    """
+
+    def __init__(self, auth: ForwardAuth, max_connections: int, head_timeout: float = 10.0) -> None:
         self._auth = auth
+        self._head_timeout = head_timeout
         self._config = uvicorn.Config(
             auth.application(),
             http=_Bounded,
@@ -83,6 +86,7 @@ class HttpServer:
 
     async def stop(self, grace: float) -> None:
         """Accept no connections, give questions `grace` seconds to be answered, and then end them."""
+        self.announce_stop()
         if self._server is None:
             return
         self._server.close()
@@ -101,12 +105,15 @@ class HttpServer:
             await asyncio.wait_for(self._server.wait_closed(), 1.0)
 
     def _protocol(self) -> asyncio.Protocol:
-        return _Bounded(self._config, self._state, {})
+        protocol = _Bounded(self._config, self._state, {})
+        protocol.head_timeout = self._head_timeout
+        return protocol
 
 
 class _Bounded(H11Protocol):
     """Closes a connection on which the head of a request takes too long. uvicorn has no such limit."""
 
+    head_timeout: float
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,12 +128,18 @@ class _Bounded(H11Protocol):
         elif self._head_timer is None:
             self._await_head()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # A client may have sent a part of its next request before this response.
+        if self.conn.trailing_data[0] and self.cycle.response_complete and self._head_timer is None:
+            self._await_head()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT, self._close)
+        self._head_timer = self.loop.call_later(self.head_timeout, self._close)
 
     def _forget_head(self) -> None:
         if self._head_timer is not None:
