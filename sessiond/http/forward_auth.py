@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -28,7 +29,8 @@ KEY_HEADER = "x-session-key"
 _CALL = "Check"
 """As which call a question counts, for roles and in the audit log: it is Envoy's in another form."""
 _AUTHORIZATION = "authorization"
-_MOST_WARNINGS = 100
+_WINDOW, _MOST_WARNINGS = 60.0, 100
+"""Seconds in which no reason is logged twice, and how many reasons at most."""
 _log = structlog.get_logger(__name__)
 
 Decide = Callable[[WebRequest, Route, Caller], Awaitable[Decision]]
@@ -87,10 +89,12 @@ class ForwardAuth:
         return self._audited.identify(_CALL, self._callers, peer, [(_AUTHORIZATION, key) for key in keys])
 
     def _warn(self, error: AuthorityError) -> None:
-        """Log why the proxy cannot ask, once for each reason: it asks about every request."""
+        """Log why the proxy cannot ask, once a minute for each reason: it asks about every request."""
         reason = f"{error.field}: {error.remedy}" if isinstance(error, InvalidField) else error.public
         if reason in self._warned or len(self._warned) >= _MOST_WARNINGS:
             return
+        if not self._warned:
+            asyncio.get_running_loop().call_later(_WINDOW, self._warned.clear)
         self._warned.add(reason)
         _log.warning("proxy refused", reason=reason, effect="it lets no request pass")
 

@@ -21,8 +21,8 @@ __all__ = ["HttpServer"]
 _MAX_HEAD_BYTES = 64 * 1024
 """How long the line and the headers of a request may be. A proxy adds little to what it accepts from clients."""
 _IDLE_TIMEOUT = 180
-"""Seconds that a connection may be idle. Longer than proxies keep theirs (Caddy 120, nginx as deployed 60): a proxy
-that asks on a connection that is just being closed fails."""
+"""Seconds that a connection may be idle. Longer than proxies keep theirs (Caddy 120, nginx as deployed 60), so that no
+question meets a connection that is being closed."""
 
 
 class HttpServer:
@@ -58,7 +58,8 @@ class HttpServer:
 
         Raises `CannotListen`.
         """
-        self._config.load()
+        if not self._config.loaded:
+            self._config.load()
         loop = asyncio.get_running_loop()
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")

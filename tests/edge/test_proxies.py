@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from sessiond.app import App
-from sessiond_client import AsyncClient, Authentication, ClientContext, Token
+from sessiond_client import AsyncClient, Authentication, ClientContext, Grant, Role, Token
 from tests.support.clock import ManualClock
 from tests.support.proxies import PROXIES, Application, Front, application, program_of, running
 from tests.support.server import config_for, serving
@@ -69,9 +69,14 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         application() as behind,
         running(proxy, tmp_path, app, behind.port) as front,
         AsyncClient(app.address) as authority,
-        httpx.AsyncClient(base_url=front.url, trust_env=False, verify=False) as browser,
+        browser_of(front) as browser,
     ):
         yield Site(proxy, front, app, clock, behind, authority, browser)
+
+
+def browser_of(front: Front) -> httpx.AsyncClient:
+    """A client of the site, which takes any certificate."""
+    return httpx.AsyncClient(base_url=front.url, trust_env=False, verify=False)
 
 
 async def login(site: Site, level: int = 1) -> Token:
@@ -289,3 +294,41 @@ async def test_everything_is_redirected_to_https_before_any_cookie(site: Site) -
         assert "max-age" in (await site.get(path, presented)).headers["strict-transport-security"]
     await _stop_answering(site)
     assert "max-age" in (await site.get("/", token)).headers["strict-transport-security"]
+
+
+async def test_a_proxy_needs_its_key_if_there_are_callers(site: Site, tmp_path: Path) -> None:
+    """With callers, a proxy without a key lets nobody pass, whatever keys clients send, and one with a key asks."""
+    ops = (await site.authority.create_caller("ops", [Grant(role=Role.ADMIN)])).key
+    async with AsyncClient(site.app.address, key=ops) as admin:
+        key = (await admin.create_caller("proxy", [Grant(application="default", role=Role.VALIDATOR)])).key
+        authentication = Authentication(level=1, methods=("pwd",))
+        token = (await admin.create(subject="ada", authentication=authentication, client=CLIENT)).token
+    sent = f"Bearer {key.reveal()}"
+    for headers in ({}, {"authorization": sent}, {"x_session_key": "Bearer wrong"}):
+        assert (await site.get("/account/", token, **headers)).status_code in (403, 500, 503)
+    assert site.application.seen == []
+    folder = tmp_path / "with-key"
+    folder.mkdir()
+    async with (
+        running(site.proxy, folder, site.app, site.application.port, sent) as front,
+        browser_of(front) as browser,
+    ):
+        headers = PAGE | {"cookie": f"{COOKIE}={token.reveal()}", "authorization": "Basic b3du"}
+        assert (await browser.get("/account/", headers=headers)).status_code == 200
+        assert (await browser.get("/account/", headers=PAGE)).headers["location"].startswith("/login?")
+    assert site.seen["x-session-subject"] == ["ada"]
+    assert site.seen["authorization"] == ["Basic b3du"]
+    assert key.reveal() not in json.dumps(site.seen)
+
+
+async def test_a_restart_of_the_authority_is_not_noticed(site: Site) -> None:
+    """A proxy that has kept connections to an authority that was restarted connects again, and no request fails."""
+    if site.proxy == "envoy":
+        pytest.skip("Envoy asks over gRPC")
+    token, http = await login(site), site.app._http
+    assert http is not None
+    for _ in range(3):
+        assert (await site.get("/account/", token)).status_code == 200
+        await http.stop(1)
+        await http.start(http.address)
+    assert (await site.get("/account/")).status_code == 303

@@ -117,11 +117,13 @@ async def running(proxy: str, folder: Path, app: App, application_port: int, key
 
 
 def _envoy(folder: Path, app: App, application_port: int, key: str) -> tuple[Sequence[str], Front]:
-    assert not key, "not needed by any test"
     port = _free_port()
+    to_sessiond = "                        envoy_grpc: {cluster_name: sessiond}\n"
+    metadata = f'                        initial_metadata: [{{key: authorization, value: "{key}"}}]\n'
     changes = {
         "port_value: 8080": f"port_value: {port}",
         "port_value: 8000": f"port_value: {application_port}",
+        to_sessiond: to_sessiond + (metadata if key else ""),
         "port_value: 7443": f"port_value: {app.address.rpartition(':')[2]}",
     }
     file = _written(folder, "envoy/envoy.yaml", changes)
