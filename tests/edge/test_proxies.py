@@ -24,7 +24,12 @@ CLIENT = ClientContext(ip_address="127.0.0.1", user_agent=AGENT)
 MINUTE = 60_000
 COOKIE = "__Host-id"
 PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "none", "user-agent": AGENT}
-CONFIG = '[applications.default]\npreset = "owasp-low"\n'
+CONFIG = """
+[applications.default]
+preset = "owasp-low"
+[applications.default.cookie]
+anonymous_name = "guest"
+"""
 
 
 @dataclass
@@ -150,9 +155,11 @@ async def test_a_renewed_token_reaches_the_client_whatever_the_application_says(
         response = await site.get("/account/", token)
     assert response.status_code == int(status[:3])
     cookies = response.headers.get_list("set-cookie")
-    assert len(cookies) == 2
+    # The application's, the session's, and one that deletes the guest's.
+    assert len(cookies) == 3
     assert "theme=light" in cookies
-    (cookie,) = [one for one in cookies if one.startswith(COOKIE)]
+    assert [one for one in cookies if one.startswith("__Host-guest=;")]
+    (cookie,) = [one for one in cookies if one.startswith(f"{COOKIE}=")]
     renewed = cookie.partition(";")[0].removeprefix(f"{COOKIE}=")
     assert renewed not in ("", token.reveal())
     assert (await site.authority.validate(renewed, client=CLIENT)).valid
@@ -274,7 +281,9 @@ async def test_a_dead_session_is_forgotten_on_pages_for_guests(site: Site) -> No
     response = await site.get("/", token)
     assert response.status_code == 200
     assert not [name for name in site.seen if name.startswith("x-session")]
-    assert [one.partition(";")[0] for one in response.headers.get_list("set-cookie")] == [f"{COOKIE}="]
+    deleted = {one.partition(";")[0] for one in response.headers.get_list("set-cookie")}
+    assert deleted == {f"{COOKIE}=", "__Host-guest="}
+    assert len(response.headers.get_list("set-cookie")) == 2
 
 
 async def test_everything_is_redirected_to_https_before_any_cookie(site: Site) -> None:
