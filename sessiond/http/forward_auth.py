@@ -71,7 +71,7 @@ class ForwardAuth:
     async def _answer(self, request: Request, answer: Answer) -> Response:
         headers = by_name(request.headers.raw)
         try:
-            route = route_in(request.url.query)
+            route = route_in(request.scope["query_string"].decode("latin-1"))
             caller = self._caller(request, headers.get(KEY_HEADER, ()))
             self._audited.authorize_for(_CALL, route.application, caller)
             decision = await self._decide(web_request(headers), route, caller)

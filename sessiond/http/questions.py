@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from sessiond.domain.errors import InvalidField
@@ -31,6 +32,7 @@ def by_name(raw: Sequence[tuple[bytes, bytes]]) -> Headers:
     return found
 
 
+@lru_cache(maxsize=256)
 def route_in(query: str) -> Route:
     """Return what the route requires, from the query of the address that the proxy asks.
 
@@ -72,6 +74,7 @@ def _one(headers: Headers, name: str) -> str:
     return found[0]
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
