@@ -520,10 +520,9 @@ class App:
             await self._workers.stop(_STOP_GRACE + _WORKER_END)
             self._release_port()
         await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
-        if self._http is not None:
-            await self._http.stop(_STOP_GRACE)  # first: it asks the services of the other servers
         self.authority.parts.feed.close()
-        await asyncio.gather(self._server.stop(_STOP_GRACE), self._sockets.stop(_STOP_GRACE))
+        servers = [one for one in (self._server, self._sockets, self._http) if one is not None]
+        await asyncio.gather(*(one.stop(_STOP_GRACE) for one in servers))
         await _cancelled(self._sweeping)
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
             await self.sweeper.save_activity(everything=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -118,6 +119,28 @@ def test_a_wrong_address_is_an_error_of_the_file(tmp_path: Path) -> None:
     file.write_text('[server]\nhttp_listen = "7480"\n', encoding="utf-8")
     with pytest.raises(BadConfig, match=r":2: server\.http_listen: "):
         load_config(file)
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Without a package that it needs, the setting is refused with the command that installs it; empty needs none."""
+    monkeypatch.setitem(sys.modules, package, None)
+    file = tmp_path / "sessiond.toml"
+    file.write_text('[server]\nhttp_listen = "127.0.0.1:0"\n', encoding="utf-8")
+    with pytest.raises(BadConfig, match=r":2: server\.http_listen: needs .* run: pip install 'sessiond\[http\]'"):
+        load_config(file)
+    file.write_text('[server]\nhttp_listen = ""\n', encoding="utf-8")
+    assert load_config(file).http_listen == ""
+
+
+async def test_with_workers_the_owner_of_the_store_answers(tmp_path: Path) -> None:
+    """With workers, questions are answered by the process that owns the store, and end with it."""
+    config = config_for(tmp_path, http_listen="127.0.0.1:0", workers=1, transport="grpcio")
+    async with serving(config) as app:
+        assert app._http is not None
+        async with client_of(app._http) as http:
+            assert (await http.get("/check?guests=true", headers=ASKED)).status_code == 200
+            assert (await http.get("/check", headers=ASKED)).status_code == 401
 
 
 # What it bounds
