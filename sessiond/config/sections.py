@@ -170,6 +170,20 @@ def _burst(value: Any) -> Any:
     return value
 
 
+def _http_listen(value: Any) -> str:
+    if value == "":
+        return ""
+    address = parse_listen(value)
+    try:
+        for package in ("starlette", "uvicorn"):
+            import_module(package)
+    except ImportError:
+        raise ValueError(
+            "needs the packages starlette and uvicorn, which cannot be imported; run: pip install 'sessiond[http]'"
+        ) from None
+    return address
+
+
 def _store(value: Any) -> PostgresAddress | None:
     if not isinstance(value, str):
         raise ValueError('must be "sqlite" or "postgres://USER:PASSWORD@HOST:PORT/DATABASE"')
@@ -344,6 +358,7 @@ class _Server(Section):
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     envoy: Annotated[bool, BeforeValidator(_envoy)] = False
+    http_listen: Annotated[str, BeforeValidator(_http_listen)] = ""
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 

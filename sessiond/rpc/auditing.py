@@ -19,7 +19,7 @@ from sessiond.domain.access import ANY_APPLICATION, Role, id_of_key
 from sessiond.domain.audit import ACTIONS, AuditRecord, Trail
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, NotPermitted, Unauthenticated, Unavailable
-from sessiond.rpc.authorization import applications_of, authorize, role_of
+from sessiond.rpc.authorization import applications_of, authorize, authorize_for, role_of
 from sessiond.rpc.status import status_message
 
 __all__ = ["AuditedCalls"]
@@ -72,6 +72,22 @@ class AuditedCalls:
             self._audit.refused(replace(record, outcome="PERMISSION_DENIED"), caller.name)
             raise
         return role_of(name, message, caller) if name in ACTIONS else None
+
+    def authorize_for(self, name: str, application: str, caller: Caller) -> None:
+        """Raise `NotPermitted`, which has a line, unless the caller may make a call that has no message."""
+        try:
+            authorize_for(name, application, caller)
+        except NotPermitted:
+            record = AuditRecord(
+                actor=caller.name,
+                credential=_credential(caller),
+                action=name,
+                application=application,
+                peer=caller.peer,
+                outcome="PERMISSION_DENIED",
+            )
+            self._audit.refused(record, caller.name)
+            raise
 
     def begin(self, name: str, message: Any, caller: Caller, role: Role) -> None:
         """Write the line of a stream. Raises `Unavailable` if that is impossible."""

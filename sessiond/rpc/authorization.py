@@ -10,7 +10,7 @@ from sessiond.domain.access import ANY_APPLICATION, EVERYTHING, RULES, Grants, R
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import NotPermitted, shown
 
-__all__ = ["APPLICATIONS_OF", "applications_of", "authorize", "role_of"]
+__all__ = ["APPLICATIONS_OF", "applications_of", "authorize", "authorize_for", "role_of"]
 
 
 def _one(request: Any) -> Iterable[str]:
@@ -76,6 +76,12 @@ def authorize(name: str, request: Any, caller: Caller) -> None:
         allowed = may(caller.grants, RULES.get(name), named, about_one_subject=about_one_subject)
     if not allowed:
         raise NotPermitted(_refusal(caller, name, named))
+
+
+def authorize_for(name: str, application: str, caller: Caller) -> None:
+    """Raise `NotPermitted` unless the caller may make this call for an application. There is no message to look at."""
+    if caller.grants != EVERYTHING and not may(caller.grants, RULES[name], [application]):
+        raise NotPermitted(_refusal(caller, name, frozenset([application])))
 
 
 def role_of(name: str, request: Any, caller: Caller) -> Role | None:

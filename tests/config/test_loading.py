@@ -250,6 +250,7 @@ OTHER_VALUES = {
     "server.max_calls": 77,
     "server.workers": 3,
     "server.envoy": True,
+    "server.http_listen": "unix:h",
     "server.max_answer_bytes": 7_000_000,
     "server.tls.certificate": Path("s.crt"),
     "server.tls.key": Path("s.key"),

@@ -32,6 +32,7 @@ VARIABLES = {
     "server.max_calls": ("SESSIOND_MAX_CALLS", "77", 77),
     "server.workers": ("SESSIOND_WORKERS", "3", 3),
     "server.envoy": ("SESSIOND_ENVOY", "true", True),
+    "server.http_listen": ("SESSIOND_HTTP_LISTEN", "unix:h", "unix:h"),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
     "server.tls.certificate": ("SESSIOND_TLS_CERTIFICATE", "s.crt", Path("s.crt")),
     "server.tls.key": ("SESSIOND_TLS_KEY", "s.key", Path("s.key")),

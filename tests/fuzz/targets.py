@@ -13,8 +13,9 @@ import ipaddress
 import os
 import re
 import tempfile
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -43,6 +44,8 @@ from sessiond.crypto.tokens import KEY_BYTES, KeyRing, Token, TokenForged, Token
 from sessiond.domain.errors import InvalidField
 from sessiond.domain.position import INCARNATION_BYTES, Position
 from sessiond.domain.values import Instant, Revision, SessionId
+from sessiond.http.answers import refusal_in
+from sessiond.http.questions import HOST, METHOD, PEER, URI, by_name, route_in, web_request
 from sessiond.rpc.cursor import (
     decode_consistency_token,
     decode_cursor,
@@ -346,6 +349,27 @@ def forwarded(raw: bytes) -> None:
             assert client_address("10.0.0.1", appended, proxies) == "203.0.113.9"
 
 
+def proxies(raw: bytes) -> None:
+    """A question of a proxy is refused by name or has one path and one address; a refusal never lets anybody pass."""
+    lines = raw.split(b"\n")
+    names = (METHOD, URI, HOST, PEER)
+    with suppress(InvalidField):
+        route = route_in(lines[0].decode("latin-1"))
+        assert 0 <= route.level <= 3
+    pairs = [(name.encode(), value) for name, value in zip((*names, "cookie", URI), lines, strict=False)]
+    headers = by_name(pairs)
+    with suppress(InvalidField):
+        request = web_request(headers)
+        assert request.path.startswith("/")
+        assert str(ipaddress.ip_address(request.peer)) == request.peer
+        assert request.method
+        assert len(headers[URI]) == 1
+    for text in (raw.decode("latin-1"), urlsafe_b64encode(raw).decode()):
+        response = refusal_in([text])
+        assert 300 <= response.status_code < 600
+        assert not any(set(b"\r\n\0") & set(name + value) for name, value in response.raw_headers)
+
+
 def origins(raw: bytes) -> None:
     """Redirects stay on this site, and an origin is only trusted in the form that browsers write."""
     text = raw.decode("latin-1")
@@ -462,6 +486,16 @@ TARGETS = {
             b"192.0.2.1, 10.0.0.2",
             b'for="_a\\"b",,;;=',
             b"::ffff:1.2.3.4",
+        ),
+    ),
+    "proxies": Target(
+        proxies,
+        (
+            b"GET\n/a?b=c\napp.example\n192.0.2.1",
+            b"GET\n/%2e%2e/\xff\napp.example\n2001:db8::1\na=1\n/b",
+            b"application=shop&level=2&max_age=15m&guests=true",
+            b'[303, [["location", "/login?next=/a"]], "<p>"]',
+            b'[403, [["a", "b\\r\\nc: d"]], ""]',
         ),
     ),
     "origins": Target(

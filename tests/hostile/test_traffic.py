@@ -27,11 +27,15 @@ from tests.hostile.frames import start
 from tests.support.certificates import Authority, credentials, server_files
 from tests.support.figures import report
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 CA = Authority("servers")
 TLS = "tls"
 GROWTH = 1.10
 """The resident memory after an attack, as a multiple of that before it."""
+KEPT_ONCE = 20_000_000
+"""Bytes that the first attack of a kind may leave. gRPC and the allocator keep them for the next one of that kind."""
+WAYS = [*TRANSPORTS, TLS] if os.environ.get("SESSIOND_TEST_HOSTILE") == "all" else TRANSPORTS[:1]
+"""The servers that are attacked. All of them take a quarter of an hour (`make hostile`)."""
 SOON = 45.0
 """Seconds after which memory and descriptors must be back: memory is looked at every ten seconds."""
 HANDSHAKE = 10.0
@@ -115,7 +119,7 @@ class Target:
         return [entry["event"] for entry in entries if entry["level"] in ("error", "critical")]
 
 
-@pytest.fixture(scope="module", params=[*TRANSPORTS, TLS])
+@pytest.fixture(scope="module", params=WAYS)
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server for one transport, which is attacked in all ways one after the other."""
     way, folder = request.param, tmp_path_factory.mktemp("hostile")
@@ -153,14 +157,19 @@ def _after(target: Target, attack: Attack) -> tuple[Measured, list[str]]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_after_an_attack(target: Target, name: str) -> None:
     """After the attack honest calls succeed, memory is back within 10 %, all descriptors are, and no error is logged.
-    It would fail if a protection of gRPC were switched off, or if we kept anything for a call that has ended; the
-    control below shows that kept connections and memory are noticed.
+    If the first attack leaves more, then less than 20 MB, and the second one nothing. It would fail if a protection of
+    gRPC were switched off, or if we kept anything for a call that has ended; the control below shows that kept
+    connections and memory are noticed.
     """
     if target.wire.tls is not None and not ATTACKS[name].over_tls:
         pytest.skip("below TLS, where the slow handshakes are tested instead")
-    before, found = _after(target, ATTACKS[name])
-    now = target.measure()
-    report(f"{name}, {target.server.name}: {before.memory / 1e6:.1f} MB before, {now.memory / 1e6:.1f} MB after")
+    for _ in range(2):
+        before, found = _after(target, ATTACKS[name])
+        now = target.measure()
+        report(f"{name}, {target.server.name}: {before.memory / 1e6:.1f} MB before, {now.memory / 1e6:.1f} MB after")
+        assert now.memory - before.memory < KEPT_ONCE
+        if not found:
+            break
     assert found == []
     assert target.errors() == []
 
