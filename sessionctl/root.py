@@ -24,7 +24,7 @@ SUMMARIES: Mapping[str, str] = {
     "list": "List sessions, newest first.",
     "locks": "List sources that are locked because they guessed tokens.",
     "policies": "Show the policies in force, and where each value comes from.",
-    "reload": "Make a running server reload its policies.",
+    "reload": "Make a running server reload its policies and limits.",
     "report": "Report that a session looks suspicious.",
     "revoke": "End sessions, immediately and permanently.",
     "show": "Show one session.",
@@ -92,7 +92,7 @@ class _Root(Group):
 @click.version_option(package_name="sessiond", prog_name="sessionctl")
 @global_options
 def main() -> None:
-    """Inspect a sessiond server, end sessions, unlock sources, reload policies.
+    """Inspect a sessiond server, end sessions, unlock sources, reload policies and limits.
 
     Global options may come before or after the name of a command. Tokens are read from standard input or a hidden
     prompt, never from an argument or the environment.

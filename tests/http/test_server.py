@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from sessiond.access.callers import Callers
-from sessiond.app import App, RemotePlaintext
+from sessiond.app import App, OpenToOthers, RemotePlaintext
 from sessiond.config import BadConfig, load_config
 from sessiond.domain.call import Caller
 from sessiond.edge.check import Decision
@@ -99,7 +99,9 @@ async def test_other_machines_cannot_reach_it(tmp_path: Path) -> None:
     config = config_for(tmp_path, http_listen="0.0.0.0:0")
     with pytest.raises(RemotePlaintext, match=r"server\.http_listen: 0\.0\.0\.0:0 can be reached"):
         await App.start(config)
-    async with serving(replace(config, allow_remote_plaintext=True)):
+    with pytest.raises(OpenToOthers, match=r"0\.0\.0\.0:0 can be reached"):
+        await App.start(replace(config, allow_remote_plaintext=True))
+    async with serving(replace(config, allow_remote_plaintext=True, allow_without_callers=True)):
         pass
 
 

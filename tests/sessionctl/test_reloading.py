@@ -68,6 +68,7 @@ async def test_a_reload_as_json(server: ServerProcess, tmp_path: Path) -> None:
         "pid": server.process.pid,
         "outcome": "reloaded",
         "changed": {"default": "changed: idle_timeout"},
+        "limits_changed": False,
         "restart_required": [],
         "problems": [],
     }
