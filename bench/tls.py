@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-__all__ = ["MutualTls", "make_tls"]
+__all__ = ["CLIENT_NAME", "MutualTls", "make_tls"]
 
 _SOURCE = Path(__file__).with_name("client_certificate.c")
 _HOST = "127.0.0.1"
+CLIENT_NAME = "spiffe://bench/h2load"
+"""The name in the certificate that h2load shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def make_tls(folder: Path) -> MutualTls:
     authority = folder.absolute() / "authority.pem"
     authority.write_bytes(_signed("bench authority", key, key, x509.BasicConstraints(ca=True, path_length=None)))
     server = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(_HOST))])
-    client = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://bench/h2load")])
+    client = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(CLIENT_NAME)])
     paths = [
         path for name, names in (("server", server), ("client", client)) for path in _pair(folder, name, key, names)
     ]
