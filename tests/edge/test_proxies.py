@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from sessiond.app import App
@@ -42,13 +42,13 @@ class Site:
     clock: ManualClock
     application: Application
     authority: AsyncClient
-    browser: httpx.AsyncClient
+    browser: httpx2.AsyncClient
 
-    async def get(self, path: str, token: Token | None = None, **headers: str) -> httpx.Response:
+    async def get(self, path: str, token: Token | None = None, **headers: str) -> httpx2.Response:
         """Fetch a page, with a session cookie if there is a token."""
         return await self.request("GET", path, token, **headers)
 
-    async def request(self, method: str, path: str, token: Token | None = None, **headers: str) -> httpx.Response:
+    async def request(self, method: str, path: str, token: Token | None = None, **headers: str) -> httpx2.Response:
         """Make a request as a browser does; underscores in the names of headers are hyphens."""
         sent = PAGE | {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
@@ -79,9 +79,9 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         yield Site(proxy, front, app, clock, behind, authority, browser)
 
 
-def browser_of(front: Front) -> httpx.AsyncClient:
+def browser_of(front: Front) -> httpx2.AsyncClient:
     """A client of the site, which takes any certificate."""
-    return httpx.AsyncClient(base_url=front.url, trust_env=False, verify=False)
+    return httpx2.AsyncClient(base_url=front.url, trust_env=False, verify=False)
 
 
 async def login(site: Site, level: int = 1) -> Token:
@@ -290,7 +290,7 @@ async def test_everything_is_redirected_to_https_before_any_cookie(site: Site) -
     """Without TLS there is only a redirect, and each response with TLS says that the site is never used without."""
     if not site.front.plain_url:
         pytest.skip("the deployed configuration has no TLS")
-    async with httpx.AsyncClient(trust_env=False) as plain:
+    async with httpx2.AsyncClient(trust_env=False) as plain:
         response = await plain.get(f"{site.front.plain_url}/account/?a=1", headers=PAGE)
     assert response.status_code in (301, 308)
     # Caddy takes its port for the one that the outside sees as 443.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from sessiond.app import App
@@ -46,7 +46,7 @@ class Proxy:
 
     app: App
     clock: ManualClock
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
 
     async def ask(self, query: str = "", token: Token | None = None, path: str = "/check", **changed: str) -> Any:
         """Ask about a request; underscores in the names of headers are hyphens. An empty header is not sent."""
@@ -64,10 +64,10 @@ class Proxy:
         return made.token
 
 
-def client_of(app: App) -> httpx.AsyncClient:
+def client_of(app: App) -> httpx2.AsyncClient:
     """A client of the HTTP server."""
     assert app._endpoints._http is not None
-    return httpx.AsyncClient(base_url=f"http://{app._endpoints._http.address}", trust_env=False)
+    return httpx2.AsyncClient(base_url=f"http://{app._endpoints._http.address}", trust_env=False)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from sessiond.access.callers import Callers
@@ -59,9 +59,9 @@ async def listening(slow: Slow, max_connections: int = 100, head_timeout: float 
         await server.stop(0)
 
 
-def client_of(server: HttpServer) -> httpx.AsyncClient:
+def client_of(server: HttpServer) -> httpx2.AsyncClient:
     """A client of the server."""
-    return httpx.AsyncClient(base_url=f"http://{server.address}", trust_env=False)
+    return httpx2.AsyncClient(base_url=f"http://{server.address}", trust_env=False)
 
 
 async def connection(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -79,7 +79,7 @@ async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
     config = config_for(tmp_path, http_listen=f"unix:{path}", socket_mode=0o660)
     async with (
         serving(config),
-        httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as http,
+        httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path))) as http,
     ):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         response = await http.get("http://sessiond/healthz")
@@ -225,7 +225,7 @@ async def test_open_questions_are_answered_before_it_stops() -> None:
         assert (await asking).status_code == 200
         await stopping
         async with client_of(server) as late:
-            with pytest.raises(httpx.ConnectError):
+            with pytest.raises(httpx2.ConnectError):
                 await late.get("/healthz")
 
 
@@ -236,5 +236,5 @@ async def test_a_question_that_takes_too_long_is_ended() -> None:
         asking = asyncio.create_task(http.get("/check", headers=ASKED))
         await slow.asked.wait()
         await server.stop(0.01)
-        with pytest.raises(httpx.HTTPError):
+        with pytest.raises(httpx2.HTTPError):
             (await asking).raise_for_status()
