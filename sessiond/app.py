@@ -485,7 +485,7 @@ class App:
             from sessiond.proxying import decider_of, http_server
 
             decider = decider_of(self.authority.parts.policies, self._proxies, services, services[0].fast_path)
-            http = await http_server(config, decider, Callers(self._book, audit=self.audit))
+            http = await http_server(config, decider, Callers(self._book, audit=self.audit), self._limiter)
         server_for = rpc_servers(services, shared, config.max_calls, decider if config.envoy else None)
         self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)
         self.address = self._endpoints.address

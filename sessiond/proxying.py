@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sessiond.access.callers import Callers
+from sessiond.access.limits import CallLimiter
 from sessiond.config import Config, ProxySettings
 from sessiond.domain.call import Caller
 from sessiond.domain.policy import CookieRules, Policy
@@ -34,14 +35,14 @@ def decider_of(
     return Decider(policies, proxies, client_of, _names_of)
 
 
-async def http_server(config: Config, decider: Decider, callers: Callers) -> HttpServer | None:
+async def http_server(config: Config, decider: Decider, callers: Callers, limiter: CallLimiter) -> HttpServer | None:
     """Return the server that proxies ask over HTTP, started; None if there is none. Raises `CannotListen`."""
     if not config.http_listen:
         return None
     from sessiond.http.forward_auth import ForwardAuth
     from sessiond.http.server import HttpServer
 
-    server = HttpServer(ForwardAuth(decider.decide, callers), config.max_calls)
+    server = HttpServer(ForwardAuth(decider.decide, callers, limiter), config.max_calls)
     await server.start(config.http_listen, config.socket_mode)
     return server
 

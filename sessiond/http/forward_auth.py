@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as Path
 
 from sessiond.access.callers import Callers
+from sessiond.access.limits import CallLimiter
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField, Overloaded, Unavailable
 from sessiond.edge.check import Decision
@@ -38,15 +39,17 @@ Answer = Callable[[Decision, Sequence[str]], Response]
 
 
 class ForwardAuth:
-    """Answers the questions of proxies. `decide` decides about a request of a route, on behalf of a caller.
+    """Answers the questions of proxies. `decide` decides about a request of a route, on behalf of a caller. `limiter`
+    counts the calls of each caller, over gRPC too.
 
     A question without a decision is answered with 500 (the proxy is not set up as it must be; the log has the reason)
     or 503, which no proxy takes for a permission.
     """
 
-    def __init__(self, decide: Decide, callers: Callers) -> None:
+    def __init__(self, decide: Decide, callers: Callers, limiter: CallLimiter | None = None) -> None:
         self._decide = decide
         self._callers = callers
+        self._limiter = limiter or CallLimiter()
         self._audited = AuditedCalls(callers.audit)
         self._warned: set[str] = set()
         self.is_stopping = False
@@ -73,8 +76,12 @@ class ForwardAuth:
         try:
             route = route_in(request.scope["query_string"].decode("latin-1"))
             caller = self._caller(request, headers.get(KEY_HEADER, ()))
-            self._audited.authorize_for(_CALL, route.application, caller)
-            decision = await self._decide(web_request(headers), route, caller)
+            account = self._limiter.begin(caller)
+            try:
+                self._audited.authorize_for(_CALL, route.application, caller)
+                decision = await self._decide(web_request(headers), route, caller)
+            finally:
+                account.end()
             return answer(decision, headers.get("cookie", ()))
         except (Unavailable, Overloaded):
             return unavailable(503, "Please try again in a moment.\n", retry_after=OUTAGE_SECONDS)

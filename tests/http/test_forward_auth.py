@@ -291,3 +291,16 @@ async def test_refused_proxies_are_in_the_audit_log(tmp_path: Path, clock: Manua
     ]
     assert lines[0]["from"].startswith("ipv4:127.0.0.1:")
     assert reader.reveal() not in text
+
+
+async def test_the_limits_on_calls_hold_here_too(tmp_path: Path, clock: ManualClock) -> None:
+    """A proxy beyond the rate of its caller gets 503 with a time, and lets no request pass."""
+    limits = "\n[limits]\nrate_per_caller = 2\nburst = '1s'\n"
+    config = config_for(tmp_path, CONFIG + limits, http_listen="127.0.0.1:0")
+    async with serving(config, clock) as app, client_of(app) as http:
+        proxy = Proxy(app, clock, http)
+        answers = [await proxy.ask("guests=true") for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "x-session-action" not in refused.headers
