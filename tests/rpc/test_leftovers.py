@@ -74,7 +74,7 @@ class _Details:
 @pytest.mark.parametrize(("size", "after", "freed"), [(20_000, 0.0, True), (8_000, 0.0, False), (20_000, 60.0, False)])
 async def test_what_an_earlier_collection_has_met_is_freed_too(size: int, after: float, freed: bool) -> None:
     """Metadata that gRPC refuses is freed soon, even if its call was alive during a collection.
-    What honest callers send waits for the collector. The last case is the control: without a second collection it stays.
+    What honest callers send waits for the collector. The last case is the control: with one collection it stays.
     """
     leftovers = Leftovers(most_bytes=1, all_after=after)
     details: Any = _Details(size)
