@@ -140,6 +140,8 @@ def _parsed(path: Path, document: Any) -> Contexts:
                 raise bad(f"{here}.{key}", "no such key")
             if not isinstance(value, kinds[key]):
                 raise bad(f"{here}.{key}", "must be true or false" if key == "tls" else "must be a string")
+        if not values["target"]:
+            raise bad(f"{here}.target", "must not be empty")
         found[name] = Context(**values)
     if not isinstance(current, str) or (current and current not in found):
         raise bad(_CURRENT, "must be the name of a context, or empty")

@@ -239,6 +239,7 @@ BAD_TEXTS: dict[str, str] = {
     '{"contexts": []}': ": contexts: must be an object; correct it, or remove the file",
     '{"contexts": {"A": {"target": "x"}}}': ": contexts.A: must have 1 to 64 of a-z",
     '{"contexts": {"a": {}}}': ": contexts.a: must be an object with the key target; correct it, or remove the file",
+    '{"contexts": {"a": {"target": ""}}}': ": contexts.a.target: must not be empty; correct it, or remove the file",
     '{"contexts": {"a": {"target": 1}}}': ": contexts.a.target: must be a string; correct it, or remove the file",
     '{"contexts": {"a": {"target": "x", "key_file": 1}}}': ": contexts.a.key_file: must be a string; correct it",
     '{"contexts": {"a": {"target": "x", "key": "x"}}}': ": contexts.a.key: no such key",
