@@ -415,13 +415,13 @@ class App:
                 keeper=self._keeper,
             )
             self.authority = await assemble(self._store, process)
-            self._refuse_open_access()
         except BaseException:
             await self._close_store()
             raise
         parts = self.authority.parts
         self._book.is_confirmed = lambda: parts.cache.is_open
         try:
+            self._refuse_open_access()
             self.sweeper = Sweeper(parts, config.event_retention, self._on_store_failure)
             self.ring = RingTasks(parts, self.authority.key_ring, self._keeper, self._on_store_failure)
             await self.ring.record(self._store.keys_before)
