@@ -32,8 +32,9 @@ CA = Authority("servers")
 TLS = "tls"
 GROWTH = 1.10
 """The resident memory after an attack, as a multiple of that before it."""
-KEPT_ONCE = 20_000_000
-"""Bytes that the first attack of a kind may leave. gRPC and the allocator keep them for the next one of that kind."""
+KEPT_ONCE = {"unread answers": 20_000_000, "watched health": 20_000_000}
+"""Bytes that the first attack of these kinds may leave, for the next one of that kind (decision 18): 11 and 12 % were
+measured. All others are held to `GROWTH` at once."""
 WAYS = [*TRANSPORTS, TLS] if os.environ.get("SESSIOND_TEST_HOSTILE") == "all" else TRANSPORTS[:1]
 """The servers that are attacked. All of them take a quarter of an hour (`make hostile`)."""
 SOON = 45.0
@@ -157,19 +158,17 @@ def _after(target: Target, attack: Attack) -> tuple[Measured, list[str]]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_after_an_attack(target: Target, name: str) -> None:
     """After the attack honest calls succeed, memory is back within 10 %, all descriptors are, and no error is logged.
-    If the first attack leaves more, then less than 20 MB, and the second one nothing. It would fail if a protection of
-    gRPC were switched off, or if we kept anything for a call that has ended; the control below shows that kept
-    connections and memory are noticed.
+    Two kinds may leave more once, within a bound, and not again. It would fail if a protection of gRPC were switched
+    off, or if we kept anything for a call that has ended; the control below shows that kept connections and memory are
+    noticed.
     """
     if target.wire.tls is not None and not ATTACKS[name].over_tls:
         pytest.skip("below TLS, where the slow handshakes are tested instead")
-    for _ in range(2):
-        before, found = _after(target, ATTACKS[name])
-        now = target.measure()
-        report(f"{name}, {target.server.name}: {before.memory / 1e6:.1f} MB before, {now.memory / 1e6:.1f} MB after")
-        assert now.memory - before.memory < KEPT_ONCE
-        if not found:
-            break
+    before, found = _after(target, ATTACKS[name])
+    now = target.measure()
+    report(f"{name}, {target.server.name}: {before.memory / 1e6:.1f} MB before, {now.memory / 1e6:.1f} MB after")
+    if found and now.memory - before.memory < KEPT_ONCE.get(name, 0):
+        _, found = _after(target, ATTACKS[name])
     assert found == []
     assert target.errors() == []
 
