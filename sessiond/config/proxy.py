@@ -35,9 +35,10 @@ class ProxySettings:
 
 
 def change_proxies(proxies: dict[str, ProxySettings], others: Mapping[str, ProxySettings]) -> dict[str, str]:
-    """Put other settings in force. Return what changed, by application."""
-    changed = {name: "proxy" for name, settings in others.items() if proxies.get(name) != settings}
+    """Put other settings in force. Return what changed, by application; those that are new or gone are not among it."""
+    changed = {name: "proxy" for name, before in proxies.items() if others.get(name, before) != before}
     for application in proxies.keys() - others.keys():
         del proxies[application]
-    proxies.update({name: others[name] for name in changed})
+    # What is equal stays the same object: its gateway remembers changes of a moment ago.
+    proxies.update({name: settings for name, settings in others.items() if proxies.get(name) != settings})
     return changed
