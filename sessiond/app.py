@@ -69,7 +69,7 @@ from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.secure import server_credentials
-from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, Shared
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, Shared, turns_for
 from sessiond.rpc.service.callers import CallerService
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -297,7 +297,7 @@ def rpc_server(
     limiter: CallLimiter | None = None,
 ) -> RpcServer:
     """The gRPC server of an authority, not started."""
-    shared = Shared() if limiter is None else Shared(limiter=limiter)
+    shared = Shared(limiter=limiter or CallLimiter(), turns=turns_for(max_calls, transport))
     services = services_of(authority, bounds, shared.unary_calls, shared.limiter)
     return rpc_servers(services, shared, max_calls)(transport, callers or Callers())
 
@@ -478,7 +478,8 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        shared, decider, http = Shared(limiter=self._limiter), None, None
+        shared = Shared(limiter=self._limiter, turns=turns_for(config.max_calls, config.transport))
+        decider, http = None, None
         services = services_of(self.authority, bounds, shared.unary_calls, shared.limiter)
         if config.envoy or config.http_listen:
             # Imported here: few servers have proxies in front of applications.

@@ -171,7 +171,7 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it had its turn at the same moment
+            if turn.done() and not turn.cancelled() and turn.exception() is None:  # it had its turn at the same moment
                 self.end(lane, weight)
             raise
 

@@ -35,7 +35,7 @@ from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "FurtherService", "RpcServer", "Shared", "Transport"]
+__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "FurtherService", "RpcServer", "Shared", "Transport", "turns_for"]
 
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
@@ -78,10 +78,18 @@ class Shared:
 
     unary_calls  counts the unary calls that are under way, for services that give way to them
     limiter      has the limits of each caller and application
+    turns        lets the calls of each caller begin. One for all servers of a process: a caller may use several
     """
 
     unary_calls: UnaryCalls = field(default_factory=UnaryCalls)
     limiter: CallLimiter = field(default_factory=CallLimiter)
+    turns: Turns = field(default_factory=Turns)
+
+
+def turns_for(max_calls: int, transport: str) -> Turns:
+    """Return the turns of callers on a transport."""
+    # gRPC refuses all calls beyond `max_calls`, whoever makes them.
+    return Turns(max_calls * 3 // 4, _PACES[transport])
 
 
 class RpcServer:
@@ -107,7 +115,7 @@ class RpcServer:
         shared: Shared | None = None,
     ) -> None:
         self._health = health.HealthServicer()
-        arrivals, shared = Arrivals(), shared or Shared()
+        arrivals, shared = Arrivals(), shared or Shared(turns=turns_for(max_calls, transport))
         self._audited = AuditedCalls(callers.audit)
         intake = Intake(
             callers,
@@ -116,8 +124,7 @@ class RpcServer:
             callers.open_streams,
             shared.unary_calls,
             shared.limiter,
-            # gRPC refuses all calls beyond `max_calls`, whoever makes them.
-            Turns(max_calls * 3 // 4, _PACES[transport]),
+            shared.turns,
             self._audited,
         )
         further = [service for service in services if isinstance(service, FurtherService)]

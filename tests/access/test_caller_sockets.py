@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import pytest
 
+from sessiond.access.turns import Turns
 from sessiond.app import App
 from sessiond.config import BadConfig, load_config
 from sessiond.domain.call import FORWARDED_KEY, PEER_KEY
@@ -339,3 +340,23 @@ def test_sockets_need_a_restart(tmp_path: Path) -> None:
     before = config_for(tmp_path, sockets(tmp_path, "shop"))
     assert before.restart_required(config_for(tmp_path, sockets(tmp_path, "shop", "edge"))) == ["sockets"]
     assert before.restart_required(config_for(tmp_path, sockets(tmp_path, "shop"))) == []
+
+
+async def test_all_servers_share_their_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of a caller at its socket and at the server's address take turns with each other: what the caller has in
+    work at one would otherwise hold back its calls at the other, and nobody would let them begin.
+    """
+    seen: list[Turns] = []
+    begin = Turns.begin
+
+    def noted(self: Turns, lane: Any, weight: int) -> Any:
+        seen.append(self)
+        return begin(self, lane, weight)
+
+    monkeypatch.setattr(Turns, "begin", noted)
+    async with administered(tmp_path, "shop") as (_, admin):
+        await admin.create_caller("shop", [Grant(role=Role.VALIDATOR)], without_key=True)
+        async with stub_for(f"unix:{tmp_path / 'shop'}") as stub:
+            await stub.ValidateSession(pb.ValidateSessionRequest(application="shop", token="t"))
+    assert len(seen) >= 2
+    assert len({id(turns) for turns in seen}) == 1

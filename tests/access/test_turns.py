@@ -314,3 +314,21 @@ async def test_a_caller_with_many_calls_is_found_out() -> None:
     turns.end(lane, READ)
     await passes()
     assert all(turn.done() for turn in waiting)
+
+
+async def test_a_refused_call_that_hangs_up_was_never_in_work() -> None:
+    """A waiting call that is refused, and whose caller hangs up in the same moment, does not count as having been in
+    work: its caller would have more in work than others from then on.
+    """
+    turns = Turns(pace=NO_PAUSES)
+    lane, _ = shared(turns)
+    begin(turns, lane, 2)
+    before = lane.in_work
+    (turn,) = begin(turns, lane, 1)
+    waiting = asyncio.ensure_future(turns.wait(turn, lane, READ))
+    await asyncio.sleep(0)
+    turn.set_exception(Overloaded("refused"))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert lane.in_work == before
