@@ -23,9 +23,9 @@ from sessiond.changes.key_ring import (
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.crypto.tokens import KEY_BYTES, fingerprint_of
 from sessiond.domain.call import Call, Caller
-from sessiond.domain.errors import KeyRingRefused
+from sessiond.domain.errors import AuthorityError, KeyRingRefused, Unavailable
 from sessiond.domain.immutable import immutable
-from sessiond.domain.key_ring import KeyHolder, KeyState, SealingKey, in_use, sealing_key, short
+from sessiond.domain.key_ring import MAX_KEYS, KeyHolder, KeyState, SealingKey, in_use, sealing_key, short
 from sessiond.domain.policy import PRESETS
 from sessiond.domain.values import NOBODY, Instant, Revision
 
@@ -134,6 +134,9 @@ class KeyRingAdmin:
         """
         self._check_source("add a key")
         async with self._turn:
+            if (first := await self._retries.recall(spec)()) is not None:
+                return first
+            await self._drop_unknown()
             key = self._parts.entropy(KEY_BYTES)
             fingerprint = fingerprint_of(key)
             check_room(self._keeper.records)
@@ -144,7 +147,9 @@ class KeyRingAdmin:
                 wrapped = b"" if local or self._parts.follower is None else self._keeper.wrapped(fingerprint)
                 unit = AddSealingKey(fingerprint, wrapped, call.cause)
                 answer = await self._retries.carry_out(unit, lambda done: KeyChanged(done.result, done.revision), spec)
-            except KeyRingRefused:
+            except Unavailable:
+                raise  # it may have been recorded; the next addition finds out
+            except AuthorityError:
                 await self._drop_key(fingerprint)
                 raise
             if fingerprint not in {known.fingerprint for known in self._keeper.records}:
@@ -167,6 +172,8 @@ class KeyRingAdmin:
         `log_out`: even then.
         """
         self._check_source("retire a key")
+        if (first := await self._retries.recall(spec)()) is not None:
+            return first
         if not log_out:
             await self._check_unused(find_key(await self._parts.store.keys(), prefix))
         unit = RetireSealingKey(prefix, log_out, call.cause)
@@ -182,8 +189,8 @@ class KeyRingAdmin:
         source = self._keeper.source
         if source is None:
             return
-        ring = await asyncio.to_thread(source.load, may_create=False)
-        async with self._turn:
+        async with self._turn:  # a key that is being added may be in the file, and be dropped again
+            ring = await asyncio.to_thread(source.load, may_create=False)
             await self._take_over(ring.materials())
 
     async def _take_over(self, keys: Sequence[bytes]) -> None:
@@ -194,7 +201,6 @@ class KeyRingAdmin:
         sealing = sealing_key(records)
         if source.change and sealing is not None and sealing.fingerprint not in held:
             raise BadKeyFile(f"{source.name} lacks the key {short(sealing.fingerprint)}, which seals; put it back")
-        self.wanted = held[0]
         known = {key.fingerprint: key for key in records}
         self._keeper.hold_all(
             [
@@ -204,12 +210,23 @@ class KeyRingAdmin:
             ]
         )
         await self._keeper.save()
+        retired = {key.fingerprint for key in records if key.state is KeyState.RETIRED}
+        left_out = [
+            fingerprint for fingerprint in held if not self._keeper.holds(fingerprint) and fingerprint not in retired
+        ]
+        held = [fingerprint for fingerprint in held if fingerprint not in left_out]
+        self.wanted = held[0]
         gone = [key.fingerprint for key in in_use(records) if key.fingerprint not in held] if source.change else []
         wrapped = {}
         if self._parts.follower is not None:
             wrapped = {f: self._keeper.wrapped(f) for f in held if f not in known and self._keeper.holds(f)}
         await self._parts.journal.submit(ReconcileKeys(held, gone, wrapped, source.name))
         await self._keeper.settle()
+        if left_out:
+            raise BadKeyFile(
+                f"{source.name} has the new key {short(left_out[0])}, and a ring has at most {MAX_KEYS} keys: it is "
+                "taken once a key that is not there any more has been removed"
+            )
 
     async def _store_key(self, key: bytes) -> None:
         self._keeper.hold(key)
@@ -218,6 +235,13 @@ class KeyRingAdmin:
         except BadKeyFile as error:
             self._keeper.drop(fingerprint_of(key))
             raise KeyRingRefused(str(error)) from error
+
+    async def _drop_unknown(self) -> None:
+        """Forget keys that the store does not know: those of additions whose outcome was unknown."""
+        known = {key.fingerprint for key in await self._parts.store.keys()}
+        for fingerprint in self._keeper.ring.fingerprints():
+            if fingerprint not in known:
+                await self._drop_key(fingerprint)
 
     async def _drop_key(self, fingerprint: bytes) -> None:
         self._keeper.drop(fingerprint)

@@ -91,6 +91,8 @@ class MountedKeys:
                     "write it; mount it with mode 0400, 0440, 0600 or 0640"
                 )
             content = os.read(handle, MOST_BYTES)
+        except OSError as error:
+            raise BadKeyFile(f"cannot read {self.name}: {error.strerror}; is it mounted, and readable here?") from error
         finally:
             os.close(handle)
         return parse_keys(self.name, content)

@@ -115,7 +115,8 @@ class RingKeeper:
             if keys != self._saved and self.source is not None and not self.source.change:
                 await asyncio.to_thread(self.source.save, keys)
             self._saved = keys
-            self.on_held(self.ring.fingerprints())
+            # What was stored, not what is held by now: another replica may seal with a key that this one reports.
+            self.on_held([fingerprint_of(key) for key in keys])
 
     async def settle(self) -> None:
         """Wait until the keys are stored as the last change left them, or that has failed."""

@@ -22,6 +22,7 @@ __all__ = ["LOOK_EVERY", "RingTasks"]
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at a mounted key file."""
+_UNEXPECTED = "unexpected error"
 _log = structlog.get_logger(__name__)
 
 
@@ -84,7 +85,9 @@ class RingTasks:
                 _log.error("keys refused", problem=str(error), effect="the keys read before stay in use")
             return False
         except AuthorityError as error:
-            _log.warning("keys not read", error=str(error))
+            if str(error) != self._problem:
+                self._problem = str(error)  # and so it is tried again
+                _log.warning("keys not read", error=str(error))
             return False
         self._problem = ""
         return True
@@ -93,7 +96,9 @@ class RingTasks:
         """Read the keys again when they change, and while a key waits until every replica holds it."""
         source = self._keeper.source
         assert source is not None  # noqa: S101 - for the type checker
-        seen = pending = source.signature()
+        # Not the signature of now: the keys were read when the store was opened, and may have changed since.
+        seen: object = None
+        pending: object = None
         waits = self._waits()
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -104,11 +109,19 @@ class RingTasks:
                 continue
             if changed or self._waits() or self._problem:
                 seen = pending = found
-                await self.reload()
+                await self._reload_again()
             if self._waits() != waits:
                 waits = self._waits()
                 if waits:
                     _log.warning("key waits", key=waits, effect="it seals once every replica holds it")
+
+    async def _reload_again(self) -> None:
+        try:
+            await self.reload()
+        except Exception:  # noqa: BLE001 - an unexpected error must not end the watch
+            if self._problem != _UNEXPECTED:
+                self._problem = _UNEXPECTED
+                _log.exception("keys not read")
 
     def _waits(self) -> str:
         """Return the key that is to seal here and does not yet; empty if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -13,12 +14,13 @@ from sessiond_client import (
     AsyncClient,
     EventType,
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     SealingKeyState,
     Token,
     Verdict,
 )
-from tests.keyring.rings import key_file, rotate, states, until_removed
+from tests.keyring.rings import key_file, prints_in, rotate, states, until_removed
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 from tests.support.sidecars import until
@@ -200,3 +202,38 @@ async def test_the_ring_survives_a_restart(tmp_path: Path, clock: ManualClock) -
     async with serving(config, clock) as app, AsyncClient(app.address) as client:
         assert [(key.fingerprint, key.state) for key in (await client.key_ring()).keys] == before
         assert [(await client.validate(token)).valid for token in tokens] == [True, True]
+
+
+async def test_a_repeated_call_gets_the_first_answer(app: App, client: AsyncClient) -> None:
+    """A repeat of a call with its id is answered as the first one, also if the ring would refuse the call by now."""
+    await client.add_sealing_key()
+    ids = [str(uuid4()) for _ in range(2)]
+    added = await client.add_sealing_key(request_id=ids[0])  # the third one: there is no room for another
+    again = await client.add_sealing_key(request_id=ids[0])
+    assert again.key.fingerprint == added.key.fingerprint
+    retired = await client.retire_sealing_key(added.key.fingerprint, request_id=ids[1])  # it is gone at once
+    assert await client.retire_sealing_key(added.key.fingerprint, request_id=ids[1]) == retired
+    assert len(key_file(app).read_text().split()) == 2
+
+
+async def test_a_refused_addition_leaves_no_key(app: App, client: AsyncClient) -> None:
+    """If an addition is refused for whatever reason, its key is in no file, and there is room for the next ones."""
+    used = str(uuid4())
+    await client.add_sealing_key()
+    await client.promote_sealing_key(request_id=used)
+    with pytest.raises(InvalidArgument, match="request_id"):
+        await client.add_sealing_key(request_id=used)
+    assert len(key_file(app).read_text().split()) == 2
+    await client.add_sealing_key()
+
+
+async def test_what_an_unknown_outcome_left_is_forgotten(app: App, client: AsyncClient) -> None:
+    """A key that is held, and that the store does not know, does not take the place of the next one."""
+    keeper = app._keeper
+    for number in range(2):
+        keeper.hold(bytes([number]) * 64)
+    await keeper.save()
+    assert len(key_file(app).read_text().split()) == 3
+    added = await client.add_sealing_key()
+    assert sorted(prints_in(key_file(app))) == sorted(key.fingerprint for key in (await client.key_ring()).keys)
+    assert added.key.fingerprint in prints_in(key_file(app))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from sessiond.authority.key_ring import KeyRingAdmin
 from sessiond.authority.key_sources import CommandKeys, MountedKeys
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.crypto.tokens import KEY_BYTES, fingerprint_of
-from sessiond.store.contract import StoreRefused
+from sessiond.store.contract import StoreRefused, StoreUnavailable
 from sessiond_client import AsyncClient, FailedPrecondition, SealingKeyState
 from tests.keyring.rings import prints_in, states
 from tests.support.clock import ManualClock
@@ -352,3 +354,62 @@ async def test_a_reload_reads_the_key_file_of_the_data_folder(tmp_path: Path, cl
         assert await states(client) == [SEALING, ADDED]
         assert prints_in(file)[1] == print_of(new)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def finds(client: AsyncClient, key: str, position: slice = slice(None)) -> Callable[[], Awaitable[bool]]:
+    """Return a condition: the ring has this key, among those at a position."""
+
+    async def is_there() -> bool:
+        return print_of(key) in [one.fingerprint for one in (await client.key_ring()).keys[position]]
+
+    return is_there
+
+
+async def test_a_new_key_waits_until_the_ring_has_room(tmp_path: Path, mount: Mount, clock: ManualClock) -> None:
+    """If the oldest of three keys is replaced by a new one at once, the new one is not recorded before it is held."""
+    oldest, older, old, new = [new_key() for _ in range(4)]
+    mount.put(oldest)
+    config = config_for(tmp_path, keyring_file=mount.file)
+    async with serving(config, clock) as app, AsyncClient(app.address) as client:
+        token = (await client.create(subject="ada")).token
+        for keys in ((older, oldest), (old, older, oldest)):
+            mount.put(*keys)
+            await until(finds(client, keys[0], slice(1)))
+        mount.put(new, old, older)
+        assert await app.ring.reload() is False
+        ring = (await client.key_ring()).keys
+        assert [key.fingerprint for key in ring] == [print_of(old), print_of(older), print_of(oldest)]
+        assert ring[2].state is SealingKeyState.RETIRING
+        await client.revoke(token=token)
+        clock.advance(3_600_000)
+        await until(finds(client, new, slice(1)))
+
+
+async def test_a_change_during_an_outage_is_not_lost(
+    tmp_path: Path, mount: Mount, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the store cannot be reached when the file changes, or reading fails unexpectedly, it is read again later."""
+    old, new = new_key(), new_key()
+    mount.put(old)
+    config = config_for(tmp_path, keyring_file=mount.file)
+    async with serving(config, clock) as app, AsyncClient(app.address) as client:
+        take_over, failures = KeyRingAdmin._take_over, iter([StoreUnavailable("away"), OSError(5, "I/O error")])
+
+        async def failing(self: KeyRingAdmin, keys: Sequence[bytes]) -> None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            await take_over(self, keys)
+
+        monkeypatch.setattr(KeyRingAdmin, "_take_over", failing)
+        mount.put(old, new)
+        await until(finds(client, new))
+
+
+async def test_a_change_during_the_start_is_noticed(tmp_path: Path, mount: Mount, clock: ManualClock) -> None:
+    """A file that changes after it was read, and before the server watches it, is read again."""
+    old, new = new_key(), new_key()
+    mount.put(old)
+    async with serving(config_for(tmp_path, keyring_file=mount.file), clock) as app:
+        mount.put(old, new)  # the task that watches has not begun yet
+        async with AsyncClient(app.address) as client:
+            await until(finds(client, new))
