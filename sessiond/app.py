@@ -485,7 +485,9 @@ class App:
             # Imported here: few servers have proxies in front of applications.
             from sessiond.proxying import decider_of, http_server
 
-            decider = decider_of(self.authority.parts.policies, self._proxies, services, services[0].fast_path)
+            decider = decider_of(
+                self.authority.parts.policies, self._proxies, services, services[0].fast_path, self._limiter
+            )
             http = await http_server(config, decider, Callers(self._book, audit=self.audit), self._limiter)
         server_for = rpc_servers(services, shared, config.max_calls, decider if config.envoy else None)
         self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)

@@ -24,10 +24,14 @@ __all__ = ["decider_of", "http_server"]
 
 
 def decider_of(
-    policies: Mapping[str, Policy], proxies: Mapping[str, ProxySettings], services: Sequence[object], fast: FastPath
+    policies: Mapping[str, Policy],
+    proxies: Mapping[str, ProxySettings],
+    services: Sequence[object],
+    fast: FastPath,
+    limiter: CallLimiter,
 ) -> Decider:
     """Return what decides about requests, with calls that the services answer in this process."""
-    local = LocalCalls(services, fast)
+    local = LocalCalls(services, fast, limiter)
 
     def client_of(application: str, caller: Caller) -> LocalClient:
         return LocalClient(application, caller, local.respond)

@@ -18,7 +18,7 @@ from sessiond.access.identity import AuthContext
 from sessiond.domain.access import ANY_APPLICATION, Role, id_of_key
 from sessiond.domain.audit import ACTIONS, AuditRecord, Trail
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import AuthorityError, NotPermitted, Unauthenticated, Unavailable
+from sessiond.domain.errors import AuthorityError, NotPermitted, Overloaded, Unauthenticated, Unavailable
 from sessiond.rpc.authorization import applications_of, authorize, authorize_for, role_of
 from sessiond.rpc.status import status_message
 
@@ -31,6 +31,8 @@ _UNWRITABLE = Unavailable(
     "the audit log cannot be written, and nobody may read other people's data without a line there; an operator must "
     "free its disk, or mend log.audit_file"
 )
+_MOST_RUNNING = 1_000
+"""They go on when their callers hang up, so the limits on calls do not hold for them."""
 
 
 class AuditedCalls:
@@ -97,9 +99,12 @@ class AuditedCalls:
     async def carry_out(self, name: str, message: Any, caller: Caller, role: Role, handler: Handler) -> Any:
         """Carry out a call with one response, write its line, and return the response.
 
-        Raises what the handler raises, and `Unavailable` if a line about reading cannot be written. A caller that hangs
-        up does not prevent the line: what it has asked for may be committed already.
+        Raises `Overloaded` if too many are under way, what the handler raises, and `Unavailable` if a line about
+        reading cannot be written. A caller that hangs up does not prevent the line: what it has asked for may be
+        committed already.
         """
+        if len(self._running) >= _MOST_RUNNING:
+            raise Overloaded("too many calls of operators and admins are under way; try again soon")
         task = asyncio.create_task(self._carried_out(name, message, caller, role, handler), name=f"audited: {name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)

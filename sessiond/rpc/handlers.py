@@ -42,6 +42,7 @@ __all__ = [
     "StreamMethod",
     "UnaryMethod",
     "bidirectional",
+    "counted",
     "internal_error",
     "on_grpcio",
     "sent",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sessiond.access.limits import CallLimiter
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.rpc.authorization import authorize
-from sessiond.rpc.handlers import FastPath
+from sessiond.rpc.handlers import FastPath, counted
 from sessiond.rpc.status import status_message
 from sessiond_client.errors import from_failure
 from sessiond_stubs.v1 import session_authority_pb2 as pb
@@ -17,11 +18,18 @@ __all__ = ["LocalCalls"]
 
 
 class LocalCalls:
-    """Responds to requests with the methods of the services. The same callers may make the same calls as over gRPC."""
+    """Responds to requests with the methods of the services.
 
-    def __init__(self, services: Sequence[object], fast_path: FastPath | None = None) -> None:
+    The same callers may make the same calls as over gRPC, and the limits of applications hold; those of the caller are
+    for whoever it asks through.
+    """
+
+    def __init__(
+        self, services: Sequence[object], fast_path: FastPath | None = None, limiter: CallLimiter | None = None
+    ) -> None:
         self._services = services
         self._fast_path = fast_path
+        self._limiter = limiter
 
     async def respond(self, name: str, request: Any, caller: Caller) -> Any:
         """Return the response to a request. Raise the `SessiondError` that a client of this caller would raise."""
@@ -32,7 +40,8 @@ class LocalCalls:
                 if known is not None:
                     return known
             method = next(getattr(one, name) for one in self._services if hasattr(one, name))
-            response = await method(request, caller)
+            with counted(name, request, caller, self._limiter):
+                response = await method(request, caller)
         except AuthorityError as error:
             status = status_message(error)
             failure = pb.ValidationFailure(code=status.code, message=status.message, details=status.details)

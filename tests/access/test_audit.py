@@ -26,8 +26,9 @@ from sessiond.app import App
 from sessiond.domain.access import EVERYTHING, RULES, Role, administrative_role
 from sessiond.domain.audit import ACTIONS, FIELDS, NOT_AUDITED, RELOAD, AuditRecord
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import SessionNotFound, Unavailable
+from sessiond.domain.errors import Overloaded, SessionNotFound, Unavailable
 from sessiond.domain.event import EventType
+from sessiond.rpc import auditing
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond.system.audit_file import AuditFile
 from sessiond_client import AsyncClient, Grant
@@ -718,3 +719,24 @@ async def test_the_standard_log_has_the_lines_without_a_file(tmp_path: Path) -> 
     (line,) = map(json.loads, server.log_path.read_text(encoding="utf-8").splitlines())
     assert (line["event"], line["action"], line["outcome"]) == ("audit", "ListSessions", "OK")
     assert set(line) == {"log", "time", *FIELDS.values(), "event", "level", "timestamp"}
+
+
+async def test_calls_that_outlive_their_callers_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Administrative calls go on when their callers hang up, and beyond a number of them further ones are refused."""
+    monkeypatch.setattr(auditing, "_MOST_RUNNING", 3)
+    calls, release = AuditedCalls(), asyncio.Event()
+    caller, request = Caller("ops"), pb.ListCallersRequest()
+
+    async def slow(_: Any, __: Caller) -> pb.ListCallersResponse:
+        await release.wait()
+        return pb.ListCallersResponse()
+
+    for _ in range(3):
+        call = asyncio.ensure_future(calls.carry_out("ListCallers", request, caller, Role.ADMIN, slow))
+        await asyncio.sleep(0)
+        call.cancel()
+    with pytest.raises(Overloaded, match="operators and admins"):
+        await calls.carry_out("ListCallers", request, caller, Role.ADMIN, slow)
+    release.set()
+    await calls.finish()
+    assert await calls.carry_out("ListCallers", request, caller, Role.ADMIN, slow)

@@ -296,3 +296,22 @@ def test_the_thumbprint_is_that_of_the_clients_certificate() -> None:
     assert web_request(request.attributes).certificate_thumbprint == sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
     assert web_request(question("GET", "/", {}, {}, "garbage").attributes).certificate_thumbprint == b"unreadable"
     assert web_request(question("GET", "/", {}, {}).attributes).certificate_thumbprint == b""
+
+
+async def test_a_check_counts_once_for_its_application(tmp_path: Path, clock: ManualClock) -> None:
+    """With one call at a time for an application, checks one after the other are answered, from memory too. Beyond a
+    rate those about unknown tokens are refused as well, so a flood of these costs the application its own share only.
+    """
+    limits = "\n[limits]\nmax_calls_per_application = 1\nrate_per_application = 5\nburst = '1s'\n"
+    async with (
+        serving(config_for(tmp_path, CONFIG + limits, envoy=True), clock) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+        AsyncClient(app.address) as authority,
+    ):
+        proxy = Proxy(app, clock, AuthorizationStub(channel).Check, authority)
+        token = await proxy.login()
+        for _ in range(3):
+            assert upstream(await proxy.ask(cookie=sent(token)))["x-session-subject"] == "ada"
+        unknown = [await proxy.ask(cookie=f"{COOKIE}={'A' * 70}", guests="true") for _ in range(20)]
+    assert code_pb2.PERMISSION_DENIED in {answer.status.code for answer in unknown}
+    assert {refused(answer)[0] for answer in unknown if answer.status.code} == {503}
