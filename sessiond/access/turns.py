@@ -26,7 +26,7 @@ _LONG_WAIT = 0.02
 """Seconds after which a call that waits, such as for a replica, does not count any more."""
 _CROWD, _CROWDED, _BETWEEN_LOOKS = 16, 1.0, 256
 """A caller with more than so many calls waiting is crowded for that many seconds. A caller that is not is looked at
-again after so many calls."""
+again after so many calls if it has enough in work, and after twice as many if it has not."""
 _QUIET, _LONGEST_PAUSE = 0.0005, 0.02
 """Seconds. See `Turns._pauses`."""
 T = TypeVar("T")
@@ -54,8 +54,9 @@ _PACE = Pace()
 class Lane:
     """The calls of one caller: what those in work count, and those that wait.
 
-    Only a crowded caller takes turns. How many calls it has is not known, because the transport may hold them back. So
-    after some calls its next ones wait until no more arrive: if these are many, the caller is crowded.
+    Only a crowded caller takes turns. How many calls it has is not known, because the transport may hold them back, and
+    then none of them may ever meet another one here. So after some calls its next ones wait until no more arrive: if
+    these are many, the caller is crowded.
     """
 
     __slots__ = ("arrived", "crowded_until", "in_work", "is_queued", "unseen", "waiting")
@@ -146,7 +147,7 @@ class Turns:
             if self._latest is not None:
                 self._shared_until = self._clock() + _SHARED
             self._latest = lane
-        if not lane.waiting and (lane.in_work < self._pace.in_work or self._may_exceed(lane)):
+        if not lane.waiting and self._may_begin(lane):
             lane.in_work += weight
             return None
         if self._waiting >= self._most_waiting:
@@ -181,14 +182,17 @@ class Turns:
         if lane.waiting:
             self._schedule()
 
-    def _may_exceed(self, lane: Lane) -> bool:
-        """Return whether a caller with enough in work may begin another call, because it is alone or not crowded."""
+    def _may_begin(self, lane: Lane) -> bool:
+        """Return whether a caller may begin a call: it has little in work, is alone, or is not crowded."""
+        has_room = lane.in_work < self._pace.in_work
+        lane.unseen += 1
+        if has_room and lane.unseen < 2 * _BETWEEN_LOOKS:
+            return True
         now = self._clock()
         if now >= self._shared_until:
             return True
         if now < lane.crowded_until:
-            return False
-        lane.unseen += 1
+            return has_room
         return lane.unseen < _BETWEEN_LOOKS
 
     def _has_looked(self, lane: Lane) -> bool:
