@@ -486,7 +486,12 @@ class App:
             from sessiond.proxying import decider_of, http_server
 
             decider = decider_of(
-                self.authority.parts.policies, self._proxies, services, services[0].fast_path, self._limiter
+                self.authority.parts.policies,
+                self._proxies,
+                services,
+                services[0].repeatable,
+                self._limiter,
+                self._entropy,
             )
             http = await http_server(config, decider, Callers(self._book, audit=self.audit), self._limiter)
         server_for = rpc_servers(services, shared, config.max_calls, decider if config.envoy else None)

@@ -10,11 +10,11 @@ from sessiond.access.limits import CallLimiter
 from sessiond.config import Config, ProxySettings
 from sessiond.domain.call import Caller
 from sessiond.domain.policy import CookieRules, Policy
+from sessiond.domain.values import Entropy
 from sessiond.edge.decider import Decider
 from sessiond.edge.local import LocalClient
 from sessiond.rpc.cookies import browser_name
-from sessiond.rpc.handlers import FastPath
-from sessiond.rpc.local import LocalCalls
+from sessiond.rpc.local import LocalCalls, RepeatableAnswers
 from sessiond_client.gateway.cookies import CookieNames
 
 if TYPE_CHECKING:  # the packages that it needs are optional
@@ -27,16 +27,17 @@ def decider_of(
     policies: Mapping[str, Policy],
     proxies: Mapping[str, ProxySettings],
     services: Sequence[object],
-    fast: FastPath,
+    repeatable: RepeatableAnswers,
     limiter: CallLimiter,
+    entropy: Entropy,
 ) -> Decider:
     """Return what decides about requests, with calls that the services answer in this process."""
-    local = LocalCalls(services, fast, limiter)
+    local = LocalCalls(services, repeatable, limiter)
 
     def client_of(application: str, caller: Caller) -> LocalClient:
         return LocalClient(application, caller, local.respond)
 
-    return Decider(policies, proxies, client_of, _names_of)
+    return Decider(policies, proxies, client_of, _names_of, entropy)
 
 
 async def http_server(config: Config, decider: Decider, callers: Callers, limiter: CallLimiter) -> HttpServer | None:
