@@ -65,12 +65,11 @@ class Checks(Validation):
         """Return the question about a page that the user of a session fetches."""
         sent = {":authority": "shop.example.com", ":method": "GET", ":path": "/account/orders?page=2"}
         sent |= {":scheme": "https", **_page_of(self._seeded, number)}
-        sent |= {
-            "x-forwarded-for": client_of(number).ip_address,
-            "x-request-id": "8ee7dd26-2d8b-4e0b-9a55-70f1b2e1a3c4",
-        }
+        address = client_of(number).ip_address
+        sent |= {"x-forwarded-for": address, "x-envoy-external-address": address}
+        sent |= {"x-request-id": "8ee7dd26-2d8b-4e0b-9a55-70f1b2e1a3c4"}
         raw = [{"key": name, "raw_value": value.encode()} for name, value in sent.items()]
-        source = {"address": client_of(number).ip_address, "port_value": 49152}
+        source = {"address": address, "port_value": 49152}
         return external_auth_pb2.CheckRequest(
             attributes={
                 "source": {"address": {"socket_address": source}},

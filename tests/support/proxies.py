@@ -25,10 +25,10 @@ _DEPLOYED = Path(__file__).parents[2] / "deploy"
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A running proxy: the address of the site, and that without TLS, if it has one."""
+    """A running proxy: the address of the site, and that without TLS."""
 
     url: str
-    plain_url: str = ""
+    plain_url: str
 
 
 def program_of(proxy: str) -> str | None:
@@ -117,18 +117,22 @@ async def running(proxy: str, folder: Path, app: App, application_port: int, key
 
 
 def _envoy(folder: Path, app: App, application_port: int, key: str) -> tuple[Sequence[str], Front]:
-    port = _free_port()
+    port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     to_sessiond = "                        envoy_grpc: {cluster_name: sessiond}\n"
     metadata = f'                        initial_metadata: [{{key: authorization, value: "{key}"}}]\n'
     changes = {
-        "port_value: 8080": f"port_value: {port}",
+        'address: "::", port_value: 80, ipv4_compat: true': f"address: 127.0.0.1, port_value: {plain}",
+        'address: "::", port_value: 443, ipv4_compat: true': f"address: 127.0.0.1, port_value: {port}",
+        "https_redirect: true": f"https_redirect: true, port_redirect: {port}",
         "port_value: 8000": f"port_value: {application_port}",
         to_sessiond: to_sessiond + (metadata if key else ""),
         "port_value: 7443": f"port_value: {app.address.rpartition(':')[2]}",
+        "/etc/envoy/tls/shop": str(certificate),
+        "shop.example.com": "localhost",
     }
     file = _written(folder, "envoy/envoy.yaml", changes)
     arguments = ["-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    return arguments, Front(f"http://127.0.0.1:{port}")
+    return arguments, Front(f"https://localhost:{port}", f"http://localhost:{plain}")
 
 
 def _nginx(folder: Path, app: App, application_port: int, key: str) -> tuple[Sequence[str], Front]:
