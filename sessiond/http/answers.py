@@ -16,9 +16,19 @@ from dataclasses import field
 
 from sessiond.domain.immutable import immutable
 from sessiond.edge.check import Decision
-from sessiond_client.gateway.actions import Action
+from sessiond_client.gateway.actions import OUTAGE_SECONDS, Action
 
-__all__ = ["MOST_COOKIES", "REFUSAL", "Answer", "answer", "for_nginx", "plain", "refusal_in", "unavailable"]
+__all__ = [
+    "MOST_COOKIES",
+    "REFUSAL",
+    "Answer",
+    "answer",
+    "for_nginx",
+    "misconfigured",
+    "plain",
+    "refusal_in",
+    "try_again",
+]
 
 REFUSAL = "x-session-refusal"
 """The header with the response to a request that nginx must refuse."""
@@ -74,12 +84,16 @@ def refusal_in(sent: Sequence[str]) -> Answer:
     return answer(403, [("content-type", "text/plain; charset=utf-8")], b"Forbidden.\n")
 
 
-def unavailable(status: int, text: str, *, retry_after: int | None = None) -> Answer:
-    """Return the answer if there is no decision. No proxy lets the request pass."""
-    headers = [("content-type", "text/plain; charset=utf-8")]
-    if retry_after is not None:
-        headers.append(("retry-after", str(retry_after)))
-    return answer(status, headers, text.encode())
+def try_again() -> Answer:
+    """Return the answer if there is no decision now. No proxy lets the request pass."""
+    headers = [("content-type", "text/plain; charset=utf-8"), ("retry-after", str(OUTAGE_SECONDS))]
+    return answer(503, headers, b"Please try again in a moment.\n")
+
+
+def misconfigured() -> Answer:
+    """Return the answer if the proxy cannot ask. It names no reason, because it goes to clients."""
+    text = b"The proxy of this site cannot ask about the request.\n"
+    return answer(500, [("content-type", "text/plain; charset=utf-8")], text)
 
 
 def _upstream(decision: Decision, cookie: Sequence[str]) -> Headers:
