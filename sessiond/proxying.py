@@ -10,43 +10,57 @@ from sessiond.access.limits import CallLimiter
 from sessiond.config import Config, ProxySettings
 from sessiond.domain.call import Caller
 from sessiond.domain.policy import CookieRules, Policy
+from sessiond.domain.values import Entropy
 from sessiond.edge.decider import Decider
 from sessiond.edge.local import LocalClient
+from sessiond.http import forwarded
+from sessiond.http.forward_auth import ForwardAuth
 from sessiond.rpc.cookies import browser_name
-from sessiond.rpc.handlers import FastPath
-from sessiond.rpc.local import LocalCalls
+from sessiond.rpc.local import LocalCalls, RepeatableAnswers
+from sessiond.rpc.server import FurtherService
 from sessiond_client.gateway.cookies import CookieNames
 
 if TYPE_CHECKING:  # the packages that it needs are optional
     from sessiond.http.server import HttpServer
 
-__all__ = ["decider_of", "http_server"]
+__all__ = ["decider_of", "http_server", "services_for_proxies"]
 
 
 def decider_of(
     policies: Mapping[str, Policy],
     proxies: Mapping[str, ProxySettings],
     services: Sequence[object],
-    fast: FastPath,
+    repeatable: RepeatableAnswers,
     limiter: CallLimiter,
+    entropy: Entropy,
 ) -> Decider:
     """Return what decides about requests, with calls that the services answer in this process."""
-    local = LocalCalls(services, fast, limiter)
+    local = LocalCalls(services, repeatable, limiter)
 
     def client_of(application: str, caller: Caller) -> LocalClient:
         return LocalClient(application, caller, local.respond)
 
-    return Decider(policies, proxies, client_of, _names_of)
+    return Decider(policies, proxies, client_of, _names_of, entropy)
 
 
-async def http_server(config: Config, decider: Decider, callers: Callers, limiter: CallLimiter) -> HttpServer | None:
+def services_for_proxies(config: Config, decider: Decider, auth: ForwardAuth) -> Sequence[FurtherService]:
+    """Return what an authority serves over gRPC for proxies: Envoy, if it is on, and those that ask a sidecar."""
+    if not config.envoy:
+        return (forwarded.service(auth),)
+    # Imported here: the package that it needs is optional.
+    from sessiond.rpc import ext_authz
+
+    return (forwarded.service(auth), ext_authz.service(decider.decide))
+
+
+async def http_server(config: Config, auth: ForwardAuth, callers: Callers, limiter: CallLimiter) -> HttpServer | None:
     """Return the server that proxies ask over HTTP, started; None if there is none. Raises `CannotListen`."""
     if not config.http_listen:
         return None
-    from sessiond.http.forward_auth import ForwardAuth
     from sessiond.http.server import HttpServer
+    from sessiond.http.site import ProxySite, identifying
 
-    server = HttpServer(ForwardAuth(decider.decide, callers, limiter), config.max_calls)
+    server = HttpServer(ProxySite(identifying(auth, callers, limiter)), config.max_calls)
     await server.start(config.http_listen, config.socket_mode)
     return server
 

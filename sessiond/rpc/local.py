@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sessiond.access.limits import CallLimiter
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
+from sessiond.edge.local import Answered, Repeatable
 from sessiond.rpc.authorization import authorize
-from sessiond.rpc.handlers import FastPath, counted
+from sessiond.rpc.handlers import counted
 from sessiond.rpc.status import status_message
 from sessiond_client.errors import from_failure
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["LocalCalls"]
+__all__ = ["LocalCalls", "RepeatableAnswers"]
+
+RepeatableAnswers = Callable[[Caller, bytes], tuple[Any, Repeatable | None] | None]
+"""Answers a repeated ValidateSession; None: the service must answer. See `ValidationService.repeatable`."""
 
 
 class LocalCalls:
@@ -25,20 +29,23 @@ class LocalCalls:
     """
 
     def __init__(
-        self, services: Sequence[object], fast_path: FastPath | None = None, limiter: CallLimiter | None = None
+        self,
+        services: Sequence[object],
+        repeatable: RepeatableAnswers | None = None,
+        limiter: CallLimiter | None = None,
     ) -> None:
         self._services = services
-        self._fast_path = fast_path
+        self._repeatable = repeatable
         self._limiter = limiter
 
-    async def respond(self, name: str, request: Any, caller: Caller) -> Any:
+    async def respond(self, name: str, request: Any, caller: Caller) -> Answered:
         """Return the response to a request. Raise the `SessiondError` that a client of this caller would raise."""
         try:
             authorize(name, request, caller)
-            if name == "ValidateSession" and self._fast_path is not None:
-                known = self._fast_path(caller, request.SerializeToString())
+            if name == "ValidateSession" and self._repeatable is not None:
+                known = self._repeatable(caller, request.SerializeToString())
                 if known is not None:
-                    return known
+                    return Answered(*known)
             method = next(getattr(one, name) for one in self._services if hasattr(one, name))
             with counted(name, request, caller, self._limiter):
                 response = await method(request, caller)
@@ -46,4 +53,4 @@ class LocalCalls:
             status = status_message(error)
             failure = pb.ValidationFailure(code=status.code, message=status.message, details=status.details)
             raise from_failure(failure) from None
-        return response
+        return Answered(response)
