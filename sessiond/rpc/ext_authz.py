@@ -66,7 +66,7 @@ def service(decide: Decide) -> FurtherService:
 
 def _route(settings: Mapping[str, str]) -> Route:
     """Return the route with these settings: there are few, and each is in many questions."""
-    pairs = tuple(sorted(settings.items()))
+    pairs = tuple(settings.items())
     if sum(len(name) + len(value) for name, value in pairs) > _LONGEST_ROUTE:
         return route_of(settings)
     return _known_route(pairs)
