@@ -488,7 +488,8 @@ class App:
             decider = decider_of(
                 self.authority.parts.policies, self._proxies, services, services[0].fast_path, self._limiter
             )
-            http = await http_server(config, decider, Callers(self._book, audit=self.audit), self._limiter)
+            callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
+            http = await http_server(config, decider, callers, self._limiter, reading, self._clock)
         server_for = rpc_servers(services, shared, config.max_calls, decider if config.envoy else None)
         self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)
         self.address = self._endpoints.address

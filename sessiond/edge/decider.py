@@ -49,6 +49,14 @@ class Decider:
         steps = check(gateway, request, route, forwards_cookie=settings.forward_cookie)
         return await run_async(self._client_of(route.application, caller), steps)
 
+    def asked_by(self, application: str, caller: Caller) -> tuple[Gateway, Any]:
+        """Return the gateway of an application, and a client that asks on behalf of a caller.
+
+        Raise `InvalidField` if the application is unknown.
+        """
+        gateway = self._gateway(application, self._settings.get(application, _DEFAULT))
+        return gateway, self._client_of(application, caller)
+
     def _gateway(self, application: str, chosen: ProxySettings) -> Gateway:
         policy = self._policies.get(application)
         if policy is None:

@@ -11,6 +11,9 @@ from sessiond_client.rpc import Call
 
 __all__ = ["LocalClient", "Respond"]
 
+_PAGES = {"list_page": "list_sessions", "activity_page": "activity"}
+"""The calls of methods that are not named as their calls."""
+
 Respond = Callable[[str, Any, Caller], Awaitable[Any]]
 """Responds to a request of the contract, by the name of its RPC. Raises `SessiondError`, as a client does."""
 
@@ -25,7 +28,7 @@ class LocalClient:
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*args: Any, **kwargs: Any) -> Any:
-            call: Call[Any] = getattr(calls, method)(self._application, *args, **kwargs)
+            call: Call[Any] = getattr(calls, _PAGES.get(method, method))(self._application, *args, **kwargs)
             return call.read(await self._respond(call.rpc.name, call.request, self._caller))
 
         return ask

@@ -83,7 +83,7 @@ class HttpServer:
 
     def announce_stop(self) -> None:
         """Make health checks report that the server stops, while it still answers."""
-        self._auth.is_stopping = True
+        self._auth.stop()
 
     async def stop(self, grace: float) -> None:
         """Accept no connections, give questions `grace` seconds to be answered, and then end them."""

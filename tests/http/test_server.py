@@ -19,6 +19,7 @@ from sessiond.config import BadConfig, load_config
 from sessiond.domain.call import Caller
 from sessiond.edge.check import Decision
 from sessiond.edge.routes import Route
+from sessiond.http.door import Door
 from sessiond.http.forward_auth import ForwardAuth
 from sessiond.http.server import HttpServer
 from sessiond.rpc.sockets import CannotListen
@@ -51,7 +52,7 @@ class Slow:
 @asynccontextmanager
 async def listening(slow: Slow, max_connections: int = 100, head_timeout: float = 10.0) -> AsyncIterator[HttpServer]:
     """Run a server of decisions that come late."""
-    server = HttpServer(ForwardAuth(slow.decide, Callers()), max_connections, head_timeout)
+    server = HttpServer(ForwardAuth(slow.decide, Door(Callers())), max_connections, head_timeout)
     await server.start("127.0.0.1:0")
     try:
         yield server
