@@ -37,15 +37,18 @@ def trusting(certificate: bytes) -> str:
 
 
 @asynccontextmanager
-async def chromium(arguments: Sequence[str] = ()) -> AsyncIterator[Browser]:
+async def chromium(arguments: Sequence[str] = (), *, keeps_pages: bool = False) -> AsyncIterator[Browser]:
     """Run Chromium. Each `new_context()` of it is a device of its own: cookies, storage and cache.
 
-    `arguments`: further ones for its command line.
+    `arguments`: further ones for its command line. `keeps_pages`: whether the back button may show pages as they were
+    left (the back/forward cache), as it does for users; Playwright switches that off.
     """
     isolation = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=PROGRAM, args=[*isolation, "--disable-quic", *arguments]
+            executable_path=PROGRAM,
+            args=[*isolation, "--disable-quic", *arguments],
+            ignore_default_args=["--disable-back-forward-cache"] if keeps_pages else None,
         )
         try:
             yield browser
