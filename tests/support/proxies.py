@@ -125,6 +125,8 @@ def _envoy(folder: Path, app: App, application_port: int, key: str) -> tuple[Seq
         "port_value: 8000": f"port_value: {application_port}",
         to_sessiond: to_sessiond + (metadata if key else ""),
         "port_value: 7443": f"port_value: {app.address.rpartition(':')[2]}",
+        "port_value: 7480": f"port_value: {_http_address(app).rpartition(':')[2]}",
+        'x-session-key, value: ""': f'x-session-key, value: "{key}"',
     }
     file = _written(folder, "envoy/envoy.yaml", changes)
     arguments = ["-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
