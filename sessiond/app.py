@@ -477,7 +477,8 @@ class App:
             self.authority.parts.policies, self._proxies, services, services[0].repeatable, self._limiter, self._entropy
         )
         auth = ForwardAuth(decider.decide, AuditedCalls(self.audit))
-        http = await http_server(config, auth, Callers(self._book, audit=self.audit), self._limiter)
+        callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
+        http = await http_server(config, decider, auth, callers, self._limiter, reading, self._clock)
         further = services_for_proxies(config, decider, auth)
         server_for = rpc_servers(services, shared, config.max_calls, further)
         self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)

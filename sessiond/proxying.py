@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
 from sessiond.access.callers import Callers
 from sessiond.access.limits import CallLimiter
+from sessiond.authority.reading import Reading
 from sessiond.config import Config, ProxySettings
 from sessiond.domain.call import Caller
 from sessiond.domain.policy import CookieRules, Policy
@@ -16,14 +18,22 @@ from sessiond.edge.local import LocalClient
 from sessiond.http import forwarded
 from sessiond.http.forward_auth import ForwardAuth
 from sessiond.rpc.cookies import browser_name
-from sessiond.rpc.local import LocalCalls, RepeatableAnswers
+from sessiond.rpc.local import LocalCalls, LocalEvents, RepeatableAnswers
 from sessiond.rpc.server import FurtherService
+from sessiond.system.clock import Clock
+from sessiond_client.browser import BrowserEndpoints, Site
+from sessiond_client.browser.streams import StreamRules
 from sessiond_client.gateway.cookies import CookieNames
+from sessiond_client.guard import AsyncConnectionGuard
 
 if TYPE_CHECKING:  # the packages that it needs are optional
     from sessiond.http.server import HttpServer
+    from sessiond_client.aio import AsyncClient
 
 __all__ = ["decider_of", "http_server", "services_for_proxies"]
+
+_STREAMS_SHARE = 3
+"""Which part of all connections may be event streams of pages, so that proxies can always ask."""
 
 
 def decider_of(
@@ -53,14 +63,36 @@ def services_for_proxies(config: Config, decider: Decider, auth: ForwardAuth) ->
     return (forwarded.service(auth), ext_authz.service(decider.decide))
 
 
-async def http_server(config: Config, auth: ForwardAuth, callers: Callers, limiter: CallLimiter) -> HttpServer | None:
+async def http_server(
+    config: Config,
+    decider: Decider,
+    auth: ForwardAuth,
+    callers: Callers,
+    limiter: CallLimiter,
+    reading: Reading,
+    clock: Clock,
+) -> HttpServer | None:
     """Return the server that proxies ask over HTTP, started; None if there is none. Raises `CannotListen`."""
     if not config.http_listen:
         return None
+    from sessiond.http.browser import BrowserPages
+    from sessiond.http.door import Door
     from sessiond.http.server import HttpServer
     from sessiond.http.site import ProxySite, identifying
 
-    server = HttpServer(ProxySite(identifying(auth, callers, limiter)), config.max_calls)
+    # One subscription for the pages of all applications. It only looks like a client.
+    guard = AsyncConnectionGuard(cast("AsyncClient", LocalEvents(reading)))
+
+    def site_of(application: str, caller: Caller) -> Site:
+        return Site(*decider.asked_by(application, caller), guard)
+
+    def now() -> datetime:
+        return datetime.fromtimestamp(clock.now() / 1000, UTC)
+
+    streams = StreamRules(most=max(1, config.max_calls // _STREAMS_SHARE))
+    door = Door(callers, limiter)
+    pages = BrowserPages(BrowserEndpoints(streams=streams, now=now), site_of, door)
+    server = HttpServer(ProxySite(identifying(auth, door), pages=pages), config.max_calls)
     await server.start(config.http_listen, config.socket_mode)
     return server
 

@@ -72,6 +72,13 @@ class Decider:
             deciding.repeats.remember(key, decision, client.repeatable)
         return decision
 
+    def asked_by(self, application: str, caller: Caller) -> tuple[Gateway, Any]:
+        """Return the gateway of an application, and a client that asks on behalf of a caller.
+
+        Raise `InvalidField` if the application is unknown.
+        """
+        return self._for(application).gateway, self._client_of(application, caller)
+
     def _for(self, application: str) -> _Deciding:
         policy, chosen = self._policies.get(application), self._settings.get(application, _DEFAULT)
         if policy is None:

@@ -12,6 +12,9 @@ from sessiond_client.rpc import Call
 
 __all__ = ["Answered", "LocalClient", "Repeatable", "Respond"]
 
+_PAGES = {"list_page": "list_sessions", "activity_page": "activity"}
+"""The calls of methods that are not named as their calls."""
+
 
 class Repeatable(Protocol):
     """A question that was answered, and can be asked again at little cost."""
@@ -50,7 +53,7 @@ class LocalClient:
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*args: Any, **kwargs: Any) -> Any:
-            call: Call[Any] = getattr(calls, method)(self._application, *args, **kwargs)
+            call: Call[Any] = getattr(calls, _PAGES.get(method, method))(self._application, *args, **kwargs)
             self._asked += 1
             self.repeatable = None
             answered = await self._respond(call.rpc.name, call.request, self._caller)

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import AuthorityError, InvalidField, Overloaded, Unavailable
+from sessiond.domain.errors import AuthorityError
 from sessiond.edge.check import Decision
 from sessiond.edge.routes import Route
-from sessiond.http.answers import REFUSAL, Answer, for_nginx, misconfigured, plain, refusal_in, try_again
-from sessiond.http.once import OnceAMinute
+from sessiond.http.answers import REFUSAL, Answer, for_nginx, misconfigured, plain, refusal_in
 from sessiond.http.questions import Headers, route_in, web_request
+from sessiond.http.refusals import Refusals
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond_client.gateway.request import WebRequest
 
@@ -43,7 +43,7 @@ class ForwardAuth:
     def __init__(self, decide: Decide, audited: AuditedCalls) -> None:
         self._decide = decide
         self._audited = audited
-        self._once = OnceAMinute()
+        self._refusals = Refusals()
 
     async def answer(self, path: str, query: str, headers: Headers, caller: Caller) -> Answer:
         """Answer a question that was asked at one of the paths."""
@@ -64,12 +64,7 @@ class ForwardAuth:
         """Return the answer to a question that nobody decides about, because of this error."""
         if path == _REFUSAL:
             return refusal_in(())
-        if isinstance(error, (Unavailable, Overloaded)):
-            return try_again()
-        reason = f"{error.field}: {error.remedy}" if isinstance(error, InvalidField) else error.public
-        if self._once.is_new(reason):
-            _log.warning("proxy refused", reason=reason, effect="it lets no request pass")
-        return misconfigured()
+        return self._refusals.after(error)
 
 
 def _formed(decision: Decision, form: Form, headers: Headers) -> Answer:

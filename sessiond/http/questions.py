@@ -15,7 +15,7 @@ from sessiond.domain.errors import InvalidField
 from sessiond.edge.routes import Route, route_of
 from sessiond_client.gateway.request import WebRequest
 
-__all__ = ["HOST", "METHOD", "PEER", "URI", "Headers", "route_in", "web_request"]
+__all__ = ["HOST", "METHOD", "PEER", "URI", "Headers", "passed_request", "route_in", "web_request"]
 
 METHOD, URI, HOST, PEER = "x-forwarded-method", "x-forwarded-uri", "x-forwarded-host", "x-forwarded-for"
 """Method, path with query, host and client address of the request."""
@@ -71,6 +71,18 @@ def web_request(headers: Headers) -> WebRequest:
         peer=_address(_one(headers, PEER)),
         headers=headers.get,
         is_handshake=_is_handshake(headers),
+    )
+
+
+def passed_request(headers: Headers, method: str, path: str, query: bytes) -> WebRequest:
+    """Return a request that the proxy passes on. Raise `InvalidField` that names the header that is wrong."""
+    return WebRequest(
+        method=method,
+        path=path,
+        query=query.decode("latin-1"),
+        host=_one(headers, HOST),
+        peer=_address(_one(headers, PEER)),
+        headers=headers.get,
     )
 
 

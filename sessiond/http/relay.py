@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 from starlette.types import Scope
 
-from sessiond.http.answers import Answer, misconfigured, refusal_in, try_again
+from sessiond.http.answers import Answer, refusal_in, try_again
 from sessiond.http.forward_auth import KEY_HEADER
 from sessiond.http.forwarded import METHOD, answer_in, question
-from sessiond.http.once import OnceAMinute
+from sessiond.http.refusals import Refusals
 
 __all__ = ["Ask", "Relay"]
 
@@ -25,7 +24,6 @@ _SECONDS = 5.0
 """How long a question may take. Proxies wait for longer by default, and would answer with errors of their own."""
 _LATER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 _KEY = KEY_HEADER.encode("ascii")
-_log = structlog.get_logger(__name__)
 
 
 class Relay:
@@ -34,7 +32,7 @@ class Relay:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._once = OnceAMinute()
+        self._refusals = Refusals()
 
     async def respond(self, scope: Scope) -> Answer:
         """Answer a question of a proxy. Its key is sent as a caller's, so the authority decides what it may ask."""
@@ -42,7 +40,7 @@ class Relay:
         metadata = [("authorization", value.decode("latin-1")) for name, value in sent if name == _KEY]
         headers = [(name, value) for name, value in sent if name != _KEY]
         if not all(value.isascii() and value.isprintable() for _, value in metadata):
-            return self._refused(f"{KEY_HEADER}: must be the key of a caller, as Bearer KEY")
+            return self._refusals.because(f"{KEY_HEADER}: must be the key of a caller, as Bearer KEY")
         message = question(path, scope["query_string"].decode("latin-1"), headers)
         try:
             return answer_in(await self._ask(METHOD, message, metadata, _SECONDS))
@@ -50,15 +48,10 @@ class Relay:
             if error.code() in _LATER:
                 found = try_again()
             else:
-                found = self._refused(_REASONS.get(error.code(), error.details() or error.code().name))
+                found = self._refusals.because(_REASONS.get(error.code(), error.details() or error.code().name))
         except (DecodeError, ValueError):
-            found = self._refused("the authority's answer cannot be read; upgrade the sidecar")
+            found = self._refusals.because("the authority's answer cannot be read; upgrade the sidecar")
         return refusal_in(()) if path.endswith("/refusal") else found
-
-    def _refused(self, reason: str) -> Answer:
-        if self._once.is_new(reason):
-            _log.warning("proxy refused", reason=reason, effect="it lets no request pass")
-        return misconfigured()
 
 
 _REASONS = {

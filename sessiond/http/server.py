@@ -29,11 +29,11 @@ question meets a connection that is being closed."""
 class Site(Protocol):
     """What a server serves."""
 
-    is_stopping: bool
-    """Set when the server stops. Health checks must report it."""
-
     def application(self) -> Starlette:
         """Return the ASGI application."""
+
+    def stop(self) -> None:
+        """Report to health checks that the server stops, and end what would go on."""
 
 
 class HttpServer:
@@ -94,7 +94,7 @@ class HttpServer:
 
     def announce_stop(self) -> None:
         """Make health checks report that the server stops, while it still answers."""
-        self._site.is_stopping = True
+        self._site.stop()
 
     async def stop(self, grace: float) -> None:
         """Accept no connections, give questions `grace` seconds to be answered, and then end them."""

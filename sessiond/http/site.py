@@ -1,4 +1,4 @@
-"""The ASGI application for proxies: the paths at which they ask, and `/healthz`."""
+"""The ASGI application for proxies: the paths at which they ask, `/browser/` for pages, and `/healthz`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sessiond.access.callers import Callers
-from sessiond.access.limits import CallLimiter
 from sessiond.domain.errors import AuthorityError
 from sessiond.http.answers import Answer, answer
-from sessiond.http.forward_auth import CALL, KEY_HEADER, PATHS, ForwardAuth
+from sessiond.http.asgi import send_answer
+from sessiond.http.browser import BrowserPages
+from sessiond.http.door import Door
+from sessiond.http.forward_auth import PATHS, ForwardAuth
 from sessiond.http.questions import Headers
-from sessiond.rpc.auditing import AuditedCalls
 
 __all__ = ["ProxySite", "Respond", "identifying"]
 
@@ -23,21 +23,36 @@ Respond = Callable[[Scope], Awaitable[Answer]]
 
 
 class ProxySite:
-    """Serves proxies. `respond` answers what they ask; `is_serving` says whether it can, for health checks."""
+    """Serves proxies. `respond` answers what they ask; `is_serving` says whether it can, for health checks. `pages`
+    serves the endpoints for pages; without it there are none."""
 
-    def __init__(self, respond: Respond, is_serving: Callable[[], Awaitable[bool]] | None = None) -> None:
+    def __init__(
+        self,
+        respond: Respond,
+        is_serving: Callable[[], Awaitable[bool]] | None = None,
+        pages: BrowserPages | None = None,
+    ) -> None:
         self._respond = respond
         self._is_serving = is_serving
-        self.is_stopping = False
+        self._pages = pages
+        self._is_stopping = False
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
         routes = [Route(path, _Answering(self._respond), methods=["GET"]) for path in PATHS]
+        if self._pages is not None:
+            routes.append(Route("/browser/{application}/{path:path}", self._pages))
         return Starlette(routes=[*routes, Route("/healthz", _Answering(self._health), methods=["GET"])])
+
+    def stop(self) -> None:
+        """Report that the server stops, and end what would go on."""
+        self._is_stopping = True
+        if self._pages is not None:
+            self._pages.close()
 
     async def _health(self, _: Scope) -> Answer:
         status, text = 200, b"serving\n"
-        if self.is_stopping:
+        if self._is_stopping:
             status, text = 503, b"stopping\n"
         elif self._is_serving is not None and not await self._is_serving():
             status, text = 503, b"not serving\n"
@@ -54,37 +69,18 @@ class _Answering:
         self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = await self._respond(scope)
-        await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
-        await send({"type": "http.response.body", "body": found.body})
+        await send_answer(await self._respond(scope), send)
 
 
-def identifying(auth: ForwardAuth, callers: Callers, limiter: CallLimiter) -> Respond:
-    """Return what answers the questions of callers that prove who they are by a key.
-
-    `limiter` counts the calls of each caller, over gRPC too.
-    """
-    audited = AuditedCalls(callers.audit)
+def identifying(auth: ForwardAuth, door: Door) -> Respond:
+    """Return what answers the questions of callers that prove who they are by a key."""
 
     async def respond(scope: Scope) -> Answer:
         headers, path = Headers(scope["headers"]), scope["path"]
-        keys = [("authorization", key) for key in headers.get(KEY_HEADER)]
         try:
-            caller = audited.identify(CALL, callers, _peer(scope), keys)
-            account = limiter.begin(caller)
+            with door.asking(scope, headers) as caller:
+                return await auth.answer(path, scope["query_string"].decode("latin-1"), headers, caller)
         except AuthorityError as error:
             return auth.without_decision(path, error)
-        try:
-            return await auth.answer(path, scope["query_string"].decode("latin-1"), headers, caller)
-        finally:
-            account.end()
 
     return respond
-
-
-def _peer(scope: Scope) -> str:
-    client = scope["client"]
-    if client is None:
-        return "unix:"
-    host, port = client
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -304,16 +305,73 @@ async def test_everything_is_redirected_to_https_before_any_cookie(site: Site) -
     assert "max-age" in (await site.get("/", token)).headers["strict-transport-security"]
 
 
+async def test_pages_ask_about_their_session(site: Site) -> None:
+    """A proxy passes what pages ask on to sessiond, and nothing of it to the application."""
+    token = await login(site)
+    script = {"accept": "application/json", "sec_fetch_mode": "cors", "sec_fetch_site": "same-origin"}
+    forged = {"x_forwarded_for": "203.0.113.66", "x_forwarded_host": "evil.example", "x_session_key": "Bearer wrong"}
+    status = await site.get("/session/status", token, **script, **forged)
+    assert (status.status_code, status.json()["subject"]) == (200, "ada")
+    assert status.headers["cache-control"] == "no-store"
+    assert (await site.get("/session/session.js")).headers["content-type"].startswith("text/javascript")
+    cross = await site.request("POST", "/session/logout", token, **{**script, "sec_fetch_site": "cross-site"})
+    assert cross.status_code == 403
+    logout = await site.request("POST", "/session/logout", token, **script)
+    assert (logout.status_code, logout.content) == (204, b"")
+    assert f"{COOKIE}=;" in logout.headers["set-cookie"]
+    assert (await site.get("/session/nothing", token)).status_code == 404
+    assert site.application.seen == []
+
+
+async def test_an_event_stream_passes_the_proxy(site: Site) -> None:
+    """An event reaches a page within two seconds, so no proxy keeps it back."""
+    token = await login(site)
+    headers = PAGE | {"accept": "text/event-stream", "cookie": f"{COOKIE}={token.reveal()}"}
+    async with site.browser.stream("GET", "/session/events", headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.aiter_lines()
+        async with asyncio.timeout(2):
+            assert (await anext(lines)).startswith("retry:")
+            await site.authority.revoke(token=token)
+            assert "event: ended" in [await anext(lines) for _ in range(2)]
+
+
+async def test_a_page_has_the_address_of_its_connection(site: Site) -> None:
+    """What a page's request changes is recorded with the client's address, whatever the client writes about it."""
+    token = await login(site)
+    script = {"sec_fetch_mode": "cors", "sec_fetch_site": "same-origin", "x_forwarded_for": "203.0.113.66"}
+    assert (await site.request("POST", "/session/logout", token, **script)).status_code == 204
+    page = await site.authority.activity_page("ada")
+    assert page.items[0].client.ip_address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/session/../healthz", "/session/%2e%2e/healthz", "/session/..%2f..%2fcheck"])
+async def test_no_path_of_a_page_leads_elsewhere(site: Site, path: str) -> None:
+    """However a client writes a path, only the endpoints for pages answer below theirs."""
+    response = await site.browser.get("/", headers=PAGE, extensions={"target": path.encode()})
+    assert "x-session-action" not in response.headers
+    assert response.text != "serving\n"
+
+
+async def test_pages_without_an_authority(site: Site) -> None:
+    """While sessiond is down, pages get an error that is no answer."""
+    token = await login(site)
+    await _stop_answering(site)
+    assert (await site.get("/session/status", token)).status_code in (502, 503)
+    assert site.application.seen == []
+
+
 async def test_a_proxy_needs_its_key_if_there_are_callers(site: Site, tmp_path: Path) -> None:
     """With callers, a proxy without a key lets nobody pass, whatever keys clients send, and one with a key asks."""
     ops = (await site.authority.create_caller("ops", [Grant(role=Role.ADMIN)])).key
     async with AsyncClient(site.app.address, key=ops) as admin:
-        key = (await admin.create_caller("proxy", [Grant(application="default", role=Role.VALIDATOR)])).key
+        key = (await admin.create_caller("proxy", [Grant(application="default", role=Role.ISSUER)])).key
         authentication = Authentication(level=1, methods=("pwd",))
         token = (await admin.create(subject="ada", authentication=authentication, client=CLIENT)).token
     sent = f"Bearer {key.reveal()}"
     for headers in ({}, {"authorization": sent}, {"x_session_key": "Bearer wrong"}):
         assert (await site.get("/account/", token, **headers)).status_code in (403, 500, 503)
+        assert (await site.get("/session/status", token, **headers)).status_code == 500
     assert site.application.seen == []
     folder = tmp_path / "with-key"
     folder.mkdir()
@@ -324,6 +382,8 @@ async def test_a_proxy_needs_its_key_if_there_are_callers(site: Site, tmp_path: 
         headers = PAGE | {"cookie": f"{COOKIE}={token.reveal()}", "authorization": "Basic b3du"}
         assert (await browser.get("/account/", headers=headers)).status_code == 200
         assert (await browser.get("/account/", headers=PAGE)).headers["location"].startswith("/login?")
+        page = await browser.get("/session/status", headers=headers | {"x-session-key": "Bearer wrong"})
+        assert page.json()["subject"] == "ada"
     assert site.seen["x-session-subject"] == ["ada"]
     assert site.seen["authorization"] == ["Basic b3du"]
     assert key.reveal() not in json.dumps(site.seen)

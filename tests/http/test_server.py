@@ -14,12 +14,12 @@ import httpx2
 import pytest
 
 from sessiond.access.callers import Callers
-from sessiond.access.limits import CallLimiter
 from sessiond.app import App, OpenToOthers, RemotePlaintext
 from sessiond.config import BadConfig, load_config
 from sessiond.domain.call import Caller
 from sessiond.edge.check import Decision
 from sessiond.edge.routes import Route
+from sessiond.http.door import Door
 from sessiond.http.forward_auth import ForwardAuth
 from sessiond.http.server import HttpServer
 from sessiond.http.site import ProxySite, identifying
@@ -54,11 +54,8 @@ class Slow:
 @asynccontextmanager
 async def listening(slow: Slow, max_connections: int = 100, head_timeout: float = 10.0) -> AsyncIterator[HttpServer]:
     """Run a server of decisions that come late."""
-    server = HttpServer(
-        ProxySite(identifying(ForwardAuth(slow.decide, AuditedCalls()), Callers(), CallLimiter())),
-        max_connections,
-        head_timeout,
-    )
+    site = ProxySite(identifying(ForwardAuth(slow.decide, AuditedCalls()), Door(Callers())))
+    server = HttpServer(site, max_connections, head_timeout)
     await server.start("127.0.0.1:0")
     try:
         yield server

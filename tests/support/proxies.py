@@ -31,6 +31,14 @@ class Front:
     plain_url: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """Where sessiond listens."""
+
+    grpc: str
+    http: str
+
+
 def program_of(proxy: str) -> str | None:
     """Return the path of a proxy's program; None if there is none."""
     if found := shutil.which(proxy, path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
@@ -103,8 +111,7 @@ async def running(
     folder = folder / proxy
     folder.mkdir()
     start = {"envoy": _envoy, "nginx": _nginx, "caddy": _caddy}[proxy]
-    address = app.address if proxy == "envoy" else http or _http_address(app)
-    arguments, front = start(folder, address, application_port, key)
+    arguments, front = start(folder, _Addresses(app.address, http or _http_address(app)), application_port, key)
     log = folder / "log"
     # Caddy keeps certificates, and nginx a file with its process id, where another one may have them.
     environment = os.environ | {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
@@ -122,7 +129,7 @@ async def running(
         await process.wait()
 
 
-def _envoy(folder: Path, address: str, application_port: int, key: str) -> tuple[Sequence[str], Front]:
+def _envoy(folder: Path, sessiond: _Addresses, application_port: int, key: str) -> tuple[Sequence[str], Front]:
     port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     to_sessiond = "                        envoy_grpc: {cluster_name: sessiond}\n"
     metadata = f'                        initial_metadata: [{{key: authorization, value: "{key}"}}]\n'
@@ -132,7 +139,9 @@ def _envoy(folder: Path, address: str, application_port: int, key: str) -> tuple
         "https_redirect: true": f"https_redirect: true, port_redirect: {port}",
         "port_value: 8000": f"port_value: {application_port}",
         to_sessiond: to_sessiond + (metadata if key else ""),
-        "port_value: 7443": f"port_value: {address.rpartition(':')[2]}",
+        "port_value: 7443": f"port_value: {sessiond.grpc.rpartition(':')[2]}",
+        "port_value: 7480": f"port_value: {sessiond.http.rpartition(':')[2]}",
+        'x-session-key, value: ""': f'x-session-key, value: "{key}"',
         "/etc/envoy/tls/shop": str(certificate),
         "shop.example.com": "localhost",
     }
@@ -141,13 +150,13 @@ def _envoy(folder: Path, address: str, application_port: int, key: str) -> tuple
     return arguments, Front(f"https://localhost:{port}", f"http://localhost:{plain}")
 
 
-def _nginx(folder: Path, address: str, application_port: int, key: str) -> tuple[Sequence[str], Front]:
+def _nginx(folder: Path, sessiond: _Addresses, application_port: int, key: str) -> tuple[Sequence[str], Front]:
     port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"    {name}_temp_path {folder / name};\n" for name in temporary)
     changes = {
         "    access_log /var/log/nginx/access.log;\n": f"    access_log off;\n{paths}",
-        "server 127.0.0.1:7480": f"server {address}",
+        "server 127.0.0.1:7480": f"server {sessiond.http}",
         "server 127.0.0.1:8000": f"server 127.0.0.1:{application_port}",
         "listen 80;": f"listen 127.0.0.1:{plain};",
         "listen 443 ": f"listen 127.0.0.1:{port} ",
@@ -164,12 +173,12 @@ def _nginx(folder: Path, address: str, application_port: int, key: str) -> tuple
     return arguments, Front(f"https://localhost:{port}", f"http://localhost:{plain}")
 
 
-def _caddy(folder: Path, address: str, application_port: int, key: str) -> tuple[Sequence[str], Front]:
+def _caddy(folder: Path, sessiond: _Addresses, application_port: int, key: str) -> tuple[Sequence[str], Front]:
     port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     ours = f"{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {plain}\n\thttps_port {port}\n}}\n(session) {{"
     changes = {
         "(session) {": ours,
-        "127.0.0.1:7480": address,
+        "127.0.0.1:7480": sessiond.http,
         "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{application_port}",
         "/etc/caddy/tls/shop": str(certificate),
         "shop.example.com": "localhost",

@@ -47,11 +47,13 @@ class SessionOver(Exception):
     """The session had ended before its connection was watched."""
 
 
+_LIVES_ON = (EventType.SESSION_RENEWED, EventType.SESSION_REFRESHED)
 _TYPES = (
     EventType.SESSION_REVOKED,
     EventType.SESSION_EXPIRED,
     EventType.SESSION_ROLLED,
     EventType.HIJACK_SUSPECTED,
+    *_LIVES_ON,
 )
 _SERIOUS = (Reaction.STEP_UP, Reaction.REVOKE_SESSION, Reaction.REVOKE_SUBJECT)
 
@@ -76,11 +78,15 @@ class Watch:
         self._notify = notify
         self.closing: Closing | None = None
         """Why the connection must be closed; None: it may go on."""
+        self.event: Event | None = None
+        """The event because of which it must be closed; None: none, or it may go on."""
+        self.on_life: Callable[[], None] = lambda: None
+        """Called when the session is renewed or refreshed."""
 
-    def close(self, closing: Closing) -> None:
+    def close(self, closing: Closing, event: Event | None = None) -> None:
         """Say that the connection must be closed. The first reason counts."""
         if self.closing is None:
-            self.closing = closing
+            self.closing, self.event = closing, event
             self._notify(closing)
 
     def release(self) -> None:
@@ -115,12 +121,18 @@ class _Connections:
                 self._watches.pop(session_id, None)
 
     def apply(self, item: Event | Checkpoint) -> None:
-        closing = closing_of(item) if isinstance(item, Event) else None
-        if isinstance(item, Event) and closing is not None:
-            with self._lock:
-                watches = list(self._watches.get(item.session_id, ()))
-            for watch in watches:
-                watch.close(closing)
+        if not isinstance(item, Event):
+            return
+        closing = closing_of(item)
+        if closing is None and item.type not in _LIVES_ON:
+            return
+        with self._lock:
+            watches = list(self._watches.get(item.session_id, ()))
+        for watch in watches:
+            if closing is None:
+                watch.on_life()
+            else:
+                watch.close(closing, item)
 
     def close_all(self, closing: Closing) -> None:
         with self._lock:
@@ -143,11 +155,19 @@ class AsyncWatch:
     def __init__(self, connections: _Connections, session_id: str) -> None:
         self._closed: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._watch = connections.add(session_id, self._close)
+        self._watch.on_life = self._renew
+        self.changed = asyncio.Event()
+        """Set when the session is renewed or refreshed, and when the connection must be closed. Clear it yourself."""
 
     @property
     def closing(self) -> Closing | None:
         """Why the connection must be closed; None: it may go on."""
         return self._watch.closing
+
+    @property
+    def event(self) -> Event | None:
+        """The event because of which the connection must be closed; None: none, or it may go on."""
+        return self._watch.event
 
     async def closed(self) -> Closing:
         """Wait until the connection must be closed, and return why."""
@@ -160,8 +180,12 @@ class AsyncWatch:
             self._closed.cancel()
 
     def _close(self, closing: Closing) -> None:
+        self.changed.set()
         if not self._closed.done():
             self._closed.set_result(closing)
+
+    def _renew(self) -> None:
+        self.changed.set()
 
 
 class AsyncConnectionGuard:
@@ -179,17 +203,13 @@ class AsyncConnectionGuard:
 
         Raises `SessionOver` if the session is no longer live, and `SessiondError` if the authority cannot say.
         """
-        if self._following is None or self._following.done():
-            self._following = asyncio.create_task(self._follow())
-        watch = AsyncWatch(self._connections, session.session_id)
+        try:
+            watch = await self.attach(session.session_id)
+        except TimeoutError:
+            raise SessionOver("the authority is out of reach") from None
         try:
             # What happened before the stream began, or between the check of the request and now, is no event for it.
-            async with asyncio.timeout(self._blind_after):
-                await self._sees.wait()
             found = await self._client.get(session_id=session.session_id)
-        except TimeoutError:
-            watch.release()
-            raise SessionOver("the authority is out of reach") from None
         except NotFound:
             watch.release()
             raise SessionOver("the session has ended") from None
@@ -200,6 +220,34 @@ class AsyncConnectionGuard:
             watch.release()
             raise SessionOver("the session has ended")
         return watch
+
+    async def attach(self, session_id: str) -> AsyncWatch:
+        """Watch a connection, and leave it to the caller to ask whether the session is still live.
+
+        Raises `TimeoutError` if the authority is out of reach, and `SessiondError` if it refuses to be followed.
+        """
+        if self._following is None or self._following.done():
+            self._following = asyncio.create_task(self._follow())
+        watch = AsyncWatch(self._connections, session_id)
+        try:
+            await self._until_it_sees(self._following)
+        except BaseException:
+            watch.release()
+            raise
+        return watch
+
+    async def _until_it_sees(self, following: asyncio.Task[None]) -> None:
+        if self._sees.is_set():
+            return
+        seeing = asyncio.create_task(self._sees.wait())
+        try:
+            await asyncio.wait({seeing, following}, timeout=self._blind_after, return_when=asyncio.FIRST_COMPLETED)
+            if not seeing.done():
+                if following.done() and not following.cancelled():
+                    following.result()
+                raise TimeoutError
+        finally:
+            seeing.cancel()
 
     async def close(self) -> None:
         """Stop following. Watched connections are closed as `BLIND`."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from sessiond_client.answers import CompanionIssued, Data, Page, Revoked, Rolled
-from sessiond_client.enums import Verdict
+from sessiond_client.enums import EventType, Verdict
 from sessiond_client.errors import FailedPrecondition, InvalidArgument, NotFound
 from sessiond_client.gateway.actions import Action
 from sessiond_client.gateway.exchange import Exchange
 from sessiond_client.gateway.steps import Ask, Steps
 from sessiond_client.tokens import Token
-from sessiond_client.values import Authentication, Lifetimes, Session
+from sessiond_client.values import Authentication, Event, Lifetimes, Session
 
 __all__ = [
+    "ActivityRow",
     "DeviceRow",
     "csrf_token",
     "devices",
@@ -25,8 +27,23 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "recent_activity",
     "roll",
 ]
+
+
+_EVENTS_READ = 500
+_SHOWN = {
+    EventType.SESSION_CREATED: "login",  # with a subject from the beginning; a guest's has none
+    EventType.SESSION_AUTHENTICATED: "login",
+    EventType.SESSION_ROLLED: "token_replaced",
+    EventType.SESSION_LEVEL_LOWERED: "level_lowered",
+    EventType.SESSION_EXPIRED: "expired",
+    EventType.SESSION_REVOKED: "ended",
+    EventType.HIJACK_SUSPECTED: "suspected",
+    EventType.CONCURRENCY_LIMIT_REACHED: "limit_reached",
+}
+"""What users see of their accounts, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +61,26 @@ class DeviceRow:
     last_active_time: datetime
     is_current: bool
     """Whether it is the session of this request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityRow:
+    """One line of a "your activity" page."""
+
+    time: datetime
+    event: str
+    """What happened: `login`, `token_replaced` (as after a change of password), `level_lowered`, `expired`, `ended`,
+    `suspected` (the session may have been stolen) or `limit_reached` (too many sessions)."""
+    cause: str
+    """What led to it, a `CauseKind` in lower case, such as `request` or `idle_timeout`."""
+    session_id: str
+    """Of the session that it happened to; empty if it was none."""
+    ip_address: str
+    """Of the client whose request led to it; empty if it was none, or is unknown."""
+    user_agent: str
+    """As the client sent it; empty if it sent none. Show it as text."""
+    is_current: bool
+    """Whether it happened to the session of this request."""
 
 
 def login(
@@ -183,6 +220,20 @@ def devices(exchange: Exchange) -> Steps[list[DeviceRow]]:
             return rows
 
 
+def recent_activity(exchange: Exchange, *, most: int = 50) -> Steps[list[ActivityRow]]:
+    """What happened lately to the account of the user who is logged in, newest first, as far as events are kept.
+
+    `most`: how many rows, at most; the latest events are looked through for them. Raises `Refused` for a guest.
+    """
+    subject = _own_subject(exchange)
+    page: Page[Event] = yield Ask("activity_page", (subject,), {"page_size": _EVENTS_READ})
+    current = exchange.session.session_id if exchange.session is not None else ""
+    logins = {event.revision for event in page.items if event.type is EventType.SESSION_AUTHENTICATED}
+    # A login replaces the token, too, with the next event.
+    shown = (event for event in page.items if event.type in _SHOWN and not _follows(event, logins))
+    return [_activity_row(event, current) for event in islice(shown, most)]
+
+
 def end_device(exchange: Exchange, session_id: str, *, reason: str = "ended by its owner") -> Steps[bool]:
     """End one session of the user who is logged in. Returns False if it is not one of the user's, or not a session.
 
@@ -235,6 +286,22 @@ def _own_subject(exchange: Exchange) -> str:
     if not subject:
         raise exchange.refuse(exchange.without_user())
     return subject
+
+
+def _follows(event: Event, logins: Container[int]) -> bool:
+    return event.type is EventType.SESSION_ROLLED and event.revision - 1 in logins
+
+
+def _activity_row(event: Event, current: str) -> ActivityRow:
+    return ActivityRow(
+        time=event.event_time,
+        event=_SHOWN[event.type],
+        cause=event.cause.kind.value.lower(),
+        session_id=event.session_id,
+        ip_address=event.client.ip_address,
+        user_agent=event.client.user_agent,
+        is_current=bool(event.session_id) and event.session_id == current,
+    )
 
 
 def _row(session: Session, current: str) -> DeviceRow:

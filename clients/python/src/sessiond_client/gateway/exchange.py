@@ -121,7 +121,7 @@ class Exchange:
     @property
     def is_passive(self) -> bool:
         """Whether this request does not count as activity."""
-        return matches(self.request.path, self.gateway.settings.passive_paths)
+        return self.request.is_passive or matches(self.request.path, self.gateway.settings.passive_paths)
 
     @property
     def is_late(self) -> bool:

@@ -42,6 +42,8 @@ class WebRequest:
     is_handshake: bool = False
     """Whether it opens a WebSocket. Any site's page may do that with the user's cookies, so its origin is checked
     although its method is safe; but no page can send a CSRF token with it."""
+    is_passive: bool = False
+    """Whether it does not count as activity, whatever its path."""
     certificate_thumbprint: bytes = b""
     """SHA-256 of the client's certificate, if the server or a trusted proxy has checked one."""
 

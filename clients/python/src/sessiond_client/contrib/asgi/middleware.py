@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Unpack
 
+from sessiond_client.browser import BrowserEndpoints, Site
 from sessiond_client.contrib.asgi.connection import SCOPE_KEY, App, Connection, Message, Receive, Scope, Send
 from sessiond_client.contrib.asgi.connection import web_request as request_of
 from sessiond_client.contrib.asgi.forms import Disconnected, FormBody, is_form
@@ -14,7 +15,19 @@ from sessiond_client.contrib.asgi.guarding import Guarded
 from sessiond_client.contrib.asgi.options import MiddlewareOptions
 from sessiond_client.contrib.clients import ClientPerLoop, split_options
 from sessiond_client.errors import SessiondError
-from sessiond_client.gateway import JSON, OUTAGES, SAFE_METHODS, Action, Codec, Exchange, Gateway, Refusal, Refused
+from sessiond_client.gateway import (
+    JSON,
+    OUTAGES,
+    SAFE_METHODS,
+    Action,
+    Codec,
+    Exchange,
+    Gateway,
+    Refusal,
+    Refused,
+    safe_path,
+)
+from sessiond_client.gateway.settings import matches
 from sessiond_client.guard import Closing
 from sessiond_client.settings import Settings
 
@@ -48,12 +61,14 @@ class SessiondMiddleware:
         codec: Codec = JSON,
         max_form_bytes: int = 1024 * 1024,
         end_with_session: bool = True,
+        browser_path: str = "",
         **options: Unpack[MiddlewareOptions],
     ) -> None:
         """`target`: the authority, as for `AsyncClient`. `codec`: how session data become bytes.
 
         `max_form_bytes`: in how much of the body of a form the CSRF token is looked for, if no header has it.
         `end_with_session`: end WebSockets and event streams (`text/event-stream`) when their session ends.
+        `browser_path`: where the endpoints for pages and the page script are, such as `/session/`; empty: nowhere.
         `options`: `GatewaySettings` and `ClientOptions`; the near cache is on by default. Raises `TypeError` for an
         unknown name, and `ValueError` or `InvalidArgument` for a wrong value.
         """
@@ -64,12 +79,26 @@ class SessiondMiddleware:
         self._app = app
         self._max_form_bytes = max_form_bytes
         self._guards = end_with_session
+        if browser_path and not _is_folder(browser_path):
+            raise ValueError(
+                f"browser_path: {browser_path!r} is wrong: pass a path that ends in /, such as '/session/'"
+            )
+        if browser_path and matches(browser_path, settings.ignored_paths):
+            raise ValueError(
+                f"browser_path: {browser_path!r} is among ignored_paths, so that it would know of no session"
+            )
+        self._browser_path = browser_path
+        self._endpoints = BrowserEndpoints()
         self._gateway = Gateway(client_options.get("application", ""), settings, codec=codec)
         self._clients = ClientPerLoop(target, client_options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, one WebSocket or the lifespan."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and self._browser_path and scope["path"].startswith(self._browser_path):
+            site = Site(self._gateway, self._clients.get(), self._clients.guard())
+            path = scope["path"].removeprefix(self._browser_path)
+            await self._endpoints.serve(site, request_of(scope), path, receive, send)
+        elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             socket = _WebSocket(self._connection(scope), scope, receive, send)
@@ -144,6 +173,7 @@ class SessiondMiddleware:
 
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                self._endpoints.close()
                 await self._clients.close()
             await send(message)
 
@@ -288,6 +318,11 @@ class _WebSocket(_Http):
             return
         code = _TRY_AGAIN_LATER if refusal.action is Action.RETRY_LATER else _POLICY_VIOLATION
         await self._send({"type": "websocket.close", "code": code, "reason": refusal.error})
+
+
+def _is_folder(path: object) -> bool:
+    """Whether this is a path of the site below which something can be."""
+    return isinstance(path, str) and len(path) > 2 and path.endswith("/") and safe_path(path, "") == path
 
 
 def _merged(own: Headers, added: Iterable[tuple[str, str]]) -> Headers:

@@ -1,0 +1,640 @@
+"""The endpoints for pages: the same cases for an application that serves them and for `sessiond serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx2
+import pytest
+
+from sessiond.app import App
+from sessiond.edge.local import LocalClient
+from sessiond.http.browser import BrowserPages
+from sessiond_client import AsyncClient, Authentication, ClientContext, Token, Unavailable
+from sessiond_client.browser import BrowserEndpoints, Site
+from sessiond_client.browser.streams import StreamRules
+from tests.clients.contrib.asgi.shop import plain
+from tests.support.clock import ManualClock
+from tests.support.server import config_for, serving
+from tests.support.web import serving_web
+
+MINUTE = 60_000
+AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+CLIENT = ClientContext(ip_address="203.0.113.9", user_agent=AGENT)
+COOKIE = "__Host-id"
+SAME_SITE = {"sec-fetch-site": "same-origin", "accept": "application/json", "user-agent": AGENT}
+FORM = {"sec-fetch-mode": "navigate", "accept": "text/html"}
+CONFIG = """
+[applications.default]
+preset = "owasp-low"
+idle_timeout = "30m"
+[applications.default.cookie]
+clear_site_data = ["cache", "storage"]
+[applications.default.reactions]
+reported = "step-up"
+[applications.default.proxy]
+login_path = "/login"
+[applications.shop]
+"""
+READS = ("status", "sessions", "activity", "events")
+WRITES = ("logout", "extend", "close", "sessions/end-others", "sessions/some-id/end")
+
+Now = Callable[[], datetime]
+
+
+@dataclass
+class Pages:
+    """A browser's view of the endpoints, and an operator's of the authority."""
+
+    app: App
+    clock: ManualClock
+    authority: AsyncClient
+    http: httpx2.AsyncClient
+    extra: dict[str, str]
+    """What the proxy adds to requests."""
+
+    def now(self) -> datetime:
+        """The time of the authority."""
+        return datetime.fromtimestamp(self.clock.now() / 1000, UTC)
+
+    def sent(self, token: Token | None, headers: dict[str, str]) -> dict[str, str]:
+        """The headers of a request; underscores in the names of headers are hyphens, and empty ones are not sent."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        cookie = {"cookie": f"{COOKIE}={token.reveal()}"} if token is not None else {}
+        all_of_them = {**self.extra, **SAME_SITE, **cookie, **named}
+        return {name: value for name, value in all_of_them.items() if value}
+
+    async def get(self, path: str, token: Token | None = None, /, **headers: Any) -> httpx2.Response:
+        """Read something, as a script of the page does."""
+        return await self.http.get(path, headers=self.sent(token, headers))
+
+    async def post(
+        self, path: str, token: Token | None = None, content: bytes = b"", /, **headers: Any
+    ) -> httpx2.Response:
+        """Change something, as a script of the page does."""
+        return await self.http.post(path, headers=self.sent(token, headers), content=content)
+
+    async def login(self, subject: str = "ada") -> Token:
+        """Log a user in, on a device of its own."""
+        authentication = Authentication(level=1, methods=("pwd",))
+        made = await self.authority.create(subject=subject, authentication=authentication, client=CLIENT)
+        return made.token
+
+    async def is_live(self, token: Token) -> bool:
+        """Whether a token is good."""
+        return (await self.authority.get(token=token)).verdict.value == "VALID"
+
+    async def id_of(self, token: Token) -> str:
+        """The public id of a session."""
+        found = await self.authority.get(token=token)
+        assert found.session is not None
+        return found.session.session_id
+
+    def subscriptions(self) -> int:
+        """How many subscribers the authority has."""
+        return sum(group.members for group in self.app.authority.parts.feed._groups.values())
+
+    @asynccontextmanager
+    async def stream(self, token: Token) -> AsyncIterator[Stream]:
+        """Open an event stream."""
+        async with self.http.stream("GET", "events", headers=self.sent(token, {})) as response:
+            yield Stream(response)
+
+
+class Stream:
+    """An event stream, as a browser reads it."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
+        self.text = ""
+        self._lines = response.aiter_lines()
+
+    async def event(self) -> tuple[str, Any]:
+        """The next event, and its data. Raises `StopAsyncIteration` at the end of the stream."""
+        name = ""
+        async with asyncio.timeout(10):
+            while True:
+                line = await anext(self._lines)
+                self.text += f"{line}\n"
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    return name, json.loads(line.removeprefix("data: "))
+
+    async def begin(self) -> None:
+        """Wait until the stream is open."""
+        while not self.text.startswith("retry: "):
+            self.text += f"{await anext(self._lines)}\n"
+
+    async def comment(self) -> str:
+        """The next heartbeat."""
+        async with asyncio.timeout(10):
+            while True:
+                line = await anext(self._lines)
+                if line.startswith(":"):
+                    return line
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait until something is true."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - the condition asks a server
+            await asyncio.sleep(0.02)
+
+
+class BrowserCases:
+    """What the endpoints must do, whoever serves them."""
+
+    rules: ClassVar = StreamRules(most=6, most_of_a_session=4, heartbeat=0.2)
+    close_after: ClassVar = 0.5
+
+    @pytest.fixture
+    async def pages(self, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Pages]:
+        """The endpoints, and an authority."""
+        config = config_for(tmp_path, CONFIG, http_listen="127.0.0.1:0")
+        async with AsyncExitStack() as stack:
+            app = await stack.enter_async_context(serving(config, clock))
+            authority = await stack.enter_async_context(AsyncClient(app.address))
+            pages = Pages(app, clock, authority, httpx2.AsyncClient(), {})
+            url = await stack.enter_async_context(self.serve(pages))
+            pages.http = httpx2.AsyncClient(base_url=url, trust_env=False)
+            await stack.enter_async_context(pages.http)
+            yield pages
+
+    def endpoints(self, pages: Pages) -> BrowserEndpoints:
+        """Endpoints with small bounds, whose time is that of the test."""
+        return BrowserEndpoints(streams=self.rules, close_after=self.close_after, now=pages.now)
+
+    def serve(self, pages: Pages) -> Any:
+        """Serve the endpoints, and return their address."""
+        raise NotImplementedError
+
+    async def fail(self, pages: Pages) -> None:
+        """Make the authority unable to answer."""
+        raise NotImplementedError
+
+    # What a page learns of its session
+
+    async def test_the_status_of_a_user(self, pages: Pages) -> None:
+        """The status has what the page may know of the session, and neither a token nor a way to keep the response."""
+        token = await pages.login()
+        pages.clock.advance(10 * MINUTE)
+        answer = await pages.get("status", token)
+        status = answer.json()
+        assert answer.status_code == 200
+        assert status.pop("login_time").startswith("2027-01-15T")
+        assert status == {
+            "state": "active",
+            "subject": "ada",
+            "session_id": await pages.id_of(token),
+            "idle_expires_in": 1200.0,
+            "expires_in": 7 * 3600 + 50 * 60,
+            "level": 1,
+        }
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["vary"] == "Cookie"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert token.reveal() not in answer.text
+
+    async def test_the_status_of_nobody(self, pages: Pages) -> None:
+        """Without a session, and with one that has ended, the status says so."""
+        nothing = ("subject", "session_id", "idle_expires_in", "expires_in", "level", "login_time")
+        expected = {"state": "none"} | dict.fromkeys(nothing)
+        assert (await pages.get("status")).json() == expected
+        token = await pages.login()
+        await pages.authority.revoke(token=token)
+        pages.clock.advance(5 * MINUTE)
+        assert (await pages.get("status", token)).json() == expected
+
+    async def test_the_status_of_a_guest(self, pages: Pages) -> None:
+        """A guest's session has neither a user nor a level."""
+        guest = await pages.authority.create(client=CLIENT)
+        status = (await pages.get("status", guest.token)).json()
+        assert (status["state"], status["subject"], status["level"]) == ("guest", None, None)
+        assert status["session_id"] == guest.session.session_id
+
+    async def test_asking_for_the_status_is_no_activity(self, pages: Pages) -> None:
+        """A page that asks for ever does not keep its session alive, but one whose user wants to stay does."""
+        asking, staying = await pages.login(), await pages.login()
+        for _ in range(2):
+            pages.clock.advance(20 * MINUTE)
+            await pages.get("status", asking)
+            await pages.post("extend", staying)
+        assert (await pages.get("status", asking)).json()["state"] == "none"
+        assert (await pages.get("status", staying)).json()["idle_expires_in"] == 1800.0
+
+    async def test_staying(self, pages: Pages) -> None:
+        """Whoever stays gets the new status. A guest cannot stay."""
+        token = await pages.login()
+        pages.clock.advance(20 * MINUTE)
+        answer = await pages.post("extend", token)
+        assert (answer.status_code, answer.json()["idle_expires_in"]) == (200, 1800.0)
+        assert (await pages.post("extend")).status_code == 401
+
+    async def test_a_renewed_token_reaches_the_browser(self, pages: Pages) -> None:
+        """A response has the cookie of a renewed token, as that of any page."""
+        token = await pages.login()
+        for _ in range(4):
+            pages.clock.advance(16 * MINUTE)
+            answer = await pages.get("status", token)
+            await pages.post("extend", token)
+        assert answer.headers["set-cookie"].startswith(f"{COOKIE}=")
+
+    # Logging out
+
+    async def test_a_script_logs_out(self, pages: Pages) -> None:
+        """A logout ends the session, and deletes its cookie and what the policy says."""
+        token = await pages.login()
+        answer = await pages.post("logout", token)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert answer.headers["set-cookie"].startswith(f"{COOKIE}=;")
+        assert answer.headers["clear-site-data"] == '"cache", "storage"'
+        assert answer.headers["cache-control"] == "no-store"
+        assert not await pages.is_live(token)
+
+    async def test_a_form_logs_out(self, pages: Pages) -> None:
+        """A form that logs out leads to the login page. So it does if nobody is logged in."""
+        token = await pages.login()
+        for presented in (token, None):
+            answer = await pages.post("logout", presented, **FORM)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert not await pages.is_live(token)
+
+    # The user's sessions
+
+    async def test_the_sessions_of_a_user(self, pages: Pages) -> None:
+        """A user sees the own live sessions, newest first, and nobody else's."""
+        first = await pages.login()
+        await pages.login("eve")
+        pages.clock.advance(MINUTE)
+        second = await pages.login()
+        rows = (await pages.get("sessions", first)).json()["sessions"]
+        assert [row["session_id"] for row in rows] == [await pages.id_of(second), await pages.id_of(first)]
+        assert [row["current"] for row in rows] == [False, True]
+        assert rows[0]["description"] == "Firefox 140 on Linux"
+        assert rows[0]["ip_address"] == "203.0.113.9"
+        assert rows[0]["login_time"].startswith("2027-01-15T")
+
+    async def test_ending_a_session(self, pages: Pages) -> None:
+        """A user ends one of the own sessions, and none of somebody else."""
+        token, other, foreign = await pages.login(), await pages.login(), await pages.login("eve")
+        assert (await pages.post(f"sessions/{await pages.id_of(foreign)}/end", token)).status_code == 404
+        assert (await pages.post("sessions/nonsense/end", token)).status_code == 404
+        assert await pages.is_live(foreign)
+        assert (await pages.post(f"sessions/{await pages.id_of(other)}/end", token)).status_code == 204
+        assert not await pages.is_live(other)
+        assert await pages.is_live(token)
+
+    async def test_ending_the_own_session(self, pages: Pages) -> None:
+        """To end the session of the request itself is to log out."""
+        token = await pages.login()
+        answer = await pages.post(f"sessions/{await pages.id_of(token)}/end", token)
+        assert answer.status_code == 204
+        assert answer.headers["set-cookie"].startswith(f"{COOKIE}=;")
+        assert not await pages.is_live(token)
+
+    async def test_ending_all_others(self, pages: Pages) -> None:
+        """A user ends all own sessions but this one."""
+        token, others, foreign = await pages.login(), [await pages.login() for _ in range(2)], await pages.login("eve")
+        assert (await pages.post("sessions/end-others", token)).json() == {"ended": 2}
+        assert [await pages.is_live(one) for one in (token, foreign, *others)] == [True, True, False, False]
+
+    async def test_the_activity_of_an_account(self, pages: Pages) -> None:
+        """A user sees what happened to the own account: when, where from and with which program."""
+        token, other = await pages.login(), await pages.login()
+        await pages.login("eve")
+        pages.clock.advance(MINUTE)
+        await pages.authority.revoke(token=other, reason="internal note")
+        answer = await pages.get("activity", token)
+        rows = answer.json()["activity"]
+        assert [row["event"] for row in rows] == ["ended", "login", "login"]
+        assert [row["current"] for row in rows] == [False, False, True]
+        assert rows[0]["cause"] == "request"
+        assert rows[2]["ip_address"] == "203.0.113.9"
+        assert rows[2]["user_agent"] == AGENT
+        assert rows[2]["time"] < rows[0]["time"]
+        assert "internal note" not in answer.text
+
+    async def test_a_login_is_one_line_of_the_activity(self, pages: Pages) -> None:
+        """A login of a guest replaces the token, which is no line of its own. A change of password is one."""
+        guest = await pages.authority.create(client=CLIENT)
+        authentication = Authentication(level=1, methods=("pwd",))
+        made = await pages.authority.authenticate(
+            guest.token, "ada", authentication=authentication, client=CLIENT, or_create=True
+        )
+        assert made.token is not None
+        rolled = await pages.authority.roll(made.token, reason="password changed", client=CLIENT)
+        assert rolled.token is not None
+        rows = (await pages.get("activity", rolled.token)).json()["activity"]
+        assert [row["event"] for row in rows] == ["token_replaced", "login"]
+
+    async def test_guests_have_no_account(self, pages: Pages) -> None:
+        """What is about an account needs a login: a script gets 401, a page is sent to the login page."""
+        guest = await pages.authority.create(client=CLIENT)
+        for token in (None, guest.token):
+            for path in ("sessions", "activity", "events"):
+                assert (await pages.get(path, token)).status_code == 401
+            for path in ("extend", "close", "sessions/end-others", "sessions/some-id/end"):
+                assert (await pages.post(path, token)).status_code == 401
+        page = await pages.get("sessions", **FORM)
+        assert page.status_code == 303
+        assert page.headers["location"].startswith("/login?next=/")
+
+    # Requests that are refused
+
+    @pytest.mark.parametrize(
+        "forged", [{"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "", "origin": "https://evil.example"}]
+    )
+    async def test_pages_of_other_sites(self, pages: Pages, forged: dict[str, str]) -> None:
+        """What a page of another site asks for is refused, and changes nothing."""
+        token, other = await pages.login(), await pages.login()
+        for path in (*WRITES, f"sessions/{await pages.id_of(other)}/end"):
+            answer = await pages.post(path, token, **forged)
+            assert (answer.status_code, answer.json()["error"]) == (403, "csrf_failed")
+        for path in READS:
+            assert (await pages.get(path, token, **forged)).status_code == 403
+        assert await pages.is_live(token)
+        assert await pages.is_live(other)
+
+    async def test_two_session_cookies(self, pages: Pages) -> None:
+        """Two session cookies are refused by every endpoint: one of them may be planted."""
+        token, other = await pages.login(), await pages.login("eve")
+        both = f"{COOKIE}={token.reveal()}; {COOKIE}={other.reveal()}"
+        for path in READS:
+            assert (await pages.get(path, cookie=both)).status_code == 400
+        for path in WRITES:
+            answer = await pages.post(path, cookie=both)
+            assert (answer.status_code, answer.json()["error"]) == (400, "ambiguous_cookie")
+        assert await pages.is_live(token)
+
+    async def test_wrong_methods(self, pages: Pages) -> None:
+        """A wrong method is refused before anything is asked, and the response says which is right."""
+        token = await pages.login()
+        for path in (*READS, "session.js"):
+            answer = await pages.post(path, token)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+        for path in WRITES:
+            answer = await pages.get(path, token)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert (await pages.http.request("PUT", "status", headers=pages.sent(token, {}))).status_code == 405
+        assert await pages.is_live(token)
+
+    @pytest.mark.parametrize(
+        "path",
+        ["", "stat", "status/", "status/x", "sessions/", "sessions//end", "sessions/a/b/end", "sessions/x", "%00"],
+    )
+    async def test_unknown_paths(self, pages: Pages, path: str) -> None:
+        """There is nothing beside the endpoints."""
+        token = await pages.login()
+        for answer in (await pages.get(path, token), await pages.post(path, token)):
+            assert answer.status_code == 404
+        assert answer.headers["cache-control"] == "no-store"
+
+    async def test_a_path_that_is_too_long(self, pages: Pages) -> None:
+        """An id that is longer than any is no session."""
+        token = await pages.login()
+        assert (await pages.post(f"sessions/{'x' * 500}/end", token)).status_code == 404
+
+    async def test_a_body_that_is_too_long(self, pages: Pages) -> None:
+        """Nothing reads the body of a request, so a large one is refused, and nothing happens."""
+        token = await pages.login()
+        assert (await pages.post("logout", token, b"x" * 5000)).status_code == 413
+        assert await pages.is_live(token)
+        assert (await pages.post("logout", token, b"x" * 4096)).status_code == 204
+
+    async def test_a_head_request(self, pages: Pages) -> None:
+        """HEAD gets the headers of GET. There is no HEAD of a stream."""
+        token = await pages.login()
+        answer = await pages.http.head("status", headers=pages.sent(token, {}))
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == "application/json"
+        assert (await pages.http.head("events", headers=pages.sent(token, {}))).status_code == 405
+
+    async def test_an_outage(self, pages: Pages) -> None:
+        """While the authority cannot answer, everything that is about a session gets 503, and the cookie stays."""
+        token = await pages.login()
+        await self.fail(pages)
+        for path in READS:
+            answer = await pages.get(path, token)
+            assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+            assert "set-cookie" not in answer.headers
+        for path in WRITES:
+            answer = await pages.post(path, token)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+
+    # The event stream
+
+    async def test_a_revocation_reaches_the_page(self, pages: Pages) -> None:
+        """A page learns within two seconds that its session was revoked, with a reason, and then the stream ends."""
+        token = await pages.login()
+        async with pages.stream(token) as stream:
+            assert stream.response.status_code == 200
+            assert stream.response.headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert stream.response.headers["cache-control"] == "no-store"
+            assert stream.response.headers["x-accel-buffering"] == "no"
+            await stream.begin()
+            async with asyncio.timeout(2):
+                await pages.authority.revoke(token=token, reason="internal note")
+                assert await stream.event() == ("ended", {"reason": "revoked"})
+            with pytest.raises(StopAsyncIteration):
+                await stream.event()
+            assert token.reveal() not in stream.text
+            assert "internal note" not in stream.text
+
+    async def test_a_logout_in_another_tab(self, pages: Pages) -> None:
+        """A logout by the same endpoints ends the streams of the session, and no other stream."""
+        token, other = await pages.login(), await pages.login()
+        async with pages.stream(token) as stream, pages.stream(other) as unaffected:
+            await stream.begin()
+            await unaffected.begin()
+            await pages.post("logout", token)
+            assert (await stream.event())[0] == "ended"
+            assert await unaffected.comment() == ": still here"
+
+    async def test_a_session_that_expires(self, pages: Pages) -> None:
+        """The end by the idle timeout reaches the page, and so does the reason."""
+        token = await pages.login()
+        pages.clock.advance(30 * MINUTE - 1000)
+        async with pages.stream(token) as stream:
+            await stream.begin()
+            pages.clock.advance(1000)
+            assert await stream.event() == ("ended", {"reason": "idle_timeout"})
+
+    async def test_activity_keeps_a_stream(self, pages: Pages) -> None:
+        """A stream goes on at what was the deadline when it began, if there was activity since."""
+        token = await pages.login()
+        pages.clock.advance(30 * MINUTE - 500)
+        async with pages.stream(token) as stream:
+            await stream.begin()
+            assert (await pages.authority.validate(token, client=CLIENT)).valid
+            pages.clock.advance(1000)
+            for _ in range(6):
+                assert await stream.comment() == ": still here"
+
+    async def test_a_session_that_lives_on(self, pages: Pages) -> None:
+        """A page learns that its session was extended, and that it has a new token. Then it must connect again."""
+        token = await pages.login()
+        async with pages.stream(token) as stream:
+            await stream.begin()
+            await pages.post("extend", token)
+            assert await stream.event() == ("renewed", {})
+            await pages.authority.roll(token, reason="password changed", client=CLIENT)
+            assert await stream.event() == ("renewed", {})
+            with pytest.raises(StopAsyncIteration):
+                await stream.event()
+
+    async def test_a_session_under_suspicion(self, pages: Pages) -> None:
+        """If the user must authenticate again, the page may be a stranger's, and is told that its session has ended."""
+        token = await pages.login()
+        async with pages.stream(token) as stream:
+            await stream.begin()
+            await pages.authority.report_signal(reason="seen elsewhere", session_id=await pages.id_of(token))
+            assert await stream.event() == ("ended", {"reason": "suspected"})
+
+    async def test_streams_of_one_session_are_bounded(self, pages: Pages) -> None:
+        """One session has so many streams at once; a further one gets 503, until another one has ended."""
+        token = await pages.login()
+        async with AsyncExitStack() as stack:
+            opened = await self._open(pages, stack, [token] * (self.rules.most_of_a_session - 1))
+            async with pages.stream(token) as last:
+                await last.begin()
+                refused = await pages.get("events", token)
+                assert (refused.status_code, refused.json()["error"]) == (503, "too_many_streams")
+                assert int(refused.headers["retry-after"]) > 0
+
+            async def is_free() -> bool:
+                async with pages.stream(token) as another:
+                    return another.response.status_code == 200
+
+            await eventually(is_free)
+            del opened
+
+    async def test_streams_of_a_process_are_bounded(self, pages: Pages) -> None:
+        """All sessions together have so many streams, which share one subscription."""
+        tokens = [await pages.login(f"user-{number}") for number in range(self.rules.most)]
+        await pages.get("status", tokens[0])
+        before = pages.subscriptions()  # a near cache has one of its own
+        async with AsyncExitStack() as stack:
+            opened = await self._open(pages, stack, tokens)
+            assert (await pages.get("events", await pages.login())).status_code == 503
+            assert pages.subscriptions() == before + 1
+            del opened
+
+    async def _open(self, pages: Pages, stack: AsyncExitStack, tokens: Sequence[Token]) -> list[Stream]:
+        """Open streams. Keep what this returns: a stream that nobody refers to is closed."""
+        opened = [await stack.enter_async_context(pages.stream(token)) for token in tokens]
+        for stream in opened:
+            await stream.begin()
+        return opened
+
+    # A window that closes
+
+    async def test_a_closed_window_logs_out(self, pages: Pages) -> None:
+        """A while after the last window has closed, the session has ended."""
+        token = await pages.login()
+        assert (await pages.post("close", token)).status_code == 204
+        assert await pages.is_live(token)
+
+        async def has_ended() -> bool:
+            return not await pages.is_live(token)
+
+        await eventually(has_ended)
+
+    async def test_another_page_keeps_the_session(self, pages: Pages) -> None:
+        """If another page of the browser says that it is there, the session goes on, as after a reload."""
+        token, closed = await pages.login(), await pages.login()
+        for one in (token, closed):
+            await pages.post("close", one)
+        await pages.post("extend", token)
+
+        async def has_ended() -> bool:
+            return not await pages.is_live(closed)
+
+        await eventually(has_ended)
+        await asyncio.sleep(self.close_after)  # nothing tells that something does not happen
+        assert await pages.is_live(token)
+
+    # The script
+
+    async def test_the_script(self, pages: Pages) -> None:
+        """The script is served to everyone, and not sent again to a browser that has it."""
+        answer = await pages.get("session.js")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-cache"
+        assert "export function watchSession" in answer.text
+        assert "set-cookie" not in answer.headers
+        again = await pages.get("session.js", if_none_match=f'"other", W/{answer.headers["etag"]}')
+        assert (again.status_code, again.content) == (304, b"")
+        assert (await pages.get("session.js", if_none_match='"other"')).status_code == 200
+
+
+class TestInAnApplication(BrowserCases):
+    """An application with the middleware serves the endpoints."""
+
+    near_cache: ClassVar = False
+
+    @asynccontextmanager
+    async def serve(self, pages: Pages) -> AsyncIterator[str]:
+        """Serve an application that must never see a request below the path of the endpoints."""
+
+        async def page(scope: Any, receive: Any, send: Any) -> None:
+            raise AssertionError(f"the application got {scope['path']}")
+
+        options = {"near_cache": self.near_cache, "retries": 0, "timeout": 5.0}
+        app = plain(page, pages.app.address, browser_path="/session/", **options)
+        app._endpoints = self.endpoints(pages)
+        async with serving_web(app) as url:
+            yield f"{url}/session/"
+
+    async def fail(self, pages: Pages) -> None:
+        """Stop the authority."""
+        await pages.app.stop()
+
+
+class TestWithANearCache(TestInAnApplication):
+    """So does an application whose client has a near cache."""
+
+    near_cache = True
+
+
+class TestBehindAProxy(BrowserCases):
+    """`sessiond serve` serves the endpoints to a proxy."""
+
+    @asynccontextmanager
+    async def serve(self, pages: Pages) -> AsyncIterator[str]:
+        """Have the server's own endpoints, with the bounds of the test."""
+        self._pages(pages.app)._endpoints = self.endpoints(pages)
+        pages.extra |= {"x-forwarded-host": "app.example", "x-forwarded-for": "203.0.113.9"}
+        assert pages.app._endpoints._http is not None
+        yield f"http://{pages.app._endpoints._http.address}/browser/default/"
+
+    async def fail(self, pages: Pages) -> None:
+        """Have the store fail, while the server still answers over HTTP."""
+
+        async def down(name: str, request: Any, caller: Any) -> Any:
+            raise Unavailable("the store failed")
+
+        served = self._pages(pages.app)
+        site_of = served._site_of
+
+        def failed(application: str, caller: Any) -> Site:
+            site = site_of(application, caller)
+            return Site(site.gateway, LocalClient(application, caller, down), site.guard)
+
+        served._site_of = failed
+
+    @staticmethod
+    def _pages(app: App) -> BrowserPages:
+        assert app._endpoints._http is not None
+        pages = app._endpoints._http._site._pages  # type: ignore[attr-defined]
+        assert isinstance(pages, BrowserPages)
+        return pages
