@@ -164,8 +164,9 @@ randomness: $(VENV)/.dev ## Judge 20,000 tokens. Needs ent and dieharder.
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
-generate: $(VENV)/.dev ## Generate the stubs and the table of access again.
+generate: $(VENV)/.dev ## Generate the stubs and the table of access, and copy the page script.
 	@PYTHON=$(BIN)/python scripts/generate.sh
+	@cp clients/browser/session.js clients/python/src/sessiond_client/browser/session.js
 	@$(BIN)/python -m scripts.access_table
 
 lock: ## Resolve requirements/*.lock again. Needs uv.
