@@ -52,7 +52,7 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_audit.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge hostile floors mutate simulate simulate-web \
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge test-browser hostile floors mutate simulate simulate-web \
 	consistency soak model fuzz randomness check bench generate lock format clean
 
 help: ## List the targets and the variables.
@@ -111,6 +111,10 @@ test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
 # Debian has the packages nginx-light and caddy.
 test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
 	@$(BIN)/python -m pytest -rs tests/edge
+
+# They are part of `make test` too. Without Debian's package chromium they skip.
+test-browser: $(VENV)/.dev ## Run the page script in Chromium.
+	@$(BIN)/python -m pytest -n 2 -rs tests/browser
 
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
