@@ -667,6 +667,25 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError("nobody calls it")
 
 
+async def test_an_application_that_may_not_subscribe(tmp_path: Path, clock: ManualClock) -> None:
+    """Without the role for events there are no streams, which the log says, and the page can still ask."""
+    async with serving(config_for(tmp_path, CONFIG), clock) as app:
+        async with AsyncClient(app.address) as anyone:
+            ops = (await anyone.create_caller("ops", [Grant(role=Role.ADMIN)])).key
+        async with AsyncClient(app.address, key=ops) as admin:
+            key = (await admin.create_caller("shop", [Grant(application="default", role=Role.ISSUER)])).key
+            made = await admin.create(subject="ada", client=CLIENT)
+        site = plain(_nothing, app.address, browser_path="/session/", key=key)
+        async with serving_web(site) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as http:
+            headers = {**SAME_SITE, "cookie": f"{COOKIE}={made.token.reveal()}"}
+            assert (await http.get("/session/status", headers=headers)).json()["state"] == "active"
+            for answer in (
+                await http.get("/session/events", headers=headers),
+                await http.post("/session/close", headers=headers),
+            ):
+                assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+
+
 # What only the server does
 
 
