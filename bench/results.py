@@ -13,9 +13,9 @@ from typing import Any
 
 from bench.processes import echo as echo_command
 from bench.processes import serving
-from bench.sides import Creation, Echo, Reporter, Side, Validation
+from bench.sides import Echo, Reporter, Side, Sized
 
-__all__ = ["Figure", "Result", "Settings", "alternate", "beside_echo"]
+__all__ = ["Figure", "Result", "Settings", "alternate", "beside_echo", "profiled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Result:
 class Figure:
     """A figure: its name, its bar (None: the figure is only reported), and the function that measures it.
 
-    `needs_redis` says that the measurement starts a redis-server.
+    `needs_redis` says that the measurement starts a redis-server, `needs_envoy` that it starts an Envoy.
     """
 
     name: str
@@ -122,6 +122,7 @@ class Figure:
     measure: Callable[[Settings, Result, Reporter], None]
     at_most: bool = False
     needs_redis: bool = False
+    needs_envoy: bool = False
 
     def run(self, settings: Settings, reporter: Reporter) -> Result:
         """Measure the figure. Raise `LoadFailed` or `ServerEnded` if that fails."""
@@ -132,7 +133,7 @@ class Figure:
         return result
 
 
-def _profile(settings: Settings, side: Side, reporter: Reporter) -> None:
+def profiled(settings: Settings, side: Side, reporter: Reporter) -> None:
     """Run one side alone and record its profile under load."""
     reporter.step("warming up")
     side.run(-1)
@@ -172,7 +173,7 @@ def alternate(result: Result, subject: Side, baseline: Side, pairs: int, reporte
 def beside_echo(
     settings: Settings,
     result: Result,
-    side: Validation | Creation,
+    side: Sized,
     requests: int,
     reporter: Reporter,
     *,
@@ -183,7 +184,7 @@ def beside_echo(
     `transport` is that of the echo.
     """
     if settings.profile is not None:
-        _profile(settings, side, reporter)
+        profiled(settings, side, reporter)
         return
     request_bytes, response_bytes = side.sizes()
     tls = side.server.tls

@@ -8,6 +8,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -31,6 +32,7 @@ __all__ = [
     "Refusal",
     "Reporter",
     "Side",
+    "Sized",
     "Validation",
     "expect",
     "too_few_bytes",
@@ -63,6 +65,13 @@ class Side(Protocol):
 
     def run(self, number: int) -> Run:
         """Run the load once and return its measurements. Must verify the server's responses before and afterwards."""
+
+
+class Sized(Side, Protocol):
+    """A side whose messages an echo can imitate."""
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the serialized sizes of a request and of its response: medians of 100 calls."""
 
 
 class Echo:
@@ -129,22 +138,33 @@ class Validation:
         chosen = [(number * BODIES + i + BODIES) * SPREAD % self._seeded.count for i in range(BODIES)]
         before = [self._stub.validate(self.request(n)) for n in chosen]
         load = Load(self.server, SERVICE + "ValidateSession", [framed(self.request(n)) for n in chosen], self._requests)
-        if self._pulse is None:
+        with self.pulse():
             run, taken = timed(load)
-        else:
-            with self._pulse:
-                run, taken = timed(load)
-        for n, first, seconds in zip(chosen, before, taken, strict=True):
-            last = self._stub.validate(self.request(n, passive=True))
-            expect(last.session.session_id == str(self._seeded.session_id(n)), "the response is for another session")
-            moved = last.session.last_active_time.ToMilliseconds() - first.session.last_active_time.ToMilliseconds()
-            # Each process has a token of its own, and on a busy machine one may end long before the others.
-            problem = f"last activity moved by {moved} ms in {seconds:.1f} s: is activity not recorded?"
-            expect(moved > seconds * 1000 / 2, problem)
+        self.expect_activity(chosen, [_last_active_ms(response) for response in before], taken)
         # A timestamp with a small fraction takes up to three bytes less; a response with an error has no bytes.
         least = min(response.ByteSize() for response in before) + 5 - 6
         expect(run.body_bytes >= run.requests * least, too_few_bytes(run))
         return run
+
+    def pulse(self) -> AbstractContextManager[object]:
+        """Return the background use of all sessions, if there is any, to be entered during the load."""
+        return nullcontext() if self._pulse is None else self._pulse
+
+    def last_active_ms(self, number: int) -> int:
+        """Return the last activity of a session, in milliseconds since 1970. The session must be VALID."""
+        return _last_active_ms(self._stub.validate(self.request(number, passive=True)))
+
+    def expect_activity(self, numbers: Sequence[int], before: Sequence[int], taken: Sequence[float]) -> None:
+        """Raise `LoadFailed` unless these sessions have been used since `before`, for so many seconds each."""
+        for number, first, seconds in zip(numbers, before, taken, strict=True):
+            last = self._stub.validate(self.request(number, passive=True))
+            expect(
+                last.session.session_id == str(self._seeded.session_id(number)), "the response is for another session"
+            )
+            moved = _last_active_ms(last) - first
+            # Each process has a token of its own, and on a busy machine one may end long before the others.
+            problem = f"last activity moved by {moved} ms in {seconds:.1f} s: is activity not recorded?"
+            expect(moved > seconds * 1000 / 2, problem)
 
 
 class Creation:
@@ -327,6 +347,10 @@ class _Stub:
     def revision(self) -> int:
         """Return the log's newest revision."""
         return int(self._stub.GetAuthority(pb.GetAuthorityRequest(), timeout=30).revision)
+
+
+def _last_active_ms(response: pb.ValidateSessionResponse) -> int:
+    return response.session.last_active_time.ToMilliseconds()
 
 
 def _forged() -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.load import Run, read_report
+from bench.load import Run, measured
 from bench.processes import Server
 from bench.sides import expect
 
@@ -63,37 +62,11 @@ class WebPage:
     def run(self, number: int) -> Run:
         """Run the load once. Before and afterwards, each visitor must see the right page."""
         self._check()
-        before = self.server.cpu_seconds()
-        processes = [
-            subprocess.Popen(self._command(visitor), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for visitor in self._visitors
-        ]
-        try:
-            outputs = [process.communicate()[0] for process in processes]
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        cpu = self.server.cpu_seconds() - before
+        run, _ = measured(self.server, [self._command(visitor) for visitor in self._visitors], self._share)
         self._check()
-        reports = [read_report(output, self._share) for output in outputs]
-        requests = self._share * len(reports)
-        seconds = max(report.seconds for report in reports)
         shortest = min(len(json.dumps(page, separators=(",", ":"))) for page in self._wanted)
-        body_bytes = sum(report.body_bytes for report in reports)
-        expect(body_bytes >= requests * shortest, f"{self.server.name}: the pages were too short")
-        return Run(
-            server=self.server.name,
-            requests=requests,
-            seconds=seconds,
-            throughput=requests / seconds,
-            body_bytes=body_bytes,
-            latency_mean_ms=sum(report.latency_mean for report in reports) / len(reports) * 1000,
-            latency_max_ms=max(report.latency_max for report in reports) * 1000,
-            server_cpu_us=cpu / requests * 1e6,
-            server_cores=cpu / seconds,
-        )
+        expect(run.body_bytes >= run.requests * shortest, f"{self.server.name}: the pages were too short")
+        return run
 
     def _check(self) -> None:
         for visitor, wanted in zip(self._visitors, self._wanted, strict=True):

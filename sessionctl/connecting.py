@@ -12,12 +12,21 @@ import click
 if TYPE_CHECKING:
     from sessionctl.contexts import Context
 
-__all__ = ["DEFAULT_TARGET", "KEY_VARIABLE", "TARGET_VARIABLE", "TLS_OPTIONS", "Connection", "connection"]
+__all__ = [
+    "DEFAULT_TARGET",
+    "KEY_VARIABLE",
+    "TARGET_VARIABLE",
+    "TLS_OPTIONS",
+    "Connection",
+    "allows_remote_plaintext",
+    "connection",
+]
 
 DEFAULT_TARGET = "127.0.0.1:7443"
 TARGET_VARIABLE = "SESSIOND_TARGET"
 KEY_VARIABLE = "SESSIOND_KEY_FILE"
 TLS_OPTIONS = ("tls_ca", "tls_certificate", "tls_key")
+_PLAINTEXT_VARIABLE = "SESSIOND_ALLOW_REMOTE_PLAINTEXT"
 _CONTEXT_VARIABLE = "SESSIOND_CONTEXT"
 _VALUES = ("target", "application", "key_file", "tls", *TLS_OPTIONS)
 _VARIABLES = {
@@ -119,11 +128,20 @@ def _variables() -> dict[str, tuple[Any, str]]:
     for name, variable in {"target": TARGET_VARIABLE, **_VARIABLES}.items():
         text = os.environ.get(variable)
         if text:
-            value = _BOOLEANS.get(text.lower()) if name == "tls" else text
-            if value is None:
-                raise click.UsageError(f"{variable}: must be true or false")
-            found[name] = (value, variable)
+            found[name] = (_boolean(text, variable) if name == "tls" else text, variable)
     return found
+
+
+def allows_remote_plaintext() -> bool:
+    """Whether a key may be sent to another machine unencrypted. Raises click.UsageError."""
+    text = os.environ.get(_PLAINTEXT_VARIABLE, "")
+    return text != "" and _boolean(text, _PLAINTEXT_VARIABLE)
+
+
+def _boolean(text: str, variable: str) -> bool:
+    if (value := _BOOLEANS.get(text.lower())) is None:
+        raise click.UsageError(f"{variable}: must be true or false")
+    return value
 
 
 def _values(context: Context, name: str) -> dict[str, tuple[Any, str]]:

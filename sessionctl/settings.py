@@ -14,6 +14,7 @@ from sessionctl.connecting import (
     TARGET_VARIABLE,
     TLS_OPTIONS,
     Connection,
+    allows_remote_plaintext,
     connection,
 )
 from sessionctl.numbers import checked_seconds
@@ -96,12 +97,21 @@ class Settings:
         names = {name.removeprefix("tls_"): path for name, path in self.files.items()}
         tls = TlsFiles(**names) if self.tls and not target.startswith("unix:") else False
         try:
-            return Client(target, application=self.application, timeout=self.timeout, tls=tls, key=key)
+            return Client(
+                target,
+                application=self.application,
+                timeout=self.timeout,
+                tls=tls,
+                key=key,
+                allow_remote_plaintext=allows_remote_plaintext(),
+            )
         except InvalidArgument as error:
             raise click.UsageError("; ".join(map(self._wrong_file, error.violations))) from None
 
     def _wrong_file(self, violation: Violation) -> str:
-        """The problem of a file for TLS, with what set it."""
+        """The problem of a file for TLS or of the key, with what set it."""
+        if violation.field == "key":
+            return f"{self.key_file_from}: the key {violation.description}"
         key = violation.field.replace(".", "_")
         source = self.files_from.get(key, "")
         option = f"--{key.replace('_', '-')}"

@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -65,11 +64,14 @@ from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
+from sessiond.http.forward_auth import ForwardAuth
+from sessiond.proxying import decider_of, http_server, services_for_proxies
+from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.fast_path import FastPath
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.secure import server_credentials
-from sessiond.rpc.server import DEFAULT_MAX_CALLS, RpcServer, Shared, turns_for
+from sessiond.rpc.server import DEFAULT_MAX_CALLS, FurtherService, RpcServer, Shared, turns_for
 from sessiond.rpc.service.callers import CallerService
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -93,9 +95,6 @@ from sessiond.system.audit_file import AuditFile, write_to_log
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.following import Lease
-
-if TYPE_CHECKING:
-    from sessiond.edge.decider import Decider
 
 __all__ = [
     "App",
@@ -303,18 +302,12 @@ def rpc_server(
 
 
 def rpc_servers(
-    services: Services, shared: Shared, max_calls: int, decider: Decider | None = None
+    services: Services, shared: Shared, max_calls: int, further: Sequence[FurtherService] = ()
 ) -> Callable[[str, Callers], RpcServer]:
     """Return what makes servers of an authority, not started. They share all limits but `max_calls`.
 
-    `decider`: serve Envoy too, with its decisions.
+    `further` are served beside the contract.
     """
-    further: list[object] = []
-    if decider is not None:
-        # Imported here: the package that it needs is optional.
-        from sessiond.rpc.ext_authz import service
-
-        further.append(service(decider.decide))
 
     def server_for(transport: str, callers: Callers) -> RpcServer:
         return RpcServer(
@@ -479,18 +472,15 @@ class App:
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
         shared = Shared(limiter=self._limiter, turns=turns_for(config.max_calls, config.transport))
-        decider, http = None, None
         services = services_of(self.authority, bounds, shared.unary_calls, shared.limiter)
-        if config.envoy or config.http_listen:
-            # Imported here: few servers have proxies in front of applications.
-            from sessiond.proxying import decider_of, http_server
-
-            decider = decider_of(
-                self.authority.parts.policies, self._proxies, services, services[0].fast_path, self._limiter
-            )
-            callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
-            http = await http_server(config, decider, callers, self._limiter, reading, self._clock)
-        server_for = rpc_servers(services, shared, config.max_calls, decider if config.envoy else None)
+        decider = decider_of(
+            self.authority.parts.policies, self._proxies, services, services[0].repeatable, self._limiter, self._entropy
+        )
+        auth = ForwardAuth(decider.decide, AuditedCalls(self.audit))
+        callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
+        http = await http_server(config, decider, auth, callers, self._limiter, reading, self._clock)
+        further = services_for_proxies(config, decider, auth)
+        server_for = rpc_servers(services, shared, config.max_calls, further)
         self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)
         self.address = self._endpoints.address
 

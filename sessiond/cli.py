@@ -306,6 +306,12 @@ def serve(file: Path | None, **options: Any) -> None:
     help="unix:PATH or HOST:PORT. Default: unix:sessiond-sidecar.sock. [env: SESSIOND_LISTEN]",
 )
 @click.option(
+    "--http-listen",
+    callback=_listen,
+    metavar="ADDRESS",
+    help="Where proxies ask over HTTP: unix:PATH or HOST:PORT. Default: nowhere. [env: SESSIOND_HTTP_LISTEN]",
+)
+@click.option(
     "--socket-mode",
     type=click.Choice(["0600", "0660"]),
     help="Who may connect to the Unix socket: its user, or its group too. [env: SESSIOND_SOCKET_MODE]",

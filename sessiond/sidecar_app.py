@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,19 +16,22 @@ from sessiond import __version__
 from sessiond.app import RemotePlaintext
 from sessiond.config.addresses import is_local
 from sessiond.config.sidecar import SidecarConfig
-from sessiond.domain.call import PEER_KEY
+from sessiond.domain.call import FORWARDED_KEY, PEER_KEY
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier
 from sessiond.sidecar.endpoint import Endpoint
 from sessiond.sidecar.forwarding import Forwarding, Way
 from sessiond.sidecar.near import NearAnswers
-from sessiond.sidecar.upstream import Upstream, tls_of
+from sessiond.sidecar.upstream import Metadata, Upstream, tls_of
 from sessiond.sidecar.watch import Watch
 from sessiond.system.clock import SystemClock
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.near_aio import FollowingTask
 from sessiond_client.near_cache import NearCache, boot_millis
+
+if TYPE_CHECKING:  # the packages that it needs are optional
+    from sessiond.http.server import HttpServer
 
 __all__ = ["Sidecar"]
 
@@ -85,7 +89,9 @@ class Sidecar:
         self._endpoint = Endpoint(self._forwarding, arrivals, max_calls=config.max_calls, shares_port=self._is_worker)
         try:
             self.address = await self._endpoint.start(config.listen, config.socket_mode)
+            self._http = await self._http_server()
         except BaseException:
+            await self._endpoint.stop(0)
             await upstream.close()
             raise
         self._following.start()
@@ -96,19 +102,42 @@ class Sidecar:
             "worker serving" if self._is_worker else "serving",
             address=self.address,
             pid=os.getpid(),
+            **({} if self._http is None else {"http": self._http.address}),
             upstream=config.upstream,
             upstream_tls=_tls_text(config),
             settings={key: origin for key, origin in config.origins.items() if origin != "default"},
             version=__version__,
         )
 
+    async def _http_server(self) -> HttpServer | None:
+        """Return the server that proxies ask over HTTP, started; None if there is none. Raises `CannotListen`."""
+        config = self._config
+        if not config.http_listen:
+            return None
+        # Imported here: the packages that it needs are optional.
+        from sessiond.http.relay import Relay
+        from sessiond.http.server import HttpServer
+        from sessiond.http.site import ProxySite
+
+        site = ProxySite(Relay(self._ask_for_proxy).respond, self._upstream.is_answering)
+        server = HttpServer(site, config.max_calls)
+        await server.start(config.http_listen, config.socket_mode)
+        return server
+
+    async def _ask_for_proxy(self, method: str, raw: bytes, metadata: Metadata, timeout: float) -> bytes:
+        reply = await self._upstream.ask(method, raw, [*metadata, (FORWARDED_KEY, "sidecar")], timeout)
+        return reply.body
+
     async def stop(self) -> None:
         """Stop: health first, then the cache with its lease, streams, calls, and the connection."""
         await self._endpoint.announce_stop()
+        if self._http is not None:
+            self._http.announce_stop()
         await self._following.close()
         self._barrier.broken(None)  # nobody waits for the cache any more
         self._forwarding.stop()
-        await self._endpoint.stop(_STOP_GRACE)
+        servers = [one for one in (self._endpoint, self._http) if one is not None]
+        await asyncio.gather(*(one.stop(_STOP_GRACE) for one in servers))
         for task in (self._watching, self._watching_files):
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -136,9 +165,10 @@ def _tls_text(config: SidecarConfig) -> str:
 def _refuse_plaintext(config: SidecarConfig) -> None:
     if config.allow_remote_plaintext:
         return
-    if not is_local(config.listen):
+    remote = next((one for one in (config.listen, config.http_listen) if one and not is_local(one)), None)
+    if remote is not None:
         raise RemotePlaintext(
-            f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: listen on "
+            f"{remote} can be reached from other machines, and tokens would be sent unencrypted: listen on "
             "unix:PATH or 127.0.0.1, or accept the risk with --allow-remote-plaintext"
         )
     if not is_local(config.upstream) and config.upstream_ca is None:

@@ -9,11 +9,15 @@ from sessiond.crypto.caller_keys import presented_key
 from sessiond.domain.access import CallerRecord, Credential, CredentialKind
 from sessiond.domain.errors import Unauthenticated, Unavailable, shown
 from sessiond.domain.values import Instant
+from sessiond.system.lru import Lru
 
 __all__ = ["CallerBook"]
 
+Proofs = tuple[tuple[CredentialKind, str], ...]
+
 _BEARER = "bearer "
 _FOREVER = 1 << 63
+_REMEMBERED = 1_000
 _UNCONFIRMED = "this replica has lost touch with the others, and cannot tell who may call; call again"
 
 
@@ -28,6 +32,7 @@ class CallerBook:
         self._records: dict[str, CallerRecord] = {}
         self._keys: dict[str, tuple[Identified, Credential]] = {}
         self._names: dict[tuple[CredentialKind, bytes], tuple[CallerRecord, Credential]] = {}
+        self._proved: Lru[tuple[Proofs, Instant | None], Identified] = Lru(_REMEMBERED)
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self.is_confirmed: Callable[[], bool] = lambda: True
         """Whether no other process can have changed callers without notice."""
@@ -84,7 +89,13 @@ class CallerBook:
         sent = [value for key, value in metadata or () if key == AUTHORIZATION]
         if sent:
             return self._by_key(sent, now)
-        return self._by_connection(tuple(proofs), proved_until, now, hint)
+        # The next call on the connection proves the same.
+        shown_before = tuple(proofs), proved_until
+        known = self._proved.get(shown_before)
+        if known is None or (known.until is not None and now >= known.until):
+            known = self._by_connection(*shown_before, now, hint)
+            self._proved.put(shown_before, known)
+        return known
 
     def identify_on_socket(
         self, metadata: Sequence[tuple[str, str | bytes]] | None, name: str, *, is_forwarded: bool
@@ -110,9 +121,7 @@ class CallerBook:
         record = self._records.get(name)
         return None if record is None else record.revision
 
-    def _by_connection(
-        self, proofs: Sequence[tuple[CredentialKind, str]], until: Instant | None, now: Instant, hint: str
-    ) -> Identified:
+    def _by_connection(self, proofs: Proofs, until: Instant | None, now: Instant, hint: str) -> Identified:
         has_ended = until is not None and now >= until
         found = [self._names[kind, name.encode()] for kind, name in proofs if (kind, name.encode()) in self._names]
         good = [(record, credential) for record, credential in found if credential.is_good(now) and not has_ended]
@@ -145,6 +154,7 @@ class CallerBook:
     def _index(self) -> None:
         self._keys.clear()
         self._names.clear()
+        self._proved = Lru(_REMEMBERED)
         for record in self._records.values():
             for credential in record.credentials:
                 if credential.kind is CredentialKind.KEY:

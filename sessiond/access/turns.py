@@ -24,11 +24,13 @@ READ, CHANGE = 16, 1
 disk, and many at once share one write. A read that waits for something counts as a change."""
 _LONG_WAIT = 0.02
 """Seconds after which a call that waits, such as for a replica, does not count any more."""
-_CROWD, _CROWDED, _BETWEEN_LOOKS = 16, 1.0, 256
+_CROWD, _CROWDED, _BETWEEN_LOOKS, _FIRST_LOOK = 16, 1.0, 256, 16
 """A caller with more than so many calls waiting is crowded for that many seconds. A caller that is not is looked at
-again after so many calls."""
-_QUIET, _LONGEST_PAUSE = 0.0005, 0.02
-"""Seconds. See `Turns._pauses`."""
+again after so many calls if it has enough in work, and after twice as many if it has not; a new one after a few."""
+_QUIET, _LONGEST_QUIET, _QUIET_PASSES, _LONGEST_PAUSE = 0.0005, 0.003, 32, 0.02
+"""Seconds, and passes of the event loop. See `Turns._pauses` and `Turns._is_looked_at`."""
+_SLOW = 0.005
+"""Seconds. A caller whose calls are further apart than that is not crowded."""
 T = TypeVar("T")
 _SHARED = 600.0
 """Seconds after a call for which its caller may still be there. A caller that is alone never waits."""
@@ -54,16 +56,19 @@ _PACE = Pace()
 class Lane:
     """The calls of one caller: what those in work count, and those that wait.
 
-    Only a crowded caller takes turns. How many calls it has is not known, because the transport may hold them back. So
-    after some calls its next ones wait until no more arrive: if these are many, the caller is crowded.
+    Only a crowded caller takes turns. How many calls it has is not known, because the transport may hold them back, and
+    then none of them may ever meet another one here. So after some calls its next ones wait until no more arrive: if
+    these are many, the caller is crowded.
     """
 
-    __slots__ = ("arrived", "crowded_until", "in_work", "is_queued", "unseen", "waiting")
+    __slots__ = ("arrived", "crowded_until", "in_work", "is_queued", "looked", "passed", "quiet", "unseen", "waiting")
 
     def __init__(self) -> None:
         self.in_work = 0
-        self.unseen = _BETWEEN_LOOKS
-        self.crowded_until = self.arrived = 0.0
+        self.unseen = 2 * _BETWEEN_LOOKS - _FIRST_LOOK
+        self.crowded_until = self.arrived = self.looked = 0.0
+        self.passed = 0
+        self.quiet = _LONGEST_QUIET
         self.is_queued = False
         self.waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
@@ -134,7 +139,7 @@ class Turns:
         self._latest: Lane | None = None
         self._shared_until = 0.0
         self._is_scheduled = False
-        self._given = 0
+        self._given = self._passes = self._passed = 0
         self._arrived = self._paused = 0.0
 
     def begin(self, lane: Lane, weight: int) -> asyncio.Future[None] | None:
@@ -146,15 +151,15 @@ class Turns:
             if self._latest is not None:
                 self._shared_until = self._clock() + _SHARED
             self._latest = lane
-        if not lane.waiting and (lane.in_work < self._pace.in_work or self._may_exceed(lane)):
+        if not lane.waiting and self._may_begin(lane):
             lane.in_work += weight
             return None
         if self._waiting >= self._most_waiting:
             self._refuse_one_for(lane)
         now = self._clock()
-        lane.arrived = now
+        lane.arrived, lane.passed = now, self._passes
         if lane.crowded_until > now:
-            self._arrived = now
+            self._arrived, self._passed = now, self._passes
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.append((turn, weight))
         self._waiting += 1
@@ -181,21 +186,39 @@ class Turns:
         if lane.waiting:
             self._schedule()
 
-    def _may_exceed(self, lane: Lane) -> bool:
-        """Return whether a caller with enough in work may begin another call, because it is alone or not crowded."""
+    def _may_begin(self, lane: Lane) -> bool:
+        """Return whether a caller may begin a call: it has little in work, is alone, or is not crowded."""
+        has_room = lane.in_work < self._pace.in_work
+        lane.unseen += 1
+        if has_room and lane.unseen < 2 * _BETWEEN_LOOKS:
+            return True
         now = self._clock()
         if now >= self._shared_until:
             return True
         if now < lane.crowded_until:
-            return False
-        lane.unseen += 1
-        return lane.unseen < _BETWEEN_LOOKS
+            return has_room
+        return lane.unseen < _BETWEEN_LOOKS or not self._is_looked_at(lane, now)
+
+    def _is_looked_at(self, lane: Lane, now: float) -> bool:
+        """Begin to look at a caller, unless its calls are far apart; return whether they wait meanwhile.
+
+        A caller that has few calls sends no more until some are answered. One that has many goes on, but how fast gRPC
+        passes its calls on depends on what else the machine does. So the look takes three times as long as a call took.
+        """
+        if lane.looked:
+            per_call = (now - lane.looked) / lane.unseen
+            lane.quiet = min(max(3 * per_call, _QUIET), _LONGEST_QUIET)
+            if per_call > _SLOW:
+                lane.unseen, lane.looked = 0, now
+                return False
+        return True
 
     def _has_looked(self, lane: Lane) -> bool:
         """Let the calls of a caller go on that is not crowded; return whether that is known."""
-        if self._clock() - lane.arrived < _QUIET:
+        now = self._clock()
+        if now - lane.arrived < lane.quiet or self._passes - lane.passed < _QUIET_PASSES:
             return False
-        lane.unseen = 0
+        lane.unseen, lane.looked = 0, now
         while lane.waiting:
             self._give(lane)
         return True
@@ -226,6 +249,7 @@ class Turns:
     def _give_turns(self) -> None:
         """Let some calls begin, and look again in the next pass of the event loop, after the others had theirs."""
         self._is_scheduled = False
+        self._passes += 1
         if self._pauses():
             self._schedule()
             return
@@ -263,7 +287,8 @@ class Turns:
             return False
         now = self._clock()
         self._paused = self._paused or now
-        if now - self._paused < _LONGEST_PAUSE and now - max(self._arrived, self._paused) < _QUIET:
+        is_quiet = now - max(self._arrived, self._paused) >= _QUIET and self._passes - self._passed >= _QUIET_PASSES
+        if not is_quiet and now - self._paused < _LONGEST_PAUSE:
             return True
         self._given, self._paused = 0, 0.0
         return False

@@ -170,7 +170,8 @@ def _burst(value: Any) -> Any:
     return value
 
 
-def _http_listen(value: Any) -> str:
+def parse_http_listen(value: Any) -> str:
+    """Return an address for HTTP; empty: none. Raises ValueError with the accepted form, or with what is missing."""
     if value == "":
         return ""
     address = parse_listen(value)
@@ -358,7 +359,7 @@ class _Server(Section):
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     envoy: Annotated[bool, BeforeValidator(_envoy)] = False
-    http_listen: Annotated[str, BeforeValidator(_http_listen)] = ""
+    http_listen: Annotated[str, BeforeValidator(parse_http_listen)] = ""
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 

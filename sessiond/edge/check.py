@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
+from typing import Any
 from urllib.parse import quote
 
 from sessiond.domain.immutable import immutable
@@ -12,13 +13,14 @@ from sessiond_client.gateway.actions import Action, RouteRequirements
 from sessiond_client.gateway.cookies import CookieNames
 from sessiond_client.gateway.exchange import Exchange
 from sessiond_client.gateway.gateway import Gateway
+from sessiond_client.gateway.origins import is_cross_site
 from sessiond_client.gateway.request import WebRequest
 from sessiond_client.gateway.routes import check as check_requirements
 from sessiond_client.gateway.routes import unmet
-from sessiond_client.gateway.settings import matches
+from sessiond_client.gateway.settings import GatewaySettings, matches
 from sessiond_client.gateway.steps import Steps
 
-__all__ = ["CSRF_HEADER", "IDENTITY_HEADERS", "Decision", "check"]
+__all__ = ["CSRF_HEADER", "IDENTITY_HEADERS", "Decision", "check", "is_forged"]
 
 SUBJECT_HEADER = "x-session-subject"
 IDENTITY_HEADERS = (SUBJECT_HEADER, "x-session-id", "x-session-level", "x-session-methods", "x-session-application")
@@ -50,6 +52,13 @@ class Decision:
     response: Headers = field(default=(), repr=False)
     status: int = 200
     body: bytes = b""
+    made: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What adapters have made of this decision, which may be about many requests. Secret."""
+
+    @property
+    def names_cookie(self) -> bool:
+        """Whether it sets or removes the cookies for the application. Otherwise they stay as the client sent them."""
+        return "cookie" in self.remove or any(name == "cookie" for name, _ in self.upstream)
 
 
 def check(gateway: Gateway, request: WebRequest, route: Route, *, forwards_cookie: bool = False) -> Steps[Decision]:
@@ -62,7 +71,7 @@ def check(gateway: Gateway, request: WebRequest, route: Route, *, forwards_cooki
         return _proceed(exchange, route, forwards_cookie=forwards_cookie)
     checks_token = route.csrf is CsrfCheck.TOKEN
     requirements = RouteRequirements()
-    if route.csrf is CsrfCheck.ORIGIN and _is_forged(exchange):
+    if route.csrf is CsrfCheck.ORIGIN and is_forged(request, gateway.settings):
         action = Action.CSRF_ERROR  # and nothing is asked: a forged request is no activity of the user
     else:
         yield from exchange.open(csrf=None if checks_token else False, with_data=False, with_csrf_token=checks_token)
@@ -78,12 +87,13 @@ def check(gateway: Gateway, request: WebRequest, route: Route, *, forwards_cooki
     return Decision(action, response=_lower(headers), status=refusal.status, body=body)
 
 
-def _is_forged(exchange: Exchange) -> bool:
+def is_forged(request: WebRequest, settings: GatewaySettings) -> bool:
     """Return whether a page of another site sent a request that may have side effects."""
-    request = exchange.request
     if request.is_safe and not request.is_handshake:
         return False
-    return exchange.is_cross_site() and not matches(request.path, exchange.gateway.settings.csrf_exempt)
+    site, origin = request.headers("sec-fetch-site"), request.headers("origin")
+    crosses = is_cross_site(site, origin, request.host, settings.trusted_origins)
+    return crosses and not matches(request.path, settings.csrf_exempt)
 
 
 def _companion(exchange: Exchange, route: Route) -> tuple[str, str | None] | None:

@@ -10,17 +10,17 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
-from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import AuthorityError, Overloaded, Unavailable
-from sessiond.http.answers import unavailable
-from sessiond.http.door import KEY_HEADER, Door
-from sessiond.http.questions import by_name, passed_request
+from sessiond.domain.errors import AuthorityError
+from sessiond.http.answers import misconfigured
+from sessiond.http.asgi import send_answer
+from sessiond.http.door import Door
+from sessiond.http.questions import Headers, passed_request
+from sessiond.http.refusals import Refusals
 from sessiond_client.browser import EVENTS, BrowserEndpoints, Site
 from sessiond_client.errors import SessiondError
-from sessiond_client.gateway.actions import OUTAGE_SECONDS
 
 __all__ = ["BrowserPages"]
 
@@ -38,15 +38,16 @@ class BrowserPages:
         self._endpoints = endpoints
         self._site_of = site_of
         self._door = door
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of a client, which a proxy passes on."""
         begun = _Begun(send)
         application, path = scope["path_params"]["application"], scope["path_params"]["path"]
-        headers = by_name(scope["headers"])
+        headers = Headers(scope["headers"])
         try:
-            caller = self._door.identify(HTTPConnection(scope), headers.get(KEY_HEADER, ()))
-            with self._door.asking(caller, application):
+            with self._door.asking(scope, headers) as caller:
+                self._door.authorize(application, caller)
                 site = self._site_of(application, caller)
                 request = passed_request(headers, scope["method"], scope["path"], scope["query_string"])
                 if path != EVENTS:
@@ -55,26 +56,19 @@ class BrowserPages:
             # A stream is open for minutes, and so does not count as a call under way. It has bounds of its own.
             await self._endpoints.serve(site, request, path, receive, begun)
             return
-        except (Unavailable, Overloaded):
-            response = unavailable(503, "Please try again in a moment.\n", retry_after=OUTAGE_SECONDS)
         except AuthorityError as error:
-            self._door.warn(error)
-            response = unavailable(500, _WRONG)
-        except SessiondError as error:
-            self._door.warn_of(str(error))  # such as a role that the proxy's key does not have
-            response = unavailable(500, _WRONG)
+            answer = self._refusals.after(error)
+        except SessiondError as error:  # such as a role that the proxy's key does not have
+            answer = self._refusals.because(str(error))
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             _log.exception("call failed", rpc="browser")
-            response = unavailable(500, _WRONG)
+            answer = misconfigured()
         if not begun.has_begun:
-            await response(scope, receive, send)
+            await send_answer(answer, send)
 
     def close(self) -> None:
         """End all event streams, because the server stops."""
         self._endpoints.close()
-
-
-_WRONG = "The proxy of this site cannot ask about sessions.\n"
 
 
 class _Begun:

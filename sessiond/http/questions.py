@@ -7,7 +7,7 @@ anything else means that the proxy passes on what clients write.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -15,21 +15,28 @@ from sessiond.domain.errors import InvalidField
 from sessiond.edge.routes import Route, route_of
 from sessiond_client.gateway.request import WebRequest
 
-__all__ = ["HOST", "METHOD", "PEER", "URI", "by_name", "passed_request", "route_in", "web_request"]
+__all__ = ["HOST", "METHOD", "PEER", "URI", "Headers", "passed_request", "route_in", "web_request"]
 
 METHOD, URI, HOST, PEER = "x-forwarded-method", "x-forwarded-uri", "x-forwarded-host", "x-forwarded-for"
 """Method, path with query, host and client address of the request."""
 
-Headers = Mapping[str, Sequence[str]]
-"""All values of each header, by its name in lower case."""
 
+class Headers:
+    """The headers of a question by name. Bytes beyond ASCII are the characters of ISO 8859-1."""
 
-def by_name(raw: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """Return the headers of a request by name. Bytes beyond ASCII become the characters of ISO 8859-1."""
-    found: dict[str, list[str]] = {}
-    for name, value in raw:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return found
+    __slots__ = ("_values",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        """`raw` has names in lower case, as ASGI requires."""
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in raw:
+            values.setdefault(name, []).append(value)
+        self._values = values
+
+    def get(self, name: str) -> Sequence[str]:
+        """Return all values of a header, whose name is in lower case."""
+        # Few of the headers are read.
+        return [value.decode("latin-1") for value in self._values.get(name.encode("ascii"), ())]
 
 
 @lru_cache(maxsize=256)
@@ -62,7 +69,7 @@ def web_request(headers: Headers) -> WebRequest:
         query=query.partition("#")[0],
         host=_one(headers, HOST),
         peer=_address(_one(headers, PEER)),
-        headers=lambda name: headers.get(name, ()),
+        headers=headers.get,
         is_handshake=_is_handshake(headers),
     )
 
@@ -75,12 +82,12 @@ def passed_request(headers: Headers, method: str, path: str, query: bytes) -> We
         query=query.decode("latin-1"),
         host=_one(headers, HOST),
         peer=_address(_one(headers, PEER)),
-        headers=lambda name: headers.get(name, ()),
+        headers=headers.get,
     )
 
 
 def _one(headers: Headers, name: str) -> str:
-    found = headers.get(name, ())
+    found = headers.get(name)
     if len(found) != 1 or not found[0]:
         raise InvalidField(name, "must be set once by the proxy, in place of what the client sent")
     return found[0]
@@ -97,5 +104,5 @@ def _address(text: str) -> str:
 
 def _is_handshake(headers: Headers) -> bool:
     # Proxies drop `Upgrade`, which is for one connection only. The other header comes with every handshake (RFC 6455).
-    upgrades = any("websocket" in value.lower() for value in headers.get("upgrade", ()))
-    return upgrades or "sec-websocket-version" in headers
+    upgrades = any("websocket" in value.lower() for value in headers.get("upgrade"))
+    return upgrades or bool(headers.get("sec-websocket-version"))

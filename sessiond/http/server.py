@@ -8,21 +8,32 @@ from __future__ import annotations
 import asyncio
 from asyncio import Server
 from contextlib import suppress
+from typing import Protocol
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from sessiond.http.forward_auth import ForwardAuth
 from sessiond.rpc.sockets import check_port, open_socket, prepare_socket, private_sockets, why_not
 
-__all__ = ["HttpServer"]
+__all__ = ["HttpServer", "Site"]
 
 _MAX_HEAD_BYTES = 64 * 1024
 """How long the line and the headers of a request may be. A proxy adds little to what it accepts from clients."""
 _IDLE_TIMEOUT = 180
 """Seconds that a connection may be idle. Longer than proxies keep theirs (Caddy 120, nginx as deployed 60), so that no
 question meets a connection that is being closed."""
+
+
+class Site(Protocol):
+    """What a server serves."""
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+
+    def stop(self) -> None:
+        """Report to health checks that the server stops, and end what would go on."""
 
 
 class HttpServer:
@@ -32,11 +43,11 @@ class HttpServer:
     that the head of a request may take, and the first one of a new connection.
     """
 
-    def __init__(self, auth: ForwardAuth, max_connections: int, head_timeout: float = 10.0) -> None:
-        self._auth = auth
+    def __init__(self, site: Site, max_connections: int, head_timeout: float = 10.0) -> None:
+        self._site = site
         self._head_timeout = head_timeout
         self._config = uvicorn.Config(
-            auth.application(),
+            site.application(),
             http=_Bounded,
             ws="none",
             lifespan="off",
@@ -83,7 +94,7 @@ class HttpServer:
 
     def announce_stop(self) -> None:
         """Make health checks report that the server stops, while it still answers."""
-        self._auth.stop()
+        self._site.stop()
 
     async def stop(self, grace: float) -> None:
         """Accept no connections, give questions `grace` seconds to be answered, and then end them."""

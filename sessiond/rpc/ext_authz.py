@@ -8,7 +8,8 @@ status would let the request pass, so each answer has one.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from sessiond.edge.check import Decision
 from sessiond.edge.routes import Route, route_of
 from sessiond.rpc.server import FurtherService
 from sessiond_client.gateway.actions import Action
-from sessiond_client.gateway.request import WebRequest
+from sessiond_client.gateway.request import Headers, WebRequest
 
 __all__ = ["SERVICE", "Decide", "ExternalAuthorization", "service", "web_request"]
 
@@ -31,6 +32,9 @@ _OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND = base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 _IF_ABSENT = base_pb2.HeaderValueOption.ADD_IF_ABSENT
 _RESPONSE_ACTIONS = {"set-cookie": _APPEND, "vary": _APPEND, "cache-control": _IF_ABSENT}
+
+_LONGEST_ROUTE = 512
+"""Characters of settings that are kept. They are as the caller sent them, who could fill the memory otherwise."""
 
 Decide = Callable[[WebRequest, Route, Caller], Awaitable[Decision]]
 
@@ -44,17 +48,33 @@ class ExternalAuthorization:
     def __init__(self, decide: Decide) -> None:
         self._decide = decide
 
-    async def Check(self, request: Any, caller: Caller) -> Any:  # noqa: N802 - the name in Envoy's contract
+    async def Check(self, request: Any, caller: Caller) -> bytes:  # noqa: N802 - the name in Envoy's contract
         """Decide about one request. Raise `InvalidField` if the route's settings are wrong: Envoy then denies it."""
         attributes = request.attributes
-        route = route_of(attributes.context_extensions)
-        return _response(await self._decide(web_request(attributes), route, caller))
+        decision = await self._decide(web_request(attributes), _route(attributes.context_extensions), caller)
+        response: bytes | None = decision.made.get(SERVICE)
+        if response is None:
+            response = decision.made[SERVICE] = _response(decision).SerializeToString()
+        return response
 
 
 def service(decide: Decide) -> FurtherService:
     """Return the service, for a server that serves it beside the contract's."""
     methods = {"Check": (external_auth_pb2.CheckRequest, ExternalAuthorization(decide).Check)}
     return FurtherService(SERVICE, methods)
+
+
+def _route(settings: Mapping[str, str]) -> Route:
+    """Return the route with these settings: there are few, and each is in many questions."""
+    pairs = tuple(settings.items())
+    if sum(len(name) + len(value) for name, value in pairs) > _LONGEST_ROUTE:
+        return route_of(settings)
+    return _known_route(pairs)
+
+
+@lru_cache(maxsize=256)
+def _known_route(pairs: tuple[tuple[str, str], ...]) -> Route:
+    return route_of(dict(pairs))
 
 
 def web_request(attributes: Any) -> WebRequest:
@@ -68,26 +88,28 @@ def web_request(attributes: Any) -> WebRequest:
         query=query.partition("#")[0],
         host=http.host,
         peer=attributes.source.address.socket_address.address,
-        headers=lambda name: headers.get(name, ()),
+        headers=headers,
         is_handshake=_is_handshake(headers),
         certificate_thumbprint=_thumbprint(attributes.source.certificate),
     )
 
 
-def _headers(http: Any) -> Mapping[str, Sequence[str]]:
-    """Return all values by lower-case name. With `encode_raw_headers`, Envoy keeps several of one name apart."""
-    if not http.header_map.headers:
-        return {name.lower(): (value,) for name, value in http.headers.items()}
-    found: dict[str, list[str]] = {}
-    for header in http.header_map.headers:
-        value = header.value or header.raw_value.decode("latin-1")
-        found.setdefault(header.key.lower(), []).append(value)
-    return found
+def _headers(http: Any) -> Headers:
+    """Return what reads the values of a header. With `encode_raw_headers`, Envoy keeps several of one name apart."""
+    raw = http.header_map.headers
+    if not raw:
+        plain = {name.lower(): (value,) for name, value in http.headers.items()}
+        return lambda name: plain.get(name, ())
+    found: dict[str, list[Any]] = {}
+    for header in raw:
+        found.setdefault(header.key.lower(), []).append(header)
+    # Few of them are read.
+    return lambda name: [one.value or one.raw_value.decode("latin-1") for one in found.get(name, ())]
 
 
-def _is_handshake(headers: Mapping[str, Sequence[str]]) -> bool:
+def _is_handshake(headers: Headers) -> bool:
     # Envoy turns the extended CONNECT of HTTP/2 (RFC 8441) into an upgrade.
-    return any("websocket" in value.lower() for value in headers.get("upgrade", ()))
+    return any("websocket" in value.lower() for value in headers("upgrade"))
 
 
 def _thumbprint(certificate: str) -> bytes:

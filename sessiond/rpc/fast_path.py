@@ -18,13 +18,15 @@ from sessiond.authority.results import ValidationResult
 from sessiond.authority.validation import Validation
 from sessiond.crypto.tokens import Token
 from sessiond.domain.call import Caller
+from sessiond.domain.errors import LimitReached
 from sessiond.domain.immutable import immutable
 from sessiond.domain.judge import Presented
+from sessiond.domain.session import Session
 from sessiond.domain.values import Entropy
 from sessiond.system.lru import Lru
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["FastPath"]
+__all__ = ["FastPath", "RepeatedAnswer"]
 
 _NO_TOKEN = Token("")
 
@@ -33,6 +35,23 @@ _NO_TOKEN = Token("")
 class _CachedQuestion:
     question: Question
     presented: Presented
+
+
+@immutable
+class RepeatedAnswer:
+    """A plain answer that a question about activity has got again, without its token and its message."""
+
+    _fast_path: FastPath
+    _known: _CachedQuestion
+    _keys_version: int
+    _session: Session
+
+    def is_same_again(self) -> bool:
+        """Ask the question again; return whether the answer differs in nothing but times.
+
+        If so, this counts as a call and as activity, like the question itself. If not, the question must be asked.
+        """
+        return self._fast_path.repeats(self._known, self._keys_version, self._session)
 
 
 class FastPath:
@@ -58,8 +77,37 @@ class FastPath:
         Raise `LimitReached` if the limit of the application is reached.
         """
         known = self._questions.get(self._cache_key(caller, raw))
-        if known is None:
+        return None if known is None else self._answered(known)
+
+    def repeatable(self, caller: Caller, raw: bytes) -> tuple[ValidationResult, RepeatedAnswer | None] | None:
+        """As `answer`; return also what can be asked again without the message, if the question is about activity."""
+        known = self._questions.get(self._cache_key(caller, raw))
+        if known is None or (answer := self._answered(known)) is None:
             return None
+        if known.question.passive or answer.session is None:
+            return answer, None  # the session in a passive answer is another object each time
+        return answer, RepeatedAnswer(self, known, self._validation.keys_version, answer.session)
+
+    def repeats(self, known: _CachedQuestion, keys_version: int, session: Session) -> bool:
+        """Return whether a question still has the plain answer with this session; see `RepeatedAnswer`."""
+        if keys_version != self._validation.keys_version:
+            return False
+        question = known.question
+        if self._limiter is not None:
+            try:
+                self._limiter.check(question.call.application)
+            except LimitReached:
+                return False  # whoever asks the question is refused
+        answer = self._validation.plain_valid_result(
+            question.call, known.presented, passive=False, at_least=question.at_least
+        )
+        if answer is None or answer.session is not session:
+            return False
+        if self._limiter is not None:
+            self._limiter.charge(question.call.application)
+        return True
+
+    def _answered(self, known: _CachedQuestion) -> ValidationResult | None:
         question = known.question
         if self._limiter is not None:
             self._limiter.check(question.call.application)

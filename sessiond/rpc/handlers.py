@@ -173,6 +173,7 @@ class UnaryMethod:
     """A method with one response.
 
     `fast_path` may answer the raw request before it is parsed; it returns None to leave the call to `handler`.
+    `authorizes`: whether `handler` checks itself what the caller may do.
     """
 
     name: str
@@ -184,6 +185,7 @@ class UnaryMethod:
     streams: bool = False
     is_open: bool = False
     audited: AuditedCalls = field(default_factory=AuditedCalls)
+    authorizes: bool = False
 
     @property
     def turn_weight(self) -> int:
@@ -199,7 +201,7 @@ class UnaryMethod:
     async def respond(self, raw: bytes, caller: Caller, context: Any) -> bytes:
         """Parse the request, and let the service respond."""
         message = await _parsed(self.request_type, raw, caller, self.heavy)
-        role = self.audited.authorize(self.name, message, caller)
+        role = None if self.authorizes else self.audited.authorize(self.name, message, caller)
         with counted(self.name, message, caller, self.limiter):
             if role is None:
                 response = await self.handler(message, caller)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -12,9 +12,10 @@ from sessiond.authority.reading import Reading
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, PositionOutOfRange
 from sessiond.domain.event import Event as LoggedEvent
+from sessiond.edge.local import Answered, Repeatable
 from sessiond.rpc import decode, encode
 from sessiond.rpc.authorization import authorize
-from sessiond.rpc.handlers import FastPath, counted
+from sessiond.rpc.handlers import counted
 from sessiond.rpc.status import status_message
 from sessiond_client import convert
 from sessiond_client.enums import EventType
@@ -22,7 +23,10 @@ from sessiond_client.errors import OutOfRange, from_failure
 from sessiond_client.values import Checkpoint, Event
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["LocalCalls", "LocalEvents"]
+__all__ = ["LocalCalls", "LocalEvents", "RepeatableAnswers"]
+
+RepeatableAnswers = Callable[[Caller, bytes], tuple[Any, Repeatable | None] | None]
+"""Answers a repeated ValidateSession; None: the service must answer. See `ValidationService.repeatable`."""
 
 
 class LocalCalls:
@@ -33,20 +37,23 @@ class LocalCalls:
     """
 
     def __init__(
-        self, services: Sequence[object], fast_path: FastPath | None = None, limiter: CallLimiter | None = None
+        self,
+        services: Sequence[object],
+        repeatable: RepeatableAnswers | None = None,
+        limiter: CallLimiter | None = None,
     ) -> None:
         self._services = services
-        self._fast_path = fast_path
+        self._repeatable = repeatable
         self._limiter = limiter
 
-    async def respond(self, name: str, request: Any, caller: Caller) -> Any:
+    async def respond(self, name: str, request: Any, caller: Caller) -> Answered:
         """Return the response to a request. Raise the `SessiondError` that a client of this caller would raise."""
         try:
             authorize(name, request, caller)
-            if name == "ValidateSession" and self._fast_path is not None:
-                known = self._fast_path(caller, request.SerializeToString())
+            if name == "ValidateSession" and self._repeatable is not None:
+                known = self._repeatable(caller, request.SerializeToString())
                 if known is not None:
-                    return known
+                    return Answered(*known)
             method = next(getattr(one, name) for one in self._services if hasattr(one, name))
             with counted(name, request, caller, self._limiter):
                 response = await method(request, caller)
@@ -55,7 +62,8 @@ class LocalCalls:
             failure = pb.ValidationFailure(code=status.code, message=status.message, details=status.details)
             raise from_failure(failure) from None
         # A change that may be repeated is kept in the form in which it was sent.
-        return getattr(pb, f"{name}Response").FromString(response) if isinstance(response, bytes) else response
+        is_sent = isinstance(response, bytes)
+        return Answered(getattr(pb, f"{name}Response").FromString(response) if is_sent else response)
 
 
 class LocalEvents:

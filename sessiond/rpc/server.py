@@ -64,12 +64,14 @@ class Transport(Protocol):
 class FurtherService:
     """A service beside that of the contract, all of whose methods are unary.
 
-    name     its full name
-    methods  the type of the request and the handler of each method, by name
+    name        its full name
+    methods     the type of the request and the handler of each method, by name
+    authorizes  whether the handlers check themselves what the caller may do, because the message does not say it
     """
 
     name: str
     methods: Mapping[str, tuple[type[Message], UnaryHandler]]
+    authorizes: bool = False
 
 
 @immutable
@@ -179,7 +181,15 @@ class RpcServer:
 
 def _methods(service: FurtherService, intake: Intake) -> dict[str, Method]:
     return {
-        name: UnaryMethod(name, request_type, handler, intake.heavy, limiter=intake.limiter, audited=intake.audited)
+        name: UnaryMethod(
+            name,
+            request_type,
+            handler,
+            intake.heavy,
+            limiter=intake.limiter,
+            audited=intake.audited,
+            authorizes=service.authorizes,
+        )
         for name, (request_type, handler) in service.methods.items()
     }
 

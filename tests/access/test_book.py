@@ -194,6 +194,26 @@ def test_a_change_counts_for_what_is_proved() -> None:
             book.identify(bearer(key))
 
 
+def test_a_change_counts_for_a_connection_that_is_known() -> None:
+    """What a connection proved before counts no more after a change of its caller, or after the name has expired."""
+    clock = ManualClock()
+    name = named(CredentialKind.CERTIFICATE, "edge.example", NOW + 10)
+    edge = record("edge", name)
+    book = book_of([edge, record("ops", key_of()[1])], clock)
+    proofs = [(CredentialKind.CERTIFICATE, "edge.example")]
+    assert record_of(book.identify((), proofs)) is edge
+    changed = record("edge", name, revision=2)
+    book.apply({"edge": changed})
+    assert record_of(book.identify((), proofs)) is changed
+    clock.advance(10)
+    with pytest.raises(Unauthenticated):
+        book.identify((), proofs)
+    clock.advance(-5)
+    book.apply({"edge": None})
+    with pytest.raises(Unauthenticated):
+        book.identify((), proofs)
+
+
 def test_who_changed_is_announced() -> None:
     """A listener gets the names of callers that came, changed or went, once for each change, and of no others."""
     (_, first), (_, second) = key_of(), key_of()

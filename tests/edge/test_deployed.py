@@ -9,7 +9,7 @@ import pytest
 
 from sessiond.edge.check import CSRF_HEADER, IDENTITY_HEADERS
 from sessiond.http.answers import MOST_COOKIES
-from sessiond.http.door import KEY_HEADER
+from sessiond.http.forward_auth import KEY_HEADER
 from sessiond.http.questions import route_in
 
 DEPLOYED = Path(__file__).parents[2] / "deploy"

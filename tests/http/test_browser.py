@@ -636,8 +636,8 @@ class TestBehindAProxy(BrowserCases):
     @staticmethod
     def _pages(app: App) -> BrowserPages:
         assert app._endpoints._http is not None
-        pages = app._endpoints._http._auth._pages
-        assert pages is not None
+        pages = app._endpoints._http._site._pages  # type: ignore[attr-defined]
+        assert isinstance(pages, BrowserPages)
         return pages
 
 

@@ -1,10 +1,11 @@
-"""What proxies are answered over HTTP, on a real server, without a proxy."""
+"""What proxies are answered over HTTP, on a real server and through a real sidecar, without a proxy."""
 
 from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sessiond.app import App
 from sessiond_client import AsyncClient, Authentication, ClientContext, Grant, Role, Token
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
+from tests.support.sidecars import beside
 
 MINUTE = 60_000
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -70,12 +72,21 @@ def client_of(app: App) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(base_url=f"http://{app._endpoints._http.address}", trust_env=False)
 
 
-@pytest.fixture
-async def proxy(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Proxy]:
-    """A proxy in front of a server."""
-    config = config_for(tmp_path, CONFIG, http_listen="127.0.0.1:0")
-    async with serving(config, clock) as app, client_of(app) as http:
-        yield Proxy(app, clock, http)
+@pytest.fixture(params=["authority", "sidecar"])
+async def proxy(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Proxy]:
+    """A proxy that asks the server itself, or a sidecar of it."""
+    async with AsyncExitStack() as stack:
+        if request.param == "authority":
+            app = await stack.enter_async_context(
+                serving(config_for(tmp_path, CONFIG, http_listen="127.0.0.1:0"), clock)
+            )
+            http = client_of(app)
+        else:
+            app = await stack.enter_async_context(serving(config_for(tmp_path, CONFIG), clock))
+            near = await stack.enter_async_context(beside(app.address, tmp_path, http_listen="127.0.0.1:0"))
+            assert near._http is not None
+            http = httpx2.AsyncClient(base_url=f"http://{near._http.address}", trust_env=False)
+        yield Proxy(app, clock, await stack.enter_async_context(http))
 
 
 # What is decided

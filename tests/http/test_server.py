@@ -22,6 +22,8 @@ from sessiond.edge.routes import Route
 from sessiond.http.door import Door
 from sessiond.http.forward_auth import ForwardAuth
 from sessiond.http.server import HttpServer
+from sessiond.http.site import ProxySite, identifying
+from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.sockets import CannotListen
 from sessiond_client.gateway.actions import Action
 from sessiond_client.gateway.request import WebRequest
@@ -52,7 +54,8 @@ class Slow:
 @asynccontextmanager
 async def listening(slow: Slow, max_connections: int = 100, head_timeout: float = 10.0) -> AsyncIterator[HttpServer]:
     """Run a server of decisions that come late."""
-    server = HttpServer(ForwardAuth(slow.decide, Door(Callers())), max_connections, head_timeout)
+    site = ProxySite(identifying(ForwardAuth(slow.decide, AuditedCalls()), Door(Callers())))
+    server = HttpServer(site, max_connections, head_timeout)
     await server.start("127.0.0.1:0")
     try:
         yield server

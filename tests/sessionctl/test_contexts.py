@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from sessionctl import main
 from sessionctl.connecting import Connection, connection
 from sessionctl.contexts import Context, Contexts, contexts_file, load_contexts, save_contexts
+from sessionctl.exits import Exit
 from tests.sessionctl.operator import SCREEN
 from tests.support.certificates import Authority, Pair, server_files
 from tests.support.server import config_for, serving
@@ -421,3 +422,19 @@ def test_a_key_file_of_a_context(tmp_path: Path) -> None:
     """A key file that a context names and that cannot be used is reported with the context and the key."""
     save_contexts(Contexts("prod", {"prod": Context("x:1", key_file=str(tmp_path / "gone.key"))}))
     assert error("status").startswith(f"context 'prod': key_file: cannot read {tmp_path}/gone.key: No such file")
+
+
+def test_a_key_is_not_sent_to_another_machine_unencrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TLS, a key for another machine is refused with what named it; a variable can allow it."""
+    file = tmp_path / "ops.key"
+    file.touch(0o600)
+    file.write_text("sessiond_canary\n", encoding="ascii")
+    message = error("status", "--target", "sessiond.invalid:1", "--key-file", str(file))
+    assert message.startswith("--key-file: the key would be sent to sessiond.invalid:1 unencrypted; use TLS")
+    assert "canary" not in message
+    monkeypatch.setenv("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "perhaps")
+    message = error("status", "--target", "sessiond.invalid:1", "--key-file", str(file))
+    assert message.startswith("SESSIOND_ALLOW_REMOTE_PLAINTEXT: must be true or false")
+    monkeypatch.setenv("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "true")
+    result = run("status", "--target", "sessiond.invalid:1", "--key-file", str(file), "--timeout", "0.5")
+    assert result.exit_code == Exit.UNREACHABLE

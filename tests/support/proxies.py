@@ -25,10 +25,18 @@ _DEPLOYED = Path(__file__).parents[2] / "deploy"
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A running proxy: the address of the site, and that without TLS, if it has one."""
+    """A running proxy: the address of the site, and that without TLS."""
 
     url: str
-    plain_url: str = ""
+    plain_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """Where sessiond listens."""
+
+    grpc: str
+    http: str
 
 
 def program_of(proxy: str) -> str | None:
@@ -91,14 +99,19 @@ async def application() -> AsyncIterator[Application]:
 
 
 @asynccontextmanager
-async def running(proxy: str, folder: Path, app: App, application_port: int, key: str = "") -> AsyncIterator[Front]:
-    """Run a proxy with the deployed configuration and these addresses. `key`: what it sends to prove who it is."""
+async def running(
+    proxy: str, folder: Path, app: App, application_port: int, key: str = "", http: str = ""
+) -> AsyncIterator[Front]:
+    """Run a proxy with the deployed configuration and these addresses.
+
+    `key`: what it sends to prove who it is. `http`: where it asks over HTTP, if not at the authority.
+    """
     program = program_of(proxy)
     assert program is not None
     folder = folder / proxy
     folder.mkdir()
     start = {"envoy": _envoy, "nginx": _nginx, "caddy": _caddy}[proxy]
-    arguments, front = start(folder, app, application_port, key)
+    arguments, front = start(folder, _Addresses(app.address, http or _http_address(app)), application_port, key)
     log = folder / "log"
     # Caddy keeps certificates, and nginx a file with its process id, where another one may have them.
     environment = os.environ | {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
@@ -116,30 +129,34 @@ async def running(proxy: str, folder: Path, app: App, application_port: int, key
         await process.wait()
 
 
-def _envoy(folder: Path, app: App, application_port: int, key: str) -> tuple[Sequence[str], Front]:
-    port = _free_port()
+def _envoy(folder: Path, sessiond: _Addresses, application_port: int, key: str) -> tuple[Sequence[str], Front]:
+    port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     to_sessiond = "                        envoy_grpc: {cluster_name: sessiond}\n"
     metadata = f'                        initial_metadata: [{{key: authorization, value: "{key}"}}]\n'
     changes = {
-        "port_value: 8080": f"port_value: {port}",
+        'address: "::", port_value: 80, ipv4_compat: true': f"address: 127.0.0.1, port_value: {plain}",
+        'address: "::", port_value: 443, ipv4_compat: true': f"address: 127.0.0.1, port_value: {port}",
+        "https_redirect: true": f"https_redirect: true, port_redirect: {port}",
         "port_value: 8000": f"port_value: {application_port}",
         to_sessiond: to_sessiond + (metadata if key else ""),
-        "port_value: 7443": f"port_value: {app.address.rpartition(':')[2]}",
-        "port_value: 7480": f"port_value: {_http_address(app).rpartition(':')[2]}",
+        "port_value: 7443": f"port_value: {sessiond.grpc.rpartition(':')[2]}",
+        "port_value: 7480": f"port_value: {sessiond.http.rpartition(':')[2]}",
         'x-session-key, value: ""': f'x-session-key, value: "{key}"',
+        "/etc/envoy/tls/shop": str(certificate),
+        "shop.example.com": "localhost",
     }
     file = _written(folder, "envoy/envoy.yaml", changes)
     arguments = ["-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    return arguments, Front(f"http://127.0.0.1:{port}")
+    return arguments, Front(f"https://localhost:{port}", f"http://localhost:{plain}")
 
 
-def _nginx(folder: Path, app: App, application_port: int, key: str) -> tuple[Sequence[str], Front]:
+def _nginx(folder: Path, sessiond: _Addresses, application_port: int, key: str) -> tuple[Sequence[str], Front]:
     port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"    {name}_temp_path {folder / name};\n" for name in temporary)
     changes = {
         "    access_log /var/log/nginx/access.log;\n": f"    access_log off;\n{paths}",
-        "server 127.0.0.1:7480": f"server {_http_address(app)}",
+        "server 127.0.0.1:7480": f"server {sessiond.http}",
         "server 127.0.0.1:8000": f"server 127.0.0.1:{application_port}",
         "listen 80;": f"listen 127.0.0.1:{plain};",
         "listen 443 ": f"listen 127.0.0.1:{port} ",
@@ -156,12 +173,12 @@ def _nginx(folder: Path, app: App, application_port: int, key: str) -> tuple[Seq
     return arguments, Front(f"https://localhost:{port}", f"http://localhost:{plain}")
 
 
-def _caddy(folder: Path, app: App, application_port: int, key: str) -> tuple[Sequence[str], Front]:
+def _caddy(folder: Path, sessiond: _Addresses, application_port: int, key: str) -> tuple[Sequence[str], Front]:
     port, plain, certificate = _free_port(), _free_port(), _certificate(folder)
     ours = f"{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {plain}\n\thttps_port {port}\n}}\n(session) {{"
     changes = {
         "(session) {": ours,
-        "127.0.0.1:7480": _http_address(app),
+        "127.0.0.1:7480": sessiond.http,
         "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{application_port}",
         "/etc/caddy/tls/shop": str(certificate),
         "shop.example.com": "localhost",

@@ -13,7 +13,7 @@ from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.errors import DataUnreadable, InvalidField
 from sessiond.rpc import cookies, decode, encode
-from sessiond.rpc.fast_path import FastPath
+from sessiond.rpc.fast_path import FastPath, RepeatedAnswer
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.pages import PAGE_BYTES
 from sessiond.rpc.response_cache import Refusals, SessionMessages
@@ -59,6 +59,11 @@ class ValidationService:
         """Return the plain response to a repeated ValidateSession; None if the ordinary path must decide."""
         answer = self._fast_path.answer(caller, raw)
         return None if answer is None else self._plain_validation(answer)
+
+    def repeatable(self, caller: Caller, raw: bytes) -> tuple[pb.ValidateSessionResponse, RepeatedAnswer | None] | None:
+        """As `fast_path`; return also what can be asked again without the message, if there is anything."""
+        found = self._fast_path.repeatable(caller, raw)
+        return None if found is None else (self._plain_validation(found[0]), found[1])
 
     def answer_repeated(self, request: pb.ValidateSessionRequest, caller: Caller, responses: Any) -> bool:
         """Add the plain response to a repeated request of a batch, and return whether there is one."""

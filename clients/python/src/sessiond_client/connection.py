@@ -20,6 +20,7 @@ from sessiond_client.near_cache import NearCache, NearCacheStats
 from sessiond_client.near_question import NearQuestions
 from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
+from sessiond_client.targets import check_key_is_protected
 from sessiond_client.tls import credentials_of, options_in
 from sessiond_client.tokens import Token
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
@@ -271,6 +272,9 @@ class Connection:
         if self._key is not None and not (self._key.reveal().isascii() and self._key.reveal().isprintable()):
             raise invalid_argument(Violation("key", "must be a caller key, as `sessionctl callers add` shows it"))
         self._tls = credentials_of(self._settings.target, self._settings.tls, self._settings.credentials)
+        is_plain = self._tls is None and self._settings.credentials is None
+        if self._key is not None and is_plain and not self._settings.allow_remote_plaintext:
+            check_key_is_protected(self._settings.target)
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
         self._near: NearQuestions | None = None
         if self._settings.near_cache:
@@ -281,9 +285,9 @@ class Connection:
         """A client of the authority that the environment names. `options` override the environment.
 
         SESSIOND_TARGET (127.0.0.1:7443 if it is not set), SESSIOND_APPLICATION, SESSIOND_TLS (true or false),
-        SESSIOND_TLS_CA, SESSIOND_TLS_CLIENT_CERTIFICATE and SESSIOND_TLS_CLIENT_KEY (paths of PEM files), and
-        SESSIOND_KEY_FILE (the path of a file whose only line is the key of this caller). An empty variable counts as
-        not set. Raises `InvalidArgument`.
+        SESSIOND_TLS_CA, SESSIOND_TLS_CLIENT_CERTIFICATE and SESSIOND_TLS_CLIENT_KEY (paths of PEM files),
+        SESSIOND_KEY_FILE (the path of a file whose only line is the key of this caller) and
+        SESSIOND_ALLOW_REMOTE_PLAINTEXT (true or false). An empty variable counts as not set. Raises `InvalidArgument`.
         """
         found: dict[str, Any] = {**options_in(os.environ), **options}
         if "key" not in options and (path := os.environ.get(KEY_VARIABLE)):

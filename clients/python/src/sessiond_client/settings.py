@@ -36,6 +36,9 @@ class ClientOptions(TypedDict, total=False):
     socket, for loopback, or for a proxy that adds TLS."""
     key: str | Token | None
     """The key of this caller, if the authority has callers (`sessionctl callers add`). None: none is sent."""
+    allow_remote_plaintext: bool
+    """True: send `key` to another machine without encryption of our own, because something else encrypts the
+    connection, such as a service mesh. False (the default): refuse that."""
     retries: Int32
     """How often a call is repeated after `Unavailable`, or after the `Cancelled` of an authority that shuts down, with
     growing pauses and within the deadline. 4 (the default) takes about two seconds; 0: never. A call that an authority
@@ -72,6 +75,7 @@ class Settings:
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     tls: bool | TlsFiles = False
     key: str | Token | None = field(default=None, repr=False)
+    allow_remote_plaintext: bool = False
     retries: Int32 = DEFAULT_RETRIES
     safe_retries: bool = True
     coalesce: bool = True

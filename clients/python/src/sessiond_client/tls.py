@@ -101,15 +101,23 @@ def options_in(environment: Mapping[str, str]) -> dict[str, Any]:
         found["application"] = application
     if paths := {name: environment[variable] for name, variable in _VARIABLES.items() if environment.get(variable)}:
         found["tls"] = TlsFiles(**paths)
-    if text := environment.get("SESSIOND_TLS"):
-        wanted = _BOOLEANS.get(text.lower())
-        if wanted is None:
-            raise invalid_argument(Violation("SESSIOND_TLS", "must be true or false"))
+    if (allowed := _boolean(environment, "SESSIOND_ALLOW_REMOTE_PLAINTEXT")) is not None:
+        found["allow_remote_plaintext"] = allowed
+    if (wanted := _boolean(environment, "SESSIOND_TLS")) is not None:
         if not wanted and paths:
             raise invalid_argument(
                 Violation("SESSIOND_TLS", f"is false, but {_VARIABLES[next(iter(paths))]} is set; unset one of them")
             )
         found.setdefault("tls", wanted)
+    return found
+
+
+def _boolean(environment: Mapping[str, str], name: str) -> bool | None:
+    """The value of a variable; None: it is not set."""
+    if not (text := environment.get(name)):
+        return None
+    if (found := _BOOLEANS.get(text.lower())) is None:
+        raise invalid_argument(Violation(name, "must be true or false"))
     return found
 
 

@@ -1,0 +1,70 @@
+"""Where a client sends the key of its caller."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessiond_client import AsyncClient, Client, InvalidArgument
+from sessiond_client.targets import is_local
+
+CLIENTS: list[type[Client | AsyncClient]] = [Client, AsyncClient]
+KEY = "sessiond_canary"
+LOCAL = [
+    "127.0.0.1:7443",
+    "127.8.8.8",
+    "localhost:7443",
+    "[::1]:7443",
+    "::1",
+    "unix:/run/sessiond.sock",
+    "unix-abstract:sessiond",
+    "dns:///localhost:7443",
+    "dns:127.0.0.1:7443",
+    "ipv4:127.0.0.1:7443,127.0.0.2:7443",
+    "ipv6:[::1]:7443",
+]
+REMOTE = [
+    "sessiond:7443",
+    "10.0.0.1:7443",
+    "127.0.0.1.example:7443",
+    "localhost.example",
+    "[fe80::1]:7443",
+    "ipv4:127.0.0.1:7443,10.0.0.1:7443",
+    "dns://1.1.1.1/localhost:7443",
+    "xds:///localhost",
+    "[::1",
+    "",
+]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [*((target, True) for target in LOCAL), *((target, False) for target in REMOTE)]
+)
+def test_local_targets(target: str, expected: bool) -> None:
+    """Only this machine receives what is sent to a local target; a form that is not known is not local."""
+    assert is_local(target) is expected
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_key_does_not_leave_the_machine_unencrypted(kind: type[Client | AsyncClient]) -> None:
+    """A client with a key and without TLS is refused for another machine, with the remedies and without the key."""
+    with pytest.raises(InvalidArgument) as error:
+        kind("sessiond:7443", key=KEY)
+    assert str(error.value) == (
+        "key: would be sent to sessiond:7443 unencrypted; use TLS, a Unix socket or a loopback address, or set "
+        "allow_remote_plaintext if something else encrypts the connection"
+    )
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_key_over_what_is_encrypted(kind: type[Client | AsyncClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TLS, for this machine, or where the application allows it, a client with a key is made; and without one."""
+    assert kind("sessiond:7443", key=KEY, tls=True).target == "sessiond:7443"
+    assert kind("sessiond:7443", key=KEY, allow_remote_plaintext=True).target == "sessiond:7443"
+    assert kind("localhost:7443", key=KEY).target == "localhost:7443"
+    assert kind("sessiond:7443").target == "sessiond:7443"
+    monkeypatch.setenv("SESSIOND_TARGET", "sessiond:7443")
+    monkeypatch.setenv("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "true")
+    assert kind.from_environment(key=KEY).target == "sessiond:7443"
+    monkeypatch.setenv("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "no")
+    with pytest.raises(InvalidArgument, match="unencrypted"):
+        kind.from_environment(key=KEY)
