@@ -52,7 +52,7 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_audit.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge hostile floors mutate simulate simulate-web \
+.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge test-browser hostile floors mutate simulate simulate-web \
 	consistency soak model fuzz randomness check bench generate lock format clean
 
 help: ## List the targets and the variables.
@@ -112,6 +112,10 @@ test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
 test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
 	@$(BIN)/python -m pytest -rs tests/edge
 
+# They are part of `make test` too. Without Debian's package chromium they skip.
+test-browser: $(VENV)/.dev ## Run the page script in Chromium.
+	@$(BIN)/python -m pytest -n 2 -rs tests/browser
+
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
 	@$(BIN)/python -m pytest -rs tests/express
@@ -164,8 +168,9 @@ randomness: $(VENV)/.dev ## Judge 20,000 tokens. Needs ent and dieharder.
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
-generate: $(VENV)/.dev ## Generate the stubs and the table of access again.
+generate: $(VENV)/.dev ## Generate the stubs and the table of access, and copy the page script.
 	@PYTHON=$(BIN)/python scripts/generate.sh
+	@cp clients/browser/session.js clients/python/src/sessiond_client/browser/session.js
 	@$(BIN)/python -m scripts.access_table
 
 lock: ## Resolve requirements/*.lock again. Needs uv.

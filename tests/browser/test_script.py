@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Error, Page
 
 from sessiond_client.browser.streams import StreamRules
 from tests.browser.site import Site, until, visited
 from tests.support.browser import needs_browser
 
-pytestmark = [needs_browser]
+pytestmark = [needs_browser, pytest.mark.slow]
 
 LOGIN = re.compile(r"/login(\?|$)")
 
