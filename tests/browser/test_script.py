@@ -45,6 +45,7 @@ async def _holds(page: Page, expression: str) -> bool:
 # The end of the session
 
 
+@pytest.mark.measured
 async def test_a_revocation_reaches_all_pages(tmp_path: Path) -> None:
     """Within two seconds of a revocation, no page of the session is shown any more."""
     async with visited(tmp_path) as site:
