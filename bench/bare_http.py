@@ -35,7 +35,7 @@ class Bare:
         return Starlette(routes=[Route("/check", self._check, methods=["GET"])])
 
     def stop(self) -> None:
-        """Nothing goes on here that would have to end."""
+        """Do nothing: nothing goes on."""
 
     async def _check(self, _: Request) -> Response:
         return Response(b"", 200, self._headers)
