@@ -300,7 +300,7 @@ async def test_a_page_that_the_browser_has_kept(tmp_path: Path) -> None:
 
 
 async def test_without_the_script_a_kept_page_is_shown(tmp_path: Path) -> None:
-    """A page without the script comes back as it was left, although its session has ended: this is what is prevented."""
+    """A page without the script comes back as it was left, although its session has ended: that is the danger."""
     async with visited(tmp_path, keeps_pages=True, cache_control="private") as site:
         device = await site.device()
         page = await device.log_in()

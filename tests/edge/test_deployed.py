@@ -48,7 +48,7 @@ def test_every_requirement_is_understood(file: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("file", (*FILES, "envoy/envoy.yaml"))
+@pytest.mark.parametrize("file", [*FILES, "envoy/envoy.yaml"])
 def test_pages_are_passed_on(file: str) -> None:
     """Each configuration passes the same path on to the endpoints of an application, with a key that is its own."""
     text = text_of(file)
