@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Error, Page
+from playwright.async_api import Error, Page, Route
 
 from sessiond_client.browser.streams import StreamRules
 from tests.browser.site import Site, until, visited
@@ -69,6 +69,27 @@ async def test_a_logout_reaches_all_tabs(tmp_path: Path) -> None:
         await left(first)
         await left(second)
         assert await site.sessions() == []
+
+
+async def test_the_response_of_a_logout_is_not_cancelled(tmp_path: Path) -> None:
+    """The page learns of its end before the response to its own form, which deletes the cookie, and waits for it."""
+    async with visited(tmp_path) as site:
+        device = await site.device()
+        page = await device.log_in()
+        await until(lambda: site.streams == 1)
+        failed: list[str] = []
+
+        async def late(route: Route) -> None:
+            response = await route.fetch(max_redirects=0)
+            await asyncio.sleep(0.5)  # the event is faster
+            with suppress(Error):  # cancelled
+                await route.fulfill(response=response)
+
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        await page.route("**/logout", late)
+        await page.click("#logout")
+        await left(page)
+        assert [url for url in failed if url.endswith("/logout")] == []
 
 
 async def test_the_idle_timeout_leaves_the_page(tmp_path: Path) -> None:
