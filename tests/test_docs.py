@@ -266,7 +266,7 @@ def test_every_configuration_example_loads(block: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_every_command_exists(block: str) -> None:
     """Each command line of the server and of the operator's tool names a command and options that exist."""
-    for program, line in _COMMAND.findall(block):
+    for program, line in _COMMAND.findall(block.replace("\\\n", "")):
         words = takewhile(lambda word: word[0] not in "<>|&", shlex.split(line, comments=True))
         # With --help nothing is carried out, but an unknown command or option is an error all the same.
         result = CliRunner().invoke(PROGRAMS[program], [*words, "--help"])

@@ -20,7 +20,9 @@ from tests.support.server import config_for, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "add-callers.md"
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROGRAM = re.compile(r"\bsessionctl\b(?= )")
 BLOCKS: list[tuple[str, str]] = _BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+OUTPUTS: list[str] = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 async def run(block: tuple[str, str], folder: Path, address: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +32,7 @@ async def run(block: tuple[str, str], folder: Path, address: str, **variables: s
     if (folder / "ops.key").exists():
         environment["SESSIOND_KEY_FILE"] = str(folder / "ops.key")  # the guide's `export`, for the blocks after it
     if language == "sh":
-        command = ["bash", "-euc", text.replace(".venv/bin/sessionctl", f"{sys.executable} -m sessionctl")]
+        command = ["bash", "-euc", _PROGRAM.sub(f"{sys.executable} -m sessionctl", text)]
     else:
         command = [sys.executable, "-c", text.replace("127.0.0.1:7443", address)]
     return await asyncio.to_thread(
@@ -38,24 +40,32 @@ async def run(block: tuple[str, str], folder: Path, address: str, **variables: s
     )
 
 
+def shown(done: subprocess.CompletedProcess[str]) -> str:
+    """What a terminal shows of a block that ran."""
+    return done.stderr + done.stdout
+
+
 @pytest.mark.slow
 async def test_the_guide_runs(app: App, tmp_path: Path) -> None:
-    """Each block works in the order of the page; then the service's key works, is replaced, and works no more."""
-    first, second, client, *_, rotate, revoke = BLOCKS
-    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "sh", "sh", "sh", "sh", "sh"]
+    """Each block works in the order of the page, and each refusal reads as the page shows it."""
+    first, anyone_else, second, client, too_much, _, _, _, rotate, change, revoke = BLOCKS
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "sh", "python", *["sh"] * 7]
 
     done = await run(first, tmp_path, app.address)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^ops +admin ", done.stdout, re.M)
-    async with AsyncClient(app.address) as anyone:
-        with pytest.raises(Unauthenticated):
-            await anyone.validate("")
+    without_key = await run(anyone_else, tmp_path, app.address)
+    assert shown(without_key) in OUTPUTS
+    assert "UNAUTHENTICATED" in without_key.stderr
 
     assert (await run(second, tmp_path, app.address)).returncode == 0
     assert (tmp_path / "shop.key").stat().st_mode & 0o777 == 0o600
     old = (tmp_path / "shop.key").read_text(encoding="ascii").strip()
     used = await run(client, tmp_path, app.address)
     assert (used.stdout, used.returncode) == ("MALFORMED\n", 0), used.stderr
+    without_role = await run(too_much, tmp_path, app.address)
+    assert shown(without_role) in OUTPUTS
+    assert "PERMISSION_DENIED" in without_role.stderr
 
     assert (await run(rotate, tmp_path, app.address)).returncode == 0
     assert (tmp_path / "shop.key").read_text(encoding="ascii").strip() != old
@@ -63,7 +73,14 @@ async def test_the_guide_runs(app: App, tmp_path: Path) -> None:
     async with AsyncClient(app.address, key=old) as before:
         await before.validate("")  # the overlap
 
-    assert (await run(revoke, tmp_path, app.address)).returncode == 0
+    changed = await run(change, tmp_path, app.address)
+    assert changed.returncode == 0, changed.stderr
+    other = (tmp_path / "shop-2.key").read_text(encoding="ascii").strip()
+    async with AsyncClient(app.address, key=other) as replacement:
+        await replacement.validate("")
+        assert (await run(revoke, tmp_path, app.address)).returncode == 0
+        with pytest.raises(Unauthenticated):
+            await replacement.validate("")
     refused = await run(client, tmp_path, app.address)
     assert refused.returncode == 1
     assert "Unauthenticated" in refused.stderr
@@ -77,7 +94,7 @@ async def test_the_guide_runs(app: App, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the guide makes its certificates with openssl")
 async def test_certificates_instead_of_keys(tmp_path: Path) -> None:
     """With the certificates of the guide about TLS, its client is known without a key, until its name is removed."""
-    *_, add, change, _, _, _ = BLOCKS
+    *_, add, change, _, _, _, _ = BLOCKS
     make = _BLOCK.findall((PAGE.parent / "use-tls.md").read_text(encoding="utf-8"))[0]
     made = await run(make, tmp_path, "")
     assert made.returncode == 0, made.stderr
@@ -110,7 +127,7 @@ async def test_certificates_instead_of_keys(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_sockets_instead_of_keys(tmp_path: Path) -> None:
     """With the section of the guide, whoever can open the socket is known without a key."""
-    *_, add, _, _ = BLOCKS
+    *_, add, _, _, _ = BLOCKS
     (section,) = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     text = section.replace("/run/sessiond", str(tmp_path)).replace("www-data", str(os.getgid()))
     assert text != section

@@ -85,10 +85,14 @@ async def test_the_example_of_a_limit_ends_what_was_chosen(tmp_path: Path, clock
 
 def test_the_fixture_for_applications_works(tmp_path: Path) -> None:
     """The pytest fixture that the page recommends starts an authority and ends it."""
-    fixture = FIXTURE.replace('["sessiond", ', f'["{sys.executable}", "-m", "sessiond", ')
-    assert fixture != FIXTURE
-    test = "\n\ndef test(authority: Client) -> None:\n    assert authority.create(subject='ada').token\n"
-    (tmp_path / "test_application.py").write_text(fixture + test)
+    (tmp_path / "conftest.py").write_text(FIXTURE)
+    lines = (
+        "from sessiond_client import Client",
+        "def test(authority):",
+        "    token = authority.create(subject='ada').token",
+        "    assert Client.from_environment().validate(token).valid",
+    )
+    (tmp_path / "test_application.py").write_text("\n".join(lines))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -19,7 +19,7 @@ from tests.test_docs import DOCS, blocks_of
 
 BACK_UP, RESTORE = blocks_of(DOCS / "how-to/back-up-and-restore.md", "sh")[:2]
 ADD_KEY, PROMOTE_KEY, SHOW_KEYS, RETIRE_KEY = (
-    textwrap.dedent(block).replace(".venv/bin/", "") for block in blocks_of(DOCS / "how-to/rotate-keys.md", "sh")[:4]
+    textwrap.dedent(block) for block in blocks_of(DOCS / "how-to/rotate-keys.md", "sh")[:4]
 )
 
 

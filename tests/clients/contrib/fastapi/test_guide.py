@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from sessiond.app import App
 from sessiond_client.contrib import fastapi as adapter
 from sessiond_client.contrib.asgi.options import MiddlewareOptions
 from tests.clients.contrib.asgi.shop import Browser, opened
+from tests.clients.test_readme import FIXTURE
 from tests.test_docs import ADDRESS, DOCS, ROOT, blocks_of
 
 PAGE = DOCS / "how-to/fastapi.md"
@@ -115,11 +118,22 @@ async def test_behind_a_proxy(app: App) -> None:
         assert (await browser.get("/")).status_code == 404
 
 
-async def test_its_test(app: App) -> None:
-    """The test of the guide passes."""
-    names = run(app, INSTALLED, ENDPOINTS, MORE, TESTS)
-    assert issubclass(names["TestClient"], TestClient)
-    await asyncio.to_thread(names["test_the_cart"])
+@pytest.mark.slow
+async def test_its_test(tmp_path: Path) -> None:
+    """The test of the guide passes, with the application, the fixture and the variable that the guide names."""
+    target = 'target=os.environ.get("SESSIOND_TARGET", "127.0.0.1:7443")'
+    assert target in PAGE.read_text(encoding="utf-8")
+    application = INSTALLED.replace(f'target="{ADDRESS}"', target)
+    assert application != INSTALLED
+    (tmp_path / "app.py").write_text("\n".join(("import os", application, ENDPOINTS, MORE)))
+    (tmp_path / "conftest.py").write_text(FIXTURE)
+    (tmp_path / "test_app.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def test_what_it_names_exists() -> None:
@@ -129,5 +143,5 @@ def test_what_it_names_exists() -> None:
     options = {name.strip("` ") for row in rows if row.startswith("| `") for name in row.split("|")[1].split(",")}
     own = {"codec", "max_form_bytes"}
     assert options - own <= MiddlewareOptions.__optional_keys__
-    for name in set(adapter.__all__) - {"Action", "DeviceRow"}:
+    for name in set(adapter.__all__) - {"Action", "ActivityRow", "DeviceRow"}:
         assert f"`{name}" in text or f"{name}(" in text or f" {name}" in text, name
