@@ -52,11 +52,11 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_audit.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge hostile floors mutate simulate simulate-web \
-	consistency soak model fuzz randomness check bench generate lock format clean
+.PHONY: help run demo shop shop-untouched shop-images test test-fast test-native test-ha test-suites test-express \
+	test-edge test-browser test-shop hostile floors mutate simulate simulate-web consistency soak model fuzz randomness check bench generate lock format clean
 
 help: ## List the targets and the variables.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "Variables, as in: make run LISTEN=127.0.0.1:8443"
 	@sed -n 's/^#: /  /p' $(MAKEFILE_LIST)
 
@@ -81,6 +81,15 @@ run: $(VENV)/.run $(if $(filter postgres,$(STORE)),$(VENV)/.dev) ## Start a serv
 
 demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo
+
+shop: $(VENV)/.dev ## Run the example shop, with our middleware, on port 8000.
+	@$(BIN)/python examples/shop/start.py with_middleware
+
+shop-untouched: $(VENV)/.dev ## Run the example shop behind Envoy, on port 8000.
+	@$(BIN)/python examples/shop/start.py untouched
+
+shop-images: $(VENV)/.dev ## Take the screenshots of the shop again. Needs Chromium.
+	@$(BIN)/python -m scripts.shop_images
 
 test: $(VENV)/.dev ## Run every test; those that measure something run alone.
 	@$(BIN)/python -m pytest -n 2 -m "not measured and not ha"
@@ -111,6 +120,14 @@ test-suites: $(VENV)/.dev ## Run suites that others wrote against our adapters.
 # Debian has the packages nginx-light and caddy.
 test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
 	@$(BIN)/python -m pytest -rs tests/edge
+
+# They are part of `make test` too. Without Debian's package chromium they skip.
+test-browser: $(VENV)/.dev ## Run the page script in Chromium.
+	@$(BIN)/python -m pytest -n 2 -rs tests/browser
+
+# They are part of `make test` too. Tests with Chromium (Debian's package) or Envoy missing skip.
+test-shop: $(VENV)/.dev ## Walk the example shop with a real browser.
+	@$(BIN)/python -m pytest -rs tests/shop
 
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
@@ -164,8 +181,9 @@ randomness: $(VENV)/.dev ## Judge 20,000 tokens. Needs ent and dieharder.
 bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
-generate: $(VENV)/.dev ## Generate the stubs and the table of access again.
+generate: $(VENV)/.dev ## Generate the stubs and the table of access, and copy the page script.
 	@PYTHON=$(BIN)/python scripts/generate.sh
+	@cp clients/browser/session.js clients/python/src/sessiond_client/browser/session.js
 	@$(BIN)/python -m scripts.access_table
 
 lock: ## Resolve requirements/*.lock again. Needs uv.

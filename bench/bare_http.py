@@ -25,15 +25,17 @@ from sessiond.http.server import HttpServer
 
 
 class Bare:
-    """The application. `is_stopping` is what the server sets when it stops."""
+    """The application."""
 
     def __init__(self, headers: Sequence[tuple[str, str]]) -> None:
         self._headers = dict(headers)
-        self.is_stopping = False
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
         return Starlette(routes=[Route("/check", self._check, methods=["GET"])])
+
+    def stop(self) -> None:
+        """Do nothing: nothing goes on."""
 
     async def _check(self, _: Request) -> Response:
         return Response(b"", 200, self._headers)

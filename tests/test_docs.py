@@ -197,11 +197,18 @@ def near_cache_effect(trial: Trial) -> None:
     assert trial.names["stats"].misses + trial.names["stats"].closed == 1
 
 
+def log_pages_out_effect(trial: Trial) -> None:
+    """The application serves the endpoints."""
+    (middleware,) = trial.names["app"].user_middleware
+    assert middleware.kwargs["browser_path"] == "/session/"
+
+
 # By page: what is replaced in it, and a check that the page did what it says.
 GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
     "tutorial": ({ADDRESS}, tutorial_effect),
     "follow-events": ({ADDRESS, LOOP}, follow_events_effect),
     "list-devices": ({ADDRESS, SESSION_ID}, list_devices_effect),
+    "log-pages-out": ({ADDRESS}, log_pages_out_effect),
     "log-out": ({ADDRESS, TOKEN}, log_out_effect),
     "log-users-in": ({ADDRESS, TOKEN}, log_users_in_effect),
     "use-the-near-cache": ({ADDRESS}, near_cache_effect),

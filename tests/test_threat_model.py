@@ -29,7 +29,7 @@ def problems(text: str) -> list[str]:
             found.append(f"{promise}: nothing holds it")
         for file, name in tests:
             path = ROOT / file
-            if not path.exists() or not re.search(rf"^(async )?def {name}\(", path.read_text(encoding="utf-8"), re.M):
+            if not path.exists() or not re.search(rf"^ *(async )?def {name}\(", path.read_text(encoding="utf-8"), re.M):
                 found.append(f"{promise}: there is no {file}::{name}")
         found += [f"{promise}: there is no {page}" for page in decisions if not (PAGE.parent / page).exists()]
         rest = _DECISION.sub("", _TEST.sub("", held_by))

@@ -26,6 +26,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
+from google.rpc.http_pb2 import HttpRequest
 
 from sessionctl.contexts import BadContexts, contexts_file, load_contexts, save_contexts
 from sessiond.access.identity import certificate_in
@@ -45,6 +47,7 @@ from sessiond.domain.errors import InvalidField
 from sessiond.domain.position import INCARNATION_BYTES, Position
 from sessiond.domain.values import Instant, Revision, SessionId
 from sessiond.http.answers import refusal_in
+from sessiond.http.forwarded import answer_in, question
 from sessiond.http.questions import HOST, METHOD, PEER, URI, Headers, route_in, web_request
 from sessiond.rpc.cursor import (
     decode_consistency_token,
@@ -368,6 +371,12 @@ def proxies(raw: bytes) -> None:
         response = refusal_in([text])
         assert 300 <= response.status < 600
         assert not any(set(b"\r\n\0") & set(name + value) for name, value in response.headers)
+    # What a sidecar forwards arrives as it was, and an answer that is none is no permission.
+    sent = HttpRequest.FromString(question("/check", lines[0].decode("latin-1"), pairs))
+    assert [(one.key.encode("latin-1"), one.value.encode("latin-1")) for one in sent.headers] == pairs
+    assert sent.uri.partition("?")[2].encode("latin-1") == lines[0]
+    with suppress(DecodeError, ValueError):
+        assert 200 <= answer_in(raw).status < 600
 
 
 def origins(raw: bytes) -> None:

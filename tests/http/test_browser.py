@@ -17,10 +17,11 @@ import pytest
 from sessiond.app import App
 from sessiond.edge.local import LocalClient
 from sessiond.http.browser import BrowserPages
-from sessiond_client import AsyncClient, Authentication, ClientContext, Token, Unavailable
+from sessiond_client import AsyncClient, Authentication, ClientContext, Grant, Role, Token, Unavailable
 from sessiond_client.browser import BrowserEndpoints, Site
 from sessiond_client.browser.streams import StreamRules
-from tests.clients.contrib.asgi.shop import plain
+from sessiond_client.contrib.asgi import SessiondMiddleware
+from tests.clients.contrib.asgi.shop import plain, visiting
 from tests.support.clock import ManualClock
 from tests.support.server import config_for, serving
 from tests.support.web import serving_web
@@ -212,6 +213,20 @@ class BrowserCases:
         await pages.authority.revoke(token=token)
         pages.clock.advance(5 * MINUTE)
         assert (await pages.get("status", token)).json() == expected
+
+    async def test_the_status_during_a_login(self, pages: Pages) -> None:
+        """A request with the token that a login has just replaced is not told that there is no session: the response
+        with the new cookie may be on its way. Later it is.
+        """
+        old = await pages.login()
+        new = await pages.authority.authenticate(old, "ada", authentication=Authentication(level=2), client=CLIENT)
+        assert new.token is not None
+        assert (await pages.get("status", new.token)).json()["level"] == 2
+        early = await pages.get("status", old)
+        assert (early.status_code, "retry-after" in early.headers) == (503, True)
+        assert "set-cookie" not in early.headers
+        pages.clock.advance(2 * MINUTE)
+        assert (await pages.get("status", old)).json()["state"] == "none"
 
     async def test_the_status_of_a_guest(self, pages: Pages) -> None:
         """A guest's session has neither a user nor a level."""
@@ -638,3 +653,159 @@ class TestBehindAProxy(BrowserCases):
         pages = app._endpoints._http._site._pages  # type: ignore[attr-defined]
         assert isinstance(pages, BrowserPages)
         return pages
+
+
+# What only the middleware does
+
+
+@pytest.mark.parametrize("path", ["session/", "/session", "/", "//evil.example/", "/a b/", 7])
+def test_a_wrong_path_of_the_endpoints(path: Any) -> None:
+    """A path that is none, or that would take everything, is an error that names the option."""
+    with pytest.raises(ValueError, match=r"browser_path: .* is wrong"):
+        SessiondMiddleware(_nothing, "127.0.0.1:1", browser_path=path)
+
+
+def test_endpoints_where_there_are_no_sessions() -> None:
+    """Endpoints below a path that is ignored would see nobody who is logged in."""
+    with pytest.raises(ValueError, match=r"browser_path: .* is among ignored_paths"):
+        SessiondMiddleware(_nothing, "127.0.0.1:1", browser_path="/static/session/", ignored_paths=["/static/"])
+
+
+async def test_without_a_path_there_are_no_endpoints(app: App) -> None:
+    """An application that does not ask for endpoints keeps all of its paths."""
+    async with visiting(app.address) as browser:
+        assert (await browser.get("/session/status")).status_code == 404
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody calls it")
+
+
+async def test_an_application_that_may_not_subscribe(tmp_path: Path, clock: ManualClock) -> None:
+    """Without the role for events there are no streams, which the log says, and the page can still ask."""
+    async with serving(config_for(tmp_path, CONFIG), clock) as app:
+        async with AsyncClient(app.address) as anyone:
+            ops = (await anyone.create_caller("ops", [Grant(role=Role.ADMIN)])).key
+        async with AsyncClient(app.address, key=ops) as admin:
+            key = (await admin.create_caller("shop", [Grant(application="default", role=Role.ISSUER)])).key
+            made = await admin.create(subject="ada", client=CLIENT)
+        site = plain(_nothing, app.address, browser_path="/session/", key=key)
+        async with serving_web(site) as url, httpx2.AsyncClient(base_url=url, trust_env=False) as http:
+            headers = {**SAME_SITE, "cookie": f"{COOKIE}={made.token.reveal()}"}
+            assert (await http.get("/session/status", headers=headers)).json()["state"] == "active"
+            for answer in (
+                await http.get("/session/events", headers=headers),
+                await http.post("/session/close", headers=headers),
+            ):
+                assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+
+
+# What only the server does
+
+
+@asynccontextmanager
+async def server(folder: Path, clock: ManualClock, text: str = CONFIG) -> AsyncIterator[tuple[App, httpx2.AsyncClient]]:
+    """Run a server, and a client of its HTTP listener that sends what a proxy does."""
+    async with serving(config_for(folder, text, http_listen="127.0.0.1:0"), clock) as app:
+        assert app._endpoints._http is not None
+        headers = {**SAME_SITE, "x-forwarded-host": "app.example", "x-forwarded-for": "203.0.113.9"}
+        url = f"http://{app._endpoints._http.address}"
+        async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+            yield app, http
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "reason"),
+    [
+        ("default", {"x-forwarded-for": ""}, "x-forwarded-for: must be set once by the proxy"),
+        ("default", {"x-forwarded-for": "203.0.113.6, 203.0.113.9"}, "x-forwarded-for: must be the client's address"),
+        ("default", {"x-forwarded-host": ""}, "x-forwarded-host: must be set once by the proxy"),
+        ("nobody", {}, 'application: unknown application "nobody"'),
+    ],
+)
+async def test_a_proxy_that_is_not_set_up(
+    tmp_path: Path,
+    clock: ManualClock,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    wrong: dict[str, str],
+    reason: str,
+) -> None:
+    """A proxy that does not pass on what it must is answered with 500, and the log has the reason once."""
+    async with server(tmp_path, clock) as (_, http):
+        for _ in range(2):
+            answer = await http.get(f"/browser/{path}/status", headers=wrong)
+            assert answer.status_code == 500
+            assert reason not in answer.text
+    lines = [line for line in capsys.readouterr().out.splitlines() if "proxy refused" in line]
+    assert len(lines) == 1
+    assert reason in lines[0].replace("\\", "")
+
+
+async def test_the_roles_of_the_proxy(tmp_path: Path, clock: ManualClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """With callers, the proxy needs a key. That of an issuer may do everything, and that of a validator only look."""
+    async with server(tmp_path, clock) as (app, http):
+        async with AsyncClient(app.address) as anyone:
+            ops = (await anyone.create_caller("ops", [Grant(role=Role.ADMIN)])).key
+        async with AsyncClient(app.address, key=ops) as admin:
+            keys = {
+                role: (await admin.create_caller(role.value.lower(), [Grant(application="default", role=role)])).key
+                for role in (Role.ISSUER, Role.VALIDATOR, Role.SUBSCRIBER)
+            }
+            authentication = Authentication(level=1, methods=("pwd",))
+            made = await admin.create(subject="ada", authentication=authentication, client=CLIENT)
+
+        async def ask(path: str, key: Token | None, method: str = "GET") -> int:
+            headers = {"cookie": f"{COOKIE}={made.token.reveal()}"}
+            if key is not None:
+                headers["x-session-key"] = f"Bearer {key.reveal()}"
+            return (await http.request(method, f"/browser/default/{path}", headers=headers)).status_code
+
+        assert await ask("status", None) == 500
+        assert await ask("session.js", None) == 500
+        assert await ask("status", keys[Role.SUBSCRIBER]) == 500
+        assert await ask("status", keys[Role.VALIDATOR]) == 200
+        for path, method in (("sessions", "GET"), ("activity", "GET"), ("logout", "POST"), ("extend", "POST")):
+            assert await ask(path, keys[Role.VALIDATOR], method) == 500
+        for path in ("sessions", "activity"):
+            assert await ask(path, keys[Role.ISSUER]) == 200
+        assert await ask("logout", keys[Role.ISSUER], "POST") == 204
+    text = capsys.readouterr().out
+    assert "proxy refused" in text
+    assert made.token.reveal() not in text
+    assert not [key for key in keys.values() if key.reveal() in text]
+
+
+async def test_one_application_does_not_know_the_sessions_of_another(tmp_path: Path, clock: ManualClock) -> None:
+    """The path of the proxy says whose sessions count, and a cookie of another application is none."""
+    async with server(tmp_path, clock) as (app, http):
+        async with AsyncClient(app.address) as authority:
+            made = await authority.create(subject="ada", client=CLIENT)
+        cookie = {"cookie": f"{COOKIE}={made.token.reveal()}"}
+        assert (await http.get("/browser/default/status", headers=cookie)).json()["state"] == "active"
+        assert (await http.get("/browser/shop/status", headers=cookie)).json()["state"] == "none"
+
+
+async def test_a_server_that_stops_ends_its_streams(tmp_path: Path, clock: ManualClock) -> None:
+    """Open event streams do not hold up a server that stops; pages connect again later."""
+    async with AsyncExitStack() as stack:
+        app, http = await stack.enter_async_context(server(tmp_path, clock))
+        async with AsyncClient(app.address) as authority:
+            made = await authority.create(subject="ada", client=CLIENT)
+        cookie = {"cookie": f"{COOKIE}={made.token.reveal()}"}
+        response = await stack.enter_async_context(http.stream("GET", "/browser/default/events", headers=cookie))
+        lines = response.aiter_lines()
+        assert (await anext(lines)).startswith("retry: ")
+        async with asyncio.timeout(2):  # less than the grace of open questions
+            assert app._endpoints._http is not None
+            await app._endpoints._http.stop(5)
+            assert [line async for line in lines] == [""]
+
+
+async def test_a_bound_on_the_rate_holds_here_too(tmp_path: Path, clock: ManualClock) -> None:
+    """A proxy beyond the rate of its caller gets 503 with a time."""
+    limits = f"{CONFIG}\n[limits]\nrate_per_caller = 2\nburst = '1s'\n"
+    async with server(tmp_path, clock, limits) as (_, http):
+        answers = [await http.get("/browser/default/status") for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 503)

@@ -20,6 +20,7 @@ from sessiond_client.contrib.asgi import (
     issue_companion,
     login,
     logout,
+    recent_activity,
     requires,
     roll,
 )
@@ -120,6 +121,21 @@ async def test_ending_the_other_devices(app: App) -> None:
         assert (await browser.post("/password")).json() == 1
         assert browser.cookies != before
         assert (await browser.seen())["subject"] == "alice"
+
+
+async def test_the_activity_of_a_user(app: App) -> None:
+    """A page of the activity shows what happened to the account of its user, newest first, and a guest none."""
+
+    async def activity(request: Request) -> Response:
+        return JSONResponse([[row.event, row.is_current] for row in await recent_activity(request, most=2)])
+
+    async with visiting(app.address, Route("/activity", activity)) as browser:
+        assert (await browser.get("/activity")).status_code == 401
+        async with AsyncClient(app.address) as client:
+            await client.create(subject="alice")
+            await client.create(subject="bob")
+        await browser.log_in()
+        assert (await browser.get("/activity")).json() == [["login", True], ["login", False]]
 
 
 async def test_a_step_up(app: App) -> None:

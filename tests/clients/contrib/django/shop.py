@@ -26,6 +26,7 @@ from sessiond_client.contrib.django import (
     adevices,
     aend_device,
     alogout_everywhere,
+    arecent_activity,
     asessiond_login,
     csrf_protect,
     csrf_token,
@@ -34,6 +35,7 @@ from sessiond_client.contrib.django import (
     end_device,
     end_other_devices,
     logout_everywhere,
+    recent_activity,
     requires,
     safe_path,
     sessiond_login,
@@ -150,6 +152,10 @@ def strict(request: Any) -> HttpResponse:
 
 def list_devices(request: Any) -> HttpResponse:
     return rows(devices(request))
+
+
+def activity(request: Any) -> HttpResponse:
+    return JsonResponse([row.event for row in recent_activity(request, most=2)], safe=False)
 
 
 def end(request: Any) -> HttpResponse:
@@ -271,6 +277,10 @@ async def alist_devices(request: Any) -> HttpResponse:
     return rows(await adevices(request))
 
 
+async def aactivity(request: Any) -> HttpResponse:
+    return JsonResponse([row.event for row in await arecent_activity(request, most=2)], safe=False)
+
+
 async def aend(request: Any) -> HttpResponse:
     return JsonResponse({"ended": await aend_device(request, request.POST["id"])})
 
@@ -309,6 +319,7 @@ _BOTH = {
     "strict": (strict, astrict),
     "devices": (list_devices, alist_devices),
     "devices/end": (end, aend),
+    "activity": (activity, aactivity),
     "everywhere": (everywhere, aeverywhere),
     "orders/<int:number>": (Orders.as_view(), AsyncOrders.as_view()),
     "hook": (hook, ahook),

@@ -152,6 +152,16 @@ async def test_devices(browser: Browser) -> None:
     assert (await browser.get("/cart")).json["user"] == "alice"
 
 
+async def test_the_activity_of_a_user(browser: Browser) -> None:
+    """A page of the activity shows what happened to the account of its user, newest first."""
+    bob, phone = browser.another(), browser.another()
+    await bob.log_in("bob")
+    await phone.log_in()
+    await phone.post("/logout")
+    await browser.log_in()
+    assert (await browser.get("/activity")).json == ["login", "ended"]
+
+
 async def test_a_devices_page_ends_only_its_owners_sessions(browser: Browser, app: App) -> None:
     """Nobody can end a session of another user, even with its id."""
     await browser.log_in()

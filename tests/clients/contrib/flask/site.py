@@ -25,6 +25,7 @@ from sessiond_client.contrib.flask import (
     login,
     logout,
     logout_everywhere,
+    recent_activity,
     requires,
     roll,
     safe_path,
@@ -113,6 +114,10 @@ def make_site() -> Flask:
             {"id": row.session_id, "text": row.description, "ip": row.ip_address, "current": row.is_current}
             for row in devices()
         ]
+
+    @app.get("/activity")
+    def activity() -> list[list[Any]]:
+        return [[row.event, row.ip_address, row.user_agent, row.is_current] for row in recent_activity(most=3)]
 
     @app.post("/devices/<session_id>/end")
     def end_one(session_id: str) -> dict[str, bool]:

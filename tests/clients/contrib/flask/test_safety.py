@@ -200,6 +200,20 @@ async def test_devices_of_somebody_else(browser: Browser, app: App) -> None:
     assert browser.jar == {}
 
 
+async def test_the_activity_of_a_user(browser: Browser) -> None:
+    """A page of the activity shows what happened to the account of its user, newest first, and a guest none."""
+    assert (await browser.get("/activity")).status_code == 401
+    bob, phone = Browser(browser.app), Browser(browser.app)
+    await bob.log_in("bob")
+    await phone.log_in()
+    await phone.post("/logout")
+    await browser.log_in()
+    rows = (await browser.get("/activity")).json or []
+    assert [[row[0], row[3]] for row in rows] == [["login", True], ["ended", False], ["login", False]]
+    assert rows[0][1]
+    assert "Firefox" in rows[0][2]
+
+
 async def test_a_guest_has_no_devices(browser: Browser) -> None:
     """A guest, with or without a session, can list and end nothing: also not the sessions of all other guests."""
     other = Browser(browser.app)

@@ -35,10 +35,7 @@ class Departures:
         """End this session in a while. Raises `SessiondError` if the authority cannot be followed."""
         if len(self._pending) >= _MOST:
             raise Unavailable("too many windows close at once")
-        try:
-            watch = await site.guard.attach(session.session_id)
-        except TimeoutError:
-            raise Unavailable("the authority is out of reach") from None
+        watch = await site.watch(session)
         if (before := self._pending.pop(session.session_id, None)) is not None:
             before.cancel()
         task = asyncio.create_task(self._end(watch, site, exchange, session), name="sessiond: a window closes")

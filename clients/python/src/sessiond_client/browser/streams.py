@@ -23,7 +23,7 @@ from sessiond_client.browser.actions import Now, deadline_of, still_live
 from sessiond_client.browser.answers import Answer
 from sessiond_client.browser.site import Receive, Send, Site
 from sessiond_client.enums import CauseKind
-from sessiond_client.errors import NotFound, Unavailable
+from sessiond_client.errors import NotFound
 from sessiond_client.gateway import OUTAGES, Exchange, Steps
 from sessiond_client.gateway.steps import Ask
 from sessiond_client.guard import AsyncWatch, Closing
@@ -73,11 +73,7 @@ class EventStreams:
         Raises `TooManyStreams`, and `SessiondError` if the authority cannot be followed, before the response begins.
         """
         with self._counted(session.session_id):
-            try:
-                watch = await site.guard.attach(session.session_id)
-            except TimeoutError:
-                raise Unavailable("the authority is out of reach") from None
-            stream = _Stream(watch, receive, send)
+            stream = _Stream(await site.watch(session), receive, send)
             try:
                 # What happened before the watch began is no event for it.
                 live = await site.ask(still_live(session))

@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection
 
 from sessiond_client.contrib.asgi import (
     Action,
+    ActivityRow,
     DeviceRow,
     Refused,
     ResponseBegun,
@@ -36,6 +37,7 @@ from sessiond_client.contrib.asgi import (
     login,
     logout,
     logout_everywhere,
+    recent_activity,
     require,
     roll,
     safe_path,
@@ -45,6 +47,7 @@ from sessiond_client.values import Session
 
 __all__ = [
     "Action",
+    "ActivityRow",
     "CurrentSession",
     "CurrentUser",
     "DeviceRow",
@@ -63,6 +66,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "recent_activity",
     "require",
     "requires",
     "roll",

@@ -15,7 +15,7 @@ an `Exchange` for it, carries out its steps with `run` or `run_async`, and appen
 from __future__ import annotations
 
 from sessiond_client.gateway import account, routes
-from sessiond_client.gateway.account import DeviceRow
+from sessiond_client.gateway.account import ActivityRow, DeviceRow
 from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequirements
 from sessiond_client.gateway.addresses import NO_PROXIES, TrustedProxies
 from sessiond_client.gateway.cookies import CookieNames
@@ -33,6 +33,7 @@ __all__ = [
     "OUTAGES",
     "SAFE_METHODS",
     "Action",
+    "ActivityRow",
     "Ask",
     "Codec",
     "CookieNames",

@@ -25,17 +25,27 @@ from sessiond_client.contrib.asgi.handlers import (
     login,
     logout,
     logout_everywhere,
+    recent_activity,
     require,
     requires,
     roll,
     save,
 )
 from sessiond_client.contrib.asgi.middleware import SessiondMiddleware
-from sessiond_client.gateway import Action, DeviceRow, Refused, RouteRequirements, TrustedProxies, safe_path
+from sessiond_client.gateway import (
+    Action,
+    ActivityRow,
+    DeviceRow,
+    Refused,
+    RouteRequirements,
+    TrustedProxies,
+    safe_path,
+)
 
 __all__ = [
     "SCOPE_KEY",
     "Action",
+    "ActivityRow",
     "DeviceRow",
     "Refused",
     "ResponseBegun",
@@ -52,6 +62,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "recent_activity",
     "require",
     "requires",
     "roll",

@@ -23,6 +23,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "recent_activity",
     "require",
     "requires",
     "roll",
@@ -63,6 +64,7 @@ logout = _for_requests(account.logout)
 logout_everywhere = _for_requests(account.logout_everywhere)
 end_other_devices = _for_requests(account.end_other_devices)
 devices = _for_requests(account.devices)
+recent_activity = _for_requests(account.recent_activity)
 end_device = _for_requests(account.end_device)
 roll = _for_requests(account.roll, sets_cookie=True)
 issue_companion = _for_requests(account.issue_companion, sets_cookie=True)

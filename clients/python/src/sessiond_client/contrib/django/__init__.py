@@ -18,6 +18,7 @@ from sessiond_client.contrib.django.account import (
     aend_device,
     aend_other_devices,
     alogout_everywhere,
+    arecent_activity,
     asessiond_login,
     csrf_token,
     current_session,
@@ -25,14 +26,16 @@ from sessiond_client.contrib.django.account import (
     end_device,
     end_other_devices,
     logout_everywhere,
+    recent_activity,
     sessiond_login,
 )
 from sessiond_client.contrib.django.csrf import csrf_protect
 from sessiond_client.contrib.django.requirements import requires
-from sessiond_client.gateway import Action, DeviceRow, Refusal, Refused, TrustedProxies, safe_path
+from sessiond_client.gateway import Action, ActivityRow, DeviceRow, Refusal, Refused, TrustedProxies, safe_path
 
 __all__ = [
     "Action",
+    "ActivityRow",
     "DeviceRow",
     "Refusal",
     "Refused",
@@ -42,6 +45,7 @@ __all__ = [
     "aend_device",
     "aend_other_devices",
     "alogout_everywhere",
+    "arecent_activity",
     "asessiond_login",
     "csrf_protect",
     "csrf_token",
@@ -50,6 +54,7 @@ __all__ = [
     "end_device",
     "end_other_devices",
     "logout_everywhere",
+    "recent_activity",
     "requires",
     "safe_path",
     "sessiond_login",

@@ -14,7 +14,7 @@ from sessiond_client.contrib.django.configuration import MIDDLEWARE
 from sessiond_client.contrib.django.csrf import page_token
 from sessiond_client.contrib.django.visit import masked
 from sessiond_client.errors import SessiondError
-from sessiond_client.gateway import Action, DeviceRow, Exchange, Refused, Steps, account
+from sessiond_client.gateway import Action, ActivityRow, DeviceRow, Exchange, Refused, Steps, account
 from sessiond_client.tokens import Token
 from sessiond_client.values import Lifetimes, Session
 
@@ -24,6 +24,7 @@ __all__ = [
     "aend_device",
     "aend_other_devices",
     "alogout_everywhere",
+    "arecent_activity",
     "asessiond_login",
     "csrf_token",
     "current_session",
@@ -32,6 +33,7 @@ __all__ = [
     "end_other_devices",
     "exchange_of",
     "logout_everywhere",
+    "recent_activity",
     "on_login",
     "sessiond_login",
 ]
@@ -150,6 +152,19 @@ def end_other_devices(request: Any) -> int:
 async def aend_other_devices(request: Any) -> int:
     """As `end_other_devices`."""
     return await _arun(request, account.end_other_devices(exchange_of(request)))
+
+
+def recent_activity(request: Any, *, most: int = 50) -> list[ActivityRow]:
+    """What happened lately to the account of the user who is logged in, newest first, at most so many rows.
+
+    Raises `Refused` for a guest.
+    """
+    return _run(request, account.recent_activity(exchange_of(request), most=most))
+
+
+async def arecent_activity(request: Any, *, most: int = 50) -> list[ActivityRow]:
+    """As `recent_activity`."""
+    return await _arun(request, account.recent_activity(exchange_of(request), most=most))
 
 
 def csrf_token(request: Any) -> str:

@@ -27,13 +27,15 @@ from sessiond_client.contrib.flask.views import (
     login,
     logout,
     logout_everywhere,
+    recent_activity,
     requires,
     roll,
 )
-from sessiond_client.gateway import Action, DeviceRow, Refusal, Refused, safe_path
+from sessiond_client.gateway import Action, ActivityRow, DeviceRow, Refusal, Refused, safe_path
 
 __all__ = [
     "Action",
+    "ActivityRow",
     "DeviceRow",
     "Refusal",
     "Refused",
@@ -50,6 +52,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "recent_activity",
     "requires",
     "roll",
     "safe_path",

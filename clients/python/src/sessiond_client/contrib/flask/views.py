@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar, cast
 from flask import current_app
 
 from sessiond_client.contrib.flask.session import here
-from sessiond_client.gateway import DeviceRow, RouteRequirements, account, routes
+from sessiond_client.gateway import ActivityRow, DeviceRow, RouteRequirements, account, routes
 from sessiond_client.tokens import Token
 from sessiond_client.values import Lifetimes, Session
 
@@ -26,6 +26,7 @@ __all__ = [
     "login",
     "logout",
     "logout_everywhere",
+    "recent_activity",
     "requires",
     "roll",
 ]
@@ -164,6 +165,15 @@ def devices() -> list[DeviceRow]:
     """The live sessions of the user who is logged in, newest first. Raises `Refused` for a guest."""
     asked = here()
     return asked.run(account.devices(asked.exchange))
+
+
+def recent_activity(*, most: int = 50) -> list[ActivityRow]:
+    """What happened lately to the account of the user who is logged in, newest first, at most so many rows.
+
+    Raises `Refused` for a guest.
+    """
+    asked = here()
+    return asked.run(account.recent_activity(asked.exchange, most=most))
 
 
 def end_device(session_id: str) -> bool:
