@@ -39,7 +39,7 @@ _AWAITED_PATIENCE = 20.0
 _COLUMNS = (
     Column("CACHE", cut=True, least=20),
     Column("REVOCATION"),
-    Column("YES FOR"),
+    Column("ACCEPTED FOR"),
     Column("BOUND"),
     Column("ASKED", rank=1),
     Column("RESULT"),
@@ -81,7 +81,7 @@ class Measured:
     metavar="SECONDS",
     callback=checked_bound,
     default="5",
-    help="For how long a cache may say yes after a plain revocation. [default: 5]",
+    help="For how long a cache may accept the session after a plain revocation. [default: 5]",
 )
 @click.option(
     "--awaited-bound",
@@ -97,7 +97,7 @@ def verify_caches(context: click.Context, caches: Sequence[str], bound: float, a
 
     For each kind of revocation, plain and awaited, the command opens an anonymous session at the target, lets every
     cache accept it, revokes it at the target, and asks every cache until it denies it. It reports for how long each one
-    went on saying yes after the revocation had returned. The exit code is 5 if one exceeded its bound.
+    went on accepting it after the revocation had returned. The exit code is 5 if one exceeded its bound.
 
     It is safe in production: it touches no session but its own two, and uses a connection to each cache.
     """
