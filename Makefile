@@ -20,22 +20,22 @@ PYTHON_PROBLEM = $(shell p="$(or $(PYTHON),python3)"; \
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore
 #: PYTHON           the Python that creates the environment, 3.11 or newer
 #: DATA             run: the data folder, if not the configured one
-#: LISTEN           run: the address, HOST:PORT or unix:PATH, if not the configured one
-#: STORE            run: postgres starts a Postgres in ./data-postgres for trying out, and uses it
-#: HA_PYTHON        test-ha: the Python that runs Patroni, readable for the user that Postgres runs as
+#: LISTEN           run: HOST:PORT or unix:PATH, if not the configured one
+#: STORE            run: postgres starts and uses a Postgres in ./data-postgres
+#: HA_PYTHON        test-ha: the Python for Patroni, readable for other users
 HA_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
-#: SEED             mutate, simulate, simulate-web, consistency: the seed of the random choices
+#: SEED             mutate, simulate, simulate-web, consistency: the random seed
 SEED ?= 1
 #: USERS            simulate, simulate-web: how many users
 USERS ?= 20
 #: OPERATIONS       consistency: how many operations
 OPERATIONS ?= 20000
-#: MINUTES          mutate: start no further fault after this many minutes (20); soak: how long it takes (10)
+#: MINUTES          mutate: begin no fault later (20); soak: how long it takes
 #: SECONDS_EACH     fuzz: how long for each target
 SECONDS_EACH ?= 60
 #: TARGETS          fuzz: the targets, separated by spaces; all by default
 TARGETS ?=
-#: ONLY             bench: the figures to measure, separated by spaces; all by default
+#: ONLY             bench: the figures, separated by spaces; all by default
 ONLY ?=
 #: BAR              mutate: the per cent of faults that tests must find
 BAR ?= 95
@@ -52,11 +52,11 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 	tests/access/test_audit.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
-.PHONY: help run demo test test-fast test-native test-ha test-suites test-express test-edge test-browser hostile floors mutate simulate simulate-web \
-	consistency soak model fuzz randomness check bench generate lock format clean
+.PHONY: help run demo shop shop-untouched shop-images test test-fast test-native test-ha test-suites test-express \
+	test-edge test-browser test-shop hostile floors mutate simulate simulate-web consistency soak model fuzz randomness check bench generate lock format clean
 
 help: ## List the targets and the variables.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "Variables, as in: make run LISTEN=127.0.0.1:8443"
 	@sed -n 's/^#: /  /p' $(MAKEFILE_LIST)
 
@@ -76,11 +76,20 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@touch $@
 
-run: $(VENV)/.run $(if $(filter postgres,$(STORE)),$(VENV)/.dev) ## Start a server, on 127.0.0.1:7443 with data in ./data by default.
+run: $(VENV)/.run $(if $(filter postgres,$(STORE)),$(VENV)/.dev) ## Start a server, by default on 127.0.0.1:7443 with ./data.
 	@exec $(if $(filter postgres,$(STORE)),$(BIN)/python -m scripts.postgres data-postgres) $(BIN)/sessiond serve $(if $(DATA),--data "$(DATA)") $(if $(LISTEN),--listen "$(LISTEN)")
 
 demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo
+
+shop: $(VENV)/.dev ## Run the example shop, with our middleware, on port 8000.
+	@$(BIN)/python examples/shop/start.py with_middleware
+
+shop-untouched: $(VENV)/.dev ## Run the example shop behind Envoy, on port 8000.
+	@$(BIN)/python examples/shop/start.py untouched
+
+shop-images: $(VENV)/.dev ## Take the screenshots of the shop again. Needs Chromium.
+	@$(BIN)/python -m scripts.shop_images
 
 test: $(VENV)/.dev ## Run every test; those that measure something run alone.
 	@$(BIN)/python -m pytest -n 2 -m "not measured and not ha"
@@ -116,18 +125,22 @@ test-edge: $(VENV)/.dev ## Run real proxies in front of an application.
 test-browser: $(VENV)/.dev ## Run the page script in Chromium.
 	@$(BIN)/python -m pytest -n 2 -rs tests/browser
 
+# They are part of `make test` too. Tests with Chromium (Debian's package) or Envoy missing skip.
+test-shop: $(VENV)/.dev ## Walk the example shop with a real browser.
+	@$(BIN)/python -m pytest -rs tests/shop
+
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
 	@$(BIN)/python -m pytest -rs tests/express
 
 # `make test` attacks only grpcio without TLS.
-hostile: $(VENV)/.dev ## Attack servers on both transports, and inside of TLS: a quarter of an hour.
+hostile: $(VENV)/.dev ## Attack servers on both transports and inside TLS (15 min).
 	@SESSIOND_TEST_HOSTILE=all $(BIN)/python -m pytest -rP tests/hostile
 
 floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
 
-check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated code.
+check: $(VENV)/.dev ## Check lint, format, types, layers, contract, stubs.
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
@@ -136,10 +149,10 @@ check: $(VENV)/.dev ## Check lint, format, types, layers, contract, generated co
 	@$(BIN)/python scripts/check_requirements.py
 	@$(BIN)/python -m scripts.access_table --check
 
-mutate: $(VENV)/.dev ## Put small faults into the code; count those that tests find.
+mutate: $(VENV)/.dev ## Put small faults into the code; count those found.
 	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(or $(MINUTES),20)" --bar "$(BAR)" $(MUTATED)
 
-simulate: $(VENV)/.dev ## Simulate a week of normal traffic; fail on unexpected alarms.
+simulate: $(VENV)/.dev ## Simulate a week of traffic; fail on unexpected alarms.
 	@$(BIN)/python -m tests.simulation --seed "$(SEED)" --users "$(USERS)"
 
 simulate-web: $(VENV)/.dev ## Simulate a week of web traffic through the gateway.
@@ -151,7 +164,7 @@ consistency: $(VENV)/.dev ## Check what clients of three replicas see while faul
 model: $(VENV)/.run ## Check the models in docs/model. Needs spin and gcc.
 	@$(BIN)/python -m scripts.model
 
-soak: $(VENV)/.dev ## Run many clients with near caches for minutes; fail on growth.
+soak: $(VENV)/.dev ## Run many clients for minutes; fail if memory grows.
 	@$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),10)"
 
 # atheris has a folder of its own: it is built for few versions of Python, and nothing but this needs it.
@@ -165,10 +178,10 @@ fuzz: $(VENV)/.dev ## Fuzz what callers and files may contain, with atheris.
 randomness: $(VENV)/.dev ## Judge 20,000 tokens. Needs ent and dieharder.
 	@$(BIN)/python -m tests.randomness
 
-bench: $(VENV)/.dev ## Measure against a bare gRPC echo server. Needs h2load and redis-server.
+bench: $(VENV)/.dev ## Measure. Needs h2load and redis-server.
 	@$(BIN)/python -m bench $(foreach name,$(ONLY),--only $(name))
 
-generate: $(VENV)/.dev ## Generate the stubs and the table of access, and copy the page script.
+generate: $(VENV)/.dev ## Generate stubs and the access table; copy the page script.
 	@PYTHON=$(BIN)/python scripts/generate.sh
 	@cp clients/browser/session.js clients/python/src/sessiond_client/browser/session.js
 	@$(BIN)/python -m scripts.access_table

@@ -21,7 +21,7 @@ from sessionctl.tables import Cell, Column, show_table
 from sessionctl.targets import checked_target
 
 if TYPE_CHECKING:
-    from sessiond_client import Client, Created
+    from sessiond_client import Client, Created, SessiondError
 
 __all__ = ["verify_caches"]
 
@@ -39,7 +39,7 @@ _AWAITED_PATIENCE = 20.0
 _COLUMNS = (
     Column("CACHE", cut=True, least=20),
     Column("REVOCATION"),
-    Column("YES FOR"),
+    Column("ACCEPTED FOR"),
     Column("BOUND"),
     Column("ASKED", rank=1),
     Column("RESULT"),
@@ -81,7 +81,7 @@ class Measured:
     metavar="SECONDS",
     callback=checked_bound,
     default="5",
-    help="For how long a cache may say yes after a plain revocation. [default: 5]",
+    help="For how long a cache may accept the session after a plain revocation. [default: 5]",
 )
 @click.option(
     "--awaited-bound",
@@ -97,7 +97,7 @@ def verify_caches(context: click.Context, caches: Sequence[str], bound: float, a
 
     For each kind of revocation, plain and awaited, the command opens an anonymous session at the target, lets every
     cache accept it, revokes it at the target, and asks every cache until it denies it. It reports for how long each one
-    went on saying yes after the revocation had returned. The exit code is 5 if one exceeded its bound.
+    went on accepting it after the revocation had returned. The exit code is 5 if one exceeded its bound.
 
     It is safe in production: it touches no session but its own two, and uses a connection to each cache.
     """
@@ -136,6 +136,8 @@ def _text(span: timedelta) -> str:
 
 def _measured(asked: Settings, addresses: Sequence[str], bound: float, *, awaited: bool) -> list[Measured]:
     """Open a session, let every cache accept it, revoke it, and ask every cache until it stops saying yes."""
+    from sessiond_client import SessiondError
+
     with ExitStack() as stack:
         target = stack.enter_context(asked.client())
         clients = [stack.enter_context(replace(asked, target=address).client()) for address in addresses]
@@ -144,8 +146,11 @@ def _measured(asked: Settings, addresses: Sequence[str], bound: float, *, awaite
         for asker in askers:
             stack.callback(asker.stop)
             asker.start()
-        for asker in askers:
-            asker.wait_until_known()
+        for address, asker in zip(addresses, askers, strict=True):
+            try:
+                asker.wait_until_known()
+            except SessiondError as error:
+                raise _of_cache(error, address, asked) from None
         target.revoke(
             token=made.token,
             reason=_REASON,
@@ -155,6 +160,18 @@ def _measured(asked: Settings, addresses: Sequence[str], bound: float, *, awaite
         revoked_at = time.monotonic()
         until = revoked_at + bound + _PATIENCE
         return [asker.finish(revoked_at, until, bound, "awaited" if awaited else "plain") for asker in askers]
+
+
+def _of_cache(error: SessiondError, address: str, asked: Settings) -> Exception:
+    """The failure of a cache, which names it and not the target."""
+    from sessionctl.refusals import explained
+
+    if address == asked.target:
+        return error
+    failure = explained(error, replace(asked, target=address, target_from="--cache"))
+    if failure is None or address in failure.message:
+        return failure or error
+    return Failure(f"{address}: {failure.message}", Exit(failure.exit_code))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from sessionctl.tables import show_table, without_empty
 from sessionctl.views import CALLERS, caller_row
 
 if TYPE_CHECKING:
-    from sessiond_client import CallerInfo, CallerKey, Grant
+    from sessiond_client import CallerInfo, CallerKey, Client, Grant
 
 __all__ = ["callers"]
 
@@ -92,9 +93,12 @@ def add(
         raise click.UsageError("--key-only and --no-key exclude each other; leave one of them out.")
     makes_key = key_only or (not certificates if with_key is None else with_key)
     with settings().client() as client:
+        unknown = _unknown_applications(client, grants)
         issued = client.create_caller(
             name, grants, certificate_names=certificates, without_key=not makes_key, reason=reason
         )
+    if unknown:
+        click.echo(f"note: {unknown}", err=True)
     _show_key(issued, "added", key_only)
 
 
@@ -127,6 +131,8 @@ def certificates(name: str, added: tuple[str, ...], removed: tuple[str, ...], re
 
     A name that was removed proves nothing from then on. Open streams of the caller end, and clients resume them.
     """
+    if not added and not removed:
+        raise click.UsageError("specify --add or --remove")
     with settings().client() as client:
         answer = client.update_caller_certificates(name, add=added, remove=removed, reason=reason)
     if settings().json:
@@ -161,6 +167,27 @@ def _grant(text: str) -> Grant:
             param_hint="'--role'",
         )
     return Grant(role=Role(role.upper()), application=application or "*")
+
+
+def _unknown_applications(client: Client, grants: Sequence[Grant]) -> str:
+    """The applications of roles that the server does not have, for a note; empty if it has all of them.
+
+    It may get them, so that the roles are no error. Asked before the first caller is there: afterwards it takes a key.
+    """
+    from sessiond_client import SessiondError
+
+    named = sorted({grant.application for grant in grants} - {"*"})
+    if not named:
+        return ""
+    try:
+        known = sorted(application.name for application in client.authority().applications)
+    except SessiondError:
+        return ""  # the note is not worth a failure
+    missing = [name for name in named if name not in known]
+    if not missing:
+        return ""
+    names = ", ".join(f"'{printable(name)}'" for name in missing)
+    return f"no application {names} (configured: {', '.join(known)}); the role applies once there is one"
 
 
 def _show_key(issued: CallerKey, done: str, key_only: bool) -> None:

@@ -15,7 +15,7 @@ from sessionctl.screen import screen
 from sessionctl.settings import output_options, settings
 
 if TYPE_CHECKING:
-    from sessiond.config import Departure
+    from sessiond.config import Config, Departure
 
 __all__ = ["check", "check_config"]
 
@@ -25,25 +25,47 @@ _NARROWEST = 20
 def check(file: Path, *, strict: bool, json: bool, wide: bool = False) -> Exit:
     """Write every error, or else every setting that is weaker than the guidance; returns the exit code.
 
-    `DONE`: the file can be used; `FAILED`: a setting is weaker than the guidance, and `strict` is set;
-    `MISCONFIGURED`: the file cannot be used. Findings are wrapped on a terminal. If `wide` is set, and if standard
-    output is not a terminal, each finding is one line.
+    `DONE`: the file can be used; `FAILED`: a setting is weaker than the guidance, or a file that it names is not here,
+    and `strict` is set; `MISCONFIGURED`: the file cannot be used. Findings are wrapped on a terminal. If `wide` is set,
+    and if standard output is not a terminal, each finding is one line.
     """
     from sessiond.config import BadConfig, departures, load_config  # here, so that help is fast
 
     width = screen().width if screen().terminal and not wide else None
     try:
-        found = departures(load_config(file))
+        config = load_config(file)
     except BadConfig as error:
         _show_problems(file, str(error).splitlines(), json=json, width=width)
         return Exit.MISCONFIGURED
-    _show_departures(file, found, json=json, width=width)
-    return Exit.FAILED if strict and found else Exit.DONE
+    if obstacles := _obstacles(config):
+        _show_problems(file, obstacles, json=json, width=width)
+        return Exit.MISCONFIGURED
+    found, missing = departures(config), _missing_files(config)
+    _show_departures(file, found, missing, json=json, width=width)
+    return Exit.FAILED if strict and (found or missing) else Exit.DONE
+
+
+def _obstacles(config: Config) -> list[str]:
+    """Why a server with this configuration would not start, as far as the file alone says."""
+    from sessiond.config import remote_plaintext, workers_need_port
+
+    return [obstacle.text(config) for obstacle in (*remote_plaintext(config), *workers_need_port(config))]
+
+
+def _missing_files(config: Config) -> list[str]:
+    """The files that the configuration names and that are not here. The server may run on another machine."""
+    from sessiond.config import named_files
+
+    return [
+        f"{config.server_origins[key]}: {key}: there is no file {path} on this machine; the server needs it to start"
+        for key, path in named_files(config).items()
+        if not path.exists()
+    ]
 
 
 @click.command("check-config", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path), default=Path("sessiond.toml"))
-@click.option("--strict", is_flag=True, help="Exit with code 1 if a setting is weaker than the guidance.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if a setting is weak or a file is missing.")
 @output_options
 @click.pass_context
 def check_config(context: click.Context, file: Path, strict: bool) -> None:
@@ -51,8 +73,10 @@ def check_config(context: click.Context, file: Path, strict: bool) -> None:
 
     It shows the errors in FILE, which then cannot be used (exit code 78). If there are none, it shows the settings that
     are weaker than OWASP, ASVS 5.0 or NIST recommend, each with its line and its source. Such a setting may be a good
-    decision. With -o wide, or if the output is not a terminal, each finding is one line. The command contacts no
-    server.
+    decision. It also shows which files that FILE names are not on this machine. It does not check what those files, the
+    environment and the data folder contain.
+
+    With -o wide, or if the output is not a terminal, each finding is one line. The command contacts no server.
     """
     asked = settings()
     context.exit(check(file, strict=strict, json=asked.json, wide=asked.wide))
@@ -69,15 +93,22 @@ def _show_problems(file: Path, problems: list[str], *, json: bool, width: int | 
         _show_summary(file, f"cannot be used: {len(problems)} problems", width)
 
 
-def _show_departures(file: Path, found: list[Departure], *, json: bool, width: int | None) -> None:
+def _show_departures(file: Path, found: list[Departure], missing: list[str], *, json: bool, width: int | None) -> None:
+    for text in missing:
+        if json:
+            as_json({"kind": "missing-file", "message": text})
+        else:
+            for line in _wrapped(printable(text), width):
+                show((line, "yellow"))
     for departure in found:
         if json:
             as_json(departure, kind="departure")
         else:
             _show_departure(departure, width)
     if not json:
-        weaker = f"{_count(len(found), 'setting')} weaker than the guidance" if found else "follows the guidance"
-        _show_summary(file, f"can be used; {weaker}", width)
+        weaker = f"{_count(len(found), 'setting')} weaker than" if found else "nothing weaker than"
+        absent = f"; {_count(len(missing), 'file')} not found here" if missing else ""
+        _show_summary(file, f"OK; {weaker} OWASP, ASVS or NIST recommend{absent}", width)
 
 
 def _show_departure(departure: Departure, width: int | None) -> None:

@@ -15,12 +15,14 @@ from typing import Any
 
 import click
 
-from sessionctl.screen import clipped, columns_of, relative, rfc3339, screen
+from sessionctl.screen import clipped, columns_of, relative, rfc3339, screen, wrapped
 from sessionctl.settings import settings
 from sessiond.domain.text import printable
 
 __all__ = ["as_command", "as_json", "fitted", "plain", "printable", "show", "show_facts", "show_note", "when"]
 
+_NARROWEST = 20
+"""If values had fewer columns of the screen beside their names, they begin on the next line."""
 _FACT_NAMES = 18
 """The width of the names of facts, so that several lists of facts align."""
 
@@ -128,11 +130,23 @@ def fitted(text: str, used: int = 0) -> str:
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Write names and values, one pair a line, cut to the width of the screen unless the output is `wide`."""
+    """Write names and values, one pair a line. Values are wrapped on a terminal, unless the output is `wide`."""
     listed = list(facts)
     width = max([_FACT_NAMES, *(columns_of(name) for name, _ in listed)])
     for name, value in listed:
-        show((fitted(f"{name:<{width}}  "), "dim"), fitted(printable(value), width + 2))
+        if settings().wide or not screen().terminal:
+            show((f"{name:<{width}}  ", "dim"), printable(value))
+            continue
+        is_beside = screen().width >= width + 2 + _NARROWEST
+        indent = width + 2 if is_beside else min(2, screen().width - 1)
+        first, *rest = wrapped(printable(value), screen().width - indent)
+        if is_beside:
+            show((f"{name:<{width}}  ", "dim"), first)
+        else:
+            show((fitted(name), "dim"))
+            rest.insert(0, first)
+        for line in rest:
+            show(" " * indent + line)
 
 
 def _styled(text: str, style: str) -> str:

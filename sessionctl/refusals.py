@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from sessionctl.applications import unknown_application
+from sessionctl.connecting import KEY_VARIABLE
 from sessionctl.exits import Exit
 from sessionctl.failures import Failure
 from sessionctl.settings import Settings, settings
-from sessionctl.targets import socket_path
+from sessionctl.unreachable import unreachable
 from sessiond_client import (
+    AlreadyExists,
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
@@ -21,6 +22,7 @@ from sessiond_client import (
     NotServed,
     OutOfRange,
     SessiondError,
+    Unauthenticated,
     Unavailable,
     Violation,
 )
@@ -49,6 +51,12 @@ _OPTIONS = {
     "session_id": "SESSION_ID",
     "except_session_id": "--except",
     "source": "SOURCE",
+    "fingerprint": "FINGERPRINT",
+    "name": "NAME",
+    "grants": "--role",
+    "certificate_names": "--certificate",
+    "add": "--add",
+    "remove": "--remove",
 }
 """What an operator wrote for each field of a request."""
 
@@ -59,15 +67,14 @@ _TEXTS = {
 """Our own texts where the server's text means little to an operator."""
 
 
-_NO_SERVER = ("HTTP/2", "http1", "Socket closed", "SETTINGS", "Connection reset")
-"""What gRPC says of a connection that ended before it was one."""
+def explained(error: Exception, asked: Settings | None = None) -> Failure | None:
+    """The failure for an exception of the client; None for any other exception. Holds no token: no exception does.
 
-
-def explained(error: Exception) -> Failure | None:
-    """The failure for an exception of the client; None for any other exception. Holds no token: no exception does."""
+    `asked` describes the server that was called; None: the one that the command line names.
+    """
     if not isinstance(error, SessiondError):
         return None
-    asked = settings()
+    asked = asked or settings()
     code = Exit.FAILED
     match error:
         case InvalidArgument(violations=[_, *_]):
@@ -76,7 +83,7 @@ def explained(error: Exception) -> Failure | None:
         case InvalidArgument():
             code, text = Exit.USAGE, error.message
         case Unavailable():
-            code, text = Exit.UNREACHABLE, _unreachable(error.message, asked)
+            code, text = Exit.UNREACHABLE, unreachable(error.message, asked)
         case DeadlineExceeded():
             code = Exit.UNREACHABLE
             text = (
@@ -87,30 +94,52 @@ def explained(error: Exception) -> Failure | None:
             code = Exit.UNREACHABLE
             text = f"{asked.target} does not serve this call; it is another version of sessiond, or no sessiond server"
         case NotFound():
-            text = (
-                f"{_missing(error.message)} in application '{_application(asked)}'; choose another with --application"
-            )
+            text = _missing(error.message, asked)
+        case Unauthenticated():
+            text = _unproven(error.message, asked)
         case OutOfRange():
             code = Exit.USAGE
             text = f"--after: {_said(error.message)}; start with --earliest, or without --after"
-        case Conflict() | FailedPrecondition():
-            text = error.message  # the server's own text names the field and the remedy
+        case AlreadyExists() | Conflict() | FailedPrecondition():
+            text = _as_typed(error.message)  # the server's own text has the remedy
         case _:
             text = f"{error.message} ({error.status})"
     return Failure(" ".join(text.split()), code)
 
 
-def _missing(said: str) -> str:
-    """What the server did not find, with the name that the operator wrote."""
+def _missing(said: str, asked: Settings) -> str:
+    """What the server did not find, with the name that the operator wrote, and the remedy."""
     context = click.get_current_context(silent=True)
     given = context.params if context is not None else {}
     match said.partition(":")[0]:
         case "session_id" if name := given.get("session_id") or given.get("named"):
-            return f"no session {name}"
+            found = f"no session {name}"
         case "source" if name := given.get("source"):
-            return f"'{name}' is not locked"
+            found = f"'{name}' is not locked"
+        case "name" if name := given.get("name"):
+            return f"no caller '{name}'; see `sessionctl callers`"
+        case "fingerprint":
+            return _said(said)
         case _:
-            return f"not found ({said})"
+            found = f"not found ({said})"
+    return f"{found} in application '{_application(asked)}'; choose another with --application"
+
+
+def _unproven(said: str, asked: Settings) -> str:
+    """Why the server does not know who is calling. Its own text is for those who write clients."""
+    if said.startswith("no credentials"):
+        more = said.partition("; ")[2]
+        return f"{asked.target} requires a key; use --key-file or {KEY_VARIABLE}{more and f' ({more})'}"
+    if "unknown or revoked" in said and asked.key_file:
+        return f"unknown or revoked key in {asked.key_file}; ask an admin for a new one (sessionctl callers rotate)"
+    return said
+
+
+def _as_typed(message: str) -> str:
+    """A message of the server with the options and arguments of the command line in place of the contract's fields."""
+    field, colon, rest = message.partition(": ")
+    typed = f"{_OPTIONS[field]}: {rest}" if colon and field in _OPTIONS else message
+    return typed.replace("log_out_sessions", "--log-out-sessions").removeprefix("NAME: ")
 
 
 def _refused(violations: Sequence[Violation], asked: Settings) -> str:
@@ -143,46 +172,3 @@ def _said(message: str) -> str:
     """A message without the field in front of it."""
     field, colon, rest = message.partition(": ")
     return rest if colon and field in _OPTIONS else message
-
-
-def _unreachable(said: str, asked: Settings) -> str:
-    """Why there is no connection. gRPC has one status for all of this, and says the reason in its message only."""
-    target, socket = asked.target, socket_path(asked.target)
-    other = f"or name another server with {asked.target_from}"
-    if socket and not Path(socket).exists():
-        return f"there is no socket {socket}; start the server with `sessiond serve --listen {target}`, {other}"
-    if "Permission denied" in said:
-        return f"no permission to use {socket or target}; run this as the server's user or as a member of its group"
-    if "Connection refused" in said:
-        return f"nothing listens at {target}; start the server with `sessiond serve --listen {target}`, {other}"
-    if "resolving" in said or "DNS" in said:
-        return f"the host of {target} is not known; check the name, {other}"
-    if (problem := _tls_problem(said, asked)) is not None:
-        return problem
-    if any(sign in said for sign in _NO_SERVER):
-        return f"{target} is not a sessiond server, or it expects TLS; check the port, add --tls or --tls-ca, {other}"
-    return f"no server can be reached at {target}: {said}; start it, {other}"
-
-
-def _tls_problem(said: str, asked: Settings) -> str | None:
-    """Why TLS did not work; None if that was not the reason."""
-    target, ca = asked.target, asked.files.get("tls_ca")
-    if "WRONG_VERSION_NUMBER" in said:
-        source = next(iter(asked.files_from.values()), "--tls")
-        return f"{target} does not serve TLS; check the port, or leave out the files for TLS ({source})"
-    if "Hostname Verification Check failed" in said:
-        host = target.rpartition(":")[0]
-        named = f"name the server in {asked.target_from} as it is named there"
-        return f"the certificate of {target} is not for '{host}'; {named}"
-    if "certificate has expired" in said:
-        return f"the certificate of {target} has expired; replace it on the server"
-    if "certificate is not yet valid" in said:
-        return f"the certificate of {target} is not valid yet; compare the clocks of both machines"
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        trusted = f"an authority in {ca}" if ca else "a public authority"
-        return f"the certificate of {target} is not signed by {trusted}; name the file of its authority with --tls-ca"
-    if asked.tls and any(sign in said for sign in _NO_SERVER):
-        shown = asked.files.get("tls_certificate")
-        which = f"another certificate than {shown}" if shown else "a certificate of the client"
-        return f"{target} closed the connection; it may require {which}; name one with --tls-certificate and --tls-key"
-    return None

@@ -13,7 +13,7 @@ import click
 
 from sessionctl.clock import now
 
-__all__ = ["ELLIPSIS", "Screen", "clipped", "columns_of", "relative", "rfc3339", "screen"]
+__all__ = ["ELLIPSIS", "Screen", "clipped", "columns_of", "relative", "rfc3339", "screen", "wrapped"]
 
 ELLIPSIS = "…"
 _DEFAULT_WIDTH = 80
@@ -77,13 +77,51 @@ def clipped(text: str, width: int, *, start: bool = False) -> str:
     return ELLIPSIS + "".join(reversed(kept)) if start else "".join(kept) + ELLIPSIS
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text, none wider than `width` columns. Words that are wider are broken."""
+    lines = [""]
+    for position, word in enumerate(text.split(" ")):
+        longer = f"{lines[-1]} {word}" if position and lines[-1] else word
+        if columns_of(longer) <= width:
+            lines[-1] = longer
+        else:
+            pieces = _broken(word, width)
+            lines = [*lines, *pieces] if lines[-1] else [*lines[:-1], *pieces]
+    return lines
+
+
+def _broken(word: str, width: int) -> list[str]:
+    """The pieces of a word, each as long as fits."""
+    pieces = []
+    while word:
+        count = _fitting(word, width)
+        pieces.append(word[:count])
+        word = word[count:]
+    return pieces or [""]
+
+
+def _fitting(text: str, width: int) -> int:
+    """How many characters of a text fit into `width` columns, at least one."""
+    room = width
+    for count, character in enumerate(text):
+        room -= _columns_of_character(character)
+        if room < 0:
+            return max(1, count)
+    return len(text)
+
+
 def relative(moment: datetime, current: datetime) -> str:
-    """A time as its distance from the current one, rounded down to one unit: `3m ago`, `in 27m`, `now`."""
+    """A time as its distance from the current one, rounded down to one unit: `3m ago`, `in 27m`, `now`.
+
+    Hours that are left have minutes too, `in 7h59m`: `in 7h` would look wrong for a session that was just opened for 8.
+    """
     distance = moment - current
     seconds = abs(distance) // timedelta(seconds=1)
     for unit, size in _UNITS:
         if seconds >= size:
-            return f"in {seconds // size}{unit}" if distance > timedelta() else f"{seconds // size}{unit} ago"
+            count, minutes = seconds // size, seconds % size // 60 if unit == "h" else 0
+            more = f"{minutes}m" if minutes else ""
+            return f"in {count}{unit}{more}" if distance > timedelta() else f"{count}{unit} ago"
     return "now"
 
 

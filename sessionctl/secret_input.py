@@ -31,7 +31,7 @@ def read_token() -> Token:
         text = sys.stdin.readline(_LONGEST_LINE)
     text = text.strip()
     if not text:
-        raise click.UsageError("no token; pass it on standard input, as in `sessionctl validate < token.txt`")
+        raise click.UsageError(f"no token; pass it on standard input, as in `{_command()} < token.txt`")
     return Token(text)
 
 
@@ -61,6 +61,14 @@ def checked_session_id(context: click.Context, parameter: click.Parameter, value
         return str(UUID(value))
     except ValueError:
         name = parameter.opts[0] if parameter.param_type_name == "option" else "SESSION_ID"
+        takes_token = any(item.name == "by_token" for item in context.command.params)
+        remedy = "; pass a token on standard input, with --token" if takes_token else ""
         raise click.UsageError(
-            f"{name}: not a session id, which is a UUID as `sessionctl list` shows it; pass a token on standard input"
+            f"{name}: not a session id, which is a UUID as `sessionctl list` shows it{remedy}"
         ) from None
+
+
+def _command() -> str:
+    """The running command, as the operator may type it."""
+    context = click.get_current_context()
+    return f"{context.command_path}{' --token' if context.params.get('by_token') else ''}"

@@ -81,8 +81,8 @@ class Settings:
         """Whether the result is for people and shows everything, however long the lines become."""
         return self.output == "wide"
 
-    def client(self) -> Client:
-        """A client of the chosen server; the caller closes it.
+    def client(self, *, at: str = "") -> Client:
+        """A client of the chosen server; the caller closes it. `at`: the one address of its host to connect to.
 
         Raises click.UsageError if the target is malformed, or a file for TLS or with a key cannot be used.
         """
@@ -98,12 +98,13 @@ class Settings:
         tls = TlsFiles(**names) if self.tls and not target.startswith("unix:") else False
         try:
             return Client(
-                target,
+                at or target,
                 application=self.application,
                 timeout=self.timeout,
                 tls=tls,
                 key=key,
                 allow_remote_plaintext=allows_remote_plaintext(),
+                channel_options=[("grpc.ssl_target_name_override", target.rpartition(":")[0])] if at else (),
             )
         except InvalidArgument as error:
             raise click.UsageError("; ".join(map(self._wrong_file, error.violations))) from None
@@ -285,8 +286,7 @@ _application_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember,
-    help="The application. [env: SESSIOND_APPLICATION; default: `default`; all for status, watch, policies and locks, "
-    "not for locks clear]",
+    help="The application. [env: SESSIOND_APPLICATION; default: `default`; status, watch, policies and locks: all]",
 )
 
 

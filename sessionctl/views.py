@@ -99,10 +99,10 @@ LOCKS = (
 
 CALLERS = (
     Column("CALLER", cut=True),
-    Column("ROLES", cut=True, least=14),
+    Column("ROLES", cut=True, least=48),
     Column("KEY"),
-    Column("CERTIFICATES", cut=True, least=24, rank=1),
-    Column("OLD KEYS", cut=True, least=22, rank=2),
+    Column("CERTIFICATES", cut=True, least=24, rank=2),
+    Column("OLD KEYS", cut=True, least=22, rank=1),
     Column("ADDED", rank=3),
 )
 
@@ -311,18 +311,24 @@ def _fixed_time(moment: datetime) -> str:
 
 def _detail(event: Event) -> str:
     """What is specific to an event, the most important first, since the end may be cut."""
-    parts = [f"source {event.source}"] if event.source else []
+    parts = [signal_text(signal) for signal in event.signals]
+    if event.source:
+        parts.append(f"source {event.source}")
     if event.reaction != "UNSPECIFIED":
         parts.append(f"reaction {event.reaction}")
-    parts += [signal_text(signal) for signal in event.signals]
     cause = _cause(event.cause)
-    return "; ".join([*parts, cause] if cause else parts)
+    return "; ".join([*parts, cause] if cause else parts) or "-"
 
 
 def _cause(cause: Cause) -> str:
-    """The reason in the caller's words, if there is one, and who caused it."""
-    kind = "" if cause.kind == "UNSPECIFIED" else str(cause.kind)
-    who = " by ".join(part for part in (kind, cause.actor) if part)
+    """The reason in the caller's words, if there is one, and who caused it.
+
+    Most events come from requests of a caller without a name, or from the authority: only `wide` says so each time.
+    """
+    everything = settings().wide
+    kind = "" if cause.kind == "UNSPECIFIED" or (cause.kind == "REQUEST" and not everything) else str(cause.kind)
+    actor = "" if cause.actor in ("caller", "authority") and not everything else cause.actor
+    who = " ".join(part for part in (kind, f"by {actor}" if actor else "") if part)
     return f"{cause.reason} ({who})" if cause.reason and who else cause.reason or who
 
 

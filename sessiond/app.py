@@ -43,6 +43,7 @@ from sessiond.config import Config, change_proxies
 from sessiond.config.addresses import is_local
 from sessiond.config.caller_sockets import CallerSocket
 from sessiond.config.data_folder import database_in
+from sessiond.config.starting import remote_plaintext, workers_need_port
 from sessiond.crypto.session_data import DataCipher
 from sessiond.crypto.tokens import KeyRing
 from sessiond.detection.client_facts import FactReader
@@ -584,29 +585,10 @@ class App:
 
 def _refuse_contradictions(config: Config) -> None:
     """Raise `RemotePlaintext` or `WorkersNeedPort` if settings do not fit together."""
-    if not (config.allow_remote_plaintext or is_local(config.listen) or config.tls_certificate is not None):
-        raise RemotePlaintext(
-            f"{config.listen} can be reached from other machines, and tokens would be sent unencrypted: set "
-            "server.tls.certificate and server.tls.key, listen on 127.0.0.1 or unix:PATH, or accept the risk with "
-            "--allow-remote-plaintext"
-        )
-    if config.http_listen and not (config.allow_remote_plaintext or is_local(config.http_listen)):
-        raise RemotePlaintext(
-            f"server.http_listen: {config.http_listen} can be reached from other machines, and tokens would be sent "
-            "unencrypted: listen on 127.0.0.1 or unix:PATH, or accept the risk with --allow-remote-plaintext"
-        )
-    if not config.workers:
-        return
-    if config.listen.startswith("unix:"):
-        raise WorkersNeedPort(
-            f"server.workers is {config.workers}, and workers cannot share {config.listen}: listen on HOST:PORT, "
-            "or set server.workers to 0"
-        )
-    if config.tls_certificate is not None:
-        raise WorkersNeedPort(
-            f"server.workers is {config.workers}, and workers do not serve TLS: remove server.tls and put a proxy that "
-            "adds TLS in front, or set server.workers to 0"
-        )
+    for obstacle in remote_plaintext(config):
+        raise RemotePlaintext(f"{obstacle.key}: {obstacle.remedy}")
+    for obstacle in workers_need_port(config):
+        raise WorkersNeedPort(f"{obstacle.key} {obstacle.remedy}")
 
 
 def _log_who_may_call(book: CallerBook, sockets: Sequence[CallerSocket]) -> None:

@@ -392,15 +392,16 @@ def worker(**options: Any) -> None:
 
 @main.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path), default=_DEFAULT_FILE)
-@click.option("--strict", is_flag=True, help="Exit with code 1 if a setting is weaker than the guidance.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if a setting is weak or a file is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one finding per line.")
 def check_config(file: Path, strict: bool, as_json: bool) -> None:
     """Check a configuration file, ./sessiond.toml by default.
 
-    Reports errors, and settings that are weaker than OWASP, ASVS 5.0 or NIST recommend.
+    Reports errors, settings that are weaker than OWASP, ASVS 5.0 or NIST recommend, and files that FILE names and that
+    are not on this machine. What those files, the environment and the data folder contain is not checked.
 
-    Exit codes: 0 the file can be used; 1 a setting is weaker than the guidance (--strict); 2 wrong usage; 78 the
-    file cannot be used.
+    Exit codes: 0 the file can be used; 1 a setting is weaker than the guidance or a file is missing (--strict); 2
+    wrong usage; 78 the file cannot be used.
     """
     from sessionctl.checking import check  # imported here: the server does not need the operator's tools
 

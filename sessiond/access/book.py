@@ -146,7 +146,9 @@ class CallerBook:
         known = self._keys.get(key.id)
         # A wrong key and an unknown one are not told apart.
         if known is None or not key.proves(known[1]):
-            raise Unauthenticated("the key is not that of a caller")
+            raise Unauthenticated(
+                "the key is unknown or revoked; ask an admin for a new one (sessionctl callers rotate)"
+            )
         if not known[1].is_good(now):
             raise Unauthenticated("the key has expired; ask an admin for a new one (sessionctl callers rotate)")
         return known[0]

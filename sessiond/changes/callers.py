@@ -62,7 +62,12 @@ class AddCaller:
         for credential in self.certificates:
             _check_unproven(callers, credential, "certificate_names")
         caller = CallerRecord(self.name, self.grants, (*key, *self.certificates), work.now, work.next_revision)
-        _check_admin({**callers, self.name: caller}, work.now)
+        _check_admin(
+            {**callers, self.name: caller},
+            work.now,
+            "grants: the first caller must be an admin for all applications, with a key: `sessionctl callers add ops "
+            "--role admin`",
+        )
         _record(work, self.cause, f"added {self.name}: {_words(self.grants)}{_proofs(caller.credentials)}")
         work.put_caller(self.name, caller)
         return caller
@@ -175,7 +180,11 @@ class RemoveCaller:
         if known is None:
             raise CallerNotFound(f"name: there is no caller {shown(self.name)}")
         rest = {name: caller for name, caller in callers.items() if name != self.name}
-        _check_admin(rest, work.now)
+        _check_admin(
+            rest,
+            work.now,
+            f"name: {shown(self.name)} is the last admin for all applications with a key; add another one first",
+        )
         _record(work, self.cause, f"revoked {self.name}")
         work.put_caller(self.name, None)
         return known
@@ -206,13 +215,10 @@ def _check_unproven(callers: Mapping[str, CallerRecord], credential: Credential,
                 raise InvalidField(field, f"belongs to the caller {shown(caller.name)} already")
 
 
-def _check_admin(callers: Mapping[str, CallerRecord], now: Instant) -> None:
-    """Raise `LastAdmin` if there would be callers, but nobody who could manage them."""
+def _check_admin(callers: Mapping[str, CallerRecord], now: Instant, remedy: str) -> None:
+    """Raise `LastAdmin` with the remedy if nobody could manage the callers: a certificate does not count, it ends."""
     if not any(caller.is_good_admin(now) for caller in callers.values()):
-        raise LastAdmin(
-            "grants: someone must be admin for all applications (*), with a key that does not expire (a certificate "
-            "ends); add that caller first, and remove it last"
-        )
+        raise LastAdmin(remedy)
 
 
 def _record(work: Work, cause: Cause, change: str) -> None:

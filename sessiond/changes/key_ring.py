@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sessiond.domain.errors import InvalidField, KeyNotFound, KeyRingRefused, shown
+from sessiond.domain.errors import InvalidField, KeyNotFound, KeyRingRefused
 from sessiond.domain.event import EventType
 from sessiond.domain.immutable import immutable
 from sessiond.domain.key_ring import (
@@ -214,8 +214,9 @@ def find_key(keys: Sequence[SealingKey], prefix: str) -> SealingKey:
     """Return the key of the ring whose fingerprint begins like this. Raises `KeyNotFound`."""
     found = [key for key in in_use(keys) if key.fingerprint.hex().startswith(prefix)]
     if len(found) != 1:
-        known = ", ".join(_of(key) for key in in_use(keys))
-        raise KeyNotFound(f"fingerprint: {shown(prefix)} begins that of no single key of the ring ({known})")
+        known = ", ".join(_of(key) for key in found or in_use(keys))
+        problem = f"several keys start with {prefix}" if found else f"no key starts with {prefix}; the keys are"
+        raise KeyNotFound(f"fingerprint: {problem}{': ' if found else ' '}{known}")
     return found[0]
 
 
@@ -229,9 +230,9 @@ def _only_added(keys: Sequence[SealingKey]) -> SealingKey:
     if len(added) != 1:
         raise InvalidField(
             "fingerprint",
-            "name the key to promote: there are several that were never promoted"
+            f"there are several new keys; specify one of {', '.join(map(_of, added))}"
             if added
-            else "there is no key that was never promoted; add one first",
+            else "there is no new key; add one first (sessionctl keyring add)",
         )
     return added[0]
 

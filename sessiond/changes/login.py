@@ -132,7 +132,9 @@ class Authenticate:
             return outcome if self.fresh is None else OpenInstead(self.fresh, outcome.verdict).apply(work)
         if session.subject not in ("", self.login.subject):
             if self.fresh is None:
-                raise SubjectMismatch("subject: the session belongs to another subject; revoke it and open a new one")
+                raise SubjectMismatch(
+                    "subject: the session belongs to another subject; set or_create to open a new one in its place"
+                )
             opened = OpenInstead(self.fresh, outcome.verdict).apply(work)
             if opened.session is not None:
                 cause = replace(self.call.cause, reason="another subject logged in")

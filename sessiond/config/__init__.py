@@ -7,6 +7,7 @@ from sessiond.config.proxy import ProxySettings, change_proxies
 from sessiond.config.sections import parse_listen
 from sessiond.config.sidecar import SidecarConfig, load_sidecar, parse_upstream, sidecar_overrides_in
 from sessiond.config.standards import Departure, departures
+from sessiond.config.starting import named_files, remote_plaintext, workers_need_port
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -19,6 +20,9 @@ __all__ = [
     "change_proxies",
     "departures",
     "effective",
+    "named_files",
+    "remote_plaintext",
+    "workers_need_port",
     "format_duration",
     "load_config",
     "load_sidecar",

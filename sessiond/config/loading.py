@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from sessiond.config.lines import KeyPath, line_index, nearest_line
 from sessiond.config.overrides import Override
 from sessiond.config.problems import path_of, remedy_for
 from sessiond.config.proxy import ProxySettings
-from sessiond.config.sections import DEFAULT_LISTEN, SETTINGS, File, TlsSection
+from sessiond.config.sections import DEFAULT_LISTEN, SETTINGS, File, ServerSection, TlsSection
 from sessiond.config.store_address import PostgresAddress
 from sessiond.domain.call_limits import CallLimits
 from sessiond.domain.immutable import immutable
@@ -48,7 +48,8 @@ class _Problem(NamedTuple):
 class BadConfig(Exception):
     """The configuration cannot be used. The text has a line for each problem: where it is, the key, and the remedy.
 
-    The problems of the file come first, in the order of its lines, then those of variables and options.
+    The problems of the file come first, in the order of its lines, then those of variables and options, and then
+    settings of the server that do not fit together.
     """
 
 
@@ -149,6 +150,8 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     chosen = {override.key: override for override in overrides}
     file, wrong = _checked(document)
     outside, wrong_outside = _checked(_nested(chosen))
+    # What one wrong value has to do with others is not known. The other settings are compared nevertheless.
+    unknown = {path for path, _ in (*wrong, *wrong_outside)}
     policies = {application: section.policy() for application, section in file.applications.items()}
     problems = [_Problem(nearest_line(lines, path), path, remedy) for path, remedy in wrong]
     problems += _too_many_applications(document, lines)
@@ -160,11 +163,10 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         _contradiction(lines, application, found)
         for application, policy in policies.items()
         for found in contradictions(application, policy)
+        if not _is_about(found, application, unknown)
     ]
     texts = [problem.text(name) for problem in sorted(problems, key=lambda problem: problem.line)]
     texts += [f"{chosen['.'.join(path)].origin}: {remedy}" for path, remedy in wrong_outside]
-    if texts:
-        raise BadConfig("\n".join(texts))
     server, log, networks = (
         getattr(file, section).model_copy(update=getattr(outside, section).given())
         for section in ("server", "log", "networks")
@@ -172,15 +174,10 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
     limits = file.limits.model_copy(update=outside.limits.given())
     tls = file.server.tls.model_copy(update=outside.server.tls.given())
     server_origins = _server_origins(name, lines, chosen)
-    if problem := _tls_problem(tls, server.listen, server.transport, server_origins):
-        raise BadConfig(problem)
-    if server.keyring_file is not None and server.keyring_command:
-        origin = _where("server.keyring_command", server_origins)
-        raise BadConfig(
-            f"{origin}: server.keyring_file is set too; keep one of them, because a key ring has one source"
-        )
-    if server.transport == "native" and not is_local(server.listen):
-        raise BadConfig(_remote_native(server_origins, server.listen))
+    if not any(path[0] == "server" for path in unknown):
+        texts += _server_problems(server, tls, server_origins)
+    if texts:
+        raise BadConfig("\n".join(texts))
     return Config(
         listen=server.listen,
         socket_mode=int(server.socket_mode, 8),
@@ -277,11 +274,45 @@ def _parse(name: str, text: str) -> tuple[dict[str, Any], _Lines]:
 
 
 def _checked(document: Mapping[str, Any]) -> tuple[File, list[tuple[KeyPath, str]]]:
-    """Return the settings in a document, or defaults and the key and remedy of each problem."""
+    """Return the settings in a document, without those that are wrong, and the key and remedy of each problem."""
     try:
         return File.model_validate(document), []
     except ValidationError as error:
-        return File(), [(path_of(detail), remedy_for(detail)) for detail in error.errors()]
+        wrong = [(path_of(detail), remedy_for(detail)) for detail in error.errors()]
+    try:
+        return File.model_validate(_without(document, [path for path, _ in wrong])), wrong
+    except ValidationError:
+        return File(), wrong  # one of the wrong settings hid a further problem
+
+
+def _without(document: Mapping[str, Any], paths: Sequence[KeyPath]) -> dict[str, Any]:
+    """Return a document without these keys. A wrong element of a list counts as the list."""
+    rest: dict[str, Any] = {}
+    for key, value in document.items():
+        below = [path[1:] for path in paths if path[0] == key]
+        if not below:
+            rest[key] = value
+        elif isinstance(value, dict) and all(below):
+            rest[key] = _without(value, below)
+    return rest
+
+
+def _is_about(found: Contradiction, application: str, unknown: set[KeyPath]) -> bool:
+    """Return whether a contradiction may come from a setting that was left out because it is wrong."""
+    here = ("applications", application)
+    keys = {tuple(key.split(".")) for key in (found.key, found.other, "preset") if key}
+    return any(path == here or (path[:2] == here and path[2:] in keys) for path in unknown)
+
+
+def _server_problems(server: ServerSection, tls: TlsSection, origins: Mapping[str, str]) -> Iterator[str]:
+    """Yield what does not fit together in the settings of the server."""
+    if problem := _tls_problem(tls, server.listen, server.transport, origins):
+        yield problem
+    if server.keyring_file is not None and server.keyring_command:
+        origin = _where("server.keyring_command", origins)
+        yield f"{origin}: server.keyring_file is set too; keep one of them, because a key ring has one source"
+    if server.transport == "native" and not is_local(server.listen):
+        yield _remote_native(origins, server.listen)
 
 
 def _nested(overrides: Mapping[str, Override]) -> dict[str, Any]:

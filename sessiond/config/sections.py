@@ -34,6 +34,7 @@ __all__ = [
     "LimitsSection",
     "PathText",
     "Section",
+    "ServerSection",
     "SocketSection",
     "TlsSection",
     "parse_listen",
@@ -340,7 +341,9 @@ class SocketSection(Section):
     group: Annotated[str, BeforeValidator(_group)] | None = None
 
 
-class _Server(Section):
+class ServerSection(Section):
+    """The section `[server]`."""
+
     listen: Annotated[str, BeforeValidator(parse_listen)] = DEFAULT_LISTEN
     socket_mode: Literal["0600", "0660"] = "0600"
     transport: Annotated[str, BeforeValidator(_transport)] = "grpcio"
@@ -410,7 +413,7 @@ class LimitsSection(Section):
 class File(Section):
     """The whole of `sessiond.toml`."""
 
-    server: _Server = _Server()
+    server: ServerSection = ServerSection()
     log: _Log = _Log()
     networks: _Networks = _Networks()
     sockets: Annotated[dict[str, SocketSection], Field(max_length=64)] = {}
@@ -421,7 +424,7 @@ class File(Section):
 
 
 _OF_SERVER: Mapping[str, type[BaseModel]] = {
-    "server": _Server,
+    "server": ServerSection,
     "server.tls": TlsSection,
     "log": _Log,
     "networks": _Networks,
@@ -442,7 +445,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
 SECTIONS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
     {
         (): File,
-        ("server",): _Server,
+        ("server",): ServerSection,
         ("server", "tls"): TlsSection,
         ("log",): _Log,
         ("networks",): _Networks,

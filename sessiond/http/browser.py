@@ -18,7 +18,7 @@ from sessiond.http.answers import misconfigured
 from sessiond.http.asgi import send_answer
 from sessiond.http.door import Door
 from sessiond.http.questions import Headers, passed_request
-from sessiond.http.refusals import Refusals
+from sessiond.http.refusals import LoggedRefusals
 from sessiond_client.browser import EVENTS, BrowserEndpoints, Site
 from sessiond_client.errors import SessiondError
 
@@ -38,7 +38,7 @@ class BrowserPages:
         self._endpoints = endpoints
         self._site_of = site_of
         self._door = door
-        self._refusals = Refusals()
+        self._refusals = LoggedRefusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of a client, which a proxy passes on."""

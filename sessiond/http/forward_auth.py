@@ -15,7 +15,7 @@ from sessiond.edge.check import Decision
 from sessiond.edge.routes import Route
 from sessiond.http.answers import REFUSAL, Answer, for_nginx, misconfigured, plain, refusal_in
 from sessiond.http.questions import Headers, route_in, web_request
-from sessiond.http.refusals import Refusals
+from sessiond.http.refusals import LoggedRefusals
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond_client.gateway.request import WebRequest
 
@@ -43,7 +43,7 @@ class ForwardAuth:
     def __init__(self, decide: Decide, audited: AuditedCalls) -> None:
         self._decide = decide
         self._audited = audited
-        self._refusals = Refusals()
+        self._refusals = LoggedRefusals()
 
     async def answer(self, path: str, query: str, headers: Headers, caller: Caller) -> Answer:
         """Answer a question that was asked at one of the paths."""

@@ -9,14 +9,14 @@ import structlog
 from sessiond.domain.errors import AuthorityError, InvalidField, Overloaded, Unavailable
 from sessiond.http.answers import Answer, misconfigured, try_again
 
-__all__ = ["Refusals"]
+__all__ = ["LoggedRefusals"]
 
 _WINDOW, _MOST_REASONS = 60.0, 100
 """Seconds in which no reason is logged twice, and how many reasons at most."""
 _log = structlog.get_logger(__name__)
 
 
-class Refusals:
+class LoggedRefusals:
     """Refuses questions, and logs each reason once a minute."""
 
     def __init__(self) -> None:

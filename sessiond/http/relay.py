@@ -11,7 +11,7 @@ from starlette.types import Scope
 from sessiond.http.answers import Answer, refusal_in, try_again
 from sessiond.http.forward_auth import KEY_HEADER
 from sessiond.http.forwarded import METHOD, answer_in, question
-from sessiond.http.refusals import Refusals
+from sessiond.http.refusals import LoggedRefusals
 
 __all__ = ["Ask", "Relay"]
 
@@ -32,7 +32,7 @@ class Relay:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._refusals = Refusals()
+        self._refusals = LoggedRefusals()
 
     async def respond(self, scope: Scope) -> Answer:
         """Answer a question of a proxy. Its key is sent as a caller's, so the authority decides what it may ask."""

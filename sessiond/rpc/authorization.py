@@ -147,4 +147,4 @@ def _refusal(caller: Caller, name: str, applications: frozenset[str]) -> str:
     first = sorted(applications)[:_SHOWN_NAMES]
     more = f" and {len(applications) - len(first)} more" if len(applications) > len(first) else ""
     named = where or ", ".join(map(shown, first)) + more
-    return f"caller {shown(caller.name)} may not call {name} for {named}: it needs the role {roles} there"
+    return f"caller {shown(caller.name)} may not call {name} for {named}: needs role {roles}"

@@ -422,7 +422,7 @@ def certificate_changes(request: pb.UpdateCallerCertificatesRequest) -> tuple[tu
     add = certificate_names("add", request.add)
     remove = certificate_names("remove", request.remove)
     if not add and not remove:
-        raise InvalidField("add", "is empty, and remove is too; name a certificate to add or to remove")
+        raise InvalidField("add", "must have a name if remove has none; specify a name to add or to remove")
     return add, remove
 
 
@@ -440,7 +440,7 @@ def fingerprint(value: str, *, optional: bool = False) -> str:
     if optional and not value:
         return ""
     if not _FINGERPRINT.fullmatch(value):
-        raise InvalidField("fingerprint", "must be the first 8 to 32 hexadecimal digits, as GetKeyRing shows them")
+        raise InvalidField("fingerprint", "must be the first 8 to 32 digits, as `sessionctl keyring status` shows them")
     return value.lower()
 
 

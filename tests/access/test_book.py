@@ -95,7 +95,7 @@ def test_a_wrong_key_and_an_unknown_one_are_not_told_apart() -> None:
             book.identify(bearer(sent))
         errors.append(str(caught.value))
         assert sent not in errors[-1]
-    assert errors == ["the key is not that of a caller"] * 2
+    assert errors == ["the key is unknown or revoked; ask an admin for a new one (sessionctl callers rotate)"] * 2
 
 
 def test_what_is_sent_wrongly() -> None:

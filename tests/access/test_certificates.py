@@ -208,7 +208,7 @@ async def test_names_are_compared_exactly(tmp_path: Path) -> None:
             async with stub_of(app, CLIENTS.client(name)) as stub:
                 refused = await refusal_of(stub.GetAuthority(pb.GetAuthorityRequest()))
                 assert refused.code is UNAUTHENTICATED
-                assert refused.message.startswith("no credentials: send the key of a caller")
+                assert refused.message.startswith("no credentials: pass the key of a caller")
         async with stub_of(app, CLIENTS.client("SHOP.example")) as stub:  # DNS names have no case
             assert await code_of(stub.GetAuthority(pb.GetAuthorityRequest())) is grpc.StatusCode.OK
 
@@ -276,7 +276,7 @@ async def test_changes_that_cannot_be_made(app: App) -> None:
             await change("shop", remove=[SHOP])
         with pytest.raises(InvalidArgument, match="add: a caller has at most 10 certificate names; remove some"):
             await change("shop", add=[f"shop-{number}.example" for number in range(10)])
-        with pytest.raises(InvalidArgument, match="add: is empty, and remove is too"):
+        with pytest.raises(InvalidArgument, match="add: must have a name if remove has none"):
             await change("shop")
         with pytest.raises(NotFound, match='there is no caller "nobody"'):
             await change("nobody", add=["nobody.example"])

@@ -47,9 +47,10 @@ def test_only_chooses_figures(arguments: list[str], wanted: str) -> None:
 
 @MADE
 def test_only_is_documented() -> None:
-    """`make help` lists the variable."""
+    """`make help` lists the variable, and fits into 80 columns."""
     done = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True)
     assert "ONLY" in done.stdout
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
 
 
 def test_an_unknown_figure_is_refused() -> None:

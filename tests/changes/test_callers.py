@@ -71,7 +71,7 @@ def test_a_long_reason_is_cut() -> None:
 def test_the_first_caller_can_manage_the_others(grants: frozenset[tuple[str, Role]], credential: Credential) -> None:
     """A first caller that is no admin for everything, or whose key expires, is refused and nothing is changed."""
     work = work_with()
-    with pytest.raises(LastAdmin, match="admin for all applications"):
+    with pytest.raises(LastAdmin, match="the first caller must be an admin for all applications"):
         work.run(AddCaller("first", grants, credential, CAUSE, 0))
     assert (work.changes.callers, work.changes.events) == ({}, [])
     assert work.run(AddCaller("first", EVERYTHING, key(1), CAUSE, 0)).result.name == "first"

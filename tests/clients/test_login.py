@@ -87,7 +87,7 @@ async def test_without_it_a_login_needs_a_live_session(client: Either) -> None:
         denied = await client.authenticate(token, "ada", authentication=PASSWORD)
         assert (denied.verdict, denied.token, denied.created) == (Verdict.MALFORMED, None, False)
     created = await client.create(subject="ada")
-    with pytest.raises(FailedPrecondition):
+    with pytest.raises(FailedPrecondition, match="another subject; set or_create to open a new one in its place"):
         await client.authenticate(created.token, "bob")
     assert (await client.validate(created.token)).valid
     assert await client.all("list", subject="bob") == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sessiond.app import App
-from sessiond_client import Cancelled, DeadlineExceeded, InternalError, SessiondError, Unavailable, calls
+from sessiond_client import Cancelled, Client, DeadlineExceeded, InternalError, SessiondError, Unavailable, calls
 from sessiond_client.circuit import Circuit
 from sessiond_client.flow import Flows, Send, Wait
 from sessiond_client.rpc import Call
@@ -36,6 +36,18 @@ def refusing() -> Iterator[str]:
 
 
 # Against a port that refuses
+
+
+def test_a_loopback_address_that_refuses() -> None:
+    """If [::1] refuses, which `localhost` may mean, the error names the other address; at 127.0.0.1 there is none."""
+    with refusing() as address:
+        port = address.rpartition(":")[2]
+        with Client(f"[::1]:{port}", retries=0) as client, pytest.raises(Unavailable) as other:
+            client.authority()
+        with Client(address, retries=0) as client, pytest.raises(Unavailable) as own:
+            client.authority()
+    assert "if the authority listens at 127.0.0.1, use that address" in other.value.message
+    assert "127.0.0.1, use" not in own.value.message
 
 
 @pytest.mark.parametrize("timeout", [0.3, 5.0])

@@ -68,3 +68,41 @@ def test_a_key_over_what_is_encrypted(kind: type[Client | AsyncClient], monkeypa
     monkeypatch.setenv("SESSIOND_ALLOW_REMOTE_PLAINTEXT", "no")
     with pytest.raises(InvalidArgument, match="unencrypted"):
         kind.from_environment(key=KEY)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("localhost", "'localhost' has no port; write HOST:PORT or unix:/path, such as 'localhost:7443'"),
+        ("http://localhost:7443", "is a URL; write it as HOST:PORT, such as 'localhost:7443'"),
+        ("https://sessiond.example:7443/v1", "such as 'sessiond.example:7443'"),
+        ("::1", "is not an address; write HOST:PORT or unix:/path, and an IPv6 address as [::1]:7443"),
+        ("localhost:http", "is not an address"),
+        ("localhost:", "is not an address"),
+        ("localhost:0", "has no valid port; a port is a number from 1 to 65535"),
+        ("localhost:65536", "has no valid port"),
+        ("unix:", "is not an address"),
+        ("", "is empty; write HOST:PORT or unix:/path"),
+    ],
+)
+def test_a_malformed_target(kind: type[Client | AsyncClient], target: str, problem: str) -> None:
+    """A target without a port, a URL and what is no address are refused at once, with the right form."""
+    with pytest.raises(InvalidArgument) as error:
+        kind(target)
+    assert error.value.violations[0].field == "target"
+    assert problem in error.value.violations[0].description
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("a:1", "[::1]:7443", "unix:/run/s.sock", "unix-abstract:s", "dns:///a:7443", "dns://1.1.1.1/a:7443"),
+        *("ipv4:127.0.0.1:1,127.0.0.2:1", "ipv6:[::1]:7443", "xds:///sessiond"),
+    ],
+)
+def test_targets_of_grpc(target: str) -> None:
+    """HOST:PORT is accepted, and so is every form with a scheme that gRPC resolves."""
+    client = Client(target)
+    assert client.target == target
+    client.close()

@@ -48,6 +48,16 @@ def test_every_requirement_is_understood(file: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("file", [*FILES, "envoy/envoy.yaml"])
+def test_pages_are_passed_on(file: str) -> None:
+    """Each configuration passes the same path on to the endpoints of an application, with a key that is its own."""
+    text = text_of(file)
+    assert "/session/" in text
+    assert "/browser/default" in text
+    key = text.lower().count(KEY_HEADER)
+    assert key >= (1 if file.startswith("envoy") else 2)
+
+
 def test_nginx_takes_every_cookie() -> None:
     """The configuration of nginx reads and sends as many cookies as an answer may have."""
     text = text_of("nginx/nginx.conf")

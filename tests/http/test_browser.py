@@ -214,6 +214,20 @@ class BrowserCases:
         pages.clock.advance(5 * MINUTE)
         assert (await pages.get("status", token)).json() == expected
 
+    async def test_the_status_during_a_login(self, pages: Pages) -> None:
+        """A request with the token that a login has just replaced is not told that there is no session: the response
+        with the new cookie may be on its way. Later it is.
+        """
+        old = await pages.login()
+        new = await pages.authority.authenticate(old, "ada", authentication=Authentication(level=2), client=CLIENT)
+        assert new.token is not None
+        assert (await pages.get("status", new.token)).json()["level"] == 2
+        early = await pages.get("status", old)
+        assert (early.status_code, "retry-after" in early.headers) == (503, True)
+        assert "set-cookie" not in early.headers
+        pages.clock.advance(2 * MINUTE)
+        assert (await pages.get("status", old)).json()["state"] == "none"
+
     async def test_the_status_of_a_guest(self, pages: Pages) -> None:
         """A guest's session has neither a user nor a level."""
         guest = await pages.authority.create(client=CLIENT)

@@ -519,7 +519,7 @@ async def test_a_key_over_mutual_tls(tmp_path: Path) -> None:
         files = tls_files(folder, CA, CLIENTS.client("spiffe://test/shop"))
         async with AsyncClient(app.address, tls=files, retries=0) as anyone:
             first = await anyone.create_caller("ops", [Grant(role=Role.ADMIN)])
-            with pytest.raises(Unauthenticated, match="no credentials: send the key of a caller"):
+            with pytest.raises(Unauthenticated, match="no credentials: pass the key of a caller"):
                 await anyone.authority()
         async with AsyncClient(app.address, tls=files, key=first.key) as client:
             opened = await client.create(subject="ada")

@@ -75,7 +75,7 @@ async def test_without_a_key_the_server_refuses(operator: Operator, tmp_path: Pa
     key_file = await first(operator, tmp_path)
     refused = await operator.anywhere("list")
     assert refused.exit_code == Exit.FAILED
-    assert "no credentials: send the key of a caller" in refused.stderr
+    assert "requires a key; use --key-file" in refused.stderr
     added = await operator.anywhere(
         "callers", "add", "edge", "--role", "validator", "--key-only", "--key-file", key_file
     )

@@ -61,7 +61,10 @@ def test_a_good_file(tool: click.Command, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     for options in ((), ("--strict",)):
         result = checked(tool, path, GOOD, *options)
-        assert (result.exit_code, result.stdout) == (0, f"{path}: can be used; follows the guidance\n")
+        assert (result.exit_code, result.stdout) == (
+            0,
+            f"{path}: OK; nothing weaker than OWASP, ASVS or NIST recommend\n",
+        )
     machine = checked(tool, path, GOOD, "--json", "--strict")
     assert (machine.exit_code, machine.stdout) == (0, "")
 
@@ -76,7 +79,7 @@ def test_departures_are_shown_and_pass(tool: click.Command, tmp_path: Path) -> N
     assert authority.endswith("[NIST SP 800-63B-4 section 5.1]")
     assert shop.startswith(f"{path}:5: applications.shop.idle_timeout: 40m without activity; 15 to 30 minutes")
     assert shop.endswith("[OWASP Session Management Cheat Sheet, Session Expiration]")
-    assert summary == f"{path}: can be used; 2 settings weaker than the guidance"
+    assert summary == f"{path}: OK; 2 settings weaker than OWASP, ASVS or NIST recommend"
     assert "\x1b" not in result.output
 
 
@@ -129,6 +132,98 @@ def test_problems_fail(tool: click.Command, tmp_path: Path, options: tuple[str, 
     assert problems == str(refusal.value).splitlines()
     assert len(problems) == 2
     assert summary == f"{path}: cannot be used: 2 problems"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('listen = "0.0.0.0:7443"', "2: server.listen: 0.0.0.0:7443 can be reached from other machines"),
+        ('http_listen = "0.0.0.0:80"', "2: server.http_listen: 0.0.0.0:80 can be reached from other machines"),
+        ('workers = 2\ntls.certificate = "c"\ntls.key = "k"', "2: server.workers: is 2, and workers do not serve TLS"),
+        ('listen = "unix:s"\nworkers = 2', "3: server.workers: is 2, and workers cannot share unix:s"),
+    ],
+)
+def test_what_keeps_a_server_from_starting(tool: click.Command, tmp_path: Path, text: str, problem: str) -> None:
+    """Settings that do not fit together are found before `serve` refuses them."""
+    path = tmp_path / "s.toml"
+    result = checked(tool, path, f"[server]\n{text}\n")
+    assert result.exit_code == MISCONFIGURED
+    assert result.stdout.startswith(f"{path}:{problem}")
+
+
+def test_an_address_that_is_allowed(tool: click.Command, tmp_path: Path) -> None:
+    """Nothing keeps a server from an address for others if TLS is set up or the file accepts the risk."""
+    for more in ("allow_remote_plaintext = true", 'tls.certificate = "c"\ntls.key = "k"'):
+        result = checked(tool, tmp_path / "s.toml", f'[server]\nlisten = "0.0.0.0:7443"\n{more}\n')
+        assert result.exit_code == 0
+
+
+def test_files_that_are_not_here(tool: click.Command, tmp_path: Path) -> None:
+    """A file that is named and missing is shown: the server may be another machine, so only --strict fails."""
+    path, there = tmp_path / "s.toml", tmp_path / "there.pem"
+    there.touch()
+    text = f"""[server.tls]
+certificate = "{there}"
+key = "{tmp_path}/gone.pem"
+[networks]
+operators = "{tmp_path}/gone.mmdb"
+"""
+    result = checked(tool, path, text)
+    key, operators, summary = result.stdout.splitlines()
+    remedy = "on this machine; the server needs it to start"
+    assert key == f"{path}:3: server.tls.key: there is no file {tmp_path}/gone.pem {remedy}"
+    assert operators == f"{path}:5: networks.operators: there is no file {tmp_path}/gone.mmdb {remedy}"
+    assert summary.endswith("; 2 files not found here")
+    assert result.exit_code == 0
+    assert checked(tool, path, text, "--strict").exit_code == 1
+    kinds = [json.loads(line)["kind"] for line in checked(tool, path, text, "--json").stdout.splitlines()]
+    assert kinds == ["missing-file", "missing-file"]
+
+
+def test_all_problems_at_once(tool: click.Command, tmp_path: Path) -> None:
+    """Wrong values do not hide settings that contradict each other, nor the other way round."""
+    path = tmp_path / "s.toml"
+    text = """[server]
+keyring_file = "k"
+keyring_command = "/k"
+[applications.shop]
+idle_timeout = "soon"
+renewal_timeout = "5m"
+renewal_overlap = "6m"
+[applications.desk]
+cookie.secure = false
+cookie.same_site = "None"
+lost = 1
+"""
+    *problems, _ = checked(tool, path, text).stdout.splitlines()
+    keys = [problem.removeprefix(f"{path}:").partition(": ")[2].partition(":")[0] for problem in problems]
+    assert keys == [
+        "applications.shop.idle_timeout",
+        "applications.shop.renewal_overlap",
+        "applications.desk.cookie.same_site",
+        "applications.desk.lost",
+        "server.keyring_command",
+    ]
+
+
+def test_a_wrong_value_is_no_contradiction(tool: click.Command, tmp_path: Path) -> None:
+    """A wrong value counts as unknown: nothing else is reported to contradict it, or the default in its place."""
+    path = tmp_path / "s.toml"
+    text = """[server]
+tls.certificate = 1
+tls.key = "k"
+[applications.shop]
+renewal_timeout = "10m"
+renewal_overlap = "long"
+idle_timeout = "40m"
+absolute_timeout = "later"
+[applications.desk]
+preset = "strict"
+renewal_overlap = "30d"
+"""
+    *problems, summary = checked(tool, path, text).stdout.splitlines()
+    assert [problem.removeprefix(f"{path}:").partition(":")[0] for problem in problems] == ["2", "6", "8", "10"]
+    assert summary.endswith("cannot be used: 4 problems")
 
 
 def test_problems_as_json(tool: click.Command, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from sessionctl.output import as_json, show, show_facts
-from sessionctl.screen import Screen, clipped, columns_of, relative
+from sessionctl.screen import Screen, clipped, columns_of, relative, wrapped
 from sessionctl.tables import Column, show_table
 from sessionctl.views import EVENTS, SESSIONS, event_row, session_facts, session_row
 from sessiond_client import (
@@ -178,12 +178,14 @@ def test_a_session_ends_at_the_first_of_its_deadlines() -> None:
         (-60, "1m ago"),
         (3599, "in 59m"),
         (-3600, "1h ago"),
-        (86_399, "in 23h"),
+        (86_399, "in 23h59m"),
+        (28_800, "in 8h"),
+        (-28_799, "7h ago"),
         (-86_400 * 400, "400d ago"),
     ],
 )
-def test_a_time_is_relative_in_one_unit(seconds: float, text: str) -> None:
-    """A relative time is rounded down to the largest unit that fits."""
+def test_a_time_is_relative(seconds: float, text: str) -> None:
+    """A relative time is rounded down to the largest unit that fits; hours that are left have minutes."""
     assert relative(MOMENT + timedelta(seconds=seconds), MOMENT) == text
 
 
@@ -316,3 +318,20 @@ def test_json_has_every_new_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["last_device"] == {"description": "Safari 18 on iOS", "type": "PHONE"}
     assert document["labels"] == {"tenant": "acme", "region": "eu"}
     assert document["lifetimes"] == {"idle_timeout": 300.0, "absolute_timeout": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("", 5, [""]),
+        ("one two", 7, ["one two"]),
+        ("one two", 6, ["one", "two"]),
+        ("abcdefg h", 3, ["abc", "def", "g h"]),
+        ("日本語 x", 4, ["日本", "語 x"]),
+        ("日本", 1, ["日", "本"]),
+        ("a  b", 4, ["a  b"]),
+    ],
+)
+def test_a_text_is_wrapped_to_columns(text: str, width: int, lines: list[str]) -> None:
+    """A text is wrapped between words, and within words that are too wide; no character is lost."""
+    assert wrapped(text, width) == lines

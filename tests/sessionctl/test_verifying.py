@@ -58,7 +58,7 @@ async def test_an_authority_keeps_to_its_bounds(operator: Operator, app: App) ->
         result = await operator.anywhere("verify-caches", "--cache", app.address, "--cache", front)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0].split() == ["CACHE", "REVOCATION", "YES", "FOR", "BOUND", "ASKED", "RESULT"]
+    assert lines[0].split() == ["CACHE", "REVOCATION", "ACCEPTED", "FOR", "BOUND", "ASKED", "RESULT"]
     assert [line.split()[:2] for line in lines[1:]] == [
         [address, kind] for kind in ("plain", "awaited") for address in (app.address, front)
     ]

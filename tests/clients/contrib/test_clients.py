@@ -8,7 +8,7 @@ import pytest
 
 from sessiond.app import App
 from sessiond_client import AsyncClient, ClientClosed
-from sessiond_client.contrib.clients import ClientPerLoop
+from sessiond_client.contrib.clients import ClientPerLoop, split_options
 
 
 @pytest.mark.parametrize("near_cache", [True, False])
@@ -31,3 +31,11 @@ async def test_clients_of_closed_loops(app: App, near_cache: bool) -> None:
     await used[-1].close()
     with pytest.raises(ClientClosed):
         await used[0].authority()
+
+
+def test_an_unknown_option_is_named() -> None:
+    """An option that does not exist is refused with the one that was meant, or with those that exist."""
+    with pytest.raises(TypeError, match=r"^unknown option 'loginpath'; did you mean 'login_path'\?$"):
+        split_options({"loginpath": "/login"})
+    with pytest.raises(TypeError, match=r"^unknown option 'zzz'; the options are .*login_path.*, timeout, tls"):
+        split_options({"zzz": 1})

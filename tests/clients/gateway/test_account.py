@@ -209,6 +209,21 @@ async def test_logout(visitor: Visitor) -> None:
     assert second.jar == {}
 
 
+async def test_a_logout_deletes_companion_cookies(visitor: Visitor) -> None:
+    """A logout deletes the companion cookies that the browser has sent, and no cookie of the application."""
+    await visitor.log_in()
+    for purpose in ("payment", "profile"):
+        exchange = await visitor.send()
+        await visitor.do(account.issue_companion(exchange, purpose))
+        await visitor.end(exchange)
+    visitor.jar["theme"] = "dark"
+    assert len(visitor.jar) == 4
+    exchange = await visitor.send("POST", "/logout", form=await visitor.form())
+    await visitor.do(account.logout(exchange))
+    await visitor.end(exchange)
+    assert visitor.jar == {"theme": "dark"}
+
+
 async def test_logout_of_a_guest(visitor: Visitor) -> None:
     """Nothing happens to a guest without a session, and one with a session loses it."""
     exchange = await visitor.send("POST", "/logout")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessiond_client.gateway.cookies import CookieNames, Presented, presented
+from sessiond_client.gateway.cookies import CookieNames, Presented, companion_deletions, presented
 
 _ONE = CookieNames("__Host-id", "__Host-id")
 _TWO = CookieNames("__Host-id", "__Host-guest")
@@ -112,3 +112,15 @@ def test_anything(headers: list[str]) -> None:
 def test_no_token_in_its_repr() -> None:
     """What a request presented may be logged: its token does not show."""
     assert "one" not in repr(presented(["__Host-id=one"], _ONE))
+
+
+def test_which_companion_cookies_are_deleted() -> None:
+    """Those of this host with the name of a purpose, each once and at most ten; partitioned ones as such."""
+    sent = ["__Host-id=x; __Host-id-payment=a; __Host-id-payment=b", "__Secure-id-payment=c; __Host-id-a b=d; id-p=e"]
+    (deletion,) = companion_deletions(sent, _ONE, partitioned=True)
+    assert deletion.startswith("__Host-id-payment=; Path=/; HttpOnly; SameSite=Lax; Secure; Partitioned; Max-Age=0;")
+    many = ["; ".join(f"__Host-id-{number}=x" for number in range(20))]
+    assert len(companion_deletions(many, _TWO, partitioned=False)) == 10
+    guests = CookieNames("__Host-id", "__Host-id-guest")
+    assert companion_deletions(["__Host-id-guest=a"], guests, partitioned=False) == []
+    assert companion_deletions(["id-payment=a"], CookieNames("id", "id"), partitioned=False) == []

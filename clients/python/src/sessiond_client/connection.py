@@ -20,7 +20,7 @@ from sessiond_client.near_cache import NearCache, NearCacheStats
 from sessiond_client.near_question import NearQuestions
 from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
-from sessiond_client.targets import check_key_is_protected
+from sessiond_client.targets import check_key_is_protected, check_target
 from sessiond_client.tls import credentials_of, options_in
 from sessiond_client.tokens import Token
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
@@ -258,9 +258,10 @@ class Connection:
     def __init__(self, target: str, **options: Unpack[ClientOptions]) -> None:
         """`target` is `host:port` or `unix:/path`; for the other arguments see `ClientOptions`.
 
-        Connects at the first call, not before. Raises `InvalidArgument` if an option is of the wrong type.
+        Connects at the first call, not before. Raises `InvalidArgument` if one of them is wrong.
         """
         self._settings = Settings(target=target, **options).checked()
+        check_target(self._settings.target)
         if self._settings.retries < 0:
             raise invalid_argument(Violation("retries", "must be 0 or more"))
         for name in ("near_cache_entries", "near_cache_bytes"):

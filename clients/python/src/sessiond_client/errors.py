@@ -312,6 +312,8 @@ def _exception(name: str, message: str, details: Callable[[], Iterable[Any]]) ->
         return kind(message or name, status=name, retry_after=retry_after, setting=setting)
     if name == "UNAVAILABLE":
         message = with_tls_hint(message)
+    if name == "UNAUTHENTICATED":
+        message = message.replace(_SEND_A_KEY, "pass the key of a caller to the client, as `key=`")
     return kind(message or name, status=name)
 
 
@@ -353,6 +355,9 @@ def _unpacked(details: Iterable[Any], kind: Any) -> Any:
     return None
 
 
+_SEND_A_KEY = "send the key of a caller, as `authorization: Bearer KEY`"
+"""The remedy of an authority for a call without a key. It suits those who write clients."""
+
 _TLS_HINTS = (
     ("WRONG_VERSION_NUMBER", "the authority does not serve TLS at this address"),
     ("Hostname Verification Check failed", "the authority's certificate is for another name than the target's host"),
@@ -366,11 +371,18 @@ _TLS_HINTS = (
 """What gRPC's messages about TLS mean, the first one that fits. It has one status for all failures to connect."""
 
 
+_OTHER_LOOPBACK = "ipv6:%5B::1%5D"
+"""[::1] in gRPC's messages."""
+
+
 def with_tls_hint(message: str) -> str:
     """The message of an attempt to connect, with what it says about TLS, if it says anything."""
     if not message.startswith(_NOT_CONNECTED[0]):
         return message
     hint = next((text for said, text in _TLS_HINTS if said in message), "")
+    if "Connection refused" in message and _OTHER_LOOPBACK in message:
+        # `localhost` has two addresses, and gRPC names only the last one that it tried.
+        hint = "if the authority listens at 127.0.0.1, use that address to see why it did not work"
     return f"{message} ({hint})" if hint else message
 
 

@@ -20,8 +20,11 @@ from tests.clients.test_outages import refusing
 QUICK: dict[str, Any] = {"retries": 0, "timeout": 2.0}
 
 
-async def test_requests_with_a_session(app: App) -> None:
-    """A request with a session cookie gets 503 with Retry-After, as page and as JSON, and the cookie stays."""
+async def test_requests_with_a_session(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """A request with a session cookie gets 503 with Retry-After, as page and as JSON, and the cookie stays.
+
+    The log says why, once.
+    """
     async with visiting(app.address, **QUICK) as browser:
         await browser.log_in()
         token, before = (await browser.get("/token")).text, browser.cookies
@@ -33,6 +36,7 @@ async def test_requests_with_a_session(app: App) -> None:
             assert answer.headers.get_list("set-cookie") == []
         assert page.headers["content-type"].startswith("text/html")
         assert browser.cookies == before
+        assert caplog.text.count(f"cannot reach sessiond at {app.address}: ") == 1
 
 
 async def test_requests_without_cookies(app: App) -> None:

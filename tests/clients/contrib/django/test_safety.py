@@ -218,14 +218,18 @@ async def outage(kind: type[Site], app: App) -> AsyncIterator[Browser]:
         yield browser
 
 
-async def test_an_outage(outage: Browser) -> None:
-    """While the authority is out of reach a request with a session gets 503 with Retry-After, and keeps its cookie."""
+async def test_an_outage(outage: Browser, app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """While the authority is out of reach a request with a session gets 503 with Retry-After, and keeps its cookie.
+
+    The log says why, once.
+    """
     cookie = dict(outage.jar)
     for answer in (await outage.get("/"), await outage.post("/logout", csrf="x"), await outage.get("/orders/1")):
         assert (answer.status, answer.all("Retry-After"), answer.all("Set-Cookie")) == (503, ["2"], [])
     script = await outage.get("/", Accept="application/json")
     assert (script.status, script.json["error"]) == (503, "unavailable")
     assert outage.jar == cookie
+    assert caplog.text.count(f"cannot reach sessiond at {app.address}: ") == 1
 
 
 async def test_public_pages_during_an_outage(outage: Browser) -> None:

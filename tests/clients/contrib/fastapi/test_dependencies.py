@@ -176,7 +176,7 @@ async def test_an_own_answer(app: App) -> None:
 
 def test_it_is_no_decorator() -> None:
     """Used as a decorator, which would protect nothing, it is an error that says so."""
-    with pytest.raises(TypeError, match=r"Depends\(requires\(\.\.\.\)\), which is not a decorator"):
+    with pytest.raises(TypeError, match=r"requires\(\.\.\.\) is not a decorator; write dependencies="):
 
         @requires(level=2)
         async def page() -> None: ...

@@ -256,8 +256,11 @@ async def test_a_value_that_cannot_be_stored(site: Flask, browser: Browser) -> N
 # Outages
 
 
-async def test_an_outage(browser: Browser, app: App) -> None:
-    """Requests with a cookie get 503 with Retry-After, quickly, the cookie stays, and others are served as guests'."""
+async def test_an_outage(browser: Browser, app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests with a cookie get 503 with Retry-After, quickly, the cookie stays, and others are served as guests'.
+
+    The log says why, once.
+    """
     await browser.log_in()
     csrf, before = await browser.csrf(), dict(browser.jar)
     await app.stop()
@@ -277,6 +280,7 @@ async def test_an_outage(browser: Browser, app: App) -> None:
     assert (await stranger.get("/")).text == "guest"
     assert (await stranger.send("POST", "/login")).status_code == 503
     assert (await stranger.get("/form")).status_code == 503  # its CSRF token would need a session
+    assert caplog.text.count(f"cannot reach sessiond at {app.address}: ") == 1
 
 
 async def test_public_pages_during_an_outage(app: App) -> None:

@@ -225,7 +225,7 @@ async def test_generated_servicers_are_behind_the_interceptor(asynchronous: bool
 @pytest.mark.parametrize("interceptor", [SessionInterceptor, AsyncSessionInterceptor])
 def test_wrong_settings_are_named(interceptor: Any) -> None:
     """A setting that does not exist, or a method without its slash, is an error that names it."""
-    with pytest.raises(TypeError, match="unknown option 'near_cash'"):
+    with pytest.raises(TypeError, match="unknown option 'near_cash'; did you mean 'near_cache'"):
         interceptor("127.0.0.1:1", near_cash=True)
     with pytest.raises(ValueError, match="write /package"):
         interceptor("127.0.0.1:1", public_methods=["shop.v1.Shop/Login"])

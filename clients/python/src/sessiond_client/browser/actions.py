@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from sessiond_client.answers import Found
 from sessiond_client.browser.answers import NO_CONTENT, NOT_FOUND, Answer, json_answer
-from sessiond_client.enums import Verdict
+from sessiond_client.enums import NextStep, Verdict
 from sessiond_client.errors import NotFound
 from sessiond_client.gateway import Action, DeviceRow, Exchange, Steps, account
 from sessiond_client.gateway.account import ActivityRow
@@ -31,6 +31,7 @@ __all__ = [
     "still_live",
 ]
 
+_OLD = (Verdict.SUPERSEDED, Verdict.REPLAYED)
 _IN_PATHS = "/:@!$&'()*+,;=~"
 
 Now = Callable[[], datetime]
@@ -78,8 +79,14 @@ def deadline_of(session: Session) -> datetime | None:
 
 
 def status(exchange: Exchange, now: Now) -> Steps[Answer]:
-    """Return what the page may know of its session, for its script."""
-    known = exchange.session
+    """Return what the page may know of its session, for its script.
+
+    Raises `Refused` (RETRY_LATER) for an old token whose replacement may be on its way to the browser, as during a
+    login: the page must not be left because of it, which would also cancel that response.
+    """
+    known, answer = exchange.session, exchange.validation
+    if answer is not None and answer.verdict in _OLD and answer.next_step is NextStep.KEEP_TOKEN:
+        raise exchange.refuse(Action.RETRY_LATER)
     session = None if known is None else (yield from still_live(known))
     return json_answer(_status(session, now()))
 

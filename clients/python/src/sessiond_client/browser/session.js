@@ -32,6 +32,8 @@ const TEXTS = {
 /** How long after a page has gone another one of the browser still says that it is there, in milliseconds. */
 const DEPARTURE = 30_000;
 const RETRY = 2_000;
+/** How long a form that was submitted may take to replace the page, in milliseconds. */
+const SUBMITTING = 5_000;
 /** The longest delay that timers have. */
 const LONGEST = 2 ** 31 - 1;
 
@@ -115,6 +117,7 @@ class Watcher {
   #isStopped = false;
   #isLeader = false;
   #failures = 0;
+  #submitted = -Infinity;
   #checking;
   #timers = new Set();
   #listening = new AbortController();
@@ -139,6 +142,7 @@ class Watcher {
     const { signal } = this.#listening;
     addEventListener("pagehide", (event) => this.#leaveFor(event), { signal });
     addEventListener("pageshow", (event) => event.persisted && this.#comeBack(), { signal });
+    addEventListener("submit", (event) => event.defaultPrevented || (this.#submitted = performance.now()), { signal });
     addEventListener("online", () => this.#session && this.check(), { signal });
     document.addEventListener("visibilitychange", () => !document.hidden && this.#session && this.check(), { signal });
     this.#connect();
@@ -292,7 +296,10 @@ class Watcher {
     const leave = () => {
       this.#curtain.close();
       document.body?.replaceChildren();
-      location.replace(this.#options.loginPath);
+      const go = () => location.replace(this.#options.loginPath);
+      // Perhaps the form has logged out, and the response that deletes the cookie is on its way: do not cancel it.
+      if (performance.now() - this.#submitted < SUBMITTING) setTimeout(go, SUBMITTING);
+      else go();
     };
     // A page that is hidden has come back by the back button, say, and must not be seen.
     if (this.#options.onEnded === undefined || this.#curtain.isClosed) return leave();

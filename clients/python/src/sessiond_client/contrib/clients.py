@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -30,8 +30,16 @@ def split_options(options: Mapping[str, Any]) -> tuple[GatewaySettings, ClientOp
     known = ClientOptions.__optional_keys__ | ClientOptions.__required_keys__
     unknown = sorted(others.keys() - known)
     if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}; see GatewaySettings and ClientOptions for those that exist")
+        raise TypeError(f"unknown option {unknown[0]!r}{_suggestion(unknown[0], [*GatewaySettings.names(), *known])}")
     return GatewaySettings(**ours), cast(ClientOptions, {"near_cache": True, **others})
+
+
+def _suggestion(wrong: str, names: Sequence[str]) -> str:
+    """The option that was probably meant, or else those that exist."""
+    from difflib import get_close_matches  # here: who makes no mistake does not need it
+
+    found = get_close_matches(wrong, names, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; the options are {', '.join(sorted(names))}"
 
 
 class ClientPerProcess:

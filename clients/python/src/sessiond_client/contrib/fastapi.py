@@ -90,7 +90,9 @@ def requires(
         await require(connection, requirements)
         return current_session(connection)
 
-    depend_on_this.__qualname__ = "Depends(requires(...)), which is not a decorator:"
+    depend_on_this.__qualname__ = (
+        "requires(...) is not a decorator; write dependencies=[Depends(requires(...))] instead. The dependency"
+    )
     return depend_on_this
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sessiond_client.tokens import Token
 
-__all__ = ["NO_COOKIE", "CookieNames", "Presented", "presented"]
+__all__ = ["NO_COOKIE", "CookieNames", "Presented", "companion_deletions", "presented"]
+
+_HOST = "__Host-"
+_PURPOSE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MOST_COMPANIONS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,23 @@ def presented(headers: Iterable[str], names: CookieNames) -> Presented:
         found[name] = value
     text = found[names.subject] or found[names.anonymous]
     return Presented(Token(text)) if text else NO_COOKIE
+
+
+def companion_deletions(headers: Iterable[str], names: CookieNames, *, partitioned: bool) -> list[str]:
+    """The values of the `Set-Cookie` headers that delete the companion cookies of a request. Never raises.
+
+    These are the ones with the prefix `__Host-`: they are for all paths. The path of any other one is not known here;
+    its token is worthless without the session, and it expires soon.
+    """
+    prefix = names.subject + "-"
+    if not prefix.startswith(_HOST):
+        return []
+    sent = (part.partition("=")[0].strip(" \t") for header in headers for part in header.split(";"))
+    found = {name for name in sent if name.startswith(prefix) and _PURPOSE.fullmatch(name.removeprefix(prefix))}
+    found.discard(names.anonymous)
+    attributes = "Path=/; HttpOnly; SameSite=Lax; Secure" + ("; Partitioned" if partitioned else "")
+    past = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    return [f"{name}=; {attributes}; {past}" for name in sorted(found)[:_MOST_COMPANIONS]]
 
 
 def _is_joined(name: str, value: str, names: CookieNames) -> bool:

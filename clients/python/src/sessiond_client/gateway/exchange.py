@@ -17,7 +17,7 @@ from sessiond_client.errors import (
     Unavailable,
 )
 from sessiond_client.gateway.actions import Action, Refusal, Refused, RouteRequirements, refusal
-from sessiond_client.gateway.cookies import NO_COOKIE, Presented, presented
+from sessiond_client.gateway.cookies import NO_COOKIE, Presented, companion_deletions, presented
 from sessiond_client.gateway.gateway import Gateway
 from sessiond_client.gateway.origins import is_cross_site
 from sessiond_client.gateway.outgoing import Outgoing
@@ -265,6 +265,7 @@ class Exchange:
         self.values.forget_all()
         if answer is not None:
             self.take_cookies(answer)
+            self._outgoing.added(_companions_deleted(self, answer))
 
     def take_cookies(self, answer: Created | Rolled | Revoked) -> None:
         """Send the cookies of this answer, if it has any, instead of those of earlier ones."""
@@ -304,6 +305,16 @@ def _was_told_to_keep_cookie(exchange: Exchange) -> bool:
         # a denial, with the cookie that the client has by then: so this client has none.
         return False
     return answer.next_step in (NextStep.KEEP_TOKEN, NextStep.STEP_UP)
+
+
+def _companions_deleted(exchange: Exchange, answer: Revoked) -> list[tuple[str, str]]:
+    """The headers that delete the session's companion cookies, if those of the session are deleted or replaced."""
+    names = exchange.gateway.cookie_names
+    if names is None or not answer.cookies.set_cookie:
+        return []
+    partitioned = any("; Partitioned" in cookie.reveal() for cookie in answer.cookies.set_cookie)
+    deletions = companion_deletions(exchange.request.headers("cookie"), names, partitioned=partitioned)
+    return [("Set-Cookie", deletion) for deletion in deletions]
 
 
 def _note(exchange: Exchange, consistency_token: str) -> None:

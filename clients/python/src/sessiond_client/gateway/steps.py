@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessiond_client.errors import SessiondError
+from sessiond_client.gateway.outages import outage_log
 
 if TYPE_CHECKING:
     from sessiond_client.aio import AsyncClient
@@ -37,6 +38,7 @@ def run(client: Client, steps: Steps[T]) -> T:
             try:
                 answer = getattr(client, ask.method)(*ask.args, **ask.kwargs)
             except SessiondError as error:
+                outage_log.note(client.target, error)
                 ask = steps.throw(error)
             else:
                 ask = steps.send(answer)
@@ -53,6 +55,7 @@ async def run_async(client: AsyncClient, steps: Steps[T]) -> T:
             try:
                 answer = await getattr(client, ask.method)(*ask.args, **ask.kwargs)
             except SessiondError as error:
+                outage_log.note(client.target, error)
                 ask = steps.throw(error)
             else:
                 ask = steps.send(answer)
