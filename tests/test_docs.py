@@ -203,6 +203,14 @@ def log_pages_out_effect(trial: Trial) -> None:
     assert middleware.kwargs["browser_path"] == "/session/"
 
 
+def use_https_everywhere_effect(trial: Trial) -> None:
+    """The application in Flask redirects from HTTP, and sends the header over HTTPS; that in FastAPI was built."""
+    client = trial.names["app"].test_client()
+    redirect = client.get("/", base_url="http://shop.example")
+    assert (redirect.status_code, redirect.headers["Location"]) == (308, "https://shop.example/")
+    assert "max-age=" in client.get("/", base_url="https://shop.example").headers["Strict-Transport-Security"]
+
+
 # By page: what is replaced in it, and a check that the page did what it says.
 GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
     "tutorial": ({ADDRESS}, tutorial_effect),
@@ -211,6 +219,7 @@ GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
     "log-pages-out": ({ADDRESS}, log_pages_out_effect),
     "log-out": ({ADDRESS, TOKEN}, log_out_effect),
     "log-users-in": ({ADDRESS, TOKEN}, log_users_in_effect),
+    "use-https-everywhere": ({ADDRESS}, use_https_everywhere_effect),
     "use-the-near-cache": ({ADDRESS}, near_cache_effect),
     "validate-requests": ({ADDRESS, TOKEN}, validate_requests_effect),
 }
@@ -235,7 +244,7 @@ async def test_every_guide_runs(
         assert {placeholder for placeholder in values if placeholder in example} == placeholders
         for placeholder in placeholders:
             example = example.replace(placeholder, values[placeholder])
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {"__name__": "__main__"}  # Flask looks for the module of this name
         capsys.readouterr()
         try:
             await asyncio.to_thread(exec, compile(example, page.name, "exec"), names)
