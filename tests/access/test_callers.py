@@ -94,7 +94,7 @@ def test_a_certificate_proves_a_caller(name: str) -> None:
 def test_another_name_proves_nobody(names: tuple[str, ...]) -> None:
     """A name of no caller, a wildcard, and a SPIFFE ID beside another URI prove nobody."""
     callers = callers_by("spiffe://test/shop", "a.shop.example")
-    with pytest.raises(Unauthenticated, match="no credentials: pass the key of a caller to the client, as `key=`"):
+    with pytest.raises(Unauthenticated, match="no credentials: send the key of a caller"):
         callers.identify("", None, shown(*names))
 
 

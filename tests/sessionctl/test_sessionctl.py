@@ -249,7 +249,7 @@ async def test_data(operator: Operator) -> None:
     assert (await operator.json("data", "get", session_id))[0]["data"] == {"a": "MQ==", "b": "Mg=="}
     assert (await operator.type("data", "get", session_id, "a", "--raw")).stdout == "1"
     stale = await operator.type("data", "delete", session_id, "a", "--expected-version", "7")
-    assert (stale.exit_code, "expected_version" in stale.stderr) == (1, True)
+    assert (stale.exit_code, "--expected-version" in stale.stderr) == (1, True)
     assert (await operator.type("data", "delete", session_id, "a", "--expected-version", "1")).exit_code == 0
     missing = await operator.type("data", "get", session_id, "a")
     assert (missing.exit_code, "'a'" in missing.stderr) == (1, True)
