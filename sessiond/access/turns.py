@@ -27,8 +27,11 @@ _LONG_WAIT = 0.02
 _CROWD, _CROWDED, _BETWEEN_LOOKS, _FIRST_LOOK = 16, 1.0, 256, 16
 """A caller with more than so many calls waiting is crowded for that many seconds. A caller that is not is looked at
 again after so many calls if it has enough in work, and after twice as many if it has not; a new one after a few."""
-_QUIET, _LONGEST_QUIET, _QUIET_PASSES, _LONGEST_PAUSE = 0.0005, 0.003, 32, 0.02
+_QUIET, _LONGEST_QUIET, _QUIET_PASSES, _LONGEST_PAUSE = 0.0005, 0.003, 32, 0.04
 """Seconds, and passes of the event loop. See `Turns._pauses` and `Turns._is_looked_at`."""
+_BESIDE_OTHERS, _RECENT = 8, 0.1
+"""Passes of the event loop between turns while calls of callers that do not wait are in work, and for how many seconds
+after one began pauses are longer."""
 _SLOW = 0.005
 """Seconds. A caller whose calls are further apart than that is not crowded."""
 T = TypeVar("T")
@@ -139,8 +142,9 @@ class Turns:
         self._latest: Lane | None = None
         self._shared_until = 0.0
         self._is_scheduled = False
-        self._given = self._passes = self._passed = 0
-        self._arrived = self._paused = 0.0
+        self._in_work = self._given = self._passes = self._passed = self._turned = 0
+        self._arrived = self._paused = self._others = 0.0
+        self._has_others = False
 
     def begin(self, lane: Lane, weight: int) -> asyncio.Future[None] | None:
         """Begin a call. If it has to wait, return what to pass to `wait`; None: it is in work until `end`.
@@ -153,6 +157,9 @@ class Turns:
             self._latest = lane
         if not lane.waiting and self._may_begin(lane):
             lane.in_work += weight
+            self._in_work += weight
+            if not lane.is_queued:
+                self._has_others = True
             return None
         if self._waiting >= self._most_waiting:
             self._refuse_one_for(lane)
@@ -183,6 +190,7 @@ class Turns:
     def end(self, lane: Lane, weight: int) -> None:
         """End a call that was in work."""
         lane.in_work -= weight
+        self._in_work -= weight
         if lane.waiting:
             self._schedule()
 
@@ -229,6 +237,7 @@ class Turns:
         if not turn.done():  # the caller has not hung up
             turn.set_result(None)
             lane.in_work += weight
+            self._in_work += weight
 
     def _refuse_one_for(self, lane: Lane) -> None:
         """Make room for a call of this lane, at the cost of the caller with the most waiting calls."""
@@ -250,7 +259,7 @@ class Turns:
         """Let some calls begin, and look again in the next pass of the event loop, after the others had theirs."""
         self._is_scheduled = False
         self._passes += 1
-        if self._pauses():
+        if self._gives_way() or self._pauses():
             self._schedule()
             return
         left, busy, looks = self._pace.at_once, 0, False
@@ -272,22 +281,36 @@ class Turns:
                 continue
             self._give(lane)
             self._given += 1
+            self._turned = self._passes
             left -= 1
             busy = 0
         if looks or not left:
             self._schedule()
 
+    def _gives_way(self) -> bool:
+        """Return whether to give no turn now, because a call of a caller that does not wait is in work.
+
+        It takes several passes of the event loop, each of which would take as long as a turn.
+        """
+        if self._passes - self._turned > _BESIDE_OTHERS:
+            return False
+        return self._in_work > sum(lane.in_work for lane in self._queue)
+
     def _pauses(self) -> bool:
         """Return whether to give no turn now, so that calls that gRPC holds back can arrive here.
 
         gRPC passes calls on one after the other, in the order of their arrival, and that takes about as long as to
-        answer them. If each answer brought the next call, the flood would wait in gRPC, where nobody takes turns.
+        answer them. If each answer brought the next call, the flood would wait in gRPC, where nobody takes turns. While
+        callers that do not wait have calls, the pause is longer, so that theirs find gRPC empty on a slow machine too.
         """
         if self._given < self._pace.in_a_row:
             return False
         now = self._clock()
         self._paused = self._paused or now
-        is_quiet = now - max(self._arrived, self._paused) >= _QUIET and self._passes - self._passed >= _QUIET_PASSES
+        if self._has_others:
+            self._others, self._has_others = now, False
+        quiet = _LONGEST_QUIET if now - self._others < _RECENT else _QUIET
+        is_quiet = now - max(self._arrived, self._paused) >= quiet and self._passes - self._passed >= _QUIET_PASSES
         if not is_quiet and now - self._paused < _LONGEST_PAUSE:
             return True
         self._given, self._paused = 0, 0.0

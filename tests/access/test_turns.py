@@ -123,7 +123,7 @@ async def test_one_turn_in_each_pass_of_the_loop() -> None:
 
 
 async def test_pauses_until_nothing_arrives() -> None:
-    """After four turns the next one waits until no call has arrived for half a millisecond, or for 20 at most."""
+    """After four turns the next one waits until no call has arrived for half a millisecond, or for 40 at most."""
     clock = Seconds()
     turns = Turns(clock=clock)
     lane, _ = shared(turns)
@@ -132,20 +132,57 @@ async def test_pauses_until_nothing_arrives() -> None:
         turns.end(lane, CHANGE)
     await passes()
     assert sum(turn.done() for turn in waiting) == 4
+    clock.now += 0.2  # the calls of the other one are long ago
+    await passes()
+    assert sum(turn.done() for turn in waiting) == 8
     clock.now += 0.00049
     waiting += begin(turns, lane, 1, CHANGE)
     clock.now += 0.00049
     await passes()
-    assert sum(turn.done() for turn in waiting) == 4
+    assert sum(turn.done() for turn in waiting) == 8
     clock.now += 0.00002
     await passes()
-    assert sum(turn.done() for turn in waiting) == 8
-    for _ in range(50):
+    assert sum(turn.done() for turn in waiting) == 12
+    for _ in range(100):
         clock.now += 0.0004
         waiting += begin(turns, lane, 1, CHANGE)
         await passes(2)
     await passes()
-    assert sum(turn.done() for turn in waiting) == 12
+    assert sum(turn.done() for turn in waiting) == 16
+
+
+async def test_pauses_are_longer_beside_others() -> None:
+    """If a caller that does not wait has called within a tenth of a second, a pause takes three milliseconds."""
+    clock = Seconds()
+    turns = Turns(clock=clock)
+    lane, other = shared(turns)
+    waiting = begin(turns, lane, 100, CHANGE)
+    assert begin(turns, other, 1) == []
+    turns.end(other, READ)
+    for _ in range(32):
+        turns.end(lane, CHANGE)
+    await passes()
+    clock.now += 0.0029
+    await passes()
+    assert sum(turn.done() for turn in waiting) == 4
+    clock.now += 0.0002
+    await passes()
+    assert sum(turn.done() for turn in waiting) == 8
+
+
+async def test_turns_are_rare_beside_a_call_of_others() -> None:
+    """While a call of a caller that does not wait is in work, a turn is given in each ninth pass of the loop."""
+    turns = Turns(pace=NO_PAUSES)
+    lane, other = shared(turns)
+    waiting = begin(turns, lane, 32 + 20, CHANGE)
+    assert begin(turns, other, 1) == []
+    for _ in range(32):
+        turns.end(lane, CHANGE)
+    await passes(36)
+    assert 3 <= sum(turn.done() for turn in waiting) <= 5
+    turns.end(other, READ)
+    await passes(20)
+    assert sum(turn.done() for turn in waiting) >= 18
 
 
 async def test_who_hangs_up_gives_its_turn_to_the_next() -> None:
