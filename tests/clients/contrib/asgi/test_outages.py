@@ -22,7 +22,6 @@ QUICK: dict[str, Any] = {"retries": 0, "timeout": 2.0}
 
 async def test_requests_with_a_session(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """A request with a session cookie gets 503 with Retry-After, as page and as JSON, and the cookie stays.
-
     The log says why, once.
     """
     async with visiting(app.address, **QUICK) as browser:

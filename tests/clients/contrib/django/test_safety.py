@@ -220,7 +220,6 @@ async def outage(kind: type[Site], app: App) -> AsyncIterator[Browser]:
 
 async def test_an_outage(outage: Browser, app: App, caplog: pytest.LogCaptureFixture) -> None:
     """While the authority is out of reach a request with a session gets 503 with Retry-After, and keeps its cookie.
-
     The log says why, once.
     """
     cookie = dict(outage.jar)

@@ -258,7 +258,6 @@ async def test_a_value_that_cannot_be_stored(site: Flask, browser: Browser) -> N
 
 async def test_an_outage(browser: Browser, app: App, caplog: pytest.LogCaptureFixture) -> None:
     """Requests with a cookie get 503 with Retry-After, quickly, the cookie stays, and others are served as guests'.
-
     The log says why, once.
     """
     await browser.log_in()
