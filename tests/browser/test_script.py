@@ -323,13 +323,16 @@ async def test_a_page_that_the_browser_has_kept(tmp_path: Path) -> None:
 async def test_without_the_script_a_kept_page_is_shown(tmp_path: Path) -> None:
     """A page without the script comes back as it was left, although its session has ended: that is the danger."""
     async with visited(tmp_path, keeps_pages=True, cache_control="private") as site:
-        device = await site.device()
-        page = await device.log_in()
-        await page.goto(f"{site.url}/home")
-        await page.goto(device.address("/public"))
-        await site.authority.revoke_all(subject="ada")
-        await go_back(page)
-        await says(page, "document.querySelector('#who').textContent === 'ada'")
+        for _ in range(5):  # Chromium keeps most pages, and not each one
+            device = await site.device()
+            page = await device.log_in()
+            await page.goto(f"{site.url}/home")
+            await page.goto(device.address("/public"))
+            await site.authority.revoke_all(subject="ada")
+            await go_back(page)
+            with suppress(TimeoutError):
+                return await says(page, "document.querySelector('#who').textContent === 'ada'", 4)
+        raise AssertionError("Chromium has kept no page")
 
 
 async def go_back(page: Page) -> None:

@@ -164,7 +164,7 @@ async def test_refusals(client: AsyncClient) -> None:
         await client.retire_sealing_key(only.fingerprint)
     with pytest.raises(FailedPrecondition, match="is the sealing key already"):
         await client.promote_sealing_key(only.fingerprint)
-    with pytest.raises(NotFound, match="begins that of no single key"):
+    with pytest.raises(NotFound, match="no key starts with 00000000; the keys are"):
         await client.promote_sealing_key("00000000")
     for _ in range(2):
         await client.add_sealing_key()
