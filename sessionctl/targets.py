@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import click
+
+from sessiond_client.targets import problem_of_address
 
 __all__ = ["checked_target", "socket_path"]
 
 _FORMS = "write HOST:PORT or unix:/path"
-_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
-_LONGEST_PORT = 65_535
 
 
 def checked_target(target: str, source: str) -> str:
@@ -19,17 +17,9 @@ def checked_target(target: str, source: str) -> str:
         if socket_path(target):
             return target
         raise click.UsageError(f"{source}: '{target}' has no path; {_FORMS}")
-    if "://" in target:
-        bare = target.partition("://")[2].rstrip("/")
-        raise click.UsageError(f"{source}: '{target}' is a URL; write it as HOST:PORT, such as '{bare}'")
-    found = _HOST_AND_PORT.fullmatch(target)
-    if found and target.isprintable() and 0 < int(found[1]) <= _LONGEST_PORT:
-        return target
-    if found and target.isprintable():
-        raise click.UsageError(f"{source}: '{target}' has no valid port; a port is a number from 1 to {_LONGEST_PORT}")
-    if ":" not in target:
-        raise click.UsageError(f"{source}: '{target}' has no port; {_FORMS}, such as '{target}:7443'")
-    raise click.UsageError(f"{source}: '{target}' is not an address; {_FORMS}, and an IPv6 address as [::1]:7443")
+    if problem := problem_of_address(target):
+        raise click.UsageError(f"{source}: {problem}")
+    return target
 
 
 def socket_path(target: str) -> str:

@@ -40,7 +40,6 @@ from sessiond.authority.validation import Validation
 from sessiond.cache.activity import UnsavedActivity
 from sessiond.cache.sessions import SessionCache
 from sessiond.config import Config, change_proxies
-from sessiond.config.addresses import is_local
 from sessiond.config.caller_sockets import CallerSocket
 from sessiond.config.data_folder import database_in
 from sessiond.config.starting import remote_plaintext, workers_need_port
@@ -96,6 +95,7 @@ from sessiond.system.audit_file import AuditFile, write_to_log
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.following import Lease
+from sessiond_client.targets import is_local
 
 __all__ = [
     "App",

@@ -14,7 +14,6 @@ import structlog
 
 from sessiond import __version__
 from sessiond.app import RemotePlaintext
-from sessiond.config.addresses import is_local
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.domain.call import FORWARDED_KEY, PEER_KEY
 from sessiond.rpc.arrivals import Arrivals
@@ -29,6 +28,7 @@ from sessiond.system.clock import SystemClock
 from sessiond.system.entropy import SystemEntropy
 from sessiond_client.near_aio import FollowingTask
 from sessiond_client.near_cache import NearCache, boot_millis
+from sessiond_client.targets import is_local
 
 if TYPE_CHECKING:  # the packages that it needs are optional
     from sessiond.http.server import HttpServer

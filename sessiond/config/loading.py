@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from sessiond.config.addresses import is_local
 from sessiond.config.caller_sockets import CallerSocket, socket_problems, sockets_in
 from sessiond.config.contradictions import Contradiction, contradictions
 from sessiond.config.lines import KeyPath, line_index, nearest_line
@@ -25,6 +24,7 @@ from sessiond.domain.call_limits import CallLimits
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import Policy
 from sessiond.domain.values import Millis
+from sessiond_client.targets import is_local
 
 __all__ = ["DEFAULT_LISTEN", "BadConfig", "Config", "effective", "load_config"]
 

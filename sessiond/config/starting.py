@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sessiond.config.addresses import is_local
+from sessiond_client.targets import is_local
 
 if TYPE_CHECKING:
     from sessiond.config.loading import Config

@@ -20,7 +20,7 @@ from sessiond_client.near_cache import NearCache, NearCacheStats
 from sessiond_client.near_question import NearQuestions
 from sessiond_client.near_stream import Conversation
 from sessiond_client.settings import ClientOptions, Settings
-from sessiond_client.targets import check_key_is_protected, check_target
+from sessiond_client.targets import is_local, problem_of_target
 from sessiond_client.tls import credentials_of, options_in
 from sessiond_client.tokens import Token
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
@@ -250,6 +250,12 @@ def shows_settings(init: F) -> F:
     return init
 
 
+_PROTECT_KEY = (
+    "use TLS, a Unix socket or a loopback address, or set allow_remote_plaintext if something else encrypts the "
+    "connection"
+)
+
+
 class Connection:
     """What `Client` and `AsyncClient` share: settings, retries and the state of the connection, but no I/O."""
 
@@ -261,7 +267,8 @@ class Connection:
         Connects at the first call, not before. Raises `InvalidArgument` if one of them is wrong.
         """
         self._settings = Settings(target=target, **options).checked()
-        check_target(self._settings.target)
+        if problem := problem_of_target(self._settings.target):
+            raise invalid_argument(Violation("target", problem))
         if self._settings.retries < 0:
             raise invalid_argument(Violation("retries", "must be 0 or more"))
         for name in ("near_cache_entries", "near_cache_bytes"):
@@ -274,8 +281,9 @@ class Connection:
             raise invalid_argument(Violation("key", "must be a caller key, as `sessionctl callers add` shows it"))
         self._tls = credentials_of(self._settings.target, self._settings.tls, self._settings.credentials)
         is_plain = self._tls is None and self._settings.credentials is None
-        if self._key is not None and is_plain and not self._settings.allow_remote_plaintext:
-            check_key_is_protected(self._settings.target)
+        allows = self._settings.allow_remote_plaintext or is_local(self._settings.target)
+        if self._key is not None and is_plain and not allows:
+            raise invalid_argument(Violation("key", f"would be sent to {self.target} unencrypted; {_PROTECT_KEY}"))
         self._flows = Flows(self._settings.timeout, self._settings.retries, self._settings.safe_retries)
         self._near: NearQuestions | None = None
         if self._settings.near_cache:
