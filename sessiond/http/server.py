@@ -142,6 +142,9 @@ class _Bounded(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.cycle.more_body:  # the rest of the request may never come
+            self.transport.close()
+            return
         # A client may have sent a part of its next request before this response.
         if self.conn.trailing_data[0] and self.cycle.response_complete and self._head_timer is None:
             self._await_head()

@@ -153,7 +153,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 class BrowserCases:
     """What the endpoints must do, whoever serves them."""
 
-    rules: ClassVar = StreamRules(most=6, most_of_a_session=4, heartbeat=0.2)
+    rules: ClassVar = StreamRules(most=6, most_of_a_session=4, most_of_a_user=5, heartbeat=0.2)
     close_after: ClassVar = 0.5
 
     @pytest.fixture
@@ -171,7 +171,7 @@ class BrowserCases:
 
     def endpoints(self, pages: Pages) -> BrowserEndpoints:
         """Endpoints with small bounds, whose time is that of the test."""
-        return BrowserEndpoints(streams=self.rules, close_after=self.close_after, now=pages.now)
+        return BrowserEndpoints(streams=self.rules, close_after=self.close_after, body_timeout=0.5, now=pages.now)
 
     def serve(self, pages: Pages) -> Any:
         """Serve the endpoints, and return their address."""
@@ -424,6 +424,19 @@ class BrowserCases:
         assert await pages.is_live(token)
         assert (await pages.post("logout", token, b"x" * 4096)).status_code == 204
 
+    async def test_a_body_that_does_not_come(self, pages: Pages) -> None:
+        """A request whose body does not arrive in time is refused, and nothing happens."""
+        token = await pages.login()
+        address = pages.http.base_url
+        sent = {"host": "app.example", "content-length": "10"} | pages.sent(token, {})
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(f"POST {address.path}logout HTTP/1.1\r\n{head}\r\n".encode())
+            assert b" 408 " in await reader.readline()
+            writer.close()
+        assert await pages.is_live(token)
+
     async def test_a_head_request(self, pages: Pages) -> None:
         """HEAD gets the headers of GET. There is no HEAD of a stream."""
         token = await pages.login()
@@ -530,6 +543,17 @@ class BrowserCases:
                     return another.response.status_code == 200
 
             await eventually(is_free)
+            del opened
+
+    async def test_streams_of_one_user_are_bounded(self, pages: Pages) -> None:
+        """However many sessions a user has, they cannot take the streams of others."""
+        tokens = [await pages.login() for _ in range(self.rules.most_of_a_user + 1)]
+        other = await pages.login("eve")
+        async with AsyncExitStack() as stack:
+            opened = await self._open(pages, stack, tokens[:-1])
+            assert (await pages.get("events", tokens[-1])).status_code == 503
+            async with pages.stream(other) as stream:
+                await stream.begin()
             del opened
 
     async def test_streams_of_a_process_are_bounded(self, pages: Pages) -> None:

@@ -166,6 +166,16 @@ async def test_a_slow_head_is_cut_off() -> None:
             writer.close()
 
 
+async def test_an_unfinished_request_is_cut_off_after_its_answer() -> None:
+    """A connection on which a request was answered before its end is closed: the rest of it may never come."""
+    async with listening(Slow()) as server, asyncio.timeout(10):
+        reader, writer = await connection(server)
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n")
+        answer = await reader.read()
+        assert answer.endswith(b"serving\n")
+        writer.close()
+
+
 async def test_a_slow_decision_is_not_cut_off() -> None:
     """The limit is one for the client's part: a decision may take longer."""
     slow = Slow()

@@ -14,6 +14,7 @@ __all__ = [
     "NOT_FOUND",
     "NO_CONTENT",
     "TOO_LARGE",
+    "TOO_SLOW",
     "Answer",
     "from_refusal",
     "json_answer",
@@ -71,6 +72,7 @@ def problem(status: int, error: str, text: str, headers: Headers = ()) -> Answer
 
 NOT_FOUND = problem(404, "not_found", "There is no such page or session.")
 TOO_LARGE = problem(413, "too_large", "This request has a body that nobody reads.")
+TOO_SLOW = problem(408, "too_slow", "The body of this request has not arrived in time.")
 
 
 def method_not_allowed(methods: Iterable[str]) -> Answer:

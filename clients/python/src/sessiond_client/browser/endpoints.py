@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from sessiond_client.browser.answers import (
     NO_CONTENT,
     NOT_FOUND,
     TOO_LARGE,
+    TOO_SLOW,
     Answer,
     from_refusal,
     method_not_allowed,
@@ -29,6 +31,7 @@ _MOST_BYTES = 4096
 """How much a request may send. Nothing of it is used."""
 _MOST_PATH = 200
 _CLOSE_SECONDS = 10.0
+_BODY_SECONDS = 10.0
 EVENTS = "events"
 """The path of the event stream."""
 _SCRIPT, _CLOSE = "session.js", "close"
@@ -52,14 +55,17 @@ class BrowserEndpoints:
         *,
         streams: StreamRules | None = None,
         close_after: float = _CLOSE_SECONDS,
+        body_timeout: float = _BODY_SECONDS,
         now: actions.Now = wall_clock,
     ) -> None:
         """`streams`: bounds of the event streams. `close_after`: seconds from a closed window to the logout.
 
-        `now`: the time, by the authority's wall clock as far as possible.
+        `body_timeout`: seconds that the body of a request may take. `now`: the time, by the authority's wall clock as
+        far as possible.
         """
         self._streams = EventStreams(streams or StreamRules(), now)
         self._departures = Departures(close_after)
+        self._body_timeout = body_timeout
         self._actions: Mapping[str, Mapping[str, Action]] = {
             "status": {"GET": lambda exchange: actions.status(exchange, now)},
             "extend": {"POST": lambda exchange: actions.extend(exchange, now)},
@@ -83,8 +89,8 @@ class BrowserEndpoints:
             await method_not_allowed(methods).send(send, is_head=is_head)
         elif path == _SCRIPT:
             await script(request).send(send, is_head=is_head)
-        elif method == "POST" and await _is_too_large(receive):
-            await TOO_LARGE.send(send)
+        elif method == "POST" and (problem_of_body := await self._problem_of_body(receive)) is not None:
+            await problem_of_body.send(send)
         else:
             # What the user does on a page about devices is activity. What a script asks by itself is not.
             exchange = Exchange(site.gateway, replace(request, is_passive=not path.startswith("sessions/")))
@@ -96,6 +102,14 @@ class BrowserEndpoints:
         """End all event streams, and begin no more."""
         self._streams.close()
         self._departures.close()
+
+    async def _problem_of_body(self, receive: Receive) -> Answer | None:
+        """Read the body of a request. Return the answer if it is too long or too slow."""
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                return TOO_LARGE if await _is_too_large(receive) else None
+        except TimeoutError:
+            return TOO_SLOW
 
     def _methods(self, path: str) -> Collection[str] | None:
         """Return the methods that a path has; None: there is no such path."""

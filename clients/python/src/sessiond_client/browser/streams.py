@@ -51,6 +51,8 @@ class StreamRules:
     """In this process."""
     most_of_a_session: int = 8
     """In this process, for one session. The tabs of a browser share one stream, if the browser can."""
+    most_of_a_user: int = 32
+    """In this process, for all sessions of one user."""
     heartbeat: float = 15.0
     """Seconds after which a quiet stream sends a comment, so that no proxy ends it."""
     lifetime: float = 600.0
@@ -63,7 +65,9 @@ class EventStreams:
     def __init__(self, rules: StreamRules, now: Now) -> None:
         self._rules = rules
         self._now = now
+        self._total = 0
         self._of_session: Counter[str] = Counter()
+        self._of_user: Counter[str] = Counter()
         self._open: set[_Stream] = set()
         self._is_closed = False
 
@@ -72,7 +76,7 @@ class EventStreams:
 
         Raises `TooManyStreams`, and `SessiondError` if the authority cannot be followed, before the response begins.
         """
-        with self._counted(session.session_id):
+        with self._counted(session):
             stream = _Stream(await site.watch(session), receive, send)
             try:
                 # What happened before the watch began is no event for it.
@@ -118,19 +122,25 @@ class EventStreams:
         return asyncio.get_running_loop().time() + max(0.0, (deadline - self._now()).total_seconds()) + 0.05
 
     @contextmanager
-    def _counted(self, session_id: str) -> Iterator[None]:
-        total, own = self._of_session.total(), self._of_session[session_id]
-        if self._is_closed or total >= self._rules.most or own >= self._rules.most_of_a_session:
-            if not own:
-                del self._of_session[session_id]
+    def _counted(self, session: Session) -> Iterator[None]:
+        rules = self._rules
+        counts = (
+            (self._of_session, session.session_id, rules.most_of_a_session),
+            (self._of_user, f"{session.application}:{session.subject}", rules.most_of_a_user),
+        )
+        if self._is_closed or self._total >= rules.most or any(count[key] >= most for count, key, most in counts):
             raise TooManyStreams
-        self._of_session[session_id] += 1
+        self._total += 1
+        for count, key, _ in counts:
+            count[key] += 1
         try:
             yield
         finally:
-            self._of_session[session_id] -= 1
-            if not self._of_session[session_id]:
-                del self._of_session[session_id]
+            self._total -= 1
+            for count, key, _ in counts:
+                count[key] -= 1
+                if not count[key]:
+                    del count[key]
 
 
 class _Stream:
