@@ -17,8 +17,8 @@ HEAVY = {
     *("grpc", "grpc_status", "google", "rich", "pydantic", "asyncio", "cryptography", "sessiond_stubs"),
     *("aiosqlite", "sqlite3", "asyncpg"),
 }
-CLIENT = {"sessiond_client", "sessiond_client.enums"}
-"""The parts of the client that may be imported: names alone, without gRPC."""
+CLIENT = {"sessiond_client", "sessiond_client.enums", "sessiond_client.targets"}
+"""The parts of the client that may be imported: names and the form of addresses, without gRPC."""
 SCRIPT = """
 import json, sys
 from sessionctl import main
