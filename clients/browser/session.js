@@ -112,6 +112,8 @@ class Watcher {
   #curtain = new Curtain();
   /** The session as this page knows it; undefined: nobody was logged in yet. */
   #session;
+  /** Whether the authority has said who is logged in, if anybody. */
+  #isKnown = false;
   #deadline = Infinity;
   #hasEnded = false;
   #isStopped = false;
@@ -236,6 +238,7 @@ class Watcher {
 
   #apply(status) {
     if (this.isOver) return;
+    this.#isKnown = true;
     if (status.state !== "active") {
       this.#tab?.noteLogin();
       if (this.#session !== undefined) this.#end("ended");
@@ -318,11 +321,12 @@ class Watcher {
     }
     this.#disconnect();
     // The browser keeps the page as it is now, for the back button. What it shows then is not known yet.
-    if (persisted && this.#session !== undefined) this.#curtain.close();
+    if (persisted && (this.#session !== undefined || !this.#isKnown)) this.#curtain.close();
   }
 
   #comeBack() {
     if (this.#hasEnded) location.replace(this.#options.loginPath);
+    else if (!this.#isKnown) location.reload(); // it may show something of a session that has ended since
     else this.#connect();
   }
 

@@ -12,10 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 from playwright.async_api import Browser, BrowserContext, Page
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from sessiond.app import App
 from sessiond_client import AsyncClient
@@ -194,7 +193,7 @@ async def visited(
     """Run the site and a browser. In the end no page may have done what the site's policy forbids."""
     config = config_for(folder, f'[applications.default]\npreset = "owasp-low"\nidle_timeout = "{idle_timeout}"\n')
     async with serving(config) as app, AsyncClient(app.address) as authority, chromium(keeps_pages=keeps_pages) as one:
-        site = Starlette(
+        site = Router(  # not Starlette, which would answer an error itself, and so a refusal
             routes=[
                 Route("/home", _home),
                 Route("/login", _login, methods=["GET", "POST"]),
