@@ -15,7 +15,6 @@ from typing import Any
 
 import grpc
 import pytest
-import structlog
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -534,7 +533,6 @@ def test_a_full_disk_is_told_once() -> None:
     """While the file cannot be written its lines go to the log; the failure and its end are logged once each."""
     file, log = Sheet(), Sheet()
     audit = audit_of(file, log)
-    structlog.reset_defaults()
     with capture_logs() as logged:
         assert audit.record(AuditRecord(action="a"))
         file.is_full = True
