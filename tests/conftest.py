@@ -52,7 +52,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 def _logs_as_before() -> Iterator[None]:
     """Let no test leave logs set up: each module that logs then would write to that test's standard error for ever."""
     yield
-    assert not structlog.is_configured()
+    assert not structlog.get_config()["cache_logger_on_first_use"]
 
 
 @pytest.fixture
