@@ -46,7 +46,22 @@ async def wait_for_standby(server: LocalPostgres, name: str) -> None:
     await connection.execute("SELECT pg_reload_conf()")
     while await connection.fetchval("SHOW synchronous_standby_names") != name:
         pass
+    while name and not await _does_wait(server, connection):
+        pass
     await connection.close()
+
+
+async def _does_wait(server: LocalPostgres, other: asyncpg.Connection) -> bool:
+    """Return whether a commit waits. Each process of Postgres reads a new setting when it gets to it."""
+    connection = await asyncpg.connect(server.url())
+    committing = asyncio.ensure_future(connection.execute("SELECT pg_logical_emit_message(true, 'a', 'b')"))
+    while not (waits := await waiting_commits(server) > 0) and not committing.done():
+        pass
+    if waits:
+        await other.execute("SELECT pg_cancel_backend($1)", connection.get_server_pid())
+    await committing
+    await connection.close()
+    return waits
 
 
 async def waiting_commits(server: LocalPostgres) -> int:
