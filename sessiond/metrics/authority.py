@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from prometheus_client.metrics_core import Metric
 
 from sessiond.domain.errors import Unavailable
+from sessiond.domain.event import EventType
+from sessiond.domain.judge import Verdict
 from sessiond.domain.key_ring import in_use
 from sessiond.metrics.families import counter, gauge, histogram
 from sessiond.metrics.watched import Watched
@@ -45,13 +47,16 @@ class AuthorityMetrics:
 
     def _validations(self) -> Iterator[Metric]:
         watched = self._watched
-        verdicts = {
-            (application, verdict.value): count
-            for (application, verdict), count in watched.authority.validation.verdicts.items()
-        }
+        applications = watched.authority.parts.policies
+        # Zeros too: Prometheus sees no increase in a series that begins with its first event.
+        verdicts = {(app, verdict.value): 0 for app in applications for verdict in Verdict}
+        for (app, verdict), count in watched.authority.validation.verdicts.items():
+            verdicts[app, verdict.value] = count
         text = "Tokens that were judged, by verdict. Answers of sidecars and caches are not among them."
         yield counter("sessiond_validations", text, verdicts.items(), ("application", "verdict"))
-        events = {(app, kind.value): count for (app, kind), count in watched.events.events.items()}
+        events = {(app, kind.value): 0 for app in applications for kind in EventType}
+        for (app, kind), count in watched.events.events.items():
+            events[app, kind.value] = count
         text = "Committed events since the start of this server. Every replica counts those of all replicas."
         yield counter("sessiond_events", text, events.items(), ("application", "type"))
         signals = {

@@ -11,6 +11,8 @@ from sessiond.rpc.call_stats import CallStats, MethodStats
 
 __all__ = ["CallMetrics"]
 
+_WATCHED_CODES = ("OK", "INTERNAL", "UNKNOWN", "DATA_LOSS", "UNAVAILABLE")
+"""The status codes that alerts are about."""
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
 
@@ -26,9 +28,11 @@ class CallMetrics:
         started = {labels: method.started for labels, method in methods.items()}
         received = {labels: method.received for labels, method in methods.items()}
         sent = {labels: method.sent for labels, method in methods.items()}
-        handled = {
-            (*labels, code): count for labels, method in methods.items() for code, count in method.handled.items()
-        }
+        # Zeros too: Prometheus sees no increase in a series that begins with its first failure.
+        handled = {(*labels, code): 0 for labels in methods for code in _WATCHED_CODES}
+        for labels, method in methods.items():
+            for code, count in method.handled.items():
+                handled[*labels, code] = count
         seconds = {labels: method.seconds for labels, method in methods.items()}
         yield counter("grpc_server_started", "Calls that have begun.", started.items(), _LABELS)
         yield counter("grpc_server_msg_received", "Messages from callers.", received.items(), _LABELS)

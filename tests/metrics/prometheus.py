@@ -1,0 +1,125 @@
+"""A real Prometheus with our alerts, whose times are shortened so that a test can wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.sidecars import until
+
+__all__ = ["RULES", "Prometheus", "needs_prometheus", "watching"]
+
+RULES = Path("deploy/prometheus/sessiond.rules.yaml")
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"
+)
+_SHORTER = {r"for: \d+m\n": "for: 0s\n", r"\[\d+m\]": "[4s]", "> 300": "> 2", "> 5000": "> 20"}
+_CONFIG = """
+global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
+rule_files: [rules.yaml]
+scrape_configs:
+{jobs}
+"""
+_JOB = '  - {{job_name: {name}, static_configs: [{{targets: ["{target}"]}}]}}'
+
+
+class Prometheus:
+    """Watches servers, and evaluates our alerts."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def firing(self) -> Mapping[str, str]:
+        """Return the summary of each alert that fires."""
+        found = await asyncio.to_thread(self._get, "alerts")
+        return {
+            one["labels"]["alertname"]: one["annotations"]["summary"]
+            for one in found["data"]["alerts"]
+            if one["state"] == "firing"
+        }
+
+    async def until_watching(self) -> None:
+        """Wait until all servers were asked, and all alerts were evaluated a few times."""
+
+        async def holds() -> bool:
+            rules = (await asyncio.to_thread(self._get, "rules"))["data"]["groups"]
+            targets = (await asyncio.to_thread(self._get, "targets"))["data"]["activeTargets"]
+            evaluated = [rule.get("health") for group in rules for rule in group["rules"]]
+            return bool(evaluated) and set(evaluated) == {"ok"} and all(one["health"] == "up" for one in targets)
+
+        await until(holds)
+
+    async def until_fires(self, *names: str) -> Mapping[str, str]:
+        """Wait until these alerts have fired, at the same time or one after the other. Return their summaries."""
+        seen: dict[str, str] = {}
+
+        async def have_fired() -> bool:
+            seen.update(await self.firing())
+            return set(names) <= seen.keys()
+
+        await until(have_fired)
+        return seen
+
+    def _get(self, what: str) -> dict[str, dict[str, list[dict[str, dict[str, str]]]]]:
+        with closing(urllib.request.urlopen(f"http://{self._address}/api/v1/{what}", timeout=10)) as response:
+            return json.loads(response.read())  # type: ignore[no-any-return]
+
+
+def _shortened(rules: str) -> str:
+    for long, short in _SHORTER.items():
+        rules, count = re.subn(long, short, rules)
+        assert count, f"no rule has {long}"
+    return rules
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@asynccontextmanager
+async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
+    """Watch servers whose metrics are at these addresses, by the name of the job. No alert may fire at first."""
+    jobs = "\n".join(_JOB.format(name=name.replace("_", "-"), target=target) for name, target in targets.items())
+    (folder / "prometheus.yaml").write_text(_CONFIG.format(jobs=jobs), encoding="utf-8")
+    (folder / "rules.yaml").write_text(_shortened(RULES.read_text(encoding="utf-8")), encoding="utf-8")
+    address = f"127.0.0.1:{_free_port()}"
+    process = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'tsdb'}",
+            f"--web.listen-address={address}",
+            "--log.level=error",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        prometheus = Prometheus(address)
+
+        async def answers() -> bool:
+            assert process.poll() is None, "Prometheus has ended"
+            with suppress(OSError):
+                return bool(await prometheus.firing()) or True
+            return False
+
+        await until(answers)
+        await prometheus.until_watching()
+        await asyncio.sleep(1)  # five evaluations
+        assert await prometheus.firing() == {}
+        yield prometheus
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 30)
