@@ -37,7 +37,7 @@ def context() -> None:
     file of contexts is $XDG_CONFIG_HOME/sessiond/contexts.json, by default ~/.config/sessiond/contexts.json.
 
     A command takes each value from the first of these that has it: an option (--context included), the environment,
-    the context in use, the default. If an option or SESSIOND_TARGET names a server, the context in use does not count.
+    the context in use, the default. If an option or SESSIOND_TARGET names a server, the context in use is ignored.
     """
 
 
