@@ -257,5 +257,6 @@ class _Asker:
             answer = self._client.validate(self._made.token)
         if not answer.valid:
             raise Failure(
-                f"{self._address} says {answer.verdict} of a new session; name caches of the authority at --target only"
+                f"{self._address} answers {answer.verdict} for a new session; "
+                "name only caches of the authority at --target"
             )

@@ -104,7 +104,7 @@ def use(name: str | None, nothing: bool) -> None:
     else:
         show("using no context")
     if os.environ.get(TARGET_VARIABLE):
-        show_note(f"{TARGET_VARIABLE} is set and counts before the context; unset it")
+        show_note(f"{TARGET_VARIABLE} is set and takes precedence over the context; unset it")
 
 
 @context.command("remove")
