@@ -81,7 +81,7 @@ class Measured:
     metavar="SECONDS",
     callback=checked_bound,
     default="5",
-    help="For how long a cache may accept the session after a plain revocation. [default: 5]",
+    help="How long a cache may accept the session after a plain revocation. [default: 5]",
 )
 @click.option(
     "--awaited-bound",
