@@ -4899,7 +4899,7 @@ class SealingKey(_message.Message):
     tokens_partial: _builtins.bool
     """Whether counting `live_tokens` stopped early, so that there may be more."""
     sealed_values: _builtins.int
-    """How many values of session data the key has sealed."""
+    """How many values of session data are sealed with the key now."""
     moved_values: _builtins.int
     """How many values of session data that the key had sealed have since been sealed again with the sealing key."""
     logs_out_sessions: _builtins.bool
