@@ -52,8 +52,8 @@ Validate a web request.
                    otherwise; REVOKED, EXPIRED_* after that  client's token
                    time
 
-"Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
-an RPC error, always refuse it.
+"Deny the request" means: refuse it or, if guests (visitors without a login) may see the page, serve it as for a
+guest. After LOCKED and after an RPC error, always refuse it.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -82,9 +82,9 @@ resume.
 
 CONVENTIONS
 
-Secrets. Session tokens, companion tokens, CSRF tokens, tickets and `Set-Cookie` values are secrets. They travel only
-in fields whose comment begins with "Secret". Neither side may write one to a log, an error, an event, a metric or a
-URL.
+Secrets. Session tokens, companion tokens, CSRF tokens, tickets, keys of callers and `Set-Cookie` values are secrets.
+They travel only in fields whose comment begins with "Secret", and keys also in the metadata `authorization`. Neither
+side may write one to a log, an error, an event, a metric or a URL.
 
 Session ids. A `session_id` is public: a UUIDv7 in its canonical lower-case text form. It proves nothing.
 
@@ -624,10 +624,12 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SESSION_ROLLED: _EventType.ValueType  # 4
     """The token was replaced because of a privilege change."""
     EVENT_TYPE_SESSION_REFRESHED: _EventType.ValueType  # 5
-    """The session was refreshed. Also recorded in two cases in which an earlier OLD_TOKEN_PRESENTED has proved harmless.
-    First, a login was repeated and got its original response; the tolerances after the roll start again. A repeat
-    within a fifth of `roll_tolerance` has no event. Second (cause SIGNAL), the only client that sent the old token has
-    used the new one, and the policy ignores `token_copy`.
+    """The session was refreshed. Also recorded in two other cases:
+      - A login was repeated and got its original response, later than a fifth of `roll_tolerance` after the roll, or
+        after OLD_TOKEN_PRESENTED. The tolerances after the roll start again, and an earlier OLD_TOKEN_PRESENTED has
+        proved harmless.
+      - The only client that sent the old token has used the new one, and the policy ignores `token_copy` (cause
+        SIGNAL). The earlier OLD_TOKEN_PRESENTED has proved harmless.
     """
     EVENT_TYPE_SESSION_DATA_CHANGED: _EventType.ValueType  # 6
     """Session data changed. The event has neither keys nor values."""
@@ -674,10 +676,12 @@ EVENT_TYPE_SESSION_RENEWED: EventType.ValueType  # 3
 EVENT_TYPE_SESSION_ROLLED: EventType.ValueType  # 4
 """The token was replaced because of a privilege change."""
 EVENT_TYPE_SESSION_REFRESHED: EventType.ValueType  # 5
-"""The session was refreshed. Also recorded in two cases in which an earlier OLD_TOKEN_PRESENTED has proved harmless.
-First, a login was repeated and got its original response; the tolerances after the roll start again. A repeat
-within a fifth of `roll_tolerance` has no event. Second (cause SIGNAL), the only client that sent the old token has
-used the new one, and the policy ignores `token_copy`.
+"""The session was refreshed. Also recorded in two other cases:
+  - A login was repeated and got its original response, later than a fifth of `roll_tolerance` after the roll, or
+    after OLD_TOKEN_PRESENTED. The tolerances after the roll start again, and an earlier OLD_TOKEN_PRESENTED has
+    proved harmless.
+  - The only client that sent the old token has used the new one, and the policy ignores `token_copy` (cause
+    SIGNAL). The earlier OLD_TOKEN_PRESENTED has proved harmless.
 """
 EVENT_TYPE_SESSION_DATA_CHANGED: EventType.ValueType  # 6
 """Session data changed. The event has neither keys nor values."""
@@ -1531,7 +1535,7 @@ class Signal(_message.Message):
     expected: _builtins.str
     """What the record of the session led the authority to expect."""
     seen: _builtins.str
-    """What the authority saw instead of that."""
+    """What the authority saw instead."""
     def __init__(
         self,
         *,
@@ -1659,8 +1663,9 @@ class Policy(_message.Message):
     @_builtins.property
     def roll_tolerance(self) -> _duration_pb2.Duration:
         """How long a token that a roll replaced is denied without a signal (SUPERSEDED), and how long the token of an ended
-        session gets NEXT_STEP_KEEP_TOKEN. If the login is repeated after a fifth of this time and gets its original
-        response, this and `lost_answer_tolerance` count from the repeat instead of the roll.
+        session gets NEXT_STEP_KEEP_TOKEN. If the login is repeated later than a fifth of this time after the roll, or
+        after OLD_TOKEN_PRESENTED, and gets its original response, then this and `lost_answer_tolerance` count from the
+        repeat instead of the roll.
         """
 
     @_builtins.property

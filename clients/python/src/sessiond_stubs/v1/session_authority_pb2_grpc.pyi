@@ -52,8 +52,8 @@ Validate a web request.
                    otherwise; REVOKED, EXPIRED_* after that  client's token
                    time
 
-"Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
-an RPC error, always refuse it.
+"Deny the request" means: refuse it or, if guests (visitors without a login) may see the page, serve it as for a
+guest. After LOCKED and after an RPC error, always refuse it.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -82,9 +82,9 @@ resume.
 
 CONVENTIONS
 
-Secrets. Session tokens, companion tokens, CSRF tokens, tickets and `Set-Cookie` values are secrets. They travel only
-in fields whose comment begins with "Secret". Neither side may write one to a log, an error, an event, a metric or a
-URL.
+Secrets. Session tokens, companion tokens, CSRF tokens, tickets, keys of callers and `Set-Cookie` values are secrets.
+They travel only in fields whose comment begins with "Secret", and keys also in the metadata `authorization`. Neither
+side may write one to a log, an error, an event, a metric or a URL.
 
 Session ids. A `session_id` is public: a UUIDv7 in its canonical lower-case text form. It proves nothing.
 
