@@ -18,7 +18,8 @@ callers, keys and roles.
 - **one user**: only if the request presents a token, or names one subject.
 - The role `admin` includes all others.
 - A call that names several applications, or all of them, needs the role for each, or for all (`*`).
-- Check is the call that [Envoy](../how-to/envoy.md) makes.
+- Check is the call that [Envoy](../how-to/envoy.md) makes. The requests of [other proxies](../how-to/nginx.md) count as
+  Check.
 
 """
 _NOTES = {
