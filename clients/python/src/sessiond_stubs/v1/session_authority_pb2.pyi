@@ -1453,7 +1453,7 @@ class CookieDirectives(_message.Message):
     """Value of the `Clear-Site-Data` header. Empty: do not send the header."""
     @_builtins.property
     def set_cookie(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Secret. Values of `Set-Cookie` headers. Send each as a header of its own."""
+        """Secret. Values of `Set-Cookie` headers. Send each in a separate header."""
 
     def __init__(
         self,
@@ -2529,8 +2529,8 @@ Global___StreamValidationsResponse: _TypeAlias = StreamValidationsResponse  # no
 
 @_typing.final
 class ValidationFailure(_message.Message):
-    """The error that a request of a batch would have ended with as a call of its own. The fields other than `index` are
-    those of google.rpc.Status.
+    """The error that a request of a batch would have ended with as a separate call. The fields other than `index` are those
+    of google.rpc.Status.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
