@@ -59,12 +59,15 @@ from sessiond.domain.signals import SignalType
 from sessiond.domain.values import ClientContext, Entropy, Instant, Millis, SessionId
 from sessiond.endpoints import Endpoints
 from sessiond.eventlog.caches import FollowingCaches, LeaseRules
+from sessiond.eventlog.event_counts import EventCounts
 from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.follower import Follower
 from sessiond.eventlog.history import recent_events
 from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.http.forward_auth import ForwardAuth
+from sessiond.metrics.watched import Watched
+from sessiond.monitoring import metrics_server
 from sessiond.proxying import decider_of, http_server, services_for_proxies
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.fast_path import FastPath
@@ -364,6 +367,7 @@ class App:
         self._entropy = entropy
         loop = asyncio.get_running_loop()
         self._security_log = SecurityLog(loop.call_later)
+        self._event_counts = EventCounts()
         file = None if config.log_audit_file is None else AuditFile(config.log_audit_file)
         self.audit = Audit(write_to_log, file, clock.now, loop.call_later)
         self._limit_log = LimitLog(loop.call_later)
@@ -403,7 +407,7 @@ class App:
                 self._clock,
                 self._entropy,
                 self._on_store_failure,
-                self._security_log.apply,
+                self._on_events,
                 self._book.replace,
                 shared,
                 keeper=self._keeper,
@@ -481,8 +485,21 @@ class App:
         callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
         http = await http_server(config, decider, auth, callers, self._limiter, reading, self._clock)
         further = services_for_proxies(config, decider, auth)
+        watched = Watched(
+            self.authority,
+            self.sweeper,
+            self._keeper,
+            shared.stats,
+            self._event_counts,
+            self._limit_log,
+            self.audit,
+            self._tls,
+        )
+        metrics = await metrics_server(config, watched)
         server_for = rpc_servers(services, shared, config.max_calls, further)
-        self._endpoints = await Endpoints.start(config, self._callers, self._book, server_for, credentials, http)
+        self._endpoints = await Endpoints.start(
+            config, self._callers, self._book, server_for, credentials, http, metrics
+        )
         self.address = self._endpoints.address
 
     async def reload(self, config: Config) -> Reloaded:
@@ -570,6 +587,10 @@ class App:
         waits = bool(source.change)
         name = source.name if waits else ""
         return StoreKeys(cipher, self._keys.fingerprints(), self._clock.now(), self._keeper.learn, name, waits)
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        self._event_counts.apply(events)
+        self._security_log.apply(events)
 
     def _on_tls(self) -> None:
         """Trust only certificates of clients that the newest authorities have signed."""

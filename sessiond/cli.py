@@ -313,6 +313,12 @@ def serve(file: Path | None, **options: Any) -> None:
     help="Where proxies ask over HTTP: unix:PATH or HOST:PORT. Default: nowhere. [env: SESSIOND_HTTP_LISTEN]",
 )
 @click.option(
+    "--metrics-listen",
+    callback=_listen,
+    metavar="ADDRESS",
+    help="Where Prometheus asks for metrics: unix:PATH or HOST:PORT. Default: nowhere. [env: SESSIOND_METRICS_LISTEN]",
+)
+@click.option(
     "--socket-mode",
     type=click.Choice(["0600", "0660"]),
     help="Who may connect to the Unix socket: its user, or its group too. [env: SESSIOND_SOCKET_MODE]",

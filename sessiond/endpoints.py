@@ -34,11 +34,19 @@ class Endpoints:
 
     address: str
 
-    def __init__(self, config: Config, server: RpcServer, sockets: CallerSockets, http: HttpServer | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        server: RpcServer,
+        sockets: CallerSockets,
+        http: HttpServer | None,
+        metrics: HttpServer | None,
+    ) -> None:
         self._config = config
         self._server = server
         self._sockets = sockets
         self._http = http
+        self._metrics = metrics
         self._workers: Workers | None = None
         self._reserved: Sequence[socket.socket] = ()
 
@@ -51,27 +59,30 @@ class Endpoints:
         server_for: Callable[[str, Callers], RpcServer],
         credentials: grpc.ServerCredentials | None,
         http: HttpServer | None,
+        metrics: HttpServer | None = None,
     ) -> Endpoints:
-        """Answer everywhere. Raises `CannotListen` or `WorkersFailed`; then nothing is listened on, by `http` neither.
+        """Answer everywhere. Raises `CannotListen` or `WorkersFailed`; then nothing is listened on.
 
         `server_for` makes a server for a transport and the callers on its address. `credentials` are for TLS. `http`
-        answers proxies already.
+        answers proxies already, and `metrics` those who watch; they are stopped too.
         """
         async with AsyncExitStack() as started:
-            if http is not None:
-                started.push_async_callback(http.stop, 0)
+            for one in (http, metrics):
+                if one is not None:
+                    started.push_async_callback(one.stop, 0)
             server_of = partial(server_for, "grpcio")
             sockets = await CallerSockets.start(config.sockets, book, callers.audit, server_of)
             started.push_async_callback(sockets.stop, 0)
-            endpoints = cls(config, server_for(config.transport, callers), sockets, http)
+            endpoints = cls(config, server_for(config.transport, callers), sockets, http, metrics)
             await endpoints._bind(credentials)
             started.pop_all()
         return endpoints
 
     def described(self) -> dict[str, object]:
-        """Return for the log what answers beside the address: the process ids of workers, and where proxies ask."""
+        """Return for the log what answers beside the address: the process ids of workers, and addresses for HTTP."""
         workers: dict[str, object] = {} if self._workers is None else {"workers": self._workers.pids}
-        return workers if self._http is None else {**workers, "http": self._http.address}
+        others = {"http": self._http, "metrics": self._metrics}
+        return {**workers, **{name: one.address for name, one in others.items() if one is not None}}
 
     async def withdraw(self, grace: float) -> None:
         """Stop the workers, which have `grace` seconds for their calls, and make health checks report NOT_SERVING."""
@@ -82,7 +93,7 @@ class Endpoints:
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
-        servers = [one for one in (self._server, self._sockets, self._http) if one is not None]
+        servers = [one for one in (self._server, self._sockets, self._http, self._metrics) if one is not None]
         await asyncio.gather(*(one.stop(grace) for one in servers))
 
     async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:

@@ -16,6 +16,7 @@ from sessiond import __version__
 from sessiond.app import RemotePlaintext
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.domain.call import FORWARDED_KEY, PEER_KEY
+from sessiond.monitoring import sidecar_metrics_server
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier
@@ -86,10 +87,16 @@ class Sidecar:
         if self._is_worker:
             way = replace(way, metadata=lambda peer: ((PEER_KEY, peer),))
         self._forwarding = Forwarding(way)
-        self._endpoint = Endpoint(self._forwarding, arrivals, max_calls=config.max_calls, shares_port=self._is_worker)
+        self._endpoint = Endpoint(self._forwarding, way, max_calls=config.max_calls, shares_port=self._is_worker)
         try:
             self.address = await self._endpoint.start(config.listen, config.socket_mode)
             self._http = await self._http_server()
+            try:
+                self._metrics = await sidecar_metrics_server(config, self.cache.stats, way.stats)
+            except BaseException:
+                if self._http is not None:
+                    await self._http.stop(0)
+                raise
         except BaseException:
             await self._endpoint.stop(0)
             await upstream.close()
@@ -103,6 +110,7 @@ class Sidecar:
             address=self.address,
             pid=os.getpid(),
             **({} if self._http is None else {"http": self._http.address}),
+            **({} if self._metrics is None else {"metrics": self._metrics.address}),
             upstream=config.upstream,
             upstream_tls=_tls_text(config),
             settings={key: origin for key, origin in config.origins.items() if origin != "default"},
@@ -136,7 +144,7 @@ class Sidecar:
         await self._following.close()
         self._barrier.broken(None)  # nobody waits for the cache any more
         self._forwarding.stop()
-        servers = [one for one in (self._endpoint, self._http) if one is not None]
+        servers = [one for one in (self._endpoint, self._http, self._metrics) if one is not None]
         await asyncio.gather(*(one.stop(_STOP_GRACE) for one in servers))
         for task in (self._watching, self._watching_files):
             task.cancel()

@@ -61,6 +61,8 @@ class Audit:
         self._now = now
         self._call_later = call_later
         self._is_failing = False
+        self.not_written = 0
+        """How many lines could not be written to the file, since the start."""
         self._refused: Counter[str] = Counter()
         self._refused_of: Counter[tuple[str, str]] = Counter()
         self._left_out: Counter[str] = Counter()
@@ -85,6 +87,7 @@ class Audit:
                     effect="audit lines go to this log; calls that read other people's data are refused",
                 )
             self._is_failing = True
+            self.not_written += 1
             self._write_to_log(line)
             return False
         if self._is_failing:

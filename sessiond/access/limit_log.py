@@ -29,9 +29,12 @@ class LimitLog:
         self._call_later = call_later
         self._counts: Counter[tuple[str, str]] = Counter()
         self._others = 0
+        self.totals: Counter[str] = Counter()
+        """How many calls were refused because of each setting, since the start."""
 
     def refused(self, who: str, setting: str) -> None:
         """Note that a call of a caller, or about an application, was refused because of a setting."""
+        self.totals[setting] += 1
         if self._call_later is None:
             return
         if not self._counts:

@@ -186,11 +186,14 @@ class Following:
         return self._feed.resume(cursor)
 
     @contextmanager
-    def stream(self, after: Revision, applications: frozenset[str], name: str) -> Iterator[Stream]:
-        """Follow from a revision. An empty set of applications is all of them. Raises `PositionOutOfRange`."""
+    def stream(self, after: Revision, applications: frozenset[str], name: str, who: str = "") -> Iterator[Stream]:
+        """Follow from a revision. An empty set of applications is all of them. `who` follows is for metrics.
+
+        Raises `PositionOutOfRange`.
+        """
         # When a caller or the key ring changes, caches drop everything, whatever their applications.
         wanted = EventFilter(applications, types=_TYPES, everywhere=_EVERYWHERE)
-        with self._feed.reader(after, wanted) as reader:
+        with self._feed.reader(after, wanted, who) as reader:
             stream = Stream(self._feed, self._policies, self._caches, reader, name)
             try:
                 yield stream

@@ -114,17 +114,18 @@ class Reading:
         return await self._parts.gate.locks(call)
 
     async def subscribe(
-        self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool
+        self, cursor: Position | None, wanted: EventFilter, checkpoint_interval: float, *, earliest: bool, who: str = ""
     ) -> AsyncGenerator[Event | Checkpoint, None]:
         """Return the event stream after a cursor. Raises `PositionOutOfRange`, `Unavailable`.
 
-        Without a cursor it starts at the horizon if `earliest` is set, else at the newest revision.
+        Without a cursor it starts at the horizon if `earliest` is set, else at the newest revision. `who` subscribes
+        is for metrics.
         """
         feed = self._parts.feed
         if cursor is not None:
             await feed.wait_for_cursor(cursor)
         fixed = feed.horizon if earliest else feed.revision
-        return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval)
+        return feed.subscribe(fixed if cursor is None else feed.resume(cursor), wanted, checkpoint_interval, who)
 
     def position(self, revision: Revision) -> Position:
         """Return the position of a revision that was delivered to a subscriber, for cursors."""

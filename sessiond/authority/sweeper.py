@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -40,6 +41,14 @@ class Sweeper:
         self._event_retention = event_retention
         self._on_fatal = on_fatal
         self._interval = interval
+        self.rounds: Counter[str] = Counter()
+        """Rounds by how they ended: done, postponed or failed."""
+        self.expired = 0
+        """Sessions that this sweeper has expired."""
+        self.pruned = 0
+        """Ended sessions that this sweeper has deleted."""
+        self.done_at: Instant | None = None
+        """When the last round ended that did all it had to do."""
 
     async def run(self) -> None:
         """Run until cancelled or until the store fails. If the store is temporarily unavailable, try again later.
@@ -52,22 +61,26 @@ class Sweeper:
             try:
                 await self.save_activity()
                 follower = self._parts.follower
-                if follower is not None and not follower.leads:
-                    continue  # another replica does the rest
-                expired = await self.sweep()
-                pruned = await self.prune()
-                await self.forget_answers()
-                await self._parts.gate.release_due()
-                await self._store.tidy()
+                expired = pruned = 0
+                if follower is None or follower.leads:  # otherwise another replica does the rest
+                    expired = await self.sweep()
+                    pruned = await self.prune()
+                    await self.forget_answers()
+                    await self._parts.gate.release_due()
+                    await self._store.tidy()
             except StoreFailed as failure:
                 self._on_fatal(failure)
                 return
             except (Unavailable, Overloaded) as trouble:
+                self.rounds["postponed"] += 1
                 _log.warning("sweep postponed", error=str(trouble))
                 continue
             except Exception:  # noqa: BLE001 - a failed round must not stop the sweeper
+                self.rounds["failed"] += 1
                 _log.exception("sweep failed")
                 continue
+            self.rounds["done"] += 1
+            self.done_at = self._clock.now()
             if expired or pruned:
                 _log.info("swept", expired=expired, pruned=pruned)
 
@@ -77,6 +90,7 @@ class Sweeper:
         while due := await self._store.due(self._clock.now(), _BATCH):
             ended = (await self._journal.submit(Expire(due, self._parts.policies, _FALLBACK))).result
             total += ended
+            self.expired += ended
             if len(due) < _BATCH or not ended:
                 break  # nothing is left, or the rest has unsaved activity: the next round checks again
         return total
@@ -103,6 +117,7 @@ class Sweeper:
         while ids := await self._store.prunable(self._clock.now(), _BATCH):
             await self._journal.submit(Prune(ids))
             total += len(ids)
+            self.pruned += len(ids)
             if len(ids) < _BATCH:
                 break
         while True:

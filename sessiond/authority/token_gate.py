@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sessiond.changes.maintenance import RecordOther
 from sessiond.changes.sources import Unlock
@@ -71,6 +71,10 @@ class TokenGate:
             return False
         source = source_of(call.client.ip_address)
         return self._guesses.locked(call.application, source, self._clock.now()) is not None
+
+    def locked_sources(self) -> Mapping[str, int]:
+        """Return how many sources of each application are locked now."""
+        return self._guesses.in_force(self._clock.now())
 
     async def locks(self, call: Call) -> list[SourceLock]:
         """Return the application's locks in force, oldest first. Waits for lock events that are being committed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ class Validation:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.verdicts: Counter[tuple[str, Verdict]] = Counter()
+        """How many tokens of each application have got each verdict."""
 
     @property
     def keys_version(self) -> int:
@@ -62,6 +65,7 @@ class Validation:
         """
         opened = self._parts.gate.open(question.call, question.token)
         if isinstance(opened, Judgement):
+            self.verdicts[question.call.application, opened.verdict] += 1
             return ValidationResult(opened)
         if not question.is_plain:
             return opened
@@ -86,6 +90,7 @@ class Validation:
         if passive:
             seen = parts.activity.apply_to(session)
             until = cacheable_until(seen, call.policy, now, False, None)
+            self.verdicts[call.application, Verdict.VALID] += 1
             return ValidationResult(
                 PLAIN, seen, presented=presented, cacheable_until=until, revision=parts.feed.revision
             )
@@ -94,12 +99,18 @@ class Validation:
         until = cacheable_until(session, call.policy, now, True, None)
         deadline = idle_deadline(session, call.policy, now)
         activity = parts.activity.note(session, now, deadline, call.client)
+        self.verdicts[call.application, Verdict.VALID] += 1
         return ValidationResult(
             PLAIN, session, None, activity, presented, cacheable_until=until, revision=parts.feed.revision
         )
 
     async def judge(self, question: Question, opened: OpenedToken) -> ValidationResult:
         """Return the result for an opened token, and have its consequences carried out."""
+        result = await self._judge_with_data(question, opened)
+        self.verdicts[question.call.application, result.verdict] += 1
+        return result
+
+    async def _judge_with_data(self, question: Question, opened: OpenedToken) -> ValidationResult:
         stored: VersionedData | None = None
         while True:
             result = await self._judge(question, opened)

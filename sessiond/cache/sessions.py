@@ -54,6 +54,8 @@ class SessionCache:
         self._fills: dict[SessionId, asyncio.Task[Entry | None]] = {}
         self._fence: Fence[SessionId] = Fence()
         self._newest = NO_REVISION
+        self.reads = 0
+        """How many sessions were read from the store, because memory did not have them or might have been outdated."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -141,6 +143,7 @@ class SessionCache:
         while True:
             mark = self._fence.begin()
             try:
+                self.reads += 1
                 session = await self._load(session_id)
                 if self._fence.holds(mark, session_id):
                     return session

@@ -78,6 +78,7 @@ class Config:
     workers                   how many processes answer on the port beside the one that owns the store; 0: that one does
     envoy                     whether Envoy's external authorization is served on the same address
     http_listen               where proxies ask over HTTP: `host:port`, or `unix:path`; empty: nowhere
+    metrics_listen            where Prometheus asks for metrics: `host:port`, or `unix:path`; empty: nowhere
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     log_audit_file            the file of audit lines; None: they go to the log
@@ -115,6 +116,7 @@ class Config:
     workers: int
     envoy: bool
     http_listen: str
+    metrics_listen: str
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -201,6 +203,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         workers=server.workers,
         envoy=server.envoy,
         http_listen=server.http_listen,
+        metrics_listen=server.metrics_listen,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from importlib import import_module
@@ -173,16 +173,25 @@ def _burst(value: Any) -> Any:
 
 def parse_http_listen(value: Any) -> str:
     """Return an address for HTTP; empty: none. Raises ValueError with the accepted form, or with what is missing."""
+    return _optional_address(value, ("starlette", "uvicorn"), "http")
+
+
+def parse_metrics_listen(value: Any) -> str:
+    """Return an address for metrics; empty: none. Raises ValueError with the accepted form, or with what is missing."""
+    return _optional_address(value, ("starlette", "uvicorn", "prometheus_client"), "metrics")
+
+
+def _optional_address(value: Any, packages: Sequence[str], extra: str) -> str:
     if value == "":
         return ""
     address = parse_listen(value)
-    try:
-        for package in ("starlette", "uvicorn"):
+    for package in packages:
+        try:
             import_module(package)
-    except ImportError:
-        raise ValueError(
-            "needs the packages starlette and uvicorn, which cannot be imported; run: pip install 'sessiond[http]'"
-        ) from None
+        except ImportError:
+            raise ValueError(
+                f"needs the package {package}, which cannot be imported; run: pip install 'sessiond[{extra}]'"
+            ) from None
     return address
 
 
@@ -363,6 +372,7 @@ class ServerSection(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     envoy: Annotated[bool, BeforeValidator(_envoy)] = False
     http_listen: Annotated[str, BeforeValidator(parse_http_listen)] = ""
+    metrics_listen: Annotated[str, BeforeValidator(parse_metrics_listen)] = ""
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 

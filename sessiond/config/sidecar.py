@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from sessiond.config.loading import BadConfig
 from sessiond.config.overrides import Override, overrides_of
 from sessiond.config.problems import path_of, remedy_for
-from sessiond.config.sections import PathText, Section, parse_http_listen, parse_listen
+from sessiond.config.sections import PathText, Section, parse_http_listen, parse_listen, parse_metrics_listen
 from sessiond.domain.immutable import immutable
 
 __all__ = [
@@ -51,6 +51,7 @@ class _Sidecar(Section):
     key_file: PathText | None = None
     listen: Annotated[str, BeforeValidator(parse_listen)] = _DEFAULT_LISTEN
     http_listen: Annotated[str, BeforeValidator(parse_http_listen)] = ""
+    metrics_listen: Annotated[str, BeforeValidator(parse_metrics_listen)] = ""
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
     cache_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = 100_000
@@ -72,6 +73,7 @@ class SidecarConfig:
     key_file                a file with the key by which the sidecar follows the authority; None: it has none
     listen                  `host:port`, or `unix:path`
     http_listen             where proxies ask over HTTP: `host:port`, or `unix:path`; empty: nowhere
+    metrics_listen          where Prometheus asks for metrics: `host:port`, or `unix:path`; empty: nowhere
     socket_mode             the mode of the Unix sockets
     allow_remote_plaintext  whether tokens may cross a network without encryption, on either side
     cache_entries           how many answers are kept
@@ -89,6 +91,7 @@ class SidecarConfig:
     key_file: Path | None
     listen: str
     http_listen: str
+    metrics_listen: str
     socket_mode: int
     allow_remote_plaintext: bool
     cache_entries: int

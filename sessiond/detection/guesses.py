@@ -6,7 +6,8 @@ issued count as guesses. A stale token can be decrypted and is therefore never m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -108,6 +109,11 @@ class GuessWatch:
         locks = (lock for key in self._locks if (lock := self._locks.peek(key)) is not None)
         in_force = (lock for lock in locks if lock.application == application and lock.revision and now < lock.until)
         return sorted(in_force, key=lambda lock: lock.revision)
+
+    def in_force(self, now: Instant) -> Mapping[str, int]:
+        """Return how many locks are in force, by application."""
+        locks = (lock for key in self._locks if (lock := self._locks.peek(key)) is not None)
+        return Counter(lock.application for lock in locks if now < lock.until)
 
     def due(self, now: Instant) -> list[SourceLock]:
         """Return the locks that have run out, but whose SOURCE_UNLOCKED event is not committed yet."""

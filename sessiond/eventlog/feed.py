@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from typing import Protocol
@@ -58,6 +58,7 @@ class Feed:
         self._tail: deque[Event] = deque(maxlen=tail_length)
         self._published = asyncio.Event()
         self._groups: dict[EventFilter, _FilterGroup] = {}
+        self._readers: set[Reader] = set()
         self._pages = Pages(log)
         self._turns = Turns()
         self._closed = asyncio.Event()
@@ -199,21 +200,34 @@ class Feed:
                 f"the log can be resumed from revision {self._horizon} to {self._revision}",
             )
 
+    def lags(self) -> Mapping[str, Sequence[int]]:
+        """Return how many revisions each reader is behind the newest one, by who reads."""
+        found: dict[str, list[int]] = {}
+        for reader in self._readers:
+            found.setdefault(reader.who, []).append(max(0, self._revision - reader.seen))
+        return found
+
     @contextmanager
-    def reader(self, after: Revision, wanted: EventFilter) -> Iterator[Reader]:
-        """Read from a position. Raises `PositionOutOfRange` if the log cannot be resumed from there."""
+    def reader(self, after: Revision, wanted: EventFilter, who: str = "") -> Iterator[Reader]:
+        """Read from a position. `who` reads is for metrics.
+
+        Raises `PositionOutOfRange` if the log cannot be resumed from there.
+        """
         self.check(after)
         group = self._groups.setdefault(wanted, _FilterGroup(wanted, self._revision))
         group.members += 1
+        reader = Reader(self, after, group, who)
+        self._readers.add(reader)
         try:
-            yield Reader(self, after, group)
+            yield reader
         finally:
+            self._readers.discard(reader)
             group.members -= 1
             if not group.members:
                 del self._groups[wanted]
 
     async def subscribe(
-        self, after: Revision, wanted: EventFilter, checkpoint_interval: float
+        self, after: Revision, wanted: EventFilter, checkpoint_interval: float, who: str = ""
     ) -> AsyncGenerator[Event | Checkpoint, None]:
         """Yield every event after that revision that `wanted` matches, in order and once, and checkpoints.
 
@@ -223,7 +237,7 @@ class Feed:
         subscriber.
         """
         loop = asyncio.get_running_loop()
-        with self.reader(after, wanted) as reader:
+        with self.reader(after, wanted, who) as reader:
             yield Checkpoint(reader.position)
             delivered_at = loop.time()
             while True:
@@ -280,8 +294,9 @@ class Reader:
     `position` is that of the last event that was read; every event up to there that matches the filter was read too.
     """
 
-    def __init__(self, feed: Feed, position: Revision, group: _FilterGroup) -> None:
+    def __init__(self, feed: Feed, position: Revision, group: _FilterGroup, who: str) -> None:
         self._feed = feed
+        self.who = who
         self._group = group
         self._lost = len(feed._ends)
         self.position = position

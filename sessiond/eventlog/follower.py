@@ -79,6 +79,11 @@ class Follower:
         return self._neighbours.leads
 
     @property
+    def lease_left(self) -> int:
+        """Return for how many milliseconds this replica may answer from memory, if it cannot renew its lease."""
+        return max(0, self._lease.until - self._passed())
+
+    @property
     def other_policies(self) -> Sequence[str]:
         """Return the names of the replicas whose policies differ from this replica's."""
         return self._neighbours.other_policies

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, TypeVar
 
 import structlog
@@ -21,6 +22,7 @@ from sessiond.domain.immutable import immutable
 from sessiond.eventlog.work import Done, Memory, Needs, PrerequisiteRequired, Read, Unit, Work
 from sessiond.store.contract import Commit, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 from sessiond.system.clock import Clock
+from sessiond.system.distribution import SECONDS, Distribution
 
 __all__ = ["Bounds", "Journal"]
 
@@ -29,6 +31,7 @@ T = TypeVar("T")
 
 _IDLE_TURNS = 24
 """Turns of the event loop without a new unit that close a group. With 6, 64 callers formed groups of 15 on average."""
+_UNITS = (1, 2, 4, 8, 16, 32, 64, 128)
 _IDLE_TURNS_AFTER_ONE = 6
 """The same after a group of a single unit."""
 _log = structlog.get_logger(__name__)
@@ -113,6 +116,12 @@ class Journal:
         self._grouped = 1
         self._closing = False
         self._failed: StoreFailed | None = None
+        self.units = Distribution(_UNITS)
+        """How many units the groups had that were committed."""
+        self.seconds = Distribution(SECONDS)
+        """How long the commits took."""
+        self.failures = 0
+        """Groups that the store did not commit, or did not say so."""
         self._writer = asyncio.create_task(self._run(), name="journal")
 
     async def submit(self, unit: Unit[T], *, urgent: bool = False) -> Done[T]:
@@ -171,11 +180,16 @@ class Journal:
                 if not group:
                     continue
                 try:
+                    began = perf_counter()
                     commit = await self._commit(group)
+                    self.seconds.add(perf_counter() - began)
+                    self.units.add(len(group))
                 except StoreFailed as failure:
+                    self.failures += 1
                     self._fail(failure, group)
                     return
                 except StoreUnavailable as trouble:
+                    self.failures += 1
                     _log.warning("store unavailable", error=str(trouble), units=len(group))
                     _refuse(group, trouble)
                     continue

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from sessiond.rpc.call_stats import CallStats
 from sessiond.rpc.handlers import Intake
 from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import HEALTH, BoundedServer
@@ -28,6 +29,7 @@ class GrpcioTransport:
         health_checks: health.HealthServicer,
         intake: Intake,
         max_calls: int,
+        stats: CallStats,
     ) -> None:
         self._server = grpc.aio.server(
             options=server_options(max_calls, renews=intake.callers.reads_certificates),
@@ -36,8 +38,9 @@ class GrpcioTransport:
         own = [grpc.method_handlers_generic_handler(service, dict(methods)) for service, methods in handlers.items()]
         self._server.add_generic_rpc_handlers((Leftovers(), *own))
         # Orchestrators check the health of servers without any credentials.
-        health_pb2_grpc.add_HealthServicer_to_server(health_checks, BoundedServer(self._server, intake.arrivals))
-        bounded = BoundedServer(self._server, intake.arrivals, partial(intake.caller, "ServerReflectionInfo"))
+        checks = BoundedServer(self._server, intake.arrivals, stats)
+        health_pb2_grpc.add_HealthServicer_to_server(health_checks, checks)
+        bounded = BoundedServer(self._server, intake.arrivals, stats, partial(intake.caller, "ServerReflectionInfo"))
         names = (*handlers, HEALTH, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), bounded)
 

@@ -29,6 +29,7 @@ from sessiond.domain.errors import AuthorityError, InvalidField, LimitReached, O
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.auditing import AuditedCalls
+from sessiond.rpc.call_stats import ended
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import INTERNAL, status_of
@@ -279,8 +280,7 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
         # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
         # It must keep neither the message nor the metadata, which may have megabytes.
         raw, caller = b"", None
-        await context.abort_with_status(status)
-        raise AssertionError("abort never returns")
+        return await ended(context, status)
 
     return grpc.stream_unary_rpc_method_handler(call)
 
@@ -361,7 +361,7 @@ def _streaming(
         finally:
             if account is not None:
                 account.end()
-        await context.abort_with_status(status)
+        await ended(context, status)
 
     async def call(_: Any, context: Context) -> None:
         try:

@@ -15,6 +15,7 @@ from sessiond.access.turns import READ
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.call_stats import CallStats, counting, ended
 from sessiond.rpc.handlers import Method, sent
 from sessiond.rpc.heavy import HEAVY_BYTES
 from sessiond.rpc.status import status_of
@@ -33,18 +34,23 @@ class BoundedServer:
     """A stand-in for a server to pass to a library's `add_..._to_server`. It adds the handlers with our limits."""
 
     def __init__(
-        self, server: grpc.aio.Server, arrivals: Arrivals, identify: Callable[[Context], Caller] | None = None
+        self,
+        server: grpc.aio.Server,
+        arrivals: Arrivals,
+        stats: CallStats,
+        identify: Callable[[Context], Caller] | None = None,
     ) -> None:
         """`identify` raises an `AuthorityError` for callers that may not call; None: everyone may."""
         self._server = server
         self._arrivals = arrivals
+        self._stats = stats
         self._identify = identify
         self._streams = _stream_limit()
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add the handlers of a service."""
         self._server.add_generic_rpc_handlers(
-            [_Bounded(handler, self._arrivals, self._identify, self._streams) for handler in handlers]
+            [_Bounded(handler, self._arrivals, self._identify, self._streams, self._stats) for handler in handlers]
         )
 
     def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
@@ -72,11 +78,13 @@ class _Bounded(grpc.GenericRpcHandler):
         arrivals: Arrivals,
         identify: Callable[[Context], Caller] | None,
         streams: StreamLimit,
+        stats: CallStats,
     ) -> None:
         self._handlers = handlers
         self._arrivals = arrivals
         self._identify = identify
         self._streams = streams
+        self._stats = stats
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         found: Any = self._handlers.service(details)
@@ -87,7 +95,9 @@ class _Bounded(grpc.GenericRpcHandler):
             make = grpc.stream_stream_rpc_method_handler
         call = self._many(found) if found.request_streaming else self._one(found)
         handler: grpc.RpcMethodHandler[Any, Any] = make(call, response_serializer=found.response_serializer)
-        return handler
+        _, service, method = details.method.split("/")
+        kind = "bidi_stream" if found.request_streaming else "server_stream" if found.response_streaming else "unary"
+        return counting(handler, self._stats.of(service, method, kind))
 
     def _check(self, context: Context) -> None:
         if self._identify is not None:
@@ -104,7 +114,7 @@ class _Bounded(grpc.GenericRpcHandler):
                 answer = found.unary_unary(request, context)
                 return await answer if inspect.isawaitable(answer) else answer
             except AuthorityError as error:
-                await context.abort_with_status(status_of(error))
+                await ended(context, status_of(error))
 
         return call
 
@@ -120,7 +130,7 @@ class _Bounded(grpc.GenericRpcHandler):
                     async for response in found.stream_stream(requests(), context):
                         yield response
             except AuthorityError as error:
-                await context.abort_with_status(status_of(error))
+                await ended(context, status_of(error))
 
         return call
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import grpc
 import structlog
@@ -25,6 +25,7 @@ from sessiond.access.limits import Account
 from sessiond.access.turns import Work, watched
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
+from sessiond.rpc.call_stats import CallStats, MethodStats
 from sessiond.rpc.grpcio import GrpcioTransport
 from sessiond.rpc.handlers import Intake, Method, internal_error
 from sessiond.rpc.listening import (
@@ -47,23 +48,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 _FLUSH = 0.01
 """Seconds for the sockets to take the last bytes of responses that the package counts as sent."""
 
-_CANCELLED, _RESOURCE_EXHAUSTED, _UNAVAILABLE = (
-    cast("int", code.value[0])
-    for code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
-)
-
 
 class _CallerGone(Exception):
     """The caller has hung up, so nothing more can be sent."""
 
 
 class _Call:
-    """One call: the methods of grpc.aio's context that handlers use."""
+    """One call: the methods of grpc.aio's context that handlers use, and the ways it ends, which are counted."""
 
-    __slots__ = ("_front", "number", "status")
+    __slots__ = ("_began", "_front", "_stats", "number", "status")
 
-    def __init__(self, front: NativeGrpcFront, number: int) -> None:
+    def __init__(self, front: NativeGrpcFront, number: int, stats: MethodStats) -> None:
         self._front = front
+        self._stats = stats
+        self._began = stats.begin()
         self.number = number
         self.status: Any = None
         """The status that the handler has aborted the call with."""
@@ -78,6 +76,7 @@ class _Call:
             pause = min(2 * pause, _LONGEST_PAUSE)
         if outcome == STREAM_CLOSED:
             raise _CallerGone
+        self._stats.sent += 1
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """End the call with a status."""
@@ -89,9 +88,26 @@ class _Call:
         self.status = status
         raise grpc.aio.AbortError
 
+    def respond(self, response: bytes) -> None:
+        """End the call with its response."""
+        self._stats.sent += 1
+        self._stats.end(self._began)
+        self._front.respond(self.number, response)
+
+    def end_stream(self) -> None:
+        """End a stream."""
+        self._stats.end(self._began)
+        self._front.stream_end(self.number)
+
     def fail(self, status: Any) -> None:
         """End the call with a status."""
+        self._stats.end(self._began, status.code.name)
         self._front.fail(self.number, status.code.value[0], status.details, list(status.trailing_metadata))
+
+    def refuse(self, code: grpc.StatusCode, details: str) -> None:
+        """End the call with a status without metadata. If the caller has hung up, it is only counted."""
+        self._stats.end(self._began, code.name)
+        self._front.fail(self.number, code.value[0], details)
 
 
 class _Status:
@@ -101,6 +117,11 @@ class _Status:
         self.code = code
         self.details = details
         self.trailing_metadata = trailing_metadata
+
+
+def _stats_of(path: str, method: Method, stats: CallStats) -> MethodStats:
+    _, service, name = path.split("/")
+    return stats.of(service, name, "server_stream" if method.streams else "unary")
 
 
 def _end(account: Account, work: Work | None) -> None:
@@ -116,8 +137,14 @@ class NativeTransport:
     """
 
     def __init__(
-        self, methods: Mapping[str, Method], intake: Intake, fallback: GrpcioTransport, max_calls: int
+        self,
+        methods: Mapping[str, Method],
+        intake: Intake,
+        fallback: GrpcioTransport,
+        max_calls: int,
+        stats: CallStats,
     ) -> None:
+        self._stats = [_stats_of(path, method, stats) for path, method in methods.items()]
         self._paths = [(path, method.streams) for path, method in methods.items()]
         self._methods = list(methods.values())
         self._callers = intake.callers
@@ -212,11 +239,12 @@ class NativeTransport:
                 if (task := self._tasks.get(number)) is not None:
                     loop.call_soon(task.cancel)  # after it has begun, so that it can clean up
                 continue
-            call, served = _Call(self._front, number), self._methods[method]
-            account = None
+            served, stats = self._methods[method], self._stats[method]
+            call, account = _Call(self._front, number, stats), None
+            stats.received += 1
             try:
                 if (refusal := self._refusal(len(raw))) is not None:
-                    self._front.fail(number, *refusal)
+                    call.refuse(*refusal)
                     continue
                 peer, metadata = details[1], details[0]
                 if served.is_open:
@@ -231,7 +259,7 @@ class NativeTransport:
                 if (known := served.known(raw, caller)) is None:
                     self._start_work(account, call, served, raw, caller)
                     continue
-                self._front.respond(number, known)
+                call.respond(known)
             except AuthorityError as error:
                 call.fail(status_of(error))
             except Exception:  # noqa: BLE001 - one call must not take the others of its batch with it
@@ -257,14 +285,18 @@ class NativeTransport:
         self._intake.turns.end(account.lane, method.turn_weight)
         return None
 
-    def _refusal(self, size: int) -> tuple[int, str] | None:
+    def _refusal(self, size: int) -> tuple[grpc.StatusCode, str] | None:
         """Return the code and text to refuse a call with before anything looks at it; None to serve it."""
         if self._stopping:
-            return _UNAVAILABLE, "the server is shutting down"
+            return grpc.StatusCode.UNAVAILABLE, "the server is shutting down"
         if len(self._tasks) >= self._max_calls:
-            return _RESOURCE_EXHAUSTED, "too many calls at once; try again soon, or raise server.max_calls"
+            return (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "too many calls at once; try again soon, or raise server.max_calls",
+            )
         if size > MAX_MESSAGE_BYTES:
-            return _RESOURCE_EXHAUSTED, f"the message has {size} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
+            text = f"the message has {size} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, text
         return None
 
     def _forget(self, number: int, end: Callable[[], None] | None, _: asyncio.Task[None]) -> None:
@@ -280,6 +312,9 @@ class NativeTransport:
         except AuthorityError as error:
             call.fail(status_of(error))
             return
+        except asyncio.CancelledError:
+            call.refuse(grpc.StatusCode.CANCELLED, "the call was ended")
+            raise
         work = self._work(account, method)
         try:
             known = method.known(raw, caller)
@@ -288,7 +323,7 @@ class NativeTransport:
                 del raw  # a stream may last for days
                 await serving
             else:
-                self._front.respond(call.number, known)
+                call.respond(known)
         except AuthorityError as error:
             call.fail(status_of(error))
         finally:
@@ -306,18 +341,20 @@ class NativeTransport:
         except grpc.aio.AbortError:
             call.fail(call.status)
         except _CallerGone:
+            call.refuse(grpc.StatusCode.CANCELLED, "the caller has hung up")
             _log.debug("caller gone", rpc=method.name)
         except asyncio.CancelledError:
             # If the caller has hung up, this does nothing.
-            self._front.fail(call.number, _UNAVAILABLE if self._stopping else _CANCELLED, "the call was ended")
+            code = grpc.StatusCode.UNAVAILABLE if self._stopping else grpc.StatusCode.CANCELLED
+            call.refuse(code, "the call was ended")
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
             call.fail(internal_error(method.name))
         else:
             if method.streams:
-                self._front.stream_end(call.number)
+                call.end_stream()
             else:
-                self._front.respond(call.number, response)
+                call.respond(response)
         finally:
             if not method.streams:
                 self._unary_calls.end()

@@ -18,6 +18,7 @@ from sessiond.access.turns import READ, Pace, Turns
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.auditing import AuditedCalls
+from sessiond.rpc.call_stats import CallStats, counting
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.grpcio import GrpcioTransport
 from sessiond.rpc.handlers import (
@@ -81,11 +82,13 @@ class Shared:
     unary_calls  counts the unary calls that are under way, for services that give way to them
     limiter      has the limits of each caller and application
     turns        lets the calls of each caller begin. One for all servers of a process: a caller may use several
+    stats        counts the calls
     """
 
     unary_calls: UnaryCalls = field(default_factory=UnaryCalls)
     limiter: CallLimiter = field(default_factory=CallLimiter)
     turns: Turns = field(default_factory=Turns)
+    stats: CallStats = field(default_factory=CallStats)
 
 
 def turns_for(max_calls: int, transport: str) -> Turns:
@@ -133,11 +136,16 @@ class RpcServer:
         methods, others = _served(services, intake, fast_path)
         by_service = {SERVICE: methods} | {service.name: _methods(service, intake) for service in further}
         found = {
-            service: {name: on_grpcio(method, intake) for name, method in served.items()}
+            service: {
+                name: counting(on_grpcio(method, intake), shared.stats.of(service, name, _kind(method)))
+                for name, method in served.items()
+            }
             for service, served in by_service.items()
         }
-        found[SERVICE] |= others
-        self._transport: Transport = GrpcioTransport(found, self._health, intake, max_calls)
+        found[SERVICE] |= {
+            name: counting(handler, shared.stats.of(SERVICE, name, "bidi_stream")) for name, handler in others.items()
+        }
+        self._transport: Transport = GrpcioTransport(found, self._health, intake, max_calls, shared.stats)
         if transport == "native":
             # Imported here: the package that it needs is optional.
             from sessiond.rpc.native import NativeTransport
@@ -145,7 +153,7 @@ class RpcServer:
             by_path = health_methods(self._health)
             for service, served in by_service.items():
                 by_path |= {f"/{service}/{name}": method for name, method in served.items()}
-            self._transport = NativeTransport(by_path, intake, self._transport, max_calls)
+            self._transport = NativeTransport(by_path, intake, self._transport, max_calls, shared.stats)
 
     async def start(
         self,
@@ -177,6 +185,10 @@ class RpcServer:
     async def _set_health(self, status: Any) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+def _kind(method: Method) -> str:
+    return "server_stream" if method.streams else "unary"
 
 
 def _methods(service: FurtherService, intake: Intake) -> dict[str, Method]:

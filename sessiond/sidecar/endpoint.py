@@ -6,11 +6,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import BoundedServer
 from sessiond.rpc.listening import bind, server_options
-from sessiond.sidecar.forwarding import Forwarding
+from sessiond.sidecar.forwarding import Forwarding, Way
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["CACHE_SERVICE", "Endpoint"]
@@ -27,15 +26,13 @@ class Endpoint:
     most half of them. `shares_port` lets other processes of this user listen on the same port.
     """
 
-    def __init__(
-        self, forwarding: Forwarding, arrivals: Arrivals, *, max_calls: int, shares_port: bool = False
-    ) -> None:
+    def __init__(self, forwarding: Forwarding, way: Way, *, max_calls: int, shares_port: bool = False) -> None:
         options = server_options(max_calls, shares_port=shares_port)
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
         self._server.add_generic_rpc_handlers((Leftovers(),))
         self._health = health.HealthServicer()
         self._is_stopping = False
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, BoundedServer(self._server, arrivals))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, BoundedServer(self._server, way.arrivals, way.stats))
         # Takes every call, so it comes last.
         self._server.add_generic_rpc_handlers((forwarding,))
 

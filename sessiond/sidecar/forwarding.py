@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import field
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +15,7 @@ from sessiond.domain.call import FORWARDED_KEY
 from sessiond.domain.errors import AuthorityError, Overloaded, Unavailable
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
+from sessiond.rpc.call_stats import CallStats, counting
 from sessiond.rpc.handlers import sent
 from sessiond.rpc.status import INTERNAL, status_of
 from sessiond.rpc.stream_limit import StreamLimit
@@ -29,11 +31,6 @@ _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
-_UNARY = {
-    f"/{_SERVICE.full_name}/{method.name}"
-    for method in _SERVICE.methods
-    if not method.client_streaming and not method.server_streaming
-}
 _VALIDATE = f"/{_SERVICE.full_name}/ValidateSession"
 _CHANGES_NOTHING = {
     f"/{_SERVICE.full_name}/{name}"
@@ -63,6 +60,7 @@ class Way:
     metadata       what is sent with each call beside the caller's own metadata, for a caller on that connection. Every
                    forwarded call must have something that says that it is one: else what the connection to the
                    authority proves would count for callers that prove nothing
+    stats          counts the calls of the contract
     """
 
     upstream: Upstream
@@ -72,6 +70,7 @@ class Way:
     limit: StreamLimit
     write_timeout: float
     metadata: Callable[[str], Metadata] = lambda _: ((FORWARDED_KEY, "sidecar"),)
+    stats: CallStats = field(default_factory=CallStats)
 
 
 class Forwarding(grpc.GenericRpcHandler):
@@ -87,11 +86,7 @@ class Forwarding(grpc.GenericRpcHandler):
         self._reading: set[asyncio.Task[Exception | None]] = set()
         self._is_stopping = False
         self._held = HeldBytes()
-        make = grpc.stream_unary_rpc_method_handler
-        self._known: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            method: make(_guarded(method, partial(self._call, method))) for method in _UNARY
-        }
-        self._known[_VALIDATE] = make(_guarded(_VALIDATE, self._validate))
+        self._known = {f"/{_SERVICE.full_name}/{method.name}": self._handler(method) for method in _SERVICE.methods}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Return the handler of a call."""
@@ -100,6 +95,18 @@ class Forwarding(grpc.GenericRpcHandler):
         if known is not None:
             return known
         return grpc.stream_stream_rpc_method_handler(_guarded(method, partial(self._stream, method)))
+
+    def _handler(self, described: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of a method of the contract. Its calls are counted."""
+        method = f"/{_SERVICE.full_name}/{described.name}"
+        if described.client_streaming or described.server_streaming:
+            kind = "bidi_stream" if described.client_streaming else "server_stream"
+            make = grpc.stream_stream_rpc_method_handler
+            call: Callable[[Context], Awaitable[Any]] = partial(self._stream, method)
+        else:
+            kind, make = "unary", grpc.stream_unary_rpc_method_handler
+            call = self._validate if method == _VALIDATE else partial(self._call, method)
+        return counting(make(_guarded(method, call)), self._way.stats.of(_SERVICE.full_name, described.name, kind))
 
     def stop(self) -> None:
         """End all streams with a status that asks the caller to resume."""
@@ -230,6 +237,7 @@ def _guarded(
             status = INTERNAL
         if initial:
             await context.send_initial_metadata(initial)
+        context.set_code(status.code)
         await context.abort(status.code, status.details, tuple(status.trailing_metadata))
         raise AssertionError("abort never returns")
 

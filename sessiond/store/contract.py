@@ -398,6 +398,9 @@ class Store(Protocol):
     async def token_ages(self, after: SessionId, before: SessionId, limit: int) -> Sequence[TokenAge]:
         """Return the next `limit` sessions between two ids, those that have ended included."""
 
+    async def size(self) -> int:
+        """Return how many bytes the store takes, with everything else in the same database."""
+
     async def tidy(self) -> None:
         """If deleted rows have left much unused space, release a bounded amount of it."""
 

@@ -36,16 +36,16 @@ class EventService:
     async def Subscribe(self, request: pb.SubscribeRequest, caller: Caller, context: Context) -> None:
         """Stream the log."""
         with self._limit.counted(caller.peer):
-            await self._stream(request, context)
+            await self._stream(request, context, caller.name)
 
-    async def _stream(self, request: pb.SubscribeRequest, context: Context) -> None:
+    async def _stream(self, request: pb.SubscribeRequest, context: Context, who: str) -> None:
         interval, wanted = decode.checkpoint_interval(request), decode.event_filter(request.filter)
         identity = self._reading.describe().authority_id
         cursor = decode_cursor(request.cursor, identity) if request.WhichOneof("from") == "cursor" else None
         if request.start not in (pb.STREAM_START_UNSPECIFIED, pb.STREAM_START_NOW, pb.STREAM_START_EARLIEST):
             raise InvalidField("start", f"{request.start} is not a value of StreamStart")
         earliest = request.start == pb.STREAM_START_EARLIEST
-        items = await self._reading.subscribe(cursor, wanted, interval, earliest=earliest)
+        items = await self._reading.subscribe(cursor, wanted, interval, earliest=earliest, who=who)
         async with aclosing(items):
             async for item in items:
                 response = pb.SubscribeResponse(cursor=encode_cursor(identity, self._reading.position(item.revision)))

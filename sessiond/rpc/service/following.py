@@ -51,7 +51,8 @@ class FollowService:
                 raise InvalidField("start", "must be set in the first message, and in no other")
             applications, name = decode.follow_start(start.start)
             cursor = self._position("start.cursor", start.start.cursor) if start.start.cursor else None
-            with self._following.stream(await self._following.position(cursor), applications, name) as stream:
+            position = await self._following.position(cursor)
+            with self._following.stream(position, applications, name, caller.name) as stream:
                 # Never cancelled: a read ends with its call, and gRPC leaks what a cancelled one has received.
                 reading = asyncio.create_task(self._read(requests, stream), name="follow: read")
                 self._reading.add(reading)

@@ -91,3 +91,7 @@ ORDER BY replica;
 -- Record the newest revision that a replica's cache includes.
 UPDATE replicas SET acknowledged = :acknowledged
 WHERE log = 0 AND replica = :replica AND acknowledged < CAST(:acknowledged AS BIGINT);
+
+-- measure_database
+-- How many bytes the whole database takes.
+SELECT pg_database_size(current_database()) AS bytes;

@@ -118,6 +118,11 @@ class PostgresStore(StoreReads):
         self._log.saw(row)
         return Head(Revision(row["revision"]), Revision(row["horizon"]))
 
+    async def size(self) -> int:
+        """See `Store`."""
+        (row,) = await self._read(own("measure_database").sql, (), self._log_connections)
+        return int(row["bytes"])
+
     async def tidy(self) -> None:
         """See `Store`. Postgres reuses the space by itself; this measures now and then what the kept answers take."""
         self._tidied += 1

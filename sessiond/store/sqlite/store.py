@@ -143,6 +143,12 @@ class SqliteStore(StoreReads):
             self._head = writes.head
             return decision.answer
 
+    async def size(self) -> int:
+        """See `Store`. The database and its write-ahead log."""
+        self._check()
+        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     async def tidy(self) -> None:
         """See `Store`."""
         async with self._connection_lock:

@@ -13,7 +13,7 @@ from sessiond_client.gateway import steps as steps_module
 from sessiond_client.gateway.outages import OutageLog
 
 NOBODY = "127.0.0.1:1"
-WARNING = ("sessiond_client", logging.WARNING, f"cannot reach sessiond at {NOBODY}: connection refused")
+WARNING = ("sessiond_client", logging.WARNING, f"no answer from sessiond at {NOBODY}: connection refused")
 
 
 def asking() -> Steps[bool]:
@@ -60,6 +60,6 @@ def test_each_authority_has_its_own(caplog: pytest.LogCaptureFixture) -> None:
     for target in ("a:1", "b:1", "a:1"):
         log.note(target, Unavailable("the authority stops", status="UNAVAILABLE"))
     assert [record.message for record in caplog.records] == [
-        "cannot reach sessiond at a:1: the authority stops",
-        "cannot reach sessiond at b:1: the authority stops",
+        "no answer from sessiond at a:1: the authority stops",
+        "no answer from sessiond at b:1: the authority stops",
     ]

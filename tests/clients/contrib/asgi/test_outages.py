@@ -35,7 +35,7 @@ async def test_requests_with_a_session(app: App, caplog: pytest.LogCaptureFixtur
             assert answer.headers.get_list("set-cookie") == []
         assert page.headers["content-type"].startswith("text/html")
         assert browser.cookies == before
-        assert caplog.text.count(f"cannot reach sessiond at {app.address}: ") == 1
+        assert caplog.text.count(f"no answer from sessiond at {app.address}: ") == 1
 
 
 async def test_requests_without_cookies(app: App) -> None:

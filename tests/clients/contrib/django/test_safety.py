@@ -228,7 +228,7 @@ async def test_an_outage(outage: Browser, app: App, caplog: pytest.LogCaptureFix
     script = await outage.get("/", Accept="application/json")
     assert (script.status, script.json["error"]) == (503, "unavailable")
     assert outage.jar == cookie
-    assert caplog.text.count(f"cannot reach sessiond at {app.address}: ") == 1
+    assert caplog.text.count(f"no answer from sessiond at {app.address}: ") == 1
 
 
 async def test_public_pages_during_an_outage(outage: Browser) -> None:

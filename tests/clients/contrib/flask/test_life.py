@@ -279,7 +279,7 @@ async def test_an_outage(browser: Browser, app: App, caplog: pytest.LogCaptureFi
     assert (await stranger.get("/")).text == "guest"
     assert (await stranger.send("POST", "/login")).status_code == 503
     assert (await stranger.get("/form")).status_code == 503  # its CSRF token would need a session
-    assert caplog.text.count(f"cannot reach sessiond at {app.address}: ") == 1
+    assert caplog.text.count(f"no answer from sessiond at {app.address}: ") == 1
 
 
 async def test_public_pages_during_an_outage(app: App) -> None:

@@ -35,7 +35,7 @@ class OutageLog:
                 return
             self._silent_until[target] = now + _INTERVAL
         is_refused = "Connection refused" in error.message
-        _log.warning("cannot reach sessiond at %s: %s", target, "connection refused" if is_refused else error.message)
+        _log.warning("no answer from sessiond at %s: %s", target, "connection refused" if is_refused else error.message)
 
 
 outage_log = OutageLog()

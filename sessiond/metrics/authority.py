@@ -1,0 +1,118 @@
+"""The metrics of an authority: verdicts, memory, commits, events, subscribers, the sweeper, the store and the keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from sessiond.domain.errors import Unavailable
+from sessiond.domain.key_ring import in_use
+from sessiond.metrics.families import counter, gauge, histogram
+from sessiond.metrics.watched import Watched
+
+__all__ = ["AuthorityMetrics"]
+
+_STORE_SECONDS = 2.0
+"""How long the store may take to say how large it is."""
+
+
+class AuthorityMetrics:
+    """What an authority counts; see `Source`. `look` asks what must be waited for, and comes first."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._store_bytes: int | None = None
+
+    async def look(self) -> None:
+        """Ask the store for its size. Never raises."""
+        self._store_bytes = None
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                self._store_bytes = await self._watched.authority.parts.store.size()
+        except (Unavailable, TimeoutError, OSError):
+            return  # and that is what the metrics say
+
+    def families(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        yield from self._validations()
+        yield from self._memory()
+        yield from self._log()
+        yield from self._upkeep()
+        yield from self._access()
+
+    def _validations(self) -> Iterator[Metric]:
+        watched = self._watched
+        verdicts = {
+            (application, verdict.value): count
+            for (application, verdict), count in watched.authority.validation.verdicts.items()
+        }
+        text = "Tokens that were judged, by verdict. Answers of sidecars and caches are not among them."
+        yield counter("sessiond_validations", text, verdicts.items(), ("application", "verdict"))
+        events = {(app, kind.value): count for (app, kind), count in watched.events.events.items()}
+        text = "Committed events since the start of this server. Every replica counts those of all replicas."
+        yield counter("sessiond_events", text, events.items(), ("application", "type"))
+        signals = {
+            (app, kind.value, "" if reaction is None else reaction.value): count
+            for (app, kind, reaction), count in watched.events.signals.items()
+        }
+        text = "Signals of suspicious use that were reported, by what was done about them."
+        yield counter("sessiond_signals", text, signals.items(), ("application", "signal", "reaction"))
+        locks = [((app,), count) for app, count in watched.authority.parts.gate.locked_sources().items()]
+        yield gauge("sessiond_locked_sources", "Sources that are locked for guessing now.", locks, ("application",))
+
+    def _memory(self) -> Iterator[Metric]:
+        parts = self._watched.authority.parts
+        yield gauge("sessiond_cached_sessions", "Sessions in memory.", len(parts.cache))
+        text = "Sessions read from the store, because memory did not have them or might have been outdated."
+        yield counter("sessiond_cache_reads", text, parts.cache.reads)
+        text = "Whether sessions are judged from memory (1), or each is read from the store (0): a lease has ended."
+        yield gauge("sessiond_memory_open", text, parts.cache.is_open)
+        if parts.follower is not None:
+            text = "For how long this replica may judge from memory if it cannot renew its lease in the store."
+            yield gauge("sessiond_lease_seconds", text, parts.follower.lease_left / 1000)
+            text = "Whether this replica sweeps for all."
+            yield gauge("sessiond_replica_leads", text, parts.follower.leads)
+        text = "Sidecars and near caches that follow this server."
+        yield gauge("sessiond_following_caches", text, len(parts.caches))
+
+    def _log(self) -> Iterator[Metric]:
+        parts = self._watched.authority.parts
+        yield gauge(
+            "sessiond_revision", "The newest revision of the event log that is published here.", parts.feed.revision
+        )
+        yield histogram("sessiond_commit_units", "Changes that were committed together.", parts.journal.units)
+        yield histogram("sessiond_commit_seconds", "How long the store took for a commit.", parts.journal.seconds)
+        text = "Commits that failed, or whose outcome is unknown."
+        yield counter("sessiond_commit_failures", text, parts.journal.failures)
+        lags = parts.feed.lags()
+        text = "Subscribers and following caches."
+        yield gauge("sessiond_feed_subscribers", text, [((who,), len(one)) for who, one in lags.items()], ("caller",))
+        text = "How many events the slowest subscriber of a caller is behind."
+        yield gauge("sessiond_feed_lag_events", text, [((who,), max(one)) for who, one in lags.items()], ("caller",))
+
+    def _upkeep(self) -> Iterator[Metric]:
+        sweeper, size = self._watched.sweeper, self._store_bytes
+        rounds = [((outcome,), count) for outcome, count in sweeper.rounds.items()]
+        yield counter("sessiond_sweeper_rounds", "Rounds of the sweeper, by how they ended.", rounds, ("outcome",))
+        if sweeper.done_at is not None:
+            text = "When the sweeper last did all it had to do."
+            yield gauge("sessiond_sweeper_done_timestamp_seconds", text, sweeper.done_at / 1000)
+        swept = [(("expired",), sweeper.expired), (("deleted",), sweeper.pruned)]
+        yield counter("sessiond_swept_sessions", "Sessions that the sweeper has ended or deleted.", swept, ("what",))
+        yield gauge("sessiond_store_up", "Whether the store answers.", size is not None)
+        if size is not None:
+            yield gauge("sessiond_store_bytes", "The size of the store, with all that is in the same database.", size)
+
+    def _access(self) -> Iterator[Metric]:
+        watched = self._watched
+        refused = {(setting,): count for setting, count in watched.limits.totals.items()}
+        yield counter("sessiond_limited_calls", "Calls refused because of a limit.", refused.items(), ("setting",))
+        text = "Audit lines that could not be written to their file."
+        yield counter("sessiond_audit_lines_not_written", text, watched.audit.not_written)
+        states = Counter((key.state.value,) for key in in_use(watched.keeper.records))
+        yield gauge("sessiond_sealing_keys", "Keys of the ring, by state.", states.items(), ("state",))
+        text = "Whether a key is missing here, so that some tokens cannot be judged."
+        yield gauge("sessiond_key_missing", text, watched.keeper.lacks_keys)

@@ -1,0 +1,31 @@
+"""The metrics of what a process is, and of the certificate that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from sessiond.metrics.families import gauge
+
+__all__ = ["ProcessMetrics"]
+
+
+class ProcessMetrics:
+    """Says what a process is; see `Source`.
+
+    `facts` become labels of `sessiond_info`. `certificate_ends` returns when the certificate that the server shows is
+    not valid any more, in milliseconds since 1970; None: it shows none.
+    """
+
+    def __init__(self, facts: dict[str, str], certificate_ends: Callable[[], int | None] = lambda: None) -> None:
+        self._facts = facts
+        self._certificate_ends = certificate_ends
+
+    def families(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        yield InfoMetricFamily("sessiond", "What this process is.", self._facts)
+        if (ends := self._certificate_ends()) is not None:
+            text = "When the certificate that this server shows ends."
+            yield gauge("sessiond_certificate_end_timestamp_seconds", text, ends / 1000)

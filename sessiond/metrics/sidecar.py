@@ -1,0 +1,36 @@
+"""The metrics of a sidecar: its cache, and whether it may answer from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from sessiond.metrics.families import counter, gauge
+from sessiond_client.near_cache import NearCacheStats
+
+__all__ = ["SidecarMetrics"]
+
+
+class SidecarMetrics:
+    """What a sidecar counts; see `Source`. `stats` returns the counters of its cache."""
+
+    def __init__(self, stats: Callable[[], NearCacheStats]) -> None:
+        self._stats = stats
+
+    def families(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        stats = self._stats()
+        text = "Whether the cache may answer (1), or every call goes to the authority (0)."
+        yield gauge("sessiond_sidecar_cache_open", text, stats.is_open)
+        answers = {("hit",): float(stats.hits), ("miss",): float(stats.misses), ("closed",): float(stats.closed)}
+        text = "Validations, by whether the cache answered, did not know, or was closed."
+        yield counter("sessiond_sidecar_validations", text, answers.items(), ("cache",))
+        yield gauge("sessiond_sidecar_cache_entries", "Answers in the cache.", stats.entries)
+        yield gauge("sessiond_sidecar_cache_bytes", "Bytes that they take, about.", stats.size)
+        dropped = {("evicted",): float(stats.evicted), ("changed",): float(stats.dropped)}
+        text = "Answers dropped to make room, or because something had changed."
+        yield counter("sessiond_sidecar_cache_dropped", text, dropped.items(), ("why",))
+        if stats.staleness is not None:
+            text = "How old the newest state is of which the cache knows that nothing is missing."
+            yield gauge("sessiond_sidecar_cache_staleness_seconds", text, stats.staleness)

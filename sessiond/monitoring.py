@@ -1,0 +1,69 @@
+"""What a server or sidecar has for those who watch it: its metrics, on an address of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from sessiond import __version__
+from sessiond.config import Config
+from sessiond.metrics.watched import Watched
+from sessiond.rpc.call_stats import CallStats
+
+if TYPE_CHECKING:  # the packages that they need are optional
+    from sessiond.config.sidecar import SidecarConfig
+    from sessiond.http.server import HttpServer
+    from sessiond.metrics.families import Source
+    from sessiond_client.near_cache import NearCacheStats
+
+__all__ = ["metrics_server", "sidecar_metrics_server"]
+
+_MAX_CONNECTIONS = 32
+
+
+async def metrics_server(config: Config, watched: Watched) -> HttpServer | None:
+    """Return the server of an authority's metrics, started; None if there is none. Raises `CannotListen`."""
+    if not config.metrics_listen:
+        return None
+    from sessiond.metrics.authority import AuthorityMetrics
+    from sessiond.metrics.calls import CallMetrics
+    from sessiond.metrics.process import ProcessMetrics
+
+    tls = watched.tls
+    facts = {
+        "version": __version__,
+        "kind": "authority",
+        "store": "sqlite" if config.store is None else "postgres",
+        "transport": config.transport,
+    }
+    process = ProcessMetrics(facts, lambda: None if tls is None else tls.current.not_after)
+    authority = AuthorityMetrics(watched)
+    sources: list[Source] = [process, CallMetrics(watched.calls), authority]
+    return await _started(sources, authority.look, config.metrics_listen, config.socket_mode)
+
+
+async def sidecar_metrics_server(
+    config: SidecarConfig, cache: Callable[[], NearCacheStats], stats: CallStats
+) -> HttpServer | None:
+    """Return the server of a sidecar's metrics, started; None if there is none. Raises `CannotListen`."""
+    if not config.metrics_listen:
+        return None
+    from sessiond.metrics.calls import CallMetrics
+    from sessiond.metrics.process import ProcessMetrics
+    from sessiond.metrics.sidecar import SidecarMetrics
+
+    process = ProcessMetrics({"version": __version__, "kind": "sidecar"})
+    sources: list[Source] = [process, CallMetrics(stats), SidecarMetrics(cache)]
+    return await _started(sources, None, config.metrics_listen, config.socket_mode)
+
+
+async def _started(
+    sources: list[Source], look: Callable[[], Awaitable[None]] | None, address: str, socket_mode: int
+) -> HttpServer:
+    from sessiond.http.metrics_site import MetricsSite
+    from sessiond.http.server import HttpServer
+    from sessiond.metrics.families import registry_of
+
+    server = HttpServer(MetricsSite(registry_of(sources), look), _MAX_CONNECTIONS)
+    await server.start(address, socket_mode)
+    return server
