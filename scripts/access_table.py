@@ -18,6 +18,8 @@ callers, keys and roles.
 - **one user**: only if the request presents a token, or names one subject.
 - The role `admin` includes all others.
 - A call that names several applications, or all of them, needs the role for each, or for all (`*`).
+- Check is the call that [Envoy](../how-to/envoy.md) makes. The requests of [other proxies](../how-to/nginx.md) count as
+  Check.
 
 """
 _NOTES = {
@@ -31,7 +33,7 @@ _NOTES = {
 def table() -> str:
     """The page."""
     roles = [role for role in Role if role is not Role.ADMIN]
-    lines = [f"| call | {' | '.join(roles)} | |", "| --- |" + " --- |" * (len(roles) + 1)]
+    lines = [f"| call | {' | '.join(roles)} | note |", "| --- |" + " --- |" * (len(roles) + 1)]
     for name, rule in RULES.items():
         cells = " | ".join(_cell(rule, role) for role in roles)
         lines.append(f"| {name} | {cells} | {_NOTES[rule.scope]} |")

@@ -81,7 +81,7 @@ class Measured:
     metavar="SECONDS",
     callback=checked_bound,
     default="5",
-    help="For how long a cache may accept the session after a plain revocation. [default: 5]",
+    help="How long a cache may accept the session after a plain revocation. [default: 5]",
 )
 @click.option(
     "--awaited-bound",
@@ -96,10 +96,10 @@ def verify_caches(context: click.Context, caches: Sequence[str], bound: float, a
     """Measure how long caches accept a session after its end.
 
     For each kind of revocation, plain and awaited, the command opens an anonymous session at the target, lets every
-    cache accept it, revokes it at the target, and asks every cache until it denies it. It reports for how long each one
-    went on accepting it after the revocation had returned. The exit code is 5 if one exceeded its bound.
+    cache accept it, revokes it at the target, and asks every cache until it denies it. It reports how long each cache
+    still accepted the session after the revocation had returned. The exit code is 5 if one exceeded its bound.
 
-    It is safe in production: it touches no session but its own two, and uses a connection to each cache.
+    It is safe in production: it touches only the two sessions that it opens, and uses a connection to each cache.
     """
     asked = settings()
     addresses = [checked_target(address, "--cache") for address in dict.fromkeys(caches)] or [asked.target]
@@ -257,5 +257,6 @@ class _Asker:
             answer = self._client.validate(self._made.token)
         if not answer.valid:
             raise Failure(
-                f"{self._address} says {answer.verdict} of a new session; name caches of the authority at --target only"
+                f"{self._address} answers {answer.verdict} for a new session; "
+                "name only caches of the authority at --target"
             )

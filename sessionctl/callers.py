@@ -31,7 +31,7 @@ def callers(context: click.Context) -> None:
 
     A caller is a service, a tool or a person. Without any caller, everyone who can connect may make every call. The
     first caller must be an admin for all applications: `sessionctl callers add ops --role admin`. From then on each
-    call needs the key of a caller, or the certificate of one.
+    call must authenticate as a caller, by a key, a certificate or a socket.
     """
     if context.invoked_subcommand is not None:
         return
@@ -71,7 +71,7 @@ def callers(context: click.Context) -> None:
     help="Whether to make a key. [default: only without --certificate]",
 )
 @click.option("--reason", default="", help="Why, for the event.")
-@click.option("--key-only", is_flag=True, help="Make a key, and write it and nothing else.")
+@click.option("--key-only", is_flag=True, help="Make a key, and write only the key.")
 @global_options
 def add(
     name: str,
@@ -83,10 +83,10 @@ def add(
 ) -> None:
     """Add the caller NAME, and show its key. The key is not shown again.
 
-    An application that opens and checks sessions needs `--role issuer:APP`, one that only checks them `--role
-    validator:APP`, a near cache also `validator:APP`, and live connections `subscriber:APP`.
+    An application that opens and checks sessions needs `--role issuer:APP`. One that only checks them needs `--role
+    validator:APP`. For a near cache, also give it `validator:APP`, and for live connections `subscriber:APP`.
 
-    With --certificate the caller needs no key: over mutual TLS it is known by a name in its certificate.
+    With --certificate the caller needs no key: over mutual TLS, a name in its certificate identifies it.
     """
     grants = [_grant(role) for role in roles]
     if key_only and with_key is False:
@@ -111,7 +111,7 @@ def add(
     help="How long the other keys remain valid, such as 24h. [default: not at all]",
 )
 @click.option("--reason", default="", help="Why, for the event.")
-@click.option("--key-only", is_flag=True, help="Write the key and nothing else.")
+@click.option("--key-only", is_flag=True, help="Write only the key.")
 @global_options
 def rotate(name: str, overlap: timedelta | None, reason: str, key_only: bool) -> None:
     """Give the caller NAME a new key, and show it. The key is not shown again."""
@@ -123,13 +123,13 @@ def rotate(name: str, overlap: timedelta | None, reason: str, key_only: bool) ->
 @callers.command("certificates")
 @click.argument("name")
 @click.option("--add", "added", metavar="NAME", multiple=True, help="A URI or DNS name to add. Repeat for several.")
-@click.option("--remove", "removed", metavar="NAME", multiple=True, help="One to remove. Repeat for several.")
+@click.option("--remove", "removed", metavar="NAME", multiple=True, help="A name to remove. Repeat for several.")
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def certificates(name: str, added: tuple[str, ...], removed: tuple[str, ...], reason: str) -> None:
-    """Change by which names in a client certificate the caller NAME is known.
+    """Change the names in client certificates that identify the caller NAME.
 
-    A name that was removed proves nothing from then on. Open streams of the caller end, and clients resume them.
+    Removed names are not accepted from then on. The caller's open streams end, and clients resume them.
     """
     if not added and not removed:
         raise click.UsageError("specify --add or --remove")

@@ -37,7 +37,7 @@ def context() -> None:
     file of contexts is $XDG_CONFIG_HOME/sessiond/contexts.json, by default ~/.config/sessiond/contexts.json.
 
     A command takes each value from the first of these that has it: an option (--context included), the environment,
-    the context in use, the default. If an option or SESSIOND_TARGET names a server, the context in use does not count.
+    the context in use, the default. If an option or SESSIOND_TARGET names a server, the context in use is ignored.
     """
 
 
@@ -104,7 +104,7 @@ def use(name: str | None, nothing: bool) -> None:
     else:
         show("using no context")
     if os.environ.get(TARGET_VARIABLE):
-        show_note(f"{TARGET_VARIABLE} is set and counts before the context; unset it")
+        show_note(f"{TARGET_VARIABLE} is set and takes precedence over the context; unset it")
 
 
 @context.command("remove")

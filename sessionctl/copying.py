@@ -66,7 +66,7 @@ def copy(source: str, destination: str) -> None:
 
     Everything is copied: tokens stay valid, and events, cursors and consistency tokens stay as they are. The source is
     not changed. If the copy is interrupted, run the command again: it continues. Servers refuse the destination until
-    it is complete, and every row has been compared.
+    every row has been copied and compared.
     """
     from_ = _place("SRC", source)
     to = _place("DST", destination)

@@ -31,7 +31,7 @@ _HAS_ENDED = ("VALID", "REVOKED", "EXPIRED_IDLE", "EXPIRED_ABSOLUTE")
 @click.argument("session_id", callback=checked_session_id, required=False)
 @click.option("--token", "by_token", is_flag=True, help="The session of a token, read from standard input or a prompt.")
 @click.option("--subject", metavar="SUBJECT", default=None, help="All sessions of this subject.")
-@label_option("All sessions with this label; may be repeated, then with all of them. Also narrows --subject.")
+@label_option("All sessions with this label. If repeated: with all of these labels. Also narrows --subject.")
 @click.option(
     "--except",
     "kept",

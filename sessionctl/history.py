@@ -65,7 +65,7 @@ def activity(subject: str, limit: int | None) -> None:
     metavar="TYPE",
     help=f"Only events of this type; may be repeated. Types: {', '.join(_TYPES)}.",
 )
-@label_option("Only events of sessions with this label; may be repeated, then with all of them.")
+@label_option("Only events of sessions with this label. If repeated: with all of these labels.")
 @click.option("--checkpoints", is_flag=True, help="Show checkpoints too; the first one means that the stream is open.")
 @limit_option("Stop after this many lines.")
 @global_options

@@ -26,8 +26,8 @@ _PATIENCE = 15.0
 def keyring() -> None:
     """Show and rotate the keys that seal tokens and session data.
 
-    To rotate: `add` a key, `promote` it, and `retire` the one before once `status` shows that no token of it is left.
-    The server goes on running, and nobody is logged out. Keys are shown by their fingerprints, and never themselves.
+    To rotate: `add` a key, `promote` it, and `retire` the previous one once `status` shows no TOKENS for it. The server
+    keeps running, and nobody is logged out. These commands show only the fingerprints of keys.
     """
 
 
@@ -36,8 +36,8 @@ def keyring() -> None:
 def status() -> None:
     """Show the keys, what each is for, and what still needs it.
 
-    TOKENS is how many live sessions may have a token of the key, and UNTIL when the last of them ends. VALUES is how
-    many values of session data it has encrypted, and MOVED how many were encrypted again with the sealing key.
+    TOKENS is how many live sessions may have a token that the key sealed, and UNTIL when the last of them ends. VALUES
+    is how many values of session data are encrypted with the key, and MOVED how many have moved to the sealing key.
     """
     with settings().client() as client:
         ring = client.key_ring(timeout=_PATIENCE)
@@ -56,10 +56,10 @@ def status() -> None:
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def add(local: bool, reason: str) -> None:
-    """Add a new random key. It opens, and does not seal before it is promoted.
+    """Add a new random key, which encrypts nothing until it is promoted.
 
-    The server creates the key and keeps it in its key file. With replicas over one database, all of them learn it: the
-    database has it for them, encrypted under the sealing key. If that one was stolen, use --local.
+    The server creates the key and keeps it in its key file. Other replicas get it through the database, where it is
+    encrypted under the sealing key. If the sealing key may have been stolen, use --local.
     """
     with settings().client() as client:
         changed = client.add_sealing_key(local=local, reason=reason, timeout=_PATIENCE)
@@ -79,10 +79,11 @@ def add(local: bool, reason: str) -> None:
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def promote(fingerprint: str, reason: str) -> None:
-    """Seal with the key FINGERPRINT from now on. The key before goes on opening what it sealed.
+    """Encrypt with the key FINGERPRINT from now on.
 
-    FINGERPRINT is at least the first 8 digits. Without it, the key is promoted that was added and never promoted. It is
-    refused as long as a replica that runs does not hold the key.
+    The previous sealing key can still decrypt what it encrypted. FINGERPRINT is at least the first 8 digits; the
+    default is the key that was added but not promoted yet. The command is refused while a running replica does not
+    hold the key.
     """
     with settings().client() as client:
         changed = client.promote_sealing_key(fingerprint, reason=reason, timeout=_PATIENCE)
@@ -92,15 +93,18 @@ def promote(fingerprint: str, reason: str) -> None:
 @keyring.command("retire")
 @click.argument("fingerprint")
 @click.option(
-    "--log-out-sessions", is_flag=True, help="Retire it even if live sessions have a token of it: they are logged out."
+    "--log-out-sessions",
+    is_flag=True,
+    help="Retire the key even if live sessions have tokens of it. They are logged out.",
 )
 @click.option("--reason", default="", help="Why, for the event.")
 @global_options
 def retire(fingerprint: str, log_out_sessions: bool, reason: str) -> None:
     """Remove the key FINGERPRINT once nothing needs it any more.
 
-    What it sealed is sealed again with the sealing key, in the background; `sessionctl keyring status` shows how far
-    that is. It is refused while a live session may have a token of it.
+    FINGERPRINT is at least the first 8 digits. Stored data that the key encrypted is encrypted again with the sealing
+    key, in the background; `sessionctl keyring status` shows the progress. The command is refused while a live session
+    may have a token that the key sealed.
     """
     with settings().client() as client:
         changed = client.retire_sealing_key(

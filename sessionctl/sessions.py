@@ -108,7 +108,7 @@ def create(
 
     The token is a secret and cannot be shown later. It is written only with --show-token or --token-only, and with -o
     json as the field `token`. If the subject has reached its limit of sessions and the policy evicts none, the command
-    lists them, opens none and exits with code 1.
+    lists the live sessions, opens none and exits with code 1.
     """
     if show_token and token_only:
         raise click.UsageError("use either --show-token or --token-only; the latter writes only the token")
@@ -191,7 +191,7 @@ def show_session(session_id: str) -> None:
 @click.option(
     "--network", default="", metavar="CIDR", help="Only sessions opened or last authenticated from this network."
 )
-@label_option("Only sessions with this label; may be repeated, then with all of them.")
+@label_option("Only sessions with this label. If repeated: with all of these labels.")
 @limit_option("Show at most this many.")
 @global_options
 def list_sessions(subject: str | None, state: str, network: str, labels: dict[str, str], limit: int | None) -> None:

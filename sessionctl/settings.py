@@ -239,7 +239,7 @@ _context_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember,
-    help="A server that `sessionctl context add` has named. [env: SESSIOND_CONTEXT; default: the one in use]",
+    help="A server that you named with `sessionctl context add`. [env: SESSIOND_CONTEXT; default: the one in use]",
 )
 
 _tls_options = (
@@ -262,7 +262,7 @@ _tls_options = (
         metavar="FILE",
         expose_value=False,
         callback=_remember,
-        help="Show the certificate in this PEM file. [env: SESSIOND_TLS_CLIENT_CERTIFICATE]",
+        help="Present the client certificate in this PEM file. [env: SESSIOND_TLS_CLIENT_CERTIFICATE]",
     ),
     click.option(
         "--tls-key",

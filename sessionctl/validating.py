@@ -50,9 +50,9 @@ def validate(
 ) -> None:
     """Check a token. Exit code 0 if it is VALID, 3 if not.
 
-    The token is read from standard input or a hidden prompt. If it has been renewed, the new token is not shown: it is
-    for the client, which gets it from its own next request. A token that the server never issued counts as a guess from
-    the address that --ip names; without --ip it counts only towards the policy's `flood_after`.
+    The token is read from standard input or a hidden prompt. If it is due for renewal, the new token is not shown: the
+    client gets it with its own next request. A token that the server never issued counts as a guess from the address
+    that --ip names; without --ip it counts only towards the policy's `flood_after`.
 
     The check restarts the idle timeout only with --active. In every other way the token is judged like that of a
     request: an old token raises a signal, and so does a missing certificate or device if the session is bound to one.

@@ -213,7 +213,7 @@ def main() -> None:
 @click.option(
     "--workers",
     type=click.IntRange(0, 256),
-    help=_help("workers", "Processes that answer on the port beside the one that owns the store."),
+    help=_help("workers", "How many processes answer on the port, besides the one that owns the store."),
 )
 @click.option(
     "--log-format",
@@ -287,7 +287,8 @@ def serve(file: Path | None, **options: Any) -> None:
 @click.option(
     "--upstream-certificate",
     metavar="FILE",
-    help="Show the certificate in this PEM file. Read again when it changes. [env: SESSIOND_UPSTREAM_CERTIFICATE]",
+    help="Present the client certificate in this PEM file. Read again when it changes. "
+    "[env: SESSIOND_UPSTREAM_CERTIFICATE]",
 )
 @click.option(
     "--upstream-key",
@@ -358,8 +359,8 @@ def sidecar(**options: Any) -> None:
     """Serve the authority's service on a local address.
 
     Repeated validations are answered from memory, which follows the authority's changes. Everything else is forwarded.
-    While the authority cannot be reached, calls that memory may not answer are refused. Options override environment
-    variables.
+    While the authority cannot be reached, calls that cannot be answered from memory are refused. Options override
+    environment variables.
 
     Exit codes: 0 stopped by SIGTERM or SIGINT; 1 cannot listen on the address; 2 wrong usage; 78 a setting cannot be
     used.

@@ -106,7 +106,7 @@ class CallerBook:
         """
         record = self._records.get(name)
         if record is None or is_forwarded or sends_key(metadata):
-            hint = "" if is_forwarded else f"; there is no caller {shown(name)}, whose socket this is"
+            hint = "" if is_forwarded else f"; this socket is for the caller {shown(name)}, which does not exist"
             return self.identify(metadata, hint=hint)
         if not self.is_confirmed():
             raise Unavailable(_UNCONFIRMED)
@@ -131,11 +131,11 @@ class CallerBook:
             ends = [end for end in (until, last[1].expires) if end is not None]
             return Identified(last[0], min(ends, default=None))
         if good:
-            raise Unauthenticated("the connection proves the names of several callers; send a key")
+            raise Unauthenticated("the client certificate has names of several callers; send a key")
         if has_ended and proofs:
             hint = "; the certificate of this connection has expired: connect again with a new one"
         elif proofs:
-            hint = "; the names in the certificate of this connection are those of no caller"
+            hint = "; no caller has a name of this connection's certificate"
         raise Unauthenticated(f"no credentials: send the key of a caller, as `authorization: Bearer KEY`{hint}")
 
     def _by_key(self, sent: Sequence[str | bytes], now: Instant) -> Identified:

@@ -112,7 +112,9 @@ class Callers:
         if caller.version and now is not None:
             # Clients resume after that, with a key that may still be good.
             return Unavailable("this caller was changed; call again")
-        return Unauthenticated("this caller was revoked, or the call has none; call again with the key of a caller")
+        return Unauthenticated(
+            "this caller was revoked, or the call has no credentials; call again with the key of a caller"
+        )
 
     def _expiry(self, caller: Caller) -> AuthorityError | None:
         """Return why a caller that has not changed is not proved any more; None if it is."""

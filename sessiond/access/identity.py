@@ -103,9 +103,9 @@ def why_unusable(name: str) -> str:
     if colon and prefix.lower() in ("dns", "uri", "ip", "email", "othername"):
         return f"has the prefix {prefix}: of another notation; leave it out"
     if _is_address(name):
-        return "is an IP address, which proves nobody; use a URI or a DNS name of the certificate"
+        return "is an IP address, which cannot identify a caller; use a URI or a DNS name of the certificate"
     if "*" in name:
-        return "is a wildcard, which names nobody in particular; write the whole name"
+        return "is a wildcard, which cannot identify a caller; write the whole name"
     if colon and rest.isdecimal():
         return "has a port, and certificates have none; leave it out"
     if not colon:

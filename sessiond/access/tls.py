@@ -158,14 +158,14 @@ def _check_key(certificate: TlsFile, leaf: x509.Certificate, file: TlsFile, text
     try:
         key = load_pem_private_key(text, password=None)
     except TypeError:
-        raise file.bad("is encrypted, and nobody could enter its password; decrypt it: openssl pkey") from None
+        raise file.bad("is encrypted, and the server has no password for it; decrypt it with: openssl pkey") from None
     except (ValueError, UnsupportedAlgorithm):
         raise file.bad("has no private key in PEM form; name another file") from None
     is_rsa = isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _FEWEST_BITS
     is_ec = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, _CURVES)
     if not (is_rsa or is_ec):
         raise file.bad(
-            f"has a key of another kind than RSA with {_FEWEST_BITS} bits, P-256 or P-384; create one of these"
+            f"is not an RSA key of at least {_FEWEST_BITS} bits, a P-256 or a P-384 key; create one of these"
         )
     try:
         theirs = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -202,7 +202,9 @@ def _check_actor(callers: Mapping[str, CallerRecord], cause: Cause, version: int
     if not version and not callers:
         return
     if not version or known is None:
-        raise Unauthenticated("this caller was revoked, or the call has none; call again with the key of a caller")
+        raise Unauthenticated(
+            "this caller was revoked, or the call has no credentials; call again with the key of a caller"
+        )
     if known.revision != version:
         raise Unavailable("this caller was changed; call again")
 

@@ -76,7 +76,7 @@ class AuditFile:
         found = os.fstat(handle)
         problem = ""
         if not stat.S_ISREG(found.st_mode):
-            problem = "is no regular file; name another one"
+            problem = "is not a regular file; name another one"
         elif found.st_mode & 0o022:
             problem = "may be written by others than its owner, who could change the past; run: chmod go-w"
         if problem:

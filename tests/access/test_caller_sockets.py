@@ -123,7 +123,7 @@ async def test_a_socket_of_nobody(tmp_path: Path) -> None:
         for _ in range(2):
             refused = await refusal_of(stub.GetAuthority(pb.GetAuthorityRequest()))
             assert refused.code is grpc.StatusCode.UNAUTHENTICATED
-            assert refused.message.endswith('; there is no caller "shop", whose socket this is')
+            assert refused.message.endswith('; this socket is for the caller "shop", which does not exist')
             await admin.create_caller("shop", [Grant(role=Role.SUBSCRIBER)], without_key=True)
             stream: Any = stub.Subscribe(pb.SubscribeRequest(start=pb.STREAM_START_EARLIEST))
             assert await stream.read()

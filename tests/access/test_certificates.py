@@ -218,10 +218,10 @@ async def test_names_are_compared_exactly(tmp_path: Path) -> None:
 
 WRONG = {
     "": "is empty; write a URI such as spiffe://example.org/shop, or a DNS name such as shop.example.org",
-    "*.example.org": "is a wildcard, which names nobody in particular; write the whole name",
-    "spiffe://example.org/*": "is a wildcard, which names nobody in particular; write the whole name",
-    "192.0.2.1": "is an IP address, which proves nobody; use a URI or a DNS name of the certificate",
-    "2001:db8::1": "is an IP address, which proves nobody; use a URI or a DNS name of the certificate",
+    "*.example.org": "is a wildcard, which cannot identify a caller; write the whole name",
+    "spiffe://example.org/*": "is a wildcard, which cannot identify a caller; write the whole name",
+    "192.0.2.1": "is an IP address, which cannot identify a caller; use a URI or a DNS name of the certificate",
+    "2001:db8::1": "is an IP address, which cannot identify a caller; use a URI or a DNS name of the certificate",
     "Shop.example.org": "has upper case; write DNS names in lower case, as they are compared",
     "spiffe://Example.org/shop": "has upper case before the path of a SPIFFE ID; write scheme and trust domain in",
     "SPIFFE://example.org/shop": "has upper case before the path of a SPIFFE ID; write scheme and trust domain in",

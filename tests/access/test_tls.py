@@ -159,7 +159,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "no key": (_no_key, "server.tls.key: ~/server.key has no private key in PEM form; name another file"),
     "an encrypted key": (
         _locked,
-        "server.tls.key: ~/server.key is encrypted, and nobody could enter its password; decrypt it: openssl pkey",
+        "server.tls.key: ~/server.key is encrypted, and the server has no password for it; decrypt it with: openssl pkey",
     ),
     "another key": (
         _other_key,
@@ -216,7 +216,7 @@ def test_a_certificate_for_another_minute(tmp_path: Path) -> None:
 def test_a_key_of_another_kind(tmp_path: Path, key: Any) -> None:
     """Keys with which gRPC completes no handshake, and short RSA keys, are refused with the kinds to choose from."""
     assert refused(tmp_path, CA.server(key=key)) == (
-        "server.tls.key: ~/server.key has a key of another kind than RSA with 2048 bits, P-256 or P-384; "
+        "server.tls.key: ~/server.key is not an RSA key of at least 2048 bits, a P-256 or a P-384 key; "
         "create one of these"
     )
 

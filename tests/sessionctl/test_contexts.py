@@ -220,7 +220,9 @@ def test_a_variable_before_the_context_is_said(monkeypatch: pytest.MonkeyPatch) 
     """`context use` says that SESSIOND_TARGET counts before the context."""
     save_contexts(Contexts("", {"prod": Context("x:1")}))
     monkeypatch.setenv("SESSIOND_TARGET", "y:1")
-    assert "SESSIOND_TARGET is set and counts before the context; unset it" in run("context", "use", "prod").stderr
+    assert (
+        "SESSIOND_TARGET is set and takes precedence over the context; unset it" in run("context", "use", "prod").stderr
+    )
 
 
 def test_a_relative_xdg_folder_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

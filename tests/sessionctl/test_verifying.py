@@ -120,7 +120,7 @@ async def test_a_cache_of_another_authority(operator: Operator, app: App, tmp_pa
     async with serving(config_for(tmp_path / "other"), SystemClock()) as other:
         result = await operator.anywhere("verify-caches", "--cache", other.address)
     assert result.exit_code == 1
-    assert "says FORGED of a new session; name caches of the authority at --target only" in result.stderr
+    assert "answers FORGED for a new session; name only caches of the authority at --target" in result.stderr
     assert result.stdout == ""
 
 

@@ -64,7 +64,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link": (_link, "name a file, not a link"),
     "a folder": (Path.mkdir, "cannot be opened: Is a directory"),
     "a pipe": (os.mkfifo, "cannot be opened"),
-    "a device": (lambda path: None, "is no regular file; name another one"),
+    "a device": (lambda path: None, "is not a regular file; name another one"),
     "writable by others": (_writable, "who could change the past; run: chmod go-w"),
     "no folder": (lambda path: None, "cannot be opened: No such file or directory"),
 }

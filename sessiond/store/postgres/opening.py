@@ -174,13 +174,13 @@ async def _check_keys(
         if other["fingerprints"] and other["fingerprints"][0] not in fingerprints:
             raise StoreRefused(
                 f"{name} does not contain the key ({other['fingerprints'][0].hex()[:8]}) of the tokens that "
-                f"the replica {other['name']}, which is running, gives out: they would be taken for forged ones here. "
+                f"the replica {other['name']}, which is running, issues: they would be FORGED here. "
                 "Keep that key as the second line until no replica has it as its first"
             )
         if other["fingerprints"] and fingerprints[0] not in other["fingerprints"] and not keys.waits:
             raise StoreRefused(
                 f"the first key of the key file ({fingerprints[0].hex()[:8]}) is unknown to the replica "
-                f"{other['name']}, which is running: it would take this replica's tokens for forged ones. Add the key "
+                f"{other['name']}, which is running: this replica's tokens would be FORGED there. Add the key "
                 "to every replica as its second line first, and move it to the first line afterwards"
             )
 

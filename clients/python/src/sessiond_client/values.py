@@ -272,17 +272,17 @@ class SealingKey:
     live_tokens: int | None
     """How many live sessions may have a token that it sealed. None: it seals, or it never did."""
     tokens_partial: bool
-    """There may be more of them: counting took too long."""
+    """Whether counting `live_tokens` stopped early, so that there may be more."""
     tokens_end_time: datetime | None
     """When the last of them ends at the latest. None: one of them has no end, or there are none."""
     tickets_end_time: datetime | None
     """Until when tickets and companion tokens of it may be valid."""
     sealed_values: int
-    """How many values of session data it has sealed."""
+    """How many values of session data are sealed with it now."""
     moved_values: int
-    """How many values of session data of it have been sealed again with the sealing key."""
+    """How many values that it had sealed have since been sealed again with the sealing key."""
     logs_out_sessions: bool
-    """It is removed even if sessions are logged out."""
+    """It is removed even if that logs out sessions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

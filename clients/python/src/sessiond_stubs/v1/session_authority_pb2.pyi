@@ -52,8 +52,8 @@ Validate a web request.
                    otherwise; REVOKED, EXPIRED_* after that  client's token
                    time
 
-"Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
-an RPC error, always refuse it.
+"Deny the request" means: refuse it or, if guests (visitors without a login) may see the page, serve it as for a
+guest. After LOCKED and after an RPC error, always refuse it.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -82,9 +82,9 @@ resume.
 
 CONVENTIONS
 
-Secrets. Session tokens, companion tokens, CSRF tokens, tickets and `Set-Cookie` values are secrets. They travel only
-in fields whose comment begins with "Secret". Neither side may write one to a log, an error, an event, a metric or a
-URL.
+Secrets. Session tokens, companion tokens, CSRF tokens, tickets, keys of callers and `Set-Cookie` values are secrets.
+They travel only in fields whose comment begins with "Secret", and keys also in the metadata `authorization`. Neither
+side may write one to a log, an error, an event, a metric or a URL.
 
 Session ids. A `session_id` is public: a UUIDv7 in its canonical lower-case text form. It proves nothing.
 
@@ -94,15 +94,19 @@ INVALID_ARGUMENT.
 Verdicts. A token that is not valid is a verdict in a successful response, not an RPC error. A caller must treat
 every verdict but VALID as a denial, including a verdict that it does not know. A call that returns another verdict
 has not made the requested change, with two exceptions: RevokeSession and ReportSignal also accept INSUFFICIENT, and
-RevokeSession with `open_anonymous` creates the anonymous session whatever the verdict. The authority may still have
+RevokeSession with `open_anonymous` creates the anonymous session for every verdict. The authority may still have
 recorded a suspicion or an expiry, made a renewed token the current one, or ended the session as the policy demands.
 
 Errors. A caller must treat every RPC error as a denial, and must not serve the request as for a guest either. The
 status says what is wrong:
 
     INVALID_ARGUMENT     The request is wrong. A google.rpc.BadRequest detail names the field. Do not retry.
-    NOT_FOUND            There is no such session in the application, or the source is not locked.
-    FAILED_PRECONDITION  The session belongs to another subject, or to none.
+    UNAUTHENTICATED      The call has no credentials, or they are not accepted (see "Access").
+    PERMISSION_DENIED    The caller lacks a role for the call (see "Access").
+    NOT_FOUND            There is no such session in the application, lock, caller or sealing key.
+    ALREADY_EXISTS       There is a caller of that name.
+    FAILED_PRECONDITION  The session belongs to another subject, or to none; or the callers or the key ring do not
+                         allow the change (see the RPC).
     ABORTED              The session data is not at `expected_version`. Read it again and retry the change.
     OUT_OF_RANGE         The event log does not have the position that a cursor or consistency token names.
     RESOURCE_EXHAUSTED   The authority is overloaded (see "Overload"), the request is larger than 4 MiB, or the
@@ -133,8 +137,8 @@ optional: without it, a retry may make the change twice.
     or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
   - A token that is malformed or forged, or comes from a locked source (LOCKED), gets that verdict even if the
-    `request_id` is known. Exceptions: the calls that go on with such a token, which are RevokeSession with
-    `open_anonymous` and, unless it is LOCKED, AuthenticateSession with `or_create`.
+    `request_id` is known. Exceptions: RevokeSession with `open_anonymous` and, unless the token is LOCKED,
+    AuthenticateSession with `or_create`, because these calls create a session even with such a token.
   - The caller must use a `request_id` for one call only. The `request_id` of a call that returns a token is a
     secret.
 
@@ -153,13 +157,16 @@ nothing else has no event, and may be stored later.
 Times. Times are the authority's wall clock, in milliseconds. A session has expired once the time is at or past its
 deadline.
 
-Access. As long as no caller is configured (CreateCaller), everyone who can reach the server may make every call. As
-soon as there is one, each call needs a caller and one of its roles:
-  - A caller proves who it is by its key, which it sends as the metadata `authorization: Bearer KEY`.
-  - A role counts for one application, or for all of them (`*`). A call needs a role for each application that it
-    names. See Role.
-  - UNAUTHENTICATED: the call has no credentials, or they prove nothing. PERMISSION_DENIED: the caller lacks the role
-    that the message names. Neither says whether anything exists.
+Access. Until a caller is added (CreateCaller), everyone who can connect to the server may make every call. Once
+there is a caller, each call must authenticate as a caller that has a role for it:
+  - A caller authenticates with its key, which it sends as the metadata `authorization: Bearer KEY`. Instead of a
+    key, it may connect with a client certificate that has one of its names (`CallerInfo.credentials`), or over a
+    Unix socket that the server's configuration assigns to it. A key takes precedence over both.
+  - A role is for one application, or for all of them (`*`). The caller needs a role for each application that the
+    call names. See Role.
+  - UNAUTHENTICATED: the call has no credentials, or credentials that are unknown, revoked or expired.
+    PERMISSION_DENIED: the caller lacks a role, which the message names. Neither reveals whether a session or an
+    application exists.
   - Health checks need no caller. Reflection needs any caller.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
@@ -174,14 +181,15 @@ after the delay in the RetryInfo detail, or soon if there is none. Large request
 RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
 2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
-Callers may have limits on their calls at once and on their rates, and applications as well. A call beyond one is
-RESOURCE_EXHAUSTED and was not begun. Its details have a google.rpc.RetryInfo, and a google.rpc.ErrorInfo with the
-reason LIMIT_REACHED, the domain "sessiond", and the name of the setting in its metadata under "setting". A caller
-should not call again before that time has passed.
+The operator may limit how many calls a caller, or all callers together for one application, have open at once and
+begin per second. A call beyond such a limit is RESOURCE_EXHAUSTED and was not begun. Its details have a
+google.rpc.RetryInfo, and a google.rpc.ErrorInfo with the reason LIMIT_REACHED, the domain "sessiond", and the name
+of the setting in its metadata under "setting". The caller should wait for the delay in the RetryInfo before it calls
+again.
 
-One connection may have half of that number of calls open (1,500 by default); each connection over a Unix socket
-counts by itself. Further calls wait in the client. On a new connection the client does not know the limit yet; if it
-begins more calls at once, some of them may end in UNAVAILABLE.
+One connection may have at most half of the calls open that the server accepts (1,500 by default). Over a Unix socket
+too, each connection counts by itself. Further calls wait in the client. On a new connection the client does not know
+the limit yet; if it begins more calls at once, some of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -328,8 +336,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_MALFORMED: _Verdict.ValueType  # 2
     """The text does not have the form of a token, or is empty."""
     VERDICT_FORGED: _Verdict.ValueType  # 3
-    """The text has the form of a token, but no key of this authority opens it: it was never issued, or the key that it
-    was sealed with has been deleted.
+    """The text has the form of a token, but no key of this authority can decrypt it: it was never issued, or the key that
+    encrypted it has been removed.
     """
     VERDICT_UNKNOWN: _Verdict.ValueType  # 4
     """The authority issued the token, but the application has no session for it."""
@@ -341,8 +349,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """The session's absolute timeout or login timeout passed."""
     VERDICT_REPLAYED: _Verdict.ValueType  # 8
     """The token is an old one of a live session, presented after the time for which old tokens are tolerated. This is a
-    signal of theft, with one exception: if the response with the replacing token may have been lost
-    (`Policy.lost_answer_tolerance`), a later use of the replacing token is the signal.
+    signal of theft, with one exception: if the response with the new token may have been lost
+    (`Policy.lost_answer_tolerance`), a later use of the new token is the signal instead.
     """
     VERDICT_SUPERSEDED: _Verdict.ValueType  # 9
     """A roll replaced the token moments ago; the request was probably in flight. Denied without a signal."""
@@ -361,8 +369,8 @@ VERDICT_VALID: Verdict.ValueType  # 1
 VERDICT_MALFORMED: Verdict.ValueType  # 2
 """The text does not have the form of a token, or is empty."""
 VERDICT_FORGED: Verdict.ValueType  # 3
-"""The text has the form of a token, but no key of this authority opens it: it was never issued, or the key that it
-was sealed with has been deleted.
+"""The text has the form of a token, but no key of this authority can decrypt it: it was never issued, or the key that
+encrypted it has been removed.
 """
 VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """The authority issued the token, but the application has no session for it."""
@@ -374,8 +382,8 @@ VERDICT_EXPIRED_ABSOLUTE: Verdict.ValueType  # 7
 """The session's absolute timeout or login timeout passed."""
 VERDICT_REPLAYED: Verdict.ValueType  # 8
 """The token is an old one of a live session, presented after the time for which old tokens are tolerated. This is a
-signal of theft, with one exception: if the response with the replacing token may have been lost
-(`Policy.lost_answer_tolerance`), a later use of the replacing token is the signal.
+signal of theft, with one exception: if the response with the new token may have been lost
+(`Policy.lost_answer_tolerance`), a later use of the new token is the signal instead.
 """
 VERDICT_SUPERSEDED: Verdict.ValueType  # 9
 """A roll replaced the token moments ago; the request was probably in flight. Denied without a signal."""
@@ -434,8 +442,8 @@ class _ReactionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reaction.Val
     REACTION_ALERT: _Reaction.ValueType  # 2
     """Record the event and do nothing else."""
     REACTION_STEP_UP: _Reaction.ValueType  # 3
-    """Deny the session's token until the subject has authenticated again: to the suspicious client or, if the signal
-    cannot tell which client is the intruder (TOKEN_REPLAY, TOKEN_COPY, CONCURRENT_USE, REPORTED), to every client.
+    """Deny the session's token to the suspicious client until the subject has authenticated again. If the signal does not
+    show which client is the intruder (TOKEN_REPLAY, TOKEN_COPY, CONCURRENT_USE, REPORTED), deny it to every client.
     """
     REACTION_REVOKE_SESSION: _Reaction.ValueType  # 4
     """Revoke the session."""
@@ -454,8 +462,8 @@ REACTION_IGNORE: Reaction.ValueType  # 1
 REACTION_ALERT: Reaction.ValueType  # 2
 """Record the event and do nothing else."""
 REACTION_STEP_UP: Reaction.ValueType  # 3
-"""Deny the session's token until the subject has authenticated again: to the suspicious client or, if the signal
-cannot tell which client is the intruder (TOKEN_REPLAY, TOKEN_COPY, CONCURRENT_USE, REPORTED), to every client.
+"""Deny the session's token to the suspicious client until the subject has authenticated again. If the signal does not
+show which client is the intruder (TOKEN_REPLAY, TOKEN_COPY, CONCURRENT_USE, REPORTED), deny it to every client.
 """
 REACTION_REVOKE_SESSION: Reaction.ValueType  # 4
 """Revoke the session."""
@@ -486,7 +494,7 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
 
     This is also the next step after REPLAYED if the only signals are of type TOKEN_COPY, the session has a subject and
     is still live, and a newer token is in use. The request is probably late (an upload, for example), and the client
-    has the newer token. A client that has nothing but the copy must not be left with it: send it to the login page.
+    has the newer token. A client that has only the old token must not be left with it: send it to the login page.
     AuthenticateSession with `or_create` replaces its token, and so may a CreateSession for the login page itself: that
     page is requested after the denial, with the token that the client has by then.
 
@@ -517,7 +525,7 @@ next step remains KEEP_TOKEN, because the new token may still arrive. After that
 
 This is also the next step after REPLAYED if the only signals are of type TOKEN_COPY, the session has a subject and
 is still live, and a newer token is in use. The request is probably late (an upload, for example), and the client
-has the newer token. A client that has nothing but the copy must not be left with it: send it to the login page.
+has the newer token. A client that has only the old token must not be left with it: send it to the login page.
 AuthenticateSession with `or_create` replaces its token, and so may a CreateSession for the login page itself: that
 page is requested after the denial, with the token that the client has by then.
 
@@ -616,10 +624,12 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_SESSION_ROLLED: _EventType.ValueType  # 4
     """The token was replaced because of a privilege change."""
     EVENT_TYPE_SESSION_REFRESHED: _EventType.ValueType  # 5
-    """The session was refreshed. Also recorded when a login was repeated and got its original response, unless the repeat
-    came within a fifth of `roll_tolerance`: the tolerances after the roll start again, and an earlier
-    OLD_TOKEN_PRESENTED has proved harmless. It has also proved harmless if (cause SIGNAL) the only client that sent the
-    old token used the new one and the policy ignores `token_copy`.
+    """The session was refreshed. Also recorded in two other cases:
+      - A login was repeated and got its original response, later than a fifth of `roll_tolerance` after the roll, or
+        after OLD_TOKEN_PRESENTED. The tolerances after the roll start again, and an earlier OLD_TOKEN_PRESENTED has
+        proved harmless.
+      - The only client that sent the old token has used the new one, and the policy ignores `token_copy` (cause
+        SIGNAL). The earlier OLD_TOKEN_PRESENTED has proved harmless.
     """
     EVENT_TYPE_SESSION_DATA_CHANGED: _EventType.ValueType  # 6
     """Session data changed. The event has neither keys nor values."""
@@ -666,10 +676,12 @@ EVENT_TYPE_SESSION_RENEWED: EventType.ValueType  # 3
 EVENT_TYPE_SESSION_ROLLED: EventType.ValueType  # 4
 """The token was replaced because of a privilege change."""
 EVENT_TYPE_SESSION_REFRESHED: EventType.ValueType  # 5
-"""The session was refreshed. Also recorded when a login was repeated and got its original response, unless the repeat
-came within a fifth of `roll_tolerance`: the tolerances after the roll start again, and an earlier
-OLD_TOKEN_PRESENTED has proved harmless. It has also proved harmless if (cause SIGNAL) the only client that sent the
-old token used the new one and the policy ignores `token_copy`.
+"""The session was refreshed. Also recorded in two other cases:
+  - A login was repeated and got its original response, later than a fifth of `roll_tolerance` after the roll, or
+    after OLD_TOKEN_PRESENTED. The tolerances after the roll start again, and an earlier OLD_TOKEN_PRESENTED has
+    proved harmless.
+  - The only client that sent the old token has used the new one, and the policy ignores `token_copy` (cause
+    SIGNAL). The earlier OLD_TOKEN_PRESENTED has proved harmless.
 """
 EVENT_TYPE_SESSION_DATA_CHANGED: EventType.ValueType  # 6
 """Session data changed. The event has neither keys nor values."""
@@ -774,11 +786,13 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_VALIDATOR: _Role.ValueType  # 1
     """Validates tokens, with session data, and follows the changes for a cache."""
     ROLE_ISSUER: _Role.ValueType  # 2
-    """Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one named subject."""
+    """Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one subject that the
+    call names.
+    """
     ROLE_SUBSCRIBER: _Role.ValueType  # 3
     """Subscribes to events."""
     ROLE_OPERATOR: _Role.ValueType  # 4
-    """Lists and ends sessions of anyone, reads activity and session data, and lifts locks."""
+    """Lists and ends anyone's sessions, reads activity and session data, and clears locks."""
     ROLE_ADMIN: _Role.ValueType  # 5
     """Makes every call for the application. For all applications: also manages the callers and the key ring."""
 
@@ -790,11 +804,13 @@ ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_VALIDATOR: Role.ValueType  # 1
 """Validates tokens, with session data, and follows the changes for a cache."""
 ROLE_ISSUER: Role.ValueType  # 2
-"""Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one named subject."""
+"""Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one subject that the
+call names.
+"""
 ROLE_SUBSCRIBER: Role.ValueType  # 3
 """Subscribes to events."""
 ROLE_OPERATOR: Role.ValueType  # 4
-"""Lists and ends sessions of anyone, reads activity and session data, and lifts locks."""
+"""Lists and ends anyone's sessions, reads activity and session data, and clears locks."""
 ROLE_ADMIN: Role.ValueType  # 5
 """Makes every call for the application. For all applications: also manages the callers and the key ring."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
@@ -808,15 +824,15 @@ class _SealingKeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Seali
     SEALING_KEY_STATE_UNSPECIFIED: _SealingKeyState.ValueType  # 0
     """The value of an unset field."""
     SEALING_KEY_STATE_ADDED: _SealingKeyState.ValueType  # 1
-    """It opens, and has never sealed anything."""
+    """The key opens, but has never sealed: it was added and not promoted yet."""
     SEALING_KEY_STATE_SEALING: _SealingKeyState.ValueType  # 2
-    """It seals and opens. Exactly one key does."""
+    """The sealing key: it seals and opens. Exactly one key has this state."""
     SEALING_KEY_STATE_OPENING: _SealingKeyState.ValueType  # 3
-    """It sealed before another key was promoted, and opens what it sealed."""
+    """The key was the sealing key before another one was promoted, and still opens what it sealed."""
     SEALING_KEY_STATE_RETIRING: _SealingKeyState.ValueType  # 4
-    """It opens until nothing needs it any more, and is then removed."""
+    """The key opens until nothing needs it any more, and is then removed."""
     SEALING_KEY_STATE_RETIRED: _SealingKeyState.ValueType  # 5
-    """It was removed. Only responses to changes have this state."""
+    """The key was removed. Only the response of RetireSealingKey has this state."""
 
 class SealingKeyState(_SealingKeyState, metaclass=_SealingKeyStateEnumTypeWrapper):
     """What a key of the key ring is for."""
@@ -824,15 +840,15 @@ class SealingKeyState(_SealingKeyState, metaclass=_SealingKeyStateEnumTypeWrappe
 SEALING_KEY_STATE_UNSPECIFIED: SealingKeyState.ValueType  # 0
 """The value of an unset field."""
 SEALING_KEY_STATE_ADDED: SealingKeyState.ValueType  # 1
-"""It opens, and has never sealed anything."""
+"""The key opens, but has never sealed: it was added and not promoted yet."""
 SEALING_KEY_STATE_SEALING: SealingKeyState.ValueType  # 2
-"""It seals and opens. Exactly one key does."""
+"""The sealing key: it seals and opens. Exactly one key has this state."""
 SEALING_KEY_STATE_OPENING: SealingKeyState.ValueType  # 3
-"""It sealed before another key was promoted, and opens what it sealed."""
+"""The key was the sealing key before another one was promoted, and still opens what it sealed."""
 SEALING_KEY_STATE_RETIRING: SealingKeyState.ValueType  # 4
-"""It opens until nothing needs it any more, and is then removed."""
+"""The key opens until nothing needs it any more, and is then removed."""
 SEALING_KEY_STATE_RETIRED: SealingKeyState.ValueType  # 5
-"""It was removed. Only responses to changes have this state."""
+"""The key was removed. Only the response of RetireSealingKey has this state."""
 Global___SealingKeyState: _TypeAlias = SealingKeyState  # noqa: Y015
 
 @_typing.final
@@ -1067,7 +1083,7 @@ class Cause(_message.Message):
     kind: Global___CauseKind.ValueType
     """The kind of cause."""
     actor: _builtins.str
-    """The identity of the caller, or `authority` if the authority acted by a rule of its own."""
+    """The name of the caller; `caller` if no caller is configured; `authority` if the authority acted by itself."""
     reason: _builtins.str
     """The reason in the caller's words. At most 256 characters."""
     def __init__(
@@ -1437,7 +1453,7 @@ class CookieDirectives(_message.Message):
     """Value of the `Clear-Site-Data` header. Empty: do not send the header."""
     @_builtins.property
     def set_cookie(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Secret. Values of `Set-Cookie` headers. Send each as a header of its own."""
+        """Secret. Values of `Set-Cookie` headers. Send each in a separate header."""
 
     def __init__(
         self,
@@ -1647,8 +1663,9 @@ class Policy(_message.Message):
     @_builtins.property
     def roll_tolerance(self) -> _duration_pb2.Duration:
         """How long a token that a roll replaced is denied without a signal (SUPERSEDED), and how long the token of an ended
-        session gets NEXT_STEP_KEEP_TOKEN. If the login is repeated after a fifth of this time and gets its original
-        response, this and `lost_answer_tolerance` count from the repeat instead of the roll.
+        session gets NEXT_STEP_KEEP_TOKEN. If the login is repeated later than a fifth of this time after the roll, or
+        after OLD_TOKEN_PRESENTED, and gets its original response, then this and `lost_answer_tolerance` count from the
+        repeat instead of the roll.
         """
 
     @_builtins.property
@@ -2512,8 +2529,8 @@ Global___StreamValidationsResponse: _TypeAlias = StreamValidationsResponse  # no
 
 @_typing.final
 class ValidationFailure(_message.Message):
-    """The error that a request of a batch would have ended with as a call of its own. The fields other than `index` are
-    those of google.rpc.Status.
+    """The error that a request of a batch would have ended with as a separate call. The fields other than `index` are those
+    of google.rpc.Status.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2610,7 +2627,7 @@ class AuthenticateSessionRequest(_message.Message):
     ticket: _builtins.str
     """Secret. The ticket from the `limit` of a refused call, as in CreateSessionRequest."""
     or_create: _builtins.bool
-    """Logs the subject in whatever token was presented. Must not be set together with `elevate`.
+    """Logs the subject in even if the presented token is not valid. Must not be set together with `elevate`.
       - If there is no token (empty), or its verdict is none of VALID, INSUFFICIENT and LOCKED, a new session is
         created.
       - If the token belongs to a session of another subject, that session is ended and a new one is created.
@@ -4086,7 +4103,7 @@ class FollowRequest(_message.Message):
 
     @_builtins.property
     def release(self) -> Global___LeaseRelease:
-        """Gives the lease up, so that no revocation waits for it."""
+        """Gives up the lease, so that no revocation waits for this cache."""
 
     def __init__(
         self,
@@ -4171,7 +4188,7 @@ class LeaseRenewal(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     nonce: _builtins.int
     """A number that the cache chooses, different for each renewal. The grant has the same number. The cache must read its
-    monotonic clock before it sends the renewal, because the lease counts from that time.
+    monotonic clock before it sends the renewal, because the lease begins at that time.
     """
     def __init__(
         self,
@@ -4188,8 +4205,8 @@ Global___LeaseRenewal: _TypeAlias = LeaseRenewal  # noqa: Y015
 
 @_typing.final
 class LeaseRelease(_message.Message):
-    """Gives up the lease. The cache must not respond from what it keeps after it has sent this, until it holds a new lease: a
-    grant for a renewal that it sent before this does not count.
+    """Gives up the lease. After the cache has sent this, it must not respond from what it keeps until it holds a new lease.
+    A grant for a renewal that it sent before this message does not count.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -4237,7 +4254,7 @@ Global___LeaseGrant: _TypeAlias = LeaseGrant  # noqa: Y015
 
 @_typing.final
 class FollowStarted(_message.Message):
-    """What a cache must know before it may answer anything."""
+    """What a cache must know before it may respond from memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -4302,8 +4319,8 @@ class FollowResponse(_message.Message):
     cursor: _builtins.str
     """Resumes the stream directly after this response. Not a secret."""
     acknowledge: _builtins.bool
-    """The cache must acknowledge this message as soon as it has applied it, because somebody waits for it. False: it may
-    wait until its next renewal, and must then send the acknowledgement before the renewal.
+    """The cache must acknowledge this message as soon as it has applied it, because a call waits for the acknowledgement.
+    False: the cache may wait until its next renewal, and must then send the acknowledgement before the renewal.
     """
     number: _builtins.int
     """1 for the first message of the stream, and one more for each further message."""
@@ -4392,8 +4409,9 @@ class GetAuthorityResponse(_message.Message):
     consistency_token: _builtins.str
     """The state that the response is true for."""
     incarnation: _builtins.str
-    """The current incarnation of the event log: the log's run since the last start of the authority. Cursors and
-    consistency tokens contain the incarnation that they come from.
+    """The current incarnation of the event log: its run since the last start of the authority, over Postgres also since
+    the last start or failover of the database. Cursors and consistency tokens contain the incarnation that they come
+    from.
     """
     policies_fingerprint: _builtins.str
     """Changes whenever a policy changes. The same on every replica with the same policies."""
@@ -4403,8 +4421,8 @@ class GetAuthorityResponse(_message.Message):
 
     @_builtins.property
     def replicas_with_other_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The replicas whose policies differ from those of this server, by name. They are configured differently, or have not
-        been reloaded yet. Empty for a caller that has no role for all applications.
+        """The names of the replicas whose policies differ from those of this server. They are configured differently, or have
+        not been reloaded yet. Empty for a caller that has no role for all applications.
         """
 
     def __init__(
@@ -4437,7 +4455,7 @@ class Grant(_message.Message):
     APPLICATION_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     application: _builtins.str
-    """The application; `*`: all of them, those included that are configured later."""
+    """The application; `*`: all of them, including those that are configured later."""
     role: Global___Role.ValueType
     """The role."""
     def __init__(
@@ -4456,7 +4474,7 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class CallerCredential(_message.Message):
-    """One way in which a caller proves who it is."""
+    """One way in which a caller authenticates: a key, or a name in its client certificate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -4465,16 +4483,18 @@ class CallerCredential(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CERTIFICATE_NAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its public id. A key begins with `sessiond_` and this id. That of a name in certificates is the name."""
+    """The public id of the credential. For a key: the id that follows `sessiond_` in the key. For a certificate name:
+    that name.
+    """
     certificate_name: _builtins.str
-    """A name that proves the caller if its client certificate has it: a URI or a DNS name. Empty: this is a key."""
+    """A URI or DNS name that identifies the caller if its client certificate has it. Empty: this is a key."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it stops proving anything. Unset: it does not expire. A certificate with the name may end earlier."""
+        """When it expires. Unset: never. A certificate with the name may itself expire earlier."""
 
     def __init__(
         self,
@@ -4503,7 +4523,7 @@ class CallerInfo(_message.Message):
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name, which events have as `cause.actor`."""
+    """Its name. Events show it as `cause.actor`."""
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
         """Its roles."""
@@ -4545,25 +4565,27 @@ class CreateCallerRequest(_message.Message):
     CERTIFICATE_NAMES_FIELD_NUMBER: _builtins.int
     WITHOUT_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit. Not `authority` or
-    `caller`, which events have for the authority itself and for calls without a key.
+    """The name, 1 to 64 characters of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit. Not `authority`
+    or `caller`: events use these for the authority itself, and for calls made while no caller existed.
     """
     reason: _builtins.str
     """Why, for the event. At most 128 characters."""
     request_id: _builtins.str
     """Makes the call safe to retry."""
     without_key: _builtins.bool
-    """Whether to create no key: the caller is known by its certificate, or by a socket of its own, only."""
+    """Create no key: the caller authenticates only by its certificate, or by the Unix socket that the configuration
+    assigns to it.
+    """
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
         """Its roles, 1 to 100."""
 
     @_builtins.property
     def certificate_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names that prove the caller if the certificate of its connection (mutual TLS) has one of them as a subject
-        alternative name: URIs such as `spiffe://example.org/shop`, and DNS names. At most 10. They are compared exactly;
-        there are no wildcards. A key counts before a certificate, and a sidecar's certificate does not count for the calls
-        that it forwards.
+        """Names that identify the caller if the client certificate of its connection (mutual TLS) has one of them as a
+        subject alternative name: URIs such as `spiffe://example.org/shop`, and DNS names. At most 10. They are compared
+        exactly; there are no wildcards. A key takes precedence over a certificate, and a sidecar's certificate does not
+        count for the calls that it forwards.
         """
 
     def __init__(
@@ -4873,23 +4895,23 @@ class SealingKey(_message.Message):
     fingerprint: _builtins.str
     """Identifies the key and reveals nothing about it: 32 hexadecimal digits."""
     state: Global___SealingKeyState.ValueType
-    """What it is for."""
+    """What the key is for."""
     live_tokens: _builtins.int
-    """How many live sessions may have a token that the key sealed. Too low if `tokens_partial`, and by tokens that a
-    client has not used for longer than the idle timeout while another one kept the session alive. Unset for the sealing
-    key, and for one that has never sealed.
+    """How many live sessions may have a token that the key sealed. The number is too low if `tokens_partial` is set. It
+    also misses a token that its client has not used for longer than the idle timeout while another client kept the
+    session live. Unset for the sealing key, and for a key that has never sealed.
     """
     tokens_partial: _builtins.bool
-    """There may be more of them: counting took too long."""
+    """Whether counting `live_tokens` stopped early, so that there may be more."""
     sealed_values: _builtins.int
-    """How many values of session data the key has sealed."""
+    """How many values of session data are sealed with the key now."""
     moved_values: _builtins.int
-    """How many values of session data of it have been sealed again with the sealing key."""
+    """How many values of session data that the key had sealed have since been sealed again with the sealing key."""
     logs_out_sessions: _builtins.bool
-    """It is removed even if sessions are logged out."""
+    """The key is removed even if that logs out sessions (`RetireSealingKeyRequest.log_out_sessions`)."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when."""
+        """Since when it has this state."""
 
     @_builtins.property
     def holding_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -4901,7 +4923,7 @@ class SealingKey(_message.Message):
 
     @_builtins.property
     def tokens_end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last of those sessions ends at the latest. Unset: one of them has no end, or there are none."""
+        """When the last of these sessions ends at the latest. Unset: one of them has no deadline, or there are none."""
 
     @_builtins.property
     def tickets_end_time(self) -> _timestamp_pb2.Timestamp:
@@ -4970,13 +4992,15 @@ class GetKeyRingResponse(_message.Message):
     source: _builtins.str
     """Where this server's keys come from."""
     change: _builtins.str
-    """Where the operator changes them. Empty: with AddSealingKey, PromoteSealingKey and RetireSealingKey."""
+    """Where the operator changes the keys. Empty: they are changed with AddSealingKey, PromoteSealingKey and
+    RetireSealingKey.
+    """
     encrypts_data: _builtins.bool
     """Whether session data is encrypted (`server.encrypt_data`)."""
     plain_values: _builtins.int
     """How many values of session data are not encrypted."""
     values_partial: _builtins.bool
-    """There may be more values: counting took too long."""
+    """Whether counting values stopped early, so that there may be more."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealingKey]:
         """The keys, the sealing key first; at most three."""
@@ -5013,8 +5037,8 @@ class AddSealingKeyRequest(_message.Message):
     request_id: _builtins.str
     """Makes the call safe to retry."""
     local: _builtins.bool
-    """Only this server gets the key. Otherwise the store has it for other replicas, encrypted under the sealing key, which
-    does not protect it from someone who has stolen that one.
+    """Give the key only to this server. Otherwise the other replicas get it through the database, where it is encrypted
+    under the sealing key. Set this if the sealing key may have been stolen: its thief could decrypt the new one.
     """
     def __init__(
         self,
@@ -5130,8 +5154,8 @@ class RetireSealingKeyRequest(_message.Message):
     fingerprint: _builtins.str
     """The fingerprint, or at least its first 8 digits."""
     log_out_sessions: _builtins.bool
-    """Retire the key even if live sessions may have tokens of it. They are logged out when it is removed, which is as soon
-    as all stored data is sealed again.
+    """Retire the key even if live sessions may have tokens that it sealed. They are logged out when the key is removed,
+    which is as soon as all stored data is sealed again.
     """
     reason: _builtins.str
     """Why, for the event. At most 128 characters."""

@@ -29,8 +29,8 @@ class SessionAuthorityStub:
     """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
 
     Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
-    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
-    "Conventions" at the top of the proto file.
+    comment, and in UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with
+    `at_least` can end in OUT_OF_RANGE. See "Conventions" at the top of the proto file.
     """
 
     def __init__(self, channel):
@@ -195,8 +195,8 @@ class SessionAuthorityServicer:
     """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
 
     Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
-    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
-    "Conventions" at the top of the proto file.
+    comment, and in UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with
+    `at_least` can end in OUT_OF_RANGE. See "Conventions" at the top of the proto file.
     """
 
     def CreateSession(self, request, context):
@@ -246,8 +246,8 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamValidations(self, request_iterator, context):
-        """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
-        both sides a fraction of a call of its own.
+        """Validates batches of tokens on one stream. It is for callers that have many validations at the same time: a request
+        on the stream costs both sides a fraction of a separate call.
 
         Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
         request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
@@ -279,8 +279,8 @@ class SessionAuthorityServicer:
         session keeps its data. Its idle and absolute timeouts restart; with `elevate` only the idle timeout does.
 
         The caller must have authenticated the subject, and must replace the client's token with the one in the response.
-        With `or_create` the login works whatever token the client presented: see the field. If `limit` is set in the
-        response, the subject is not logged in: see ConcurrencyLimit.
+        With `or_create` the login works with any presented token that is not LOCKED: see the field. If `limit` is set in
+        the response, the subject is not logged in: see ConcurrencyLimit.
 
         A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
         login whose response was lost, end with one session. All of the following must hold:
@@ -476,9 +476,10 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Follow(self, request_iterator, context):
-        """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
-        that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
-        any other revocation at most until its lease ends. No clocks need to agree.
+        """Streams changes to a cache of validation responses. The cache acknowledges what it has applied, and may respond
+        only while it holds a lease. A cache that follows the rules below never accepts a session after a revocation that
+        waited for caches has returned. After any other revocation it may accept the session until its lease ends at the
+        latest. Clocks need not be synchronized.
 
         The authority must:
         - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
@@ -486,7 +487,7 @@ class SessionAuthorityServicer:
         at which the stream starts. It may leave out other events, such as SESSION_CREATED.
         - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
         0, if the authority holds no lease itself.
-        - Treat the cache as able to answer until the lease has ended by the authority's own clock, even if the stream
+        - Treat the cache as able to respond until the lease has ended by the authority's own clock, even if the stream
         has ended.
 
         The cache must:
@@ -494,9 +495,9 @@ class SessionAuthorityServicer:
         cache's monotonic time before it sent the renewal, and the cache must treat it as ended earlier, by an
         allowance for the drift of that clock.
         - Treat the stream as broken if the number of a message is not the next one.
-        - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
-        fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
-        locked (SOURCE_LOCKED).
+        - Drop the responses that it keeps: those for a session when an event names the session; all of them if the
+        incarnation or the policies' fingerprint in `started` changes, or an event POLICY_CHANGED arrives; those for
+        clients of a source when the source is locked (SOURCE_LOCKED).
         - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request's `at_least` was the cursor of
         the last message that the cache had applied, and if nothing that concerns the session was applied between
         request and response.
@@ -527,31 +528,32 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateCaller(self, request, context):
-        """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+        """Adds a caller. The first caller must be an admin for all applications and have a key. From then on every call must
+        authenticate as a caller.
 
-        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
-        other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
-        the open streams of everyone who called before end with UNAUTHENTICATED.
+        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This call
+        and the other calls that change callers respond once every replica has applied the change, or after 3 seconds. When
+        the first caller is added, all open streams end with UNAUTHENTICATED.
 
         Errors:
         - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
         - ALREADY_EXISTS: there is a caller of that name.
-        - FAILED_PRECONDITION: no caller would be an admin for all applications.
+        - FAILED_PRECONDITION: this is the first caller, and it is not an admin for all applications or has no key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCallers(self, request, context):
-        """Returns all callers, by name. No key is among it.
+        """Returns all callers, sorted by name, without their keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateCaller(self, request, context):
-        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
-        open streams end with UNAVAILABLE; clients resume them.
+        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can switch to
+        the new one. Its open streams end with UNAVAILABLE and can be resumed.
 
         Errors:
         - NOT_FOUND: there is no such caller.
@@ -561,24 +563,24 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCaller(self, request, context):
-        """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
-        sessions that it opened go on.
+        """Removes a caller. From then on its calls are UNAUTHENTICATED, and its open streams end with the same status. The
+        sessions that it created stay live.
 
         Errors:
         - NOT_FOUND: there is no such caller.
-        - FAILED_PRECONDITION: no other caller is an admin for all applications.
+        - FAILED_PRECONDITION: no other caller is an admin for all applications with a key that does not expire.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCallerCertificates(self, request, context):
-        """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
-        caller's open streams end with UNAVAILABLE; clients resume them.
+        """Changes the names by which a client certificate identifies a caller. A removed name is not accepted from then on.
+        The caller's open streams end with UNAVAILABLE and can be resumed.
 
         Errors:
-        - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
-        caller would have no credential, or too many names.
+        - INVALID_ARGUMENT: a name to add is not a URI or DNS name, or belongs to another caller; the caller does not
+        have a name to remove; the caller would have no credential, or too many names.
         - NOT_FOUND: there is no such caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -586,46 +588,48 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetKeyRing(self, request, context):
-        """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
-        them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+        """Returns the key ring: the fingerprints of the keys that seal (encrypt) and open (decrypt) tokens and stored data,
+        and what still needs each key. The keys themselves are not returned. Counting stops after some seconds; counts that
+        are then incomplete are marked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddSealingKey(self, request, context):
-        """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-        the others. Responds once every replica holds it, or after 3 seconds.
+        """Adds a new random key to the ring. It opens, but seals nothing until it is promoted. The authority creates the key
+        and stores it with the others. Responds once every replica holds it, or after 3 seconds.
 
         Errors:
-        - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
-        changes, which the message names.
+        - FAILED_PRECONDITION: the ring has three keys already; or the keys come from a file or a command that only the
+        operator can change, and the message names it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteSealingKey(self, request, context):
-        """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
-        move to the new key when they are renewed, and stored data is sealed again in the background.
+        """Makes a key the sealing key. The previous sealing key still opens what it sealed. Nobody is logged out: tokens move
+        to the new key when they are renewed, and stored data is sealed again in the background.
 
         Errors:
         - NOT_FOUND: there is no such key.
-        - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
-        from elsewhere, as for AddSealingKey.
+        - FAILED_PRECONDITION: a replica does not hold the key yet; the key is being retired, or is the sealing key
+        already; or the keys come from a file or a command, as for AddSealingKey.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetireSealingKey(self, request, context):
-        """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
-        the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+        """Begins to retire a key. It is removed, which is a separate event, as soon as all stored data that it sealed is
+        sealed with the sealing key and no live session can have a token that it sealed. A key that was never promoted is
+        removed at once.
 
         Errors:
         - NOT_FOUND: there is no such key.
-        - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
-        the keys come from elsewhere, as for AddSealingKey.
+        - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
+        not set; or the keys come from a file or a command, as for AddSealingKey.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -796,8 +800,8 @@ class SessionAuthority:
     """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
 
     Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
-    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
-    "Conventions" at the top of the proto file.
+    comment, and in UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with
+    `at_least` can end in OUT_OF_RANGE. See "Conventions" at the top of the proto file.
     """
 
     @staticmethod

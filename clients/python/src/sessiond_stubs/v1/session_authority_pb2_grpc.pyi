@@ -52,8 +52,8 @@ Validate a web request.
                    otherwise; REVOKED, EXPIRED_* after that  client's token
                    time
 
-"Deny the request" means: refuse it or, if guests may see the page, serve it as for a guest. After LOCKED and after
-an RPC error, always refuse it.
+"Deny the request" means: refuse it or, if guests (visitors without a login) may see the page, serve it as for a
+guest. After LOCKED and after an RPC error, always refuse it.
 
 Start a session for a visitor. Call CreateSession without a subject, and send `cookies` to the client.
 
@@ -82,9 +82,9 @@ resume.
 
 CONVENTIONS
 
-Secrets. Session tokens, companion tokens, CSRF tokens, tickets and `Set-Cookie` values are secrets. They travel only
-in fields whose comment begins with "Secret". Neither side may write one to a log, an error, an event, a metric or a
-URL.
+Secrets. Session tokens, companion tokens, CSRF tokens, tickets, keys of callers and `Set-Cookie` values are secrets.
+They travel only in fields whose comment begins with "Secret", and keys also in the metadata `authorization`. Neither
+side may write one to a log, an error, an event, a metric or a URL.
 
 Session ids. A `session_id` is public: a UUIDv7 in its canonical lower-case text form. It proves nothing.
 
@@ -94,15 +94,19 @@ INVALID_ARGUMENT.
 Verdicts. A token that is not valid is a verdict in a successful response, not an RPC error. A caller must treat
 every verdict but VALID as a denial, including a verdict that it does not know. A call that returns another verdict
 has not made the requested change, with two exceptions: RevokeSession and ReportSignal also accept INSUFFICIENT, and
-RevokeSession with `open_anonymous` creates the anonymous session whatever the verdict. The authority may still have
+RevokeSession with `open_anonymous` creates the anonymous session for every verdict. The authority may still have
 recorded a suspicion or an expiry, made a renewed token the current one, or ended the session as the policy demands.
 
 Errors. A caller must treat every RPC error as a denial, and must not serve the request as for a guest either. The
 status says what is wrong:
 
     INVALID_ARGUMENT     The request is wrong. A google.rpc.BadRequest detail names the field. Do not retry.
-    NOT_FOUND            There is no such session in the application, or the source is not locked.
-    FAILED_PRECONDITION  The session belongs to another subject, or to none.
+    UNAUTHENTICATED      The call has no credentials, or they are not accepted (see "Access").
+    PERMISSION_DENIED    The caller lacks a role for the call (see "Access").
+    NOT_FOUND            There is no such session in the application, lock, caller or sealing key.
+    ALREADY_EXISTS       There is a caller of that name.
+    FAILED_PRECONDITION  The session belongs to another subject, or to none; or the callers or the key ring do not
+                         allow the change (see the RPC).
     ABORTED              The session data is not at `expected_version`. Read it again and retry the change.
     OUT_OF_RANGE         The event log does not have the position that a cursor or consistency token names.
     RESOURCE_EXHAUSTED   The authority is overloaded (see "Overload"), the request is larger than 4 MiB, or the
@@ -133,8 +137,8 @@ optional: without it, a retry may make the change twice.
     or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
   - A token that is malformed or forged, or comes from a locked source (LOCKED), gets that verdict even if the
-    `request_id` is known. Exceptions: the calls that go on with such a token, which are RevokeSession with
-    `open_anonymous` and, unless it is LOCKED, AuthenticateSession with `or_create`.
+    `request_id` is known. Exceptions: RevokeSession with `open_anonymous` and, unless the token is LOCKED,
+    AuthenticateSession with `or_create`, because these calls create a session even with such a token.
   - The caller must use a `request_id` for one call only. The `request_id` of a call that returns a token is a
     secret.
 
@@ -153,13 +157,16 @@ nothing else has no event, and may be stored later.
 Times. Times are the authority's wall clock, in milliseconds. A session has expired once the time is at or past its
 deadline.
 
-Access. As long as no caller is configured (CreateCaller), everyone who can reach the server may make every call. As
-soon as there is one, each call needs a caller and one of its roles:
-  - A caller proves who it is by its key, which it sends as the metadata `authorization: Bearer KEY`.
-  - A role counts for one application, or for all of them (`*`). A call needs a role for each application that it
-    names. See Role.
-  - UNAUTHENTICATED: the call has no credentials, or they prove nothing. PERMISSION_DENIED: the caller lacks the role
-    that the message names. Neither says whether anything exists.
+Access. Until a caller is added (CreateCaller), everyone who can connect to the server may make every call. Once
+there is a caller, each call must authenticate as a caller that has a role for it:
+  - A caller authenticates with its key, which it sends as the metadata `authorization: Bearer KEY`. Instead of a
+    key, it may connect with a client certificate that has one of its names (`CallerInfo.credentials`), or over a
+    Unix socket that the server's configuration assigns to it. A key takes precedence over both.
+  - A role is for one application, or for all of them (`*`). The caller needs a role for each application that the
+    call names. See Role.
+  - UNAUTHENTICATED: the call has no credentials, or credentials that are unknown, revoked or expired.
+    PERMISSION_DENIED: the caller lacks a role, which the message names. Neither reveals whether a session or an
+    application exists.
   - Health checks need no caller. Reflection needs any caller.
 
 Text. Text must be valid UTF-8 and must not contain U+0000; otherwise the call is INVALID_ARGUMENT and names the
@@ -174,14 +181,15 @@ after the delay in the RetryInfo detail, or soon if there is none. Large request
 RESOURCE_EXHAUSTED if too many bytes of them wait already. Over TCP, a request that does not arrive completely within
 2 seconds while other requests wait for their turn to arrive is RESOURCE_EXHAUSTED.
 
-Callers may have limits on their calls at once and on their rates, and applications as well. A call beyond one is
-RESOURCE_EXHAUSTED and was not begun. Its details have a google.rpc.RetryInfo, and a google.rpc.ErrorInfo with the
-reason LIMIT_REACHED, the domain "sessiond", and the name of the setting in its metadata under "setting". A caller
-should not call again before that time has passed.
+The operator may limit how many calls a caller, or all callers together for one application, have open at once and
+begin per second. A call beyond such a limit is RESOURCE_EXHAUSTED and was not begun. Its details have a
+google.rpc.RetryInfo, and a google.rpc.ErrorInfo with the reason LIMIT_REACHED, the domain "sessiond", and the name
+of the setting in its metadata under "setting". The caller should wait for the delay in the RetryInfo before it calls
+again.
 
-One connection may have half of that number of calls open (1,500 by default); each connection over a Unix socket
-counts by itself. Further calls wait in the client. On a new connection the client does not know the limit yet; if it
-begins more calls at once, some of them may end in UNAVAILABLE.
+One connection may have at most half of the calls open that the server accepts (1,500 by default). Over a Unix socket
+too, each connection counts by itself. Further calls wait in the client. On a new connection the client does not know
+the limit yet; if it begins more calls at once, some of them may end in UNAVAILABLE.
 """
 
 from collections import abc as _abc
@@ -211,8 +219,8 @@ class SessionAuthorityStub:
     """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
 
     Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
-    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
-    "Conventions" at the top of the proto file.
+    comment, and in UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with
+    `at_least` can end in OUT_OF_RANGE. See "Conventions" at the top of the proto file.
     """
 
     @_typing.overload
@@ -254,8 +262,8 @@ class SessionAuthorityStub:
         validated.
     """
     StreamValidations: _grpc.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]
-    """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
-    both sides a fraction of a call of its own.
+    """Validates batches of tokens on one stream. It is for callers that have many validations at the same time: a request
+    on the stream costs both sides a fraction of a separate call.
 
     Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
     request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
@@ -283,8 +291,8 @@ class SessionAuthorityStub:
     session keeps its data. Its idle and absolute timeouts restart; with `elevate` only the idle timeout does.
 
     The caller must have authenticated the subject, and must replace the client's token with the one in the response.
-    With `or_create` the login works whatever token the client presented: see the field. If `limit` is set in the
-    response, the subject is not logged in: see ConcurrencyLimit.
+    With `or_create` the login works with any presented token that is not LOCKED: see the field. If `limit` is set in
+    the response, the subject is not logged in: see ConcurrencyLimit.
 
     A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
     login whose response was lost, end with one session. All of the following must hold:
@@ -420,9 +428,10 @@ class SessionAuthorityStub:
     RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
     """
     Follow: _grpc.StreamStreamMultiCallable[_session_authority_pb2.FollowRequest, _session_authority_pb2.FollowResponse]
-    """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
-    that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
-    any other revocation at most until its lease ends. No clocks need to agree.
+    """Streams changes to a cache of validation responses. The cache acknowledges what it has applied, and may respond
+    only while it holds a lease. A cache that follows the rules below never accepts a session after a revocation that
+    waited for caches has returned. After any other revocation it may accept the session until its lease ends at the
+    latest. Clocks need not be synchronized.
 
     The authority must:
       - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
@@ -430,7 +439,7 @@ class SessionAuthorityStub:
         at which the stream starts. It may leave out other events, such as SESSION_CREATED.
       - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
         0, if the authority holds no lease itself.
-      - Treat the cache as able to answer until the lease has ended by the authority's own clock, even if the stream
+      - Treat the cache as able to respond until the lease has ended by the authority's own clock, even if the stream
         has ended.
 
     The cache must:
@@ -438,9 +447,9 @@ class SessionAuthorityStub:
         cache's monotonic time before it sent the renewal, and the cache must treat it as ended earlier, by an
         allowance for the drift of that clock.
       - Treat the stream as broken if the number of a message is not the next one.
-      - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
-        fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
-        locked (SOURCE_LOCKED).
+      - Drop the responses that it keeps: those for a session when an event names the session; all of them if the
+        incarnation or the policies' fingerprint in `started` changes, or an event POLICY_CHANGED arrives; those for
+        clients of a source when the source is locked (SOURCE_LOCKED).
       - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request's `at_least` was the cursor of
         the last message that the cache had applied, and if nothing that concerns the session was applied between
         request and response.
@@ -463,72 +472,75 @@ class SessionAuthorityStub:
     effective policies. A caller gets only the applications that it has a role for.
     """
     CreateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]
-    """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+    """Adds a caller. The first caller must be an admin for all applications and have a key. From then on every call must
+    authenticate as a caller.
 
-    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
-    other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
-    the open streams of everyone who called before end with UNAUTHENTICATED.
+    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This call
+    and the other calls that change callers respond once every replica has applied the change, or after 3 seconds. When
+    the first caller is added, all open streams end with UNAUTHENTICATED.
 
     Errors:
       - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
       - ALREADY_EXISTS: there is a caller of that name.
-      - FAILED_PRECONDITION: no caller would be an admin for all applications.
+      - FAILED_PRECONDITION: this is the first caller, and it is not an admin for all applications or has no key.
     """
     ListCallers: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.ListCallersRequest, _session_authority_pb2.ListCallersResponse]
-    """Returns all callers, by name. No key is among it."""
+    """Returns all callers, sorted by name, without their keys."""
     RotateCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RotateCallerRequest, _session_authority_pb2.RotateCallerResponse]
-    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
-    open streams end with UNAVAILABLE; clients resume them.
+    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can switch to
+    the new one. Its open streams end with UNAVAILABLE and can be resumed.
 
     Errors:
       - NOT_FOUND: there is no such caller.
     """
     RevokeCaller: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RevokeCallerRequest, _session_authority_pb2.RevokeCallerResponse]
-    """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
-    sessions that it opened go on.
+    """Removes a caller. From then on its calls are UNAUTHENTICATED, and its open streams end with the same status. The
+    sessions that it created stay live.
 
     Errors:
       - NOT_FOUND: there is no such caller.
-      - FAILED_PRECONDITION: no other caller is an admin for all applications.
+      - FAILED_PRECONDITION: no other caller is an admin for all applications with a key that does not expire.
     """
     UpdateCallerCertificates: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.UpdateCallerCertificatesRequest, _session_authority_pb2.UpdateCallerCertificatesResponse]
-    """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
-    caller's open streams end with UNAVAILABLE; clients resume them.
+    """Changes the names by which a client certificate identifies a caller. A removed name is not accepted from then on.
+    The caller's open streams end with UNAVAILABLE and can be resumed.
 
     Errors:
-      - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
-        caller would have no credential, or too many names.
+      - INVALID_ARGUMENT: a name to add is not a URI or DNS name, or belongs to another caller; the caller does not
+        have a name to remove; the caller would have no credential, or too many names.
       - NOT_FOUND: there is no such caller.
     """
     GetKeyRing: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.GetKeyRingRequest, _session_authority_pb2.GetKeyRingResponse]
-    """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
-    them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+    """Returns the key ring: the fingerprints of the keys that seal (encrypt) and open (decrypt) tokens and stored data,
+    and what still needs each key. The keys themselves are not returned. Counting stops after some seconds; counts that
+    are then incomplete are marked.
     """
     AddSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.AddSealingKeyRequest, _session_authority_pb2.AddSealingKeyResponse]
-    """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-    the others. Responds once every replica holds it, or after 3 seconds.
+    """Adds a new random key to the ring. It opens, but seals nothing until it is promoted. The authority creates the key
+    and stores it with the others. Responds once every replica holds it, or after 3 seconds.
 
     Errors:
-      - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
-        changes, which the message names.
+      - FAILED_PRECONDITION: the ring has three keys already; or the keys come from a file or a command that only the
+        operator can change, and the message names it.
     """
     PromoteSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.PromoteSealingKeyRequest, _session_authority_pb2.PromoteSealingKeyResponse]
-    """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
-    move to the new key when they are renewed, and stored data is sealed again in the background.
+    """Makes a key the sealing key. The previous sealing key still opens what it sealed. Nobody is logged out: tokens move
+    to the new key when they are renewed, and stored data is sealed again in the background.
 
     Errors:
       - NOT_FOUND: there is no such key.
-      - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
-        from elsewhere, as for AddSealingKey.
+      - FAILED_PRECONDITION: a replica does not hold the key yet; the key is being retired, or is the sealing key
+        already; or the keys come from a file or a command, as for AddSealingKey.
     """
     RetireSealingKey: _grpc.UnaryUnaryMultiCallable[_session_authority_pb2.RetireSealingKeyRequest, _session_authority_pb2.RetireSealingKeyResponse]
-    """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
-    the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+    """Begins to retire a key. It is removed, which is a separate event, as soon as all stored data that it sealed is
+    sealed with the sealing key and no live session can have a token that it sealed. A key that was never promoted is
+    removed at once.
 
     Errors:
       - NOT_FOUND: there is no such key.
-      - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
-        the keys come from elsewhere, as for AddSealingKey.
+      - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
+        not set; or the keys come from a file or a command, as for AddSealingKey.
     """
 
 @_typing.type_check_only
@@ -536,8 +548,8 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
 
     Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
-    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
-    "Conventions" at the top of the proto file.
+    comment, and in UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with
+    `at_least` can end in OUT_OF_RANGE. See "Conventions" at the top of the proto file.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -576,8 +588,8 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
         validated.
     """
     StreamValidations: _aio.StreamStreamMultiCallable[_session_authority_pb2.StreamValidationsRequest, _session_authority_pb2.StreamValidationsResponse]  # type: ignore[assignment]
-    """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
-    both sides a fraction of a call of its own.
+    """Validates batches of tokens on one stream. It is for callers that have many validations at the same time: a request
+    on the stream costs both sides a fraction of a separate call.
 
     Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
     request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
@@ -605,8 +617,8 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     session keeps its data. Its idle and absolute timeouts restart; with `elevate` only the idle timeout does.
 
     The caller must have authenticated the subject, and must replace the client's token with the one in the response.
-    With `or_create` the login works whatever token the client presented: see the field. If `limit` is set in the
-    response, the subject is not logged in: see ConcurrencyLimit.
+    With `or_create` the login works with any presented token that is not LOCKED: see the field. If `limit` is set in
+    the response, the subject is not logged in: see ConcurrencyLimit.
 
     A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
     login whose response was lost, end with one session. All of the following must hold:
@@ -742,9 +754,10 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     RESOURCE_EXHAUSTED. All connections over a Unix socket count as one here.
     """
     Follow: _aio.StreamStreamMultiCallable[_session_authority_pb2.FollowRequest, _session_authority_pb2.FollowResponse]  # type: ignore[assignment]
-    """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
-    that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
-    any other revocation at most until its lease ends. No clocks need to agree.
+    """Streams changes to a cache of validation responses. The cache acknowledges what it has applied, and may respond
+    only while it holds a lease. A cache that follows the rules below never accepts a session after a revocation that
+    waited for caches has returned. After any other revocation it may accept the session until its lease ends at the
+    latest. Clocks need not be synchronized.
 
     The authority must:
       - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
@@ -752,7 +765,7 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
         at which the stream starts. It may leave out other events, such as SESSION_CREATED.
       - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
         0, if the authority holds no lease itself.
-      - Treat the cache as able to answer until the lease has ended by the authority's own clock, even if the stream
+      - Treat the cache as able to respond until the lease has ended by the authority's own clock, even if the stream
         has ended.
 
     The cache must:
@@ -760,9 +773,9 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
         cache's monotonic time before it sent the renewal, and the cache must treat it as ended earlier, by an
         allowance for the drift of that clock.
       - Treat the stream as broken if the number of a message is not the next one.
-      - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
-        fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
-        locked (SOURCE_LOCKED).
+      - Drop the responses that it keeps: those for a session when an event names the session; all of them if the
+        incarnation or the policies' fingerprint in `started` changes, or an event POLICY_CHANGED arrives; those for
+        clients of a source when the source is locked (SOURCE_LOCKED).
       - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request's `at_least` was the cursor of
         the last message that the cache had applied, and if nothing that concerns the session was applied between
         request and response.
@@ -785,80 +798,83 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     effective policies. A caller gets only the applications that it has a role for.
     """
     CreateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.CreateCallerRequest, _session_authority_pb2.CreateCallerResponse]  # type: ignore[assignment]
-    """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+    """Adds a caller. The first caller must be an admin for all applications and have a key. From then on every call must
+    authenticate as a caller.
 
-    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
-    other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
-    the open streams of everyone who called before end with UNAUTHENTICATED.
+    The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This call
+    and the other calls that change callers respond once every replica has applied the change, or after 3 seconds. When
+    the first caller is added, all open streams end with UNAUTHENTICATED.
 
     Errors:
       - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
       - ALREADY_EXISTS: there is a caller of that name.
-      - FAILED_PRECONDITION: no caller would be an admin for all applications.
+      - FAILED_PRECONDITION: this is the first caller, and it is not an admin for all applications or has no key.
     """
     ListCallers: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.ListCallersRequest, _session_authority_pb2.ListCallersResponse]  # type: ignore[assignment]
-    """Returns all callers, by name. No key is among it."""
+    """Returns all callers, sorted by name, without their keys."""
     RotateCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RotateCallerRequest, _session_authority_pb2.RotateCallerResponse]  # type: ignore[assignment]
-    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
-    open streams end with UNAVAILABLE; clients resume them.
+    """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can switch to
+    the new one. Its open streams end with UNAVAILABLE and can be resumed.
 
     Errors:
       - NOT_FOUND: there is no such caller.
     """
     RevokeCaller: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RevokeCallerRequest, _session_authority_pb2.RevokeCallerResponse]  # type: ignore[assignment]
-    """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
-    sessions that it opened go on.
+    """Removes a caller. From then on its calls are UNAUTHENTICATED, and its open streams end with the same status. The
+    sessions that it created stay live.
 
     Errors:
       - NOT_FOUND: there is no such caller.
-      - FAILED_PRECONDITION: no other caller is an admin for all applications.
+      - FAILED_PRECONDITION: no other caller is an admin for all applications with a key that does not expire.
     """
     UpdateCallerCertificates: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.UpdateCallerCertificatesRequest, _session_authority_pb2.UpdateCallerCertificatesResponse]  # type: ignore[assignment]
-    """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
-    caller's open streams end with UNAVAILABLE; clients resume them.
+    """Changes the names by which a client certificate identifies a caller. A removed name is not accepted from then on.
+    The caller's open streams end with UNAVAILABLE and can be resumed.
 
     Errors:
-      - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
-        caller would have no credential, or too many names.
+      - INVALID_ARGUMENT: a name to add is not a URI or DNS name, or belongs to another caller; the caller does not
+        have a name to remove; the caller would have no credential, or too many names.
       - NOT_FOUND: there is no such caller.
     """
     GetKeyRing: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.GetKeyRingRequest, _session_authority_pb2.GetKeyRingResponse]  # type: ignore[assignment]
-    """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
-    them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+    """Returns the key ring: the fingerprints of the keys that seal (encrypt) and open (decrypt) tokens and stored data,
+    and what still needs each key. The keys themselves are not returned. Counting stops after some seconds; counts that
+    are then incomplete are marked.
     """
     AddSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.AddSealingKeyRequest, _session_authority_pb2.AddSealingKeyResponse]  # type: ignore[assignment]
-    """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-    the others. Responds once every replica holds it, or after 3 seconds.
+    """Adds a new random key to the ring. It opens, but seals nothing until it is promoted. The authority creates the key
+    and stores it with the others. Responds once every replica holds it, or after 3 seconds.
 
     Errors:
-      - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
-        changes, which the message names.
+      - FAILED_PRECONDITION: the ring has three keys already; or the keys come from a file or a command that only the
+        operator can change, and the message names it.
     """
     PromoteSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.PromoteSealingKeyRequest, _session_authority_pb2.PromoteSealingKeyResponse]  # type: ignore[assignment]
-    """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
-    move to the new key when they are renewed, and stored data is sealed again in the background.
+    """Makes a key the sealing key. The previous sealing key still opens what it sealed. Nobody is logged out: tokens move
+    to the new key when they are renewed, and stored data is sealed again in the background.
 
     Errors:
       - NOT_FOUND: there is no such key.
-      - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
-        from elsewhere, as for AddSealingKey.
+      - FAILED_PRECONDITION: a replica does not hold the key yet; the key is being retired, or is the sealing key
+        already; or the keys come from a file or a command, as for AddSealingKey.
     """
     RetireSealingKey: _aio.UnaryUnaryMultiCallable[_session_authority_pb2.RetireSealingKeyRequest, _session_authority_pb2.RetireSealingKeyResponse]  # type: ignore[assignment]
-    """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
-    the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+    """Begins to retire a key. It is removed, which is a separate event, as soon as all stored data that it sealed is
+    sealed with the sealing key and no live session can have a token that it sealed. A key that was never promoted is
+    removed at once.
 
     Errors:
       - NOT_FOUND: there is no such key.
-      - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
-        the keys come from elsewhere, as for AddSealingKey.
+      - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
+        not set; or the keys come from a file or a command, as for AddSealingKey.
     """
 
 class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
     """Manages web sessions: creates, validates, renews, rolls, expires and revokes them, and streams their events.
 
     Each RPC lists its own errors. All calls can also end in INVALID_ARGUMENT for a field that breaks the limits in its
-    comment, and in RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with `at_least` can end in OUT_OF_RANGE. See
-    "Conventions" at the top of the proto file.
+    comment, and in UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE and INTERNAL; calls with
+    `at_least` can end in OUT_OF_RANGE. See "Conventions" at the top of the proto file.
     """
 
     @_abc_1.abstractmethod
@@ -919,8 +935,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_authority_pb2.StreamValidationsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_authority_pb2.StreamValidationsResponse], _abc.AsyncIterator[_session_authority_pb2.StreamValidationsResponse]]:
-        """Validates batches of tokens on one stream. For callers that have many validations at the same time: a request costs
-        both sides a fraction of a call of its own.
+        """Validates batches of tokens on one stream. It is for callers that have many validations at the same time: a request
+        on the stream costs both sides a fraction of a separate call.
 
         Each request is validated by itself, exactly as ValidateSession would validate it. The authority must answer each
         request of each batch once: by a response, or by a failure if ValidateSession would have ended with an error. It may
@@ -954,8 +970,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         session keeps its data. Its idle and absolute timeouts restart; with `elevate` only the idle timeout does.
 
         The caller must have authenticated the subject, and must replace the client's token with the one in the response.
-        With `or_create` the login works whatever token the client presented: see the field. If `limit` is set in the
-        response, the subject is not logged in: see ConcurrencyLimit.
+        With `or_create` the login works with any presented token that is not LOCKED: see the field. If `limit` is set in
+        the response, the subject is not logged in: see ConcurrencyLimit.
 
         A repeated login returns the original response even without a `request_id`, so that two clicks on "log in", or a
         login whose response was lost, end with one session. All of the following must hold:
@@ -1181,9 +1197,10 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_session_authority_pb2.FollowRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_authority_pb2.FollowResponse], _abc.AsyncIterator[_session_authority_pb2.FollowResponse]]:
-        """Streams changes to a cache of validation responses, which acknowledges what it has applied and holds leases. A cache
-        that keeps to these rules never accepts a session after a revocation that waited for caches has returned, and after
-        any other revocation at most until its lease ends. No clocks need to agree.
+        """Streams changes to a cache of validation responses. The cache acknowledges what it has applied, and may respond
+        only while it holds a lease. A cache that follows the rules below never accepts a session after a revocation that
+        waited for caches has returned. After any other revocation it may accept the session until its lease ends at the
+        latest. Clocks need not be synchronized.
 
         The authority must:
           - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
@@ -1191,7 +1208,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
             at which the stream starts. It may leave out other events, such as SESSION_CREATED.
           - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
             0, if the authority holds no lease itself.
-          - Treat the cache as able to answer until the lease has ended by the authority's own clock, even if the stream
+          - Treat the cache as able to respond until the lease has ended by the authority's own clock, even if the stream
             has ended.
 
         The cache must:
@@ -1199,9 +1216,9 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
             cache's monotonic time before it sent the renewal, and the cache must treat it as ended earlier, by an
             allowance for the drift of that clock.
           - Treat the stream as broken if the number of a message is not the next one.
-          - Drop what it keeps of a session when an event names it, of all sessions if the incarnation or the policies'
-            fingerprint in `started` changes or an event POLICY_CHANGED arrives, and of clients from a source when it is
-            locked (SOURCE_LOCKED).
+          - Drop the responses that it keeps: those for a session when an event names the session; all of them if the
+            incarnation or the policies' fingerprint in `started` changes, or an event POLICY_CHANGED arrives; those for
+            clients of a source when the source is locked (SOURCE_LOCKED).
           - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request's `at_least` was the cursor of
             the last message that the cache had applied, and if nothing that concerns the session was applied between
             request and response.
@@ -1236,16 +1253,17 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.CreateCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.CreateCallerResponse, _abc.Awaitable[_session_authority_pb2.CreateCallerResponse]]:
-        """Adds a caller. The first caller must be an admin for all applications; from then on every call needs a caller.
+        """Adds a caller. The first caller must be an admin for all applications and have a key. From then on every call must
+        authenticate as a caller.
 
-        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This and the
-        other changes of callers respond once every replica knows of the change, or after 3 seconds. With the first caller,
-        the open streams of everyone who called before end with UNAUTHENTICATED.
+        The response has the caller's key. The authority keeps only a hash of it, so it cannot be shown again. This call
+        and the other calls that change callers respond once every replica has applied the change, or after 3 seconds. When
+        the first caller is added, all open streams end with UNAUTHENTICATED.
 
         Errors:
           - INVALID_ARGUMENT: a field is wrong, or there are 10,000 callers.
           - ALREADY_EXISTS: there is a caller of that name.
-          - FAILED_PRECONDITION: no caller would be an admin for all applications.
+          - FAILED_PRECONDITION: this is the first caller, and it is not an admin for all applications or has no key.
         """
 
     @_abc_1.abstractmethod
@@ -1254,7 +1272,7 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.ListCallersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.ListCallersResponse, _abc.Awaitable[_session_authority_pb2.ListCallersResponse]]:
-        """Returns all callers, by name. No key is among it."""
+        """Returns all callers, sorted by name, without their keys."""
 
     @_abc_1.abstractmethod
     def RotateCaller(
@@ -1262,8 +1280,8 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.RotateCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.RotateCallerResponse, _abc.Awaitable[_session_authority_pb2.RotateCallerResponse]]:
-        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can change. Its
-        open streams end with UNAVAILABLE; clients resume them.
+        """Gives a caller a new key. Its other keys remain valid for the overlap, so that all of its processes can switch to
+        the new one. Its open streams end with UNAVAILABLE and can be resumed.
 
         Errors:
           - NOT_FOUND: there is no such caller.
@@ -1275,12 +1293,12 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.RevokeCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.RevokeCallerResponse, _abc.Awaitable[_session_authority_pb2.RevokeCallerResponse]]:
-        """Removes a caller. Its calls are refused from then on, and its open streams end, both with UNAUTHENTICATED. The
-        sessions that it opened go on.
+        """Removes a caller. From then on its calls are UNAUTHENTICATED, and its open streams end with the same status. The
+        sessions that it created stay live.
 
         Errors:
           - NOT_FOUND: there is no such caller.
-          - FAILED_PRECONDITION: no other caller is an admin for all applications.
+          - FAILED_PRECONDITION: no other caller is an admin for all applications with a key that does not expire.
         """
 
     @_abc_1.abstractmethod
@@ -1289,12 +1307,12 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.UpdateCallerCertificatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.UpdateCallerCertificatesResponse, _abc.Awaitable[_session_authority_pb2.UpdateCallerCertificatesResponse]]:
-        """Changes by which names in a client certificate a caller is known. From then on a removed name proves nothing. The
-        caller's open streams end with UNAVAILABLE; clients resume them.
+        """Changes the names by which a client certificate identifies a caller. A removed name is not accepted from then on.
+        The caller's open streams end with UNAVAILABLE and can be resumed.
 
         Errors:
-          - INVALID_ARGUMENT: a name cannot be used, or is that of another caller; one to remove is not the caller's; the
-            caller would have no credential, or too many names.
+          - INVALID_ARGUMENT: a name to add is not a URI or DNS name, or belongs to another caller; the caller does not
+            have a name to remove; the caller would have no credential, or too many names.
           - NOT_FOUND: there is no such caller.
         """
 
@@ -1304,8 +1322,9 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.GetKeyRingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.GetKeyRingResponse, _abc.Awaitable[_session_authority_pb2.GetKeyRingResponse]]:
-        """Returns the key ring: the keys that seal tokens and stored data, by their fingerprints, and what still needs each of
-        them. No key is among it. Counting takes some seconds at most; larger counts are incomplete, and say so.
+        """Returns the key ring: the fingerprints of the keys that seal (encrypt) and open (decrypt) tokens and stored data,
+        and what still needs each key. The keys themselves are not returned. Counting stops after some seconds; counts that
+        are then incomplete are marked.
         """
 
     @_abc_1.abstractmethod
@@ -1314,12 +1333,12 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.AddSealingKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.AddSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.AddSealingKeyResponse]]:
-        """Adds a new random key to the ring, which opens and does not seal yet. The authority creates it, and stores it with
-        the others. Responds once every replica holds it, or after 3 seconds.
+        """Adds a new random key to the ring. It opens, but seals nothing until it is promoted. The authority creates the key
+        and stores it with the others. Responds once every replica holds it, or after 3 seconds.
 
         Errors:
-          - FAILED_PRECONDITION: the ring has three keys; or the keys come from a file or a command that the operator
-            changes, which the message names.
+          - FAILED_PRECONDITION: the ring has three keys already; or the keys come from a file or a command that only the
+            operator can change, and the message names it.
         """
 
     @_abc_1.abstractmethod
@@ -1328,13 +1347,13 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.PromoteSealingKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.PromoteSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.PromoteSealingKeyResponse]]:
-        """Makes a key the sealing key. The one that sealed before goes on opening what it sealed. Nobody is logged out: tokens
-        move to the new key when they are renewed, and stored data is sealed again in the background.
+        """Makes a key the sealing key. The previous sealing key still opens what it sealed. Nobody is logged out: tokens move
+        to the new key when they are renewed, and stored data is sealed again in the background.
 
         Errors:
           - NOT_FOUND: there is no such key.
-          - FAILED_PRECONDITION: a replica does not hold the key yet; it is being retired, or seals already; or the keys come
-            from elsewhere, as for AddSealingKey.
+          - FAILED_PRECONDITION: a replica does not hold the key yet; the key is being retired, or is the sealing key
+            already; or the keys come from a file or a command, as for AddSealingKey.
         """
 
     @_abc_1.abstractmethod
@@ -1343,13 +1362,14 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _session_authority_pb2.RetireSealingKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_authority_pb2.RetireSealingKeyResponse, _abc.Awaitable[_session_authority_pb2.RetireSealingKeyResponse]]:
-        """Begins to retire a key. It is removed, with an event of its own, as soon as everything that it sealed is sealed with
-        the sealing key and no live session may have a token of it. A key that was never promoted is removed at once.
+        """Begins to retire a key. It is removed, which is a separate event, as soon as all stored data that it sealed is
+        sealed with the sealing key and no live session can have a token that it sealed. A key that was never promoted is
+        removed at once.
 
         Errors:
           - NOT_FOUND: there is no such key.
-          - FAILED_PRECONDITION: it is the sealing key; or tokens of it may be in use, and `log_out_sessions` is not set; or
-            the keys come from elsewhere, as for AddSealingKey.
+          - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
+            not set; or the keys come from a file or a command, as for AddSealingKey.
         """
 
 def add_SessionAuthorityServicer_to_server(servicer: SessionAuthorityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
