@@ -82,7 +82,7 @@ run: $(VENV)/.run $(if $(filter postgres,$(STORE)),$(VENV)/.dev) ## Start a serv
 demo: $(VENV)/.run ## Run a scripted session on a temporary server.
 	@$(BIN)/python -m demo
 
-shop: $(VENV)/.dev ## Run the example shop, with our middleware, on port 8000.
+shop: $(VENV)/.dev ## Run the example shop, with the middleware, on port 8000.
 	@$(BIN)/python examples/shop/start.py with_middleware
 
 shop-untouched: $(VENV)/.dev ## Run the example shop behind Envoy, on port 8000.

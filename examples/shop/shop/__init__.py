@@ -1,1 +1,1 @@
-"""A small shop: one body of pages (`pages`), with sessions by our middleware or by a proxy in front."""
+"""A small shop: one body of pages (`pages`), with sessions by the middleware or by a proxy in front."""

@@ -1,4 +1,4 @@
-"""The shop with our middleware: sessiond keeps the cart, and the middleware checks each request."""
+"""The shop with the middleware: sessiond keeps the cart, and the middleware checks each request."""
 
 from __future__ import annotations
 
