@@ -18,7 +18,7 @@ from tests.support.clock import ManualClock
 from tests.test_docs import ADDRESS, DOCS, blocks_of
 
 PAGE = DOCS / "how-to/use-another-framework.md"
-ADAPTER, SITE, GUARD = blocks_of(PAGE, "python")
+CORE, ADAPTER, SITE, GUARD = blocks_of(PAGE, "python")
 MINUTE = 60_000
 
 
@@ -53,7 +53,7 @@ class Site:
 @pytest.fixture
 async def site(app: App) -> AsyncIterator[Site]:
     """The application of the page, connected to an authority."""
-    found = names_of(ADAPTER, SITE, address=app.address)["app"]
+    found = names_of(CORE, ADAPTER, SITE, address=app.address)["app"]
     yield Site(found)
     await asyncio.to_thread(found.client.close)
 
