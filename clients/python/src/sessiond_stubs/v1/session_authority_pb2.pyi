@@ -123,24 +123,29 @@ RevokeSessions a part of it may have been made.
 
 Retries. A call that has no `request_id` field may be retried at any time. A call that changes something takes a
 `request_id`, a UUIDv4 in its canonical lower-case text form, which the caller creates for this one call. It is
-optional: without it, a retry may make the change twice.
-  - A retry with the same `request_id` and the same other fields changes nothing and returns the original response,
-    tokens included. Only `client` may differ, because a phone may change networks between two attempts. The same
-    `request_id` with other fields, or in another RPC, is INVALID_ARGUMENT.
-  - The authority keeps original responses for the policy's `answer_retention` (24 hours by default). If they take
-    too much space, it drops the oldest earlier.
-  - It keeps no response after an RPC error, or if the call recorded no event. A retry is then decided again. So a
-    verdict that denies is kept only if the call recorded a suspicion or an expiry, or created the session that
-    `open_anonymous` asks for. Exception: the response of a successful RevokeSessions is always kept, even if it
-    ended nothing.
-  - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
-    or UpdateSessionData is decided again, so that no response calls an ended session valid. A retry of
+optional: without it, a retry may make the change twice. The caller must use a `request_id` for one call only. The
+`request_id` of a call that returns a token is a secret.
+
+A retry with the same `request_id` and the same other fields changes nothing and returns the original response,
+tokens included. Only `client` may differ, because a phone may change networks between two attempts. The same
+`request_id` with other fields, or in another RPC, is INVALID_ARGUMENT.
+
+In these cases there is no original response, and the retry is decided as a new call:
+  - The original call ended with an RPC error.
+  - It recorded no event. So a verdict that denies has an original response only if the call recorded a suspicion or
+    an expiry, or created the session that `open_anonymous` asks for. Exception: a successful RevokeSessions always
+    has one, even if it ended nothing.
+  - It is longer ago than the policy's `answer_retention` (24 hours by default), or the authority has dropped the
+    response because the responses take too much space. The oldest are dropped first.
+
+In these cases the original response is not returned, although there is one:
+  - The session has ended since. A retry of AuthenticateSession without `or_create`, RollSession, RefreshSession or
+    UpdateSessionData is then decided as a new call, so that no response calls an ended session valid. A retry of
     AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
-  - A token that is malformed or forged, or comes from a locked source (LOCKED), gets that verdict even if the
-    `request_id` is known. Exceptions: RevokeSession with `open_anonymous` and, unless the token is LOCKED,
-    AuthenticateSession with `or_create`, because these calls create a session even with such a token.
-  - The caller must use a `request_id` for one call only. The `request_id` of a call that returns a token is a
-    secret.
+  - The token in the retry is malformed or forged, or comes from a locked source (LOCKED). The retry gets that
+    verdict. Exceptions: RevokeSession with `open_anonymous` and, unless the token is LOCKED, AuthenticateSession
+    with `or_create`, because these calls create a session even with such a token.
+  - The key that encrypted the original response has been removed. The retry is INVALID_ARGUMENT.
 
 Consistency tokens. Every call that changes something returns a `consistency_token`, opaque text that names the state
 after the change. It is not a secret. A caller that passes it to a later call as `at_least` sees its own change: the

@@ -476,42 +476,47 @@ class SessionAuthorityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Follow(self, request_iterator, context):
-        """Streams changes to a cache of validation responses. The cache acknowledges what it has applied, and may respond
-        only while it holds a lease. A cache that follows the rules below never accepts a session after a revocation that
-        waited for caches has returned. After any other revocation it may accept the session until its lease ends at the
-        latest. Clocks need not be synchronized.
+        """Streams changes to a cache of validation responses, such as a near cache or a sidecar.
+
+        The cache keeps responses of ValidateSession, and drops them when an event on the stream may have changed them. It
+        may respond from memory only while it holds a lease, which lasts for seconds and which it renews on the stream. A
+        revocation with REVOCATION_WAIT_FOR_CACHES waits until each cache has acknowledged its event, or the cache's lease
+        has ended. Clocks need not be synchronized.
+
+        A cache that follows these rules never accepts a session after such a revocation has returned. After any other
+        revocation, it may accept the session until it has applied the event, or until its lease ends.
 
         The authority must:
         - Number its messages on the stream 1, 2, 3 and so on, and begin with `started`.
-        - Send every event that can change a cached response, in the order of the log, and without a gap from the position
+        - Send every event that can change a kept response, in the order of the log, and without a gap from the position
         at which the stream starts. It may leave out other events, such as SESSION_CREATED.
         - Answer each renewal with one grant, after every event up to its current revision. A grant may have the duration
         0, if the authority holds no lease itself.
-        - Treat the cache as able to respond until the lease has ended by the authority's own clock, even if the stream
-        has ended.
+        - Assume that the cache may respond from memory until the lease has ended by the authority's own clock, even if
+        the stream has ended.
 
         The cache must:
-        - Respond from what it keeps only while it holds a lease and the stream is unbroken. The lease counts from the
-        cache's monotonic time before it sent the renewal, and the cache must treat it as ended earlier, by an
-        allowance for the drift of that clock.
-        - Treat the stream as broken if the number of a message is not the next one.
-        - Drop the responses that it keeps: those for a session when an event names the session; all of them if the
-        incarnation or the policies' fingerprint in `started` changes, or an event POLICY_CHANGED arrives; those for
-        clients of a source when the source is locked (SOURCE_LOCKED).
-        - Keep a ValidateSessionResponse only if it has `cacheable_until`, if the request's `at_least` was the cursor of
-        the last message that the cache had applied, and if nothing that concerns the session was applied between
-        request and response.
-        - Use it only for an identical request (except for `at_least`), and only for the duration `cacheable_for` from
-        before the request was sent.
-        - Acknowledge a message only after it has applied it, at once if the message asks for it.
+        - Lease: respond from memory only while it holds a lease and the stream is unbroken. The lease begins at the
+        cache's monotonic time just before it sent the renewal. The cache must treat it as ended somewhat earlier than
+        its duration says, because that clock may drift.
+        - Broken stream: treat the stream as broken if it has ended, or if the number of a message is not the next one.
+        - Drop: when an event arrives, drop the responses that it may have changed. For an event with a session id, those
+        are the responses for that session; for SOURCE_LOCKED, those for clients of that source; for POLICY_CHANGED,
+        all. If the incarnation or the fingerprint in `started` changes, also drop all.
+        - Keep: keep a ValidateSessionResponse only if all of these hold. It has `cacheable_until`. The `at_least` of the
+        request was the cursor of the last message that the cache had applied. Between request and response, the cache
+        has applied nothing that concerns the session.
+        - Use: use a kept response only for an identical request (except for `at_least`), and only for the duration
+        `cacheable_for`, counted from before the original request was sent.
+        - Acknowledge: acknowledge a message only after it has applied it, at once if the message asks for it.
 
-        After a broken stream the cache may keep what it has, and follow again from the cursor of the last message that it
-        has applied. It may respond again when the new stream has granted a lease. After OUT_OF_RANGE it must drop everything
-        and start at NOW.
+        After a broken stream, the cache may keep its responses, and follow again from the cursor of the last message that
+        it has applied. It may respond from memory again when the new stream has granted a lease. After OUT_OF_RANGE it
+        must drop all responses and start at NOW.
 
         Errors:
         - INVALID_ARGUMENT: the first message is not `start`, or a later one is; the cursor is damaged or belongs to
-        another authority; an acknowledgement is ahead of what was sent.
+        another authority; an acknowledgement is ahead of what was sent; 16 renewals already wait for their grants.
         - OUT_OF_RANGE, and the end of the stream when the authority shuts down or has too many streams: as for Subscribe.
         Streams of Follow are counted separately from those of Subscribe.
         """
