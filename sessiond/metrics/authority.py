@@ -65,7 +65,8 @@ class AuthorityMetrics:
         }
         text = "Signals of suspicious use that were reported, by what was done about them."
         yield counter("sessiond_signals", text, signals.items(), ("application", "signal", "reaction"))
-        locks = [((app,), count) for app, count in watched.authority.parts.gate.locked_sources().items()]
+        locked = watched.authority.parts.gate.locked_sources()
+        locks = [((app,), locked.get(app, 0)) for app in applications]
         yield gauge("sessiond_locked_sources", "Sources that are locked for guessing now.", locks, ("application",))
 
     def _memory(self) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,9 @@ _JOB = '  - {{job_name: {name}, static_configs: [{{targets: ["{target}"]}}]}}'
 class Prometheus:
     """Watches servers, and evaluates our alerts."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, targets: int) -> None:
         self._address = address
+        self._targets = targets
 
     async def firing(self) -> Mapping[str, str]:
         """Return the summary of each alert that fires."""
@@ -55,7 +57,8 @@ class Prometheus:
             rules = (await asyncio.to_thread(self._get, "rules"))["data"]["groups"]
             targets = (await asyncio.to_thread(self._get, "targets"))["data"]["activeTargets"]
             evaluated = [rule.get("health") for group in rules for rule in group["rules"]]
-            return bool(evaluated) and set(evaluated) == {"ok"} and all(one["health"] == "up" for one in targets)
+            is_up = [one["health"] for one in targets] == ["up"] * self._targets
+            return is_up and bool(evaluated) and set(evaluated) == {"ok"}
 
         await until(holds)
 
@@ -70,9 +73,9 @@ class Prometheus:
         await until(have_fired)
         return seen
 
-    def _get(self, what: str) -> dict[str, dict[str, list[dict[str, dict[str, str]]]]]:
+    def _get(self, what: str) -> Any:
         with closing(urllib.request.urlopen(f"http://{self._address}/api/v1/{what}", timeout=10)) as response:
-            return json.loads(response.read())  # type: ignore[no-any-return]
+            return json.loads(response.read())
 
 
 def _shortened(rules: str) -> str:
@@ -91,28 +94,25 @@ def _free_port() -> int:
 @asynccontextmanager
 async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
     """Watch servers whose metrics are at these addresses, by the name of the job. No alert may fire at first."""
-    jobs = "\n".join(_JOB.format(name=name.replace("_", "-"), target=target) for name, target in targets.items())
-    (folder / "prometheus.yaml").write_text(_CONFIG.format(jobs=jobs), encoding="utf-8")
-    (folder / "rules.yaml").write_text(_shortened(RULES.read_text(encoding="utf-8")), encoding="utf-8")
+    _write_files(folder, targets)
     address = f"127.0.0.1:{_free_port()}"
-    process = subprocess.Popen(
-        [
-            "prometheus",
-            f"--config.file={folder / 'prometheus.yaml'}",
-            f"--storage.tsdb.path={folder / 'tsdb'}",
-            f"--web.listen-address={address}",
-            "--log.level=error",
-        ],
+    process = await asyncio.create_subprocess_exec(
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address={address}",
+        "--log.level=error",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        prometheus = Prometheus(address)
+        prometheus = Prometheus(address, len(targets))
 
         async def answers() -> bool:
-            assert process.poll() is None, "Prometheus has ended"
+            assert process.returncode is None, "Prometheus has ended"
             with suppress(OSError):
-                return bool(await prometheus.firing()) or True
+                await prometheus.firing()
+                return True
             return False
 
         await until(answers)
@@ -122,4 +122,10 @@ async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
         yield prometheus
     finally:
         process.terminate()
-        await asyncio.to_thread(process.wait, 30)
+        await process.wait()
+
+
+def _write_files(folder: Path, targets: Mapping[str, str]) -> None:
+    jobs = "\n".join(_JOB.format(name=name.replace("_", "-"), target=target) for name, target in targets.items())
+    (folder / "prometheus.yaml").write_text(_CONFIG.format(jobs=jobs), encoding="utf-8")
+    (folder / "rules.yaml").write_text(_shortened(RULES.read_text(encoding="utf-8")), encoding="utf-8")

@@ -6,7 +6,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import asyncpg
 import grpc
 import pytest
 
+from scripts.postgres import LocalPostgres
 from sessiond.app import App
 from sessiond.authority.reading import Reading
 from sessiond.config import Config
@@ -75,7 +76,10 @@ async def test_a_server_that_is_gone(tmp_path: Path) -> None:
 
 async def test_attacks_and_limits(tmp_path: Path, app: App, capsys: pytest.CaptureFixture[str]) -> None:
     """Sessions that are used by other clients, guesses, and calls beyond a limit."""
-    async with watching(tmp_path, sessiond=address_of(app)) as prometheus, AsyncClient(app.address, retries=0) as client:
+    async with (
+        watching(tmp_path, sessiond=address_of(app)) as prometheus,
+        AsyncClient(app.address, retries=0) as client,
+    ):
         mine, theirs = ClientContext(user_agent="Firefox on Linux"), ClientContext(user_agent="curl/8")
         for number in range(12):
             session = await client.create(subject=f"user {number}", client=mine)
@@ -124,22 +128,27 @@ async def test_a_subscriber_that_does_not_read(tmp_path: Path, app: App) -> None
 async def test_a_certificate_that_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A certificate that is replaced by one with less than a week left."""
     files = server_files(Authority(), tmp_path / "tls")
-    async with serving(metrics(tmp_path, **files)) as app:
-        async with watching(tmp_path, sessiond=address_of(app)) as prometheus:
-            server_files(Authority(), tmp_path / "tls", end=timedelta(days=3))
-            summary = (await prometheus.until_fires("SessiondCertificateEnds"))["SessiondCertificateEnds"]
-            assert "ends in 2d 23h" in summary
+    async with (
+        serving(metrics(tmp_path, **files)) as app,
+        watching(tmp_path, sessiond=address_of(app)) as prometheus,
+    ):
+        server_files(Authority(), tmp_path / "tls", begin=timedelta(days=-80), end=timedelta(days=3))
+        summary = (await prometheus.until_fires("SessiondCertificateEnds"))["SessiondCertificateEnds"]
+        assert "ends in 2d 23h" in summary
     first_step("SessiondCertificateEnds", capsys.readouterr().out)
 
 
 async def test_an_audit_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A full disk under the audit file."""
-    async with serving(metrics(tmp_path, log_audit_file=tmp_path / "audit.log")) as app:
-        async with watching(tmp_path, sessiond=address_of(app)) as prometheus, AsyncClient(app.address) as client:
-            with full_disk(app):
-                with suppress(SessiondError):
-                    await client.key_ring()
-                await prometheus.until_fires("SessiondAuditNotWritten")
+    async with (
+        serving(metrics(tmp_path, log_audit_file=tmp_path / "audit.log")) as app,
+        watching(tmp_path, sessiond=address_of(app)) as prometheus,
+        AsyncClient(app.address) as client,
+    ):
+        with full_disk(app):
+            with suppress(SessiondError):
+                await client.key_ring()
+            await prometheus.until_fires("SessiondAuditNotWritten")
     first_step("SessiondAuditNotWritten", capsys.readouterr().out)
 
 
@@ -158,79 +167,88 @@ async def test_a_key_that_is_missing(tmp_path: Path, app: App, capsys: pytest.Ca
 
 async def test_a_sidecar_without_its_authority(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sidecar that cannot follow any more."""
-    async with serving(config_for(tmp_path)) as app:
-        async with beside(app.address, tmp_path, metrics_listen="127.0.0.1:0") as sidecar:
-            await until(lambda: is_open(sidecar))
-            async with watching(tmp_path, sessiond_sidecar=address_of(sidecar)) as prometheus:
-                await app._endpoints.stop(0)
-                await prometheus.until_fires("SessiondSidecarClosed")
+    async with (
+        serving(config_for(tmp_path)) as app,
+        beside(app.address, tmp_path, metrics_listen="127.0.0.1:0") as sidecar,
+    ):
+        await until(lambda: is_open(sidecar))
+        async with watching(tmp_path, sessiond_sidecar=address_of(sidecar)) as prometheus:
+            await app._endpoints.stop(0)
+            await prometheus.until_fires("SessiondSidecarClosed")
     first_step("SessiondSidecarClosed", capsys.readouterr().out)
 
 
 # Postgres
 
 
-async def test_a_database_that_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Postgres has stopped: the store does not answer, commits fail, the lease ends, and nothing is swept."""
+@pytest.fixture
+async def server() -> AsyncIterator[LocalPostgres]:
+    """A Postgres that the test may stop."""
     with own_postgres() as server:
-        database = await new_database(server.url())
-        async with replica(tmp_path, database, 0, metrics_listen="127.0.0.1:0") as app:
-            async with watching(tmp_path, sessiond=address_of(app)) as prometheus:
-                async with AsyncClient(app.address, retries=0, timeout=2) as client:
-                    server.stop()
+        yield server
 
-                    async def call() -> None:
-                        while True:
-                            with suppress(SessiondError):
-                                await client.create(subject="ada")
-                            await asyncio.sleep(0.05)
 
-                    calling = asyncio.ensure_future(call())
-                    await prometheus.until_fires(
-                        "SessiondStoreDown",
-                        "SessiondCommitsFail",
-                        "SessiondUnavailable",
-                        "SessiondMemoryClosed",
-                        "SessiondSweeperStalled",
-                    )
-                    calling.cancel()
-    log = capsys.readouterr().out
-    for alert in (
+@pytest.fixture
+async def replicated(tmp_path: Path, server: LocalPostgres) -> AsyncIterator[App]:
+    """A replica with metrics."""
+    async with replica(tmp_path, await new_database(server.url()), 0, metrics_listen="127.0.0.1:0") as app:
+        yield app
+
+
+@asynccontextmanager
+async def busy(app: App) -> AsyncIterator[None]:
+    """Create sessions all the time, whether that works or not."""
+
+    async def create(client: AsyncClient) -> None:
+        while True:
+            with suppress(SessiondError):
+                await client.create(subject="ada")
+            await asyncio.sleep(0.01)
+
+    async with AsyncClient(app.address, retries=0, timeout=2) as client:
+        creating = asyncio.ensure_future(create(client))
+        try:
+            yield
+        finally:
+            creating.cancel()
+            await asyncio.wait([creating])
+
+
+async def test_a_database_that_is_gone(
+    tmp_path: Path, server: LocalPostgres, replicated: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Postgres has stopped: the store does not answer, commits fail, the lease ends, and nothing is swept."""
+    alerts = (
         "SessiondStoreDown",
         "SessiondCommitsFail",
         "SessiondUnavailable",
         "SessiondMemoryClosed",
         "SessiondSweeperStalled",
-    ):
+    )
+    async with watching(tmp_path, sessiond=address_of(replicated)) as prometheus, busy(replicated):
+        server.stop()
+        await prometheus.until_fires(*alerts)
+    log = capsys.readouterr().out
+    for alert in alerts:
         first_step(alert, log)
 
 
-async def test_a_database_that_is_slow(tmp_path: Path) -> None:
+async def test_a_database_that_is_slow(tmp_path: Path, replicated: App) -> None:
     """Something else in the database holds a lock again and again, so that commits and calls wait."""
-    with own_postgres() as server:
-        database = await new_database(server.url())
-        async with replica(tmp_path, database, 0, metrics_listen="127.0.0.1:0") as app:
-            async with watching(tmp_path, sessiond=address_of(app)) as prometheus:
-                connection = await asyncpg.connect(database)
-                async with AsyncClient(app.address, retries=0, timeout=10) as client:
+    connection = await asyncpg.connect(replicated._config.store.url)  # type: ignore[union-attr]
 
-                    async def lock() -> None:
-                        while True:
-                            async with connection.transaction():
-                                await connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")
-                                await asyncio.sleep(0.5)
+    async def lock() -> None:
+        while True:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")
+                await asyncio.sleep(0.5)
 
-                    async def call() -> None:
-                        while True:
-                            with suppress(SessiondError):
-                                await client.create(subject="ada")
-
-                    working = [asyncio.ensure_future(lock()), asyncio.ensure_future(call())]
-                    await prometheus.until_fires("SessiondCommitsSlow", "SessiondCallsSlow")
-                    for task in working:
-                        task.cancel()
-                    await asyncio.wait(working)
-                await connection.close()
+    async with watching(tmp_path, sessiond=address_of(replicated)) as prometheus, busy(replicated):
+        locking = asyncio.ensure_future(lock())
+        await prometheus.until_fires("SessiondCommitsSlow", "SessiondCallsSlow")
+        locking.cancel()
+        await asyncio.wait([locking])
+    await connection.close()
 
 
 # The rules themselves

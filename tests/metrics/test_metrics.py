@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import chain
 from pathlib import Path
 
 import grpc
@@ -21,6 +23,7 @@ from sessiond_client import AsyncClient, ClientContext, InvalidArgument, Verdict
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.metrics.scraping import address_of, fetched, scraped
 from tests.support.canary import Canary
+from tests.support.certificates import Authority, server_files
 from tests.support.clock import ManualClock
 from tests.support.replicas import replicas
 from tests.support.server import config_for, serving, stub_for
@@ -28,6 +31,7 @@ from tests.support.sidecars import beside, is_open, until
 from tests.support.streams import open_sessions, read, subscribe
 
 METHOD = {"grpc_service": "sessiond.v1.SessionAuthority"}
+REFERENCE = Path("docs/reference/metrics.md")
 POLICY = '[applications.default]\nguessing = { alarm_after = 2, lock_after = 4, lock_time = "1h" }\n'
 
 
@@ -288,6 +292,34 @@ async def test_calls_that_no_contract_names(tmp_path: Path, app: App) -> None:
 
 
 # The page
+
+
+async def test_every_metric_is_in_the_reference(tmp_path: Path, database: str, app: App) -> None:
+    """The reference has a row for each metric of ours, with its type and its labels, and for no other."""
+    files = server_files(Authority(), tmp_path / "tls")
+    async with (
+        replicas(tmp_path, database, 1, metrics_listen="127.0.0.1:0", **files) as (first,),
+        beside(app.address, tmp_path, metrics_listen="127.0.0.1:0") as sidecar,
+    ):
+        await until(lambda: is_open(sidecar))
+        async with AsyncClient(app.address) as client:
+            session = await client.create(subject="ada", client=ClientContext(user_agent="Firefox on Linux"))
+            await client.validate(session.token, client=ClientContext(user_agent="curl/8"))
+        app._limit_log.refused("caller", "limits.rate_per_caller")
+        await until(lambda: first.sweeper.done_at is not None)
+        all_families = [list((await scraped(server)).families.values()) for server in (app, first, sidecar)]
+    found: dict[str, tuple[str, set[str]]] = {}
+    for family in chain.from_iterable(all_families):
+        if family.name.startswith(("sessiond", "grpc_server")):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            _, labels = found.setdefault(name, (family.type, set()))
+            labels.update(label for sample in family.samples for label in sample.labels if label != "le")
+    assert _documented() == found
+
+
+def _documented() -> dict[str, tuple[str, set[str]]]:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|(.*?)\| ", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
 
 
 async def test_forms(app: App) -> None:
