@@ -32,6 +32,9 @@ _QUIET, _LONGEST_QUIET, _QUIET_PASSES, _LONGEST_PAUSE = 0.0005, 0.003, 32, 0.04
 _BESIDE_OTHERS, _RECENT = 8, 0.1
 """Passes of the event loop between turns while calls of callers that do not wait are in work, and for how many seconds
 after one began pauses are longer."""
+_ALONE, _AROUND = 8, 1.0
+"""How many times as many turns there are, in a pass and between pauses, if no caller that does not wait has called for
+so many seconds. The first call of such a caller finds more calls before it, which delays it by some milliseconds."""
 _SLOW = 0.005
 """Seconds. A caller whose calls are further apart than that is not crowded."""
 T = TypeVar("T")
@@ -45,7 +48,8 @@ class Pace:
 
     in_work   what the calls in work of one caller may count before its next one has to wait
     at_once   how many calls get a turn in one pass of the event loop
-    in_a_row  after how many turns there is a pause, in which calls arrive that the transport holds back
+    in_a_row  after how many turns there is a pause, in which calls arrive that the transport holds back, while others
+              call
     """
 
     in_work: int = 2 * READ
@@ -158,8 +162,8 @@ class Turns:
         if not lane.waiting and self._may_begin(lane):
             lane.in_work += weight
             self._in_work += weight
-            if not lane.is_queued:
-                self._has_others = True
+            if not self._has_others and not lane.is_queued:
+                self._has_others = self._clock() >= lane.crowded_until
             return None
         if self._waiting >= self._most_waiting:
             self._refuse_one_for(lane)
@@ -263,6 +267,8 @@ class Turns:
             self._schedule()
             return
         left, busy, looks = self._pace.at_once, 0, False
+        if self._has_nobody_else(self._clock()):
+            left *= _ALONE
         while left and len(self._queue) > busy:  # `busy` callers in a row have enough in work; `end` continues
             lane = self._queue.popleft()
             while lane.waiting and lane.waiting[0][0].done():  # the caller has hung up
@@ -296,6 +302,12 @@ class Turns:
             return False
         return self._in_work > sum(lane.in_work for lane in self._queue)
 
+    def _has_nobody_else(self, now: float) -> bool:
+        """Return whether all recent calls were those of callers that wait."""
+        if self._has_others:
+            self._others, self._has_others = now, False
+        return now - self._others >= _AROUND
+
     def _pauses(self) -> bool:
         """Return whether to give no turn now, so that calls that gRPC holds back can arrive here.
 
@@ -306,9 +318,9 @@ class Turns:
         if self._given < self._pace.in_a_row:
             return False
         now = self._clock()
+        if self._given < _ALONE * self._pace.in_a_row and self._has_nobody_else(now):
+            return False
         self._paused = self._paused or now
-        if self._has_others:
-            self._others, self._has_others = now, False
         quiet = _LONGEST_QUIET if now - self._others < _RECENT else _QUIET
         is_quiet = now - max(self._arrived, self._paused) >= quiet and self._passes - self._passed >= _QUIET_PASSES
         if not is_quiet and now - self._paused < _LONGEST_PAUSE:

@@ -40,6 +40,13 @@ def shared(turns: Turns) -> tuple[Lane, Lane]:
     return lanes
 
 
+def somebody_calls(turns: Turns) -> None:
+    """A caller with few calls makes one, which is answered."""
+    lane = Lane()
+    assert turns.begin(lane, READ) is None
+    turns.end(lane, READ)
+
+
 def begin(turns: Turns, lane: Lane, count: int, weight: int = READ) -> list[asyncio.Future[None]]:
     """Begin so many calls, and return those that wait."""
     return [turn for _ in range(count) if (turn := turns.begin(lane, weight)) is not None]
@@ -89,6 +96,7 @@ async def test_callers_that_wait_take_turns() -> None:
     """Callers with waiting calls get one turn after the other, however many each of them has."""
     turns = Turns(pace=NO_PAUSES)
     many, few = shared(turns)
+    somebody_calls(turns)
     order: list[str] = []
 
     async def call(name: str, lane: Lane, turn: asyncio.Future[None]) -> None:
@@ -112,6 +120,7 @@ async def test_one_turn_in_each_pass_of_the_loop() -> None:
     """Calls get their turn one by one, so that others are served in between."""
     turns = Turns(pace=NO_PAUSES)
     lane, _ = shared(turns)
+    somebody_calls(turns)
     waiting = begin(turns, lane, 12, CHANGE * 8)
     for _ in range(4):
         turns.end(lane, CHANGE * 8)
@@ -127,6 +136,7 @@ async def test_pauses_until_nothing_arrives() -> None:
     clock = Seconds()
     turns = Turns(clock=clock)
     lane, _ = shared(turns)
+    somebody_calls(turns)
     waiting = begin(turns, lane, 100, CHANGE)
     for _ in range(32):
         turns.end(lane, CHANGE)
@@ -155,10 +165,9 @@ async def test_pauses_are_longer_beside_others() -> None:
     """If a caller that does not wait has called within a tenth of a second, a pause takes three milliseconds."""
     clock = Seconds()
     turns = Turns(clock=clock)
-    lane, other = shared(turns)
+    lane, _ = shared(turns)
     waiting = begin(turns, lane, 100, CHANGE)
-    assert begin(turns, other, 1) == []
-    turns.end(other, READ)
+    somebody_calls(turns)
     for _ in range(32):
         turns.end(lane, CHANGE)
     await passes()
@@ -170,10 +179,36 @@ async def test_pauses_are_longer_beside_others() -> None:
     assert sum(turn.done() for turn in waiting) == 8
 
 
+async def test_turns_are_fast_if_only_crowded_callers_call() -> None:
+    """A second after the last call of a caller that does not wait, there are eight times as many turns."""
+    clock = Seconds()
+    turns = Turns(clock=clock)
+    lane, other = shared(turns)
+    assert begin(turns, other, 1) == [], "a crowded caller is nobody to give way to"
+    turns.end(other, READ)
+    waiting = begin(turns, lane, 132, CHANGE)
+    for _ in range(32):
+        turns.end(lane, CHANGE)
+    await passes(1)
+    assert sum(turn.done() for turn in waiting) == 8
+    await passes()
+    assert sum(turn.done() for turn in waiting) == 32
+    for _ in range(32):
+        turns.end(lane, CHANGE)
+    somebody_calls(turns)
+    clock.now += 0.0031
+    await passes()
+    assert sum(turn.done() for turn in waiting) == 32 + 4
+    clock.now += 1.0
+    await passes(100)
+    assert sum(turn.done() for turn in waiting) == 32 + 32
+
+
 async def test_turns_are_rare_beside_a_call_of_others() -> None:
     """While a call of a caller that does not wait is in work, a turn is given in each ninth pass of the loop."""
     turns = Turns(pace=NO_PAUSES)
-    lane, other = shared(turns)
+    lane, _ = shared(turns)
+    other = Lane()
     waiting = begin(turns, lane, 32 + 20, CHANGE)
     assert begin(turns, other, 1) == []
     for _ in range(32):
