@@ -159,7 +159,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "no key": (_no_key, "server.tls.key: ~/server.key has no private key in PEM form; name another file"),
     "an encrypted key": (
         _locked,
-        "server.tls.key: ~/server.key is encrypted, and the server has no password for it; decrypt it with: openssl pkey",
+        "server.tls.key: ~/server.key is encrypted, and the server has no password for it; decrypt it with: "
+        "openssl pkey",
     ),
     "another key": (
         _other_key,
