@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol, cast
 import grpc
 import structlog
 from google.protobuf.message import Message
+from grpc_status import rpc_status
 
 from sessiond.access.callers import Callers
 from sessiond.access.identity import AuthContext
@@ -30,9 +31,10 @@ from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.call_stats import ended
+from sessiond.rpc.failures import failure_of
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
-from sessiond.rpc.status import INTERNAL, status_of
+from sessiond.rpc.status import status_of
 from sessiond.rpc.weights import weight_of, weights_by_application
 from sessiond.rpc.wire import parse
 
@@ -375,9 +377,7 @@ def _streaming(
 
 def internal_error(name: str) -> Any:
     """Log the exception that is being handled, and return the status for the caller of that method."""
-    # The text of an unexpected exception may only go to the log; gRPC would send it to the caller.
-    _log.exception("call failed", rpc=name)
-    return INTERNAL
+    return rpc_status.to_status(failure_of(name))
 
 
 def _serialize(message: Message | bytes) -> bytes:

@@ -6,12 +6,12 @@ from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from sessiond.domain import errors
 
-__all__ = ["INTERNAL", "INTERNAL_MESSAGE", "STATUS", "status_message", "status_of"]
+__all__ = ["STATUS", "status_message", "status_of"]
 
 _RETRY_AFTER = 200
 """Milliseconds, if nobody can know when a call will succeed."""
@@ -64,7 +64,3 @@ def status_message(error: errors.AuthorityError) -> status_pb2.Status:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.remedy)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     return status
-
-
-INTERNAL_MESSAGE = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error; see the server's log")
-INTERNAL = rpc_status.to_status(INTERNAL_MESSAGE)

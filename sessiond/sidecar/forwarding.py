@@ -10,14 +10,16 @@ from typing import Any, NamedTuple, cast
 
 import grpc
 import structlog
+from grpc_status import rpc_status
 
 from sessiond.domain.call import FORWARDED_KEY
 from sessiond.domain.errors import AuthorityError, Overloaded, Unavailable
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.call_stats import CallStats, counting
+from sessiond.rpc.failures import failure_of
 from sessiond.rpc.handlers import sent
-from sessiond.rpc.status import INTERNAL, status_of
+from sessiond.rpc.status import status_of
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier
 from sessiond.sidecar.held import HeldBytes
@@ -233,8 +235,7 @@ def _guarded(
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
-            _log.exception("call failed", rpc=method)
-            status = INTERNAL
+            status = rpc_status.to_status(failure_of(method))
         if initial:
             await context.send_initial_metadata(initial)
         context.set_code(status.code)

@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import structlog
-from google.rpc import status_pb2
 
 from sessiond.access.limits import Account, CallLimiter
 from sessiond.authority.authority import Authority
@@ -18,9 +17,10 @@ from sessiond.authority.question import Question
 from sessiond.crypto.tokens import OpenedToken
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField, LimitReached, Overloaded, Unavailable
+from sessiond.rpc.failures import failure_of
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.service.validation import MAX_BATCH, ValidationService
-from sessiond.rpc.status import INTERNAL_MESSAGE, status_message
+from sessiond.rpc.status import status_message
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -315,10 +315,6 @@ class _Outbox:
 
 
 def _fill_failure(failure: pb.ValidationFailure, index: int, error: Exception) -> None:
-    status: status_pb2.Status = INTERNAL_MESSAGE
-    if isinstance(error, AuthorityError):
-        status = status_message(error)
-    else:
-        _log.error("validation failed", rpc="StreamValidations", exc_info=error)
+    status = status_message(error) if isinstance(error, AuthorityError) else failure_of("StreamValidations", error)
     failure.index, failure.code, failure.message = index, status.code, status.message
     failure.details.extend(status.details)
