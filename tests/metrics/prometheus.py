@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -49,6 +50,11 @@ class Prometheus:
             for one in found["data"]["alerts"]
             if one["state"] == "firing"
         }
+
+    async def values(self, expression: str) -> list[float]:
+        """Return the values of an expression now."""
+        found = await asyncio.to_thread(self._get, f"query?{urlencode({'query': expression})}")
+        return [float(one["value"][1]) for one in found["data"]["result"]]
 
     async def until_watching(self) -> None:
         """Wait until all servers were asked, and all alerts were evaluated a few times."""
