@@ -47,6 +47,7 @@ from sessiond.system.clock import since_boot
 from sessiond.system.logs import set_up_logs
 from sessiond.system.memory import MemoryReturn
 from sessiond.system.reports import write_report
+from sessiond.system.service_manager import ServiceManager
 
 __all__ = ["MISCONFIGURED", "main"]
 
@@ -476,14 +477,18 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
     app = await App.start(config)
     _tune_collector()
+    manager = ServiceManager(os.environ)
+    manager.ready()
+    alive = asyncio.create_task(manager.keep_alive())
     stop = asyncio.create_task(stopping.wait())
     reloads = asyncio.create_task(_reload(app, load, reloading, reload_report_in(config.data)))
     memory = asyncio.create_task(MemoryReturn().run())
     await asyncio.wait((stop, app.failure), return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    reloads.cancel()
-    memory.cancel()
+    manager.stopping()
+    for task in (stop, reloads, memory):
+        task.cancel()
     await app.stop()
+    alive.cancel()
     if not app.failure.done():
         return 0
     click.echo(
@@ -505,9 +510,12 @@ async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> i
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
     if is_worker:
         ends.append(asyncio.create_task(owner_is_gone(running.address)))
-    memory = asyncio.create_task(MemoryReturn().run())
+    manager = ServiceManager({} if is_worker else os.environ)
+    manager.ready()
+    upkeep = [asyncio.create_task(manager.keep_alive()), asyncio.create_task(MemoryReturn().run())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    manager.stopping()
     await running.stop()
-    for one in (*ends, memory):
+    for one in (*ends, *upkeep):
         one.cancel()
     return 0
