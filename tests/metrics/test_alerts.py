@@ -259,6 +259,8 @@ def test_every_alert_has_a_test_and_a_runbook() -> None:
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text(encoding="utf-8"))
     tests, runbook = Path(__file__).read_text(encoding="utf-8"), RUNBOOK.read_text(encoding="utf-8")
     assert len(alerts) > 10
+    runbooks = re.findall(r"runbook: docs/how-to/respond-to-alerts.md#(\w+)", RULES.read_text(encoding="utf-8"))
+    assert runbooks == [alert.lower() for alert in alerts]
     for alert in alerts:
         assert f'"{alert}"' in tests
         assert "\n1. " in runbook.partition(f"\n## {alert}\n")[2].partition("\n## ")[0], alert
