@@ -49,7 +49,7 @@ endif
 # The RPC tests in which the transport matters most. `make test` runs them on the native transport too.
 NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries sockets status text,tests/rpc/test_$(name).py) \
 	tests/access/test_matrix.py tests/access/test_managing_callers.py tests/access/test_other_applications.py \
-	tests/access/test_audit.py
+	tests/access/test_audit.py tests/metrics/test_metrics.py
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo shop shop-untouched shop-images test test-fast test-native test-ha test-suites test-express \

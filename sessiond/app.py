@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -485,20 +486,11 @@ class App:
         callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
         http = await http_server(config, decider, auth, callers, self._limiter, reading, self._clock)
         further = services_for_proxies(config, decider, auth)
-        watched = Watched(
-            self.authority,
-            self.sweeper,
-            self._keeper,
-            shared.stats,
-            self._event_counts,
-            self._limit_log,
-            self.audit,
-            self._tls,
-        )
-        metrics = await metrics_server(config, watched)
+        counts = shared.stats, self._event_counts, self._limit_log, self.audit
+        watched = Watched(self.authority, self.sweeper, self._keeper, *counts, self._tls)
         server_for = rpc_servers(services, shared, config.max_calls, further)
         self._endpoints = await Endpoints.start(
-            config, self._callers, self._book, server_for, credentials, http, metrics
+            config, self._callers, self._book, server_for, credentials, http, partial(metrics_server, config, watched)
         )
         self.address = self._endpoints.address
 

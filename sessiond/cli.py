@@ -44,6 +44,7 @@ from sessiond.sidecar_app import Sidecar
 from sessiond.store.contract import StoreHeld, StoreRefused
 from sessiond.system.audit_file import BadAuditFile
 from sessiond.system.clock import since_boot
+from sessiond.system.failures import log_failure
 from sessiond.system.logs import set_up_logs
 from sessiond.system.memory import MemoryReturn
 from sessiond.system.reports import write_report
@@ -461,7 +462,7 @@ async def _reload(app: App, load: Callable[[], Config], asked: asyncio.Event, re
             app.refuse_reload()
         except Exception:  # noqa: BLE001 - after a failed reload the next one must still work
             outcome |= {"outcome": "failed", "problems": ["the reload failed; see the server's log"]}
-            _log.exception("reload failed", effect="`sessionctl policies` shows the policies in force")
+            log_failure(_log, "reload failed", effect="`sessionctl policies` shows the policies in force")
         try:
             write_report(report, outcome)
         except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -59,17 +59,18 @@ class Endpoints:
         server_for: Callable[[str, Callers], RpcServer],
         credentials: grpc.ServerCredentials | None,
         http: HttpServer | None,
-        metrics: HttpServer | None = None,
+        start_metrics: Callable[[], Awaitable[HttpServer | None]],
     ) -> Endpoints:
         """Answer everywhere. Raises `CannotListen` or `WorkersFailed`; then nothing is listened on.
 
         `server_for` makes a server for a transport and the callers on its address. `credentials` are for TLS. `http`
-        answers proxies already, and `metrics` those who watch; they are stopped too.
+        answers proxies already, and is stopped too. `start_metrics` starts what answers those who watch, if anything.
         """
         async with AsyncExitStack() as started:
-            for one in (http, metrics):
-                if one is not None:
-                    started.push_async_callback(one.stop, 0)
+            if http is not None:
+                started.push_async_callback(http.stop, 0)
+            if (metrics := await start_metrics()) is not None:
+                started.push_async_callback(metrics.stop, 0)
             server_of = partial(server_for, "grpcio")
             sockets = await CallerSockets.start(config.sockets, book, callers.audit, server_of)
             started.push_async_callback(sockets.stop, 0)

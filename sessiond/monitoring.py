@@ -11,6 +11,7 @@ from sessiond.metrics.watched import Watched
 from sessiond.rpc.call_stats import CallStats
 
 if TYPE_CHECKING:  # the packages that they need are optional
+    from sessiond.access.tls_watch import TlsWatch
     from sessiond.config.sidecar import SidecarConfig
     from sessiond.http.server import HttpServer
     from sessiond.metrics.families import Source
@@ -36,14 +37,14 @@ async def metrics_server(config: Config, watched: Watched) -> HttpServer | None:
         "store": "sqlite" if config.store is None else "postgres",
         "transport": config.transport,
     }
-    process = ProcessMetrics(facts, lambda: None if tls is None else tls.current.not_after)
+    process = ProcessMetrics(facts, lambda: _validity(tls))
     authority = AuthorityMetrics(watched)
     sources: list[Source] = [process, CallMetrics(watched.calls), authority]
     return await _started(sources, authority.look, config.metrics_listen, config.socket_mode)
 
 
 async def sidecar_metrics_server(
-    config: SidecarConfig, cache: Callable[[], NearCacheStats], stats: CallStats
+    config: SidecarConfig, cache: Callable[[], NearCacheStats], stats: CallStats, tls: TlsWatch | None
 ) -> HttpServer | None:
     """Return the server of a sidecar's metrics, started; None if there is none. Raises `CannotListen`."""
     if not config.metrics_listen:
@@ -52,9 +53,15 @@ async def sidecar_metrics_server(
     from sessiond.metrics.process import ProcessMetrics
     from sessiond.metrics.sidecar import SidecarMetrics
 
-    process = ProcessMetrics({"version": __version__, "kind": "sidecar"})
+    process = ProcessMetrics({"version": __version__, "kind": "sidecar"}, lambda: _validity(tls))
     sources: list[Source] = [process, CallMetrics(stats), SidecarMetrics(cache)]
     return await _started(sources, None, config.metrics_listen, config.socket_mode)
+
+
+def _validity(tls: TlsWatch | None) -> tuple[int, int] | None:
+    if tls is None or tls.current.not_before is None or tls.current.not_after is None:
+        return None
+    return tls.current.not_before, tls.current.not_after
 
 
 async def _started(

@@ -92,7 +92,7 @@ class Sidecar:
             self.address = await self._endpoint.start(config.listen, config.socket_mode)
             self._http = await self._http_server()
             try:
-                self._metrics = await sidecar_metrics_server(config, self.cache.stats, way.stats)
+                self._metrics = await sidecar_metrics_server(config, self.cache.stats, way.stats, self._tls)
             except BaseException:
                 if self._http is not None:
                     await self._http.stop(0)

@@ -33,8 +33,8 @@ _BESIDE_OTHERS, _RECENT = 8, 0.1
 """Passes of the event loop between turns while calls of callers that do not wait are in work, and for how many seconds
 after one began pauses are longer."""
 _ALONE, _AROUND = 8, 1.0
-"""How many times as many turns there are, in a pass and between pauses, if no caller that does not wait has called for
-so many seconds. The first call of such a caller finds more calls before it, which delays it by some milliseconds."""
+"""How many times as many turns there are between pauses, for three milliseconds at most, if no caller that does not
+wait has called for so many seconds. The first call of such a caller finds more calls before it."""
 _SLOW = 0.005
 """Seconds. A caller whose calls are further apart than that is not crowded."""
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Turns:
         self._shared_until = 0.0
         self._is_scheduled = False
         self._in_work = self._given = self._passes = self._passed = self._turned = 0
-        self._arrived = self._paused = self._others = 0.0
+        self._arrived = self._paused = self._others = self._began = 0.0
         self._has_others = False
 
     def begin(self, lane: Lane, weight: int) -> asyncio.Future[None] | None:
@@ -267,8 +267,6 @@ class Turns:
             self._schedule()
             return
         left, busy, looks = self._pace.at_once, 0, False
-        if self._has_nobody_else(self._clock()):
-            left *= _ALONE
         while left and len(self._queue) > busy:  # `busy` callers in a row have enough in work; `end` continues
             lane = self._queue.popleft()
             while lane.waiting and lane.waiting[0][0].done():  # the caller has hung up
@@ -318,12 +316,13 @@ class Turns:
         if self._given < self._pace.in_a_row:
             return False
         now = self._clock()
-        if self._given < _ALONE * self._pace.in_a_row and self._has_nobody_else(now):
+        is_fast = self._has_nobody_else(now) and now - self._began < _LONGEST_QUIET
+        if is_fast and self._given < _ALONE * self._pace.in_a_row and not self._paused:
             return False
         self._paused = self._paused or now
         quiet = _LONGEST_QUIET if now - self._others < _RECENT else _QUIET
         is_quiet = now - max(self._arrived, self._paused) >= quiet and self._passes - self._passed >= _QUIET_PASSES
         if not is_quiet and now - self._paused < _LONGEST_PAUSE:
             return True
-        self._given, self._paused = 0, 0.0
+        self._given, self._paused, self._began = 0, 0.0, now
         return False

@@ -19,6 +19,7 @@ from sessiond.domain.errors import Overloaded, Unavailable
 from sessiond.domain.key_ring import KeyState, SealingKey, in_use, sealing_key, short
 from sessiond.domain.values import FIRST_ID
 from sessiond.store.contract import Changes, Decision, Moved, Place, StoreFailed, Transaction
+from sessiond.system.failures import log_failure
 
 __all__ = ["Resealing"]
 
@@ -73,7 +74,7 @@ class Resealing:
             except (Unavailable, Overloaded) as trouble:
                 _log.warning("resealing postponed", error=str(trouble))
             except Exception:  # noqa: BLE001 - a failed round must not stop the next one
-                _log.exception("resealing failed")
+                log_failure(_log, "resealing failed")
 
     async def work(self) -> None:
         """Do everything that is due: move, and remove what is retired and not needed."""

@@ -17,6 +17,7 @@ from sessiond.crypto.key_file import BadKeyFile
 from sessiond.domain.errors import AuthorityError
 from sessiond.domain.key_ring import KeyState, SealingKey, short
 from sessiond.store.contract import StoreFailed
+from sessiond.system.failures import log_failure
 
 __all__ = ["LOOK_EVERY", "RingTasks"]
 
@@ -121,7 +122,7 @@ class RingTasks:
         except Exception:  # noqa: BLE001 - an unexpected error must not end the watch
             if self._problem != _UNEXPECTED:
                 self._problem = _UNEXPECTED
-                _log.exception("keys not read")
+                log_failure(_log, "keys not read")
 
     def _waits(self) -> str:
         """Return the key that is to seal here and does not yet; empty if there is none."""

@@ -16,6 +16,7 @@ from sessiond.domain.policy import DEFAULT_PRESET, PRESETS
 from sessiond.domain.session import touch_granularity
 from sessiond.domain.values import Instant, Millis
 from sessiond.store.contract import StoreFailed
+from sessiond.system.failures import log_failure
 
 __all__ = ["Sweeper"]
 
@@ -41,14 +42,14 @@ class Sweeper:
         self._event_retention = event_retention
         self._on_fatal = on_fatal
         self._interval = interval
-        self.rounds: Counter[str] = Counter()
+        self.rounds: Counter[str] = Counter(dict.fromkeys(("done", "postponed", "failed"), 0))
         """Rounds by how they ended: done, postponed or failed."""
         self.expired = 0
         """Sessions that this sweeper has expired."""
         self.pruned = 0
         """Ended sessions that this sweeper has deleted."""
-        self.done_at: Instant | None = None
-        """When the last round ended that did all it had to do."""
+        self.done_at = self._clock.now()
+        """When the last round ended that did all it had to do; until then, when the sweeper was made."""
 
     async def run(self) -> None:
         """Run until cancelled or until the store fails. If the store is temporarily unavailable, try again later.
@@ -77,7 +78,7 @@ class Sweeper:
                 continue
             except Exception:  # noqa: BLE001 - a failed round must not stop the sweeper
                 self.rounds["failed"] += 1
-                _log.exception("sweep failed")
+                log_failure(_log, "sweep failed")
                 continue
             self.rounds["done"] += 1
             self.done_at = self._clock.now()

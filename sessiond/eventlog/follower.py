@@ -22,6 +22,7 @@ from sessiond.eventlog.feed import Feed
 from sessiond.eventlog.neighbours import Neighbours
 from sessiond.store.contract import Commit, Head, StoreFailed
 from sessiond.store.shared import LEASE, SharedStore
+from sessiond.system.failures import log_failure
 from sessiond_client.following import Lease
 
 __all__ = ["Follower"]
@@ -133,7 +134,7 @@ class Follower:
                     is_away = True
                     _log.warning("following interrupted", error=str(trouble))
             except Exception:  # noqa: BLE001 - after a bug here the lease runs out, and the next look may work
-                _log.exception("following failed")
+                log_failure(_log, "following failed")
             await asyncio.sleep(_PAUSE)
             try:
                 async with asyncio.timeout(_LOOK_EVERY):

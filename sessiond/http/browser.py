@@ -19,6 +19,7 @@ from sessiond.http.asgi import send_answer
 from sessiond.http.door import Door
 from sessiond.http.questions import Headers, passed_request
 from sessiond.http.refusals import LoggedRefusals
+from sessiond.system.failures import log_failure
 from sessiond_client.browser import EVENTS, BrowserEndpoints, Site
 from sessiond_client.errors import SessiondError
 
@@ -61,7 +62,7 @@ class BrowserPages:
         except SessiondError as error:  # such as a role that the proxy's key does not have
             answer = self._refusals.because(str(error))
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
-            _log.exception("call failed", rpc="browser")
+            log_failure(_log, "call failed", rpc="browser")
             answer = misconfigured()
         if not begun.has_begun:
             await send_answer(answer, send)

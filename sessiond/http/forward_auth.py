@@ -17,6 +17,7 @@ from sessiond.http.answers import REFUSAL, Answer, for_nginx, misconfigured, pla
 from sessiond.http.questions import Headers, route_in, web_request
 from sessiond.http.refusals import LoggedRefusals
 from sessiond.rpc.auditing import AuditedCalls
+from sessiond.system.failures import log_failure
 from sessiond_client.gateway.request import WebRequest
 
 __all__ = ["CALL", "KEY_HEADER", "PATHS", "ForwardAuth"]
@@ -57,7 +58,7 @@ class ForwardAuth:
         except AuthorityError as error:
             return self.without_decision(path, error)
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
-            _log.exception("call failed", rpc=CALL)
+            log_failure(_log, "call failed", rpc=CALL)
         return misconfigured()
 
     def without_decision(self, path: str, error: AuthorityError) -> Answer:

@@ -34,7 +34,10 @@ class MetricsSite:
         if self._look is not None:
             await self._look()
         # The form that the client prefers: OpenMetrics, or the text form that everything reads.
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # of the library, which does not expect every version of a form
+            encode, content_type = choose_encoder("text/plain")
         # The numbers are read on the event loop, which changes them. To write them takes several times as long.
         collected = _Collected(list(self._registry.collect()))
         text = await asyncio.to_thread(encode, collected)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import monotonic
 
 from prometheus_client.metrics_core import Metric
 
@@ -12,30 +13,62 @@ from sessiond.domain.errors import Unavailable
 from sessiond.domain.event import EventType
 from sessiond.domain.judge import Verdict
 from sessiond.domain.key_ring import in_use
+from sessiond.domain.values import SessionId
 from sessiond.metrics.families import counter, gauge, histogram
 from sessiond.metrics.watched import Watched
+from sessiond.system.failures import failures
 
 __all__ = ["AuthorityMetrics"]
 
 _STORE_SECONDS = 2.0
-"""How long the store may take to say how large it is."""
+"""How long the store may take to answer."""
+_LOOK_EVERY, _MEASURE_EVERY = 1.0, 60.0
+"""Seconds."""
+_NOBODY = SessionId(bytes(16))
 
 
 class AuthorityMetrics:
     """What an authority counts; see `Source`. `look` asks what must be waited for, and comes first."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: Watched, clock: Callable[[], float] = monotonic) -> None:
+        """`clock` returns seconds, and never goes backwards."""
         self._watched = watched
+        self._clock = clock
+        self._is_store_up = False
         self._store_bytes: int | None = None
+        self._looked = self._measured = -_MEASURE_EVERY
+        self._looking: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
-        """Ask the store for its size. Never raises."""
-        self._store_bytes = None
+        """Find out whether the store answers, at most once a second, whoever asks how often. Never raises.
+
+        Once a minute the store is also asked for its size, which nobody waits for: a large database takes long.
+        """
+        now = self._clock()
+        if self._looking is None or (self._looking.done() and now - self._looked >= _LOOK_EVERY):
+            self._looked = now
+            self._looking = asyncio.create_task(self._look(), name="metrics: store")
+        if now - self._measured >= _MEASURE_EVERY and (self._measuring is None or self._measuring.done()):
+            self._measured = now
+            self._measuring = asyncio.create_task(self._measure(), name="metrics: size")
+        await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                self._store_bytes = await self._watched.authority.parts.store.size()
-        except (Unavailable, TimeoutError, OSError):
-            return  # and that is what the metrics say
+                await self._watched.authority.parts.store.session(_NOBODY)
+        except (Unavailable, TimeoutError):
+            self._is_store_up = False
+        else:
+            self._is_store_up = True
+
+    async def _measure(self) -> None:
+        try:
+            self._store_bytes = await self._watched.authority.parts.store.size()
+        except (Unavailable, OSError):
+            self._store_bytes = None
+            self._measured = -_MEASURE_EVERY  # the next one who asks tries again
 
     def families(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
@@ -103,12 +136,12 @@ class AuthorityMetrics:
         sweeper, size = self._watched.sweeper, self._store_bytes
         rounds = [((outcome,), count) for outcome, count in sweeper.rounds.items()]
         yield counter("sessiond_sweeper_rounds", "Rounds of the sweeper, by how they ended.", rounds, ("outcome",))
-        if sweeper.done_at is not None:
-            text = "When the sweeper last did all it had to do."
-            yield gauge("sessiond_sweeper_done_timestamp_seconds", text, sweeper.done_at / 1000)
+        text = "When the sweeper last did all it had to do."
+        yield gauge("sessiond_sweeper_done_timestamp_seconds", text, sweeper.done_at / 1000)
         swept = [(("expired",), sweeper.expired), (("deleted",), sweeper.pruned)]
         yield counter("sessiond_swept_sessions", "Sessions that the sweeper has ended or deleted.", swept, ("what",))
-        yield gauge("sessiond_store_up", "Whether the store answers.", size is not None)
+        yield gauge("sessiond_store_up", "Whether the store answers.", self._is_store_up)
+        yield counter("sessiond_failures", "Unexpected errors in sessiond itself.", failures())
         if size is not None:
             yield gauge("sessiond_store_bytes", "The size of the store, with all that is in the same database.", size)
 

@@ -15,17 +15,19 @@ __all__ = ["ProcessMetrics"]
 class ProcessMetrics:
     """Says what a process is; see `Source`.
 
-    `facts` become labels of `sessiond_info`. `certificate_ends` returns when the certificate that the server shows is
-    not valid any more, in milliseconds since 1970; None: it shows none.
+    `facts` become labels of `sessiond_info`. `certificate` returns from when to when the certificate is valid that the
+    process shows, in milliseconds since 1970; None: it shows none.
     """
 
-    def __init__(self, facts: dict[str, str], certificate_ends: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(self, facts: dict[str, str], certificate: Callable[[], tuple[int, int] | None] = lambda: None) -> None:
         self._facts = facts
-        self._certificate_ends = certificate_ends
+        self._certificate = certificate
 
     def families(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
         yield InfoMetricFamily("sessiond", "What this process is.", self._facts)
-        if (ends := self._certificate_ends()) is not None:
-            text = "When the certificate that this server shows ends."
-            yield gauge("sessiond_certificate_end_timestamp_seconds", text, ends / 1000)
+        if (valid := self._certificate()) is not None:
+            text = "When the certificate that this process shows begins to be valid."
+            yield gauge("sessiond_certificate_begin_timestamp_seconds", text, valid[0] / 1000)
+            text = "When the certificate that this process shows ends."
+            yield gauge("sessiond_certificate_end_timestamp_seconds", text, valid[1] / 1000)

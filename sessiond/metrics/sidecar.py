@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client.metrics_core import Metric
 
 from sessiond.metrics.families import counter, gauge
+from sessiond.system.failures import failures
 from sessiond_client.near_cache import NearCacheStats
 
 __all__ = ["SidecarMetrics"]
@@ -21,6 +22,7 @@ class SidecarMetrics:
     def families(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
         stats = self._stats()
+        yield counter("sessiond_failures", "Unexpected errors in sessiond itself.", failures())
         text = "Whether the cache may answer (1), or every call goes to the authority (0)."
         yield gauge("sessiond_sidecar_cache_open", text, stats.is_open)
         answers = {("hit",): float(stats.hits), ("miss",): float(stats.misses), ("closed",): float(stats.closed)}

@@ -16,7 +16,6 @@ import grpc
 
 from sessiond.domain.errors import Overloaded
 from sessiond.domain.immutable import immutable
-from sessiond.rpc.call_stats import ended
 from sessiond.rpc.status import status_of
 
 __all__ = ["ArrivalBounds", "Arrivals"]
@@ -147,4 +146,4 @@ class Arrivals:
 async def _abort(context: Context) -> None:
     refusal = Overloaded("too many messages were arriving, and this one took too long; try again soon")
     with suppress(grpc.aio.AbortError, grpc.aio.InternalError, grpc.aio.UsageError):
-        await ended(context, status_of(refusal))
+        await context.abort_with_status(status_of(refusal))

@@ -6,13 +6,13 @@ import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
 from sessiond.system.distribution import SECONDS, Distribution
 
-__all__ = ["CallStats", "MethodStats", "counting", "ended"]
+__all__ = ["CallStats", "MethodStats", "counting"]
 
 _CANCELLED, _OK, _UNKNOWN = "CANCELLED", "OK", "UNKNOWN"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,7 +96,7 @@ def _unary(inner: Any, stats: MethodStats) -> Any:
         began, code = stats.begin(), _CANCELLED
         try:
             response = await inner(requests, context)
-            code = _OK
+            code = _code_of(context, otherwise=_OK)
             stats.sent += 1
             return response
         except Exception:
@@ -111,15 +111,15 @@ def _unary(inner: Any, stats: MethodStats) -> Any:
 
 def _streaming(inner: Any, stats: MethodStats) -> Any:
     async def call(requests: Any, context: Context) -> None:
-        began, code = stats.begin(), _CANCELLED
+        began, code, counting_context = stats.begin(), _CANCELLED, _Counting(context, stats)
         try:
-            await inner(requests, _Counting(context, stats))
+            await inner(requests, counting_context)
             code = _code_of(context, otherwise=_OK)
         except Exception:
             code = _code_of(context)
             raise
         finally:
-            stats.end(began, code)
+            stats.end(began, _CANCELLED if counting_context.is_gone else code)
 
     return call
 
@@ -147,6 +147,8 @@ class _Counting:
     def __init__(self, context: Context, stats: MethodStats) -> None:
         self._context = context
         self._stats = stats
+        self.is_gone = False
+        """Whether a message could not be sent: the caller has hung up."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -158,26 +160,14 @@ class _Counting:
             self._stats.received += 1
         return message
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
-        """End the call with a status."""
-        self._context.set_code(code)
-        await self._context.abort(code, details, trailing_metadata)
-
-    async def abort_with_status(self, status: Any) -> NoReturn:
-        """End the call with a status."""
-        await ended(self._context, status)
-
     async def write(self, message: Any) -> None:
         """Send a message."""
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError:
+            self.is_gone = True
+            raise
         self._stats.sent += 1
-
-
-async def ended(context: Context, status: Any) -> NoReturn:
-    """End a call with a status, so that `code` of its context says which. gRPC's own way leaves that 0."""
-    context.set_code(status.code)
-    await context.abort_with_status(status)
-    raise AssertionError("abort never returns")
 
 
 def _code_of(context: Context, otherwise: str = _UNKNOWN) -> str:

@@ -30,7 +30,6 @@ from sessiond.domain.errors import AuthorityError, InvalidField, LimitReached, O
 from sessiond.domain.immutable import immutable
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.auditing import AuditedCalls
-from sessiond.rpc.call_stats import ended
 from sessiond.rpc.failures import failure_of
 from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
@@ -282,7 +281,8 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
         # gRPC keeps the exception that `abort` raises, and so this frame, until the next run of the cycle collector.
         # It must keep neither the message nor the metadata, which may have megabytes.
         raw, caller = b"", None
-        return await ended(context, status)
+        await context.abort_with_status(status)
+        raise AssertionError("abort never returns")
 
     return grpc.stream_unary_rpc_method_handler(call)
 
@@ -363,7 +363,7 @@ def _streaming(
         finally:
             if account is not None:
                 account.end()
-        await ended(context, status)
+        await context.abort_with_status(status)
 
     async def call(_: Any, context: Context) -> None:
         try:

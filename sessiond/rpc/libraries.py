@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from sessiond.access.turns import READ
 from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, InvalidField
 from sessiond.rpc.arrivals import Arrivals
-from sessiond.rpc.call_stats import CallStats, counting, ended
+from sessiond.rpc.call_stats import CallStats, counting
 from sessiond.rpc.handlers import Method, sent
 from sessiond.rpc.heavy import HEAVY_BYTES
 from sessiond.rpc.status import status_of
@@ -109,12 +110,12 @@ class _Bounded(grpc.GenericRpcHandler):
                 self._check(context)
                 request = _parsed(found, sent(await self._arrivals.next(context, context.peer())))
                 if found.response_streaming:
-                    with self._streams.counted(context.peer()):
+                    with self._streams.counted(context.peer()), suppress(grpc.aio.InternalError):  # nobody reads it
                         return await found.unary_stream(request, context)
                 answer = found.unary_unary(request, context)
                 return await answer if inspect.isawaitable(answer) else answer
             except AuthorityError as error:
-                await ended(context, status_of(error))
+                await context.abort_with_status(status_of(error))
 
         return call
 
@@ -130,7 +131,7 @@ class _Bounded(grpc.GenericRpcHandler):
                     async for response in found.stream_stream(requests(), context):
                         yield response
             except AuthorityError as error:
-                await ended(context, status_of(error))
+                await context.abort_with_status(status_of(error))
 
         return call
 

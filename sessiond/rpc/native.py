@@ -326,6 +326,8 @@ class NativeTransport:
                 call.respond(known)
         except AuthorityError as error:
             call.fail(status_of(error))
+        except Exception:  # noqa: BLE001 - of `known`; whatever `_serve` meets, it has ended the call itself
+            call.fail(internal_error(method.name))
         finally:
             _end(account, work)
 

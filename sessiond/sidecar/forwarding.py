@@ -238,7 +238,6 @@ def _guarded(
             status = rpc_status.to_status(failure_of(method))
         if initial:
             await context.send_initial_metadata(initial)
-        context.set_code(status.code)
         await context.abort(status.code, status.details, tuple(status.trailing_metadata))
         raise AssertionError("abort never returns")
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -57,4 +58,5 @@ class ServiceManager:
         except OSError as error:
             if not self._has_failed:
                 self._has_failed = True
-                _log.warning("service manager not told", socket=self._address.lstrip("\0"), error=error.strerror)
+                with suppress(OSError, ValueError):  # standard error is gone too
+                    _log.warning("service manager not told", socket=self._address.lstrip("\0"), error=error.strerror)

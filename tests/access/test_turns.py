@@ -180,28 +180,51 @@ async def test_pauses_are_longer_beside_others() -> None:
 
 
 async def test_turns_are_fast_if_only_crowded_callers_call() -> None:
-    """A second after the last call of a caller that does not wait, there are eight times as many turns."""
+    """A second after the last call of a caller that does not wait, there are eight times as many turns in a row."""
     clock = Seconds()
     turns = Turns(clock=clock)
     lane, other = shared(turns)
+    waiting = begin(turns, lane, 232, CHANGE)
+
+    async def given() -> int:
+        for _ in range(32 - lane.in_work):
+            lane.in_work += CHANGE
+        for _ in range(32):
+            turns.end(lane, CHANGE)
+        await passes()
+        return sum(turn.done() for turn in waiting)
+
+    assert await given() == 4
     assert begin(turns, other, 1) == [], "a crowded caller is nobody to give way to"
     turns.end(other, READ)
+    clock.now += 0.0006
+    assert await given() == 4 + 32
+    somebody_calls(turns)
+    clock.now += 0.0031
+    assert await given() == 36 + 4, "somebody else has called"
+    clock.now += 1.0
+    assert await given() == 40 + 32
+
+
+async def test_a_fast_run_ends_after_three_milliseconds() -> None:
+    """If turns take long, there are not many of them in a row."""
+    clock = Seconds()
+    turns = Turns(clock=clock)
+    lane, _ = shared(turns)
     waiting = begin(turns, lane, 132, CHANGE)
     for _ in range(32):
         turns.end(lane, CHANGE)
-    await passes(1)
-    assert sum(turn.done() for turn in waiting) == 8
     await passes()
-    assert sum(turn.done() for turn in waiting) == 32
-    for _ in range(32):
-        turns.end(lane, CHANGE)
-    somebody_calls(turns)
-    clock.now += 0.0031
-    await passes()
-    assert sum(turn.done() for turn in waiting) == 32 + 4
-    clock.now += 1.0
-    await passes(100)
-    assert sum(turn.done() for turn in waiting) == 32 + 32
+    clock.now += 0.0006  # the pause is over
+    runs = [0]
+    for _ in range(30):
+        before = sum(turn.done() for turn in waiting)
+        await passes(1)
+        clock.now += 0.0004  # as long as a turn takes
+        runs[-1] += 1 if (is_given := sum(turn.done() for turn in waiting) > before) else 0
+        runs += [] if is_given or not runs[-1] else [0]
+    assert 4 < max(runs) <= 9
+    assert len(runs) >= 3
 
 
 async def test_turns_are_rare_beside_a_call_of_others() -> None:

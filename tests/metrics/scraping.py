@@ -40,13 +40,19 @@ class Scraped:
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
 
     def value(self, name: str, **labels: str) -> float:
-        """Return the value of a sample; 0 if there is none."""
-        return sum(
+        """Return the sum of the samples with this name and these labels. There must be at least one."""
+        found = self.samples(name, **labels)
+        assert found, f"no sample {name} has {labels}"
+        return sum(found)
+
+    def samples(self, name: str, **labels: str) -> list[float]:
+        """Return the values of the samples with this name and these labels."""
+        return [
             sample.value
             for family in self.families.values()
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        ]
 
 
 async def scraped(server: App | Sidecar) -> Scraped:

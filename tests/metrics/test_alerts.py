@@ -110,7 +110,7 @@ async def test_a_bug(
         with pytest.raises(grpc.aio.AioRpcError, match="internal error"):
             await stub.ListActivity(pb.ListActivityRequest(application="default", subject="ada"))
         summary = (await prometheus.until_fires("SessiondBugs"))["SessiondBugs"]
-        assert summary.startswith("ListActivity fails at ")
+        assert summary.startswith(f"{address_of(app)} has had ")
     first_step("SessiondBugs", capsys.readouterr().out)
 
 

@@ -33,7 +33,7 @@ def number_in(error: grpc.aio.AioRpcError) -> str:
     """Return the number of a failure, which message and details agree on."""
     assert error.code() is grpc.StatusCode.INTERNAL
     assert SECRET not in str(error)
-    found = re.fullmatch(r"internal error; the server's log has it as failure (\d+-\d+)", error.details() or "")
+    found = re.fullmatch(r"internal error; the server's log has it as failure (\w+-\d+)", error.details() or "")
     assert found is not None
     status, info = rpc_status.from_call(error), error_details_pb2.RequestInfo()
     assert status is not None
@@ -61,7 +61,7 @@ async def test_the_python_client_shows_it(app: App, monkeypatch: pytest.MonkeyPa
     """The error of the Python client has the number in its text."""
     monkeypatch.setattr(app.authority.parts.store, "activity", fail)
     async with AsyncClient(app.address) as client:
-        with pytest.raises(InternalError, match=r"failure \d+-\d+$"):
+        with pytest.raises(InternalError, match=r"failure \w+-\d+$"):
             [event async for event in client.activity(subject="ada")]
 
 

@@ -120,7 +120,7 @@ class PostgresStore(StoreReads):
 
     async def size(self) -> int:
         """See `Store`."""
-        (row,) = await self._read(own("measure_database").sql, (), self._log_connections)
+        (row,) = await self._read(own("measure_database").sql, (), self._connections)
         return int(row["bytes"])
 
     async def tidy(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,8 +147,7 @@ class SqliteStore(StoreReads):
     async def size(self) -> int:
         """See `Store`. The database and its write-ahead log."""
         self._check()
-        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return await asyncio.to_thread(_size_of, self._path, self._path.with_name(f"{self._path.name}-wal"))
 
     async def tidy(self) -> None:
         """See `Store`."""
@@ -189,3 +189,11 @@ def _release_pages(connection: sqlite3.Connection) -> None:
     free = connection.execute("PRAGMA freelist_count").fetchone()[0]
     if free > _MAX_FREE_PAGES:
         connection.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_RELEASE})").fetchall()
+
+
+def _size_of(*files: Path) -> int:
+    size = 0
+    for file in files:
+        with suppress(FileNotFoundError):  # the log is deleted at times
+            size += file.stat().st_size
+    return size
