@@ -122,30 +122,30 @@ CANCELLED and INTERNAL it may have been made; retry with the same `request_id` t
 RevokeSessions a part of it may have been made.
 
 Retries. A call that has no `request_id` field may be retried at any time. A call that changes something takes a
-`request_id`, a UUIDv4 in its canonical lower-case text form, which the caller creates for this one call. It is
-optional: without it, a retry may make the change twice. The caller must use a `request_id` for one call only. The
-`request_id` of a call that returns a token is a secret.
+`request_id`: a UUIDv4 in its canonical lower-case text form. The caller creates it for this call, and must not use
+it for another one. It is optional, but without it a retry may make the change twice. The `request_id` of a call that
+returns a token is a secret.
 
-A retry with the same `request_id` and the same other fields changes nothing and returns the original response,
-tokens included. Only `client` may differ, because a phone may change networks between two attempts. The same
+A retry has the same `request_id` and the same other fields. Only `client` may differ, because a phone may change
+networks between two attempts. The retry changes nothing and returns the original response, tokens included. The same
 `request_id` with other fields, or in another RPC, is INVALID_ARGUMENT.
 
-In these cases there is no original response, and the retry is decided as a new call:
-  - The original call ended with an RPC error.
-  - It recorded no event. So a verdict that denies has an original response only if the call recorded a suspicion or
-    an expiry, or created the session that `open_anonymous` asks for. Exception: a successful RevokeSessions always
-    has one, even if it ended nothing.
-  - It is longer ago than the policy's `answer_retention` (24 hours by default), or the authority has dropped the
-    response because the responses take too much space. The oldest are dropped first.
+The authority stores the original response for retries. If it has none, the retry is decided as a new call:
+  - An RPC error is not stored.
+  - A response is not stored if the call recorded no event. A call that its verdict denies records one only if it
+    finds a suspicion or an expiry, or creates the session that `open_anonymous` asks for. Exception: the response of
+    RevokeSessions is always stored, even if it ended nothing.
+  - A response is deleted after the policy's `answer_retention` (24 hours by default), or earlier if the stored
+    responses take too much space. The oldest are deleted first.
 
-In these cases the original response is not returned, although there is one:
-  - The session has ended since. A retry of AuthenticateSession without `or_create`, RollSession, RefreshSession or
-    UpdateSessionData is then decided as a new call, so that no response calls an ended session valid. A retry of
-    AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
-  - The token in the retry is malformed or forged, or comes from a locked source (LOCKED). The retry gets that
-    verdict. Exceptions: RevokeSession with `open_anonymous` and, unless the token is LOCKED, AuthenticateSession
-    with `or_create`, because these calls create a session even with such a token.
-  - The key that encrypted the original response has been removed. The retry is INVALID_ARGUMENT.
+A stored response is not always returned:
+  - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
+    or UpdateSessionData is decided as a new call, so that no response calls an ended session valid.
+    AuthenticateSession with `or_create` still returns the stored response: it must not create a second session.
+  - If the token in the retry is malformed or forged, or comes from a locked source (LOCKED), the retry gets that
+    verdict. Two calls create a session even with such a token, and return the stored response: RevokeSession with
+    `open_anonymous` and, unless the token is LOCKED, AuthenticateSession with `or_create`.
+  - If the key that encrypted the response has been removed, the retry is INVALID_ARGUMENT.
 
 Consistency tokens. Every call that changes something returns a `consistency_token`, opaque text that names the state
 after the change. It is not a secret. A caller that passes it to a later call as `at_least` sees its own change: the
@@ -491,21 +491,20 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     NEXT_STEP_DISCARD_TOKEN: _NextStep.ValueType  # 3
     """Deny the request, and delete the client's token (`cookies` do this)."""
     NEXT_STEP_KEEP_TOKEN: _NextStep.ValueType  # 4
-    """Deny this one request, and do not touch the client's token.
-
-    After SUPERSEDED a newer token is on its way to the client. If the client has missed it, the old token becomes
-    REPLAYED after `roll_tolerance`. Until `lost_answer_tolerance`, and as long as nobody has used the new token, the
-    next step remains KEEP_TOKEN, because the new token may still arrive. After that it is DISCARD_TOKEN.
-
-    This is also the next step after REPLAYED if the only signals are of type TOKEN_COPY, the session has a subject and
-    is still live, and a newer token is in use. The request is probably late (an upload, for example), and the client
-    has the newer token. A client that has only the old token must not be left with it: send it to the login page.
-    AuthenticateSession with `or_create` replaces its token, and so may a CreateSession for the login page itself: that
-    page is requested after the denial, with the token that the client has by then.
-
-    This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
-    given the client another token, and this response may reach the client after that one. Exception: a request that
-    itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
+    """Deny this one request, and do not touch the client's token. The verdict says why:
+      - INSUFFICIENT: the token is good, but a companion token or the CSRF token is missing.
+      - LOCKED: the token was not examined.
+      - SUPERSEDED: a newer token is on its way to the client. After `roll_tolerance` the verdict is REPLAYED.
+      - REPLAYED, until `lost_answer_tolerance` and as long as nobody has used the new token: it may still arrive.
+        After that the next step is DISCARD_TOKEN.
+      - REPLAYED, if the only signals are of type TOKEN_COPY, the session has a subject and is still live, and a newer
+        token is in use: the request is probably late (an upload, for example), and the client has the newer token. A
+        client that has only the old token must not be left with it, so send it to the login page. There,
+        AuthenticateSession with `or_create` replaces the token. The login page may also replace it with CreateSession,
+        because the client requests that page after the denial, with the token that it has by then.
+      - REVOKED, EXPIRED_IDLE, EXPIRED_ABSOLUTE, less than `roll_tolerance` after the end: a logout or login may just
+        have given the client another token, and this response may reach the client after that one. Exception: a
+        request that itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
     """
     NEXT_STEP_STEP_UP: _NextStep.ValueType  # 5
     """Deny the request. Ask the subject to authenticate, again or with a further method, then call AuthenticateSession."""
@@ -522,21 +521,20 @@ NEXT_STEP_REPLACE_TOKEN: NextStep.ValueType  # 2
 NEXT_STEP_DISCARD_TOKEN: NextStep.ValueType  # 3
 """Deny the request, and delete the client's token (`cookies` do this)."""
 NEXT_STEP_KEEP_TOKEN: NextStep.ValueType  # 4
-"""Deny this one request, and do not touch the client's token.
-
-After SUPERSEDED a newer token is on its way to the client. If the client has missed it, the old token becomes
-REPLAYED after `roll_tolerance`. Until `lost_answer_tolerance`, and as long as nobody has used the new token, the
-next step remains KEEP_TOKEN, because the new token may still arrive. After that it is DISCARD_TOKEN.
-
-This is also the next step after REPLAYED if the only signals are of type TOKEN_COPY, the session has a subject and
-is still live, and a newer token is in use. The request is probably late (an upload, for example), and the client
-has the newer token. A client that has only the old token must not be left with it: send it to the login page.
-AuthenticateSession with `or_create` replaces its token, and so may a CreateSession for the login page itself: that
-page is requested after the denial, with the token that the client has by then.
-
-This is also the next step for a session that ended less than `roll_tolerance` ago. A logout or login may just have
-given the client another token, and this response may reach the client after that one. Exception: a request that
-itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
+"""Deny this one request, and do not touch the client's token. The verdict says why:
+  - INSUFFICIENT: the token is good, but a companion token or the CSRF token is missing.
+  - LOCKED: the token was not examined.
+  - SUPERSEDED: a newer token is on its way to the client. After `roll_tolerance` the verdict is REPLAYED.
+  - REPLAYED, until `lost_answer_tolerance` and as long as nobody has used the new token: it may still arrive.
+    After that the next step is DISCARD_TOKEN.
+  - REPLAYED, if the only signals are of type TOKEN_COPY, the session has a subject and is still live, and a newer
+    token is in use: the request is probably late (an upload, for example), and the client has the newer token. A
+    client that has only the old token must not be left with it, so send it to the login page. There,
+    AuthenticateSession with `or_create` replaces the token. The login page may also replace it with CreateSession,
+    because the client requests that page after the denial, with the token that it has by then.
+  - REVOKED, EXPIRED_IDLE, EXPIRED_ABSOLUTE, less than `roll_tolerance` after the end: a logout or login may just
+    have given the client another token, and this response may reach the client after that one. Exception: a
+    request that itself ends the session, because it raises a signal, gets DISCARD_TOKEN.
 """
 NEXT_STEP_STEP_UP: NextStep.ValueType  # 5
 """Deny the request. Ask the subject to authenticate, again or with a further method, then call AuthenticateSession."""
@@ -661,7 +659,9 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     itself. The next use of the new token is one, because two clients may then hold the session.
     """
     EVENT_TYPE_CALLER_CHANGED: _EventType.ValueType  # 17
-    """A caller was added, rotated or revoked. The event has no application, and `cause.reason` says what changed."""
+    """A caller was added, rotated or revoked, or the names in its certificates changed. The event has no application, and
+    `cause.reason` says what changed.
+    """
     EVENT_TYPE_KEY_RING_CHANGED: _EventType.ValueType  # 20
     """A key of the key ring was added, promoted, retired or removed. The event has no application, and `cause.reason` says
     what changed, with the first 8 digits of fingerprints.
@@ -713,7 +713,9 @@ EVENT_TYPE_OLD_TOKEN_PRESENTED: EventType.ValueType  # 16
 itself. The next use of the new token is one, because two clients may then hold the session.
 """
 EVENT_TYPE_CALLER_CHANGED: EventType.ValueType  # 17
-"""A caller was added, rotated or revoked. The event has no application, and `cause.reason` says what changed."""
+"""A caller was added, rotated or revoked, or the names in its certificates changed. The event has no application, and
+`cause.reason` says what changed.
+"""
 EVENT_TYPE_KEY_RING_CHANGED: EventType.ValueType  # 20
 """A key of the key ring was added, promoted, retired or removed. The event has no application, and `cause.reason` says
 what changed, with the first 8 digits of fingerprints.
@@ -797,7 +799,9 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_SUBSCRIBER: _Role.ValueType  # 3
     """Subscribes to events."""
     ROLE_OPERATOR: _Role.ValueType  # 4
-    """Lists and ends anyone's sessions, reads activity and session data, and clears locks."""
+    """Lists and ends anyone's sessions, reads activity, reads and changes session data, reports suspicions, and clears
+    locks.
+    """
     ROLE_ADMIN: _Role.ValueType  # 5
     """Makes every call for the application. For all applications: also manages the callers and the key ring."""
 
@@ -815,7 +819,9 @@ call names.
 ROLE_SUBSCRIBER: Role.ValueType  # 3
 """Subscribes to events."""
 ROLE_OPERATOR: Role.ValueType  # 4
-"""Lists and ends anyone's sessions, reads activity and session data, and clears locks."""
+"""Lists and ends anyone's sessions, reads activity, reads and changes session data, reports suspicions, and clears
+locks.
+"""
 ROLE_ADMIN: Role.ValueType  # 5
 """Makes every call for the application. For all applications: also manages the callers and the key ring."""
 Global___Role: _TypeAlias = Role  # noqa: Y015

@@ -122,30 +122,30 @@ CANCELLED and INTERNAL it may have been made; retry with the same `request_id` t
 RevokeSessions a part of it may have been made.
 
 Retries. A call that has no `request_id` field may be retried at any time. A call that changes something takes a
-`request_id`, a UUIDv4 in its canonical lower-case text form, which the caller creates for this one call. It is
-optional: without it, a retry may make the change twice. The caller must use a `request_id` for one call only. The
-`request_id` of a call that returns a token is a secret.
+`request_id`: a UUIDv4 in its canonical lower-case text form. The caller creates it for this call, and must not use
+it for another one. It is optional, but without it a retry may make the change twice. The `request_id` of a call that
+returns a token is a secret.
 
-A retry with the same `request_id` and the same other fields changes nothing and returns the original response,
-tokens included. Only `client` may differ, because a phone may change networks between two attempts. The same
+A retry has the same `request_id` and the same other fields. Only `client` may differ, because a phone may change
+networks between two attempts. The retry changes nothing and returns the original response, tokens included. The same
 `request_id` with other fields, or in another RPC, is INVALID_ARGUMENT.
 
-In these cases there is no original response, and the retry is decided as a new call:
-  - The original call ended with an RPC error.
-  - It recorded no event. So a verdict that denies has an original response only if the call recorded a suspicion or
-    an expiry, or created the session that `open_anonymous` asks for. Exception: a successful RevokeSessions always
-    has one, even if it ended nothing.
-  - It is longer ago than the policy's `answer_retention` (24 hours by default), or the authority has dropped the
-    response because the responses take too much space. The oldest are dropped first.
+The authority stores the original response for retries. If it has none, the retry is decided as a new call:
+  - An RPC error is not stored.
+  - A response is not stored if the call recorded no event. A call that its verdict denies records one only if it
+    finds a suspicion or an expiry, or creates the session that `open_anonymous` asks for. Exception: the response of
+    RevokeSessions is always stored, even if it ended nothing.
+  - A response is deleted after the policy's `answer_retention` (24 hours by default), or earlier if the stored
+    responses take too much space. The oldest are deleted first.
 
-In these cases the original response is not returned, although there is one:
-  - The session has ended since. A retry of AuthenticateSession without `or_create`, RollSession, RefreshSession or
-    UpdateSessionData is then decided as a new call, so that no response calls an ended session valid. A retry of
-    AuthenticateSession with `or_create` still returns the original response; it must not create a second session.
-  - The token in the retry is malformed or forged, or comes from a locked source (LOCKED). The retry gets that
-    verdict. Exceptions: RevokeSession with `open_anonymous` and, unless the token is LOCKED, AuthenticateSession
-    with `or_create`, because these calls create a session even with such a token.
-  - The key that encrypted the original response has been removed. The retry is INVALID_ARGUMENT.
+A stored response is not always returned:
+  - If the session has ended since, a retry of AuthenticateSession without `or_create`, RollSession, RefreshSession
+    or UpdateSessionData is decided as a new call, so that no response calls an ended session valid.
+    AuthenticateSession with `or_create` still returns the stored response: it must not create a second session.
+  - If the token in the retry is malformed or forged, or comes from a locked source (LOCKED), the retry gets that
+    verdict. Two calls create a session even with such a token, and return the stored response: RevokeSession with
+    `open_anonymous` and, unless the token is LOCKED, AuthenticateSession with `or_create`.
+  - If the key that encrypted the response has been removed, the retry is INVALID_ARGUMENT.
 
 Consistency tokens. Every call that changes something returns a `consistency_token`, opaque text that names the state
 after the change. It is not a secret. A caller that passes it to a later call as `at_least` sees its own change: the
