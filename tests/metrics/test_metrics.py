@@ -86,7 +86,9 @@ async def test_a_call_that_its_caller_gives_up(app: App, monkeypatch: pytest.Mon
 
             async def is_counted() -> bool:
                 found = await scraped(app)
-                return found.samples("grpc_server_handled_total", grpc_method="ListActivity", grpc_code="CANCELLED") == [1]
+                return found.samples(
+                    "grpc_server_handled_total", grpc_method="ListActivity", grpc_code="CANCELLED"
+                ) == [1]
 
             await until(is_counted)
             patch.setattr(app.authority.parts.store, "activity", None)
