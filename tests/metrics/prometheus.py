@@ -19,13 +19,13 @@ import pytest
 
 from tests.support.sidecars import until
 
-__all__ = ["RULES", "Prometheus", "needs_prometheus", "watching"]
+__all__ = ["RULES", "Prometheus", "free_port", "needs_prometheus", "watching"]
 
 RULES = Path("deploy/prometheus/sessiond.rules.yaml")
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"
 )
-_SHORTER = {r"for: \d+m\n": "for: 0s\n", r"\[\d+m\]": "[4s]", "> 300": "> 2", "> 5000": "> 20"}
+_SHORTER = {r"for: \d+m\n": "for: 0s\n", r"\[15m\]": "[20s]", r"\[\d+m\]": "[4s]", "> 300": "> 2", "> 5000": "> 20"}
 _CONFIG = """
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
 rule_files: [rules.yaml]
@@ -91,7 +91,8 @@ def _shortened(rules: str) -> str:
     return rules
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody uses now."""
     with closing(socket.socket()) as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -101,7 +102,7 @@ def _free_port() -> int:
 async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
     """Watch servers whose metrics are at these addresses, by the name of the job. No alert may fire at first."""
     _write_files(folder, targets)
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         "prometheus",
         f"--config.file={folder / 'prometheus.yaml'}",

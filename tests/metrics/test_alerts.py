@@ -22,12 +22,12 @@ from sessiond.domain.event import EventFilter
 from sessiond_client import AsyncClient, ClientContext, SessiondError
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.access.test_audit import full_disk
-from tests.metrics.prometheus import RULES, needs_prometheus, watching
+from tests.metrics.prometheus import RULES, free_port, needs_prometheus, watching
 from tests.metrics.scraping import address_of
 from tests.support.certificates import Authority, server_files
 from tests.support.postgres import new_database, own_postgres
 from tests.support.replicas import replica
-from tests.support.server import config_for, serving, stub_for
+from tests.support.server import ServerProcess, config_for, serving, stub_for
 from tests.support.sidecars import beside, is_open, until
 from tests.support.streams import open_sessions
 
@@ -72,6 +72,31 @@ async def test_a_server_that_is_gone(tmp_path: Path) -> None:
             await first._endpoints.stop(0)
             summary = (await prometheus.until_fires("SessiondDown"))["SessiondDown"]
             assert summary == f"{addresses[0]} does not answer"
+
+
+async def test_a_server_that_restarts(tmp_path: Path) -> None:
+    """A server that is killed and started again, three times, at the same address."""
+    address = f"127.0.0.1:{free_port()}"
+    (tmp_path / "sessiond.toml").write_text(f'[server]\nmetrics_listen = "{address}"\n')
+
+    async def started() -> ServerProcess:
+        server = ServerProcess(tmp_path, "--config", str(tmp_path / "sessiond.toml"))
+        await server.address()
+        return server
+
+    server = await started()
+    async with watching(tmp_path, sessiond=address) as prometheus:
+        for _ in range(3):
+            before = await prometheus.values("process_start_time_seconds")
+            server.kill()
+            server = await started()
+
+            async def is_seen(before: list[float] = before) -> bool:
+                return await prometheus.values("process_start_time_seconds") not in (before, [])
+
+            await until(is_seen)
+        await prometheus.until_fires("SessiondRestarts")
+    server.kill()
 
 
 async def test_attacks_and_limits(tmp_path: Path, app: App, capsys: pytest.CaptureFixture[str]) -> None:
