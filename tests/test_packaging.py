@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "clients" / "python"
 CONTENTS = {ROOT: ["sessiond", "sessionctl"], CLIENT: ["src/sessiond_client", "src/sessiond_stubs"]}
 OURS = {"sessiond", "sessionctl", "sessiond_client", "sessiond_stubs"}
-USED_EXTRAS = ("native", "envoy", "http", "asgi", "django", "fastapi", "flask")
+USED_EXTRAS = ("native", "envoy", "http", "metrics", "asgi", "django", "fastapi", "flask")
 """Extras with packages that modules of a distribution import when a setting asks for them."""
 
 

@@ -141,7 +141,7 @@ class Validation:
         opened = self.open(call, token)
         if isinstance(opened, ValidationResult):
             return opened
-        entry = await self._fetch(call, opened.presented.session_id)
+        entry = await _fetch(self._parts, call, opened.presented.session_id)
         if entry is None:
             return opened
         now = self._parts.clock.now()
@@ -170,8 +170,8 @@ class Validation:
         call, presented, parts = question.call, opened.presented, self._parts
         companion_signal = await _foreign_companion_signal(parts, opened, question.requirements)
         # No await between fetching the entry and judging it, so the entry cannot become outdated in between.
-        entry = await self._fetch(call, presented.session_id)
-        if entry is not None and self._is_level_outdated(call, entry):
+        entry = await _fetch(parts, call, presented.session_id)
+        if entry is not None and _is_level_outdated(parts, call, entry):
             entry = await parts.cache.reload(presented.session_id)
         if entry is None:
             return _UNKNOWN
@@ -215,16 +215,6 @@ class Validation:
             return session, judgement
         session = self._parts.activity.apply_to(session)
         return session, judge(session, presented, question.call.policy, now)
-
-    async def _fetch(self, call: Call, session_id: SessionId) -> Entry | None:
-        entry = await self._parts.cache.fetch(session_id)
-        return None if entry is None or in_application(entry.session, call.application) is None else entry
-
-    def _is_level_outdated(self, call: Call, entry: Entry) -> bool:
-        """Return whether the level of a remembered session may depend on activity that another replica has seen."""
-        if self._parts.follower is None or not entry.session.persistent:
-            return False
-        return self._parts.clock.now() - entry.saved >= touch_granularity(entry.session, call.policy)
 
     def _token_alone_decides(self, call: Call, session: Session) -> bool:
         """Return whether the token alone decides: nothing about the session or its client needs a closer look."""
@@ -292,6 +282,18 @@ class Validation:
         until = cacheable_until(session, policy, now, not question.passive, max_age) if reusable else None
         csrf = csrf_token(opened) if question.with_csrf else None
         return ValidationResult(judgement, seen, renewed, csrf=csrf, cacheable_until=until)
+
+
+async def _fetch(parts: Parts, call: Call, session_id: SessionId) -> Entry | None:
+    entry = await parts.cache.fetch(session_id)
+    return None if entry is None or in_application(entry.session, call.application) is None else entry
+
+
+def _is_level_outdated(parts: Parts, call: Call, entry: Entry) -> bool:
+    """Return whether the level of a remembered session may depend on activity that another replica has seen."""
+    if parts.follower is None or not entry.session.persistent:
+        return False
+    return parts.clock.now() - entry.saved >= touch_granularity(entry.session, call.policy)
 
 
 async def _foreign_companion_signal(parts: Parts, opened: OpenedToken, requirements: Requirements) -> Signal | None:
