@@ -18,6 +18,13 @@ from tests.support.server import ServerProcess
 from tests.support.sidecars import SidecarProcess
 
 PATIENCE = 30
+HANGS_ONCE = """
+import signal, sys, time
+from sessiond.cli import main
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1.5))
+main(sys.argv[1:])
+"""
+"""A server whose main thread, and so its event loop, hangs for a while when it is told to. Other threads go on."""
 
 
 class Manager:
@@ -78,16 +85,16 @@ async def test_a_server_says_when_it_serves_and_stops(tmp_path: Path, manager: M
 async def test_signs_of_life_end_with_the_loop(
     tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that hangs gives no sign of life, and goes on when it goes on."""
+    """A server whose event loop hangs gives no sign of life, whatever its other threads do, until it goes on."""
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
-    server = ServerProcess(tmp_path)
+    server = ServerProcess(tmp_path, program=("-c", HANGS_ONCE))
     assert await asyncio.to_thread(manager.heard) == "READY=1"
     for _ in range(3):
         assert await asyncio.to_thread(manager.heard) == "WATCHDOG=1"
-    os.kill(server.process.pid, signal.SIGSTOP)
+    os.kill(server.process.pid, signal.SIGUSR1)
+    await asyncio.sleep(0.2)  # it hangs by now, and what it said before is here
     manager.drain()
     assert await asyncio.to_thread(manager.hears_nothing, 0.5)
-    os.kill(server.process.pid, signal.SIGCONT)
     assert await asyncio.to_thread(manager.heard) == "WATCHDOG=1"
     assert await server.terminate() == 0
 
