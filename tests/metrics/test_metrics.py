@@ -21,6 +21,7 @@ from sessiond.domain.event import EventFilter
 from sessiond.rpc.sockets import CannotListen
 from sessiond_client import AsyncClient, ClientContext, InvalidArgument, Verdict
 from sessiond_stubs.v1 import session_authority_pb2 as pb
+from tests.hostile import frames
 from tests.metrics.scraping import address_of, fetched, scraped
 from tests.support.canary import Canary
 from tests.support.certificates import Authority, server_files
@@ -117,6 +118,28 @@ async def test_messages_of_streams(app: App) -> None:
             return found.samples("grpc_server_handled_total", **subscribed, grpc_code="CANCELLED") == [1]
 
         await until(has_ended)
+
+
+async def test_callers_that_hang_up_while_something_is_sent(app: App) -> None:
+    """A stream whose caller takes nothing and hangs up is CANCELLED: it is no failure of the server."""
+    host, _, port = app.address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(frames.start(0))
+    for stream in (1, 3):
+        path = "/grpc.health.v1.Health/Watch"
+        writer.write(frames.headers(stream, frames.CALL(path)) + frames.data(stream, frames.message(b""), 1))
+    await writer.drain()
+
+    async def has(name: str, count: int, **labels: str) -> bool:
+        return (await scraped(app)).samples(name, grpc_method="Watch", **labels) == [count]
+
+    await until(lambda: has("grpc_server_started_total", 2))
+    writer.write(frames.reset(1))
+    await writer.drain()
+    await until(lambda: has("grpc_server_handled_total", 1, grpc_code="CANCELLED"))
+    writer.close()
+    await until(lambda: has("grpc_server_handled_total", 2, grpc_code="CANCELLED"))
+    assert (await scraped(app)).value("grpc_server_handled_total", grpc_method="Watch", grpc_code="UNKNOWN") == 0
 
 
 async def test_health_checks_are_counted_too(app: App) -> None:
@@ -338,6 +361,9 @@ async def test_forms(app: App) -> None:
     openmetrics, kind = await fetched(address_of(app), "application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     assert openmetrics.endswith("# EOF\n")
+    for unknown in ("text/plain; version=1.0.0", "application/openmetrics-text; version=9", "image/png", ";"):
+        text, kind = await fetched(address_of(app), unknown)
+        assert "sessiond_validations_total" in text
     with pytest.raises(OSError, match="404"):
         await fetched(address_of(app), path="/")
 
@@ -383,10 +409,13 @@ async def test_addresses_that_cannot_be_used(tmp_path: Path, app: App) -> None:
     """A wrong address and one that is in use are refused at the start, and nothing stays open."""
     with pytest.raises(BadConfig, match=r"--test: must be"):
         load_config(None, [Override("server.metrics_listen", "nowhere", "--test")])
-    taken = address_of(app)
+    taken, proxies = address_of(app), tmp_path / "proxies.sock"
     with pytest.raises(CannotListen, match=taken):
-        async with serving(config_for(tmp_path / "other", metrics_listen=taken)):
+        async with serving(config_for(tmp_path / "other", metrics_listen=taken, http_listen=f"unix:{proxies}")):
             pass
+    assert proxies.exists(), "it was listened on"
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_unix_connection(proxies)
     socket = f"unix:{tmp_path / 'metrics.sock'}"
     async with serving(config_for(tmp_path / "other", metrics_listen=socket)):
         assert (tmp_path / "metrics.sock").is_socket()
