@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessiond_client import AsyncClient, Client, InvalidArgument
-from sessiond_client.targets import is_local
+from sessiond_client.targets import is_local, problem_of_address
 
 CLIENTS: list[type[Client | AsyncClient]] = [Client, AsyncClient]
 KEY = "sessiond_canary"
@@ -106,3 +106,11 @@ def test_targets_of_grpc(target: str) -> None:
     client = Client(target)
     assert client.target == target
     client.close()
+
+
+@pytest.mark.parametrize("address", ["a\x1b[2Jb", "host\n:7443", "http://a\x1b/", "\u202e:7443x"])
+def test_a_wrong_address_cannot_command_a_terminal(address: str) -> None:
+    """What is wrong with an address is said in one printable line, whatever the address contains."""
+    problem = problem_of_address(address)
+    assert problem
+    assert problem.isprintable()

@@ -33,15 +33,15 @@ def problem_of_address(address: str) -> str:
         return f"is empty; {_FORMS}"
     if "://" in address:
         bare = address.partition("://")[2].partition("/")[0]
-        return f"'{address}' is a URL; write it as HOST:PORT, such as '{bare}'"
+        return f"{address!r} is a URL; write it as HOST:PORT, such as {bare!r}"
     found = _HOST_AND_PORT.fullmatch(address) if address.isprintable() else None
     if found is not None:
         if 0 < int(found[1]) <= _LONGEST_PORT:
             return ""
-        return f"'{address}' has no valid port; a port is a number from 1 to {_LONGEST_PORT}"
+        return f"{address!r} has no valid port; a port is a number from 1 to {_LONGEST_PORT}"
     if ":" not in address:
-        return f"'{address}' has no port; {_FORMS}, such as '{address}:7443'"
-    return f"'{address}' is not an address; {_FORMS}, and an IPv6 address as [::1]:7443"
+        return f"{address!r} has no port; {_FORMS}, such as {address + ':7443'!r}"
+    return f"{address!r} is not an address; {_FORMS}, and an IPv6 address as [::1]:7443"
 
 
 def is_local(target: str) -> bool:
