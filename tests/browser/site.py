@@ -93,6 +93,7 @@ class Device:
         await page.wait_for_url("**/home")
         await page.goto(self.address(**options))
         await until(lambda: _is_watching(page))
+        await page.evaluate("window.watch.check()")  # from now on the page knows its session
 
     def _note(self, text: str) -> None:
         if "Content Security Policy" in text:

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,11 +121,12 @@ async def running(
         )
     try:
         while not await _accepts(int(front.url.rpartition(":")[2])):
-            assert process.returncode is None, log.read_text(encoding="utf-8")
+            assert process.returncode is None, f"{proxy} ended: {process.returncode}\n{log.read_text(encoding='utf-8')}"
             await asyncio.sleep(0.05)
         yield front
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):  # it has ended by itself, and the test says so
+            process.terminate()
         await process.wait()
 
 
