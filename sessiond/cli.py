@@ -176,18 +176,18 @@ def main() -> None:
     "--data",
     callback=_folder,
     metavar="PATH",
-    help=_help("data", "The folder with the key file and the SQLite database."),
+    help=_help("data", "The folder with the key file and the SQLite database. Default: ./data."),
 )
 @click.option(
     "--listen",
     callback=_listen,
     metavar="ADDRESS",
-    help=_help("listen", "HOST:PORT (port 0: any free port) or unix:PATH."),
+    help=_help("listen", "HOST:PORT (port 0: any free port) or unix:PATH. Default: 127.0.0.1:7443."),
 )
 @click.option(
     "--transport",
     type=click.Choice(["grpcio", "native"]),
-    help=_help("transport", "What carries the calls. native: faster, needs pip install 'sessiond[native]'."),
+    help=_help("transport", "What carries the calls. native: faster; needs the extra `native`."),
 )
 @click.option(
     "--tls-certificate",

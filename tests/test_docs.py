@@ -34,6 +34,7 @@ PROGRAMS = {"sessiond": sessiond.cli.main, "sessionctl": sessionctl.main}
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"(?:^ *|; *|bin/)(sessiond|sessionctl) +([^\n)]+)", re.MULTILINE)
+_LOG_LINE = re.compile(r'log\.(?:info|warning|error)\(\s*"([^"]+)"|log_failure\(\w+, "([^"]+)"')
 _MENTION = re.compile(r"\bdocs/[\w/-]+\.md")
 _TEXTS = {".py", ".md", ".toml", ".service", ".sh", ".proto", ".sql"}
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
@@ -270,6 +271,14 @@ def test_every_configuration_example_loads(block: str, tmp_path: Path) -> None:
     file = tmp_path / "sessiond.toml"
     file.write_text(block, encoding="utf-8")
     assert load_config(file).policies
+
+
+def test_every_line_of_the_log_is_in_the_reference() -> None:
+    """The reference of the log has each line that the server writes, except those for debugging."""
+    rows = "\n".join(re.findall(r"^\|([^|]+)\|", (DOCS / "reference/log.md").read_text(encoding="utf-8"), re.MULTILINE))
+    for file in sorted((ROOT / "sessiond").rglob("*.py")):
+        for lines in _LOG_LINE.findall(file.read_text(encoding="utf-8")):
+            assert f"`{''.join(lines)}`" in rows, (file, lines)
 
 
 @pytest.mark.parametrize("block", blocks("sh"))

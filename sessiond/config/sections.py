@@ -140,7 +140,7 @@ def _transport(value: Any) -> str:
         except ImportError:
             raise ValueError(
                 '"native" needs the package pygrpc-native, which cannot be imported; '
-                "run: pip install 'sessiond[native]'"
+                "run in the server's virtual environment: pip install 'sessiond[native]'"
             ) from None
     return str(value)
 
@@ -151,7 +151,8 @@ def _envoy(value: Any) -> Any:
             import_module("envoy.service.auth.v3.external_auth_pb2")
         except ImportError:
             raise ValueError(
-                "needs the package xds-protos, which cannot be imported; run: pip install 'sessiond[envoy]'"
+                "needs the package xds-protos, which cannot be imported; run in the server's virtual environment: "
+                "pip install 'sessiond[envoy]'"
             ) from None
     return value
 
@@ -190,7 +191,8 @@ def _optional_address(value: Any, packages: Sequence[str], extra: str) -> str:
             import_module(package)
         except ImportError:
             raise ValueError(
-                f"needs the package {package}, which cannot be imported; run: pip install 'sessiond[{extra}]'"
+                f"needs the package {package}, which cannot be imported; run in the server's virtual environment: "
+                f"pip install 'sessiond[{extra}]'"
             ) from None
     return address
 

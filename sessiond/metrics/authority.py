@@ -85,7 +85,7 @@ class AuthorityMetrics:
         verdicts = {(app, verdict.value): 0 for app in applications for verdict in Verdict}
         for (app, verdict), count in watched.authority.validation.verdicts.items():
             verdicts[app, verdict.value] = count
-        text = "Tokens that were judged, by verdict. Answers of sidecars and caches are not among them."
+        text = "Tokens that this server validated. Answers from near caches, sidecars and workers are not counted."
         yield counter("sessiond_validations", text, verdicts.items(), ("application", "verdict"))
         events = {(app, kind.value): 0 for app in applications for kind in EventType}
         for (app, kind), count in watched.events.events.items():
@@ -96,33 +96,32 @@ class AuthorityMetrics:
             (app, kind.value, "" if reaction is None else reaction.value): count
             for (app, kind, reaction), count in watched.events.signals.items()
         }
-        text = "Signals of suspicious use that were reported, by what was done about them."
+        text = "Signals in HIJACK_SUSPECTED events, by reaction. Every replica counts those of all replicas."
         yield counter("sessiond_signals", text, signals.items(), ("application", "signal", "reaction"))
         locked = watched.authority.parts.gate.locked_sources()
         locks = [((app,), locked.get(app, 0)) for app in applications]
-        yield gauge("sessiond_locked_sources", "Sources that are locked for guessing now.", locks, ("application",))
+        text = "Sources that are locked now because they guessed tokens."
+        yield gauge("sessiond_locked_sources", text, locks, ("application",))
 
     def _memory(self) -> Iterator[Metric]:
         parts = self._watched.authority.parts
         yield gauge("sessiond_cached_sessions", "Sessions in memory.", len(parts.cache))
         text = "Sessions read from the store, because memory did not have them or might have been outdated."
         yield counter("sessiond_cache_reads", text, parts.cache.reads)
-        text = "Whether sessions are judged from memory (1), or each is read from the store (0): a lease has ended."
+        text = "1: tokens are validated from memory; 0: this replica has no lease, so it reads sessions from the store."
         yield gauge("sessiond_memory_open", text, parts.cache.is_open)
         if parts.follower is not None:
-            text = "For how long this replica may judge from memory if it cannot renew its lease in the store."
+            text = "For how much longer this replica may validate from memory if it cannot renew its lease."
             yield gauge("sessiond_lease_seconds", text, parts.follower.lease_left / 1000)
-            text = "Whether this replica sweeps for all."
+            text = "Whether this replica does the work of the sweeper for all."
             yield gauge("sessiond_replica_leads", text, parts.follower.leads)
         text = "Sidecars and near caches that follow this server."
         yield gauge("sessiond_following_caches", text, len(parts.caches))
 
     def _log(self) -> Iterator[Metric]:
         parts = self._watched.authority.parts
-        yield gauge(
-            "sessiond_revision", "The newest revision of the event log that is published here.", parts.feed.revision
-        )
-        yield histogram("sessiond_commit_units", "Changes that were committed together.", parts.journal.units)
+        yield gauge("sessiond_revision", "The newest revision that this server has published.", parts.feed.revision)
+        yield histogram("sessiond_commit_units", "How many changes each commit contained.", parts.journal.units)
         yield histogram("sessiond_commit_seconds", "How long the store took for a commit.", parts.journal.seconds)
         text = "Commits that failed, or whose outcome is unknown."
         yield counter("sessiond_commit_failures", text, parts.journal.failures)
@@ -136,14 +135,16 @@ class AuthorityMetrics:
         sweeper, size = self._watched.sweeper, self._store_bytes
         rounds = [((outcome,), count) for outcome, count in sweeper.rounds.items()]
         yield counter("sessiond_sweeper_rounds", "Rounds of the sweeper, by how they ended.", rounds, ("outcome",))
-        text = "When the sweeper last did all it had to do."
+        text = "When the last round with the outcome done ended."
         yield gauge("sessiond_sweeper_done_timestamp_seconds", text, sweeper.done_at / 1000)
         swept = [(("expired",), sweeper.expired), (("deleted",), sweeper.pruned)]
-        yield counter("sessiond_swept_sessions", "Sessions that the sweeper has ended or deleted.", swept, ("what",))
-        yield gauge("sessiond_store_up", "Whether the store answers.", self._is_store_up)
+        text = "Sessions whose expiry the sweeper has recorded, or that it has deleted."
+        yield counter("sessiond_swept_sessions", text, swept, ("what",))
+        yield gauge("sessiond_store_up", "Whether the store answers a read within two seconds.", self._is_store_up)
         yield counter("sessiond_failures", "Unexpected errors in sessiond itself.", failures())
         if size is not None:
-            yield gauge("sessiond_store_bytes", "The size of the store, with all that is in the same database.", size)
+            text = "The size of the SQLite files, or of the whole Postgres database."
+            yield gauge("sessiond_store_bytes", text, size)
 
     def _access(self) -> Iterator[Metric]:
         watched = self._watched
@@ -153,5 +154,5 @@ class AuthorityMetrics:
         yield counter("sessiond_audit_lines_not_written", text, watched.audit.not_written)
         states = Counter((key.state.value,) for key in in_use(watched.keeper.records))
         yield gauge("sessiond_sealing_keys", "Keys of the ring, by state.", states.items(), ("state",))
-        text = "Whether a key is missing here, so that some tokens cannot be judged."
+        text = "Whether this server lacks a key of the key ring, so that it cannot validate some tokens."
         yield gauge("sessiond_key_missing", text, watched.keeper.lacks_keys)

@@ -27,7 +27,7 @@ class ProcessMetrics:
         """Yield the metrics as they are now."""
         yield InfoMetricFamily("sessiond", "What this process is.", self._facts)
         if (valid := self._certificate()) is not None:
-            text = "When the certificate that this process shows begins to be valid."
+            text = "The start of the validity of the certificate that this process presents."
             yield gauge("sessiond_certificate_begin_timestamp_seconds", text, valid[0] / 1000)
-            text = "When the certificate that this process shows ends."
+            text = "The end of the validity of the certificate that this process presents."
             yield gauge("sessiond_certificate_end_timestamp_seconds", text, valid[1] / 1000)

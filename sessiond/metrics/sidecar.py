@@ -26,13 +26,13 @@ class SidecarMetrics:
         text = "Whether the cache may answer (1), or every call goes to the authority (0)."
         yield gauge("sessiond_sidecar_cache_open", text, stats.is_open)
         answers = {("hit",): float(stats.hits), ("miss",): float(stats.misses), ("closed",): float(stats.closed)}
-        text = "Validations, by whether the cache answered, did not know, or was closed."
+        text = "Validations: the cache had the answer (hit), did not have it (miss), or was closed."
         yield counter("sessiond_sidecar_validations", text, answers.items(), ("cache",))
         yield gauge("sessiond_sidecar_cache_entries", "Answers in the cache.", stats.entries)
-        yield gauge("sessiond_sidecar_cache_bytes", "Bytes that they take, about.", stats.size)
+        yield gauge("sessiond_sidecar_cache_bytes", "About how many bytes these answers take.", stats.size)
         dropped = {("evicted",): float(stats.evicted), ("changed",): float(stats.dropped)}
-        text = "Answers dropped to make room, or because something had changed."
+        text = "Answers that were dropped to make room (evicted) or after a change (changed)."
         yield counter("sessiond_sidecar_cache_dropped", text, dropped.items(), ("why",))
         if stats.staleness is not None:
-            text = "How old the newest state is of which the cache knows that nothing is missing."
+            text = "For how many seconds the cache may have been behind the authority."
             yield gauge("sessiond_sidecar_cache_staleness_seconds", text, stats.staleness)

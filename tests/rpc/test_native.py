@@ -47,7 +47,7 @@ def refusal(text: str, folder: Path, **options: str) -> str:
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package, the setting is refused with the command that installs it; the default needs no package."""
     monkeypatch.setitem(sys.modules, "pygrpc_native", None)
-    expected = "pygrpc-native, which cannot be imported; run: pip install 'sessiond[native]'"
+    expected = "cannot be imported; run in the server's virtual environment: pip install 'sessiond[native]'"
     assert refusal('[server]\ntransport = "native"\n', tmp_path).startswith("sessiond.toml:2: server.transport: ")
     assert refusal('[server]\ntransport = "native"\n', tmp_path).endswith(expected)
     assert refusal("", tmp_path, transport="native").startswith("--transport: ")

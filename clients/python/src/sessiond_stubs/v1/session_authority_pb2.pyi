@@ -737,8 +737,8 @@ class _RevocationWaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     """Until every replica, and every cache that follows one (see Follow), has applied the revocation or can no longer
     respond from what it keeps. After the response, no validation that begins anywhere accepts the session. This takes
     some milliseconds, and up to 6 seconds if a replica or a cache has just crashed or is cut off, or if the authority
-    has just started. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
-    but the call cannot tell whether it holds everywhere; call again.
+    has just started. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked, but a replica
+    or cache may still accept it; call again.
     """
 
 class RevocationWait(_RevocationWait, metaclass=_RevocationWaitEnumTypeWrapper):
@@ -753,8 +753,8 @@ REVOCATION_WAIT_FOR_CACHES: RevocationWait.ValueType  # 1
 """Until every replica, and every cache that follows one (see Follow), has applied the revocation or can no longer
 respond from what it keeps. After the response, no validation that begins anywhere accepts the session. This takes
 some milliseconds, and up to 6 seconds if a replica or a cache has just crashed or is cut off, or if the authority
-has just started. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked,
-but the call cannot tell whether it holds everywhere; call again.
+has just started. The caller's deadline must allow for that. UNAVAILABLE: the session may be revoked, but a replica
+or cache may still accept it; call again.
 """
 Global___RevocationWait: _TypeAlias = RevocationWait  # noqa: Y015
 
@@ -794,7 +794,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """Validates tokens, with session data, and follows the changes for a cache."""
     ROLE_ISSUER: _Role.ValueType  # 2
     """Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one subject that the
-    call names.
+    call names, and reads that subject's activity; reports suspicions.
     """
     ROLE_SUBSCRIBER: _Role.ValueType  # 3
     """Subscribes to events."""
@@ -814,7 +814,7 @@ ROLE_VALIDATOR: Role.ValueType  # 1
 """Validates tokens, with session data, and follows the changes for a cache."""
 ROLE_ISSUER: Role.ValueType  # 2
 """Creates, authenticates and changes sessions; validates tokens; lists and ends the sessions of one subject that the
-call names.
+call names, and reads that subject's activity; reports suspicions.
 """
 ROLE_SUBSCRIBER: Role.ValueType  # 3
 """Subscribes to events."""
