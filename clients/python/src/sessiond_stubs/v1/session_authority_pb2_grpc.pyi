@@ -115,7 +115,8 @@ status says what is wrong:
                          or soon if there is none.
     DATA_LOSS            Stored session data cannot be read. The session can still be validated and revoked.
     UNIMPLEMENTED        This version does not serve the call.
-    INTERNAL             The authority has a fault. Its log has the details.
+    INTERNAL             The authority has a fault. Its log has the details, under the number that is in the message
+                         and, as `request_id`, in a google.rpc.RequestInfo detail.
 
 After an error the requested change has not been made, with these exceptions. After UNAVAILABLE, DEADLINE_EXCEEDED,
 CANCELLED and INTERNAL it may have been made; retry with the same `request_id` to find out. After a failed
