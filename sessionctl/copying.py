@@ -14,14 +14,14 @@ import click
 from sessionctl.exits import Exit
 from sessionctl.failures import Command, Failure, Group
 from sessionctl.output import as_json, printable, show, show_facts
+from sessionctl.progress import Progress
 from sessionctl.screen import screen
 from sessionctl.settings import output_options, settings
 from sessionctl.tables import Column, show_table
 
 if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar
-
-    from sessiond.copy_store import Copied, Place, Progress
+    from sessiond.copy_store import Copied, Place
+    from sessiond.copy_store import Progress as Copying
 
 __all__ = ["store"]
 
@@ -133,10 +133,14 @@ def _carry_out(source: Place, destination: Place) -> Copied:
 
     from sessiond.copy_store import StoreRefused, StoreUnavailable, copy_store
 
-    shown = _Shown()
+    shown = Progress()
+
+    def report(progress: Copying) -> None:
+        shown.show(progress.stage, progress.done, progress.total, progress.table)
+
     try:
         with shown:
-            return asyncio.run(copy_store(source, destination, shown))
+            return asyncio.run(copy_store(source, destination, report))
     except StoreRefused as error:
         raise Failure(str(error)) from None
     except StoreUnavailable as error:
@@ -145,54 +149,6 @@ def _carry_out(source: Place, destination: Place) -> Copied:
         if shown.began:
             click.echo(_AGAIN, err=True)
         raise
-
-
-class _Shown:
-    """Shows the progress on standard error: a bar on a terminal, otherwise some lines; no lines if a program asks."""
-
-    def __init__(self) -> None:
-        self.began = False
-        self._last: tuple[str, str, int] = ("", "", 0)
-        self._bar: ProgressBar[int] | None = None
-        self._done = 0
-
-    def __enter__(self) -> _Shown:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __call__(self, progress: Progress) -> None:
-        """Show how far the copy is."""
-        self.began = True
-        if sys.stderr.isatty():
-            self._draw(progress)
-        elif not settings().json:
-            self._write(progress)
-
-    def close(self) -> None:
-        """End the line of the bar."""
-        if self._bar is not None:
-            self._bar.render_finish()
-            self._bar = None
-
-    def _draw(self, progress: Progress) -> None:
-        if self._bar is None or progress.stage != self._last[0]:
-            self.close()
-            self._bar = click.progressbar(
-                length=progress.total, label=f"{progress.stage:<9}", show_pos=True, file=sys.stderr
-            )
-            self._done = 0
-        self._last = (progress.stage, "", 0)
-        self._bar.update(progress.done - self._done)
-        self._done = progress.done
-
-    def _write(self, progress: Progress) -> None:
-        """Write a line for each table, and for each tenth of all rows."""
-        line = (str(progress.stage), progress.table, 10 * progress.done // max(1, progress.total))
-        if progress.table and line != self._last:
-            click.echo(f"{progress.stage} {progress.table}: {progress.done} of {progress.total} rows", err=True)
-        self._last = line
 
 
 def _show(copied: Copied, about_keys: str) -> None:

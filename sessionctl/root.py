@@ -15,6 +15,7 @@ _WIDEST_HELP = 120
 
 SUMMARIES: Mapping[str, str] = {
     "activity": "Show the events of a subject, newest first.",
+    "backup": "Copy the database of a running server into FILE.",
     "callers": "List the callers that may call the server.",
     "check-config": "Check a configuration file, ./sessiond.toml by default.",
     "context": "Name servers, and choose one of them.",
@@ -26,6 +27,7 @@ SUMMARIES: Mapping[str, str] = {
     "policies": "Show the policies in force, and where each value comes from.",
     "reload": "Make a running server reload its policies and limits.",
     "report": "Report that a session looks suspicious.",
+    "restore": "Put a backup into the data folder of a stopped server.",
     "revoke": "End sessions, immediately and permanently.",
     "show": "Show one session.",
     "status": "Show the server's version, log position and applications.",
@@ -39,6 +41,7 @@ SUMMARIES: Mapping[str, str] = {
 _PLACES = {
     "activity": ("history", "activity"),
     "authority": ("history", "authority"),
+    "backup": ("backing_up", "backup"),
     "callers": ("callers", "callers"),
     "check-config": ("checking", "check_config"),
     "context": ("choosing", "context"),
@@ -50,6 +53,7 @@ _PLACES = {
     "policies": ("policies", "policies"),
     "reload": ("reloading", "reload"),
     "report": ("sessions", "report"),
+    "restore": ("restoring", "restore"),
     "revoke": ("ending", "revoke"),
     "show": ("sessions", "show_session"),
     "status": ("history", "status"),

@@ -22,6 +22,7 @@ from sessiond.access.limits import CallLimiter
 from sessiond.access.tls import TlsFile, TlsFiles
 from sessiond.access.tls_watch import TlsWatch
 from sessiond.authority.authority import Authority
+from sessiond.authority.backup import Backups
 from sessiond.authority.callers import CallerAdmin
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
@@ -76,6 +77,7 @@ from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.secure import server_credentials
 from sessiond.rpc.server import DEFAULT_MAX_CALLS, FurtherService, RpcServer, Shared, turns_for
+from sessiond.rpc.service.backup import BackupService
 from sessiond.rpc.service.callers import CallerService
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.data import DataService
@@ -125,6 +127,7 @@ Services = tuple[
     ValidationStreams,
     CallerService,
     KeyRingService,
+    BackupService,
 ]
 
 _STOP_GRACE = 5.0
@@ -263,7 +266,8 @@ async def assemble(store: Store, process: Process) -> Authority:
     data = SessionData(parts, validation, retries, reading)
     following = Following(feed, process.policies, caches)
     callers, key_ring = CallerAdmin(parts, retries), KeyRingAdmin(parts, retries, keeper)
-    return Authority(parts, validation, retries, logins, sessions, data, reading, following, callers, key_ring)
+    backups = Backups(store, process.clock)
+    return Authority(parts, validation, retries, logins, sessions, data, reading, following, callers, key_ring, backups)
 
 
 def _lock_time(policies: PolicyBook, application: str) -> Millis:
@@ -289,6 +293,7 @@ def services_of(
         ValidationStreams(authority, validations, bounds.write_timeout, bounds.validations, unary_calls, limiter),
         CallerService(authority),
         KeyRingService(authority),
+        BackupService(authority.backups, bounds.write_timeout, __version__),
     )
 
 
@@ -527,6 +532,7 @@ class App:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
         await self._endpoints.withdraw(_STOP_GRACE)
         self.authority.parts.feed.close()
+        self.authority.backups.close()
         await self._endpoints.stop(_STOP_GRACE)
         await self.ring.stop()
         await _cancelled(self._sweeping)

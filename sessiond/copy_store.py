@@ -1,6 +1,6 @@
 """Moving an authority to another store: what `sessionctl store copy` asks for.
 
-The only module of the server beside its configuration that `sessionctl` imports.
+Beside the configuration, this module and `restore_store` are all that `sessionctl` imports of the server.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from sessiond.authority.backup import Backups
 from sessiond.authority.callers import CallerAdmin
 from sessiond.authority.data import SessionData
 from sessiond.authority.following import Following
@@ -48,6 +49,7 @@ class Authority:
     following: Following
     callers: CallerAdmin
     key_ring: KeyRingAdmin
+    backups: Backups
 
     def call(self, application: str, caller: Caller, client: ClientContext | None, reason: str = "") -> Call:
         """Return a call with the policy of its application. Raises `InvalidField` if the application is unknown."""

@@ -184,6 +184,7 @@ RULES: Mapping[str, Rule] = {
     "AddSealingKey": _rule(scope=Scope.AUTHORITY),
     "PromoteSealingKey": _rule(scope=Scope.AUTHORITY),
     "RetireSealingKey": _rule(scope=Scope.AUTHORITY),
+    "StreamBackup": _rule(scope=Scope.AUTHORITY),
 }
 """The rule of each call of the contract and of those that proxies make. A call without a rule is denied to everyone."""
 

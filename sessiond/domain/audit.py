@@ -53,6 +53,7 @@ ACTIONS: Mapping[str, Action] = {
     "AddSealingKey": Action(EventType.KEY_RING_CHANGED),
     "PromoteSealingKey": Action(EventType.KEY_RING_CHANGED),
     "RetireSealingKey": Action(EventType.KEY_RING_CHANGED),
+    "StreamBackup": Action(begins=True),
 }
 """Each call that has a line if its caller may make it only as operator or admin."""
 

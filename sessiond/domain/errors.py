@@ -8,6 +8,7 @@ from sessiond.domain.values import SessionId
 
 __all__ = [
     "AuthorityError",
+    "BackupRefused",
     "CallerExists",
     "CallerNotFound",
     "DataUnreadable",
@@ -131,6 +132,10 @@ class KeyNotFound(AuthorityError):
 
 class KeyRingRefused(AuthorityError):
     """The key ring cannot be changed like this now. The text gives the reason and, if there is one, the remedy."""
+
+
+class BackupRefused(AuthorityError):
+    """The database cannot be copied like this now. The text gives the reason and the remedy."""
 
 
 class Overloaded(AuthorityError):

@@ -40,6 +40,7 @@ APPLICATIONS_OF: dict[str, Callable[[Any], Iterable[str]]] = {
     "AddSealingKey": _none,
     "PromoteSealingKey": _none,
     "RetireSealingKey": _none,
+    "StreamBackup": _none,
 }
 """How to read from a request which applications it is about, if not from its field `application`. None: all."""
 _UNNAMED = {"Subscribe": ANY_APPLICATION}

@@ -33,6 +33,7 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
     errors.LastAdmin: grpc.StatusCode.FAILED_PRECONDITION,
     errors.KeyNotFound: grpc.StatusCode.NOT_FOUND,
     errors.KeyRingRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.BackupRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,

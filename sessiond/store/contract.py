@@ -30,6 +30,8 @@ __all__ = [
     "Live",
     "Moved",
     "Place",
+    "Snapshot",
+    "SnapshotFacts",
     "Store",
     "StoreFailed",
     "StoreHeld",
@@ -268,6 +270,44 @@ class Live:
     count: int
 
 
+@immutable
+class SnapshotFacts:
+    """What a snapshot is of.
+
+    size             how many bytes it has
+    revision         that of the newest event in it
+    schema_version   the version of its schema
+    keys             the key ring as recorded in it, the sealing key first
+    """
+
+    size: int
+    revision: Revision
+    schema_version: int
+    keys: Sequence[SealingKey]
+
+
+class Snapshot(Protocol):
+    """The database as it was at one moment, in the form of a file, read from the beginning to the end."""
+
+    @property
+    def facts(self) -> SnapshotFacts:
+        """What it is of."""
+
+    @property
+    def sha256(self) -> bytes:
+        """SHA-256 of what was read: 32 bytes."""
+
+    async def read(self, length: int) -> bytes:
+        """Return the next part, of at most `length` bytes; empty at the end.
+
+        Raises `Overloaded` if so much was committed meanwhile that it has to end, and `Unavailable` if the file cannot
+        be read.
+        """
+
+    async def close(self) -> None:
+        """End the snapshot. Must be called."""
+
+
 class Transaction(Protocol):
     """The view of the store that one run of a write has. No other write may run from its beginning to its end.
 
@@ -403,6 +443,12 @@ class Store(Protocol):
 
     async def tidy(self) -> None:
         """If deleted rows have left much unused space, release a bounded amount of it."""
+
+    async def snapshot(self) -> Snapshot:
+        """Begin a snapshot of everything that is committed. Writes go on meanwhile.
+
+        Raises `BackupRefused` if there is one already, or if the database has tools of its own for this.
+        """
 
     async def close(self) -> None:
         """Release all resources. No method may be called afterwards."""

@@ -125,6 +125,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "AddSealingKey": (pb.AddSealingKeyRequest(), "A"),
     "PromoteSealingKey": (pb.PromoteSealingKeyRequest(fingerprint="00000000"), "A"),
     "RetireSealingKey": (pb.RetireSealingKeyRequest(fingerprint="00000000"), "A"),
+    "StreamBackup": (pb.StreamBackupRequest(), "A"),
 }
 LETTERS = dict(zip("visoa", ("VALIDATOR", "ISSUER", "SUBSCRIBER", "OPERATOR", "ADMIN"), strict=True))
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}

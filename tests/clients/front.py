@@ -13,7 +13,7 @@ import grpc.aio
 
 __all__ = ["Front"]
 
-_STREAMS = {"Follow", "Subscribe", "StreamValidations"}
+_STREAMS = {"Follow", "Subscribe", "StreamValidations", "StreamBackup"}
 
 
 class Front(grpc.GenericRpcHandler):

@@ -18,7 +18,7 @@ from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 NOBODY = "127.0.0.1:1"
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
-STREAMS = {"StreamValidations", "Subscribe", "Follow"}
+STREAMS = {"StreamValidations", "Subscribe", "Follow", "StreamBackup"}
 
 CHANGING: dict[str, Callable[..., Call[Any]]] = {
     "CreateSession": calls.create,

@@ -51,7 +51,7 @@ def test_the_whole_surface_is_there_and_documented(kind: type) -> None:
         *("key_ring", "add_sealing_key", "promote_sealing_key", "retire_sealing_key"),
     }
     assert surface(kind).keys() == calls | {
-        *("events", "close", "target", "application", "near_cache", "from_environment")
+        *("events", "backup", "close", "target", "application", "near_cache", "from_environment")
     }
     for name in calls:
         method = getattr(kind, name)

@@ -188,6 +188,18 @@ async def _read_on(stream: Stream) -> list[pb.SubscribeResponse]:
     return items
 
 
+async def test_a_stuck_subscriber_keeps_no_place(tmp_path: Path, backlog: Backlog) -> None:
+    """After the write timeout the authority reads nothing for a stuck subscriber, which has not seen the status yet."""
+    config = config_for(backlog.copy_to(tmp_path), SHORT_TIMEOUT)
+    async with serving(config, ManualClock()) as app, stub_for(app.address) as stub:
+        stream = subscribe(stub)
+        await read(stream)
+        assert len(app.authority.parts.feed._readers) == 1
+        async with asyncio.timeout(20):
+            while app.authority.parts.feed._readers:  # noqa: ASYNC110 - nothing tells of its end
+                await asyncio.sleep(0.02)
+
+
 async def test_a_stuck_subscriber_is_ended_and_resumes(
     tmp_path: Path, backlog: Backlog, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -582,6 +582,21 @@ async def test_a_cache_that_does_not_read_is_ended_and_resumes(tmp_path: Path, c
         assert len(revisions) == head - 32
 
 
+async def test_a_cache_that_never_reads_keeps_no_place(tmp_path: Path, clock: ManualClock) -> None:
+    """After the write timeout nothing waits for a cache that does not read, although it has not seen the status."""
+    text = '[server]\nsubscriber_write_timeout = "100ms"\n'
+    async with serving(config_for(tmp_path, text), clock) as app, stub_for(app.address) as stub:
+        async with following(stub) as stream:
+            cursor = stream.cursor
+        await fill_log(stub, 6_400, PADDING)
+        caches = app.authority.parts.caches
+        async with stub_for(app.address) as other, following(other, cursor):
+            assert len(caches) == 1
+            async with asyncio.timeout(20):
+                while len(caches):  # noqa: ASYNC110 - nothing tells of its end
+                    await asyncio.sleep(0.02)
+
+
 async def _growth(folder: Path, *, stuck: bool) -> int:
     """By how many bytes a server grows over 20,000 events."""
     agent = pb.ClientContext(user_agent="agent " * 170)

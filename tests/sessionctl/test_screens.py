@@ -18,13 +18,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sessionctl import caches, choosing, copying, main, reloading
+from sessionctl import backing_up, caches, choosing, copying, main, reloading, restoring
 from sessionctl.contexts import Context, Contexts
 from sessionctl.screen import Screen, columns_of
 from sessionctl.settings import Settings
 from sessiond import config
 from sessiond.config import Departure
 from sessiond.copy_store import Copied, Counts, KeyFile
+from sessiond.domain.values import Revision
+from sessiond.restore_store import Restored
+from sessiond_client import BackupFacts
 from tests.sessionctl.fake import ADA, ENDED, GUEST, LONG, NOW, FakeClient
 
 FOLDER = Path(__file__).parent / "screens"
@@ -89,9 +92,25 @@ CONTEXTS = Contexts(
     },
 )
 LATE = "sidecar.a-rather-long-name-of-a-host.internal.example:7443"
+BACKED_UP = BackupFacts(
+    time=NOW,
+    size=48_234_496,
+    authority_id="019bc070-0000-7a1b-8c2d-3e4f5a6b7c8d",
+    revision=48_213,
+    server_version="0.1.0",
+    schema_version=8,
+    key_fingerprints=("5aedb482" * 4,),
+)
+RESTORED = Restored(20_481, 20_481, Revision(68_694), Path("/var/lib/sessiond/before-restore-20270115T080000Z"), True)
+DESCRIBED: dict[str, Any] = {
+    "authority_id": BACKED_UP.authority_id,
+    "time": "2027-01-15T08:00:00.000Z",
+    "keys": [*BACKED_UP.key_fingerprints],
+}
 SCREENS: dict[str, tuple[str, ...]] = {
     "activity": ("activity", "--subject", "ada"),
     "authority": ("authority",),
+    "backup": ("backup", "sessiond-2027-01-15.tar"),
     "callers": ("callers",),
     "callers-add": ("callers", "add", "shop-web", "--role", "issuer:shop", "--role", "validator:shop"),
     "callers-add-certificate": (
@@ -136,6 +155,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "policies": ("policies",),
     "reload": ("reload", "--data", "data"),
     "report": ("report", ADA.session_id, "--reason", "odd transfers"),
+    "restore": ("restore", "sessiond-2027-01-15.tar", "/var/lib/sessiond", "--end-sessions"),
     "revoke": ("revoke", ADA.session_id),
     "revoke-subject": ("revoke", "--subject", "ada"),
     "show": ("show", ADA.session_id),
@@ -209,6 +229,8 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Settings, "client", lambda self: FakeClient())
     monkeypatch.setattr(reloading, "_asked_to_reload", lambda folder, patience: RELOADED)
     monkeypatch.setattr(copying, "_carry_out", lambda source, destination: COPIED)
+    monkeypatch.setattr(backing_up, "_carry_out", lambda file: (BACKED_UP, "00" * 32))
+    monkeypatch.setattr(restoring, "_carry_out", lambda *arguments, **more: (RESTORED, DESCRIBED))
     monkeypatch.setattr(caches, "_measured", measured)
     monkeypatch.setattr(config, "load_config", load)
     monkeypatch.setattr(choosing, "load_contexts", lambda: CONTEXTS)

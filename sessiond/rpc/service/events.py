@@ -10,7 +10,7 @@ import grpc
 
 from sessiond.authority.reading import Reading
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import InvalidField, Unavailable
+from sessiond.domain.errors import InvalidField, Overloaded, Unavailable
 from sessiond.domain.event import Event
 from sessiond.rpc import decode, encode
 from sessiond.rpc.cursor import decode_cursor, encode_cursor
@@ -58,8 +58,8 @@ class EventService:
                     async with asyncio.timeout(self._write_timeout):
                         await context.write(response)
                 except TimeoutError:
-                    await context.abort(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        "the subscriber did not read its stream in time; resume from the last cursor it processed",
-                    )
+                    # Not `abort`: that waits until the subscriber has read what was sent before.
+                    raise Overloaded(
+                        "the subscriber did not read its stream in time; resume from the last cursor it processed"
+                    ) from None
         raise Unavailable("the authority is shutting down; resume from the last cursor")

@@ -13,7 +13,7 @@ import grpc
 from sessiond.authority.authority import Authority
 from sessiond.authority.following import Granted, News, Started, Stream
 from sessiond.domain.call import Caller
-from sessiond.domain.errors import InvalidField, Unavailable
+from sessiond.domain.errors import InvalidField, Overloaded, Unavailable
 from sessiond.domain.event import Event, EventType
 from sessiond.domain.position import Position
 from sessiond.domain.values import Cause, CauseKind
@@ -108,10 +108,10 @@ class FollowService:
                         # One encoded message after another is their combination.
                         await context.write(response.SerializeToString() + body)
                 except TimeoutError:
-                    await context.abort(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        "the cache did not read its stream in time; follow again from the last cursor it applied",
-                    )
+                    # Not `abort`: that waits until the cache has read what was sent before, and keeps its stream.
+                    raise Overloaded(
+                        "the cache did not read its stream in time; follow again from the last cursor it applied"
+                    ) from None
 
     def _batch(self, events: Sequence[Event]) -> bytes:
         """Return events, encoded. Caches that are equally far ahead share the bytes."""

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import asyncpg
 
 from sessiond.config.store_address import PostgresAddress
+from sessiond.domain.errors import BackupRefused
 from sessiond.domain.key_ring import SealingKey
 from sessiond.domain.position import Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget
-from sessiond.store.contract import Changes, Decision, Head, StoreFailed, StoreRefused, Transaction
+from sessiond.store.contract import Changes, Decision, Head, Snapshot, StoreFailed, StoreRefused, Transaction
 from sessiond.store.postgres.announcements import Announcements
 from sessiond.store.postgres.connections import Connections
 from sessiond.store.postgres.errors import DATABASE_ERRORS, ValueRejected, described
@@ -122,6 +123,10 @@ class PostgresStore(StoreReads):
         """See `Store`."""
         (row,) = await self._read(own("measure_database").sql, (), self._connections)
         return int(row["bytes"])
+
+    async def snapshot(self) -> Snapshot:
+        """See `Store`. Always refused."""
+        raise BackupRefused("the store is in Postgres; back it up with pg_dump or pg_basebackup, and the key file too")
 
     async def tidy(self) -> None:
         """See `Store`. Postgres reuses the space by itself; this measures now and then what the kept answers take."""

@@ -20,6 +20,7 @@ from sessiond.store.statements import STATEMENTS, ParameterStyle
 
 __all__ = [
     "APPLICATION_ID",
+    "CHECKPOINT_PAGES",
     "check_keys",
     "check_ours",
     "hold_folder",
@@ -33,6 +34,8 @@ __all__ = [
 
 _STATEMENTS = STATEMENTS[ParameterStyle.QUESTION_MARK]
 APPLICATION_ID = 0x73657373  # "sess": distinguishes our files from other SQLite databases
+CHECKPOINT_PAGES = 4000
+"""Four times SQLite's default: a page that many commits write is then copied into the database less often."""
 _LOG_BYTES = 64 * 1024 * 1024  # the size that the write-ahead log may keep after a checkpoint
 _KEYS_SINCE = 4  # the first schema version that records keys
 _MAGIC = b"SQLite format 3\0"
@@ -168,8 +171,7 @@ async def set_pragmas(db: Connection, version: int) -> None:
     await db.execute("PRAGMA journal_mode = WAL")
     await db.execute("PRAGMA synchronous = FULL")
     await db.execute("PRAGMA cache_size = -65536")
-    # Four times SQLite's default: a page that many commits write is then copied into the database less often.
-    await db.execute("PRAGMA wal_autocheckpoint = 4000")
+    await db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     await db.execute("PRAGMA trusted_schema = OFF")
 
 

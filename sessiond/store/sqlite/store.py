@@ -14,16 +14,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sessiond.domain.errors import BackupRefused
 from sessiond.domain.key_ring import SealingKey
 from sessiond.domain.position import INCARNATION_BYTES, Incarnation
 from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget
-from sessiond.store.contract import Decision, Head, StoreFailed, StoreRefused, Transaction
+from sessiond.store.contract import Decision, Head, SnapshotFacts, StoreFailed, StoreRefused, Transaction
 from sessiond.store.reads import StoreReads
+from sessiond.store.rows import key_from_row
 from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.sqlite.connection import Connection
 from sessiond.store.sqlite.file_lock import FileLock
 from sessiond.store.sqlite.files import check_keys, check_ours, migrate, open_file, record_keys, set_pragmas
+from sessiond.store.sqlite.snapshot import DatabaseFile, SqliteSnapshot, freeze, thaw
 from sessiond.store.sqlite.transaction import SqliteTransaction, SqliteWrites, read_by_keys
 from sessiond.store.statements import STATEMENTS, ParameterStyle
 
@@ -56,6 +59,8 @@ class SqliteStore(StoreReads):
         self._head = Head(Revision(0), Revision(0))
         self._failed: StoreFailed | None = None
         self._answers = AnswerBudget(DEFAULT_ANSWER_BYTES)
+        self._file = DatabaseFile(path)
+        self._has_snapshot = False
 
     @classmethod
     async def open(
@@ -93,6 +98,7 @@ class SqliteStore(StoreReads):
             # Closing runs a checkpoint, which fails on a broken disk. Acknowledged writes do not depend on it.
             pass
         finally:
+            self._file.close()
             self._file_lock.release()
 
     async def _prepare(self, load_keys: Callable[[bool], StoreKeys] | None, entropy: Entropy) -> None:
@@ -149,6 +155,24 @@ class SqliteStore(StoreReads):
         self._check()
         return await asyncio.to_thread(_size_of, self._path, self._path.with_name(f"{self._path.name}-wal"))
 
+    async def snapshot(self) -> SqliteSnapshot:
+        """See `Store`."""
+        if self._has_snapshot:
+            raise BackupRefused("another backup is under way; wait until it has ended")
+        self._has_snapshot = True
+        try:
+            async with self._connection_lock:
+                self._check()
+                schema_version, size = await self._db.run(self._freeze)
+                keys = [key_from_row(row) for row in await self._db.all(_STATEMENTS["read_keys"].sql)]
+                facts = SnapshotFacts(size, self._head.revision, schema_version, keys)
+        except sqlite3.Error as error:
+            raise self._fail(error) from error
+        except BaseException:
+            await self._thaw()
+            raise
+        return SqliteSnapshot(facts, self._file, self._thaw)
+
     async def tidy(self) -> None:
         """See `Store`."""
         async with self._connection_lock:
@@ -159,6 +183,17 @@ class SqliteStore(StoreReads):
                 raise self._fail(error) from error
 
     # The engine
+
+    def _freeze(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        """Write everything into the database file, and let nothing change it. Return schema version and size."""
+        freeze(connection)
+        return int(connection.execute("PRAGMA user_version").fetchone()[0]), self._file.size()
+
+    async def _thaw(self) -> None:
+        async with self._connection_lock:
+            with suppress(sqlite3.Error, ValueError):  # it failed before, or is closed: there is no further commit
+                await self._db.run(thaw)
+            self._has_snapshot = False
 
     def _check(self) -> None:
         if self._failed is not None:

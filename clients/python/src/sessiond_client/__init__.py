@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         SignalReported,
         Validation,
     )
+    from sessiond_client.backup import AsyncBackup, Backup
     from sessiond_client.enums import (
         CauseKind,
         DeviceType,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from sessiond_client.values import (
         Application,
         Authentication,
+        BackupFacts,
         CallerCredential,
         CallerInfo,
         Cause,
@@ -120,11 +122,14 @@ __all__ = [
     "AsyncEvents",
     "Events",
     "EventQuery",
+    "AsyncBackup",
+    "Backup",
     "NearCacheStats",
     # Values
     "Token",
     "Application",
     "Authentication",
+    "BackupFacts",
     "CallerCredential",
     "CallerInfo",
     "Cause",
@@ -237,6 +242,10 @@ _MODULES = {
         "SignalReported",
         "Validation",
     ),
+    "backup": (
+        "AsyncBackup",
+        "Backup",
+    ),
     "enums": (
         "CauseKind",
         "DeviceType",
@@ -294,6 +303,7 @@ _MODULES = {
     "values": (
         "Application",
         "Authentication",
+        "BackupFacts",
         "CallerCredential",
         "CallerInfo",
         "Cause",

@@ -15,6 +15,7 @@ import grpc.aio
 
 from sessiond_client import calls, forks, reading
 from sessiond_client.answers import Page, Validation
+from sessiond_client.backup import AsyncBackup
 from sessiond_client.coalescing import ALONE, coalescer_of
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, never, shows_settings
 from sessiond_client.errors import SessiondError, WrongEventLoop, from_rpc
@@ -319,6 +320,10 @@ class AsyncClient(_Calling):
         for the other parameters and `AsyncEvents` for the guarantees.
         """
         return attempt(self._follow, include_checkpoints, query).get()
+
+    def backup(self) -> AsyncBackup:
+        """Copy the authority's SQLite database while it runs. Needs the role `admin`. See `AsyncBackup`."""
+        return AsyncBackup(self._channels)
 
     async def close(self) -> None:
         """End all streams, calls under way and connections. These calls, and all later ones, raise `ClientClosed`.

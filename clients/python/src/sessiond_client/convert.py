@@ -33,6 +33,7 @@ from sessiond_client.tokens import Token
 from sessiond_client.values import (
     Application,
     Authentication,
+    BackupFacts,
     CallerCredential,
     CallerInfo,
     Cause,
@@ -428,6 +429,19 @@ def key_ring(message: pb.GetKeyRingResponse) -> KeyRing:
         encrypts_data=message.encrypts_data,
         plain_values=message.plain_values,
         values_partial=message.values_partial,
+    )
+
+
+def backup_facts(message: pb.BackupStarted) -> BackupFacts:
+    """What a backup is of."""
+    return BackupFacts(
+        time=_moment(message.time),
+        size=message.size,
+        authority_id=message.authority_id,
+        revision=message.revision,
+        server_version=message.server_version,
+        schema_version=message.schema_version,
+        key_fingerprints=tuple(message.key_fingerprints),
     )
 
 

@@ -15,6 +15,7 @@ import grpc
 
 from sessiond_client import calls, forks
 from sessiond_client.answers import Page, Validation
+from sessiond_client.backup import Backup
 from sessiond_client.connection import Channels, Connection, as_method, channel_options, closed, never, shows_settings
 from sessiond_client.errors import ClientClosed, SessiondError, from_rpc
 from sessiond_client.flow import Send, Wait
@@ -166,6 +167,10 @@ class Client(Connection):
         for the other parameters and `Events` for the guarantees.
         """
         return attempt(self._follow, include_checkpoints, query).get()
+
+    def backup(self) -> Backup:
+        """Copy the authority's SQLite database while it runs. Needs the role `admin`. See `Backup`."""
+        return Backup(self._channels)
 
     def close(self) -> None:
         """End all streams, calls under way and connections. These calls, and all later ones, raise `ClientClosed`."""

@@ -24,6 +24,7 @@ from sessiond_client.tokens import Token
 __all__ = [
     "Application",
     "Authentication",
+    "BackupFacts",
     "CallerCredential",
     "CallerInfo",
     "Cause",
@@ -301,6 +302,26 @@ class KeyRing:
     """How many values of session data are not encrypted."""
     values_partial: bool
     """There may be more values: counting took too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupFacts:
+    """What a backup is of."""
+
+    time: datetime
+    """When the copied state was that of the authority."""
+    size: int
+    """The size of the database file in bytes."""
+    authority_id: str
+    """The UUID of the authority."""
+    revision: int
+    """The revision of the newest event in the copy."""
+    server_version: str
+    """The version of the server."""
+    schema_version: int
+    """The version of the database's schema."""
+    key_fingerprints: tuple[str, ...]
+    """The keys that the copy needs, the sealing key first. They are not in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

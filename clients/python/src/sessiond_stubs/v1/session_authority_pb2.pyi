@@ -5216,3 +5216,128 @@ class RetireSealingKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetireSealingKeyResponse: _TypeAlias = RetireSealingKeyResponse  # noqa: Y015
+
+@_typing.final
+class StreamBackupRequest(_message.Message):
+    """Request of StreamBackup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamBackupRequest: _TypeAlias = StreamBackupRequest  # noqa: Y015
+
+@_typing.final
+class StreamBackupResponse(_message.Message):
+    """One message of StreamBackup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    part: _builtins.bytes
+    """The next part of the database file."""
+    @_builtins.property
+    def started(self) -> Global___BackupStarted:
+        """The first message."""
+
+    @_builtins.property
+    def complete(self) -> Global___BackupComplete:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___BackupStarted | None = ...,
+        part: _builtins.bytes = ...,
+        complete: Global___BackupComplete | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "item", b"item", "part", b"part", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "item", b"item", "part", b"part", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["started", "part", "complete"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___StreamBackupResponse: _TypeAlias = StreamBackupResponse  # noqa: Y015
+
+@_typing.final
+class BackupStarted(_message.Message):
+    """What a backup is of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    AUTHORITY_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    KEY_FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """The size of the database file in bytes."""
+    authority_id: _builtins.str
+    """The UUID of the authority: 36 characters."""
+    revision: _builtins.int
+    """The revision of the newest event in the copy."""
+    server_version: _builtins.str
+    """The version of the server."""
+    schema_version: _builtins.int
+    """The version of the database's schema. A server can restore it if its own is not older."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the copied state was that of the authority."""
+
+    @_builtins.property
+    def key_fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fingerprints of the keys that the copy needs, the sealing key first: 32 hexadecimal digits each."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        size: _builtins.int = ...,
+        authority_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        server_version: _builtins.str = ...,
+        schema_version: _builtins.int = ...,
+        key_fingerprints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_id", b"authority_id", "key_fingerprints", b"key_fingerprints", "revision", b"revision", "schema_version", b"schema_version", "server_version", b"server_version", "size", b"size", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupStarted: _TypeAlias = BackupStarted  # noqa: Y015
+
+@_typing.final
+class BackupComplete(_message.Message):
+    """The end of a backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    """SHA-256 of the database file: 32 bytes."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupComplete: _TypeAlias = BackupComplete  # noqa: Y015

@@ -189,6 +189,11 @@ class SessionAuthorityStub:
                 request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyRequest.SerializeToString,
                 response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyResponse.FromString,
                 _registered_method=True)
+        self.StreamBackup = channel.unary_stream(
+                '/sessiond.v1.SessionAuthority/StreamBackup',
+                request_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.StreamBackupRequest.SerializeToString,
+                response_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.StreamBackupResponse.FromString,
+                _registered_method=True)
 
 
 class SessionAuthorityServicer:
@@ -640,6 +645,26 @@ class SessionAuthorityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamBackup(self, request, context):
+        """Streams a copy of the database while the authority runs: the state of one moment, shortly after the call arrives.
+        Only for a store in SQLite; back up Postgres with its own tools.
+
+        The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
+        order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
+        sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
+        as confidential as before: session data, addresses and user names.
+
+        While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+
+        Errors:
+        - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
+        - RESOURCE_EXHAUSTED: the caller read too slowly. Start again.
+        - UNAVAILABLE: the authority is shutting down, or it could not read its database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionAuthorityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -792,6 +817,11 @@ def add_SessionAuthorityServicer_to_server(servicer, server):
                     servicer.RetireSealingKey,
                     request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyRequest.FromString,
                     response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyResponse.SerializeToString,
+            ),
+            'StreamBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamBackup,
+                    request_deserializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.StreamBackupRequest.FromString,
+                    response_serializer=sessiond__stubs_dot_v1_dot_session__authority__pb2.StreamBackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1609,6 +1639,33 @@ class SessionAuthority:
             '/sessiond.v1.SessionAuthority/RetireSealingKey',
             sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyRequest.SerializeToString,
             sessiond__stubs_dot_v1_dot_session__authority__pb2.RetireSealingKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sessiond.v1.SessionAuthority/StreamBackup',
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.StreamBackupRequest.SerializeToString,
+            sessiond__stubs_dot_v1_dot_session__authority__pb2.StreamBackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -553,6 +553,22 @@ class SessionAuthorityStub:
       - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
         not set; or the keys come from a file or a command, as for AddSealingKey.
     """
+    StreamBackup: _grpc.UnaryStreamMultiCallable[_session_authority_pb2.StreamBackupRequest, _session_authority_pb2.StreamBackupResponse]
+    """Streams a copy of the database while the authority runs: the state of one moment, shortly after the call arrives.
+    Only for a store in SQLite; back up Postgres with its own tools.
+
+    The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
+    order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
+    sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
+    as confidential as before: session data, addresses and user names.
+
+    While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+
+    Errors:
+      - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
+      - RESOURCE_EXHAUSTED: the caller read too slowly. Start again.
+      - UNAVAILABLE: the authority is shutting down, or it could not read its database.
+    """
 
 @_typing.type_check_only
 class SessionAuthorityAsyncStub(SessionAuthorityStub):
@@ -883,6 +899,22 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
       - NOT_FOUND: there is no such key.
       - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
         not set; or the keys come from a file or a command, as for AddSealingKey.
+    """
+    StreamBackup: _aio.UnaryStreamMultiCallable[_session_authority_pb2.StreamBackupRequest, _session_authority_pb2.StreamBackupResponse]  # type: ignore[assignment]
+    """Streams a copy of the database while the authority runs: the state of one moment, shortly after the call arrives.
+    Only for a store in SQLite; back up Postgres with its own tools.
+
+    The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
+    order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
+    sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
+    as confidential as before: session data, addresses and user names.
+
+    While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+
+    Errors:
+      - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
+      - RESOURCE_EXHAUSTED: the caller read too slowly. Start again.
+      - UNAVAILABLE: the authority is shutting down, or it could not read its database.
     """
 
 class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
@@ -1391,6 +1423,28 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
           - NOT_FOUND: there is no such key.
           - FAILED_PRECONDITION: it is the sealing key; or tokens that it sealed may be in use, and `log_out_sessions` is
             not set; or the keys come from a file or a command, as for AddSealingKey.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamBackup(
+        self,
+        request: _session_authority_pb2.StreamBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_authority_pb2.StreamBackupResponse], _abc.AsyncIterator[_session_authority_pb2.StreamBackupResponse]]:
+        """Streams a copy of the database while the authority runs: the state of one moment, shortly after the call arrives.
+        Only for a store in SQLite; back up Postgres with its own tools.
+
+        The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
+        order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
+        sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
+        as confidential as before: session data, addresses and user names.
+
+        While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+
+        Errors:
+          - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
+          - RESOURCE_EXHAUSTED: the caller read too slowly. Start again.
+          - UNAVAILABLE: the authority is shutting down, or it could not read its database.
         """
 
 def add_SessionAuthorityServicer_to_server(servicer: SessionAuthorityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Backups: of a running server, of its store, and into a data folder."""
