@@ -130,7 +130,6 @@ Services = tuple[
     BackupService,
 ]
 
-_STOP_GRACE = 5.0
 _STREAM_BOUNDS = StreamBounds()
 _log = structlog.get_logger(__name__)
 
@@ -435,28 +434,15 @@ class App:
             await self._close_store()
             raise
         self._sweeping = asyncio.create_task(self.sweeper.run(), name="sweeper")
+        is_ready = self._endpoints.watch(lambda: self.authority.reading.is_ready)
+        self._readiness = asyncio.create_task(is_ready, name="readiness")
         self.ring.start()
         self._following: asyncio.Task[None] | None = None
         if parts.follower is not None:
             self._following = asyncio.create_task(parts.follower.run(), name="follower")
         self._watching = None if self._tls is None else asyncio.create_task(self._tls.run(self._on_tls), name="tls")
-        _log.info(
-            "serving",
-            address=self.address,
-            transport=config.transport,
-            tls=_tls_text(config),
-            pid=os.getpid(),
-            data=str(config.data),
-            store="sqlite" if config.store is None else str(config.store),
-            config=[str(file.absolute()) for file in config.files],
-            settings={key: origin for key, origin in config.server_origins.items() if origin != "default"},
-            applications=sorted(config.policies),
-            callers=len(self._book.records),
-            **({"sockets": {one.caller: one.path for one in config.sockets}} if config.sockets else {}),
-            revision=parts.feed.revision,
-            version=__version__,
-            **self._endpoints.described(),
-        )
+        facts = {"callers": len(self._book.records), "revision": parts.feed.revision, "version": __version__}
+        _log.info("serving", address=self.address, **_settings_of(config), **facts, **self._endpoints.described())
         _log_who_may_call(self._book, config.sockets)
 
     def _refuse_open_access(self) -> None:
@@ -530,10 +516,14 @@ class App:
 
     async def stop(self) -> None:
         """Stop in the order that loses nothing: health, streams, calls, the writer, the file."""
-        await self._endpoints.withdraw(_STOP_GRACE)
+        grace = self._config.drain_timeout / 1000
+        delay = 0 if self.failure.done() else self._config.drain_delay / 1000
+        self.authority.reading.announce_stop()
+        await _cancelled(self._readiness)
+        await self._endpoints.withdraw(delay, grace)
         self.authority.parts.feed.close()
         self.authority.backups.close()
-        await self._endpoints.stop(_STOP_GRACE)
+        await self._endpoints.stop(grace)
         await self.ring.stop()
         await _cancelled(self._sweeping)
         with suppress(Unavailable):  # the store failed: what was acknowledged is on disk
@@ -600,6 +590,22 @@ class App:
             return
         _log.error("store failed", error=str(failure), effect="stopping; everything acknowledged is safe")
         self.failure.set_result(failure)
+
+
+def _settings_of(config: Config) -> dict[str, object]:
+    """Return for the log how a server is configured."""
+    sockets: dict[str, object] = {"sockets": {one.caller: one.path for one in config.sockets}} if config.sockets else {}
+    return {
+        "transport": config.transport,
+        "tls": _tls_text(config),
+        "pid": os.getpid(),
+        "data": str(config.data),
+        "store": "sqlite" if config.store is None else str(config.store),
+        "config": [str(file.absolute()) for file in config.files],
+        "settings": {key: origin for key, origin in config.server_origins.items() if origin != "default"},
+        "applications": sorted(config.policies),
+        **sockets,
+    }
 
 
 def _refuse_contradictions(config: Config) -> None:

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -55,6 +55,8 @@ __all__ = ["MISCONFIGURED", "main"]
 MISCONFIGURED = 78
 """The exit code if the server did not start and cannot until somebody changes something: EX_CONFIG of sysexits.h."""
 _WRONG_USAGE = 2
+_LAST_STEPS = 10.0
+"""Seconds that a stop may take beside what it gives to calls."""
 _DEFAULT_FILE = Path("sessiond.toml")
 _OPTIONS = {
     "listen": "server.listen",
@@ -348,6 +350,16 @@ def serve(file: Path | None, **options: Any) -> None:
     help="How many streams are forwarded at once. Default: 1,000. [env: SESSIOND_MAX_STREAMS]",
 )
 @click.option(
+    "--drain-delay",
+    metavar="DURATION",
+    help="How long to serve on after SIGTERM, for load balancers. Default: 0s. [env: SESSIOND_DRAIN_DELAY]",
+)
+@click.option(
+    "--drain-timeout",
+    metavar="DURATION",
+    help="How long calls under way may then take. Default: 5s. [env: SESSIOND_DRAIN_TIMEOUT]",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     help=_help("log_format", "The format of the log. auto: console on a terminal, else json."),
@@ -387,12 +399,14 @@ def sidecar(**options: Any) -> None:
 @click.option("--cache-entries", type=int, required=True)
 @click.option("--max-calls", type=int, required=True)
 @click.option("--max-streams", type=int, required=True)
+@click.option("--drain-delay", required=True)
+@click.option("--drain-timeout", required=True)
 @click.option("--log-format", required=True)
 @click.option("--log-level", required=True)
 def worker(**options: Any) -> None:
     """Answer on a port for `sessiond serve --workers`, which starts this."""
     try:
-        config = load_sidecar([Override(name, value, f"--{name}") for name, value in options.items()])
+        config = load_sidecar([Override(name, value, f"--{name.replace('_', '-')}") for name, value in options.items()])
         set_up_logs(config.log_format, config.log_level)
         sys.exit(uvloop.run(_serve_sidecar(config, is_worker=True)))
     except CannotListen as error:
@@ -488,7 +502,8 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
     manager.stopping()
     for task in (stop, reloads, memory):
         task.cancel()
-    await app.stop()
+    _end_at_next_signal()
+    await _stopped(app.stop(), config)
     alive.cancel()
     if not app.failure.done():
         return 0
@@ -496,6 +511,25 @@ async def _serve(config: Config, load: Callable[[], Config]) -> int:
         f"Error: {app.failure.result()}. No acknowledged change is lost; repair the disk and start again.", err=True
     )
     return 1
+
+
+def _end_at_next_signal() -> None:
+    """Let another SIGTERM or Ctrl-C end the process at once. What was acknowledged is on the disk."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+
+
+async def _stopped(stop: Coroutine[Any, Any, None], config: Config | SidecarConfig) -> None:
+    """Stop, and end the process if that takes much longer than the time for calls, such as with a store that hangs."""
+    # Workers first have the time for calls, and then their owner has it.
+    seconds = (config.drain_delay + 2 * config.drain_timeout) / 1000 + _LAST_STEPS
+    stopping = asyncio.ensure_future(stop)
+    done, _ = await asyncio.wait([stopping], timeout=seconds)
+    if not done:
+        _log.error("not stopped in time", seconds=seconds, effect="ending; everything acknowledged is safe")
+        os._exit(1)  # not `sys.exit`: something hangs, perhaps a thread
+    stopping.result()
 
 
 async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> int:
@@ -516,7 +550,9 @@ async def _serve_sidecar(config: SidecarConfig, *, is_worker: bool = False) -> i
     upkeep = [asyncio.create_task(manager.keep_alive()), asyncio.create_task(MemoryReturn().run())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     manager.stopping()
-    await running.stop()
+    if not is_worker:  # it gets the owner's signal too, if both went to a whole group
+        _end_at_next_signal()
+    await _stopped(running.stop(), config)
     for one in (*ends, *upkeep):
         one.cancel()
     return 0

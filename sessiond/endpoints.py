@@ -10,10 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
+import structlog
 
 from sessiond.access.callers import Book, Callers
 from sessiond.config import Config
 from sessiond.config.data_folder import worker_socket_in
+from sessiond.config.durations import format_duration
 from sessiond.config.sidecar import MOST_ENTRIES
 from sessiond.rpc.caller_sockets import CallerSockets
 from sessiond.rpc.server import RpcServer
@@ -25,6 +27,10 @@ if TYPE_CHECKING:  # the packages that it needs are optional
 
 __all__ = ["Endpoints"]
 
+_log = structlog.get_logger(__name__)
+
+_LOOK_EVERY = 0.25
+"""Seconds between two looks whether the authority is ready."""
 _WORKER_END = 3.0
 """Seconds that a worker may take to end beside the grace of its calls."""
 
@@ -85,12 +91,31 @@ class Endpoints:
         others = {"http": self._http, "metrics": self._metrics}
         return {**workers, **{name: one.address for name, one in others.items() if one is not None}}
 
-    async def withdraw(self, grace: float) -> None:
-        """Stop the workers, which have `grace` seconds for their calls, and make health checks report NOT_SERVING."""
-        if self._workers is not None:
-            await self._workers.stop(grace + _WORKER_END)
-            self._release_port()
+    async def watch(self, is_ready: Callable[[], bool]) -> None:
+        """Tell health checks and the log whether the authority is ready, until the task is cancelled."""
+        was_ready = True
+        while True:
+            if (now_ready := is_ready()) != was_ready:
+                was_ready = now_ready
+                if now_ready:
+                    _log.info("ready", effect="health checks report SERVING")
+                else:
+                    _log.warning("not ready", effect="health checks report NOT_SERVING")
+                for one in (self._server, self._sockets):
+                    await one.report(is_ready=now_ready)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def withdraw(self, delay: float, grace: float) -> None:
+        """Make health checks report NOT_SERVING, answer calls for another `delay` seconds, and stop the workers.
+
+        The workers have `grace` seconds more for the calls that are under way then.
+        """
         await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
+        if self._workers is None:
+            await asyncio.sleep(delay)
+            return
+        await self._workers.stop(delay + grace + _WORKER_END)
+        self._release_port()
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
@@ -125,6 +150,8 @@ class Endpoints:
             "cache-entries": str(min(config.cache_sessions, MOST_ENTRIES)),
             "max-calls": str(config.max_calls),
             "max-streams": str(config.max_calls),
+            "drain-delay": format_duration(config.drain_delay),
+            "drain-timeout": format_duration(config.drain_timeout),
             "log-format": config.log_format,
             "log-level": config.log_level,
         }

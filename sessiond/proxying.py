@@ -92,7 +92,11 @@ async def http_server(
     streams = StreamRules(most=max(1, config.max_calls // _STREAMS_SHARE))
     door = Door(callers, limiter)
     pages = BrowserPages(BrowserEndpoints(streams=streams, now=now), site_of, door)
-    server = HttpServer(ProxySite(identifying(auth, door), pages=pages), config.max_calls)
+
+    async def is_serving() -> bool:
+        return reading.is_ready
+
+    server = HttpServer(ProxySite(identifying(auth, door), is_serving, pages), config.max_calls)
     await server.start(config.http_listen, config.socket_mode)
     return server
 

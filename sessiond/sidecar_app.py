@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # the packages that it needs are optional
 
 __all__ = ["Sidecar"]
 
-_STOP_GRACE = 5.0
 _WRITE_TIMEOUT = 30.0
 _log = structlog.get_logger(__name__)
 
@@ -138,14 +137,16 @@ class Sidecar:
 
     async def stop(self) -> None:
         """Stop: health first, then the cache with its lease, streams, calls, and the connection."""
+        grace = self._config.drain_timeout / 1000
         await self._endpoint.announce_stop()
         if self._http is not None:
             self._http.announce_stop()
+        await asyncio.sleep(self._config.drain_delay / 1000)
         await self._following.close()
         self._barrier.broken(None)  # nobody waits for the cache any more
         self._forwarding.stop()
         servers = [one for one in (self._endpoint, self._http, self._metrics) if one is not None]
-        await asyncio.gather(*(one.stop(_STOP_GRACE) for one in servers))
+        await asyncio.gather(*(one.stop(grace) for one in servers))
         for task in (self._watching, self._watching_files):
             task.cancel()
             with suppress(asyncio.CancelledError):

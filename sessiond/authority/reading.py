@@ -34,6 +34,19 @@ class Reading:
     def __init__(self, parts: Parts, validation: Validation) -> None:
         self._parts = parts
         self._validation = validation
+        self._is_stopping = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether this process should get calls: its store has responded lately, it follows the log, and stays.
+
+        Without a store that it shares it is ready until it stops: if its own store fails, the process ends.
+        """
+        return not self._is_stopping and self._parts.cache.is_open
+
+    def announce_stop(self) -> None:
+        """Be not ready from now on."""
+        self._is_stopping = True
 
     async def wait_for(self, position: Position | None) -> None:
         """Wait until this process has everything up to `position`. Raises `PositionOutOfRange`, `Unavailable`."""

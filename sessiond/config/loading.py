@@ -79,6 +79,8 @@ class Config:
     envoy                     whether Envoy's external authorization is served on the same address
     http_listen               where proxies ask over HTTP: `host:port`, or `unix:path`; empty: nowhere
     metrics_listen            where Prometheus asks for metrics: `host:port`, or `unix:path`; empty: nowhere
+    drain_delay               how long calls are answered after the stop was announced to health checks
+    drain_timeout             how long calls under way may then take to end
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     log_audit_file            the file of audit lines; None: they go to the log
@@ -117,6 +119,8 @@ class Config:
     envoy: bool
     http_listen: str
     metrics_listen: str
+    drain_delay: Millis
+    drain_timeout: Millis
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -204,6 +208,8 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         envoy=server.envoy,
         http_listen=server.http_listen,
         metrics_listen=server.metrics_listen,
+        drain_delay=server.drain_delay,
+        drain_timeout=server.drain_timeout,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,

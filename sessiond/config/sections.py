@@ -375,6 +375,8 @@ class ServerSection(Section):
     envoy: Annotated[bool, BeforeValidator(_envoy)] = False
     http_listen: Annotated[str, BeforeValidator(parse_http_listen)] = ""
     metrics_listen: Annotated[str, BeforeValidator(parse_metrics_listen)] = ""
+    drain_delay: DurationOrZero = Millis(0)
+    drain_timeout: DurationOrZero = parse_duration("5s")
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from sessiond.config.durations import DurationOrZero, parse_duration
 from sessiond.config.loading import BadConfig
 from sessiond.config.overrides import Override, overrides_of
 from sessiond.config.problems import path_of, remedy_for
 from sessiond.config.sections import PathText, Section, parse_http_listen, parse_listen, parse_metrics_listen
 from sessiond.domain.immutable import immutable
+from sessiond.domain.values import Millis
 
 __all__ = [
     "DEFAULT_UPSTREAM",
@@ -58,6 +60,8 @@ class _Sidecar(Section):
     cache_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     max_calls: Annotated[int, Field(ge=10, le=100_000)] = 3_000
     max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    drain_delay: DurationOrZero = Millis(0)
+    drain_timeout: DurationOrZero = parse_duration("5s")
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -80,6 +84,8 @@ class SidecarConfig:
     cache_bytes             about how many bytes they may take
     max_calls               how many calls, streams included, are served at once; one connection may have half of them
     max_streams             how many streams are forwarded at once; one connection may have half of them
+    drain_delay             how long calls are answered after the stop was announced to health checks
+    drain_timeout           how long calls under way may then take to end
     log_format, log_level   how logs are written, and which
     origins                 where each value comes from: `default`, a variable (`SESSIOND_UPSTREAM`) or an option
     """
@@ -98,6 +104,8 @@ class SidecarConfig:
     cache_bytes: int
     max_calls: int
     max_streams: int
+    drain_delay: Millis
+    drain_timeout: Millis
     log_format: str
     log_level: str
     origins: Mapping[str, str]

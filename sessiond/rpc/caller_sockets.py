@@ -40,6 +40,11 @@ class CallerSockets:
                 raise
         return started
 
+    async def report(self, *, is_ready: bool) -> None:
+        """Set what health checks say: whether calls can be answered."""
+        for server in self._servers:
+            await server.report(is_ready=is_ready)
+
     async def announce_stop(self) -> None:
         """Make health checks report NOT_SERVING, while calls are still accepted."""
         for server in self._servers:

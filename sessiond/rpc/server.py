@@ -36,11 +36,13 @@ from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["DEFAULT_MAX_CALLS", "SERVICE", "FurtherService", "RpcServer", "Shared", "Transport", "turns_for"]
+__all__ = ["DEFAULT_MAX_CALLS", "LIVE", "SERVICE", "FurtherService", "RpcServer", "Shared", "Transport", "turns_for"]
 
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
 SERVICE = _DESCRIPTOR.full_name
+LIVE = "live"
+"""The name under which health checks say whether the process works. Restarting it does not help while it does."""
 _PACES = {"grpcio": Pace(), "native": Pace(in_work=8 * READ, at_once=4, in_a_row=16)}
 """On the native transport a call takes less time, and nothing holds calls back."""
 
@@ -120,6 +122,7 @@ class RpcServer:
         shared: Shared | None = None,
     ) -> None:
         self._health = health.HealthServicer()
+        self._is_stopping = False
         arrivals, shared = Arrivals(), shared or Shared(turns=turns_for(max_calls, transport))
         self._audited = AuditedCalls(callers.audit)
         intake = Intake(
@@ -170,21 +173,26 @@ class RpcServer:
         """
         bound = bind(partial(self._transport.bind, credentials=credentials), address, socket_mode, socket_group)
         await self._transport.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+        await self.report(is_ready=True)
         return bound
 
+    async def report(self, *, is_ready: bool) -> None:
+        """Set what health checks say, until the stop is announced: whether calls can be answered."""
+        status = health_pb2.HealthCheckResponse
+        wanted = status.SERVING if is_ready and not self._is_stopping else status.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, wanted)
+
     async def announce_stop(self) -> None:
-        """Make health checks report NOT_SERVING, while the server still accepts calls."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        """Make health checks report NOT_SERVING from now on, while the server still accepts calls."""
+        self._is_stopping = True
+        await self.report(is_ready=False)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
         await self._transport.stop(grace)
         await self._audited.finish()
-
-    async def _set_health(self, status: Any) -> None:
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
 
 
 def _kind(method: Method) -> str:

@@ -9,6 +9,7 @@ from grpc_health.v1.health import aio as health
 from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import BoundedServer
 from sessiond.rpc.listening import bind, server_options
+from sessiond.rpc.server import LIVE
 from sessiond.sidecar.forwarding import Forwarding, Way
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
@@ -39,6 +40,7 @@ class Endpoint:
     async def start(self, address: str, socket_mode: int) -> str:
         """Listen on `host:port` or `unix:path`, and return the bound address. Raise `CannotListen` if impossible."""
         bound = bind(self._server.add_insecure_port, address, socket_mode)
+        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.report(serves=False, from_memory=False)
         await self._server.start()
         return bound

@@ -252,6 +252,8 @@ OTHER_VALUES = {
     "server.envoy": True,
     "server.http_listen": "unix:h",
     "server.metrics_listen": "unix:m",
+    "server.drain_delay": Millis(7),
+    "server.drain_timeout": Millis(8),
     "server.max_answer_bytes": 7_000_000,
     "server.tls.certificate": Path("s.crt"),
     "server.tls.key": Path("s.key"),

@@ -34,6 +34,8 @@ VARIABLES = {
     "server.envoy": ("SESSIOND_ENVOY", "true", True),
     "server.http_listen": ("SESSIOND_HTTP_LISTEN", "unix:h", "unix:h"),
     "server.metrics_listen": ("SESSIOND_METRICS_LISTEN", "unix:m", "unix:m"),
+    "server.drain_delay": ("SESSIOND_DRAIN_DELAY", "7s", 7_000),
+    "server.drain_timeout": ("SESSIOND_DRAIN_TIMEOUT", "8s", 8_000),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
     "server.tls.certificate": ("SESSIOND_TLS_CERTIFICATE", "s.crt", Path("s.crt")),
     "server.tls.key": ("SESSIOND_TLS_KEY", "s.key", Path("s.key")),

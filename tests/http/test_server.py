@@ -133,7 +133,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, package, None)
     file = tmp_path / "sessiond.toml"
     file.write_text('[server]\nhttp_listen = "127.0.0.1:0"\n', encoding="utf-8")
-    with pytest.raises(BadConfig, match=r":2: server\.http_listen: needs .* run: pip install 'sessiond\[http\]'"):
+    with pytest.raises(BadConfig, match=r":2: server\.http_listen: needs .*: pip install 'sessiond\[http\]'"):
         load_config(file)
     file.write_text('[server]\nhttp_listen = ""\n', encoding="utf-8")
     assert load_config(file).http_listen == ""
