@@ -16,6 +16,7 @@ from sessiond.config import Config
 from sessiond.config.data_folder import worker_socket_in
 from sessiond.config.sidecar import MOST_ENTRIES
 from sessiond.rpc.caller_sockets import CallerSockets
+from sessiond.rpc.health_checks import HealthChecks
 from sessiond.rpc.server import RpcServer
 from sessiond.rpc.sockets import reserve_port
 from sessiond.sidecar.workers import Workers
@@ -41,12 +42,14 @@ class Endpoints:
         sockets: CallerSockets,
         http: HttpServer | None,
         metrics: HttpServer | None,
+        health: HealthChecks | None,
     ) -> None:
         self._config = config
         self._server = server
         self._sockets = sockets
         self._http = http
         self._metrics = metrics
+        self._health = health
         self._workers: Workers | None = None
         self._reserved: Sequence[socket.socket] = ()
 
@@ -74,15 +77,20 @@ class Endpoints:
             server_of = partial(server_for, "grpcio")
             sockets = await CallerSockets.start(config.sockets, book, callers.audit, server_of)
             started.push_async_callback(sockets.stop, 0)
-            endpoints = cls(config, server_for(config.transport, callers), sockets, http, metrics)
+            health = await _health_checks(config)
+            if health is not None:
+                started.push_async_callback(health.stop)
+            endpoints = cls(config, server_for(config.transport, callers), sockets, http, metrics, health)
             await endpoints._bind(credentials)
+            if health is not None:
+                await health.announce_start()
             started.pop_all()
         return endpoints
 
     def described(self) -> dict[str, object]:
         """Return for the log what answers beside the address: the process ids of workers, and addresses for HTTP."""
         workers: dict[str, object] = {} if self._workers is None else {"workers": self._workers.pids}
-        others = {"http": self._http, "metrics": self._metrics}
+        others = {"http": self._http, "metrics": self._metrics, "health": self._health}
         return {**workers, **{name: one.address for name, one in others.items() if one is not None}}
 
     async def withdraw(self, grace: float) -> None:
@@ -90,12 +98,15 @@ class Endpoints:
         if self._workers is not None:
             await self._workers.stop(grace + _WORKER_END)
             self._release_port()
-        await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
+        announcing = [one for one in (self._server, self._sockets, self._health) if one is not None]
+        await asyncio.gather(*(one.announce_stop() for one in announcing))
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
         servers = [one for one in (self._server, self._sockets, self._http, self._metrics) if one is not None]
         await asyncio.gather(*(one.stop(grace) for one in servers))
+        if self._health is not None:
+            await self._health.stop()  # last: until then it reports NOT_SERVING
 
     async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
         config = self._config
@@ -133,3 +144,12 @@ class Endpoints:
     def _release_port(self) -> None:
         for one in self._reserved:
             one.close()
+
+
+async def _health_checks(config: Config) -> HealthChecks | None:
+    """Return what answers health checks on an address of its own, started; None if there is none."""
+    if not config.health_listen:
+        return None
+    health = HealthChecks()
+    await health.start(config.health_listen, config.socket_mode)
+    return health
