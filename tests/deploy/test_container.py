@@ -111,6 +111,7 @@ async def test_the_image(tmp_path: Path) -> None:
     assert len(load.errors) == CLIENTS
     assert [error for error in load.errors if not isinstance(error, Unavailable)] == []
     assert await asyncio.to_thread(check, image, volume, facts["health"]) == 1
+    volume.chmod(0o2777)  # as Kubernetes makes volumes
     container, facts = await started(image, volume, tmp_path / "second.log")
     try:
         async with AsyncClient(facts["address"]) as client:
