@@ -11,7 +11,7 @@ from sessiond.config.overrides import unknown_variables
 from sessiond.config.starting import remote_plaintext
 from tests.test_docs import blocks_of
 
-__all__ = ["DEPLOY", "IMAGE_VARIABLES", "STOP_TIME", "authority", "guide_commands", "sidecar"]
+__all__ = ["DEPLOY", "GUIDE", "IMAGE_VARIABLES", "STOP_TIME", "authority", "guide_commands", "sidecar"]
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "run-in-containers.md"

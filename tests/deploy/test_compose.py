@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 import sessiond.cli
-from tests.deploy.orchestrated import DEPLOY, STOP_TIME, authority, guide_commands, sidecar
+from tests.deploy.orchestrated import DEPLOY, GUIDE, STOP_TIME, authority, guide_commands, sidecar
+from tests.test_docs import blocks_of
 
 FOLDER = DEPLOY / "compose"
 FILES = [FOLDER / "compose.yaml", FOLDER / "compose.tls.yaml"]
@@ -29,9 +31,13 @@ def names(service: dict[str, Any], kind: str) -> set[str]:
     return {one.partition(":")[0] for one in used}
 
 
-def test_the_schema() -> None:
-    """Both files follow the JSON schema of the Compose Specification."""
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *map(str, FILES)]
+def test_the_schema(tmp_path: Path) -> None:
+    """Both files, and the example of the guide, follow the JSON schema of the Compose Specification."""
+    example = tmp_path / "compose.override.yaml"
+    (text,) = blocks_of(GUIDE, "yaml")
+    example.write_text(textwrap.dedent(text), encoding="utf-8")
+    files = [*map(str, FILES), str(example)]
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *files]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout
 

@@ -20,6 +20,7 @@ from sessiond.rpc.sockets import CannotListen
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.certificates import Authority, server_files
 from tests.support.server import config_for, serving, stub_for
+from tests.support.sidecars import beside, until_healthy
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -95,6 +96,13 @@ async def test_the_command_for_container_engines(tmp_path: Path) -> None:
         everywhere = f"0.0.0.0:{address.rpartition(':')[2]}"
         assert await check(SESSIOND_HEALTH_LISTEN=everywhere) == (0, f"{address}: SERVING\n")
     assert await check(SESSIOND_LISTEN=address) == (1, f"no answer at {address}: UNAVAILABLE\n")
+
+
+async def test_the_command_asks_a_sidecar(tmp_path: Path) -> None:
+    """The command asks a sidecar at the Unix socket that its argument names."""
+    async with serving(config_for(tmp_path)) as app, beside(app.address, tmp_path) as sidecar:
+        await until_healthy(sidecar.address, serves=True, from_memory=True)
+        assert await check(sidecar.address) == (0, f"{sidecar.address}: SERVING\n")
 
 
 async def test_the_command_knows_a_server_that_ends(tmp_path: Path) -> None:
