@@ -14,6 +14,7 @@ import pytest
 
 from sessiond_client import AsyncClient, SessiondError, Unavailable, Verdict
 from tests.deploy.image import Container, Image, needs_namespaces
+from tests.support.sidecars import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
@@ -28,8 +29,9 @@ ENOUGH = 300
 async def started(image: Image, volume: Path, log: Path) -> tuple[Container, dict[str, str]]:
     """Start a container on free ports, wait until it serves, and return what its log says then."""
     container = Container(image, volume, log, SESSIOND_LISTEN="127.0.0.1:0", SESSIOND_HEALTH_LISTEN="127.0.0.1:0")
-    while not (facts := container.facts()):  # noqa: ASYNC110 - a log has no event
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(PATIENCE):
+        while not (facts := container.facts()):  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0.02)
     return container, facts
 
 
@@ -101,7 +103,7 @@ async def test_the_image(tmp_path: Path) -> None:
         assert container.writable() == {"/tmp", image.volume}
         load = Load(facts["address"])
         running = asyncio.create_task(load.run())
-        await load.enough.wait()
+        await asyncio.wait_for(load.enough.wait(), PATIENCE)
         begun = monotonic()
         assert await ended(container, image) == 0
         assert monotonic() - begun < DEADLINE

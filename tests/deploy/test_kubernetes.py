@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -18,64 +15,11 @@ from click.testing import CliRunner
 import sessiond.cli
 from sessiond.config import Config
 from sessiond.rpc.server import SERVICE
+from tests.deploy.manifests import FOLDER, PARTS, Manifest, containers, environment, find, pods, rendered, run
 from tests.deploy.orchestrated import DEPLOY, STOP_TIME, authority, guide_commands, sidecar
 
-FOLDER = DEPLOY / "kubernetes"
-PARTS = ["base", "first-caller", "overlays/shop"]
 OLDEST = "1.30"
 """The oldest version that has everything: native sidecars (1.29) and the action `sleep` (1.30)."""
-Manifest = dict[str, Any]
-
-
-@cache
-def rendered(part: str) -> list[Manifest]:
-    """Return the objects of a part, as Kustomize makes them."""
-    if _kustomize_version() < 5:
-        pytest.skip("needs kubectl 1.27 or newer, whose kustomize puts the manifests together")
-    run = _run("kubectl", "kustomize", str(FOLDER / part))
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""  # warnings, such as about what is deprecated
-    return list(yaml.safe_load_all(run.stdout))
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def _kustomize_version() -> int:
-    """Return the major version of kubectl's kustomize; 0: there is none."""
-    if shutil.which("kubectl") is None:
-        return 0
-    found = re.search(r"Kustomize Version: v(\d+)", _run("kubectl", "version", "--client").stdout)
-    return int(found[1]) if found else 0
-
-
-def find(part: str, kind: str) -> Manifest:
-    """Return the only object of a kind."""
-    (found,) = [one for one in rendered(part) if one["kind"] == kind]
-    return dict(found)
-
-
-def pods() -> Iterator[tuple[str, Manifest, Manifest]]:
-    """Yield the part, the metadata and the specification of each pod."""
-    for part in PARTS:
-        for one in rendered(part):
-            if one["kind"] == "Pod":
-                yield part, one["metadata"], one["spec"]
-            elif one["kind"] == "Deployment":
-                template = one["spec"]["template"]
-                yield part, one["metadata"] | {"labels": template["metadata"]["labels"]}, template["spec"]
-
-
-def containers(spec: Manifest) -> list[Manifest]:
-    """Return every container of a pod."""
-    return [*spec["containers"], *spec.get("initContainers", ())]
-
-
-def environment(container: Manifest) -> dict[str, str]:
-    """Return the variables of a container. One from a secret has a value of the form that the manifest documents."""
-    address = "postgres://sessiond:PASSWORD@HOST/sessiond"
-    return {one["name"]: one.get("value", address) for one in container["env"]}
 
 
 def authority_settings(part: str, tmp_path: Path) -> tuple[Manifest, Config]:
@@ -282,8 +226,8 @@ def test_prometheus_accepts_what_it_scrapes(tmp_path: Path) -> None:
         assert [one["role"] for one in job.pop("kubernetes_sd_configs")] == ["pod"]
     (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     shutil.copy(DEPLOY / "prometheus" / "sessiond.rules.yaml", tmp_path)
-    run = _run("promtool", "check", "config", str(tmp_path / "prometheus.yaml"))
-    assert run.returncode == 0, run.stdout + run.stderr
+    checked = run("promtool", "check", "config", str(tmp_path / "prometheus.yaml"))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_configuration_passes_the_check() -> None:
