@@ -42,26 +42,38 @@ async def ended(container: Container, image: Image) -> int:
 
 
 class Load:
-    """Clients that open and validate sessions until a call fails."""
+    """Clients that open and validate sessions until a call fails, and a subscriber, whose stream stays open."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.tokens: list[str] = []
         self.errors: list[SessiondError] = []
+        self.sessions: set[str] = set()
+        self.told: set[str] = set()
+        self.cursor = ""
         self.enough = asyncio.Event()
 
     async def run(self) -> None:
-        """Run all clients until each has failed."""
-        async with AsyncClient(self.address) as client, asyncio.TaskGroup() as tasks:
-            for number in range(CLIENTS):
-                tasks.create_task(self._client(client, f"user-{number}"))
+        """Run all clients until each has failed, and the subscriber for as long."""
+        async with AsyncClient(self.address) as client:
+            subscriber = asyncio.create_task(self._subscriber(client))
+            await asyncio.gather(*(self._client(client, f"user-{number}") for number in range(CLIENTS)))
+            assert not subscriber.done()  # it waits for the server to come back
+            subscriber.cancel()
+            await asyncio.wait([subscriber])
+
+    async def _subscriber(self, client: AsyncClient) -> None:
+        async for event in client.events(start="earliest"):
+            self.told.add(event.session_id)
+            self.cursor = event.cursor
 
     async def _client(self, client: AsyncClient, subject: str) -> None:
         try:
             while True:
-                token = (await client.create(subject=subject)).token
-                self.tokens.append(token.reveal())
-                assert (await client.validate(token)).valid
+                created = await client.create(subject=subject)
+                self.tokens.append(created.token.reveal())
+                self.sessions.add(created.session.session_id)
+                assert (await client.validate(created.token)).valid
                 if len(self.tokens) >= ENOUGH:
                     self.enough.set()
         except SessiondError as error:
@@ -88,7 +100,7 @@ def check(image: Image, volume: Path, address: str) -> int:
 async def test_the_image(tmp_path: Path) -> None:
     """The image runs as a user without rights who can write to the volume and to /tmp alone, becomes healthy, and ends
     under load within the deadline of an engine with exit code 0: clients see UNAVAILABLE and no other error, and after
-    a restart each session that they were given is valid."""
+    a restart each session that they were given is valid, and its event comes to the subscriber that resumes."""
     needs_namespaces()
     image = await asyncio.to_thread(Image.build, CONTAINERFILE, ROOT, tmp_path / "image")
     volume = image.new_volume(tmp_path / "volume")
@@ -111,13 +123,19 @@ async def test_the_image(tmp_path: Path) -> None:
     finally:
         container.process.kill()
     assert len(load.errors) == CLIENTS
+    assert load.told
     assert [error for error in load.errors if not isinstance(error, Unavailable)] == []
     assert await asyncio.to_thread(check, image, volume, facts["health"]) == 1
     volume.chmod(0o2777)  # as Kubernetes makes volumes
     container, facts = await started(image, volume, tmp_path / "second.log")
     try:
         async with AsyncClient(facts["address"]) as client:
+            events = client.events(after=load.cursor)
             verdicts = {(await client.validate(token)).verdict for token in load.tokens}
+            async with asyncio.timeout(PATIENCE):
+                while not load.sessions <= load.told:
+                    event = await anext(events)
+                    load.told.add(event.session_id)
         assert verdicts == {Verdict.VALID}
         assert await ended(container, image) == 0
     finally:
