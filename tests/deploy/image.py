@@ -133,9 +133,10 @@ class Image:
         for source in sources:
             path = origin / source.lstrip("/")
             if path.is_dir():
-                shutil.copytree(
-                    path, into, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
-                )
+                # Files of an earlier stage, which nothing changes any more, need no copy.
+                copy = os.link if "from" in options else shutil.copy2
+                ignore = shutil.ignore_patterns("__pycache__") if "from" not in options else None
+                shutil.copytree(path, into, symlinks=True, ignore=ignore, copy_function=copy, dirs_exist_ok=True)
             else:
                 into.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, into / path.name)
