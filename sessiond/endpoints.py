@@ -18,6 +18,7 @@ from sessiond.config.data_folder import worker_socket_in
 from sessiond.config.durations import format_duration
 from sessiond.config.sidecar import MOST_ENTRIES
 from sessiond.rpc.caller_sockets import CallerSockets
+from sessiond.rpc.health_checks import HealthChecks
 from sessiond.rpc.server import RpcServer
 from sessiond.rpc.sockets import reserve_port
 from sessiond.sidecar.workers import Workers
@@ -47,12 +48,14 @@ class Endpoints:
         sockets: CallerSockets,
         http: HttpServer | None,
         metrics: HttpServer | None,
+        health: HealthChecks | None,
     ) -> None:
         self._config = config
         self._server = server
         self._sockets = sockets
         self._http = http
         self._metrics = metrics
+        self._health = health
         self._workers: Workers | None = None
         self._reserved: Sequence[socket.socket] = ()
 
@@ -80,15 +83,20 @@ class Endpoints:
             server_of = partial(server_for, "grpcio")
             sockets = await CallerSockets.start(config.sockets, book, callers.audit, server_of)
             started.push_async_callback(sockets.stop, 0)
-            endpoints = cls(config, server_for(config.transport, callers), sockets, http, metrics)
+            health = await _health_checks(config)
+            if health is not None:
+                started.push_async_callback(health.stop)
+            endpoints = cls(config, server_for(config.transport, callers), sockets, http, metrics, health)
             await endpoints._bind(credentials)
+            if health is not None:
+                await health.report(is_ready=True)
             started.pop_all()
         return endpoints
 
     def described(self) -> dict[str, object]:
         """Return for the log what answers beside the address: the process ids of workers, and addresses for HTTP."""
         workers: dict[str, object] = {} if self._workers is None else {"workers": self._workers.pids}
-        others = {"http": self._http, "metrics": self._metrics}
+        others = {"http": self._http, "metrics": self._metrics, "health": self._health}
         return {**workers, **{name: one.address for name, one in others.items() if one is not None}}
 
     async def watch(self, is_ready: Callable[[], bool]) -> None:
@@ -101,7 +109,7 @@ class Endpoints:
                     _log.info("ready", effect="health checks report SERVING")
                 else:
                     _log.warning("not ready", effect="health checks report NOT_SERVING")
-                for one in (self._server, self._sockets):
+                for one in self._checked():
                     await one.report(is_ready=now_ready)
             await asyncio.sleep(_LOOK_EVERY)
 
@@ -110,7 +118,7 @@ class Endpoints:
 
         The workers have `grace` seconds more for the calls that are under way then.
         """
-        await asyncio.gather(self._server.announce_stop(), self._sockets.announce_stop())
+        await asyncio.gather(*(one.announce_stop() for one in self._checked()))
         if self._workers is None:
             await asyncio.sleep(delay)
             return
@@ -121,6 +129,12 @@ class Endpoints:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""
         servers = [one for one in (self._server, self._sockets, self._http, self._metrics) if one is not None]
         await asyncio.gather(*(one.stop(grace) for one in servers))
+        if self._health is not None:
+            await self._health.stop()  # last: until then it reports NOT_SERVING
+
+    def _checked(self) -> Sequence[RpcServer | CallerSockets | HealthChecks]:
+        """Return all that answer health checks over gRPC."""
+        return [one for one in (self._server, self._sockets, self._health) if one is not None]
 
     async def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
         config = self._config
@@ -160,3 +174,12 @@ class Endpoints:
     def _release_port(self) -> None:
         for one in self._reserved:
             one.close()
+
+
+async def _health_checks(config: Config) -> HealthChecks | None:
+    """Return what answers health checks on an address of its own, started; None if there is none."""
+    if not config.health_listen:
+        return None
+    health = HealthChecks()
+    await health.start(config.health_listen, config.socket_mode)
+    return health

@@ -182,6 +182,10 @@ def parse_metrics_listen(value: Any) -> str:
     return _optional_address(value, ("starlette", "uvicorn", "prometheus_client"), "metrics")
 
 
+def _health_listen(value: Any) -> str:
+    return _optional_address(value, (), "")
+
+
 def _optional_address(value: Any, packages: Sequence[str], extra: str) -> str:
     if value == "":
         return ""
@@ -377,6 +381,7 @@ class ServerSection(Section):
     metrics_listen: Annotated[str, BeforeValidator(parse_metrics_listen)] = ""
     drain_delay: DurationOrZero = Millis(0)
     drain_timeout: DurationOrZero = parse_duration("5s")
+    health_listen: Annotated[str, BeforeValidator(_health_listen)] = ""
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 

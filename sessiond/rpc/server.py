@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health
 
 from sessiond.access.callers import Callers
 from sessiond.access.limits import CallLimiter
@@ -31,18 +29,16 @@ from sessiond.rpc.handlers import (
     bidirectional,
     on_grpcio,
 )
+from sessiond.rpc.health import SERVICE, Health
 from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
-__all__ = ["DEFAULT_MAX_CALLS", "LIVE", "SERVICE", "FurtherService", "RpcServer", "Shared", "Transport", "turns_for"]
+__all__ = ["DEFAULT_MAX_CALLS", "FurtherService", "RpcServer", "Shared", "Transport", "turns_for"]
 
 DEFAULT_MAX_CALLS = 3_000
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["SessionAuthority"]
-SERVICE = _DESCRIPTOR.full_name
-LIVE = "live"
-"""The name under which health checks say whether the process works. Restarting it does not help while it does."""
 _PACES = {"grpcio": Pace(), "native": Pace(in_work=8 * READ, at_once=4, in_a_row=16)}
 """On the native transport a call takes less time, and nothing holds calls back."""
 
@@ -121,8 +117,7 @@ class RpcServer:
         transport: str = "grpcio",
         shared: Shared | None = None,
     ) -> None:
-        self._health = health.HealthServicer()
-        self._is_stopping = False
+        self._health = Health()
         arrivals, shared = Arrivals(), shared or Shared(turns=turns_for(max_calls, transport))
         self._audited = AuditedCalls(callers.audit)
         intake = Intake(
@@ -148,12 +143,12 @@ class RpcServer:
         found[SERVICE] |= {
             name: counting(handler, shared.stats.of(SERVICE, name, "bidi_stream")) for name, handler in others.items()
         }
-        self._transport: Transport = GrpcioTransport(found, self._health, intake, max_calls, shared.stats)
+        self._transport: Transport = GrpcioTransport(found, self._health.servicer, intake, max_calls, shared.stats)
         if transport == "native":
             # Imported here: the package that it needs is optional.
             from sessiond.rpc.native import NativeTransport
 
-            by_path = health_methods(self._health)
+            by_path = health_methods(self._health.servicer)
             for service, served in by_service.items():
                 by_path |= {f"/{service}/{name}": method for name, method in served.items()}
             self._transport = NativeTransport(by_path, intake, self._transport, max_calls, shared.stats)
@@ -173,21 +168,17 @@ class RpcServer:
         """
         bound = bind(partial(self._transport.bind, credentials=credentials), address, socket_mode, socket_group)
         await self._transport.start()
-        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.start()
         await self.report(is_ready=True)
         return bound
 
     async def report(self, *, is_ready: bool) -> None:
         """Set what health checks say, until the stop is announced: whether calls can be answered."""
-        status = health_pb2.HealthCheckResponse
-        wanted = status.SERVING if is_ready and not self._is_stopping else status.NOT_SERVING
-        for name in ("", SERVICE):
-            await self._health.set(name, wanted)
+        await self._health.report(is_ready=is_ready)
 
     async def announce_stop(self) -> None:
         """Make health checks report NOT_SERVING from now on, while the server still accepts calls."""
-        self._is_stopping = True
-        await self.report(is_ready=False)
+        await self._health.announce_stop()
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""

@@ -6,17 +6,15 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from sessiond.rpc.health import LIVE, SERVICE
 from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import BoundedServer
 from sessiond.rpc.listening import bind, server_options
-from sessiond.rpc.server import LIVE
 from sessiond.sidecar.forwarding import Forwarding, Way
-from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["CACHE_SERVICE", "Endpoint"]
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["SessionAuthority"].full_name
-CACHE_SERVICE = f"{_SERVICE}/cache"
+CACHE_SERVICE = f"{SERVICE}/cache"
 """The name under which health checks say whether the cache may answer."""
 
 
@@ -47,7 +45,7 @@ class Endpoint:
 
     async def report(self, *, serves: bool, from_memory: bool) -> None:
         """Set what health checks say: whether calls can be answered at all, and whether from memory."""
-        for name, is_serving in (("", serves), (_SERVICE, serves), (CACHE_SERVICE, from_memory)):
+        for name, is_serving in (("", serves), (SERVICE, serves), (CACHE_SERVICE, from_memory)):
             status = health_pb2.HealthCheckResponse
             wanted = status.SERVING if is_serving and not self._is_stopping else status.NOT_SERVING
             await self._health.set(name, wanted)

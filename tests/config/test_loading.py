@@ -254,6 +254,7 @@ OTHER_VALUES = {
     "server.metrics_listen": "unix:m",
     "server.drain_delay": Millis(7),
     "server.drain_timeout": Millis(8),
+    "server.health_listen": "unix:c",
     "server.max_answer_bytes": 7_000_000,
     "server.tls.certificate": Path("s.crt"),
     "server.tls.key": Path("s.key"),

@@ -13,7 +13,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sessiond.access.callers import Callers
 from sessiond.app import App
 from sessiond.domain import errors
-from sessiond.rpc.server import SERVICE, RpcServer
+from sessiond.rpc.health import SERVICE
+from sessiond.rpc.server import RpcServer
 from sessiond.rpc.service.calls import Calls
 from sessiond.rpc.service.logins import LoginService
 from sessiond.rpc.status import STATUS, status_of

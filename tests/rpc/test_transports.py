@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from sessiond.config.sections import TRANSPORTS
 from sessiond.domain import errors
 from sessiond.rpc import failures
-from sessiond.rpc.server import SERVICE
+from sessiond.rpc.health import SERVICE
 from sessiond.store.contract import StoreFailed
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub

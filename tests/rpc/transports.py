@@ -11,7 +11,8 @@ import grpc
 
 from sessiond.access.callers import Callers
 from sessiond.domain.call import Caller
-from sessiond.rpc.server import SERVICE, RpcServer
+from sessiond.rpc.health import SERVICE
+from sessiond.rpc.server import RpcServer
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["METHOD", "Held", "Raising", "channel_to", "running"]
