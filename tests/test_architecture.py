@@ -29,7 +29,7 @@ def calls(tree: ast.AST) -> set[str]:
 
 
 def test_one_place_constructs_the_parts() -> None:
-    """The concrete store and the journal are constructed in the composition root, and by what works without a server."""
+    """The concrete store and the journal are constructed by the composition root, and by what works without servers."""
     parts = {
         *(
             "SqliteStore.open",
