@@ -1,0 +1,1 @@
+"""Upgrades from the version before, one process after another, under load."""
