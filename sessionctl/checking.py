@@ -17,7 +17,7 @@ from sessionctl.settings import output_options, settings
 if TYPE_CHECKING:
     from sessiond.config import Config, Departure
 
-__all__ = ["check", "check_config"]
+__all__ = ["check", "check_config", "missing_files", "obstacles"]
 
 _NARROWEST = 20
 
@@ -37,30 +37,41 @@ def check(file: Path, *, strict: bool, json: bool, wide: bool = False) -> Exit:
     except BadConfig as error:
         _show_problems(file, str(error).splitlines(), json=json, width=width)
         return Exit.MISCONFIGURED
-    if obstacles := _obstacles(config):
-        _show_problems(file, obstacles, json=json, width=width)
+    if found_obstacles := obstacles(config):
+        _show_problems(file, found_obstacles, json=json, width=width)
         return Exit.MISCONFIGURED
-    found, missing = departures(config), _missing_files(config)
+    found, missing = departures(config), missing_files(config)
     _show_departures(file, found, missing, json=json, width=width)
     return Exit.FAILED if strict and (found or missing) else Exit.DONE
 
 
-def _obstacles(config: Config) -> list[str]:
+def obstacles(config: Config) -> list[str]:
     """Why a server with this configuration would not start, as far as the file alone says."""
     from sessiond.config import remote_plaintext, workers_need_port
 
     return [obstacle.text(config) for obstacle in (*remote_plaintext(config), *workers_need_port(config))]
 
 
-def _missing_files(config: Config) -> list[str]:
+def missing_files(config: Config) -> list[str]:
     """The files that the configuration names and that are not here. The server may run on another machine."""
     from sessiond.config import named_files
 
     return [
         f"{config.server_origins[key]}: {key}: there is no file {path} on this machine; the server needs it to start"
         for key, path in named_files(config).items()
-        if not path.exists()
+        if _is_missing(path)
     ]
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file. One in a folder that this user may not look into is not missing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @click.command("check-config", cls=Command)

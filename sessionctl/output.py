@@ -19,7 +19,18 @@ from sessionctl.screen import clipped, columns_of, relative, rfc3339, screen, wr
 from sessionctl.settings import settings
 from sessiond.domain.text import printable
 
-__all__ = ["as_command", "as_json", "fitted", "plain", "printable", "show", "show_facts", "show_note", "when"]
+__all__ = [
+    "as_command",
+    "as_json",
+    "fitted",
+    "plain",
+    "printable",
+    "show",
+    "show_facts",
+    "show_note",
+    "styled",
+    "when",
+]
 
 _NARROWEST = 20
 """If values had fewer columns of the screen beside their names, they begin on the next line."""
@@ -91,9 +102,14 @@ def show(*parts: str | tuple[str, str]) -> None:
 
     Colours go to terminals only, and not if NO_COLOR is set.
     """
+    click.echo(styled(*parts), color=screen().colours)
+
+
+def styled(*parts: str | tuple[str, str]) -> str:
+    """The line that `show` writes, with the codes of its colours."""
     colours = screen().colours
     texts = [part if isinstance(part, str) else _styled(*part) if colours else part[0] for part in parts]
-    click.echo(_encodable("".join(texts)), color=colours)
+    return _encodable("".join(texts))
 
 
 def _encodable(text: str) -> str:

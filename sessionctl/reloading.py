@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
-import struct
 import sys
 import time
 from pathlib import Path
@@ -17,22 +15,17 @@ import click
 from sessionctl.clock import since_boot
 from sessionctl.exits import Exit
 from sessionctl.failures import Command, Failure
+from sessionctl.lock_holder import holder_of
 from sessionctl.output import as_json, printable, show
 from sessionctl.settings import output_options, settings, timeout_option
 from sessionctl.tables import Column, show_table
 
-__all__ = ["reload"]
+__all__ = ["chosen_file", "reload"]
 
 _DEFAULT_FILE = Path("sessiond.toml")
 _CONFIG_VARIABLE = "SESSIOND_CONFIG"
 _POLL = 0.05  # seconds
 _CHANGES = (Column("APPLICATION", cut=True), Column("CHANGE", cut=True))
-_FLOCK = (
-    (("start", "length", "pid", "kind", "whence"), "qqihh")
-    if sys.platform == "darwin"
-    else (("kind", "whence", "start", "length", "pid"), "hhqqi")
-)
-"""The fields of C's `struct flock`, and their types."""
 
 
 @click.command(cls=Command)
@@ -72,16 +65,19 @@ def _configured_folder(file: Path | None) -> Path:
     """The data folder of a server that was started in this folder, with this environment and `--config file`."""
     from sessiond.config import BadConfig, load_config, overrides_in  # here, so that help is fast
 
-    if file is None and (named := os.environ.get(_CONFIG_VARIABLE)):
-        file = Path(named)
-    if file is None and _DEFAULT_FILE.exists():
-        file = _DEFAULT_FILE
     # The other variables do not matter here, and those of the server may be different.
     overrides = [override for override in overrides_in(os.environ) if override.key == "server.data"]
     try:
-        return load_config(file, overrides).data
+        return load_config(chosen_file(file), overrides).data
     except BadConfig as error:
         raise Failure(str(error), Exit.MISCONFIGURED, note="nothing was reloaded") from None
+
+
+def chosen_file(file: Path | None) -> Path | None:
+    """The configuration file that `sessiond serve` reads with `--config file`, or without it; None: it reads none."""
+    if file is None and (named := os.environ.get(_CONFIG_VARIABLE)):
+        file = Path(named)
+    return _DEFAULT_FILE if file is None and _DEFAULT_FILE.exists() else file
 
 
 def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
@@ -92,7 +88,7 @@ def _asked_to_reload(folder: Path, patience: float) -> dict[str, Any]:
     process = _ask(lock)
     until = time.monotonic() + patience
     while (found := _answer(report, before, asked_at)) is None:
-        if _holder(lock) != process:
+        if holder_of(lock) != process:
             raise Failure(f"the server of {folder} stopped; see its log")
         if time.monotonic() >= until:
             raise Failure(
@@ -124,32 +120,9 @@ def _identity(report: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _holder(lock: Path) -> int | None:
-    """The process that holds the lock according to the kernel, not to the file; 0: one in another container."""
-    try:
-        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Failure(f"cannot read {lock}: {error.strerror}; run this as the server's user or as root") from None
-    try:
-        return _locked_by(handle)
-    finally:
-        os.close(handle)
-
-
-def _locked_by(handle: int) -> int | None:
-    """Ask whether the file could be locked, and who prevents it; see `F_GETLK` in fcntl(2). Locks nothing."""
-    fields, form = _FLOCK
-    question = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": 0, "length": 0, "pid": 0}
-    answer = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(form, *(question[name] for name in fields)))
-    found = dict(zip(fields, struct.unpack(form, answer[: struct.calcsize(form)]), strict=True))
-    return None if found["kind"] == fcntl.F_UNLCK else max(0, int(found["pid"]))
-
-
 def _ask(lock: Path) -> int:
     """Send SIGHUP to the process that holds the lock; returns its id."""
-    process = _holder(lock)
+    process = holder_of(lock)
     if process is None:
         raise Failure(
             f"no server uses the folder '{lock.parent}'; name the server's data folder with --data", Exit.UNREACHABLE
@@ -174,7 +147,7 @@ def _signal(lock: Path, process: int) -> None:
     # The descriptor refers to this process even if it ends and another one gets its id.
     target = os.pidfd_open(process)
     try:
-        if _holder(lock) != process:
+        if holder_of(lock) != process:
             raise ProcessLookupError
         signal.pidfd_send_signal(target, signal.SIGHUP)
     finally:

@@ -16,7 +16,7 @@ from sessionctl.clock import now
 __all__ = ["ELLIPSIS", "Screen", "clipped", "columns_of", "relative", "rfc3339", "screen", "wrapped"]
 
 ELLIPSIS = "…"
-_DEFAULT_WIDTH = 80
+_DEFAULT_WIDTH, _DEFAULT_HEIGHT = 80, 24
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -31,6 +31,8 @@ class Screen:
     """The current time, which relative times refer to."""
     terminal: bool = True
     """Whether it is a terminal. Text is wrapped for a terminal only: programs read lines."""
+    height: int = _DEFAULT_HEIGHT
+    """In lines."""
 
 
 def screen() -> Screen:
@@ -38,11 +40,13 @@ def screen() -> Screen:
     context = click.get_current_context(silent=True)
     given = context.find_object(Screen) if context is not None else None
     terminal = sys.stdout.isatty()
+    size = shutil.get_terminal_size((_DEFAULT_WIDTH, _DEFAULT_HEIGHT))
     return given or Screen(
-        width=shutil.get_terminal_size((_DEFAULT_WIDTH, 24)).columns,
+        width=size.columns,
         colours=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         now=now,
         terminal=terminal,
+        height=size.lines,
     )
 
 

@@ -286,7 +286,7 @@ _application_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember,
-    help="The application. [env: SESSIOND_APPLICATION; default: `default`; status, watch, policies and locks: all]",
+    help="The application. [env: SESSIOND_APPLICATION; default: `default`; locks, policies, status, top, watch: all]",
 )
 
 

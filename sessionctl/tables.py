@@ -81,10 +81,18 @@ class Table:
 
     def header(self) -> None:
         """Write the names of the columns."""
-        self.row([(column.name, "dim") for column in self._columns])
+        show(*self.header_parts())
 
     def row(self, cells: Row) -> None:
         """Write one row."""
+        show(*self.parts(cells))
+
+    def header_parts(self) -> list[Cell]:
+        """The names of the columns as the parts of a line, as `show` takes them."""
+        return self.parts([(column.name, "dim") for column in self._columns])
+
+    def parts(self, cells: Row) -> list[Cell]:
+        """One row as the parts of a line."""
         parts: list[Cell] = []
         room = self._limit
         last = max(self._widths, default=0)
@@ -98,7 +106,7 @@ class Table:
             parts += [(text, style), (padding, "")]
         while parts and not parts[-1][0].strip():
             parts.pop()
-        show(*parts)
+        return parts
 
 
 def show_table(columns: Sequence[Column], rows: Iterable[Row]) -> int:

@@ -19,7 +19,7 @@ from sessiond.access.book import CallerBook
 from sessiond.access.callers import Callers, CallersOfWorkers
 from sessiond.access.limit_log import LimitLog
 from sessiond.access.limits import CallLimiter
-from sessiond.access.tls import TlsFile, TlsFiles
+from sessiond.access.tls import server_files
 from sessiond.access.tls_watch import TlsWatch
 from sessiond.authority.authority import Authority
 from sessiond.authority.backup import Backups
@@ -397,7 +397,7 @@ class App:
 
     async def _start(self) -> None:
         config = self._config
-        files = _tls_files(config)
+        files = server_files(config)
         self._tls = None if files is None else TlsWatch(files, self._clock)
         # The store before its key file: it makes the data folder, and no key file must be made beside somebody else's
         # database.
@@ -627,17 +627,6 @@ def _log_who_may_call(book: CallerBook, sockets: Sequence[CallerSocket]) -> None
         if book.revision_of(one.caller) is None:
             remedy = f"sessionctl callers add {one.caller} --role ROLE --no-key"
             _log.warning("socket of no caller", caller=one.caller, path=one.path, remedy=remedy)
-
-
-def _tls_files(config: Config) -> TlsFiles | None:
-    """Return the files for TLS; None: there is no TLS."""
-    if config.tls_certificate is None or config.tls_key is None:
-        return None
-    return TlsFiles(
-        TlsFile("server.tls.certificate", config.tls_certificate),
-        TlsFile("server.tls.key", config.tls_key),
-        None if config.tls_client_ca is None else TlsFile("server.tls.client_ca", config.tls_client_ca),
-    )
 
 
 def _limits_text(config: Config) -> dict[str, int]:

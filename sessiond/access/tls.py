@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sessiond.access.pem import certificates_in
+from sessiond.config import Config
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Instant
 
-__all__ = ["BadTls", "TlsFile", "TlsFiles", "TlsMaterial", "load_authorities", "load_tls"]
+__all__ = ["BadTls", "TlsFile", "TlsFiles", "TlsMaterial", "load_authorities", "load_tls", "server_files"]
 
 _MOST_BYTES = 1024 * 1024
 _SOON = 60_000
@@ -107,6 +108,17 @@ def load_tls(files: TlsFiles, now: Instant) -> TlsMaterial:
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise files.certificate.bad("has dates or extensions that cannot be parsed; have it issued again") from None
     return TlsMaterial(chain, key, authorities, not_before, not_after, names)
+
+
+def server_files(config: Config) -> TlsFiles | None:
+    """Return the files of a server with this configuration; None: it serves no TLS."""
+    if config.tls_certificate is None or config.tls_key is None:
+        return None
+    return TlsFiles(
+        TlsFile("server.tls.certificate", config.tls_certificate),
+        TlsFile("server.tls.key", config.tls_key),
+        None if config.tls_client_ca is None else TlsFile("server.tls.client_ca", config.tls_client_ca),
+    )
 
 
 def load_authorities(file: TlsFile, now: Instant) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sessiond.crypto.tokens import KEY_BYTES, KeyRing
 from sessiond.domain.values import Entropy
 
-__all__ = ["MOST_BYTES", "BadKeyFile", "copy_key_file", "load_key_ring", "parse_keys", "save_keys"]
+__all__ = ["MOST_BYTES", "BadKeyFile", "copy_key_file", "load_key_ring", "parse_keys", "read_key_ring", "save_keys"]
 
 _FORMAT = f"must contain one to three lines of {2 * KEY_BYTES} hex digits each"
 MOST_BYTES = 4096
@@ -39,6 +39,11 @@ def load_key_ring(path: Path, entropy: Entropy, *, may_create: bool = True) -> K
             raise BadKeyFile(
                 f"cannot create the key file {path}: {error.strerror}; correct that, or choose another data folder"
             ) from error
+    return read_key_ring(path)
+
+
+def read_key_ring(path: Path) -> KeyRing:
+    """Return the key ring in a file, as `load_key_ring` does, and change nothing. Raise `BadKeyFile`."""
     try:
         content = _read(path)
     except FileNotFoundError:

@@ -18,17 +18,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sessionctl import backing_up, caches, choosing, copying, main, reloading, restoring
+from sessionctl import backing_up, caches, choosing, copying, doctor, main, reloading, restoring, top
 from sessionctl.contexts import Context, Contexts
+from sessionctl.findings import Finding, ok, problem, warning
 from sessionctl.screen import Screen, columns_of
 from sessionctl.settings import Settings
+from sessionctl.top_state import Activity, Frame
 from sessiond import config
 from sessiond.config import Departure
 from sessiond.copy_store import Copied, Counts, KeyFile
 from sessiond.domain.values import Revision
 from sessiond.restore_store import Restored
 from sessiond_client import BackupFacts
-from tests.sessionctl.fake import ADA, ENDED, GUEST, LONG, NOW, FakeClient
+from tests.sessionctl.fake import ADA, ENDED, EVENTS, GUEST, LOCKS, LONG, NOW, FakeClient
 
 FOLDER = Path(__file__).parent / "screens"
 WRITE = os.environ.get("SESSIONCTL_SCREENS") == "write"
@@ -91,6 +93,47 @@ CONTEXTS = Contexts(
         "public": Context("sessions.example.com:443", tls=True),
     },
 )
+FINDINGS = [
+    ok("clock", "synchronized, as timedatectl says"),
+    warning(
+        "configuration",
+        "2 settings are weaker than OWASP, ASVS or NIST recommend in /etc/sessiond/sessiond.toml",
+        "`sessionctl check-config /etc/sessiond/sessiond.toml` shows them",
+    ),
+    problem(
+        "keys",
+        "other users can access the key file /var/lib/sessiond/sessiond.key",
+        "run: chmod 600 /var/lib/sessiond/sessiond.key",
+    ),
+    ok("server", "version 0.1.0 answers at unix:/run/sessiond/sessiond.sock, at revision 48,213"),
+    problem(
+        "replicas",
+        "the policies of east-2 differ from those of unix:/run/sessiond/sessiond.sock",
+        "give both the same configuration, and run `sessionctl reload` on both machines",
+    ),
+]
+FRAME = Frame(
+    time=NOW,
+    authority=FakeClient().authority(),
+    unreachable_since=None,
+    reason="",
+    restart_time=NOW - timedelta(minutes=4),
+    seconds=2.0,
+    changes_per_second=37.5,
+    applications=(
+        Activity("desk", 312, True, {"SESSION_CREATED": 0.5}, {"SESSION_CREATED": 61}),
+        Activity(
+            "shop",
+            10_000,
+            False,
+            {"SESSION_CREATED": 21.0, "SESSION_AUTHENTICATED": 4.5, "SESSION_RENEWED": 7.5, "SESSION_REVOKED": 4.0},
+            {"SESSION_CREATED": 2_204, "HIJACK_SUSPECTED": 1, "SOURCE_LOCKED": 1},
+        ),
+    ),
+    alarms=(EVENTS[3], EVENTS[2]),
+    locks=LOCKS,
+    notes=(),
+)
 LATE = "sidecar.a-rather-long-name-of-a-host.internal.example:7443"
 BACKED_UP = BackupFacts(
     time=NOW,
@@ -144,6 +187,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "data-delete": ("data", "delete", ADA.session_id, "cart"),
     "data-get": ("data", "get", ADA.session_id),
     "data-set": ("data", "set", ADA.session_id, "theme=dark"),
+    "doctor": ("doctor",),
     "list": ("list",),
     "keyring-add": ("keyring", "add"),
     "keyring-promote": ("keyring", "promote", "e03a7715"),
@@ -164,6 +208,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "show-long": ("show", LONG.session_id),
     "status": ("status",),
     "store-copy": ("store", "copy", "/var/lib/sessiond", "postgres://sessiond@db.example/sessiond"),
+    "top": ("top", "--once", "--interval", "0.1"),
     "validate": ("validate",),
     "validate-insufficient": ("validate", "--min-level", "3"),
     "verify-caches": ("verify-caches", "--cache", "10.0.0.7:7443", "--cache", "unix:/run/sessiond/sidecar.sock"),
@@ -173,6 +218,8 @@ SCREENS: dict[str, tuple[str, ...]] = {
 INPUT = {"validate": "good\n", "validate-insufficient": "low\n"}
 WIDE = (
     "verify-caches",
+    "doctor",
+    "top",
     "activity",
     "callers",
     "context-list",
@@ -208,6 +255,11 @@ def load(file: Path) -> config.Config:
     return NO_FILE
 
 
+def found(*_: object) -> list[Finding]:
+    """Stands in for the checks."""
+    return FINDINGS
+
+
 def measured(asked: Settings, addresses: Sequence[str], bound: float, *, awaited: bool) -> list[caches.Measured]:
     """Stands in for the measurement: one cache keeps to no bound."""
     return [
@@ -232,6 +284,8 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backing_up, "_carry_out", lambda file: (BACKED_UP, "00" * 32))
     monkeypatch.setattr(restoring, "_carry_out", lambda *arguments, **more: (RESTORED, DESCRIBED))
     monkeypatch.setattr(caches, "_measured", measured)
+    monkeypatch.setattr(doctor, "_findings", found)
+    monkeypatch.setattr(top, "_begin", lambda *_, **__: lambda: FRAME)
     monkeypatch.setattr(config, "load_config", load)
     monkeypatch.setattr(choosing, "load_contexts", lambda: CONTEXTS)
     monkeypatch.setattr(choosing, "save_contexts", lambda _: None)
@@ -308,7 +362,8 @@ def test_no_file_is_left_over() -> None:
 
 @pytest.mark.parametrize("width", [20, 40])
 @pytest.mark.parametrize(
-    "name", ["list-all", "activity", "callers", "keyring-status", "watch", "show", "policies", "check-config"]
+    "name",
+    ["list-all", "activity", "callers", "keyring-status", "watch", "show", "policies", "check-config", "doctor", "top"],
 )
 def test_a_narrow_terminal(name: str, width: int) -> None:
     """However narrow the terminal is, rows are cut and not wrapped."""

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
 
-__all__ = ["Connection", "Connections"]
+__all__ = ["MAX_READERS", "Connection", "Connections"]
 
-_MAX_READERS = 8
+MAX_READERS = 8
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0
 """Seconds after which a statement without an answer is given up, and its connection with it."""
@@ -38,7 +38,7 @@ _BEGIN = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value i
 class Connections:
     """Opens connections to one database, and keeps some for reads, at most `most` of them."""
 
-    def __init__(self, address: PostgresAddress, most: int = _MAX_READERS) -> None:
+    def __init__(self, address: PostgresAddress, most: int = MAX_READERS) -> None:
         self._address = address
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(most)

@@ -95,3 +95,18 @@ WHERE log = 0 AND replica = :replica AND acknowledged < CAST(:acknowledged AS BI
 -- measure_database
 -- How many bytes the whole database takes.
 SELECT pg_database_size(current_database()) AS bytes;
+
+-- look_at_server
+-- What the server and its settings mean for a store. Settings may differ from one user or database to another.
+SELECT current_setting('server_version') AS version, CAST(current_setting('server_version_num') AS INTEGER) AS number,
+    current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
+    CAST(current_setting('max_connections') AS INTEGER)
+        - CAST(current_setting('superuser_reserved_connections') AS INTEGER) AS connections,
+    CAST((SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS INTEGER) AS open_connections;
+
+-- look_at_replicas
+-- The replicas whose lease has not run out, and how far the cache of each is behind the log.
+SELECT replicas.name, replicas.policies, replicas.fingerprints, log_head.revision - replicas.acknowledged AS behind
+FROM replicas JOIN log_head ON log_head.log = replicas.log
+WHERE replicas.log = 0 AND replicas.lease_until > clock_timestamp()
+ORDER BY replicas.name;

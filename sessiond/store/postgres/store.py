@@ -16,7 +16,7 @@ from sessiond.domain.values import Entropy, Revision
 from sessiond.store.answers import AnswerBudget
 from sessiond.store.contract import Changes, Decision, Head, Snapshot, StoreFailed, StoreRefused, Transaction
 from sessiond.store.postgres.announcements import Announcements
-from sessiond.store.postgres.connections import Connections
+from sessiond.store.postgres.connections import MAX_READERS, Connections
 from sessiond.store.postgres.errors import DATABASE_ERRORS, ValueRejected, described
 from sessiond.store.postgres.known_log import KnownLog
 from sessiond.store.postgres.opening import open_database
@@ -26,13 +26,15 @@ from sessiond.store.reads import StoreReads
 from sessiond.store.sealed_data import StoreKeys
 from sessiond.store.shared import LEASE, ReplicaLease
 
-__all__ = ["PostgresStore"]
+__all__ = ["MOST_CONNECTIONS", "PostgresStore"]
 
 T = TypeVar("T")
 _REPLICA_BYTES = 16
 _MEASURE_EVERY = 60
 """Rounds of the sweeper between two measurements of the kept answers."""
 _LOG_READERS = 4
+MOST_CONNECTIONS = MAX_READERS + _LOG_READERS + 2
+"""What one replica may have open: for reads, for the log, for its writer, and to hear of announcements."""
 _LOG_STATEMENTS = ("read_events", "read_incarnations", "read_keys")
 _DEFAULT_ANSWER_BYTES = 256_000_000
 

@@ -21,15 +21,20 @@ from sessiond.store.statements import STATEMENTS, ParameterStyle
 __all__ = [
     "APPLICATION_ID",
     "CHECKPOINT_PAGES",
+    "check_file",
+    "check_folder",
     "check_keys",
     "check_ours",
+    "check_sealing_key",
     "hold_folder",
     "migrate",
     "migrations",
     "open_file",
     "read_version",
     "record_keys",
+    "sealing_key_of",
     "set_pragmas",
+    "version_of",
 ]
 
 _STATEMENTS = STATEMENTS[ParameterStyle.QUESTION_MARK]
@@ -59,11 +64,28 @@ def hold_folder(path: Path) -> FileLock:
         raise StoreRefused(
             f"cannot create the data folder {path.parent}: {reason}; choose another with --data or `server.data`"
         ) from error
-    if folder.st_mode & 0o022:
-        raise StoreRefused(f"other users can write to the data folder {path.parent}; run: chmod 700 {path.parent}")
+    check_folder(path.parent, folder.st_mode)
     lock = FileLock(path)
     lock.acquire()
     return lock
+
+
+def check_folder(folder: Path, mode: int) -> None:
+    """Raise `StoreRefused` if other users may change what is in a data folder with that mode."""
+    if mode & 0o022:
+        raise StoreRefused(f"other users can write to the data folder {folder}; run: chmod 700 {folder}")
+
+
+def check_file(path: Path, handle: int) -> None:
+    """Raise `StoreRefused` if the open file is no database, or if other users can access it. An empty one is right."""
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreRefused(f"cannot use {path}: it is not a regular file; remove it")
+    if found.st_mode & 0o077:
+        raise StoreRefused(f"other users can access {path}; run: chmod 600 {path}")
+    if os.read(handle, len(_MAGIC)) not in (b"", _MAGIC):
+        # SQLite itself would treat a file of a few bytes as empty and overwrite it.
+        raise StoreRefused(f"cannot use {path}: it is not a database; choose another data folder")
 
 
 async def open_file(path: Path) -> tuple[Connection, FileLock]:
@@ -71,7 +93,7 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
     lock = hold_folder(path)
     try:
         # Created with mode 0600 before SQLite opens it: SQLite gives its log files the same mode.
-        beginning = _beginning(path)
+        _create(path)
     except OSError as error:
         lock.release()
         raise StoreRefused(
@@ -80,9 +102,6 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
     except StoreRefused:
         lock.release()
         raise
-    if beginning not in (b"", _MAGIC):
-        lock.release()  # SQLite itself would treat a file of a few bytes as empty and overwrite it
-        raise StoreRefused(f"cannot use {path}: it is not a database; choose another data folder")
     try:
         return await Connection.open(path), lock
     except sqlite3.Error as error:
@@ -93,16 +112,11 @@ async def open_file(path: Path) -> tuple[Connection, FileLock]:
         raise
 
 
-def _beginning(path: Path) -> bytes:
-    """Return the first bytes of the database file, and create it if it is missing. Symbolic links are not followed."""
+def _create(path: Path) -> None:
+    """Create the database file if it is missing, and check it. Symbolic links are not followed."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise StoreRefused(f"cannot use {path}: it is not a regular file; remove it")
-        if found.st_mode & 0o077:
-            raise StoreRefused(f"other users can access {path}; run: chmod 600 {path}")
-        return os.read(handle, len(_MAGIC))
+        check_file(path, handle)
     finally:
         os.close(handle)
 
@@ -117,9 +131,14 @@ async def check_ours(db: Connection, path: Path) -> int:
 async def read_version(db: Connection, path: Path) -> int:
     """Lock the file, and return the schema version. Raise `StoreRefused` for another program's database."""
     await db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    application_id = (await db.all("PRAGMA application_id"))[0][0]
-    version: int = (await db.all("PRAGMA user_version"))[0][0]
-    foreign = application_id or version or await db.all("SELECT 1 FROM sqlite_schema LIMIT 1")
+    return await db.run(partial(version_of, path=path))
+
+
+def version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version. Raise `StoreRefused` for another program's database."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    foreign = application_id or version or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     if application_id != APPLICATION_ID and foreign:
         raise StoreRefused(f"{path} is a SQLite database of another program; choose another data folder")
     return version
@@ -131,15 +150,24 @@ async def check_keys(db: Connection, path: Path, version: int, keys: StoreKeys) 
     Without this check a wrong key file, or an outdated copy of the right one, would log users out: their tokens would
     count as forged, and their addresses as sources of guesses.
     """
-    if version < _KEYS_SINCE or not keys.fingerprints:
-        return  # the database does not record keys yet, or there is nothing to compare
-    rows = await db.all(_STATEMENTS["read_sealing_key"].sql)
-    if rows and rows[0]["fingerprint"] not in keys.fingerprints:
-        name = keys.name or f"the key file beside {path}"
+    if keys.fingerprints:  # otherwise there is nothing to compare
+        recorded = await db.run(partial(sealing_key_of, version=version))
+        check_sealing_key(path, recorded, keys.fingerprints, keys.name)
+
+
+def sealing_key_of(connection: sqlite3.Connection, version: int) -> bytes | None:
+    """Return the fingerprint of the recorded sealing key; None if the database does not record one yet."""
+    row = None if version < _KEYS_SINCE else connection.execute(_STATEMENTS["read_sealing_key"].sql).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def check_sealing_key(path: Path, recorded: bytes | None, fingerprints: Sequence[bytes], name: str = "") -> None:
+    """Raise `StoreRefused` unless the recorded sealing key is among these. `name`: what the keys come from."""
+    if recorded is not None and recorded not in fingerprints:
         raise StoreRefused(
-            f"{name} does not contain the key that this database was last written with "
-            f"({rows[0]['fingerprint'].hex()[:8]}): it is a different file or an older copy. Restore the right key "
-            "file, or use an empty data folder to start over"
+            f"{name or f'the key file beside {path}'} does not contain the key that this database was last written "
+            f"with ({recorded.hex()[:8]}): it is a different file or an older copy. Restore the right key file, or use "
+            "an empty data folder to start over"
         )
 
 
