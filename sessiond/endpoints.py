@@ -127,6 +127,7 @@ class Endpoints:
             "max-streams": str(config.max_calls),
             "log-format": config.log_format,
             "log-level": config.log_level,
+            "tracing": config.tracing,
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 

@@ -79,6 +79,7 @@ class Config:
     envoy                     whether Envoy's external authorization is served on the same address
     http_listen               where proxies ask over HTTP: `host:port`, or `unix:path`; empty: nowhere
     metrics_listen            where Prometheus asks for metrics: `host:port`, or `unix:path`; empty: nowhere
+    tracing                   the collector to which spans of calls are sent: `http://host:port`, or `env`; empty: none
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     log_audit_file            the file of audit lines; None: they go to the log
@@ -117,6 +118,7 @@ class Config:
     envoy: bool
     http_listen: str
     metrics_listen: str
+    tracing: str
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -204,6 +206,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         envoy=server.envoy,
         http_listen=server.http_listen,
         metrics_listen=server.metrics_listen,
+        tracing=server.tracing,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,

@@ -252,6 +252,7 @@ OTHER_VALUES = {
     "server.envoy": True,
     "server.http_listen": "unix:h",
     "server.metrics_listen": "unix:m",
+    "server.tracing": "env",
     "server.max_answer_bytes": 7_000_000,
     "server.tls.certificate": Path("s.crt"),
     "server.tls.key": Path("s.key"),

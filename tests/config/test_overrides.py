@@ -34,6 +34,7 @@ VARIABLES = {
     "server.envoy": ("SESSIOND_ENVOY", "true", True),
     "server.http_listen": ("SESSIOND_HTTP_LISTEN", "unix:h", "unix:h"),
     "server.metrics_listen": ("SESSIOND_METRICS_LISTEN", "unix:m", "unix:m"),
+    "server.tracing": ("SESSIOND_TRACING", "http://collector:4317", "http://collector:4317"),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
     "server.tls.certificate": ("SESSIOND_TLS_CERTIFICATE", "s.crt", Path("s.crt")),
     "server.tls.key": ("SESSIOND_TLS_KEY", "s.key", Path("s.key")),
