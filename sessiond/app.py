@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -69,7 +70,7 @@ from sessiond.eventlog.journal import Journal
 from sessiond.eventlog.security_log import SecurityLog
 from sessiond.http.forward_auth import ForwardAuth
 from sessiond.metrics.watched import Watched
-from sessiond.monitoring import metrics_server
+from sessiond.monitoring import metrics_server, stop_tracing, tracing_to
 from sessiond.proxying import decider_of, http_server, services_for_proxies
 from sessiond.rpc.auditing import AuditedCalls
 from sessiond.rpc.fast_path import FastPath
@@ -100,8 +101,12 @@ from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.audit_file import AuditFile, write_to_log
 from sessiond.system.clock import Clock, SystemClock, since_boot
 from sessiond.system.entropy import SystemEntropy
+from sessiond.system.ongoing import outside_calls
 from sessiond_client.following import Lease
 from sessiond_client.targets import is_local
+
+if TYPE_CHECKING:  # the packages that it needs are optional
+    from sessiond.system.tracing import Tracing
 
 __all__ = [
     "App",
@@ -371,20 +376,22 @@ class App:
         self._clock = clock
         self._entropy = entropy
         loop = asyncio.get_running_loop()
-        self._security_log = SecurityLog(loop.call_later)
+        later = outside_calls(loop.call_later)
+        self._security_log = SecurityLog(later)
         self._event_counts = EventCounts()
         file = None if config.log_audit_file is None else AuditFile(config.log_audit_file)
-        self.audit = Audit(write_to_log, file, clock.now, loop.call_later)
-        self._limit_log = LimitLog(loop.call_later)
+        self.audit = Audit(write_to_log, file, clock.now, later)
+        self._limit_log = LimitLog(later)
         self._limiter = CallLimiter(config.limits, self._limit_log)
+        self._tracing: Tracing | None = None
         self.failure: asyncio.Future[StoreFailed] = loop.create_future()
 
     @classmethod
     async def start(cls, config: Config, clock: Clock | None = None, entropy: Entropy | None = None) -> App:
         """Start serving.
 
-        Raises `RemotePlaintext`, `OpenToOthers`, `WorkersNeedPort`, `BadTls`, `BadAuditFile`, `StoreRefused`,
-        `BadKeyFile`, `BadNetworkFile`, `CannotListen` or `WorkersFailed`; nothing is left running then.
+        Raises `RemotePlaintext`, `OpenToOthers`, `WorkersNeedPort`, `BadTls`, `BadTracing`, `BadAuditFile`,
+        `StoreRefused`, `BadKeyFile`, `BadNetworkFile`, `CannotListen` or `WorkersFailed`; nothing is left running then.
         """
         _refuse_contradictions(config)
         app = cls(config, clock or SystemClock(), entropy or SystemEntropy())
@@ -392,11 +399,13 @@ class App:
             await app._start()
         except BaseException:
             app.audit.close()
+            await stop_tracing(app._tracing)
             raise
         return app
 
     async def _start(self) -> None:
         config = self._config
+        self._tracing = tracing_to(config.tracing, "server.tracing", "sessiond")
         files = server_files(config)
         self._tls = None if files is None else TlsWatch(files, self._clock)
         # The store before its key file: it makes the data folder, and no key file must be made beside somebody else's
@@ -468,14 +477,15 @@ class App:
         bounds = StreamBounds(
             config.subscriber_write_timeout / 1000, config.max_subscribers, config.max_validation_streams
         )
-        shared = Shared(limiter=self._limiter, turns=turns_for(config.max_calls, config.transport))
+        turns = turns_for(config.max_calls, config.transport)
+        shared = Shared(limiter=self._limiter, turns=turns, tracer=self._tracing)
         services = services_of(self.authority, bounds, shared.unary_calls, shared.limiter)
         decider = decider_of(
             self.authority.parts.policies, self._proxies, services, services[0].repeatable, self._limiter, self._entropy
         )
         auth = ForwardAuth(decider.decide, AuditedCalls(self.audit))
         callers, reading = Callers(self._book, audit=self.audit), self.authority.reading
-        http = await http_server(config, decider, auth, callers, self._limiter, reading, self._clock)
+        http = await http_server(config, decider, auth, callers, self._limiter, reading, self._clock, self._tracing)
         further = services_for_proxies(config, decider, auth)
         counts = shared.stats, self._event_counts, self._limit_log, self.audit
         watched = Watched(self.authority, self.sweeper, self._keeper, *counts, self._tls)
@@ -540,6 +550,7 @@ class App:
         self._limit_log.end_window()
         if self._watching is not None:
             await _cancelled(self._watching)
+        await stop_tracing(self._tracing)
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     async def _open_store(self) -> SharedStore | None:

@@ -37,6 +37,7 @@ from sessiond.config.data_folder import reload_report_in
 from sessiond.crypto.key_file import BadKeyFile
 from sessiond.detection.client_facts import BadNetworkFile
 from sessiond.domain.text import looks_like_token, printable, without_tokens
+from sessiond.monitoring import BadTracing
 from sessiond.rpc.sockets import CannotListen
 from sessiond.sidecar.upstream import BadKey
 from sessiond.sidecar.workers import WorkersFailed, owner_is_gone
@@ -268,6 +269,7 @@ def serve(file: Path | None, **options: Any) -> None:
         BadKeyFile,
         BadNetworkFile,
         BadTls,
+        BadTracing,
         OpenToOthers,
         RemotePlaintext,
         StoreRefused,
@@ -321,6 +323,12 @@ def serve(file: Path | None, **options: Any) -> None:
     callback=_listen,
     metavar="ADDRESS",
     help="Where Prometheus asks for metrics: unix:PATH or HOST:PORT. Default: nowhere. [env: SESSIOND_METRICS_LISTEN]",
+)
+@click.option(
+    "--tracing",
+    metavar="URL",
+    help="The OpenTelemetry collector to which traces are sent: http://HOST:PORT, https://HOST:PORT, or env: the "
+    "variables OTEL_*. Default: none. [env: SESSIOND_TRACING]",
 )
 @click.option(
     "--socket-mode",
@@ -389,7 +397,7 @@ def sidecar(**options: Any) -> None:
         sys.exit(uvloop.run(_serve_sidecar(config)))
     except CannotListen as error:
         raise _Failure(error) from error
-    except (BadConfig, BadKey, BadTls, RemotePlaintext) as error:
+    except (BadConfig, BadKey, BadTls, BadTracing, RemotePlaintext) as error:
         raise _Misconfigured(error) from error
 
 
@@ -403,6 +411,7 @@ def sidecar(**options: Any) -> None:
 @click.option("--drain-timeout", required=True)
 @click.option("--log-format", required=True)
 @click.option("--log-level", required=True)
+@click.option("--tracing", required=True)
 def worker(**options: Any) -> None:
     """Answer on a port for `sessiond serve --workers`, which starts this."""
     try:

@@ -168,6 +168,7 @@ class Endpoints:
             "drain-timeout": format_duration(config.drain_timeout),
             "log-format": config.log_format,
             "log-level": config.log_level,
+            "tracing": config.tracing,
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 

@@ -1,7 +1,8 @@
-"""What a server or sidecar has for those who watch it: its metrics, on an address of their own."""
+"""What a server or sidecar has for those who watch it: metrics on an address of their own, and traces of calls."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,37 @@ if TYPE_CHECKING:  # the packages that they need are optional
     from sessiond.config.sidecar import SidecarConfig
     from sessiond.http.server import HttpServer
     from sessiond.metrics.families import Source
+    from sessiond.system.tracing import Tracing
     from sessiond_client.near_cache import NearCacheStats
 
-__all__ = ["metrics_server", "sidecar_metrics_server"]
+__all__ = ["BadTracing", "metrics_server", "sidecar_metrics_server", "stop_tracing", "tracing_to"]
 
 _MAX_CONNECTIONS = 32
+
+
+class BadTracing(ValueError):
+    """Tracing cannot be set up. The text names the setting, with the remedy."""
+
+
+def tracing_to(endpoint: str, setting: str, service: str) -> Tracing | None:
+    """Return what traces calls, running; None if the endpoint is empty. Raises `BadTracing`.
+
+    `setting` is the name of the setting, and `service` the default of the service's name in traces.
+    """
+    if not endpoint:
+        return None
+    from sessiond.system.tracing import Tracing
+
+    try:
+        return Tracing(endpoint, service, __version__)
+    except ValueError as error:
+        raise BadTracing(f"{setting}: {error}") from error
+
+
+async def stop_tracing(tracing: Tracing | None) -> None:
+    """Send the last spans, for two seconds at most."""
+    if tracing is not None:
+        await asyncio.to_thread(tracing.shut_down)
 
 
 async def metrics_server(config: Config, watched: Watched) -> HttpServer | None:

@@ -21,6 +21,7 @@ from sessiond.rpc.cookies import browser_name
 from sessiond.rpc.local import LocalCalls, LocalEvents, RepeatableAnswers
 from sessiond.rpc.server import FurtherService
 from sessiond.system.clock import Clock
+from sessiond.system.ongoing import Tracer
 from sessiond_client.browser import BrowserEndpoints, Site
 from sessiond_client.browser.streams import StreamRules
 from sessiond_client.gateway.cookies import CookieNames
@@ -71,6 +72,7 @@ async def http_server(
     limiter: CallLimiter,
     reading: Reading,
     clock: Clock,
+    tracer: Tracer | None,
 ) -> HttpServer | None:
     """Return the server that proxies ask over HTTP, started; None if there is none. Raises `CannotListen`."""
     if not config.http_listen:
@@ -91,12 +93,13 @@ async def http_server(
 
     streams = StreamRules(most=max(1, config.max_calls // _STREAMS_SHARE))
     door = Door(callers, limiter)
-    pages = BrowserPages(BrowserEndpoints(streams=streams, now=now), site_of, door)
+    pages = BrowserPages(BrowserEndpoints(streams=streams, now=now), site_of, door, tracer)
 
     async def is_serving() -> bool:
         return reading.is_ready
 
-    server = HttpServer(ProxySite(identifying(auth, door), is_serving, pages), config.max_calls)
+    site = ProxySite(identifying(auth, door), is_serving, pages, tracer)
+    server = HttpServer(site, config.max_calls)
     await server.start(config.http_listen, config.socket_mode)
     return server
 

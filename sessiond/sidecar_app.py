@@ -16,7 +16,7 @@ from sessiond import __version__
 from sessiond.app import RemotePlaintext
 from sessiond.config.sidecar import SidecarConfig
 from sessiond.domain.call import FORWARDED_KEY, PEER_KEY
-from sessiond.monitoring import sidecar_metrics_server
+from sessiond.monitoring import sidecar_metrics_server, stop_tracing, tracing_to
 from sessiond.rpc.arrivals import Arrivals
 from sessiond.rpc.stream_limit import StreamLimit
 from sessiond.sidecar.barrier import Barrier
@@ -33,6 +33,7 @@ from sessiond_client.targets import is_local
 
 if TYPE_CHECKING:  # the packages that it needs are optional
     from sessiond.http.server import HttpServer
+    from sessiond.system.tracing import Tracing
 
 __all__ = ["Sidecar"]
 
@@ -50,6 +51,7 @@ class Sidecar:
         self._config = config
         self._clock = clock
         self._is_worker = is_worker
+        self._tracing: Tracing | None = None
 
     @classmethod
     async def start(
@@ -60,16 +62,21 @@ class Sidecar:
         `clock` returns milliseconds and never goes backwards; it is compared with nobody else's. A worker shares its
         port with others, and its authority trusts it to say who calls.
 
-        Raises `RemotePlaintext`, `BadTls`, `BadKey` or `CannotListen`; nothing is left running then.
+        Raises `RemotePlaintext`, `BadTls`, `BadTracing`, `BadKey` or `CannotListen`; nothing is left running then.
         """
         if not is_worker:  # its owner has checked this
             _refuse_plaintext(config)
         sidecar = cls(config, clock, is_worker=is_worker)
-        await sidecar._start()
+        try:
+            await sidecar._start()
+        except BaseException:
+            await stop_tracing(sidecar._tracing)
+            raise
         return sidecar
 
     async def _start(self) -> None:
         config = self._config
+        self._tracing = tracing_to(config.tracing, "--tracing", f"sessiond-{self._kind}")
         self.cache = NearCache(config.cache_entries, config.cache_bytes, self._clock)
         self._tls = tls_of(config, SystemClock())
         upstream = self._upstream = Upstream(config, self._tls)
@@ -82,7 +89,7 @@ class Sidecar:
         arrivals = Arrivals()
         limit = StreamLimit(config.max_streams, "streams", "--max-streams")
         answers = NearAnswers(self.cache, SystemEntropy())
-        way = Way(upstream, answers, barrier, arrivals, limit, _WRITE_TIMEOUT)
+        way = Way(upstream, answers, barrier, arrivals, limit, _WRITE_TIMEOUT, tracer=self._tracing)
         if self._is_worker:
             way = replace(way, metadata=lambda peer: ((PEER_KEY, peer),))
         self._forwarding = Forwarding(way)
@@ -126,7 +133,7 @@ class Sidecar:
         from sessiond.http.server import HttpServer
         from sessiond.http.site import ProxySite
 
-        site = ProxySite(Relay(self._ask_for_proxy).respond, self._upstream.is_answering)
+        site = ProxySite(Relay(self._ask_for_proxy).respond, self._upstream.is_answering, tracer=self._tracing)
         server = HttpServer(site, config.max_calls)
         await server.start(config.http_listen, config.socket_mode)
         return server
@@ -152,6 +159,7 @@ class Sidecar:
             with suppress(asyncio.CancelledError):
                 await task
         await self._upstream.close()
+        await stop_tracing(self._tracing)
         _log.info("worker stopped" if self._is_worker else "stopped", pid=os.getpid())
 
     async def _watch_files(self) -> None:

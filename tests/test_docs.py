@@ -212,8 +212,17 @@ def use_https_everywhere_effect(trial: Trial) -> None:
     assert "max-age=" in client.get("/", base_url="https://shop.example").headers["Strict-Transport-Security"]
 
 
+def trace_effect(trial: Trial) -> None:
+    """The channels of gRPC are instrumented, so clients that are created later continue a trace."""
+    for name in ("GrpcInstrumentorClient", "GrpcAioInstrumentorClient"):
+        instrumentor = trial.names[name]()
+        assert instrumentor.is_instrumented_by_opentelemetry
+        instrumentor.uninstrument()
+
+
 # By page: what is replaced in it, and a check that the page did what it says.
 GUIDES: dict[str, tuple[set[str], Callable[[Trial], None]]] = {
+    "trace": (set(), trace_effect),
     "tutorial": ({ADDRESS}, tutorial_effect),
     "follow-events": ({ADDRESS, LOOP}, follow_events_effect),
     "list-devices": ({ADDRESS, SESSION_ID}, list_devices_effect),

@@ -11,6 +11,7 @@ from sessiond.domain.session import Session, activity_of
 from sessiond.domain.values import NO_REVISION, Instant, SessionId
 from sessiond.store.contract import Commit
 from sessiond.system.lru import Lru
+from sessiond.system.ongoing import note
 from sessiond_client.following import Fence
 
 __all__ = ["Entry", "SessionCache"]
@@ -144,6 +145,7 @@ class SessionCache:
             mark = self._fence.begin()
             try:
                 self.reads += 1
+                note(session_from="store")
                 session = await self._load(session_id)
                 if self._fence.holds(mark, session_id):
                     return session

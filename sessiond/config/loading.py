@@ -82,6 +82,7 @@ class Config:
     drain_delay               how long calls are answered after the stop was announced to health checks
     drain_timeout             how long calls under way may then take to end
     health_listen             where orchestrators check health: `host:port`, or `unix:path`; empty: on `listen` only
+    tracing                   the collector to which spans of calls are sent: `http://host:port`, or `env`; empty: none
     max_answer_bytes          how many bytes of answers are kept for repeated calls; the oldest are removed first
     log_format, log_level     how logs are written, and which
     log_audit_file            the file of audit lines; None: they go to the log
@@ -123,6 +124,7 @@ class Config:
     drain_delay: Millis
     drain_timeout: Millis
     health_listen: str
+    tracing: str
     max_answer_bytes: int
     log_format: str
     log_level: str
@@ -213,6 +215,7 @@ def load_config(path: Path | None, overrides: Sequence[Override] = ()) -> Config
         drain_delay=server.drain_delay,
         drain_timeout=server.drain_timeout,
         health_listen=server.health_listen,
+        tracing=server.tracing,
         max_answer_bytes=server.max_answer_bytes,
         log_format=log.format,
         log_level=log.level,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,7 @@ _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 # Browsers ignore the case of a prefix.
 _COOKIE_PREFIXES = ("__Host-", "__Secure-", "__Http-", "__Host-Http-")
 _LONGEST_BURST = 60_000
+_COLLECTOR = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
 _CALLER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_PORT = 65535
 _MOST_ARGUMENTS = 64
@@ -184,6 +186,30 @@ def parse_metrics_listen(value: Any) -> str:
 
 def _health_listen(value: Any) -> str:
     return _optional_address(value, (), "")
+
+
+def parse_tracing(value: Any) -> str:
+    """Return the address of a collector, or `env`; empty: none. Raises ValueError with the accepted form, or what is
+    missing."""
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not (value == "env" or _COLLECTOR.fullmatch(value)):
+        raise ValueError('must be "http://HOST:PORT" or "https://HOST:PORT" of a collector of OTLP over gRPC, or "env"')
+    for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc"):
+        # Not imported: that takes a second, and the configuration is also checked where nothing is served.
+        if not _is_installed(package):
+            raise ValueError(
+                f"needs the package {package}, which is not installed; run in the server's virtual environment: "
+                "pip install 'sessiond[tracing]'"
+            )
+    return value
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of a package that it is in
+        return False
 
 
 def _optional_address(value: Any, packages: Sequence[str], extra: str) -> str:
@@ -382,6 +408,7 @@ class ServerSection(Section):
     drain_delay: DurationOrZero = Millis(0)
     drain_timeout: DurationOrZero = parse_duration("5s")
     health_listen: Annotated[str, BeforeValidator(_health_listen)] = ""
+    tracing: Annotated[str, BeforeValidator(parse_tracing)] = ""
     max_answer_bytes: Annotated[int, Field(ge=1_000_000, le=100_000_000_000)] = 256_000_000
     tls: TlsSection = TlsSection()
 

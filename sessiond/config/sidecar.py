@@ -13,7 +13,14 @@ from sessiond.config.durations import DurationOrZero, parse_duration
 from sessiond.config.loading import BadConfig
 from sessiond.config.overrides import Override, overrides_of
 from sessiond.config.problems import path_of, remedy_for
-from sessiond.config.sections import PathText, Section, parse_http_listen, parse_listen, parse_metrics_listen
+from sessiond.config.sections import (
+    PathText,
+    Section,
+    parse_http_listen,
+    parse_listen,
+    parse_metrics_listen,
+    parse_tracing,
+)
 from sessiond.domain.immutable import immutable
 from sessiond.domain.values import Millis
 
@@ -54,6 +61,7 @@ class _Sidecar(Section):
     listen: Annotated[str, BeforeValidator(parse_listen)] = _DEFAULT_LISTEN
     http_listen: Annotated[str, BeforeValidator(parse_http_listen)] = ""
     metrics_listen: Annotated[str, BeforeValidator(parse_metrics_listen)] = ""
+    tracing: Annotated[str, BeforeValidator(parse_tracing)] = ""
     socket_mode: Literal["0600", "0660"] = "0600"
     allow_remote_plaintext: bool = False
     cache_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = 100_000
@@ -78,6 +86,7 @@ class SidecarConfig:
     listen                  `host:port`, or `unix:path`
     http_listen             where proxies ask over HTTP: `host:port`, or `unix:path`; empty: nowhere
     metrics_listen          where Prometheus asks for metrics: `host:port`, or `unix:path`; empty: nowhere
+    tracing                 the collector to which spans of calls are sent: `http://host:port`, or `env`; empty: nowhere
     socket_mode             the mode of the Unix sockets
     allow_remote_plaintext  whether tokens may cross a network without encryption, on either side
     cache_entries           how many answers are kept
@@ -98,6 +107,7 @@ class SidecarConfig:
     listen: str
     http_listen: str
     metrics_listen: str
+    tracing: str
     socket_mode: int
     allow_remote_plaintext: bool
     cache_entries: int

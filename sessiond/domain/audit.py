@@ -88,6 +88,7 @@ class AuditRecord:
     outcome     `OK`, `REPEATED` (a retry got the first response, and nothing was changed), `STARTED` (a stream),
                 `CANCELLED` (the server stopped before it was known), or the code of the error
     request     the beginning of SHA-256 of the request id, which is itself a secret
+    call        the id of the call, which its errors and other log lines have too; empty if there was no call
 
     Text that a caller chose is hidden from `repr`: somebody may have put a token there. `Audit` hides that in the line.
     """
@@ -107,9 +108,10 @@ class AuditRecord:
     count: int = 0
     outcome: str = "OK"
     request: str = ""
+    call: str = ""
 
 
-_NAMES = {"peer": "from", "request": "request_id"}
+_NAMES = {"peer": "from", "request": "request_id", "call": "call_id"}
 FIELDS: Mapping[str, str] = {one.name: _NAMES.get(one.name, one.name) for one in fields(AuditRecord)}
 """The name in a line of each field of a record. Before them a line has `log`, which is `audit`, and `time`."""
 

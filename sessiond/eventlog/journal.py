@@ -23,6 +23,7 @@ from sessiond.eventlog.work import Done, Memory, Needs, PrerequisiteRequired, Re
 from sessiond.store.contract import Commit, Decision, Store, StoreFailed, StoreUnavailable, Transaction
 from sessiond.system.clock import Clock
 from sessiond.system.distribution import SECONDS, Distribution
+from sessiond.system.ongoing import step
 
 __all__ = ["Bounds", "Journal"]
 
@@ -160,7 +161,8 @@ class Journal:
         waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), convert)
         self._queue.append(waiting)
         self._wake.set()
-        result: R = await waiting.caller
+        with step("commit"):
+            result: R = await waiting.caller
         return result
 
     async def close(self) -> None:

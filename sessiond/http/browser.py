@@ -16,15 +16,19 @@ from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError
 from sessiond.http.answers import misconfigured
 from sessiond.http.asgi import send_answer
+from sessiond.http.calls import IdentifyingSend, begin_request, end_request
 from sessiond.http.door import Door
 from sessiond.http.questions import Headers, passed_request
 from sessiond.http.refusals import LoggedRefusals
 from sessiond.system.failures import log_failure
+from sessiond.system.ongoing import Tracer
 from sessiond_client.browser import EVENTS, BrowserEndpoints, Site
 from sessiond_client.errors import SessiondError
 
-__all__ = ["BrowserPages"]
+__all__ = ["PAGES", "BrowserPages"]
 
+PAGES = "/browser/{application}/{path:path}"
+"""The paths of the endpoints, in Starlette's form."""
 _log = structlog.get_logger(__name__)
 
 
@@ -32,17 +36,32 @@ class BrowserPages:
     """Serves the endpoints of all applications.
 
     `site_of`: the sessions of an application, asked about on behalf of a caller. Raises `InvalidField` if there is no
-    such application.
+    such application. `tracer` begins the spans of requests; None: they are not traced.
     """
 
-    def __init__(self, endpoints: BrowserEndpoints, site_of: Callable[[str, Caller], Site], door: Door) -> None:
+    def __init__(
+        self,
+        endpoints: BrowserEndpoints,
+        site_of: Callable[[str, Caller], Site],
+        door: Door,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._endpoints = endpoints
         self._site_of = site_of
         self._door = door
         self._refusals = LoggedRefusals()
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of a client, which a proxy passes on."""
+        call = begin_request(scope, PAGES, self._tracer)
+        identifying = IdentifyingSend(send, call)
+        try:
+            await self._serve(scope, receive, identifying)
+        finally:
+            end_request(call, identifying.status)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = _Begun(send)
         application, path = scope["path_params"]["application"], scope["path_params"]["path"]
         headers = Headers(scope["headers"])

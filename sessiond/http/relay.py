@@ -9,9 +9,11 @@ from google.protobuf.message import DecodeError
 from starlette.types import Scope
 
 from sessiond.http.answers import Answer, refusal_in, try_again
+from sessiond.http.calls import trace_headers
 from sessiond.http.forward_auth import KEY_HEADER
 from sessiond.http.forwarded import METHOD, answer_in, question
 from sessiond.http.refusals import LoggedRefusals
+from sessiond.system.ongoing import CALL_ID, calling, this_call
 
 __all__ = ["Ask", "Relay"]
 
@@ -41,9 +43,14 @@ class Relay:
         headers = [(name, value) for name, value in sent if name != _KEY]
         if not all(value.isascii() and value.isprintable() for _, value in metadata):
             return self._refusals.because(f"{KEY_HEADER}: must be the key of a caller, as Bearer KEY")
+        call = this_call()
+        metadata.append((CALL_ID, call.id))
+        if call.span is None:  # else the authority's span is a part of this one
+            metadata += trace_headers(sent)
         message = question(path, scope["query_string"].decode("latin-1"), headers)
         try:
-            return answer_in(await self._ask(METHOD, message, metadata, _SECONDS))
+            with calling(METHOD) as trace:
+                return answer_in(await self._ask(METHOD, message, [*metadata, *trace], _SECONDS))
         except grpc.aio.AioRpcError as error:
             if error.code() in _LATER:
                 found = try_again()

@@ -11,10 +11,12 @@ from starlette.types import Receive, Scope, Send
 from sessiond.domain.errors import AuthorityError
 from sessiond.http.answers import Answer, answer
 from sessiond.http.asgi import send_answer
-from sessiond.http.browser import BrowserPages
+from sessiond.http.browser import PAGES, BrowserPages
+from sessiond.http.calls import begin_request, end_request, identified
 from sessiond.http.door import Door
 from sessiond.http.forward_auth import PATHS, ForwardAuth
 from sessiond.http.questions import Headers
+from sessiond.system.ongoing import Tracer
 
 __all__ = ["ProxySite", "Respond", "identifying"]
 
@@ -24,24 +26,27 @@ Respond = Callable[[Scope], Awaitable[Answer]]
 
 class ProxySite:
     """Serves proxies. `respond` answers what they ask; `is_serving` says whether it can, for health checks. `pages`
-    serves the endpoints for pages; without it there are none."""
+    serves the endpoints for pages; without it there are none. `tracer` begins the spans of questions; None: they are
+    not traced."""
 
     def __init__(
         self,
         respond: Respond,
         is_serving: Callable[[], Awaitable[bool]] | None = None,
         pages: BrowserPages | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._respond = respond
         self._is_serving = is_serving
         self._pages = pages
+        self._tracer = tracer
         self._is_stopping = False
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
-        routes = [Route(path, _Answering(self._respond), methods=["GET"]) for path in PATHS]
+        routes = [Route(path, _Answering(self._respond, self._tracer), methods=["GET"]) for path in PATHS]
         if self._pages is not None:
-            routes.append(Route("/browser/{application}/{path:path}", self._pages))
+            routes.append(Route(PAGES, self._pages))
         return Starlette(routes=[*routes, Route("/healthz", _Answering(self._health), methods=["GET"])])
 
     def stop(self) -> None:
@@ -65,11 +70,18 @@ class _Answering:
     Starlette calls it as it is, without the objects for requests and responses that it makes for a function.
     """
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, tracer: Tracer | None = None) -> None:
         self._respond = respond
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_answer(await self._respond(scope), send)
+        call, status = begin_request(scope, scope["path"], self._tracer), 500
+        try:
+            answer = identified(await self._respond(scope), call)
+            status = answer.status
+            await send_answer(answer, send)
+        finally:
+            end_request(call, status)
 
 
 def identifying(auth: ForwardAuth, door: Door) -> Respond:

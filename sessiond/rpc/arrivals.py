@@ -146,4 +146,4 @@ class Arrivals:
 async def _abort(context: Context) -> None:
     refusal = Overloaded("too many messages were arriving, and this one took too long; try again soon")
     with suppress(grpc.aio.AbortError, grpc.aio.InternalError, grpc.aio.UsageError):
-        await context.abort_with_status(status_of(refusal))
+        await context.abort_with_status(status_of(refusal, context.invocation_metadata()))

@@ -21,6 +21,7 @@ from sessiond.domain.call import Caller
 from sessiond.domain.errors import AuthorityError, NotPermitted, Overloaded, Unauthenticated, Unavailable
 from sessiond.rpc.authorization import applications_of, authorize, authorize_for, role_of
 from sessiond.rpc.status import status_message
+from sessiond.system.ongoing import call_id, this_call
 
 __all__ = ["AuditedCalls"]
 
@@ -58,7 +59,8 @@ class AuditedCalls:
             return callers.identify(peer, metadata, proved)
         except Unauthenticated:
             unknown = Caller("", callers.peer_of(peer, metadata), metadata or ())
-            record = AuditRecord(action=name, peer=unknown.peer, credential=_credential(unknown))
+            called = this_call(metadata).id
+            record = AuditRecord(action=name, peer=unknown.peer, credential=_credential(unknown), call=called)
             self._audit.refused(replace(record, outcome="UNAUTHENTICATED"), _host_of(unknown.peer))
             raise
 
@@ -87,6 +89,7 @@ class AuditedCalls:
                 application=application,
                 peer=caller.peer,
                 outcome="PERMISSION_DENIED",
+                call=call_id(),
             )
             self._audit.refused(record, caller.name)
             raise
@@ -163,6 +166,7 @@ def _record(name: str, message: Any, caller: Caller, role: Role | None) -> Audit
         client_agent="" if client is None else client.user_agent,
         reason=getattr(message, "reason", ""),
         request=sha256(request_id.encode()).hexdigest()[:16] if request_id else "",
+        call=call_id(),
     )
 
 

@@ -12,7 +12,7 @@ import grpc
 
 from sessiond.system.distribution import SECONDS, Distribution
 
-__all__ = ["CallStats", "MethodStats", "counting"]
+__all__ = ["CallStats", "MethodStats", "code_of", "counting"]
 
 _CANCELLED, _OK, _UNKNOWN = "CANCELLED", "OK", "UNKNOWN"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,11 +96,11 @@ def _unary(inner: Any, stats: MethodStats) -> Any:
         began, code = stats.begin(), _CANCELLED
         try:
             response = await inner(requests, context)
-            code = _code_of(context, otherwise=_OK)
+            code = code_of(context, otherwise=_OK)
             stats.sent += 1
             return response
         except Exception:
-            code = _code_of(context)
+            code = code_of(context)
             raise
         finally:
             stats.received += 1
@@ -114,9 +114,9 @@ def _streaming(inner: Any, stats: MethodStats) -> Any:
         began, code, counting_context = stats.begin(), _CANCELLED, _Counting(context, stats)
         try:
             await inner(requests, counting_context)
-            code = _code_of(context, otherwise=_OK)
+            code = code_of(context, otherwise=_OK)
         except Exception:
-            code = _code_of(context)
+            code = code_of(context)
             raise
         finally:
             stats.end(began, _CANCELLED if counting_context.is_gone else code)
@@ -133,7 +133,7 @@ def _yielding(inner: Any, stats: MethodStats) -> Any:
                 stats.sent += 1
             code = _OK
         except Exception:
-            code = _code_of(context)
+            code = code_of(context)
             raise
         finally:
             stats.end(began, code)
@@ -170,7 +170,7 @@ class _Counting:
         self._stats.sent += 1
 
 
-def _code_of(context: Context, otherwise: str = _UNKNOWN) -> str:
+def code_of(context: Context, otherwise: str = _UNKNOWN) -> str:
     """Return the name of the status that a call was ended with."""
     code: Any = context.code()  # a number until somebody has set it
     return str(code.name) if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK else otherwise

@@ -22,6 +22,7 @@ from sessiond.domain.call import Caller
 from sessiond.edge.check import Decision
 from sessiond.edge.routes import Route, route_of
 from sessiond.rpc.server import FurtherService
+from sessiond.system.ongoing import CALL_ID, sent_call_id, this_call
 from sessiond_client.gateway.actions import Action
 from sessiond_client.gateway.request import Headers, WebRequest
 
@@ -51,7 +52,10 @@ class ExternalAuthorization:
     async def Check(self, request: Any, caller: Caller) -> bytes:  # noqa: N802 - the name in Envoy's contract
         """Decide about one request. Raise `InvalidField` if the route's settings are wrong: Envoy then denies it."""
         attributes = request.attributes
-        decision = await self._decide(web_request(attributes), _route(attributes.context_extensions), caller)
+        asked = web_request(attributes)
+        # Envoy gives each request an id, but calls without one.
+        this_call().adopt(sent_call_id(asked.headers(CALL_ID)))
+        decision = await self._decide(asked, _route(attributes.context_extensions), caller)
         response: bytes | None = decision.made.get(SERVICE)
         if response is None:
             response = decision.made[SERVICE] = _response(decision).SerializeToString()

@@ -16,6 +16,7 @@ from sessiond.rpc.handlers import Intake
 from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import HEALTH, BoundedServer
 from sessiond.rpc.listening import server_options
+from sessiond.system.ongoing import started_outside_calls
 
 __all__ = ["GrpcioTransport"]
 
@@ -52,7 +53,7 @@ class GrpcioTransport:
 
     async def start(self) -> None:
         """Accept calls."""
-        await self._server.start()
+        await started_outside_calls(self._server.start())
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give open calls `grace` seconds to finish, and then end them."""

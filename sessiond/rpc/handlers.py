@@ -36,6 +36,7 @@ from sessiond.rpc.heavy import HEAVY_BYTES, HeavyMessages
 from sessiond.rpc.status import status_of
 from sessiond.rpc.weights import weight_of, weights_by_application
 from sessiond.rpc.wire import parse
+from sessiond.system.ongoing import this_call
 
 __all__ = [
     "FastPath",
@@ -267,12 +268,14 @@ def _on_grpcio_unary(method: Method, intake: Intake) -> grpc.RpcMethodHandler[An
             if (known := method.known(raw, caller)) is not None:
                 return known
             work = Work(intake.turns, account.lane, weight)
+            this_call(caller.metadata)
             return await watched(method.respond(raw, caller, context), work)
         except AuthorityError as error:
-            status = status_of(error)
+            status = status_of(error, context.invocation_metadata())
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            this_call(context.invocation_metadata())
             status = internal_error(method.name)
         finally:
             if account is not None:
@@ -352,13 +355,15 @@ def _streaming(
             account = beginning
             # Later messages of a stream have limits of their own.
             intake.turns.end(account.lane, READ)
+            this_call(caller.metadata)
             await serve(caller, context)
             return
         except AuthorityError as error:
-            status = status_of(error)
+            status = status_of(error, context.invocation_metadata())
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            this_call(context.invocation_metadata())
             status = internal_error(name)
         finally:
             if account is not None:

@@ -115,7 +115,7 @@ class _Bounded(grpc.GenericRpcHandler):
                 answer = found.unary_unary(request, context)
                 return await answer if inspect.isawaitable(answer) else answer
             except AuthorityError as error:
-                await context.abort_with_status(status_of(error))
+                await context.abort_with_status(status_of(error, context.invocation_metadata()))
 
         return call
 
@@ -131,7 +131,7 @@ class _Bounded(grpc.GenericRpcHandler):
                     async for response in found.stream_stream(requests(), context):
                         yield response
             except AuthorityError as error:
-                await context.abort_with_status(status_of(error))
+                await context.abort_with_status(status_of(error, context.invocation_metadata()))
 
         return call
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import structlog
@@ -36,6 +36,8 @@ from sessiond.rpc.listening import (
 )
 from sessiond.rpc.sockets import check_port, prepare_socket
 from sessiond.rpc.status import status_of
+from sessiond.rpc.traced import TracedStats, begin_traced
+from sessiond.system.ongoing import Metadata, Tracer, end_call, this_call
 
 __all__ = ["NativeTransport"]
 
@@ -58,7 +60,7 @@ class _Call:
 
     __slots__ = ("_began", "_front", "_stats", "number", "status")
 
-    def __init__(self, front: NativeGrpcFront, number: int, stats: MethodStats) -> None:
+    def __init__(self, front: NativeGrpcFront, number: int, stats: MethodStats | TracedStats) -> None:
         self._front = front
         self._stats = stats
         self._began = stats.begin()
@@ -124,6 +126,18 @@ def _stats_of(path: str, method: Method, stats: CallStats) -> MethodStats:
     return stats.of(service, name, "server_stream" if method.streams else "unary")
 
 
+class Watched(Protocol):
+    """What is known about calls: see `server.Shared`."""
+
+    @property
+    def stats(self) -> CallStats:
+        """Counts the calls."""
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Begins their spans; None: they are not traced."""
+
+
 def _end(account: Account, work: Work | None) -> None:
     account.end()
     if work is not None:
@@ -142,9 +156,10 @@ class NativeTransport:
         intake: Intake,
         fallback: GrpcioTransport,
         max_calls: int,
-        stats: CallStats,
+        watched: Watched,
     ) -> None:
-        self._stats = [_stats_of(path, method, stats) for path, method in methods.items()]
+        self._stats = [_stats_of(path, method, watched.stats) for path, method in methods.items()]
+        self._tracer = watched.tracer
         self._paths = [(path, method.streams) for path, method in methods.items()]
         self._methods = list(methods.values())
         self._callers = intake.callers
@@ -240,33 +255,44 @@ class NativeTransport:
                     loop.call_soon(task.cancel)  # after it has begun, so that it can clean up
                 continue
             served, stats = self._methods[method], self._stats[method]
-            call, account = _Call(self._front, number, stats), None
+            account, metadata = None, details[0]
             stats.received += 1
+            call = _Call(self._front, number, self._begun(served, stats, metadata))
             try:
                 if (refusal := self._refusal(len(raw))) is not None:
                     call.refuse(*refusal)
                     continue
-                peer, metadata = details[1], details[0]
+                peer = details[1]
                 if served.is_open:
                     self._start(number, self._serve(call, served, raw, Caller("", peer)), None)
                     continue
                 caller = self._audited.identify(served.name, self._callers, peer, metadata)
                 beginning = self._intake.limiter.account(caller)
                 if (turn := self._intake.begin(beginning, served.turn_weight)) is not None:
+                    this_call(metadata)
                     self._start(number, self._serve_in_turn(turn, beginning, call, served, raw, caller), None)
                     continue
                 account = beginning
                 if (known := served.known(raw, caller)) is None:
+                    this_call(metadata)
                     self._start_work(account, call, served, raw, caller)
                     continue
                 call.respond(known)
             except AuthorityError as error:
-                call.fail(status_of(error))
+                call.fail(status_of(error, metadata))
             except Exception:  # noqa: BLE001 - one call must not take the others of its batch with it
+                this_call(metadata)
                 call.fail(internal_error(served.name))
             if account is not None:
                 # Not at once, or all that has arrived would be answered before anything else has its turn.
                 loop.call_soon(self._intake.end, account, served.turn_weight)
+
+    def _begun(self, method: Method, stats: MethodStats, metadata: Metadata) -> MethodStats | TracedStats:
+        """Begin a call after the one before. Return what counts it."""
+        end_call()
+        if self._tracer is None or method.is_open:
+            return stats
+        return TracedStats(stats, begin_traced(self._tracer, stats.service, stats.method, metadata))
 
     def _start(self, number: int, serving: Coroutine[Any, Any, None], end: Callable[[], None] | None) -> None:
         task = asyncio.get_running_loop().create_task(serving)

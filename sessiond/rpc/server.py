@@ -33,6 +33,8 @@ from sessiond.rpc.health import SERVICE, Health
 from sessiond.rpc.heavy import HeavyMessages
 from sessiond.rpc.libraries import health_methods
 from sessiond.rpc.listening import bind
+from sessiond.rpc.traced import TracedMethod, traced
+from sessiond.system.ongoing import Tracer
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_CALLS", "FurtherService", "RpcServer", "Shared", "Transport", "turns_for"]
@@ -81,12 +83,14 @@ class Shared:
     limiter      has the limits of each caller and application
     turns        lets the calls of each caller begin. One for all servers of a process: a caller may use several
     stats        counts the calls
+    tracer       begins the spans of calls; None: they are not traced
     """
 
     unary_calls: UnaryCalls = field(default_factory=UnaryCalls)
     limiter: CallLimiter = field(default_factory=CallLimiter)
     turns: Turns = field(default_factory=Turns)
     stats: CallStats = field(default_factory=CallStats)
+    tracer: Tracer | None = None
 
 
 def turns_for(max_calls: int, transport: str) -> Turns:
@@ -133,16 +137,23 @@ class RpcServer:
         further = [service for service in services if isinstance(service, FurtherService)]
         methods, others = _served(services, intake, fast_path)
         by_service = {SERVICE: methods} | {service.name: _methods(service, intake) for service in further}
+        if shared.tracer is not None:
+            by_service = {
+                service: {name: TracedMethod(method) for name, method in served.items()}
+                for service, served in by_service.items()
+            }
+
+        def watched(handler: grpc.RpcMethodHandler[Any, Any], service: str, name: str, kind: str) -> Any:
+            return counting(traced(handler, service, name, shared.tracer), shared.stats.of(service, name, kind))
+
         found = {
             service: {
-                name: counting(on_grpcio(method, intake), shared.stats.of(service, name, _kind(method)))
+                name: watched(on_grpcio(method, intake), service, name, _kind(method))
                 for name, method in served.items()
             }
             for service, served in by_service.items()
         }
-        found[SERVICE] |= {
-            name: counting(handler, shared.stats.of(SERVICE, name, "bidi_stream")) for name, handler in others.items()
-        }
+        found[SERVICE] |= {name: watched(handler, SERVICE, name, "bidi_stream") for name, handler in others.items()}
         self._transport: Transport = GrpcioTransport(found, self._health.servicer, intake, max_calls, shared.stats)
         if transport == "native":
             # Imported here: the package that it needs is optional.
@@ -151,7 +162,7 @@ class RpcServer:
             by_path = health_methods(self._health.servicer)
             for service, served in by_service.items():
                 by_path |= {f"/{service}/{name}": method for name, method in served.items()}
-            self._transport = NativeTransport(by_path, intake, self._transport, max_calls, shared.stats)
+            self._transport = NativeTransport(by_path, intake, self._transport, max_calls, shared)
 
     async def start(
         self,

@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from sessiond.domain import errors
+from sessiond.system.ongoing import Metadata, ending_call
 
 __all__ = ["STATUS", "status_message", "status_of"]
 
@@ -40,9 +41,14 @@ STATUS: dict[type[errors.AuthorityError], grpc.StatusCode] = {
 }
 
 
-def status_of(error: errors.AuthorityError) -> Any:
-    """Return the gRPC status of an exception, with the details of `status_message`."""
-    return rpc_status.to_status(status_message(error))
+def status_of(error: errors.AuthorityError, metadata: Metadata | None = ()) -> Any:
+    """Return the gRPC status with which an exception ends the ongoing call, whose caller has sent this metadata.
+
+    It has the details of `status_message`, and the id of the call as google.rpc.RequestInfo.
+    """
+    status = status_message(error)
+    status.details.add().Pack(error_details_pb2.RequestInfo(request_id=ending_call(metadata).id))
+    return rpc_status.to_status(status)
 
 
 def status_message(error: errors.AuthorityError) -> status_pb2.Status:

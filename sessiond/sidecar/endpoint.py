@@ -11,6 +11,7 @@ from sessiond.rpc.leftovers import Leftovers
 from sessiond.rpc.libraries import BoundedServer
 from sessiond.rpc.listening import bind, server_options
 from sessiond.sidecar.forwarding import Forwarding, Way
+from sessiond.system.ongoing import started_outside_calls
 
 __all__ = ["CACHE_SERVICE", "Endpoint"]
 
@@ -40,7 +41,7 @@ class Endpoint:
         bound = bind(self._server.add_insecure_port, address, socket_mode)
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.report(serves=False, from_memory=False)
-        await self._server.start()
+        await started_outside_calls(self._server.start())
         return bound
 
     async def report(self, *, serves: bool, from_memory: bool) -> None:

@@ -21,10 +21,12 @@ from sessiond.rpc.failures import failure_of
 from sessiond.rpc.handlers import sent
 from sessiond.rpc.status import status_of
 from sessiond.rpc.stream_limit import StreamLimit
+from sessiond.rpc.traced import traced
 from sessiond.sidecar.barrier import Barrier
 from sessiond.sidecar.held import HeldBytes
 from sessiond.sidecar.near import NearAnswers, has_signals
 from sessiond.sidecar.upstream import Metadata, Reply, Upstream, passed_on
+from sessiond.system.ongoing import CALL_ID, TRACE_HEADERS, Tracer, calling, note, this_call
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["Forwarding", "Way"]
@@ -63,6 +65,7 @@ class Way:
                    forwarded call must have something that says that it is one: else what the connection to the
                    authority proves would count for callers that prove nothing
     stats          counts the calls of the contract
+    tracer         begins their spans; None: they are not traced
     """
 
     upstream: Upstream
@@ -73,6 +76,7 @@ class Way:
     write_timeout: float
     metadata: Callable[[str], Metadata] = lambda _: ((FORWARDED_KEY, "sidecar"),)
     stats: CallStats = field(default_factory=CallStats)
+    tracer: Tracer | None = None
 
 
 class Forwarding(grpc.GenericRpcHandler):
@@ -108,7 +112,9 @@ class Forwarding(grpc.GenericRpcHandler):
         else:
             kind, make = "unary", grpc.stream_unary_rpc_method_handler
             call = self._validate if method == _VALIDATE else partial(self._call, method)
-        return counting(make(_guarded(method, call)), self._way.stats.of(_SERVICE.full_name, described.name, kind))
+        service, name = _SERVICE.full_name, described.name
+        handler = traced(make(_guarded(method, call)), service, name, self._way.tracer)
+        return counting(handler, self._way.stats.of(service, name, kind))
 
     def stop(self) -> None:
         """End all streams with a status that asks the caller to resume."""
@@ -122,6 +128,8 @@ class Forwarding(grpc.GenericRpcHandler):
         digest = answers.digest(raw, _metadata_of(context))
         known = answers.known(digest)
         if known is not None:
+            if self._way.tracer is not None:
+                note(answered_from="cache")
             return known
         question = answers.question(digest, raw)
         if question is None:
@@ -151,18 +159,27 @@ class Forwarding(grpc.GenericRpcHandler):
         return reply
 
     async def _asked(self, method: str, context: Context, raw: bytes) -> Reply:
-        with self._held.counted(context.peer(), len(raw)):
-            return await self._way.upstream.ask(method, raw, self._metadata(context), context.time_remaining())
+        with self._held.counted(context.peer(), len(raw)), calling(method) as trace:
+            note(answered_from="authority")
+            metadata = [*self._metadata(context), *trace]
+            return await self._way.upstream.ask(method, raw, metadata, context.time_remaining())
 
     def _metadata(self, context: Context) -> Metadata:
-        return [*passed_on(_metadata_of(context)), *self._way.metadata(context.peer())]
+        """Return what is sent to the authority: what the caller has sent, and by which id the call is known here."""
+        received = _metadata_of(context)
+        call = this_call(received)
+        replaced = {CALL_ID} if call.span is None else {CALL_ID, *TRACE_HEADERS}
+        kept = [(key, value) for key, value in passed_on(received) if key not in replaced]
+        return [*kept, (CALL_ID, call.id), *self._way.metadata(context.peer())]
 
     async def _stream(self, method: str, context: Context) -> None:
         way, peer = self._way, context.peer()
         with way.limit.counted(peer):
             if self._is_stopping:
                 raise _STOPPING
-            call = way.upstream.stream(method, self._metadata(context), context.time_remaining())
+            span = this_call(_metadata_of(context)).span
+            metadata = [*self._metadata(context), *(() if span is None else span.headers())]
+            call = way.upstream.stream(method, metadata, context.time_remaining())
             self._streams.add(call)
             # Never cancelled: a read ends with its call, and gRPC leaks what a cancelled one has received.
             reading = asyncio.create_task(self._read(context, peer, call), name=f"{method}: read")
@@ -231,10 +248,11 @@ def _guarded(
         except grpc.aio.AioRpcError as error:
             initial, status = tuple(error.initial_metadata()), _status_of(error)
         except AuthorityError as error:
-            status = status_of(error)
+            status = status_of(error, _metadata_of(context))
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - the last place to turn an exception into a status
+            this_call(_metadata_of(context))
             status = rpc_status.to_status(failure_of(method))
         if initial:
             await context.send_initial_metadata(initial)

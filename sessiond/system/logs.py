@@ -14,6 +14,7 @@ from typing import TextIO
 import structlog
 
 from sessiond.domain.text import printable
+from sessiond.system.ongoing import call_id
 
 __all__ = ["set_up_logs"]
 
@@ -33,6 +34,7 @@ def set_up_logs(form: str, level: str) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            _with_call_id,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderers,
         ],
@@ -40,6 +42,15 @@ def set_up_logs(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _with_call_id(
+    _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Add the id of the ongoing call to a line that is about one."""
+    if "call_id" not in event and (found := call_id()):
+        event["call_id"] = found
+    return event
 
 
 def _harmless(

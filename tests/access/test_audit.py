@@ -177,7 +177,7 @@ async def test_the_fields_of_a_line(stub: AsyncStub, callers: Callers, file: Pat
         reason="stolen",
         request_id=request_id,
     )
-    await stub.RevokeSession(revoke, metadata=admin)
+    await stub.RevokeSession(revoke, metadata=[*admin, ("x-request-id", "checkout-1")])
     line = lines_of(file)[-1]
     assert list(line) == ["log", "time", *FIELDS.values()]
     peer, identity = line.pop("from"), created.session.session_id
@@ -199,6 +199,7 @@ async def test_the_fields_of_a_line(stub: AsyncStub, callers: Callers, file: Pat
         "count": 1,
         "outcome": "OK",
         "request_id": sha256(request_id.encode()).hexdigest()[:16],
+        "call_id": "checkout-1",
     }
     await stub.RevokeSession(revoke, metadata=admin)
     repeated = lines_of(file)[-1]

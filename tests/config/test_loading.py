@@ -255,6 +255,7 @@ OTHER_VALUES = {
     "server.drain_delay": Millis(7),
     "server.drain_timeout": Millis(8),
     "server.health_listen": "unix:c",
+    "server.tracing": "env",
     "server.max_answer_bytes": 7_000_000,
     "server.tls.certificate": Path("s.crt"),
     "server.tls.key": Path("s.key"),

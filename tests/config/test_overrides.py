@@ -37,6 +37,7 @@ VARIABLES = {
     "server.drain_delay": ("SESSIOND_DRAIN_DELAY", "7s", 7_000),
     "server.drain_timeout": ("SESSIOND_DRAIN_TIMEOUT", "8s", 8_000),
     "server.health_listen": ("SESSIOND_HEALTH_LISTEN", "unix:c", "unix:c"),
+    "server.tracing": ("SESSIOND_TRACING", "http://collector:4317", "http://collector:4317"),
     "server.max_answer_bytes": ("SESSIOND_MAX_ANSWER_BYTES", "7000000", 7_000_000),
     "server.tls.certificate": ("SESSIOND_TLS_CERTIFICATE", "s.crt", Path("s.crt")),
     "server.tls.key": ("SESSIOND_TLS_KEY", "s.key", Path("s.key")),

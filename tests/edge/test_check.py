@@ -13,7 +13,8 @@ import grpc
 import pytest
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
-from google.rpc import code_pb2
+from google.rpc import code_pb2, error_details_pb2
+from grpc_status import rpc_status
 
 from sessiond.app import App
 from sessiond.config import load_config
@@ -315,3 +316,17 @@ async def test_a_check_counts_once_for_its_application(tmp_path: Path, clock: Ma
         unknown = [await proxy.ask(cookie=f"{COOKIE}={'A' * 70}", guests="true") for _ in range(20)]
     assert code_pb2.PERMISSION_DENIED in {answer.status.code for answer in unknown}
     assert {refused(answer)[0] for answer in unknown if answer.status.code} == {503}
+
+
+async def test_the_id_of_the_request(proxy: Proxy) -> None:
+    """A question that cannot be answered fails with the id that Envoy has given the request, unless Envoy sends one."""
+    asked = question("GET", "/", {"x-request-id": "envoy-1"}, {"level": "much"})
+    ids = []
+    for metadata in ((), [("x-request-id", "caller-1")]):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await proxy.check(asked, metadata=metadata)
+        rich, info = rpc_status.from_call(raised.value), error_details_pb2.RequestInfo()
+        assert rich is not None
+        assert rich.details[-1].Unpack(info)
+        ids.append(info.request_id)
+    assert ids == ["envoy-1", "caller-1"]

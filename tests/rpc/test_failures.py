@@ -1,4 +1,4 @@
-"""What a caller learns of a failure of ours: a number by which the log has it, and nothing else."""
+"""What a caller learns of a failure of ours: the id of the call, by which the log has it, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def fail(*_: Any, **__: Any) -> None:
     raise RuntimeError(SECRET)
 
 
-def number_in(error: grpc.aio.AioRpcError) -> str:
-    """Return the number of a failure, which message and details agree on."""
+def call_id_in(error: grpc.aio.AioRpcError) -> str:
+    """Return the call id of a failure, which message and details agree on."""
     assert error.code() is grpc.StatusCode.INTERNAL
     assert SECRET not in str(error)
-    found = re.fullmatch(r"internal error; the server's log has it as failure (\w+-\d+)", error.details() or "")
+    found = re.fullmatch(r"internal error; the server's log has it as call (\w+)", error.details() or "")
     assert found is not None
     status, info = rpc_status.from_call(error), error_details_pb2.RequestInfo()
     assert status is not None
@@ -42,42 +42,46 @@ def number_in(error: grpc.aio.AioRpcError) -> str:
     return found[1]
 
 
-async def test_the_number_of_a_failure(app: App, stub: AsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller gets the number of the log line that has the traceback, a new one for each failure."""
+async def test_the_id_of_a_failed_call(app: App, stub: AsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets the id of the log line that has the traceback, a new one for each call."""
     monkeypatch.setattr(app.authority.parts.store, "activity", fail)
-    numbers = []
+    ids = []
     with capture_logs() as lines:
         for _ in range(2):
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await stub.ListActivity(REQUEST)
-            numbers.append(number_in(raised.value))
+            ids.append(call_id_in(raised.value))
     failures = [line for line in lines if line["event"] == "call failed"]
-    assert [line["failure"] for line in failures] == numbers
-    assert len(set(numbers)) == 2
+    assert [line["call_id"] for line in failures] == ids
+    assert len(set(ids)) == 2
     assert all(line["rpc"] == "ListActivity" and line["exc_info"] for line in failures)
 
 
 async def test_the_python_client_shows_it(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error of the Python client has the number in its text."""
+    """The error of the Python client has the id, in its text too."""
     monkeypatch.setattr(app.authority.parts.store, "activity", fail)
     async with AsyncClient(app.address) as client:
-        with pytest.raises(InternalError, match=r"failure \w+-\d+$"):
+        with pytest.raises(InternalError, match=r"as call \w+$") as raised:
             [event async for event in client.activity(subject="ada")]
+    assert raised.value.call_id
+    assert str(raised.value).endswith(f" {raised.value.call_id}")
 
 
 async def test_one_validation_of_a_stream(app: App, stub: AsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A validation of a stream that fails has a number of its own; the others are answered."""
+    """Each validation of a stream that fails has an id of its own; the others are answered."""
     monkeypatch.setattr(app.authority.validation, "judge", fail)
     token = (await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))).token
     with capture_logs() as lines:
         async with batches(stub) as stream:
             # With its data: the answer needs more than memory.
             asked = {"token": token, "data": {}}
-            failed, refused = await stream.ask(1, asked, {"token": "no token"})
-    assert isinstance(failed, pb.ValidationFailure)
-    (failure,) = [line["failure"] for line in lines if line["event"] == "call failed"]
-    assert failed.message == f"internal error; the server's log has it as failure {failure}"
-    assert failed.code == grpc.StatusCode.INTERNAL.value[0]
+            failed, again, refused = await stream.ask(1, asked, asked, {"token": "no token"})
+    first, second = [line["call_id"] for line in lines if line["event"] == "call failed"]
+    assert second == f"{first}.2"
+    for failure, found in ((first, failed), (second, again)):
+        assert isinstance(found, pb.ValidationFailure)
+        assert found.message == f"internal error; the server's log has it as call {failure}"
+        assert found.code == grpc.StatusCode.INTERNAL.value[0]
     assert isinstance(refused, pb.ValidateSessionResponse)
 
 
@@ -87,5 +91,5 @@ async def test_a_failure_of_a_sidecar(tmp_path: Path, app: App, monkeypatch: pyt
         monkeypatch.setattr(Upstream, "ask", fail)
         with capture_logs() as lines, pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.ListActivity(REQUEST)
-    failures = [line["failure"] for line in lines if line["event"] == "call failed"]
-    assert failures == [number_in(raised.value)]
+    failures = [line["call_id"] for line in lines if line["event"] == "call failed"]
+    assert failures == [call_id_in(raised.value)]

@@ -55,8 +55,9 @@ async def test_byte_for_byte_from_the_authority(sidecar: Sidecar, app: App, name
     """What the authority itself answers to an empty request, mostly an error with details, arrives unchanged."""
     if name in ("CreateSession", "GetAuthority", "AddSealingKey"):
         pytest.skip("its answer differs from call to call")
-    direct = await outcome_of(app.address, SERVICE + name, b"")
-    assert await outcome_of(sidecar.address, SERVICE + name, b"") == direct
+    identity = [("x-request-id", "checkout-1")]  # else each error has another one
+    direct = await outcome_of(app.address, SERVICE + name, b"", identity)
+    assert await outcome_of(sidecar.address, SERVICE + name, b"", identity) == direct
 
 
 async def test_another_service_is_forwarded(tmp_path: Path) -> None:
@@ -75,14 +76,15 @@ async def test_reflection_is_the_authority_s(sidecar: Sidecar, app: App) -> None
 
 
 async def test_metadata_goes_upstream(tmp_path: Path) -> None:
-    """The authority gets the caller's metadata, binary values included, and the mark that the call was forwarded."""
+    """The authority gets the caller's metadata, binary values and call id included, and the mark of forwarded calls."""
     sent = [("authorization", "Bearer abc"), ("trace-id-bin", b"\x00\xff"), ("traceparent", "00-1")]
+    sent.append(("x-request-id", "checkout-1"))
     expected = sorted([*sent, (FORWARDED_KEY, "sidecar")])
     async with scripted(replies) as authority, beside(authority.address, tmp_path) as sidecar:
         for name in ("GetSession", "ValidateSession", "Subscribe"):
             await outcome_of(sidecar.address, SERVICE + name, ODD, sent)
-            method, got = authority.calls[-1]
-            assert method == SERVICE + name
+            # The sidecar itself makes calls too.
+            got = next(metadata for method, metadata in reversed(authority.calls) if method == SERVICE + name)
             assert sorted(item for item in got if item[0] != "user-agent") == expected  # gRPC keeps no order
 
 

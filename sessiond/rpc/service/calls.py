@@ -18,6 +18,7 @@ from sessiond.domain.values import Revision
 from sessiond.rpc import decode
 from sessiond.rpc.cursor import decode_consistency_token, encode_consistency_token
 from sessiond.rpc.retries import request_id_of
+from sessiond.system.ongoing import note
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["Calls", "Change", "changing", "note_change"]
@@ -42,7 +43,9 @@ class Calls:
         has_client, has_reason = _fields(request.DESCRIPTOR)
         seen = decode.client(request.client) if has_client and request.HasField("client") else None
         reason = decode.reason(request.reason) if has_reason and request.reason else ""
-        return self._authority.call(decode.application(request.application), caller, seen, reason)
+        call = self._authority.call(decode.application(request.application), caller, seen, reason)
+        note(application=call.application)
+        return call
 
     def validating(self, request: pb.ValidateSessionRequest, caller: Caller) -> Call:
         """Return the call that a validation makes. This is faster than `of`, and validations are far more frequent."""

@@ -18,6 +18,7 @@ from sessiond.rpc.giving_way import UnaryCalls
 from sessiond.rpc.pages import PAGE_BYTES
 from sessiond.rpc.response_cache import Refusals, SessionMessages
 from sessiond.rpc.service.calls import Calls
+from sessiond.system.ongoing import note
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 
 __all__ = ["MAX_BATCH", "ValidationService"]
@@ -51,6 +52,7 @@ class ValidationService:
     async def ValidateSession(self, request: pb.ValidateSessionRequest, caller: Caller) -> pb.ValidateSessionResponse:
         """Judge one token."""
         question = self.question(request, caller)
+        note(application=question.call.application)
         answer = await self._authority.validation.validate(question)
         self._fast_path.remember(request, question, answer)
         return self.response(question.call, answer)

@@ -85,7 +85,12 @@ class SessiondError(Exception):
 
     `request_id`: the id that a changing call was sent with, yours or the client's; None if it had none. Repeat the call
     with the same parameters and this id, and it takes effect once. It is as secret as the token that the call returns.
+
+    `call_id`: the id by which the authority's log, its audit log and traces name the call; empty if the authority did
+    not answer, or the client raises the exception itself. It is no secret: show it to your users and in your log.
     """
+
+    call_id: str = ""
 
     def __init__(
         self,
@@ -304,11 +309,19 @@ def from_failure(failure: pb.ValidationFailure) -> SessiondError:
 
 
 def _exception(name: str, message: str, details: Callable[[], Iterable[Any]]) -> SessiondError:
+    found = list(details())
+    error = _of_status(name, message, found)
+    if info := _unpacked(found, error_details_pb2.RequestInfo):
+        error.call_id = info.request_id
+    return error
+
+
+def _of_status(name: str, message: str, details: Iterable[Any]) -> SessiondError:
     kind = _BY_STATUS.get(name, SessiondError)
     if issubclass(kind, InvalidArgument):
-        return kind(message or name, status=name, violations=_violations(details()))
+        return kind(message or name, status=name, violations=_violations(details))
     if issubclass(kind, ResourceExhausted):
-        retry_after, setting = _limit(details())
+        retry_after, setting = _limit(details)
         return kind(message or name, status=name, retry_after=retry_after, setting=setting)
     if name == "UNAVAILABLE":
         message = with_tls_hint(message)

@@ -115,8 +115,12 @@ status says what is wrong:
                          or soon if there is none.
     DATA_LOSS            Stored session data cannot be read. The session can still be validated and revoked.
     UNIMPLEMENTED        This version does not serve the call.
-    INTERNAL             The authority has a fault. Its log has the details, under the number that is in the message
-                         and, as `request_id`, in a google.rpc.RequestInfo detail.
+    INTERNAL             The authority has a fault. Its log has the details under the id of the call.
+
+The status of an error has a google.rpc.RequestInfo detail, whose `request_id` is the id of the call in the log of the
+authority. A caller may choose it with the metadata `x-request-id`: 1 to 64 letters, digits, `-`, `_`, `.` and `:`,
+and not 40 or more letters, digits, `-` and `_` in a row. The authority replaces any other text. This id is public;
+it is not the field `request_id` of requests, which is a secret (see "Retries").
 
 After an error the requested change has not been made, with these exceptions. After UNAVAILABLE, DEADLINE_EXCEEDED,
 CANCELLED and INTERNAL it may have been made; retry with the same `request_id` to find out. After a failed
