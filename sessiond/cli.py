@@ -126,8 +126,7 @@ def _help(parameter: str, text: str) -> str:
 @contextmanager
 def _failed_starts() -> Iterator[None]:
     """Report a start that failed in one line, with the exit code for its cause."""
-    from sessiond.serving import IN_USE  # imported here, because it takes a second
-    from sessiond.serving import MISCONFIGURED as REFUSED
+    from sessiond.serving import IN_USE, REFUSED  # imported here, because it takes a second
 
     try:
         yield

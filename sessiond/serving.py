@@ -46,11 +46,11 @@ from sessiond.system.memory import MemoryReturn
 from sessiond.system.reports import write_report
 from sessiond.system.service_manager import ServiceManager
 
-__all__ = ["IN_USE", "MISCONFIGURED", "OPTIONS", "serve", "serve_as_worker", "serve_sidecar"]
+__all__ = ["IN_USE", "REFUSED", "OPTIONS", "serve", "serve_as_worker", "serve_sidecar"]
 
 IN_USE: tuple[type[Exception], ...] = (CannotListen, StoreHeld, WorkersFailed)
 """Why a process does not start although nothing need be changed: another start may succeed."""
-MISCONFIGURED: tuple[type[Exception], ...] = (
+REFUSED: tuple[type[Exception], ...] = (
     BadAuditFile,
     BadConfig,
     BadKey,
@@ -89,7 +89,7 @@ def serve(file: Path | None, options: Mapping[str, Any]) -> int:
     file      the configuration file; None: ./sessiond.toml, if it exists
     options   the values of the command line, by the names in `OPTIONS`; they override the environment and the file
 
-    Raises one of `IN_USE` or `MISCONFIGURED` if the server does not start.
+    Raises one of `IN_USE` or `REFUSED` if the server does not start.
     """
     chosen = file
     overrides = overrides_in(os.environ)
@@ -108,7 +108,7 @@ def serve(file: Path | None, options: Mapping[str, Any]) -> int:
 
 
 def serve_sidecar(options: Mapping[str, Any]) -> int:
-    """Serve a sidecar until SIGTERM or SIGINT; return 0. Raises one of `IN_USE` or `MISCONFIGURED`."""
+    """Serve a sidecar until SIGTERM or SIGINT; return 0. Raises one of `IN_USE` or `REFUSED`."""
     config = load_sidecar(sidecar_overrides_in(os.environ) + _sidecar_overrides(options))
     _set_up(config)
     return uvloop.run(_serve_sidecar(config))

@@ -67,6 +67,17 @@ def test_everything_that_is_imported_is_required(project: Path) -> None:
     assert unused == set()
 
 
+def test_the_servers_lock_file_has_all_options() -> None:
+    """Whatever a server requires, by itself or by an extra that its modules use, is pinned in server.lock."""
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = set(metadata["dependencies"])
+    for extra in USED_EXTRAS:
+        required |= set(metadata["optional-dependencies"].get(extra, ()))
+    lock = (ROOT / "requirements" / "server.lock").read_text(encoding="utf-8")
+    locked = {normal(line) for line in lock.splitlines() if re.match(r"[\w.-]+==", line)}
+    assert {normal(one) for one in required} - {"sessiond-client"} - locked == set()
+
+
 @pytest.mark.slow
 def test_the_documented_command_installs_both(tmp_path: Path) -> None:
     """In a fresh clone `pip install ./clients/python .` installs every module, the server's SQL and both commands."""
@@ -76,8 +87,8 @@ def test_the_documented_command_installs_both(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     offline = ["--no-index", "--no-build-isolation"]
     resolved = run(clone, *pip, "install", "--dry-run", *offline, "./clients/python", ".")
-    assert "sessiond-0.1.0" in resolved
-    assert "sessiond-client-0.1.0" in resolved
+    assert f"sessiond-{__version__}" in resolved
+    assert f"sessiond-client-{__version__}" in resolved
     run(clone, *pip, "wheel", "--no-deps", *offline, "--wheel-dir", str(tmp_path / "wheels"), "./clients/python", ".")
     wheels = sorted(str(wheel) for wheel in (tmp_path / "wheels").iterdir())
     assert len(wheels) == 2
@@ -210,7 +221,7 @@ async def test_the_wheels_are_whole(release: Path, bare: Path, tmp_path: Path) -
     try:
         target = await server.address()
         status = run(tmp_path, str(bare.parent / "sessionctl"), "--target", target, "-o", "json", "status")
-        assert json.loads(status)["version"] == versions()["pyproject.toml"]
+        assert json.loads(status)["version"] == __version__
         answer = run(tmp_path, str(client), "-P", "-c", CLIENT_SCRIPT, target)
         assert answer == "VALID ada b'[]' None\n"
         assert await server.terminate() == 0
@@ -268,18 +279,18 @@ def test_a_release_has_exactly_what_git_has(release: Path) -> None:
 @pytest.mark.slow
 def test_the_bill_of_materials_has_every_dependency(release: Path) -> None:
     """The bill of materials and the licences have each package of server.lock, and no path of the machine."""
-    bill = (release / "dist" / "sessiond-0.1.0.cdx.json").read_text(encoding="utf-8")
+    bill = (release / "dist" / f"sessiond-{__version__}.cdx.json").read_text(encoding="utf-8")
     document = json.loads(bill)
     assert (document["bomFormat"], document["metadata"]["component"]["name"]) == ("CycloneDX", "sessiond")
     assert document["metadata"]["timestamp"].startswith("2026-01-02T03:04:06")
     found = {normal(one["name"]): one["version"] for one in document["components"]}
     lock = (release / "requirements" / "server.lock").read_text(encoding="utf-8")
     locked = {normal(name): version for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", lock, re.MULTILINE)}
-    ours = {"sessiond-client": "0.1.0"}
+    ours = {"sessiond-client": __version__}
     elsewhere = {name for name in locked if name not in found}
     assert found == {name: version for name, version in locked.items() if name in found} | ours
     assert elsewhere <= {"async-timeout", "colorama", "exceptiongroup", "tomli"}  # for other systems or Pythons
-    licences = (release / "dist" / "sessiond-0.1.0.licences.txt").read_text(encoding="utf-8")
+    licences = (release / "dist" / f"sessiond-{__version__}.licences.txt").read_text(encoding="utf-8")
     headings = {normal(line) for line in licences.splitlines() if re.fullmatch(r"[\w.-]+", line)}
     assert set(found) - set(ours) <= headings
     for text in (bill, licences):
