@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+RELEASE := build/release
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
 # Why the Python of an existing environment, else PYTHON, cannot be used, in one line. Empty if it can.
@@ -53,7 +54,8 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo shop shop-untouched shop-images test test-fast test-native test-ha test-suites test-express \
-	test-edge test-browser test-shop hostile floors mutate simulate simulate-web consistency soak model fuzz randomness check bench generate lock format clean
+	test-edge test-browser test-shop hostile floors mutate simulate simulate-web consistency soak model fuzz \
+	randomness check dist bench generate lock format clean
 
 help: ## List the targets and the variables.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -140,7 +142,7 @@ hostile: $(VENV)/.dev ## Attack servers on both transports and inside TLS (15 mi
 floors: $(VENV)/.run ## Call a server with the oldest dependencies of the client.
 	@$(BIN)/python scripts/floors.py
 
-check: $(VENV)/.dev ## Check lint, format, types, layers, contract, stubs.
+check: $(VENV)/.dev $(RELEASE)/.installed ## Check lint, types, layers, contract, licences.
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
@@ -148,6 +150,20 @@ check: $(VENV)/.dev ## Check lint, format, types, layers, contract, stubs.
 	@PATH="$(BIN):$$PATH" scripts/check_contract.sh
 	@$(BIN)/python scripts/check_requirements.py
 	@$(BIN)/python -m scripts.access_table --check
+	@$(RELEASE)/bin/python -m scripts.licences
+	@$(RELEASE)/bin/python -m scripts.audit
+
+# The tools of a release have an environment of their own: nothing else needs them, or shares their dependencies.
+$(RELEASE)/.installed: requirements/release.lock
+	$(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
+	@echo "installing the pinned release tools in $(RELEASE) ..."
+	@"$(or $(PYTHON),python3)" -m venv --clear $(RELEASE)
+	@$(RELEASE)/bin/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore \
+		--require-hashes -r requirements/release.lock
+	@touch $@
+
+dist: $(RELEASE)/.installed ## Build the packages of the current commit into ./dist.
+	@$(RELEASE)/bin/python -m scripts.dist
 
 mutate: $(VENV)/.dev ## Put small faults into the code; count those found.
 	@$(BIN)/python -m tests.mutation --seed "$(SEED)" --minutes "$(or $(MINUTES),20)" --bar "$(BAR)" $(MUTATED)
@@ -194,5 +210,5 @@ format: $(VENV)/.dev ## Format the code and fix what the linter can fix.
 	@$(BIN)/ruff format $(SOURCES)
 
 clean: ## Remove the environment and all build output. Keep data.
-	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@rm -rf examples/express/node_modules $(addprefix clients/express/,node_modules build dist proto src/generated LICENSE)

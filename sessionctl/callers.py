@@ -13,6 +13,7 @@ from sessionctl.failures import Group
 from sessionctl.output import as_json, printable, show, show_note
 from sessionctl.settings import global_options, settings
 from sessionctl.tables import show_table, without_empty
+from sessionctl.values import words
 from sessionctl.views import CALLERS, caller_row
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def callers(context: click.Context) -> None:
     "--role",
     "roles",
     metavar="ROLE[:APPLICATION]",
+    shell_complete=words(_ROLES),
     multiple=True,
     required=True,
     help=f"One of {', '.join(_ROLES)}; for all applications unless one is named. Repeat for several.",

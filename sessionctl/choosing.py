@@ -16,6 +16,7 @@ from sessionctl.output import as_json, printable, show, show_note
 from sessionctl.settings import checked_connection, connection_options, given, output_options, settings
 from sessionctl.tables import Cell, Column, show_table
 from sessionctl.targets import checked_target
+from sessionctl.values import contexts
 
 __all__ = ["context"]
 
@@ -85,7 +86,7 @@ def list_contexts() -> None:
 
 
 @context.command("use")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=contexts)
 @click.option("--none", "nothing", is_flag=True, help="Use no context.")
 @output_options
 def use(name: str | None, nothing: bool) -> None:
@@ -108,7 +109,7 @@ def use(name: str | None, nothing: bool) -> None:
 
 
 @context.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=contexts)
 @output_options
 def remove(name: str) -> None:
     """Remove the context NAME. The files that it names stay."""

@@ -39,7 +39,7 @@ class _Copy(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. Raises `Failure`."""
-        if any(map(_has_password, args)):
+        if any(map(_has_password, args)) and not ctx.resilient_parsing:  # a shell that completes shows no errors
             raise Failure(
                 "a URL in an argument must not have a password, because other users of the machine can read arguments; "
                 f"set {_VARIABLES['SRC']} or {_VARIABLES['DST']} instead, or write `-` and enter the URL at the prompt",

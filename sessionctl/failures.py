@@ -73,7 +73,7 @@ class _Plain(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, those of a subcommand included. Raises `Failure`."""
-        if any(map(looks_like_token, args)):
+        if any(map(looks_like_token, args)) and not ctx.resilient_parsing:  # a shell that completes shows no errors
             raise Failure(_NEVER_AS_ARGUMENT, Exit.USAGE)
         try:
             return super().parse_args(ctx, args)
@@ -136,7 +136,7 @@ class Group(_Plain, click.Group):
         """Find the command. Raises `Failure`."""
         name = args[0]
         try:
-            if self.get_command(ctx, name) is None and not name.startswith("-"):
+            if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
                 raise unknown_command(self, ctx, name)
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

@@ -16,6 +16,7 @@ from sessionctl.numbers import limit_option
 from sessionctl.output import as_command, as_json, fitted, show, show_facts, show_note
 from sessionctl.settings import given_options, global_options, settings
 from sessionctl.tables import Column, Table, show_table
+from sessionctl.values import words
 from sessionctl.views import EVENTS, event_row
 from sessiond_client.enums import EventType  # without gRPC, so help is still fast
 
@@ -62,6 +63,7 @@ def activity(subject: str, limit: int | None) -> None:
     "types",
     multiple=True,
     callback=one_of("event type", _TYPES),
+    shell_complete=words(_TYPES),
     metavar="TYPE",
     help=f"Only events of this type; may be repeated. Types: {', '.join(_TYPES)}.",
 )

@@ -17,6 +17,7 @@ from sessionctl.output import as_json, printable, show, show_facts, show_note
 from sessionctl.secret_input import checked_session_id, read_value
 from sessionctl.settings import Settings, global_options, settings
 from sessionctl.tables import show_table
+from sessionctl.values import words
 from sessionctl.views import SESSIONS, session_facts, session_row
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ def show_session(session_id: str) -> None:
 @click.option(
     "--state",
     callback=one_of("state", _STATES),
+    shell_complete=words(_STATES),
     metavar="STATE",
     default="active",
     show_default=True,

@@ -19,6 +19,7 @@ from sessionctl.connecting import (
 )
 from sessionctl.numbers import checked_seconds
 from sessionctl.targets import checked_target
+from sessionctl.values import applications, contexts, files
 
 if TYPE_CHECKING:
     from sessiond_client import Client, Violation
@@ -237,6 +238,7 @@ _target_option = click.option(
 _context_option = click.option(
     "--context",
     metavar="NAME",
+    shell_complete=contexts,
     expose_value=False,
     callback=_remember,
     help="A server that you named with `sessionctl context add`. [env: SESSIOND_CONTEXT; default: the one in use]",
@@ -253,6 +255,7 @@ _tls_options = (
     click.option(
         "--tls-ca",
         metavar="FILE",
+        shell_complete=files,
         expose_value=False,
         callback=_remember,
         help="Use TLS, and trust certificates signed by one in this PEM file. [env: SESSIOND_TLS_CA]",
@@ -260,6 +263,7 @@ _tls_options = (
     click.option(
         "--tls-certificate",
         metavar="FILE",
+        shell_complete=files,
         expose_value=False,
         callback=_remember,
         help="Present the client certificate in this PEM file. [env: SESSIOND_TLS_CLIENT_CERTIFICATE]",
@@ -267,6 +271,7 @@ _tls_options = (
     click.option(
         "--tls-key",
         metavar="FILE",
+        shell_complete=files,
         expose_value=False,
         callback=_remember,
         help="The private key of that certificate. [env: SESSIOND_TLS_CLIENT_KEY]",
@@ -276,6 +281,7 @@ _tls_options = (
 _key_option = click.option(
     "--key-file",
     metavar="FILE",
+    shell_complete=files,
     expose_value=False,
     callback=_remember,
     help=f"File with the key of this caller, if the server has callers. [env: {KEY_VARIABLE}]",
@@ -284,6 +290,7 @@ _key_option = click.option(
 _application_option = click.option(
     "--application",
     metavar="NAME",
+    shell_complete=applications,
     expose_value=False,
     callback=_remember,
     help="The application. [env: SESSIOND_APPLICATION; default: `default`; locks, policies, status, top, watch: all]",

@@ -8,10 +8,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from sessiond.cli import main
+from sessiond.config import variable_of
+from sessiond.serving import OPTIONS
 from tests.support.failed_start import UNPRIVILEGED, needs_setpriv, run_sessiond
 from tests.support.server import ServerProcess
 from tests.support.sidecars import until
@@ -285,3 +288,12 @@ def test_a_bad_variable_counts_only_without_its_option(tmp_path: Path) -> None:
     assert stderr.startswith('Error: SESSIOND_LOG_LEVEL: must be one of "debug", ')
     code, stderr = start(tmp_path, "--log-level", "info", SESSIOND_LOG_LEVEL="loud")
     assert (code, "192.0.2.1:1 can be reached from other machines" in stderr) == (78, True)
+
+
+def test_the_help_names_the_variable_of_each_option() -> None:
+    """The help of each option of `serve` names the environment variable that sets the same key."""
+    command = main.commands["serve"]
+    options = {one.name: one for one in command.params if isinstance(one, click.Option) and one.name in OPTIONS}
+    assert set(options) == set(OPTIONS)
+    for name, option in options.items():
+        assert (option.help or "").endswith(f"[env: {variable_of(OPTIONS[name])}]")

@@ -136,9 +136,10 @@ async def stops(address: str) -> bool:
 def test_a_stop_that_hangs() -> None:
     """A stop that takes much longer than calls may take ends the process with code 1 and a line in the log."""
     program = (
-        "import asyncio, sessiond.cli as cli; from sessiond.config import load_config; cli._LAST_STEPS = 0.1; "
-        "from dataclasses import replace; config = replace(load_config(None), drain_timeout=50); "
-        "asyncio.run(cli._stopped(asyncio.sleep(600), config))"
+        "import asyncio; from sessiond import serving; serving._LAST_STEPS = 0.1; "
+        "from dataclasses import replace; from sessiond.config import load_config; "
+        "config = replace(load_config(None), drain_timeout=50); "
+        "asyncio.run(serving._stopped(asyncio.sleep(600), config))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode == 1

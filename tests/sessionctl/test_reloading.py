@@ -19,8 +19,8 @@ from structlog.testing import capture_logs
 
 from sessionctl import main, reloading
 from sessiond.app import App, Reloaded
-from sessiond.cli import _reload
 from sessiond.config import Config, load_config
+from sessiond.serving import _reload
 from sessiond.store.contract import StoreUnavailable
 from tests.support.server import ServerProcess
 

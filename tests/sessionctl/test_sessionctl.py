@@ -359,7 +359,7 @@ async def test_what_others_wrote_cannot_command_a_terminal(operator: Operator) -
         assert "\x1b" not in result.stdout
 
 
-@pytest.mark.parametrize("package", ["sessionctl.refusals", "sessiond.cli"])
+@pytest.mark.parametrize("package", ["sessionctl.refusals", "sessiond.serving"])
 @pytest.mark.parametrize("chosen", [None, "DEBUG"])
 def test_grpc_is_silent_unless_asked(package: str, chosen: str | None) -> None:
     """Both programs turn gRPC's own messages off before they import it, unless the user has set GRPC_VERBOSITY."""

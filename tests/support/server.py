@@ -83,16 +83,17 @@ class ServerProcess:
         cwd: Path | None = None,
         options: bool = True,
         program: tuple[str, ...] = ("-m", "sessiond"),
+        python: str = sys.executable,
         command: str = "serve",
     ) -> None:
         """Start the server. `options`: whether folder, address and log format are given on the command line.
 
-        `program`: what Python runs.
+        `program`: what Python runs. `python`: which one, the tests' own by default.
         """
         self.log_path = folder / "server.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._read_from = self._log.tell()
-        typed = [*prefix, sys.executable, *program, command]
+        typed = [*prefix, python, *program, command]
         if options:
             typed += ["--data", str(folder / "data"), "--listen", listen, "--log-format", "json"]
         typed += arguments
