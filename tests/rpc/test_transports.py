@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from grpc_status import rpc_status
 
 from sessiond.config.sections import TRANSPORTS
 from sessiond.domain import errors
-from sessiond.rpc import failures
 from sessiond.rpc.health import SERVICE
 from sessiond.store.contract import StoreFailed
+from sessiond.system import ongoing
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from sessiond_stubs.v1.session_authority_pb2_grpc import SessionAuthorityStub
 from tests.rpc.refusals import first_of, refusal_of
@@ -53,7 +52,7 @@ async def status_on(transport: str, error: Exception, *, streams: bool) -> tuple
 )
 async def test_a_status_is_the_same(error: Exception, streams: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Code, text and details of a refusal are the same bytes on both transports, for calls and for streams."""
-    monkeypatch.setattr(failures, "_numbers", repeat(7))
+    monkeypatch.setattr(ongoing, "new_call_id", lambda: "7")
     one, other = [await status_on(transport, error, streams=streams) for transport in TRANSPORTS]
     assert one == other
     assert one[0] is not grpc.StatusCode.UNKNOWN
