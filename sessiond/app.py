@@ -550,7 +550,7 @@ class App:
         self._limit_log.end_window()
         if self._watching is not None:
             await _cancelled(self._watching)
-        await stop_tracing(self._tracing)
+        await stop_tracing(self._tracing, grace)
         _log.info("stopped", revision=self.authority.parts.feed.revision)
 
     async def _open_store(self) -> SharedStore | None:

@@ -43,10 +43,10 @@ def tracing_to(endpoint: str, setting: str, service: str) -> Tracing | None:
         raise BadTracing(f"{setting}: {error}") from error
 
 
-async def stop_tracing(tracing: Tracing | None) -> None:
-    """Send the last spans, for two seconds at most."""
+async def stop_tracing(tracing: Tracing | None, grace: float = 0) -> None:
+    """Send the last spans, for `grace` seconds, and two at most."""
     if tracing is not None:
-        await asyncio.to_thread(tracing.shut_down)
+        await asyncio.to_thread(tracing.shut_down, grace)
 
 
 async def metrics_server(config: Config, watched: Watched) -> HttpServer | None:

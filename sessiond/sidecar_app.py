@@ -159,7 +159,7 @@ class Sidecar:
             with suppress(asyncio.CancelledError):
                 await task
         await self._upstream.close()
-        await stop_tracing(self._tracing)
+        await stop_tracing(self._tracing, grace)
         _log.info("worker stopped" if self._is_worker else "stopped", pid=os.getpid())
 
     async def _watch_files(self) -> None:

@@ -161,12 +161,12 @@ class Tracing:
         sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         return self._serving(f"{method} {route}", sent, {"http.request.method": method, "http.route": route})
 
-    def shut_down(self) -> None:
-        """Send the last spans, and stop. Blocks for two seconds at most, whatever the collector does."""
+    def shut_down(self, grace: float) -> None:
+        """Send the last spans, and stop. Blocks for `grace` seconds, and two at most, whatever the collector does."""
         self._lines.is_closed = True
         ending = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
         ending.start()
-        ending.join(_LONGEST_END)
+        ending.join(min(grace, _LONGEST_END))
         if ending.is_alive():
             # This ends the attempt that is under way; the thread and the process need not wait for it.
             self._exporter.shutdown()
