@@ -15,8 +15,8 @@ __all__ = ["DEPLOY", "GUIDE", "IMAGE_VARIABLES", "STOP_TIME", "authority", "guid
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "run-in-containers.md"
-STOP_TIME = 15
-"""Seconds that a server may take to stop: twice five for open calls and streams, and five for the store."""
+STOP_TIME = 20
+"""Seconds that a server may take to stop: twice `drain_timeout`, and ten for the store (docs/reference/health.md)."""
 _PAIR = re.compile(r"\b([A-Z_]+)=(\S+?)(?: \\)?$", re.MULTILINE)
 
 

@@ -5276,7 +5276,7 @@ Global___StreamBackupResponse: _TypeAlias = StreamBackupResponse  # noqa: Y015
 
 @_typing.final
 class BackupStarted(_message.Message):
-    """What a backup is of."""
+    """Describes a backup."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -5296,10 +5296,10 @@ class BackupStarted(_message.Message):
     server_version: _builtins.str
     """The version of the server."""
     schema_version: _builtins.int
-    """The version of the database's schema. A server can restore it if its own is not older."""
+    """The version of the database's schema. A server can use the copy if its own schema version is not older."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When the copied state was that of the authority."""
+        """The moment whose state the copy has."""
 
     @_builtins.property
     def key_fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -562,11 +562,11 @@ class SessionAuthorityStub:
     Only for a store in SQLite; back up Postgres with its own tools.
 
     The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
-    order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
-    sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
-    as confidential as before: session data, addresses and user names.
+    order. If the last message is missing or its SHA-256 does not match, the caller must discard the copy. The
+    sealing keys are not in the copy: keep a copy of the key file too, in another place. The copy is as confidential as
+    the database: it has session data, addresses and user names.
 
-    While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+    While the stream is open, the write-ahead log grows with each commit, so read without long pauses.
 
     Errors:
       - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
@@ -909,11 +909,11 @@ class SessionAuthorityAsyncStub(SessionAuthorityStub):
     Only for a store in SQLite; back up Postgres with its own tools.
 
     The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
-    order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
-    sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
-    as confidential as before: session data, addresses and user names.
+    order. If the last message is missing or its SHA-256 does not match, the caller must discard the copy. The
+    sealing keys are not in the copy: keep a copy of the key file too, in another place. The copy is as confidential as
+    the database: it has session data, addresses and user names.
 
-    While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+    While the stream is open, the write-ahead log grows with each commit, so read without long pauses.
 
     Errors:
       - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
@@ -1439,11 +1439,11 @@ class SessionAuthorityServicer(metaclass=_abc_1.ABCMeta):
         Only for a store in SQLite; back up Postgres with its own tools.
 
         The first message has `started`, the last one `complete`, and those between them the parts of the database file, in
-        order. The caller must discard what it has received unless the last message came and its SHA-256 is right. The
-        sealing keys are not in the copy: keep a copy of the key file too, in another place. What was in the database is
-        as confidential as before: session data, addresses and user names.
+        order. If the last message is missing or its SHA-256 does not match, the caller must discard the copy. The
+        sealing keys are not in the copy: keep a copy of the key file too, in another place. The copy is as confidential as
+        the database: it has session data, addresses and user names.
 
-        While the stream is open, the write-ahead log grows with each commit. So the caller must read without long pauses.
+        While the stream is open, the write-ahead log grows with each commit, so read without long pauses.
 
         Errors:
           - FAILED_PRECONDITION: the store is Postgres; or another backup is under way.
