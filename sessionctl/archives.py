@@ -29,7 +29,7 @@ _NEEDED = {"format": int, "sha256": str, "size": int, "time": str, "authority_id
 
 
 class BadArchive(Exception):
-    """The file is no backup, or it is not whole. The text says which."""
+    """The file is no backup, or it is incomplete. The text says which."""
 
 
 def write(file: IO[bytes], facts: BackupFacts, parts: Iterator[bytes], report: Callable[[int, int], None]) -> str:
@@ -62,7 +62,7 @@ def write(file: IO[bytes], facts: BackupFacts, parts: Iterator[bytes], report: C
 def extract(file: IO[bytes], target: Path, report: Callable[[int, int], None]) -> dict[str, Any]:
     """Write the database of a backup to a new file, durably, and return the description. Raises `BadArchive`.
 
-    The file has mode 0600. It is removed if the backup is not whole.
+    The file has mode 0600. It is removed if the backup is incomplete.
     """
     try:
         return _extracted(file, target, report)
@@ -94,7 +94,7 @@ def _extracted(file: IO[bytes], target: Path, report: Callable[[int, int], None]
         described = archive.next()
         text = None if described is None or described.name != _DESCRIPTION else archive.extractfile(described)
         if text is None:
-            raise BadArchive(f"it is not whole: {_DESCRIPTION}, which is written last, is missing")
+            raise BadArchive(f"it is incomplete: {_DESCRIPTION}, which is written last, is missing")
         description = _parsed(text.read(_LARGEST_DESCRIPTION))
     if (done, digest.hexdigest()) != (description["size"], description["sha256"]):
         raise BadArchive("it is damaged: SHA-256 of the database is not the one that was written with it")

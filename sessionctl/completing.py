@@ -31,7 +31,7 @@ def completion_script(group: click.Group, shell: str) -> str:
 def completion(context: click.Context, shell: str) -> None:
     """Write the completion script for bash, zsh or fish.
 
-    In bash, add this line to ~/.bashrc; in zsh, with zsh for bash, after `compinit` to ~/.zshrc:
+    In bash, add this line to ~/.bashrc. In zsh, write zsh instead of bash, and add it to ~/.zshrc after `compinit`:
 
     \b
       eval "$(sessionctl completion bash)"
@@ -41,8 +41,8 @@ def completion(context: click.Context, shell: str) -> None:
     \b
       sessionctl completion fish > ~/.config/fish/completions/sessionctl.fish
 
-    The script asks `sessionctl` itself for commands, options and the names of contexts, so it stays right after an
-    upgrade. It asks no server.
+    The script asks `sessionctl` itself for commands, options and the names of contexts, so it stays correct
+    after an upgrade. It does not ask a server.
     """
     program = context.find_root().command
     if isinstance(program, click.Group):

@@ -36,11 +36,11 @@ def restore(file: Path, folder: Path, end_sessions: bool | None, replace: bool) 
     """Put a backup into the data folder of a stopped server.
 
     FILE is what `sessionctl backup` has written; `-` reads standard input. FOLDER is the server's data folder. It needs
-    the key file of that time. Nothing in FOLDER changes unless the backup is whole and its key file is there or still
-    missing.
+    the key file of that time. If the backup is damaged, or FOLDER has another key file, nothing in FOLDER changes.
+    Without a key file, the backup is restored; copy the key file to FOLDER before you start the server.
 
-    A session that was revoked after the backup is live again. --end-sessions ends all that were live, so that everyone
-    logs in again. Positions in the event stream from after the backup are refused: subscribers begin again.
+    A session that was revoked after the backup is live again. --end-sessions ends all that were live, so everyone must
+    log in again. Positions in the event stream from after the backup are refused: subscribers begin again.
     """
     asks = end_sessions is None
     if asks and (str(file) == "-" or not sys.stdin.isatty()):

@@ -397,7 +397,7 @@ def check_config(file: Path, strict: bool, as_json: bool) -> None:
 def completion(shell: str) -> None:
     """Write the completion script for bash, zsh or fish.
 
-    In bash, add this line to ~/.bashrc; in zsh, with zsh for bash, after `compinit` to ~/.zshrc:
+    In bash, add this line to ~/.bashrc. In zsh, write zsh instead of bash, and add it to ~/.zshrc after `compinit`:
 
     \b
       eval "$(sessiond completion bash)"
