@@ -70,11 +70,11 @@ class _Place:
 def doctor(
     context: click.Context, file: Path | None, folder: Path | None, sidecars: Sequence[str], strict: bool
 ) -> None:
-    """Look for what is wrong with a server, and say what to do.
+    """Find problems of a server and its machine, with remedies.
 
     It checks the clock, the disk, the data folder, keys, certificate, store and configuration on this machine, and asks
     the server for its version, callers, keys and replicas. Each finding is `ok`, a `warning` or a `problem`, with a
-    remedy below it. If the server is stopped, only the folder is looked at. Nothing is changed, started or locked.
+    remedy below it. If the server is stopped, only this machine is checked. Nothing is changed, started or locked.
 
     Run it on the server's machine, as its user or as root, with the key of an admin. It takes the configuration, the
     environment and the data folder as `sessiond serve` does. If no server is named, it asks the address in the

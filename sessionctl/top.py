@@ -48,7 +48,7 @@ def _checked_interval(context: click.Context, parameter: click.Parameter, value:
 @click.option("--once", is_flag=True, help="Show one frame, after one interval. The default without a terminal.")
 @global_options
 def top(interval: float, count: int | None, once: bool) -> None:
-    """Show live what the server does, until you press q.
+    """Show live what the server is doing, until you press q.
 
     The frame has the server's version and position, the live sessions and the events a second of each application, the
     alarms since the command started, and the locked sources. Keys: q quits, p pauses, a switches to the next
