@@ -65,7 +65,6 @@ async def peer(address: str) -> AsyncIterator[Peer]:
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        limit=2**24,
     )
     try:
         yield Peer(process)

@@ -8,28 +8,60 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 __all__ = ["Program", "start_program"]
 
-_LIMIT = 2**16
+
+class Output:
+    """What a program writes; as `asyncio.StreamReader`."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+
+    async def read(self) -> bytes:
+        """All that is left, up to the end."""
+        return await asyncio.to_thread(self._pipe.read)
+
+    async def readline(self) -> bytes:
+        """The next line; empty at the end."""
+        return await asyncio.to_thread(self._pipe.readline)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while line := await self.readline():
+            yield line
+
+
+class Input:
+    """What a program reads; as `asyncio.StreamWriter`."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+
+    def write(self, said: bytes) -> None:
+        """Write something. It must fit into the pipe, or the program must read it meanwhile."""
+        self._pipe.write(said)
+        self._pipe.flush()
+
+    async def drain(self) -> None:
+        """Wait for nothing: everything is written."""
+
+    def close(self) -> None:
+        """Write no more."""
+        self._pipe.close()
 
 
 class Program:
-    """A program that runs; as `asyncio.subprocess.Process`."""
+    """A program that runs; as `asyncio.subprocess.Process`. Its pipes are closed once it was waited for."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        stdin: asyncio.StreamWriter | None,
-        stdout: asyncio.StreamReader | None,
-        stderr: asyncio.StreamReader | None,
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.pid = process.pid
-        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.stdin = None if process.stdin is None else Input(process.stdin)
+        self.stdout = None if process.stdout is None else Output(process.stdout)
+        self.stderr = None if process.stderr is None else Output(process.stderr)
         self.send_signal, self.terminate, self.kill = process.send_signal, process.terminate, process.kill
 
     @property
@@ -39,14 +71,18 @@ class Program:
 
     async def wait(self) -> int:
         """Wait until it has ended."""
-        return await asyncio.to_thread(self._process.wait)
+        code = await asyncio.to_thread(self._process.wait)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return code
 
     async def communicate(self, said: bytes = b"") -> tuple[bytes, bytes]:
         """Say something to it, and return all that it writes until its end."""
         if self.stdin is not None:
             self.stdin.write(said)
             self.stdin.close()
-        written = await asyncio.gather(*(_all_of(stream) for stream in (self.stdout, self.stderr)))
+        written = await asyncio.gather(_all_of(self.stdout), _all_of(self.stderr))
         await self.wait()
         return written[0], written[1]
 
@@ -58,30 +94,12 @@ async def start_program(
     stderr: int | IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    limit: int = _LIMIT,
 ) -> Program:
     """Start a program; as `asyncio.create_subprocess_exec`."""
-    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd)  # noqa: ASYNC220
-    reading = [await _reader(pipe, limit) for pipe in (process.stdout, process.stderr)]
-    return Program(process, await _writer(process.stdin), *reading)
+    return Program(
+        subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd)  # noqa: ASYNC220
+    )
 
 
-async def _reader(pipe: IO[bytes] | None, limit: int) -> asyncio.StreamReader | None:
-    if pipe is None:
-        return None
-    reader = asyncio.StreamReader(limit)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader
-
-
-async def _writer(pipe: IO[bytes] | None) -> asyncio.StreamWriter | None:
-    if pipe is None:
-        return None
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
-    return asyncio.StreamWriter(transport, protocol, None, loop)
-
-
-async def _all_of(stream: asyncio.StreamReader | None) -> bytes:
-    read: Any = b"" if stream is None else await stream.read()
-    return bytes(read)
+async def _all_of(stream: Output | None) -> bytes:
+    return b"" if stream is None else await stream.read()
