@@ -54,7 +54,7 @@ NATIVE_TESTS := $(foreach name,arrivals bad_input bounds fast_path retries socke
 SOURCES := sessiond sessionctl clients/python/src/sessiond_client tests bench demo scripts
 
 .PHONY: help run demo shop shop-untouched shop-images test test-fast test-native test-ha test-suites test-express \
-	test-edge test-browser test-shop hostile floors mutate simulate simulate-web consistency soak model fuzz \
+	test-edge test-browser test-shop test-upgrade hostile floors mutate simulate simulate-web consistency soak model fuzz \
 	randomness check dist bench generate lock format clean
 
 help: ## List the targets and the variables.
@@ -134,6 +134,10 @@ test-shop: $(VENV)/.dev ## Walk the example shop with a real browser.
 # `make test` runs these tests too, if there are node and npm.
 test-express: $(VENV)/.dev ## Test the package for Express. Needs Node 20 and npm.
 	@$(BIN)/python -m pytest -rs tests/express
+
+# `make test` takes one of the orders.
+test-upgrade: $(VENV)/.dev ## Upgrade from the version before, in three orders.
+	@SESSIOND_TEST_UPGRADE=all $(BIN)/python -m pytest -rP tests/upgrade
 
 # `make test` attacks only grpcio without TLS.
 hostile: $(VENV)/.dev ## Attack servers on both transports and inside TLS (15 min).

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sessiond.changes.revocation import RevokeMany
 from sessiond.config.data_folder import database_in, key_file_in
-from sessiond.crypto.key_file import BadKeyFile, load_key_ring
+from sessiond.crypto.key_file import BadKeyFile, read_key_ring
 from sessiond.domain.call import Call, Caller
 from sessiond.domain.immutable import immutable
 from sessiond.domain.policy import PRESETS, Policy
@@ -23,7 +23,7 @@ from sessiond.domain.values import FIRST_ID, NOBODY, ClientContext, Instant, Mil
 from sessiond.eventlog.journal import Journal
 from sessiond.store.contract import Store, StoreFailed, StoreRefused
 from sessiond.store.migrations import check_version
-from sessiond.store.sqlite.files import APPLICATION_ID, hold_folder, migrations
+from sessiond.store.sqlite.files import APPLICATION_ID, hold_folder, migrations, sealing_key_of
 from sessiond.store.sqlite.store import SqliteStore
 from sessiond.system.clock import Clock, SystemClock
 from sessiond.system.ownership import give_to_owner
@@ -94,6 +94,8 @@ async def restore_store(
         await asyncio.to_thread(_check, copy, described)
         has_keys = _has_keys(folder, copy)
         live, ended, revision = await _opened(copy, wants_end, clock)
+        if len(_files_of(copy)) > 1:  # SQLite could not write its log into the database
+            raise StoreRefused(f"the disk of {folder} failed; nothing there has changed")
         moved = _move_aside(database, clock) if _files_of(database) else None
         copy.rename(database)
         give_to_owner(database)
@@ -107,10 +109,15 @@ def _files_of(database: Path) -> Sequence[Path]:
     return [path for path in names if path.exists() or path.is_symlink()]
 
 
+def _connected(copy: Path) -> sqlite3.Connection:
+    """Open the database to read it, without the files that SQLite would make beside it."""
+    return sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
 def _check(copy: Path, described: Described) -> None:
     """Raise `StoreRefused` unless the file is a whole database of ours, and the one that the backup describes."""
     try:
-        with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        with closing(_connected(copy)) as db:
             application_id, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in _HEADER)
             if application_id != APPLICATION_ID:
                 raise StoreRefused("the backup is not of sessiond")
@@ -134,17 +141,16 @@ def _has_keys(folder: Path, copy: Path) -> bool:
     if not path.exists():
         return False
     try:
-        fingerprints = load_key_ring(path, os.urandom, may_create=False).fingerprints()
+        fingerprints = read_key_ring(path).fingerprints()
     except BadKeyFile as error:
         raise StoreRefused(str(error)) from error
-    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        rows = db.execute("SELECT fingerprint FROM keys ORDER BY log, number LIMIT 1").fetchall()
-    for (fingerprint,) in rows:
-        if fingerprint not in fingerprints:
-            raise StoreRefused(
-                f"the key file {path} does not contain the key that the backup was last written with "
-                f"({fingerprint.hex()[:8]}). Put the key file there that belongs to the backup, and move this one away"
-            )
+    with closing(_connected(copy)) as db:
+        recorded = sealing_key_of(db, len(migrations()))
+    if recorded is not None and recorded not in fingerprints:
+        raise StoreRefused(
+            f"the key file {path} does not contain the key that the backup was last written with "
+            f"({recorded.hex()[:8]}). Put the key file there that belongs to the backup, and move this one away"
+        )
     return True
 
 

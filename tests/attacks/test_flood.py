@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from sessiond.app import App
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.attacks.story import VICTIM, authority, create, fresh_id, login, roll, validate
 from tests.support.figures import report
+from tests.support.programs import Program, start_program
 from tests.support.server import AsyncStub, sqlite_of
 from tests.support.streams import NOW, read, subscribe
 
@@ -38,7 +40,7 @@ UPKEEP = ("AND due_at <= ", "AND purge_at <= ", "SELECT revision, at FROM events
 class Peer:
     """See `tests.attacks.peer`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Program) -> None:
         self._process = process
 
     async def ask(self, *command: object) -> dict[str, Any]:
@@ -55,15 +57,14 @@ class Peer:
 @asynccontextmanager
 async def peer(address: str) -> AsyncIterator[Peer]:
     """A process that sends validations."""
-    process = await asyncio.create_subprocess_exec(
+    process = await start_program(
         sys.executable,
         "-m",
         "tests.attacks.peer",
         address,
         cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=2**24,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         yield Peer(process)

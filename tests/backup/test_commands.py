@@ -234,6 +234,29 @@ async def test_a_server_that_runs(tmp_path: Path, source: Home, clock: ManualClo
         assert (await client.validate(token)).valid
 
 
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit; install the package util-linux")
+async def test_a_full_disk(tmp_path: Path, source: Home, target: Home, clock: ManualClock) -> None:
+    """If there is no room, a backup and a restore end with one line, and leave nothing behind."""
+
+    async def with_little_room(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["prlimit", "--fsize=20000", sys.executable, "-m", "sessionctl", *arguments]
+        return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+
+    file = tmp_path / "backup.tar"
+    held = await backed_up(source, clock, file)
+    target.take_keys(source)
+    async with source.served(clock) as app:
+        options = ("--target", app.address, "--key-file", str(key_of(held, tmp_path)))
+        backup = await with_little_room("backup", str(tmp_path / "second.tar"), *options)
+    restore = await with_little_room("restore", str(file), str(target.data), "--keep-sessions")
+    assert (backup.returncode, restore.returncode) == (Exit.FAILED, Exit.FAILED)
+    for run in (backup, restore):
+        assert run.stderr.splitlines()[-1].endswith("File too large")
+        assert "Traceback" not in run.stderr
+    assert not list(tmp_path.glob("second.tar*"))  # noqa: ASYNC240 - a test
+    assert content(target.data).keys() == {str(key_file_in(target.data))}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

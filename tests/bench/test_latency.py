@@ -22,6 +22,7 @@ from bench.open_loop import Load, offer
 from bench.processes import Server
 from sessiond.app import App
 from sessiond_client import AsyncClient, ClientContext, Token
+from tests.support.programs import start_program
 
 BY_NAME = {path.name: path for path in PATHS}
 OF_AUTHORITY = ("unary", "native", "sidecar", "coalesced", "near_cache")
@@ -147,7 +148,7 @@ def test_each_path_has_a_name_and_a_title_of_its_own() -> None:
 async def test_a_side_of_the_django_figures_reads_sessions(app: App, tmp_path: Path, side: str) -> None:
     """Each side opens its sessions, checks what it reads, and reports a rate and its CPU time."""
     place = app.address if side in ("near_cache", "page_sessiond") else str(tmp_path)
-    process = await asyncio.create_subprocess_exec(
+    process = await start_program(
         *(sys.executable, "-m", "bench.django_sessions", "10", side, place),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

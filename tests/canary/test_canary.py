@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import traceback
 import uuid
@@ -25,6 +26,7 @@ from sessiond.domain.values import SessionId
 from sessiond_stubs.v1 import session_authority_pb2 as pb
 from tests.support.canary import Canary
 from tests.support.clock import ManualClock
+from tests.support.programs import start_program
 from tests.support.server import AsyncStub, ServerProcess, config_for, serving, stub_for
 from tests.support.streams import read_up_to, subscribe
 
@@ -545,7 +547,7 @@ async def test_sessionctl_shows_its_token_to_no_other_process(tmp_path: Path) ->
         address = await server.address()
         async with stub_for(address) as stub:
             token = canary.know_token((await stub.CreateSession(pb.CreateSessionRequest(subject="ada"))).token)
-        operator = await asyncio.create_subprocess_exec(
+        operator = await start_program(
             *(
                 sys.executable,
                 "-m",
@@ -557,9 +559,9 @@ async def test_sessionctl_shows_its_token_to_no_other_process(tmp_path: Path) ->
                 "20",
                 "--json",
             ),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert operator.stdin is not None
         os.kill(server.process.pid, signal.SIGSTOP)  # an authority that takes its time

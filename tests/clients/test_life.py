@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from sessiond_client import (
 from tests.clients.calls_of import CALLS, ending_of
 from tests.clients.either import CLIENTS, Either, Kind
 from tests.clients.relay import Holding
+from tests.support.programs import start_program
 from tests.support.server import config_for, serving
 
 # Closing
@@ -170,11 +172,11 @@ def app_elsewhere(tmp_path: Path) -> Iterator[str]:
 
 async def forking(*arguments: str, relay: Holding | None = None) -> list[str]:
     """What the program writes. With a relay it forks while a call through it waits."""
-    program = await asyncio.create_subprocess_exec(
+    program = await start_program(
         *(sys.executable, "-m", "tests.clients.forking", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert program.stdin is not None
     assert program.stdout is not None

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import pytest
 
 from sessiond.app import App
 from tests.clients.contrib.django.site import Answer, Browser, Site
+from tests.support.programs import Program, start_program
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples/django"
@@ -42,17 +44,17 @@ class Live(Site):
             connection.close()
 
 
-async def manage(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def manage(folder: Path, *arguments: str) -> Program:
     """Start a command of the example."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "clients/python/src")])
-    return await asyncio.create_subprocess_exec(
+    return await start_program(
         sys.executable,
         "manage.py",
         *arguments,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

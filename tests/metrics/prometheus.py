@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.programs import start_program
 from tests.support.sidecars import until
 
 __all__ = ["RULES", "Prometheus", "free_port", "needs_prometheus", "watching"]
@@ -103,7 +104,7 @@ async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
     """Watch servers whose metrics are at these addresses, by the name of the job. No alert may fire at first."""
     _write_files(folder, targets)
     address = f"127.0.0.1:{free_port()}"
-    process = await asyncio.create_subprocess_exec(
+    process = await start_program(
         "prometheus",
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'tsdb'}",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sessiond.store.postgres.store import PostgresStore
 from sessiond_client import AsyncClient, Verdict
 from tests.contracts import samples
 from tests.contracts.store import append
+from tests.support.programs import start_program
 from tests.support.server import ServerProcess
 
 _WRITER = """
@@ -48,13 +50,13 @@ asyncio.run(main())
 async def test_a_writer_that_is_stopped_does_not_keep_the_head(database: str) -> None:
     """A replica stopped in the middle of a transaction loses it, others write on, and it writes once afterwards."""
     store = await PostgresStore.open(PostgresAddress(database))
-    stopped = await asyncio.create_subprocess_exec(
+    stopped = await start_program(
         sys.executable,
         "-c",
         _WRITER,
         database,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert stopped.stdin is not None

@@ -29,6 +29,7 @@ from tests.sessionctl.test_callers import write_key
 from tests.support.certificates import Authority
 from tests.support.clock import ManualClock
 from tests.support.postgres import own_postgres
+from tests.support.programs import start_program
 from tests.support.replicas import replica, replicas
 from tests.support.server import ServerProcess, config_for, serving
 from tests.support.sidecars import beside, until
@@ -330,8 +331,8 @@ main(sys.argv[1:])
 
 async def examine_as_nobody(*arguments: str) -> Examined:
     """Run the command as a user who owns nothing."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", AS_NOBODY, "doctor", "--json", *arguments), stdout=asyncio.subprocess.PIPE
+    process = await start_program(
+        *(sys.executable, "-c", AS_NOBODY, "doctor", "--json", *arguments), stdout=subprocess.PIPE
     )
     output, _ = await process.communicate()
     assert process.returncode is not None

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from tests.sessionctl.fake import ADA, CREATED, EVENTS, LOCKS, NOW, FakeClient
 from tests.sessionctl.operator import Operator
 from tests.sessionctl.terminal import Terminal
 from tests.sessionctl.test_callers import write_key
+from tests.support.programs import start_program
 from tests.support.server import ServerProcess, config_for, serving
 
 CONFIG = """
@@ -70,7 +72,7 @@ def row_of(lines: list[str], first: str) -> list[str]:
 async def frames(address: str, *arguments: str) -> list[dict[str, Any]]:
     """The frames as a program gets them."""
     typed = (*COMMAND, "--target", address, "top", "-o", "json", "--interval", "0.3", *arguments)
-    process = await asyncio.create_subprocess_exec(*typed, stdout=asyncio.subprocess.PIPE)
+    process = await start_program(*typed, stdout=subprocess.PIPE)
     output, _ = await process.communicate()
     assert process.returncode == 0
     return [json.loads(line) for line in output.splitlines()]
@@ -115,7 +117,7 @@ async def test_frames_follow_the_events(app: App, shop: AsyncClient) -> None:
 async def test_rates_are_those_of_the_interval(app: App, shop: AsyncClient) -> None:
     """The rates of the frames, each times its length, add up to the events; a quiet interval has none."""
     typed = (*COMMAND, "--target", app.address, "top", "-o", "json", "--interval", "0.3")
-    process = await asyncio.create_subprocess_exec(*typed, stdout=asyncio.subprocess.PIPE)
+    process = await start_program(*typed, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         total, created = 0.0, 0
@@ -173,7 +175,7 @@ async def test_without_a_terminal_one_frame_is_written(app: App, shop: AsyncClie
     await shop.create(subject="ada")
     typed = (*COMMAND, "--target", app.address, "top", "--interval", "0.2")
     for arguments, expected in (((), 1), (("--count", "2"), 2)):
-        process = await asyncio.create_subprocess_exec(*typed, *arguments, stdout=asyncio.subprocess.PIPE)
+        process = await start_program(*typed, *arguments, stdout=subprocess.PIPE)
         output, _ = await process.communicate()
         assert (process.returncode, output.count(b"APPLICATION")) == (0, expected)
         assert b"\x1b" not in output

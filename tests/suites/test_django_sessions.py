@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.programs import start_program
 from tests.support.server import config_for, serving
 
 _ROOT = Path(__file__).parents[2]
@@ -67,12 +69,12 @@ async def run_suite(address: str, folder: Path) -> Report:
     command = [sys.executable, "-m", "tests.suites.django_sessions", address, str(folder)]
     for name in LEFT_OUT:
         command += ["--without", name]
-    process = await asyncio.create_subprocess_exec(
+    process = await start_program(
         *command,
         cwd=_ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([".", "clients/python/src"])},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()

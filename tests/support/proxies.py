@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sessiond.app import App
 from tests.support.certificates import Authority
+from tests.support.programs import start_program
 
 __all__ = ["PROXIES", "Application", "Front", "application", "program_of", "running"]
 
@@ -116,9 +117,7 @@ async def running(
     # Caddy keeps certificates, and nginx a file with its process id, where another one may have them.
     environment = os.environ | {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            program, *arguments, stdout=output, stderr=output, env=environment
-        )
+        process = await start_program(program, *arguments, stdout=output, stderr=output, env=environment)
     try:
         while not await _accepts(int(front.url.rpartition(":")[2])):
             assert process.returncode is None, f"{proxy} ended: {process.returncode}\n{log.read_text(encoding='utf-8')}"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from sessiond_client import AsyncClient, Session
+from tests.support.programs import start_program
 from tests.support.proxies import program_of
 
 __all__ = ["COOKIE", "FORMS", "PASSWORDS", "Device", "Shop", "eventually", "fill_in", "open_shop", "why_not"]
@@ -122,12 +124,12 @@ async def open_shop(form: str, folder: Path, browser: Browser, config: str = "")
             text.replace('preset = "owasp-low"\n', f'preset = "owasp-low"\n{config}\n'), encoding="utf-8"
         )
         arguments += ["--config", str(folder / "sessiond.toml")]
-    process = await asyncio.create_subprocess_exec(
+    process = await start_program(
         sys.executable,
         str(_START),
         *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env=environment,
     )
     assert process.stdout is not None

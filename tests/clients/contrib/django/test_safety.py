@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from sessiond_client.contrib.django.configuration import project
 from tests.clients.contrib.django.shop import hooks
 from tests.clients.contrib.django.site import Browser, Site, Wsgi, visiting
 from tests.support.clock import ManualClock
+from tests.support.programs import start_program
 from tests.support.server import config_for, serving
 
 MINUTE = 60_000
@@ -433,12 +435,12 @@ async def test_processes_that_fork(tmp_path: Path) -> None:
     """A server that forks after it has served a request serves on in both processes."""
     script = Path(__file__).with_name("forking.py")
     async with serving(config_for(tmp_path)) as app:
-        process = await asyncio.create_subprocess_exec(
+        process = await start_program(
             sys.executable,
             str(script),
             app.address,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([".", "clients/python/src"])},
             cwd=Path(__file__).parents[4],
         )
