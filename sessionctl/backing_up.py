@@ -50,7 +50,7 @@ def _carry_out(file: Path) -> tuple[BackupFacts, str]:
     """Write the backup. Return what it is of, and SHA-256 of its database."""
     from sessionctl import archives  # here, so that help is fast
 
-    with settings().client() as client, client.backup() as copy, _new(file) as output, Progress(bytes_of) as shown:
+    with settings().client() as client, _new(file) as output, client.backup() as copy, Progress(bytes_of) as shown:
         sha256 = archives.write(output, copy.facts, iter(copy), partial(shown.show, "copying"))
         return copy.facts, sha256
 
