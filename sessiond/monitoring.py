@@ -35,10 +35,17 @@ def tracing_to(endpoint: str, setting: str, service: str) -> Tracing | None:
     """
     if not endpoint:
         return None
-    from sessiond.system.tracing import Tracing
-
     try:
+        from sessiond.system.tracing import Tracing
+
         return Tracing(endpoint, service, __version__)
+    except ImportError as error:
+        # Two packages have the same files, and pip lets the one that it installs last overwrite those of the other.
+        raise BadTracing(
+            f"{setting}: OpenTelemetry cannot be imported ({error.msg}). If the package xds-protos is installed too, "
+            "it may have replaced files; run in the server's virtual environment: "
+            "pip install --force-reinstall --no-deps opentelemetry-proto"
+        ) from error
     except ValueError as error:
         raise BadTracing(f"{setting}: {error}") from error
 

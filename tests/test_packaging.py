@@ -270,7 +270,9 @@ def test_a_release_has_exactly_what_git_has(release: Path) -> None:
         with tarfile.open(next((release / "dist").glob(f"{name}-*.tar.gz"))) as sdist:
             inside = {file.partition("/")[2] for file in sdist.getnames()}
         copied = (
-            {"deploy/sessiond.service", "deploy/sessiond.toml", "requirements/server.lock"} if project == "." else set()
+            {"deploy/sessiond.service", "deploy/sessiond.toml", "requirements/server.lock", "requirements/overlap.lock"}
+            if project == "."
+            else set()
         )
         assert files | copied | {"LICENSE", "README.md", "pyproject.toml"} <= inside
         assert not {file for file in inside if file.startswith(("tests", "data", "build", "."))} - {".gitignore"}

@@ -170,6 +170,9 @@ class SlowContext:
     async def read(self) -> bytes:
         return await self.message
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
     async def abort_with_status(self, status: Any) -> None:
         error = grpc.aio.AbortError(status.code.name)
         self.message.set_exception(error)

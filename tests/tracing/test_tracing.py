@@ -425,3 +425,16 @@ async def test_the_python_client_with_the_standard_instrumentation(tmp_path: Pat
         instrumentor.uninstrument()
     assert {one.trace_id for one in collector.spans} == {wanted}
     assert {one.name for one in collector.spans} >= {f"{SERVICE}/CreateSession", f"{SERVICE}/ValidateSession"}
+
+
+def test_files_of_another_package() -> None:
+    """If another package has overwritten files of OpenTelemetry, the error names the setting and the remedy."""
+    program = (
+        "import sys, types; sys.modules['opentelemetry.proto.common.v1.common_pb2'] = types.ModuleType('older')\n"
+        "from sessiond.monitoring import BadTracing, tracing_to\n"
+        "try:\n    tracing_to('http://127.0.0.1:4317', 'server.tracing', 'sessiond')\n"
+        "except BadTracing as error:\n    print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("server.tracing: OpenTelemetry cannot be imported (")
+    assert run.stdout.endswith("pip install --force-reinstall --no-deps opentelemetry-proto\n")
