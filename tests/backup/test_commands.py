@@ -78,7 +78,7 @@ async def test_a_backup(tmp_path: Path, source: Home, clock: ManualClock) -> Non
     """A backup is a private file with the database and what it is of; the command shows that and the keys it needs."""
     file = tmp_path / "backup.tar"
     async with source.served(clock) as app, AsyncClient(app.address) as client:
-        await client.create(subject="ada")
+        created = await client.create(subject="ada")
         shown = await back_up(app.address, file)
         again = await back_up(app.address, file)
         as_json = await back_up(app.address, tmp_path / "second.tar", "-o", "json")
@@ -89,6 +89,10 @@ async def test_a_backup(tmp_path: Path, source: Home, clock: ManualClock) -> Non
     assert names(tmp_path) == ["backup.tar", "second.tar", "source"]
     with tarfile.open(file) as archive:
         assert archive.getnames() == ["sessiond.db", "backup.json"]
+    whole, ring = file.read_bytes(), key_file_in(source.data).read_text().split()
+    assert ring
+    assert not any(one.encode() in whole or bytes.fromhex(one) in whole for one in ring)
+    assert created.token.reveal().encode() not in whole
     description = description_of(file)
     assert description["keys"] == [key.fingerprint]
     assert (description["revision"], description["authority_id"]) == (1, described.authority_id)
