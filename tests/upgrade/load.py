@@ -101,6 +101,7 @@ async def main(target: str, file: Path, patience: float) -> None:
     """Work until SIGTERM."""
     load = Load(file, patience)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stopping.set)
+    file.with_suffix(".works").touch()  # from now on it can be stopped
     async with AsyncClient(target, timeout=30.0, retries=10) as client, asyncio.TaskGroup() as group:
         for number in range(USERS):
             dice = random.Random(f"{file.name} {number} {load.calls}")

