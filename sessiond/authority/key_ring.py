@@ -91,6 +91,7 @@ class KeyRingAdmin:
         self._retries = retries
         self._keeper = keeper
         self._turn = asyncio.Lock()
+        self._had = set(keeper.ring.fingerprints())
         self.wanted = keeper.ring.fingerprints()[0]
         """The first key where the keys come from, which is to seal."""
 
@@ -216,7 +217,8 @@ class KeyRingAdmin:
         ]
         held = [fingerprint for fingerprint in held if fingerprint not in left_out]
         self.wanted = held[0]
-        gone = [key.fingerprint for key in in_use(records) if key.fingerprint not in held] if source.change else []
+        gone = [key.fingerprint for key in in_use(records) if self._is_gone(key, held)] if source.change else []
+        self._had = {fingerprint_of(key) for key in keys}
         wrapped = {}
         if self._parts.follower is not None:
             wrapped = {f: self._keeper.wrapped(f) for f in held if f not in known and self._keeper.holds(f)}
@@ -227,6 +229,13 @@ class KeyRingAdmin:
                 f"{source.name} has the new key {short(left_out[0])}, and a ring has at most {MAX_KEYS} keys: it is "
                 "taken once a key that is not there any more has been removed"
             )
+
+    def _is_gone(self, key: SealingKey, held: Sequence[bytes]) -> bool:
+        """Return whether a key was taken away where this process's keys come from.
+
+        A new key that was never there is not gone: the operator gives it to one replica after the other.
+        """
+        return key.fingerprint not in held and (key.state is not KeyState.ADDED or key.fingerprint in self._had)
 
     async def _store_key(self, key: bytes) -> None:
         self._keeper.hold(key)

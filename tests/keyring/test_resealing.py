@@ -95,7 +95,7 @@ async def test_a_key_stays_until_its_values_have_moved(app: App, client: AsyncCl
     await client.retire_sealing_key(old, log_out_sessions=True)
     await until_removed(client, old)
     assert await stored(app) == {marks(app)[0]: 880}
-    assert len(keys_in(key_file(app))) == 1
+    await until(lambda: len(keys_in(key_file(app))) == 1)  # the file follows the store
     assert await is_all_there(client, survivors)
     for created in sessions:  # their tokens went with the key; the data did not
         found = await client.get_data(session_id=created.session.session_id)

@@ -39,6 +39,8 @@ class Site:
     clients: list[AsyncClient] = field(default_factory=list)
     busy: Counter[AsyncClient] = field(default_factory=Counter)
     calls: int = 0
+    answered: Counter[int] = field(default_factory=Counter)
+    """How many of them each replica has answered."""
     retried: int = 0
 
     async def start(self, number: int, listen: str) -> None:
@@ -81,6 +83,7 @@ class Site:
             finally:
                 self.busy[client] -= 1
             self.calls += 1
+            self.answered[at % 2] += 1
             return found
         raise AssertionError("neither replica answers")
 
@@ -152,8 +155,10 @@ async def test_operations_fail_no_call_and_end_no_session(tmp_path: Path, databa
             address = site.apps[number].address
             await site.stacks[number].aclose()
             await site.some_calls()  # the other one serves meanwhile
+            reached = site.answered[number]
             await site.start(number, address)
-            await site.some_calls()
+            # It serves before clients have found it again, and the other one must not stop until they have.
+            await until(lambda at=number, enough=reached + ROUND // 4: site.answered[at] > enough)  # type: ignore[misc]
         done.set()
 
     try:
