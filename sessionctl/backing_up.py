@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sessiond_client import BackupFacts
 
 __all__ = ["backup"]
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
+"""How file systems without hard links answer, such as those of USB sticks and some of networks."""
 
 
 @click.command(cls=Command)
@@ -77,11 +81,28 @@ def _new(file: Path) -> Iterator[IO[bytes]]:
             yield output
             output.flush()
             os.fsync(output.fileno())
-        os.link(partial, file)  # unlike a rename, it replaces no file that was made meanwhile
+        _name(partial, file)
+    except FileExistsError:
+        raise Failure(f"{file} exists; choose another name, or delete it") from None
     except OSError as error:
         raise Failure(f"cannot write {file}: {error.strerror}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _name(partial: Path, file: Path) -> None:
+    """Give a file its name, durably. Raises `OSError`, and FileExistsError if another one has it by now."""
+    try:
+        os.link(partial, file)  # unlike a rename, it replaces no file that was made meanwhile
+    except OSError as error:
+        if error.errno not in _NO_LINKS or file.exists():
+            raise
+        partial.rename(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _show(file: Path, facts: BackupFacts) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -152,6 +154,25 @@ async def test_a_backup_that_cannot_be_written(tmp_path: Path, source: Home, clo
     assert missing.stderr == f"Error: cannot write {tmp_path}/nowhere/backup.tar: No such file or directory\n"
     assert other.stderr == f"Error: {tmp_path}/other.tar.partial exists; choose another name, or delete it\n"
     assert names(tmp_path) == ["other.tar.partial", "source"]
+
+
+async def test_without_hard_links(
+    tmp_path: Path, source: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without hard links a backup gets its name too, and still replaces no other file."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    file = tmp_path / "backup.tar"
+    async with source.served(clock) as app:
+        monkeypatch.setattr(os, "link", refuse)
+        assert (await back_up(app.address, file)).exit_code == 0
+        whole = file.read_bytes()
+        assert (await back_up(app.address, file)).exit_code == Exit.FAILED
+    assert file.read_bytes() == whole
+    assert description_of(file)["revision"] == 0
+    assert names(tmp_path) == ["backup.tar", "source"]
 
 
 async def test_a_terminal_gets_no_backup(source: Home, clock: ManualClock) -> None:

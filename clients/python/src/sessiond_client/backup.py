@@ -48,12 +48,8 @@ def _cut_off() -> SessiondError:
     return Unavailable("the backup ended before its last message: discard it, and start again", status="OK")
 
 
-class Backup:
-    """One backup, as an iterator over the parts of the database file; a context manager.
-
-    The block begins with the first message, and `facts` says what the backup is of. The parts are complete and correct
-    only if the iteration ends without an exception. It does not repeat anything by itself. Raises a `SessiondError`.
-    """
+class _Reading:
+    """What both kinds of a backup have."""
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
@@ -66,8 +62,30 @@ class Backup:
         assert self._parts.facts is not None, "use the backup in a `with` block"  # noqa: S101
         return self._parts.facts
 
+    def release(self) -> None:
+        """Cancel the gRPC call."""
+        if self._call is not None:
+            self._call.cancel()
+        self._channels.forget(self)
+
+    def _open(self) -> None:
+        self._channels.check()
+        self._call = self._channels.for_stream(self).StreamBackup(pb.StreamBackupRequest())
+
+
+class Backup(_Reading):
+    """One backup, as an iterator over the parts of the database file; a context manager.
+
+    The block begins with the first message, and `facts` says what the backup is of. The parts are complete and correct
+    only if the iteration ends without an exception. It does not repeat anything by itself. Raises a `SessiondError`.
+    """
+
     def __enter__(self) -> Self:
-        attempt(self._begin).get()
+        try:
+            attempt(self._begin).get()
+        except BaseException:
+            self.release()
+            raise
         return self
 
     def __exit__(
@@ -79,16 +97,9 @@ class Backup:
         while (part := attempt(self._next).get()) is not None:
             yield part
 
-    def release(self) -> None:
-        """Cancel the gRPC call."""
-        if self._call is not None:
-            self._call.cancel()
-        self._channels.forget(self)
-
     def _begin(self) -> None:
-        self._channels.check()
         forks.keep_in_children(self)
-        self._call = self._channels.for_stream(self).StreamBackup(pb.StreamBackupRequest())
+        self._open()
         self._next()
 
     def _next(self) -> bytes | None:
@@ -100,23 +111,11 @@ class Backup:
             raise from_rpc(error) from None
 
 
-class AsyncBackup:
+class AsyncBackup(_Reading):
     """As `Backup`, for asyncio: `async with` and `async for`."""
 
-    def __init__(self, channels: Channels) -> None:
-        self._channels = channels
-        self._parts = _Parts()
-        self._call: Any = None
-
-    @property
-    def facts(self) -> BackupFacts:
-        """What the backup is of. Only inside the block."""
-        assert self._parts.facts is not None, "use the backup in an `async with` block"  # noqa: S101
-        return self._parts.facts
-
     async def __aenter__(self) -> Self:
-        self._channels.check()
-        self._call = self._channels.for_stream(self).StreamBackup(pb.StreamBackupRequest())
+        self._open()
         try:
             await self._next()
         except BaseException:
@@ -132,12 +131,6 @@ class AsyncBackup:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (part := await self._next()) is not None:
             yield part
-
-    def release(self) -> None:
-        """Cancel the gRPC call."""
-        if self._call is not None:
-            self._call.cancel()
-        self._channels.forget(self)
 
     async def _next(self) -> bytes | None:
         try:
