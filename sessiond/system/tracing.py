@@ -58,6 +58,8 @@ _LONGEST_END = 2.0
 _QUIET = 60 * 1_000_000_000
 """Nanoseconds between two lines of the log about spans that cannot be sent."""
 _LOGGER = "opentelemetry"
+_SAFE_LOGGERS = ("opentelemetry.exporter.", "opentelemetry.sdk.trace.export")
+"""Whose messages have only addresses, codes and times as values."""
 _CONTEXT = TraceContextTextMapPropagator()
 _log = structlog.get_logger(__name__)
 
@@ -191,7 +193,10 @@ class _LogLines(logging.Handler):
         if self.is_closed or (now := since_boot()) < self._quiet_until:
             return
         self._quiet_until = now + _QUIET
-        _log.warning("traces not exported", problem=record.getMessage(), effect="spans may be lost; calls go on")
+        # Other parts repeat the value of a variable that is not in good form, such as a header with a collector's key.
+        says_values = record.name.startswith(_SAFE_LOGGERS)
+        problem = record.getMessage() if says_values else str(record.msg).replace("%s", "(not shown)")
+        _log.warning("traces not exported", problem=problem, effect="spans may be lost; calls go on")
 
 
 def _facts_of_rpc(service: str, method: str) -> dict[str, Any]:

@@ -438,3 +438,22 @@ def test_files_of_another_package() -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("server.tracing: OpenTelemetry cannot be imported (")
     assert run.stdout.endswith("pip install --force-reinstall --no-deps opentelemetry-proto\n")
+
+
+def test_a_collectors_key_is_not_logged() -> None:
+    """A header that is not in good form, which may be a collector's key, is a line in the log without its value."""
+    program = (
+        "from sessiond.monitoring import tracing_to\n"
+        "tracing_to('http://127.0.0.1:9', 'server.tracing', 'sessiond').shut_down(0.1)"
+    )
+    secret = "api-key Zw93nq"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"OTEL_EXPORTER_OTLP_HEADERS": secret},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "traces not exported" in run.stdout + run.stderr
+    assert "Header format invalid" in run.stdout + run.stderr
+    assert "Zw93nq" not in run.stdout + run.stderr
